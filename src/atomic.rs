@@ -1,0 +1,223 @@
+//! The only code that changes `queue/` and `state/`. A file there appears whole or not at all,
+//! nothing is ever renamed over another item, and every error names its path.
+//!
+//! Knows nothing of items, claims or sessions. Losing a race is not an error: `link_new` and
+//! `rename_new` say so by their return value.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+
+use crate::error::{Context, Error, Result};
+use crate::limits::BACKUPS_MAX;
+
+/// What became of a move or link that must not hit an existing name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a lost race changes nothing: look which it was"]
+pub enum Moved {
+    Done,
+    /// The source is gone: somebody else was faster, or a person moved it.
+    SourceGone,
+    /// The destination exists and was left alone.
+    Taken,
+}
+
+/// Makes a directory and its missing parents; mode 700 where `private`.
+pub fn make_dir(path: &Path, private: bool) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(if private { 0o700 } else { 0o777 })
+        .create(path)
+        .or_fail("cannot make the directory", path)
+}
+
+/// Makes one directory whose parent must exist: a removed parent is never resurrected.
+/// `false` where it exists already.
+pub fn make_dir_new(path: &Path) -> Result<bool> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(Error::io("cannot make the directory", path, &e)),
+    }
+}
+
+/// Makes a new file with this content. Not for files that others may read half-way: see `replace`.
+pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<File> {
+    let what = "cannot write the file";
+    let mut f = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .or_fail(what, path)?;
+    if let Err(e) = f.write_all(content) {
+        let _gone = remove(path);
+        return Err(Error::io(what, path, &e));
+    }
+    Ok(f)
+}
+
+/// Replaces a file as one step: readers see the old content or the new, whole.
+pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
+    let temp = temp_beside(path);
+    let f = create(&temp, content, 0o600)?;
+    let placed = (|| {
+        if durable {
+            f.sync_all().or_fail("cannot sync the file", &temp)?;
+        }
+        rename_over(&temp, path)
+    })();
+    if placed.is_err() {
+        let _gone = remove(&temp);
+    }
+    placed?;
+    if durable { sync_parent(path) } else { Ok(()) }
+}
+
+/// Opens an append-only record, making it where needed. One `write` of one line is one event.
+pub fn open_append(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .or_fail("cannot open the record", path)
+}
+
+/// Opens a lock file, making it where needed; its content is kept. Lock files are never unlinked
+/// while in use: whoever holds the lock of an unlinked inode would hold nothing.
+pub fn open_lock(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .or_fail("cannot open the lock file", path)
+}
+
+/// Hard-links `from` to the new name `to`: the election of a holder.
+#[expect(clippy::disallowed_methods, reason = "this module is the door")]
+pub fn link_new(from: &Path, to: &Path) -> Result<Moved> {
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(Moved::Done),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Moved::Taken),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !exists(from) => Ok(Moved::SourceGone),
+        Err(e) => Err(Error::io("cannot link to", to, &e)),
+    }
+}
+
+/// Renames `from` to `to` unless `to` exists. One step where the file system can
+/// (`RENAME_NOREPLACE`), else a link and an unlink, which never overwrite either.
+pub fn rename_new(from: &Path, to: &Path) -> Result<Moved> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => Ok(Moved::Done),
+        Err(Errno::EEXIST | Errno::ENOTEMPTY) => Ok(Moved::Taken),
+        Err(Errno::ENOENT) if !exists(from) => Ok(Moved::SourceGone),
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => match link_new(from, to)? {
+            Moved::Done => remove(from).map(|_| Moved::Done),
+            other => Ok(other),
+        },
+        Err(e) => Err(Error::io("cannot move the file to", to, &e.into())),
+    }
+}
+
+/// Renames over whatever file `to` is: only for files that are ours alone, never for items.
+#[expect(clippy::disallowed_methods, reason = "this module is the door")]
+pub fn rename_over(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).or_fail("cannot move the file to", to)
+}
+
+/// Moves `from` to `to`; an older file of that name is first kept as `NAME.~K~`, as
+/// `cp --backup=numbered` does. `false`: `from` is gone, nothing was changed but the backup.
+pub fn rename_with_backup(from: &Path, to: &Path) -> Result<bool> {
+    for _ in 0..BACKUPS_MAX {
+        match rename_new(from, to)? {
+            Moved::Done => return Ok(true),
+            Moved::SourceGone => return Ok(false),
+            Moved::Taken if !exists(from) => return Ok(false),
+            Moved::Taken => keep_older(to)?,
+        }
+    }
+    Err(Error::permanent("cannot place the file", "its name is taken again and again").at_path(to))
+}
+
+fn keep_older(path: &Path) -> Result<()> {
+    for k in 1..BACKUPS_MAX {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".~{k}~"));
+        match rename_new(path, &PathBuf::from(name))? {
+            Moved::Done | Moved::SourceGone => return Ok(()),
+            Moved::Taken => {}
+        }
+    }
+    Err(Error::permanent("cannot keep the older file", "too many backups").at_path(path))
+}
+
+/// Removes a file of ours; `false` where it was gone.
+#[expect(clippy::disallowed_methods, reason = "this module is the door")]
+pub fn remove(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("cannot remove the file", path, &e)),
+    }
+}
+
+/// Removes a directory tree whose content is provably kept elsewhere or was never anybody's work:
+/// half-made copies, git's own administration. The caller says why in `because`, for the reader.
+#[expect(clippy::disallowed_methods, reason = "this module is the door")]
+pub fn discard_tree(path: &Path, because: &'static str) -> Result<()> {
+    debug_assert!(!because.is_empty());
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => remove(path).map(drop),
+        Err(e) => Err(Error::io("cannot remove the directory", path, &e)),
+    }
+}
+
+/// Sets a file's modification time (nanoseconds since 1970), which is its "not before".
+pub fn set_mtime(path: &Path, ns: i64) -> Result<()> {
+    use nix::sys::stat::{UtimensatFlags, utimensat};
+    use nix::sys::time::TimeSpec;
+    let at = TimeSpec::new(ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
+    utimensat(
+        nix::fcntl::AT_FDCWD,
+        path,
+        &TimeSpec::UTIME_OMIT,
+        &at,
+        UtimensatFlags::NoFollowSymlink,
+    )
+    .or_fail("cannot set the modification time", path)
+}
+
+/// Makes renames and links in a directory survive a power cut.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|d| d.sync_all())
+        .or_fail("cannot sync the directory", path)
+}
+
+pub fn sync_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Whether the name exists, without following a symlink.
+pub fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// A name of our own beside `path`, hidden, so that every client leaves it alone.
+pub fn temp_beside(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".{}-{n}.tmp", std::process::id()))
+}

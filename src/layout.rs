@@ -1,0 +1,333 @@
+//! Every path under ROOT, spelled once. Knows nothing of what is in the files.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::limits::NAME_BYTES_MAX;
+
+/// A ROOT: absolute path of the directory that holds `harness.toml queue state worktrees`.
+#[derive(Debug, Clone)]
+pub struct Root {
+    path: Arc<Path>,
+}
+
+/// The states an item can be in as directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Pending,
+    Done,
+    Parked,
+}
+
+impl Place {
+    pub fn dir(self) -> &'static str {
+        match self {
+            Place::Pending => "pending",
+            Place::Done => "done",
+            Place::Parked => "parked",
+        }
+    }
+}
+
+/// The number of a slot: `agent-N`, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId(pub usize);
+
+impl SlotId {
+    /// Reads `agent-N`; `None` for anything else.
+    pub fn parse(text: &OsStr) -> Option<SlotId> {
+        let n = text.to_str()?.strip_prefix("agent-")?;
+        let id: usize = n.parse().ok()?;
+        (id >= 1 && n == id.to_string()).then_some(SlotId(id))
+    }
+}
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "agent-{}", self.0)
+    }
+}
+
+impl Root {
+    pub fn new(path: impl Into<PathBuf>) -> Root {
+        Root {
+            path: path.into().into(),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path.join("harness.toml")
+    }
+    pub fn queue(&self) -> PathBuf {
+        self.path.join("queue")
+    }
+    pub fn place(&self, place: Place) -> PathBuf {
+        self.path.join("queue").join(place.dir())
+    }
+    pub fn item(&self, place: Place, name: &Name) -> PathBuf {
+        self.place(place).join(name.as_os_str())
+    }
+    pub fn claimed_root(&self) -> PathBuf {
+        self.path.join("queue/claimed")
+    }
+    pub fn claimed(&self, slot: SlotId) -> PathBuf {
+        self.claimed_root().join(slot.to_string())
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.path.join("state")
+    }
+    pub fn status(&self) -> PathBuf {
+        self.path.join("state/status.json")
+    }
+    pub fn claims(&self) -> PathBuf {
+        self.path.join("state/claims")
+    }
+    pub fn claim(&self, name: &Name) -> PathBuf {
+        self.claims().join(name.as_os_str())
+    }
+    pub fn exclusive_root(&self) -> PathBuf {
+        self.path.join("state/exclusive")
+    }
+    /// The lock of an `exclusive` key: a hard link to the holder's marker, like a claim.
+    pub fn exclusive(&self, key: &str) -> PathBuf {
+        self.exclusive_root().join(escape_component(key.as_bytes()))
+    }
+    pub fn items(&self) -> PathBuf {
+        self.path.join("state/items")
+    }
+    pub fn record(&self, name: &Name) -> PathBuf {
+        let mut file = name.record_stem();
+        file.push(".jsonl");
+        self.items().join(file)
+    }
+    pub fn agents(&self) -> PathBuf {
+        self.path.join("state/agents")
+    }
+    pub fn agent(&self, slot: SlotId) -> PathBuf {
+        self.agents().join(slot.to_string())
+    }
+    pub fn sessions(&self) -> PathBuf {
+        self.path.join("state/sessions")
+    }
+    pub fn session(&self, sid: &str) -> PathBuf {
+        self.sessions().join(sid)
+    }
+    pub fn interrupts(&self) -> PathBuf {
+        self.path.join("state/interrupts")
+    }
+    pub fn repos(&self) -> PathBuf {
+        self.path.join("state/repos")
+    }
+    pub fn control(&self) -> PathBuf {
+        self.path.join("state/control")
+    }
+    /// One file for each living harness process, locked while it lives.
+    pub fn harnesses(&self) -> PathBuf {
+        self.path.join("state/harnesses")
+    }
+    /// One line for each ended attempt, a file for each day (UTC).
+    pub fn ledger(&self) -> PathBuf {
+        self.path.join("state/ledger")
+    }
+    pub fn aggregator_lock(&self) -> PathBuf {
+        self.path.join("state/aggregator.lock")
+    }
+    pub fn worktrees(&self) -> PathBuf {
+        self.path.join("worktrees")
+    }
+    /// The worktree of a slot; that of another than the default repository has its name behind.
+    pub fn worktree(&self, slot: SlotId, repo: &str) -> PathBuf {
+        if repo == crate::layout::DEFAULT_REPO {
+            self.worktrees().join(slot.to_string())
+        } else {
+            self.worktrees()
+                .join(format!("{slot}@{}", escape_component(repo.as_bytes())))
+        }
+    }
+
+    /// Every directory of the tree, parents first. `true`: private to the user (mode 700).
+    pub fn dirs(&self) -> Vec<(PathBuf, bool)> {
+        let mut all: Vec<(PathBuf, bool)> = ["queue", "queue/pending", "queue/claimed"]
+            .iter()
+            .chain(&["queue/done", "queue/parked", "worktrees", "hooks", "prompts"])
+            .map(|d| (self.path.join(d), false))
+            .collect();
+        all.extend(
+            [
+                self.state(),
+                self.claims(),
+                self.exclusive_root(),
+                self.items(),
+                self.agents(),
+                self.sessions(),
+                self.interrupts(),
+                self.repos(),
+                self.control(),
+                self.harnesses(),
+                self.ledger(),
+            ]
+            .map(|d| (d, true)),
+        );
+        all
+    }
+}
+
+/// The name of the repository that `[repo]` (or ROOT's own place) configures.
+pub const DEFAULT_REPO: &str = "default";
+
+/// An item's name, which is its id: any file name, UTF-8 or not.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<OsStr>);
+
+impl Name {
+    pub fn new(name: impl AsRef<OsStr>) -> Name {
+        Name(name.as_ref().into())
+    }
+
+    pub fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// Files that are not items: hidden ones, editors' and copiers' temporary ones.
+    pub fn is_ignored(name: &OsStr) -> bool {
+        let b = name.as_bytes();
+        b.starts_with(b".")
+            || [&b"~"[..], b".tmp", b".part", b".swp", b".crdownload"]
+                .iter()
+                .any(|end| b.ends_with(end))
+    }
+
+    /// For people and JSON: never a control character, so a table stays a table.
+    pub fn shown(&self) -> String {
+        shown(&self.0)
+    }
+
+    pub fn is_too_long(&self) -> bool {
+        self.bytes().len() > NAME_BYTES_MAX
+    }
+
+    /// File name of its record, without the ending: the name itself where it fits.
+    fn record_stem(&self) -> OsString {
+        if !self.is_too_long() {
+            return self.as_os_str().to_owned();
+        }
+        let mut stem = OsStr::from_bytes(&self.bytes()[..NAME_BYTES_MAX]).to_owned();
+        stem.push(format!("~{:016x}", fnv1a(self.bytes())));
+        stem
+    }
+
+    /// The name as one component of a git ref: `[A-Za-z0-9_.-]` stay, all else is `%XX`, dots are
+    /// escaped where git forbids them. Distinct names give distinct components: a component too
+    /// long for a file name ends in `%%` and a hash, which no escaped name contains.
+    pub fn ref_component(&self) -> String {
+        let full = escape_component(self.bytes());
+        if full.len() <= NAME_BYTES_MAX {
+            return full;
+        }
+        let mut cut = NAME_BYTES_MAX - 20;
+        while !full.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        format!("{}%%{:016x}", &full[..cut], fnv1a(self.bytes()))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// A file name as text without control characters; bytes that are not UTF-8 show as `\xNN`.
+pub fn shown(name: &OsStr) -> String {
+    let mut out = String::new();
+    for chunk in name.as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c) {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
+        }
+        for b in chunk.invalid() {
+            out.push_str(&format!("\\x{b:02x}"));
+        }
+    }
+    out
+}
+
+fn escape_component(bytes: &[u8]) -> String {
+    let lock = bytes.ends_with(b".lock");
+    let mut out = String::with_capacity(bytes.len());
+    for (i, &b) in bytes.iter().enumerate() {
+        let plain = match b {
+            b'.' => {
+                let edge = i == 0 || i + 1 == bytes.len();
+                let twin = i > 0 && bytes[i - 1] == b'.';
+                let of_lock = lock && i + 5 == bytes.len();
+                !(edge || twin || of_lock)
+            }
+            b'-' => i > 0,
+            _ => b.is_ascii_alphanumeric() || b == b'_',
+        };
+        if plain {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    out
+}
+
+/// FNV-1a, 64 bits: tells long names apart in file names; nothing secret hangs on it.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_refs_that_git_takes_and_that_differ() {
+        for (name, want) in [
+            ("fix.md", "fix.md"),
+            ("-x", "%2Dx"),
+            (".a..b.lock", "%2Ea.%2Eb%2Elock"),
+            ("a b", "a%20b"),
+            ("100%", "100%25"),
+            ("a.", "a%2E"),
+        ] {
+            assert_eq!(Name::new(name).ref_component(), want);
+        }
+        let long = |end: &str| Name::new(format!("{}{end}", "\u{e9}".repeat(99))).ref_component();
+        assert!(long("a").len() <= NAME_BYTES_MAX);
+        assert_ne!(long("a"), long("b"));
+    }
+
+    #[test]
+    fn hostile_names_show_on_one_line() {
+        let name = Name::new(OsStr::from_bytes(b"a\nb\x1b[31m\xff\"'"));
+        assert_eq!(name.shown(), "a\\nb\\u{1b}[31m\\xff\"'");
+    }
+}

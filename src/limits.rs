@@ -1,0 +1,45 @@
+//! Every bound, with its unit in the name and its reason beside it.
+
+use std::time::Duration;
+
+/// An item is a prompt or a script, not a payload: a larger one is refused.
+pub const ITEM_BYTES_MAX: u64 = 1 << 20;
+/// Longest item name. Leaves room for `.jsonl`, `.~12~` and a ref's `.lock` within a file name's 255.
+pub const NAME_BYTES_MAX: usize = 200;
+/// Names an item may wait for.
+pub const AFTER_MAX: usize = 1_000;
+/// Slots one process holds at most; each is a thread, a keeper and a worktree.
+pub const WORKERS_MAX: usize = 1_024;
+/// One line of configuration or front matter is read by people: 64 KiB is generous.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// How far a script is read for `#harness` lines.
+pub const SCRIPT_HEAD_BYTES: usize = 8 << 10;
+/// A message between harness and keeper: argv and environment of one agent (Linux allows 2 MiB).
+pub const KEEPER_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// A record file (`items/NAME.jsonl`) that is read whole at a claim: thousands of attempts.
+pub const RECORD_BYTES_MAX: u64 = 16 << 20;
+/// Where no read lease can be had (another owner, NFS), and for empty files and directories: a
+/// file that nobody changed for this long is taken to be whole.
+pub const SETTLE: Duration = Duration::from_secs(2);
+/// A name that another holder has (same name in flight, or an exclusive key) is looked at again.
+pub const RECHECK: Duration = Duration::from_millis(100);
+/// Control files are seen within 200 ms even where the kernel sends no events.
+pub const CONTROL_TICK: Duration = Duration::from_millis(150);
+/// How often agents' status files are brought up to date.
+pub const PULSE: Duration = Duration::from_millis(250);
+/// status.json is never older than 2 s while a harness runs.
+pub const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
+/// Other processes' leases are looked at this often where no event told of a death.
+pub const ORPHAN_TICK: Duration = Duration::from_secs(5);
+/// The pending folder is listed again this often if it changed and no event said what.
+pub const RESCAN_TICK: Duration = Duration::from_secs(30);
+/// A heartbeat file is touched this often.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Strays of an item that ended (daemonised children) get this long between SIGTERM and SIGKILL.
+pub const STRAY_GRACE: Duration = Duration::from_secs(2);
+/// How long a keeper may take to answer: it does nothing but wait and spawn.
+pub const KEEPER_ANSWER: Duration = Duration::from_secs(30);
+/// A git command that takes longer than this hangs (a prompt, a dead mount).
+pub const GIT_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// Backups `NAME.~K~` tried before giving up.
+pub const BACKUPS_MAX: u32 = 100_000;
