@@ -149,7 +149,8 @@ pub fn rename_with_backup(from: &Path, to: &Path) -> Result<bool> {
     Err(Error::permanent("cannot place the file", "its name is taken again and again").at_path(to))
 }
 
-fn keep_older(path: &Path) -> Result<()> {
+/// Moves what is at `path` to the first free `NAME.~K~`.
+pub fn keep_older(path: &Path) -> Result<()> {
     for k in 1..BACKUPS_MAX {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".~{k}~"));

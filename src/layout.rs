@@ -157,7 +157,13 @@ impl Root {
     pub fn dirs(&self) -> Vec<(PathBuf, bool)> {
         let mut all: Vec<(PathBuf, bool)> = ["queue", "queue/pending", "queue/claimed"]
             .iter()
-            .chain(&["queue/done", "queue/parked", "worktrees", "hooks", "prompts"])
+            .chain(&[
+                "queue/done",
+                "queue/parked",
+                "worktrees",
+                "hooks",
+                "prompts",
+            ])
             .map(|d| (self.path.join(d), false))
             .collect();
         all.extend(

@@ -1,0 +1,111 @@
+//! Who works on an item, and with what arguments. Arguments out; nothing is run here.
+//!
+//! `script` is built in: the item's own file, executed as it is. Every other agent is a
+//! `[agents.NAME]` table with an argument template. Placeholders are filled in byte for byte into
+//! whole arguments: no shell ever sees them.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::config::{AgentStdin, AgentTable, Config, placeholder};
+use crate::item::{Item, Kind, Refusal};
+
+/// The name of the built-in agent that runs script items.
+pub const SCRIPT: &str = "script";
+
+/// The agent that an item is for.
+pub enum Agent<'a> {
+    Script,
+    Command(&'a str, &'a AgentTable),
+}
+
+impl Agent<'_> {
+    pub fn name(&self) -> &str {
+        match self {
+            Agent::Script => SCRIPT,
+            Agent::Command(name, _) => name,
+        }
+    }
+}
+
+/// Finds the agent for an item, or says why there is none.
+pub fn for_item<'a>(config: &'a Config, item: &Item) -> Result<Agent<'a>, Refusal> {
+    if item.kind == Kind::Script {
+        return match item.agent.as_deref() {
+            None | Some(SCRIPT) => Ok(Agent::Script),
+            Some(other) => Err(Refusal(format!(
+                "it is a script (executable, or begins with `#!`), which agent `{other}` cannot run; \
+                 clear its executable bit if it is a prompt"
+            ))),
+        };
+    }
+    let Some(name) = item.agent.as_deref().or(config.harness.agent.as_deref()) else {
+        return Err(Refusal(
+            "no agent is configured for prompts: set `agent` in [harness] of harness.toml and \
+             describe it in [agents.NAME], or name one in the item"
+                .into(),
+        ));
+    };
+    match config.agents.get_key_value(name) {
+        Some((name, table)) => Ok(Agent::Command(name, table)),
+        None => {
+            let known: Vec<&str> = config.agents.keys().map(String::as_str).collect();
+            let known = if known.is_empty() {
+                "none is configured".into()
+            } else {
+                format!("there are: {}", known.join(", "))
+            };
+            Err(Refusal(format!("unknown agent `{name}`; {known}")))
+        }
+    }
+}
+
+/// What the placeholders of an attempt stand for.
+pub type Facts = BTreeMap<&'static str, OsString>;
+
+/// Replaces each `{{NAME}}` that is a fact, byte for byte.
+pub fn fill(template: &OsStr, facts: &Facts) -> OsString {
+    placeholder::fill(template, |name| facts.get(name).cloned())
+}
+
+/// The command line, and whether the prompt goes to its standard input.
+pub fn command_line(agent: &Agent<'_>, facts: &Facts, item_file: &Path) -> (Vec<OsString>, bool) {
+    match agent {
+        Agent::Script => (vec![item_file.as_os_str().to_owned()], false),
+        Agent::Command(_, table) => {
+            let fill = |arg: &String| fill(OsStr::new(arg), facts);
+            let argv = table.command.iter().map(fill).collect();
+            (argv, table.stdin == AgentStdin::Prompt)
+        }
+    }
+}
+
+/// The absolute path of a program as `execvp` would find it, in a worktree and with a PATH that
+/// are not this process's own. `Err`: why it cannot be run, for people.
+pub fn find_program(
+    program: &std::ffi::OsStr,
+    cwd: &Path,
+    path: Option<&std::ffi::OsStr>,
+) -> Result<PathBuf, String> {
+    use std::os::unix::ffi::OsStrExt;
+    let runnable =
+        |p: &Path| p.is_file() && nix::unistd::access(p, nix::unistd::AccessFlags::X_OK).is_ok();
+    if program.as_bytes().contains(&b'/') {
+        let full = cwd.join(program);
+        return if runnable(&full) {
+            Ok(full)
+        } else {
+            Err(format!("{} is not an executable file", full.display()))
+        };
+    }
+    std::env::split_paths(path.unwrap_or_default())
+        .map(|dir| cwd.join(dir).join(program))
+        .find(|p| runnable(p))
+        .ok_or_else(|| {
+            format!(
+                "{} is not found in PATH: install it, or give its whole path in harness.toml",
+                crate::layout::shown(program)
+            )
+        })
+}

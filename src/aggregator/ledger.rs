@@ -1,0 +1,327 @@
+//! The ledger: one line for each ended attempt, a file for each day (UTC), written by all
+//! processes, and the figures that are read from its end.
+//!
+//! Knows nothing of agents or of the queue. Invariants: a line is appended by one write; a line is
+//! folded once, and only when its end of line is there; a bad line is skipped and counted. What is
+//! lost of it is made again from the session records (`rebuild`).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use crate::atomic;
+use crate::clock::{self, Timestamp};
+use crate::error::{Context, Error, Result};
+use crate::layout::Root;
+use crate::status::{LedgerLine, Metrics};
+
+use super::sources::open_to_read;
+
+/// A longer line is not one of ours (they have a few hundred bytes): skipped, so that a damaged
+/// file cannot fill the memory.
+const LINE_BYTES_MAX: u64 = 1 << 20;
+/// The period of `throughput_per_hour`.
+pub(super) const HOUR_SECONDS: i64 = 3_600;
+/// Days a period can span: 25 hours of a long day and the hour before it, in UTC.
+const DAYS_MAX: usize = 4;
+
+/// Appends to the ledger; one for each process, shared behind a mutex. Keeps the day's file open.
+#[derive(Debug)]
+pub struct Ledger {
+    dir: PathBuf,
+    open: Option<(Date, File)>,
+    /// The last write was cut short: the next line begins with an end of line.
+    torn: bool,
+}
+
+impl Ledger {
+    pub fn new(root: &Root) -> Ledger {
+        Ledger {
+            dir: root.ledger(),
+            open: None,
+            torn: false,
+        }
+    }
+
+    /// Appends one line to the file of its day (UTC day of `at`; now, where `at` is no time).
+    /// Not synced: what a power cut takes is made again from the session records.
+    pub fn append(&mut self, line: &LedgerLine) -> Result<()> {
+        let what = "cannot write the ledger line";
+        let at = line.at.parse::<Timestamp>().ok();
+        let day = utc_day(at.unwrap_or_else(clock::now));
+        let path = day_file(&self.dir, day);
+        let encoded = if at.is_some() {
+            serde_json::to_vec(line)
+        } else {
+            let at = clock::now_iso();
+            serde_json::to_vec(&LedgerLine { at, ..line.clone() })
+        };
+        let mut bytes = encoded.map_err(|e| Error::permanent(what, e.to_string()))?;
+        bytes.push(b'\n');
+        if self.torn {
+            bytes.insert(0, b'\n');
+        }
+        let mut file = self.file_of(day, &path)?;
+        match file.write(&bytes) {
+            Ok(n) if n == bytes.len() => self.torn = false,
+            Ok(n) => {
+                self.torn = n > 0;
+                return Err(Error::temporary(what, "it was cut short").at_path(&path));
+            }
+            Err(e) => return Err(Error::io(what, &path, &e)),
+        }
+        Ok(())
+    }
+
+    fn file_of(&mut self, day: Date, path: &Path) -> Result<&File> {
+        let usable = self.open.as_ref().is_some_and(|(open, file)| {
+            // Somebody may have removed the file: lines in a nameless one would be lost.
+            *open == day && file.metadata().is_ok_and(|m| m.nlink() > 0)
+        });
+        if !usable {
+            self.open = None;
+            self.torn = false;
+        }
+        match &mut self.open {
+            Some((_, file)) => Ok(file),
+            none => Ok(&none.insert((day, open_day(&self.dir, path)?)).1),
+        }
+    }
+}
+
+/// Appends one line without keeping the file open, for callers that write one.
+pub fn append_ledger(root: &Root, line: &LedgerLine) -> Result<()> {
+    Ledger::new(root).append(line)
+}
+
+pub(super) fn open_day(dir: &Path, path: &Path) -> Result<File> {
+    match atomic::open_append(path) {
+        Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT as i32) => {
+            atomic::make_dir(dir, true)?;
+            atomic::open_append(path)
+        }
+        opened => opened,
+    }
+}
+
+pub(super) fn utc_day(t: Timestamp) -> Date {
+    t.to_zoned(TimeZone::UTC).date()
+}
+
+pub(super) fn day_file(dir: &Path, day: Date) -> PathBuf {
+    dir.join(format!("{day}.jsonl"))
+}
+
+/// What the figures are about: the local day and the last hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Period {
+    pub(super) midnight: Timestamp,
+    pub(super) now: Timestamp,
+}
+
+impl Period {
+    pub(super) fn current() -> Period {
+        Period {
+            midnight: clock::midnight(),
+            now: clock::now(),
+        }
+    }
+
+    pub(super) fn start(&self) -> Timestamp {
+        let hour_ago = Timestamp::from_second(self.now.as_second() - HOUR_SECONDS);
+        self.midnight.min(hour_ago.unwrap_or(self.midnight))
+    }
+
+    /// The UTC days it touches.
+    pub(super) fn days(&self) -> Vec<Date> {
+        let last = utc_day(self.now);
+        let mut days = vec![utc_day(self.start())];
+        while let Some(&day) = days.last() {
+            match day.tomorrow() {
+                Ok(next) if next <= last && days.len() < DAYS_MAX => days.push(next),
+                _ => break,
+            }
+        }
+        days
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Tail {
+    inode: u64,
+    /// Bytes folded; always at the beginning of a line.
+    offset: u64,
+}
+
+/// Running totals over the period, fed from the tails of its files.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    tails: BTreeMap<Date, Tail>,
+    midnight: Option<Timestamp>,
+    attempts: u64,
+    seconds: f64,
+    completed: u64,
+    failed: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    cost_usd: f64,
+    /// Items that ended, by minute since 1970; at most the last hour.
+    minutes: BTreeMap<i64, u64>,
+    bad: u64,
+}
+
+impl Figures {
+    /// Folds what was appended since the last call. A new day, a file that shrank or that another
+    /// took the place of: everything is read anew.
+    pub(super) fn update(&mut self, dir: &Path, period: Period) {
+        if self.midnight != Some(period.midnight) {
+            self.restart(period);
+        }
+        if !self.read(dir, period) {
+            self.restart(period);
+            self.read(dir, period);
+        }
+        self.forget_old(period.now);
+    }
+
+    /// Lines that could not be read since the day began.
+    pub(super) fn bad(&self) -> u64 {
+        self.bad
+    }
+
+    fn restart(&mut self, period: Period) {
+        *self = Figures {
+            midnight: Some(period.midnight),
+            ..Figures::default()
+        };
+    }
+
+    /// `false`: a file is not the one that was read before.
+    fn read(&mut self, dir: &Path, period: Period) -> bool {
+        let days = period.days();
+        self.tails.retain(|day, _| days.contains(day));
+        for day in days {
+            let mut tail = self.tails.get(&day).copied().unwrap_or_default();
+            let mut bad = 0;
+            let path = day_file(dir, day);
+            // A file that cannot be read now is read later: the offset stays.
+            let same = tail.read(&path, &mut bad, |line| self.fold(&line, period));
+            self.bad += bad;
+            if !same.unwrap_or(true) {
+                return false;
+            }
+            self.tails.insert(day, tail);
+        }
+        true
+    }
+
+    pub(super) fn fold(&mut self, line: &LedgerLine, period: Period) {
+        let Ok(at) = line.at.parse::<Timestamp>() else {
+            self.bad += 1;
+            return;
+        };
+        if line.last && at.as_second() > period.now.as_second() - HOUR_SECONDS {
+            // A clock that was set back must not keep an end in "the last hour" for days.
+            let minute = at.min(period.now).as_second().div_euclid(60);
+            *self.minutes.entry(minute).or_default() += 1;
+        }
+        if at < period.midnight {
+            return;
+        }
+        self.attempts += 1;
+        add(&mut self.seconds, line.seconds);
+        add(&mut self.cost_usd, line.cost_usd);
+        self.input_tokens = self.input_tokens.saturating_add(line.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(line.output_tokens);
+        if line.last {
+            match line.outcome.as_str() {
+                "succeeded" | "no_change" => self.completed += 1,
+                _ => self.failed += 1,
+            }
+        }
+    }
+
+    fn forget_old(&mut self, now: Timestamp) {
+        let oldest = (now.as_second() - HOUR_SECONDS).div_euclid(60) + 1;
+        self.minutes = self.minutes.split_off(&oldest);
+    }
+
+    pub(super) fn put_into(&self, metrics: &mut Metrics) {
+        let ended = self.completed + self.failed;
+        metrics.completed_today = self.completed;
+        metrics.failed_today = self.failed;
+        metrics.throughput_per_hour = self.minutes.values().sum::<u64>() as f64;
+        metrics.average_work_duration = ratio(self.seconds, self.attempts);
+        metrics.success_rate = ratio(self.completed as f64, ended);
+        metrics.input_tokens = self.input_tokens;
+        metrics.output_tokens = self.output_tokens;
+        metrics.cost_usd = self.cost_usd;
+    }
+}
+
+/// JSON has no infinity: a sum that would become one, or a figure below zero, is left out.
+fn add(sum: &mut f64, x: f64) {
+    if x >= 0.0 && (*sum + x).is_finite() {
+        *sum += x;
+    }
+}
+
+fn ratio(sum: f64, n: u64) -> f64 {
+    if n == 0 { 0.0 } else { sum / n as f64 }
+}
+
+impl Tail {
+    /// Gives every whole line after the offset to `take`. `Ok(false)`: it is another file now.
+    fn read(
+        &mut self,
+        path: &Path,
+        bad: &mut u64,
+        mut take: impl FnMut(LedgerLine),
+    ) -> io::Result<bool> {
+        let meta = match path.symlink_metadata() {
+            Ok(meta) => meta,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(self.offset == 0),
+            Err(e) => return Err(e),
+        };
+        if self.offset > 0 && (meta.ino() != self.inode || meta.len() < self.offset) {
+            return Ok(false);
+        }
+        self.inode = meta.ino();
+        if meta.len() == self.offset {
+            return Ok(true);
+        }
+        let mut file = open_to_read(path)?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut reader = BufReader::with_capacity(64 << 10, file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let n = io::Read::take(&mut reader, LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+            let n = n as u64;
+            if line.last() != Some(&b'\n') && n < LINE_BYTES_MAX {
+                return Ok(true);
+            }
+            self.offset += n;
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            match serde_json::from_slice::<LedgerLine>(&line) {
+                Ok(line) => take(line),
+                Err(_) => *bad += 1,
+            }
+        }
+    }
+}
+
+/// Every readable line of one day; nothing where there is no file.
+pub(super) fn lines_of(path: &Path, take: impl FnMut(LedgerLine)) -> Result<()> {
+    Tail::default()
+        .read(path, &mut 0, take)
+        .map(drop)
+        .or_fail("cannot read the ledger", path)
+}

@@ -1,0 +1,323 @@
+//! What others say of themselves in `state/`: harness processes, slots, interrupts, orders.
+//!
+//! Knows nothing of figures. Invariants: whether somebody lives is told by a lock alone, never by a
+//! pid or a clock; a probe takes a shared lock, never waits, and lets go at once; a file that cannot
+//! be read or understood never hides the others; only files of dead harnesses are ever removed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::atomic;
+use crate::clock::{self, Timestamp};
+use crate::error::{Error, Result};
+use crate::layout::{Name, Root, SlotId, shown};
+use crate::status::{AgentStatus, HarnessStatus, Health, InterruptStatus};
+
+/// Statuses and reasons are short; a larger file is somebody's mistake.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+const REASON_CHARS_MAX: usize = 500;
+
+/// Opens a file that others made: never waits at a fifo.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
+/// The content, unless there is none, or more than `max` bytes.
+pub(super) fn read_capped(path: &Path, max: u64) -> Option<Vec<u8>> {
+    read_open(&open_to_read(path).ok()?, max)
+}
+
+fn read_open(file: &File, max: u64) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    let n = file.take(max + 1).read_to_end(&mut content).ok()?;
+    (n as u64 <= max).then_some(content)
+}
+
+/// Whether somebody holds the exclusive lock of this open file; `then` runs under the probe's
+/// shared lock if nobody does. What cannot be told counts as held: nobody is declared dead by an
+/// I/O error.
+fn is_held(file: &File, then: impl FnOnce()) -> bool {
+    match fs2::FileExt::try_lock_shared(file) {
+        Ok(()) => {
+            then();
+            // Said aloud, because a copy of the descriptor may live on for a moment in a process
+            // that is just being spawned.
+            drop(fs2::FileExt::unlock(file));
+            false
+        }
+        Err(_) => true,
+    }
+}
+
+fn is_held_at(path: &Path) -> bool {
+    match open_to_read(path) {
+        Ok(file) => is_held(&file, || {}),
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// Names in a directory; none where it is missing.
+fn names(dir: &Path) -> Vec<OsString> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|e| e.file_name()).collect()
+}
+
+/// Reads the harness processes' files, and remembers their content for when one is half-written.
+#[derive(Debug, Default)]
+pub(super) struct Harnesses {
+    known: HashMap<OsString, HarnessStatus>,
+}
+
+impl Harnesses {
+    /// The living, in order of their start. `remove_dead`: files of dead ones are removed.
+    pub(super) fn look(&mut self, root: &Root, remove_dead: bool) -> Vec<HarnessStatus> {
+        let dir = root.harnesses();
+        let mut known = HashMap::new();
+        for name in names(&dir) {
+            if Name::is_ignored(&name) {
+                continue;
+            }
+            let path = dir.join(&name);
+            let Ok(file) = open_to_read(&path) else {
+                continue;
+            };
+            let bury = || {
+                if remove_dead && is_same(&file, &path) {
+                    // A file that cannot be removed is tried again at the next look.
+                    drop(atomic::remove(&path));
+                }
+            };
+            if !is_held(&file, bury) {
+                continue;
+            }
+            let read =
+                read_open(&file, FILE_BYTES_MAX).and_then(|c| serde_json::from_slice(&c).ok());
+            let status = read
+                .or_else(|| self.known.remove(&name))
+                .unwrap_or_else(|| HarnessStatus {
+                    pid: pid_of(&name),
+                    ..HarnessStatus::default()
+                });
+            known.insert(name, status);
+        }
+        self.known = known;
+        let mut all: Vec<HarnessStatus> = self.known.values().cloned().collect();
+        all.sort_by(|a, b| (&a.started_at, a.pid).cmp(&(&b.started_at, b.pid)));
+        all
+    }
+}
+
+/// Whether any harness process lives on this ROOT.
+pub(super) fn any_harness(root: &Root) -> Result<bool> {
+    let dir = root.harnesses();
+    let mut entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries.flatten(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(Error::io("cannot list the harness processes", &dir, &e)),
+    };
+    Ok(entries.any(|e| !Name::is_ignored(&e.file_name()) && is_held_at(&e.path())))
+}
+
+/// Seconds since a start that is given as text; 0 where it cannot be read or is ahead of us.
+pub(super) fn seconds_since(started_at: &str, now: Timestamp) -> u64 {
+    started_at.parse::<Timestamp>().map_or(0, |t| {
+        u64::try_from(now.as_second() - t.as_second()).unwrap_or(0)
+    })
+}
+
+fn pid_of(name: &OsStr) -> u32 {
+    let digits = name.to_str().and_then(|n| n.split('-').next());
+    digits.and_then(|d| d.parse().ok()).unwrap_or(0)
+}
+
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), path.symlink_metadata()) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+/// What lies in `queue/claimed/`.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    pub(super) files: u64,
+    /// A file of each slot that has one.
+    pub(super) by_slot: BTreeMap<SlotId, OsString>,
+}
+
+impl Claimed {
+    pub(super) fn look(root: &Root) -> Claimed {
+        let mut all = Claimed::default();
+        let dir = root.claimed_root();
+        for agent in names(&dir).iter().filter(|n| !Name::is_ignored(n)) {
+            for file in names(&dir.join(agent)) {
+                if Name::is_ignored(&file) {
+                    continue;
+                }
+                all.files += 1;
+                if let Some(slot) = SlotId::parse(agent) {
+                    all.by_slot.insert(slot, file);
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Reads the slots' own statuses, each only when it changed.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    seen: BTreeMap<SlotId, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    stamp: Option<Stamp>,
+    status: AgentStatus,
+    held: bool,
+}
+
+/// Tells one content of an atomically replaced file from another.
+type Stamp = (u64, i64, i64, u64);
+
+fn stamp(m: &Metadata) -> Stamp {
+    (m.ino(), m.mtime(), m.mtime_nsec(), m.len())
+}
+
+impl Slots {
+    /// The slots that somebody holds, and those whose holder died and left an item, by number.
+    /// `probe`: look at the leases of those that were held at the last look too.
+    pub(super) fn look(&mut self, root: &Root, claimed: &Claimed, probe: bool) -> Vec<AgentStatus> {
+        let mut present: BTreeSet<SlotId> = claimed.by_slot.keys().copied().collect();
+        present.extend(
+            names(&root.agents())
+                .iter()
+                .filter_map(|n| SlotId::parse(n)),
+        );
+        self.seen.retain(|slot, _| present.contains(slot));
+        let mut shown_ones = Vec::new();
+        for slot in present {
+            let dir = root.agent(slot);
+            let seen = self.seen.entry(slot).or_insert_with(|| Seen {
+                stamp: None,
+                status: AgentStatus::default(),
+                held: false,
+            });
+            // One that was free, or is new, is always looked at: nobody is called dead from memory.
+            if probe || !seen.held {
+                seen.held = is_held_at(&dir.join("lease"));
+            }
+            seen.refresh(&dir.join("status.json"));
+            let left = claimed.by_slot.get(&slot);
+            if !seen.held && left.is_none() {
+                continue;
+            }
+            let mut status = seen.status.clone();
+            status.id = slot.to_string();
+            if !seen.held {
+                status.health = Health::Dead;
+                status.work_item = left.map(|name| shown(name));
+            }
+            shown_ones.push(status);
+        }
+        shown_ones
+    }
+}
+
+impl Seen {
+    fn refresh(&mut self, path: &Path) {
+        let Ok(meta) = path.symlink_metadata() else {
+            self.stamp = None;
+            self.status = AgentStatus::default();
+            return;
+        };
+        let stamp = Some(stamp(&meta));
+        if self.stamp == stamp {
+            return;
+        }
+        // What cannot be understood leaves the last known status, and is not read again and again.
+        self.stamp = stamp;
+        let content = read_capped(path, FILE_BYTES_MAX);
+        if let Some(status) = content.and_then(|c| serde_json::from_slice(&c).ok()) {
+            self.status = status;
+        }
+    }
+}
+
+/// The interrupts that stand, by agent's name (`all` among them).
+pub(super) fn interrupts(root: &Root) -> Vec<InterruptStatus> {
+    let dir = root.interrupts();
+    let mut all = Vec::new();
+    for name in names(&dir) {
+        let Some(agent) = name.as_bytes().strip_suffix(b".interrupt") else {
+            continue;
+        };
+        let path = dir.join(&name);
+        let Ok(meta) = path.metadata() else { continue };
+        let since = meta
+            .modified()
+            .ok()
+            .and_then(|t| Timestamp::try_from(t).ok());
+        all.push(InterruptStatus {
+            agent: shown(OsStr::from_bytes(agent)),
+            reason: first_line(&path),
+            since: since.map(clock::iso).unwrap_or_default(),
+        });
+    }
+    all.sort_by(|a, b| a.agent.cmp(&b.agent));
+    all
+}
+
+fn first_line(path: &Path) -> String {
+    let mut head = Vec::new();
+    if let Ok(file) = open_to_read(path) {
+        // A head that cannot be read is an interrupt without a reason.
+        drop(file.take(4 << 10).read_to_end(&mut head));
+    }
+    let text = String::from_utf8_lossy(&head);
+    let line = text.lines().map(str::trim).find(|l| !l.is_empty());
+    line.unwrap_or_default()
+        .chars()
+        .take(REASON_CHARS_MAX)
+        .collect()
+}
+
+/// The standing orders of people.
+pub(super) fn orders(root: &Root) -> Vec<String> {
+    let is_there = |order: &&str| atomic::exists(&root.control().join(order));
+    ["pause", "drain", "stop"]
+        .iter()
+        .filter(|order| is_there(order))
+        .map(|order| (*order).to_owned())
+        .collect()
+}
+
+/// Counts the pending folder by a listing: files not yet due are `scheduled`.
+pub(super) fn list_pending(dir: &Path, now_ns: i64) -> (u64, u64) {
+    let (mut due, mut scheduled) = (0, 0);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if Name::is_ignored(&entry.file_name()) {
+            continue;
+        }
+        // One that is gone by now was claimed: it is counted there, or not at all.
+        let Ok(meta) = entry.metadata() else { continue };
+        let mtime_ns = meta
+            .mtime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(meta.mtime_nsec());
+        if mtime_ns > now_ns {
+            scheduled += 1;
+        } else {
+            due += 1;
+        }
+    }
+    (due, scheduled)
+}

@@ -1,0 +1,223 @@
+//! What the host offers whatever the ROOT: limits of the kernel, `/proc`, cgroups, the clock, and
+//! the agents' programs on PATH. Reads only; runs nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{AccessFlags, access};
+
+use super::Check;
+use crate::clock;
+use crate::config::{Config, placeholder};
+use crate::layout::{Root, shown};
+
+/// Open files one slot needs at most: its lease, marker, session files, keeper's socket, pidfd and
+/// what git and a directory walk hold for a moment.
+const FILES_PER_WORKER: u64 = 24;
+/// Open files of the process itself: standard streams, events, signals, status, locks.
+const FILES_BASE: u64 = 64;
+/// Folders watched for each slot, and by the process itself.
+const WATCHES_PER_WORKER: u64 = 4;
+const WATCHES_BASE: u64 = 64;
+/// Overflowing queues are recovered from by a listing; below this that becomes the rule.
+const QUEUED_EVENTS_MIN: u64 = 1_024;
+/// Agents' programs that are looked for without being configured.
+const KNOWN_AGENTS: [&str; 5] = ["claude", "codex", "gemini", "opencode", "qwen"];
+/// 2025-01-01: a clock before it has lost its battery.
+const EPOCH_SANE_NS: i64 = 1_735_689_600 * 1_000_000_000;
+
+pub(super) fn checks(
+    config: Option<&Config>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Vec<Check> {
+    let workers = config.map_or(3, |c| c.harness.workers as u64);
+    vec![
+        inotify(workers),
+        open_files(workers),
+        proc(),
+        cgroup(),
+        clock_is_sane(),
+        known_agents(env),
+    ]
+}
+
+fn inotify(workers: u64) -> Check {
+    let name = "inotify limits";
+    let read = |key: &str| {
+        let path = Path::new("/proc/sys/fs/inotify").join(key);
+        let text = fs::read_to_string(path).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let (watches, instances, queued) = (
+        read("max_user_watches"),
+        read("max_user_instances"),
+        read("max_queued_events"),
+    );
+    let (Some(watches), Some(instances), Some(queued)) = (watches, instances, queued) else {
+        return Check::warn(
+            name,
+            "the kernel tells none: without events new items are seen by a clock",
+            "none needed if seconds of delay do no harm",
+        );
+    };
+    let found = format!("{watches} watches, {instances} instances, {queued} queued events");
+    let wanted = WATCHES_BASE + WATCHES_PER_WORKER * workers;
+    let short = [
+        (watches < wanted, "max_user_watches", 65_536),
+        (instances < 16, "max_user_instances", 128),
+        (queued < QUEUED_EVENTS_MIN, "max_queued_events", 16_384),
+    ];
+    match short.iter().find(|(short, ..)| *short) {
+        Some((_, key, value)) => Check::warn(
+            name,
+            found,
+            format!(
+                "as root: `sysctl -w fs.inotify.{key}={value}`; until then items are seen later"
+            ),
+        ),
+        None => Check::ok(name, found),
+    }
+}
+
+fn open_files(workers: u64) -> Check {
+    let name = "open files";
+    let needed = FILES_BASE + FILES_PER_WORKER * workers;
+    let advice = format!(
+        "`ulimit -n {}` before `harness run`, or fewer workers",
+        needed.next_power_of_two()
+    );
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, _)) if soft >= needed => Check::ok(
+            name,
+            format!("{soft} allowed, {needed} needed by {workers} workers"),
+        ),
+        Ok((soft, hard)) => {
+            let found =
+                format!("{soft} allowed (up to {hard}), but {workers} workers need {needed}");
+            match hard >= needed {
+                true => Check::warn(name, found, advice),
+                false => Check::fail(name, found, advice),
+            }
+        }
+        Err(e) => Check::warn(name, format!("the limit cannot be read: {e}"), advice),
+    }
+}
+
+/// Ending an item's whole process tree needs to see it.
+fn proc() -> Check {
+    let name = "/proc";
+    if let Err(e) = fs::read("/proc/self/stat") {
+        return Check::fail(
+            name,
+            format!("/proc/self/stat cannot be read: {e}"),
+            "mount proc on /proc: without it strays of an agent cannot be found and ended",
+        );
+    }
+    match fs::read("/proc/thread-self/children") {
+        Ok(_) => Check::ok(name, "readable, with lists of children"),
+        Err(e) => Check::warn(
+            name,
+            format!("readable, but without lists of children ({e})"),
+            "use a kernel with CONFIG_PROC_CHILDREN: until then trees are found by a slower walk",
+        ),
+    }
+}
+
+/// For information: a delegated group is the surest way to end a tree, but not the only one.
+fn cgroup() -> Check {
+    let name = "cgroup v2";
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = String::from_utf8_lossy(&mounts);
+    let mount = mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        right
+            .starts_with("cgroup2 ")
+            .then(|| left.split(' ').nth(4))?
+    });
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let (Some(mount), Some(own)) = (mount, own) else {
+        return Check::ok(
+            name,
+            "none: process groups and a subreaper end an item's tree",
+        );
+    };
+    let dir = Path::new(mount).join(own);
+    let found = if access(&dir, AccessFlags::W_OK).is_ok() {
+        "delegated"
+    } else {
+        "not delegated: process groups and a subreaper end an item's tree"
+    };
+    Check::ok(name, format!("{found} ({})", shown(dir.as_os_str())))
+}
+
+fn clock_is_sane() -> Check {
+    let now = clock::now_ns();
+    if now < EPOCH_SANE_NS {
+        return Check::warn(
+            "clock",
+            format!("it is {} here", clock::now_iso()),
+            "set the clock (`timedatectl set-ntp true`): times of items and \"not before\" go by it",
+        );
+    }
+    Check::ok("clock", clock::now_iso())
+}
+
+fn known_agents(env: &dyn Fn(&str) -> Option<OsString>) -> Check {
+    let path = env("PATH").unwrap_or_default();
+    let found: Vec<String> = KNOWN_AGENTS
+        .iter()
+        .filter_map(|program| on_path(OsStr::new(program), &path))
+        .map(|path| shown(path.as_os_str()))
+        .collect();
+    if found.is_empty() {
+        return Check::ok(
+            "agent programs",
+            format!("none of {} on PATH", KNOWN_AGENTS.join(", ")),
+        );
+    }
+    Check::ok("agent programs", found.join(", "))
+}
+
+/// Each configured agent's program: found, and where.
+pub(super) fn agents(
+    root: &Root,
+    config: Option<&Config>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Vec<Check> {
+    let agents = config.into_iter().flat_map(|c| &c.agents);
+    agents
+        .filter_map(|(agent, table)| {
+            let value = |name: &str| (name == "ROOT").then(|| root.path().as_os_str().to_owned());
+            let program = placeholder::fill(OsStr::new(table.command.first()?), value);
+            let path = table
+                .env
+                .get("PATH")
+                .map(OsString::from)
+                .or_else(|| env("PATH"));
+            let name = format!("agent {agent}");
+            Some(match on_path(&program, &path.unwrap_or_default()) {
+                Some(path) => Check::ok(&name, shown(path.as_os_str())),
+                None => Check::warn(
+                    &name,
+                    format!("its program {} is not found", shown(&program)),
+                    format!("install it, or give its whole path in [agents.{agent}] command"),
+                ),
+            })
+        })
+        .collect()
+}
+
+/// As `execvp` finds a program; relative ones with a slash depend on the worktree and are believed.
+fn on_path(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
+    let runs = |p: &Path| p.is_file() && access(p, AccessFlags::X_OK).is_ok();
+    let as_path = Path::new(program);
+    if as_path.components().count() > 1 || as_path.is_absolute() {
+        return (as_path.is_relative() || runs(as_path)).then(|| as_path.to_path_buf());
+    }
+    std::env::split_paths(path)
+        .map(|dir| dir.join(program))
+        .find(|p| runs(p))
+}

@@ -1,0 +1,360 @@
+//! `harness init`, and the tree that every writing command re-makes.
+//!
+//! Does not know the configuration's content nor the queue. Keeps: nothing that exists is changed,
+//! and nothing is made where something else stands in the way.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::root::shell_quoted;
+use crate::atomic::{self, Moved};
+use crate::error::{Context, Error, Result};
+use crate::layout::{Root, shown};
+
+/// What every agent is told first; placeholders in double braces are filled in for each attempt.
+pub const BOOTSTRAP: &str = include_str!("../../prompts/bootstrap.md");
+
+/// Keeps a folder of the tree in git, and all that is in it out of git.
+const GITIGNORE: &str =
+    "# harness keeps this folder; what is in it is not for git.\n*\n!.gitignore\n";
+
+/// Folders that ignore themselves, so that `git status` around a ROOT stays clean.
+const IGNORED_DIRS: [&str; 6] = [
+    "queue/pending",
+    "queue/claimed",
+    "queue/done",
+    "queue/parked",
+    "state",
+    "worktrees",
+];
+
+/// What `init` did.
+#[derive(Debug)]
+pub struct InitReport {
+    pub root: Root,
+    /// Relative to ROOT.
+    pub made: Vec<PathBuf>,
+    /// Existed and was left as it is; relative to ROOT.
+    pub kept: Vec<PathBuf>,
+}
+
+/// Makes a ROOT of `dir` (made too where missing). `template` is the text of a new `harness.toml`.
+///
+/// # Errors
+/// Permanent where a file or a dangling symlink stands in the way: then nothing was made. I/O.
+pub fn init(dir: &Path, template: &str) -> Result<InitReport> {
+    let _ready = stands_as_dir(dir)?;
+    if !atomic::exists(dir) {
+        atomic::make_dir(dir, false)?;
+    }
+    let root = Root::new(fs::canonicalize(dir).or_fail("cannot find the directory", dir)?);
+    let files = [
+        (root.config(), template),
+        (root.path().join("prompts/bootstrap.md"), BOOTSTRAP),
+    ];
+    for (path, _) in root.dirs() {
+        let _ready = stands_as_dir(&path)?;
+    }
+    for (path, _) in &files {
+        stands_as_file(path)?;
+    }
+
+    let mut report = InitReport {
+        root: root.clone(),
+        made: Vec::new(),
+        kept: Vec::new(),
+    };
+    for (path, private) in root.dirs() {
+        let made = ready_dir(&path, private)?;
+        report.note(&path, made);
+    }
+    for dir in IGNORED_DIRS {
+        let path = root.path().join(dir).join(".gitignore");
+        let made = place(&path, GITIGNORE)?;
+        report.note(&path, made);
+    }
+    for (path, content) in files {
+        let made = place(&path, content)?;
+        report.note(&path, made);
+    }
+    Ok(report)
+}
+
+/// Quietly makes the directories of the tree that are missing: a clone of a ROOT has no empty
+/// ones, and `state/` may be deleted. Never makes ROOT itself.
+///
+/// # Errors
+/// Permanent where ROOT is gone or something else stands in the way. I/O.
+pub fn ensure_tree(root: &Root) -> Result<()> {
+    if !root.path().is_dir() {
+        return Err(Error::permanent("not a ROOT", "the directory is gone").at_path(root.path()));
+    }
+    for (path, private) in root.dirs() {
+        let made = ready_dir(&path, private)?;
+        let ignored = IGNORED_DIRS.iter().any(|d| root.path().join(d) == path);
+        if made && ignored {
+            let _made = place(&path.join(".gitignore"), GITIGNORE)?;
+        }
+    }
+    Ok(())
+}
+
+impl InitReport {
+    fn note(&mut self, path: &Path, made: bool) {
+        let path = path
+            .strip_prefix(self.root.path())
+            .unwrap_or(path)
+            .to_path_buf();
+        if made {
+            self.made.push(path);
+        } else {
+            self.kept.push(path);
+        }
+    }
+
+    /// For people: what was made, what existed, and what to do next in three lines.
+    pub fn text(&self) -> String {
+        let root = shown(self.root.path().as_os_str());
+        let mut out = match (self.made.is_empty(), self.kept.is_empty()) {
+            (_, true) => format!("made a ROOT in {root}\n"),
+            (true, _) => format!("{root} is a ROOT already: nothing was changed\n"),
+            _ => {
+                let names = |paths: &[PathBuf]| {
+                    let names: Vec<String> = paths.iter().map(|p| shown(p.as_os_str())).collect();
+                    names.join(" ")
+                };
+                format!(
+                    "completed the ROOT in {root}\nmade: {}\nkept: {}\n",
+                    names(&self.made),
+                    names(&self.kept)
+                )
+            }
+        };
+        let quoted = shell_quoted(self.root.path());
+        out.push_str(&format!(
+            "next:\n\
+             \x20 cd {quoted} && harness doctor    # can this place keep the promises?\n\
+             \x20 edit harness.toml: say what runs prompts ([agents.NAME]); scripts need nothing\n\
+             \x20 put prompts or scripts into queue/pending/, then: harness run\n"
+        ));
+        out
+    }
+
+    /// `{"root", "made": […], "kept": […]}`
+    pub fn json(&self) -> serde_json::Value {
+        let names = |paths: &[PathBuf]| -> Vec<String> {
+            paths.iter().map(|p| shown(p.as_os_str())).collect()
+        };
+        serde_json::json!({
+            "root": shown(self.root.path().as_os_str()),
+            "made": names(&self.made),
+            "kept": names(&self.kept),
+        })
+    }
+}
+
+/// Whether there is a directory (or a symlink to one); `false` where there is nothing.
+fn stands_as_dir(path: &Path) -> Result<bool> {
+    let what = "cannot make the directory";
+    let in_the_way = |why: &str| {
+        Err(Error::permanent(what, why)
+            .at_path(path)
+            .hint("move it out of the way, then run `harness init` again"))
+    };
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(true),
+        Ok(_) => in_the_way("something that is not a directory has this name"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && atomic::exists(path) => {
+            in_the_way("a symlink that points nowhere has this name")
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            in_the_way("a part of the path is not a directory")
+        }
+        Err(e) => Err(Error::io(what, path, &e)),
+    }
+}
+
+fn stands_as_file(path: &Path) -> Result<()> {
+    let wrong = match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => "a directory has this name",
+        Err(e) if e.kind() == io::ErrorKind::NotFound && atomic::exists(path) => {
+            "a symlink that points nowhere has this name"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::permanent("cannot write the file", wrong)
+        .at_path(path)
+        .hint("move it out of the way, then run `harness init` again"))
+}
+
+/// `true`: it was made, and stays made across a power cut.
+fn ready_dir(path: &Path, private: bool) -> Result<bool> {
+    if stands_as_dir(path)? {
+        return Ok(false);
+    }
+    atomic::make_dir(path, private)?;
+    atomic::sync_parent(path)?;
+    Ok(true)
+}
+
+/// Places a whole file under a name that is free; `false` where it is not.
+fn place(path: &Path, content: &str) -> Result<bool> {
+    if atomic::exists(path) {
+        return Ok(false);
+    }
+    let temp = atomic::temp_beside(path);
+    let file = atomic::create(&temp, content.as_bytes(), 0o644)?;
+    let moved = file
+        .sync_all()
+        .or_fail("cannot sync the file", &temp)
+        .and_then(|()| atomic::rename_new(&temp, path));
+    if !matches!(moved, Ok(Moved::Done)) {
+        let _gone = atomic::remove(&temp);
+    }
+    match moved? {
+        Moved::Done => atomic::sync_parent(path).map(|()| true),
+        Moved::Taken => Ok(false),
+        Moved::SourceGone => Err(Error::temporary(
+            "cannot place the file",
+            "somebody removed it while it was written",
+        )
+        .at_path(path)),
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+mod tests {
+    use super::*;
+    use crate::cli::root::find_root;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn temp() -> tempfile::TempDir {
+        tempfile::tempdir().expect("temp dir")
+    }
+
+    fn write(path: &Path, text: &str) {
+        drop(atomic::create(path, text.as_bytes(), 0o644).expect("write"));
+    }
+
+    #[test]
+    fn init_makes_the_tree_and_changes_nothing_the_second_time() {
+        let dir = temp();
+        let at = dir.path().join("new/root");
+        let first = init(&at, "# mine\n").expect("init");
+        assert!(first.kept.is_empty());
+        for (path, private) in first.root.dirs() {
+            let mode = fs::metadata(&path).expect("made").permissions().mode();
+            assert!(!private || mode & 0o077 == 0, "{path:?} {mode:o}");
+        }
+        for dir in IGNORED_DIRS {
+            let text = fs::read_to_string(first.root.path().join(dir).join(".gitignore"));
+            assert_eq!(text.expect("ignored"), GITIGNORE);
+        }
+        assert_eq!(
+            fs::read_to_string(first.root.config()).expect("config"),
+            "# mine\n"
+        );
+
+        let second = init(&at, "# other\n").expect("init again");
+        assert!(second.made.is_empty());
+        assert_eq!(second.kept.len(), first.made.len());
+        assert_eq!(
+            fs::read_to_string(first.root.config()).expect("config"),
+            "# mine\n"
+        );
+        assert!(second.text().contains("already"), "{}", second.text());
+        let hidden = walkdir::WalkDir::new(&at)
+            .into_iter()
+            .filter_map(|e| e.ok());
+        assert_eq!(
+            hidden
+                .filter(|e| e.file_name().as_bytes().ends_with(b".tmp"))
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn init_keeps_what_a_person_has() {
+        let dir = temp();
+        write(&dir.path().join("harness.toml"), "[harness]\nworkers = 9\n");
+        symlink("/dev/null", dir.path().join("README")).expect("symlink");
+        let elsewhere = temp();
+        symlink(elsewhere.path(), dir.path().join("state")).expect("symlink");
+        let report = init(dir.path(), "# t\n").expect("init");
+        assert!(report.kept.contains(&PathBuf::from("harness.toml")));
+        assert!(report.kept.contains(&PathBuf::from("state")));
+        assert!(elsewhere.path().join("claims").is_dir());
+        assert!(
+            report.text().contains("kept: state harness.toml"),
+            "{}",
+            report.text()
+        );
+    }
+
+    #[test]
+    fn init_refuses_what_stands_in_the_way_and_makes_nothing() {
+        for (name, link) in [("queue", false), ("state", true), ("worktrees", false)] {
+            let dir = temp();
+            let path = dir.path().join(name);
+            if link {
+                symlink("nowhere", &path).expect("symlink");
+            } else {
+                write(&path, "mine");
+            }
+            let err = init(dir.path(), "").expect_err("refused");
+            assert_eq!(err.exit_code(), 100);
+            assert!(err.to_string().contains(name), "{err}");
+            assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1);
+        }
+        let dir = temp();
+        write(&dir.path().join("file"), "mine");
+        assert!(init(&dir.path().join("file"), "").is_err());
+        assert!(init(&dir.path().join("file/below"), "").is_err());
+        symlink("nowhere", dir.path().join("prompts")).expect("symlink");
+        assert!(init(dir.path(), "").is_err());
+    }
+
+    #[test]
+    fn hostile_directory_names_work() {
+        for name in [
+            &b"-rf"[..],
+            b"a b",
+            b"$(x)`y`",
+            b"new\nline",
+            b"\xff\xfe",
+            b"it's \\ \x1b[31m",
+        ] {
+            let dir = temp();
+            let at = dir.path().join(OsStr::from_bytes(name));
+            let report = init(&at, "# t\n").expect("init");
+            let text = report.text();
+            assert_eq!(text.lines().count(), 5, "{text}");
+            assert!(!text.contains('\x1b'));
+            let found = find_root(None, None, &at.join("queue/pending")).expect("found");
+            assert_eq!(found.path(), report.root.path());
+            ensure_tree(&found).expect("tree");
+        }
+    }
+
+    #[test]
+    fn ensure_tree_mends_a_deleted_state_but_makes_no_root() {
+        let dir = temp();
+        let root = init(dir.path(), "").expect("init").root;
+        atomic::discard_tree(&root.state(), "a test's own").expect("delete");
+        ensure_tree(&root).expect("tree");
+        assert!(root.claims().is_dir() && root.state().join(".gitignore").is_file());
+        let gone = Root::new(dir.path().join("gone"));
+        assert!(ensure_tree(&gone).is_err());
+        assert!(!gone.path().exists());
+    }
+}

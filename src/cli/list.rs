@@ -1,0 +1,117 @@
+//! `harness list [STATE]`: items by state, in the order in which they would start.
+
+use serde_json::json;
+
+use super::find::{self, State};
+use super::{print_json, print_text};
+use crate::clock;
+use crate::error::Result;
+use crate::layout::{Name, Place, Root};
+use crate::ready::{Ready, Standing};
+use crate::record;
+use crate::view::Term;
+use crate::view::story::{SUMMARY_HEAD, summary_row};
+use crate::view::table::Table;
+
+struct Row {
+    name: Name,
+    state: State,
+    note: String,
+}
+
+pub fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
+    let mut rows = Vec::new();
+    let wants = |states: &[State]| only.is_none_or(|o| states.contains(&o));
+    if wants(&[State::Claimed]) {
+        rows.extend(find::claimed(root).into_iter().map(|(slot, name)| Row {
+            name,
+            state: State::Claimed,
+            note: format!("with {slot}"),
+        }));
+    }
+    if wants(&[State::Pending, State::Scheduled, State::Blocked]) {
+        let ready = Ready::new(root)?;
+        ready.rescan()?;
+        rows.extend(ready.standing().into_iter().map(|(name, standing)| match standing {
+            Standing::Ready(priority) => Row {
+                name,
+                state: State::Pending,
+                note: format!("priority {priority}"),
+            },
+            Standing::Scheduled(at) => Row {
+                name,
+                state: State::Scheduled,
+                note: until(at),
+            },
+            Standing::Blocked(after) => Row {
+                name,
+                state: State::Blocked,
+                note: if after.is_empty() {
+                    "the same name, or its exclusive key, is at work, or it is still being written"
+                        .into()
+                } else {
+                    let after: Vec<String> = after.iter().map(Name::shown).collect();
+                    format!("waits for {}", after.join(", "))
+                },
+            },
+        }));
+    }
+    for (place, state) in [(Place::Parked, State::Parked), (Place::Done, State::Done)] {
+        if wants(&[state]) {
+            for name in find::names_in(&root.place(place))? {
+                rows.push(Row {
+                    name,
+                    state,
+                    note: String::new(),
+                });
+            }
+        }
+    }
+    rows.retain(|r| only.is_none_or(|o| o == r.state));
+    if json {
+        return print_json(&rows.iter().map(|r| as_json(root, r)).collect());
+    }
+    if rows.is_empty() {
+        eprintln!(
+            "harness: nothing{}",
+            only.map_or("".into(), |s| format!(" is {}", s.as_str()))
+        );
+        return Ok(0);
+    }
+    let mut table = Table::new(SUMMARY_HEAD);
+    for row in &rows {
+        let events = record::events(root, &row.name).unwrap_or_default();
+        let note = Some(row.note.as_str()).filter(|n| !n.is_empty());
+        table.row(summary_row(&row.name, row.state.as_str(), note, &events));
+    }
+    print_text(&table.render(&Term::of_stdout()))
+}
+
+pub fn until(at: i64) -> String {
+    let stamp = clock::Timestamp::from_nanosecond(at.into()).map(clock::iso);
+    let wait = std::time::Duration::from_nanos((at - clock::now_ns()).max(0) as u64);
+    format!(
+        "not before {} (in {})",
+        crate::view::local_time(&stamp.unwrap_or_default()),
+        clock::human(wait)
+    )
+}
+
+fn as_json(root: &Root, row: &Row) -> serde_json::Value {
+    let events = record::events(root, &row.name).unwrap_or_default();
+    let newest = |key: &str| {
+        let mut found = events.iter().rev().filter_map(|e| e[key].as_str());
+        found.next().map(str::to_owned)
+    };
+    let reason = match row.state {
+        State::Parked => newest("reason").unwrap_or_default(),
+        _ => row.note.clone(),
+    };
+    json!({
+        "name": row.name.shown(),
+        "state": row.state.as_str(),
+        "outcome": newest("outcome"),
+        "attempts": events.iter().filter_map(|e| e["attempt"].as_u64()).max().unwrap_or(0),
+        "reason": reason,
+    })
+}

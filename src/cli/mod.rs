@@ -1,0 +1,279 @@
+//! The commands: what was typed becomes what is meant, and results become text or JSON.
+//! Results go to standard output, everything else to standard error.
+
+pub mod config;
+pub mod root;
+pub mod init;
+pub mod doctor;
+mod find;
+mod add;
+mod list;
+mod moves;
+mod show;
+mod run;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Overrides};
+use crate::control::{self, Order};
+use crate::error::{Context, Error, Kind, Result};
+use crate::layout::{Root, SlotId};
+use crate::{atomic, git, keeper, sys, view};
+
+/// Drop a file into queue/pending/ and an agent or script works on it in its own git worktree.
+#[derive(Parser)]
+#[command(
+    name = "harness",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
+struct Cli {
+    /// The directory with harness.toml, queue/ and state/ [default: $HARNESS_ROOT, else the
+    /// nearest parent that has a harness.toml]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a ROOT: the tree of directories and a harness.toml; never overwrites anything
+    Init {
+        /// [default: the current directory]
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Add items to the queue, durably and never over another; prints their names
+    Add(add::AddArgs),
+    /// Work on the queue
+    Run(run::RunArgs),
+    /// Agents, queue and figures
+    Status {
+        /// Show it again whenever it changes
+        #[arg(long, short)]
+        watch: bool,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// The whole story of one item
+    Show {
+        name: OsString,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Items by state
+    List {
+        /// Only this state [pending, scheduled, blocked, claimed, done, parked]
+        #[arg(value_enum)]
+        state: Option<find::State>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Put parked or done items back into the queue
+    Retry(Names),
+    /// Take items out of the queue, or stop the agents that work on them, into queue/parked/
+    Cancel(Names),
+    /// Let a scheduled item start now; take an item from its agent and put it back into the queue
+    Release(Names),
+    /// Claim nothing new, in any process, until `harness resume`
+    Pause,
+    /// End `pause`, `drain`, `stop` and interrupts (of one agent, or all)
+    Resume {
+        /// Only the interrupt of this agent: agent-N
+        agent: Option<OsString>,
+    },
+    /// Have every harness process end when nothing is left to do
+    Drain,
+    /// The configuration in force, and where each value comes from
+    Config {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Can this host and file system keep the promises? What not, and what to do
+    Doctor {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Owns the agent of one slot; started by `harness run`
+    #[command(hide = true)]
+    Keeper { dir: PathBuf },
+}
+
+#[derive(Args, Clone, Copy)]
+struct Json {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Names {
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<OsString>,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// Runs the command that was typed; the exit code of one that worked.
+pub fn main() -> Result<u8> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _closed = e.print();
+            return Ok(u8::from(e.use_stderr()) * 2);
+        }
+    };
+    match cli.command {
+        Command::Keeper { dir } => keeper::serve(&dir).map(|()| 0),
+        Command::Init { dir, json } => {
+            let dir = dir.or(cli.root).unwrap_or_else(|| ".".into());
+            let report = init::init(&dir, &crate::config::template())?;
+            if json.json {
+                print_json(&report.json())
+            } else {
+                print_text(&report.text())
+            }
+        }
+        Command::Doctor { json } => examine(cli.root.as_deref(), json.json),
+        other => {
+            let root = locate(cli.root.as_deref())?;
+            on_root(&root, other)
+        }
+    }
+}
+
+fn locate(given: Option<&Path>) -> Result<Root> {
+    let cwd =
+        std::env::current_dir().or_fail("cannot find the current directory", Path::new("."))?;
+    root::find_root(given, std::env::var_os("HARNESS_ROOT"), &cwd)
+}
+
+fn on_root(root: &Root, command: Command) -> Result<u8> {
+    match command {
+        Command::Add(args) => add::add(root, &args),
+        Command::Run(args) => run::run(root, &args),
+        Command::Status { watch: true, json } => view::watch::watch(root, json.json).map(|()| 0),
+        Command::Status { watch: false, json } => view::status::print(root, json.json).map(|()| 0),
+        Command::Show { name, json } => show::show(root, &name, json.json),
+        Command::List { state, json } => list::list(root, state, json.json),
+        Command::Retry(names) => moves::each(root, &names.names, names.json.json, moves::retry),
+        Command::Cancel(names) => moves::each(root, &names.names, names.json.json, moves::cancel),
+        Command::Release(names) => moves::each(root, &names.names, names.json.json, moves::release),
+        Command::Pause => order(root, Order::Pause),
+        Command::Drain => order(root, Order::Drain),
+        Command::Resume { agent } => resume(root, agent.as_deref()),
+        Command::Config { json } => {
+            let config = Config::load(root, &Overrides::default())?;
+            if json.json {
+                print_json(&config::json(&config))
+            } else {
+                print_text(&config::text(&config))
+            }
+        }
+        Command::Init { .. } | Command::Doctor { .. } | Command::Keeper { .. } => Ok(0),
+    }
+}
+
+fn order(root: &Root, order: Order) -> Result<u8> {
+    control::give(root, order, &format!("by pid {}", std::process::id()))?;
+    eprintln!(
+        "harness: state/control/{} is set; `harness resume` ends it",
+        order.file()
+    );
+    Ok(0)
+}
+
+fn resume(root: &Root, agent: Option<&std::ffi::OsStr>) -> Result<u8> {
+    let mut ended = Vec::new();
+    if agent.is_none() {
+        ended.extend(control::resume(root)?.iter().map(|o| o.file().to_owned()));
+    }
+    for name in interrupts(root, agent)? {
+        let path = root.interrupts().join(&name);
+        if atomic::remove(&path)? {
+            ended.push(crate::layout::shown(&name));
+        }
+    }
+    if ended.is_empty() {
+        eprintln!("harness: nothing was paused or interrupted");
+    } else {
+        eprintln!("harness: ended: {}", ended.join(", "));
+    }
+    Ok(0)
+}
+
+/// File names of the interrupts to end.
+fn interrupts(root: &Root, agent: Option<&std::ffi::OsStr>) -> Result<Vec<OsString>> {
+    if let Some(agent) = agent {
+        if agent != "all" && SlotId::parse(agent).is_none() {
+            return Err(Error::usage(
+                "cannot resume",
+                format!(
+                    "{} is no agent; agents are agent-1, agent-2, …",
+                    crate::layout::shown(agent)
+                ),
+            ));
+        }
+        let mut name = agent.to_owned();
+        name.push(".interrupt");
+        return Ok(vec![name]);
+    }
+    let entries = std::fs::read_dir(root.interrupts())
+        .into_iter()
+        .flatten()
+        .flatten();
+    let names = entries.map(|e| e.file_name());
+    Ok(names
+        .filter(|n| Path::new(n).extension().is_some_and(|e| e == "interrupt"))
+        .collect())
+}
+
+fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
+    // Without a ROOT there is still the host to look at.
+    let root = match locate(given) {
+        Ok(root) => Some(root),
+        Err(e) if given.is_some() || e.kind() != Kind::Permanent => return Err(e),
+        Err(_) => None,
+    };
+    let lease = |path: &Path| {
+        std::fs::File::open(path)
+            .and_then(|f| sys::read_lease(&f))
+            .is_ok_and(|l| l == sys::ReadLease::Granted)
+    };
+    let facts = doctor::Facts {
+        git_version: git::version().ok(),
+        read_lease: &lease,
+        env: &|name| std::env::var_os(name),
+    };
+    let report = doctor::doctor(root.as_ref(), &facts);
+    if json {
+        print_json(&report.json())?;
+    } else {
+        print_text(&report.text())?;
+    }
+    Ok(report.exit_code())
+}
+
+fn print_text(text: &str) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // The reader has seen enough (`| head`).
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        done => done
+            .or_fail("cannot write to", Path::new("stdout"))
+            .map(|()| 0),
+    }
+}
+
+fn print_json(value: &serde_json::Value) -> Result<u8> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::permanent("cannot write JSON", e.to_string()))?;
+    print_text(&(text + "\n"))
+}

@@ -1,0 +1,135 @@
+//! Finding the ROOT a command works on.
+//!
+//! Does not know what is in it. Keeps: the path it gives is absolute and free of symlinks, so that
+//! every process names the same files the same way.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::atomic;
+use crate::error::{Context, Error, Result};
+use crate::layout::{Root, shown};
+
+/// The ROOT a command works on: `--root`, else `$HARNESS_ROOT`, else the nearest directory from
+/// `cwd` upwards with a `harness.toml`. One that is named may do without that file if it has
+/// `queue/pending`. The path is absolute and free of symlinks.
+///
+/// # Errors
+/// Permanent, saying where it looked.
+pub fn find_root(cli: Option<&Path>, env: Option<OsString>, cwd: &Path) -> Result<Root> {
+    let env = env.filter(|e| !e.is_empty()).map(PathBuf::from);
+    let named = cli
+        .map(|path| (path, "--root"))
+        .or(env.as_deref().map(|path| (path, "$HARNESS_ROOT")));
+    if let Some((path, from)) = named {
+        let path = cwd.join(path);
+        let what = format!("cannot use the ROOT of {from}");
+        let full = fs::canonicalize(&path).map_err(|e| {
+            Error::io(what.as_str(), &path, &e).hint("name a directory made by `harness init`")
+        })?;
+        if has_config(&full) || full.join("queue/pending").is_dir() {
+            return Ok(Root::new(full));
+        }
+        let why = "it has neither a harness.toml nor a queue/pending";
+        let hint = format!("run `harness init {}`", shell_quoted(&full));
+        return Err(Error::permanent(what, why).at_path(&full).hint(hint));
+    }
+    let start = fs::canonicalize(cwd).or_fail("cannot find the current directory", cwd)?;
+    match start.ancestors().find(|dir| has_config(dir)) {
+        Some(dir) => Ok(Root::new(dir)),
+        None => {
+            let why = "there is no harness.toml here nor in any directory above, and neither --root nor $HARNESS_ROOT is given";
+            Err(Error::permanent("not in a ROOT", why)
+                .at_path(&start)
+                .hint("run `harness init` here"))
+        }
+    }
+}
+
+fn has_config(dir: &Path) -> bool {
+    // Without following a link: one that dangles is for `Config::load` to complain about.
+    atomic::exists(&dir.join("harness.toml"))
+}
+
+/// A path as a word that can be pasted into a shell, on one line whatever it holds.
+pub fn shell_quoted(path: &Path) -> String {
+    let os: &OsStr = path.as_os_str();
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/_.-+,@%".contains(b);
+    match os.to_str() {
+        Some(text) if os.as_bytes().iter().all(plain) && !text.is_empty() => text.to_owned(),
+        Some(text) if shown(os) == text => format!("'{}'", text.replace('\'', "'\\''")),
+        _ => {
+            let escaped: String = os
+                .as_bytes()
+                .iter()
+                .map(|b| match b {
+                    b'\'' | b'\\' => format!("\\{}", char::from(*b)),
+                    0x20..=0x7e => char::from(*b).to_string(),
+                    _ => format!("\\x{b:02x}"),
+                })
+                .collect();
+            format!("$'{escaped}'")
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+mod tests {
+    use super::*;
+    use crate::cli::init::init;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn quoted_paths_are_one_shell_word() {
+        let quoted = |b: &[u8]| shell_quoted(Path::new(OsStr::from_bytes(b)));
+        assert_eq!(quoted(b"/a/b-c"), "/a/b-c");
+        assert_eq!(quoted(b"/it's"), "'/it'\\''s'");
+        assert_eq!(quoted(b"/a\n'\xff"), "$'/a\\x0a\\'\\xff'");
+    }
+
+    #[test]
+    fn roots_are_found_in_order() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let base = fs::canonicalize(dir.path()).expect("path");
+        let (one, two) = (base.join("one"), base.join("two"));
+        for at in [&one, &two] {
+            init(at, "").expect("init");
+        }
+        let below = one.join("queue");
+        let found = |cli: Option<&Path>, env: Option<&Path>, cwd: &Path| {
+            find_root(cli, env.map(|e| e.as_os_str().to_owned()), cwd)
+                .map(|r| r.path().to_path_buf())
+        };
+        assert_eq!(found(None, None, &below).expect("up"), one);
+        assert_eq!(found(None, Some(&two), &below).expect("env"), two);
+        assert_eq!(
+            found(None, Some(Path::new("")), &below).expect("empty"),
+            one
+        );
+        assert_eq!(
+            found(Some(Path::new("../two/.")), Some(&one), &one).expect("cli"),
+            two
+        );
+        symlink(&two, base.join("link")).expect("symlink");
+        assert_eq!(
+            found(Some(&base.join("link")), None, &one).expect("link"),
+            two
+        );
+
+        assert!(atomic::remove(&two.join("harness.toml")).expect("remove"));
+        assert_eq!(found(Some(&two), None, &one).expect("named"), two);
+        let err = found(Some(&base), None, &one).expect_err("no root");
+        assert!(err.to_string().contains("harness init"), "{err}");
+        let err = found(None, None, &base).expect_err("none");
+        assert!(err.to_string().contains("run `harness init` here"), "{err}");
+        assert_eq!(err.exit_code(), 100);
+        assert!(found(Some(&base.join("no")), None, &one).is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! `harness run`: adds the FILEs, works, and says at the end what became of the items.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{add, init, print_text};
+use crate::config::{Config, Overrides};
+use crate::control::Order;
+use crate::error::Result;
+use crate::layout::{Name, Root};
+use crate::outcome::{Outcome, plural};
+use crate::run::{self, End, Options};
+use crate::runtime::Results;
+use crate::view::table::{Cell, Table};
+use crate::view::{Paint, Term};
+use crate::{atomic, clock};
+
+#[derive(Args)]
+pub struct RunArgs {
+    /// Agents at work at once [default: `workers` in harness.toml, or 3]
+    #[arg(long, short, value_name = "N")]
+    workers: Option<usize>,
+    /// End when nothing is left to do, items of other processes included
+    #[arg(long)]
+    drain: bool,
+    /// End after this many items
+    #[arg(long, value_name = "K")]
+    max_items: Option<u64>,
+    /// Say only what is wrong
+    #[arg(long, short)]
+    quiet: bool,
+    /// Items to add first
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+pub fn run(root: &Root, args: &RunArgs) -> Result<u8> {
+    let overrides = Overrides {
+        workers: args.workers,
+    };
+    let config = Config::load(root, &overrides)?;
+    init::ensure_tree(root)?;
+    let added = add::add_files(root, &args.files)?;
+    if atomic::exists(&Order::Stop.path(root)) {
+        eprintln!(
+            "harness: state/control/stop exists, so nothing is done; `harness resume` removes it"
+        );
+        return Ok(0);
+    }
+    if !args.quiet {
+        greet(root, &config, args, &added);
+    }
+    let options = Options {
+        drain: args.drain,
+        max_items: args.max_items,
+        quiet: args.quiet,
+    };
+    match run::run(root, config, &options)? {
+        End::LetGo => Ok(0),
+        End::Finished(results) => {
+            if !args.quiet {
+                summary(root, &results)?;
+            }
+            Ok(u8::from(results.parked > 0))
+        }
+    }
+}
+
+fn greet(root: &Root, config: &Config, args: &RunArgs, added: &[Name]) {
+    let place = root.path().display();
+    let slots = plural(config.harness.workers as u64, "worker");
+    let end = if args.drain {
+        "until nothing is left to do"
+    } else {
+        "until Ctrl-C"
+    };
+    eprintln!("harness: {slots} on {place}, {end}");
+    if !added.is_empty() {
+        let names: Vec<String> = added.iter().map(Name::shown).collect();
+        eprintln!("harness: added {}", names.join(", "));
+    }
+}
+
+/// The table at the end: what became of each item, and where to look.
+fn summary(root: &Root, results: &Results) -> Result<()> {
+    if results.items.is_empty() {
+        eprintln!("harness: no item ended in this run");
+        return Ok(());
+    }
+    let mut table = Table::new(&["ITEM", "OUTCOME", ">TRIES", ">TOOK", "BRANCH", "WHY"]);
+    for item in &results.items {
+        let paint = match item.outcome {
+            Outcome::Succeeded => Paint::Green,
+            Outcome::NoChange => Paint::Plain,
+            _ => Paint::Red,
+        };
+        table.row(vec![
+            Cell::new(item.name.shown()),
+            Cell::painted(item.outcome.as_str(), paint),
+            Cell::new(item.attempt.to_string()),
+            Cell::new(clock::human(std::time::Duration::from_secs_f64(
+                item.seconds,
+            ))),
+            Cell::new(item.branch.clone().unwrap_or_else(|| "-".into())),
+            Cell::new(&item.reason),
+        ]);
+    }
+    let mut text = format!("\n{}\n", table.render(&Term::of_stdout()));
+    let ended = results.done + results.parked;
+    if ended > results.items.len() as u64 {
+        text.push_str(&format!("(the last {} of {ended})\n", results.items.len()));
+    }
+    text.push_str(&format!(
+        "{} done, {} parked, {}.\n",
+        results.done,
+        results.parked,
+        plural(results.retried, "retry").replace("retrys", "retries")
+    ));
+    if let Some(branch) = results.items.iter().find_map(|i| i.branch.as_deref()) {
+        text.push_str(&format!(
+            "Each branch is in your repository, nothing of yours was changed: git log -p {branch}\n"
+        ));
+    }
+    if let Some(item) = results.items.iter().rev().find(|i| !i.outcome.is_good()) {
+        text.push_str(&format!(
+            "Parked items need you: `harness show {}` tells the story, `harness retry` tries again.\n",
+            super::root::shell_quoted(std::path::Path::new(item.name.as_os_str()))
+        ));
+    } else if let Some(item) = results.items.first() {
+        text.push_str(&format!(
+            "The story of an item: harness show {}\n",
+            super::root::shell_quoted(std::path::Path::new(item.name.as_os_str()))
+        ));
+    }
+    let _root = root;
+    print_text(&text).map(drop)
+}

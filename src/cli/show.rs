@@ -1,0 +1,136 @@
+//! `harness show NAME`: one item's whole story, from its record and its place.
+
+use std::ffi::OsStr;
+
+use serde_json::{Value, json};
+
+use super::find::{self, At, Found};
+use super::{print_json, print_text};
+use crate::error::Result;
+use crate::item;
+use crate::layout::{Name, Root};
+use crate::ready::{Ready, Standing};
+use crate::record;
+use crate::view::story::story;
+
+pub fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
+    let name = Name::new(name);
+    let events = record::events(root, &name)?;
+    let places = find::places(root, &name);
+    if places.is_empty() && events.is_empty() {
+        return Err(find::unknown(root, &name));
+    }
+    let (state, why) = state_of(root, &name, places.first())?;
+    let reason = why.or_else(|| match state {
+        "parked" => newest(&events, "reason"),
+        _ => None,
+    });
+    if json {
+        return print_json(&as_json(
+            root,
+            &name,
+            state,
+            reason,
+            &events,
+            places.first(),
+        ));
+    }
+    print_text(&story(&name, state, reason.as_deref(), &events))
+}
+
+fn state_of(
+    root: &Root,
+    name: &Name,
+    at: Option<&Found>,
+) -> Result<(&'static str, Option<String>)> {
+    Ok(match at.map(|f| f.place) {
+        None => ("gone", Some("its file is no longer in queue/".into())),
+        Some(At::Claimed(slot)) => ("claimed", Some(format!("{slot} works on it"))),
+        Some(At::Done) => ("done", None),
+        Some(At::Parked) => ("parked", None),
+        Some(At::Pending) => {
+            let ready = Ready::new(root)?;
+            ready.note(name.as_os_str());
+            match ready.standing().into_iter().next().map(|(_, s)| s) {
+                Some(Standing::Scheduled(at)) => ("scheduled", Some(super::list::until(at))),
+                Some(Standing::Blocked(after)) if !after.is_empty() => {
+                    let after: Vec<String> = after.iter().map(Name::shown).collect();
+                    ("blocked", Some(format!("waits for {}", after.join(", "))))
+                }
+                Some(Standing::Blocked(_)) => (
+                    "blocked",
+                    Some(
+                        "its name or its exclusive key is at work, or it is still being written"
+                            .into(),
+                    ),
+                ),
+                _ => ("pending", None),
+            }
+        }
+    })
+}
+
+fn newest(events: &[Value], key: &str) -> Option<String> {
+    let mut found = events.iter().rev().filter_map(|e| e[key].as_str());
+    found.next().map(str::to_owned)
+}
+
+fn as_json(
+    root: &Root,
+    name: &Name,
+    state: &str,
+    reason: Option<String>,
+    events: &[Value],
+    at: Option<&Found>,
+) -> Value {
+    let mut attempts: Vec<Value> = Vec::new();
+    for e in events {
+        let session = &e["session"];
+        match e["event"].as_str() {
+            Some("claimed") => attempts.push(json!({
+                "session": session, "agent": e["agent"], "attempt": e["attempt"],
+                "outcome": null, "started_at": e["at"], "ended_at": null,
+            })),
+            Some("requeued") => attempts.retain(|a| &a["session"] != session),
+            Some("finished") => {
+                if let Some(Value::Object(a)) =
+                    attempts.iter_mut().find(|a| &a["session"] == session)
+                {
+                    a.insert("ended_at".into(), e["at"].clone());
+                    for key in [
+                        "outcome",
+                        "reason",
+                        "exit_status",
+                        "signal",
+                        "seconds",
+                        "commits",
+                        "files_changed",
+                        "leftover",
+                        "branch",
+                        "head",
+                        "published",
+                        "notes",
+                    ] {
+                        a.insert(key.into(), e[key].clone());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let fields = at.and_then(|f| {
+        let bytes = std::fs::read(&f.path).ok()?;
+        item::parse(name, &bytes, false).ok().map(|i| i.fields)
+    });
+    json!({
+        "name": name.shown(),
+        "state": state,
+        "outcome": newest(events, "outcome"),
+        "reason": reason,
+        "branch": newest(events, "published"),
+        "file": at.map(|f| f.path.strip_prefix(root.path()).unwrap_or(&f.path).to_string_lossy()),
+        "fields": fields,
+        "attempts": attempts,
+        "events": events,
+    })
+}

@@ -1,0 +1,341 @@
+//! Reads `harness.toml` and checks it against the table of keys: every complaint names its line.
+//!
+//! Does not know the environment, the command line or the typed configuration. Keeps: nothing in
+//! the file is passed over in silence, and a file of any size or kind is read in bounded time.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde_json::Value as Json;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{Fallback, KEYS, Key, TABLES, Table};
+use super::nearest;
+use super::value::{self, Value};
+use crate::atomic;
+use crate::error::{Context, Error, Result};
+use crate::limits::CONFIG_BYTES_MAX;
+
+/// More complaints than this help nobody.
+const PROBLEMS_MAX: usize = 10;
+
+/// One thing wrong in the file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1.
+    pub line: usize,
+    pub text: String,
+}
+
+/// A key that the file sets.
+#[derive(Debug)]
+pub struct Setting {
+    pub key: &'static Key,
+    /// The NAME of `[agents.NAME]` and `[repos.NAME]`, empty for other tables.
+    pub name: String,
+    pub value: Value,
+    pub line: usize,
+}
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    pub settings: Vec<Setting>,
+    /// Every `[agents.NAME]` and `[repos.NAME]`, in the file's order.
+    pub named: Vec<(Table, String)>,
+}
+
+/// The file's text; empty where there is no file.
+///
+/// # Errors
+/// Permanent: not a regular file, larger than `CONFIG_BYTES_MAX`, not UTF-8, not readable.
+pub fn read(path: &Path) -> Result<String> {
+    let what = "cannot read the configuration";
+    // Without O_NONBLOCK the open of a fifo would wait for a writer.
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !atomic::exists(path) => {
+            return Ok(String::new());
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(
+                Error::permanent(what, "it is a symlink that points nowhere").at_path(path),
+            );
+        }
+        Err(e) => return Err(Error::io(what, path, &e)),
+    };
+    let meta = file.metadata().or_fail(what, path)?;
+    if !meta.is_file() {
+        return Err(Error::permanent(what, "it is not a regular file").at_path(path));
+    }
+    let mut bytes = Vec::new();
+    file.take(CONFIG_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .or_fail(what, path)?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        let why = format!("it is larger than {CONFIG_BYTES_MAX} bytes");
+        return Err(Error::permanent(what, why).at_path(path));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let line = line_of(e.as_bytes(), at);
+        let why = format!("line {line}: byte {} of the file is not UTF-8", at + 1);
+        Error::permanent(what, why)
+            .at_path(path)
+            .hint("save the file as UTF-8")
+    })
+}
+
+/// Checks the text against the table of keys.
+///
+/// # Errors
+/// Every problem found, at least one, in the file's order.
+pub fn parse(text: &str) -> std::result::Result<Parsed, Vec<Problem>> {
+    let mut reader = Reader {
+        text,
+        out: Parsed::default(),
+        problems: Vec::new(),
+    };
+    match DeTable::parse(text) {
+        Ok(table) => reader.top(table.get_ref()),
+        Err(e) => {
+            let at = e.span().map_or(0, |s| s.start);
+            reader.problem(
+                at..at,
+                format!("not TOML: {}", e.message().replace('\n', ", ")),
+            );
+        }
+    }
+    if reader.problems.is_empty() {
+        return Ok(reader.out);
+    }
+    reader.problems.sort_by_key(|p| p.line);
+    Err(reader.problems)
+}
+
+/// The error of a file with these problems.
+pub fn refusal(path: &Path, problems: &[Problem]) -> Error {
+    let shown = problems.iter().take(PROBLEMS_MAX);
+    let mut lines: Vec<String> = shown
+        .map(|p| format!("line {}: {}", p.line, p.text))
+        .collect();
+    if problems.len() > PROBLEMS_MAX {
+        lines.push(format!("and {} more", problems.len() - PROBLEMS_MAX));
+    }
+    Error::permanent("cannot use the configuration", lines.join("\n  "))
+        .at_path(path)
+        .hint("correct these lines; `harness init` in an empty directory writes a file with every key explained")
+}
+
+/// The value that holds where nobody sets the key; `Unset` where there is none.
+///
+/// # Errors
+/// Only where the table of keys is wrong in itself, which a test rules out.
+pub fn default_of(key: &Key) -> Result<Value> {
+    let Fallback::Is(text) = key.default else {
+        return Ok(Value::Unset);
+    };
+    let parsed = DeValue::parse(text).map_err(|e| e.message().to_owned());
+    parsed
+        .and_then(|v| convert(key, v.get_ref()))
+        .map_err(|why| Error::permanent(format!("the default of `{}` is wrong", key.name), why))
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    out: Parsed,
+    problems: Vec<Problem>,
+}
+
+type Name<'i> = Spanned<std::borrow::Cow<'i, str>>;
+
+impl Reader<'_> {
+    fn problem(&mut self, at: Range<usize>, text: String) {
+        let line = line_of(self.text.as_bytes(), at.start);
+        self.problems.push(Problem { line, text });
+    }
+
+    fn top(&mut self, top: &DeTable<'_>) {
+        for (name, value) in top {
+            let word = name.get_ref().as_ref();
+            match (Table::parse(word), value.get_ref()) {
+                (Some(table), DeValue::Table(inner)) if table.is_named() => {
+                    self.named(table, inner);
+                }
+                (Some(table), DeValue::Table(inner)) => self.table(table, "", inner),
+                (Some(_), other) => {
+                    let is = other.type_str();
+                    self.problem(
+                        name.span(),
+                        format!("`{word}` must be a table `[{word}]`, not a {is}"),
+                    );
+                }
+                (None, other) => {
+                    let text = unknown_at_top(word, other.is_table());
+                    self.problem(name.span(), text);
+                }
+            }
+        }
+    }
+
+    fn named(&mut self, table: Table, tables: &DeTable<'_>) {
+        for (name, value) in tables {
+            let word = name.get_ref().as_ref();
+            let label = format!("[{}.{}]", table.name(), plain(word));
+            if let Err(why) = check_name(table, word) {
+                self.problem(name.span(), format!("{label}: {why}"));
+                continue;
+            }
+            let DeValue::Table(inner) = value.get_ref() else {
+                self.problem(name.span(), format!("{label} must be a table"));
+                continue;
+            };
+            self.table(table, word, inner);
+            for key in table.keys() {
+                if let Fallback::Required(example) = key.default
+                    && !inner.keys().any(|k| k.get_ref() == key.name)
+                {
+                    let text = format!(
+                        "{label} needs `{}`, for example {} = {example}",
+                        key.name, key.name
+                    );
+                    self.problem(name.span(), text);
+                }
+            }
+            self.out.named.push((table, word.to_owned()));
+        }
+    }
+
+    fn table(&mut self, table: Table, name: &str, inner: &DeTable<'_>) {
+        let label = match name {
+            "" => format!("[{}]", table.name()),
+            _ => format!("[{}.{name}]", table.name()),
+        };
+        for (word, value) in inner {
+            let Some(key) = table.key(word.get_ref()) else {
+                let text = unknown_key(table, &label, word);
+                self.problem(word.span(), text);
+                continue;
+            };
+            match convert(key, value.get_ref()) {
+                Ok(value) => {
+                    let line = line_of(self.text.as_bytes(), word.span().start);
+                    let name = name.to_owned();
+                    self.out.settings.push(Setting {
+                        key,
+                        name,
+                        value,
+                        line,
+                    });
+                }
+                Err(why) => self.problem(value.span(), format!("`{}` in {label} {why}", key.name)),
+            }
+        }
+    }
+}
+
+fn unknown_key(table: Table, label: &str, word: &Name<'_>) -> String {
+    let word = word.get_ref().as_ref();
+    let known: Vec<&str> = table.keys().map(|k| k.name).collect();
+    let elsewhere = KEYS.iter().find(|k| k.name == word);
+    let advice = match (nearest::nearest(word, known.iter().copied()), elsewhere) {
+        (None, Some(key)) => format!("it belongs to [{}]", key.table.name()),
+        _ => nearest::advice(word, known),
+    };
+    format!("unknown key `{}` in {label}: {advice}", plain(word))
+}
+
+fn unknown_at_top(word: &str, is_table: bool) -> String {
+    let shown = plain(word);
+    let near = nearest::nearest(word, TABLES.iter().map(|t| t.name()));
+    let key = nearest::nearest(word, KEYS.iter().map(|k| k.name))
+        .and_then(|near| KEYS.iter().find(|k| k.name == near));
+    match (is_table, near, key) {
+        (true, Some(near), _) => {
+            format!("the table [{shown}] is not known to this version: the nearest is [{near}]")
+        }
+        (true, None, _) => {
+            let known: Vec<String> = TABLES.iter().map(|t| format!("[{}]", t.name())).collect();
+            format!(
+                "the table [{shown}] is not known to this version: known are {}",
+                known.join(" ")
+            )
+        }
+        (false, _, Some(key)) => {
+            let table = key.table.name();
+            format!(
+                "unknown key `{shown}` outside of any table: the nearest is `{}` in [{table}]",
+                key.name
+            )
+        }
+        (false, _, None) => format!("unknown key `{shown}`: keys stand in tables like [harness]"),
+    }
+}
+
+fn check_name(table: Table, name: &str) -> std::result::Result<(), String> {
+    if !value::is_name(name) {
+        return Err(
+            "a name is 1 to 64 of A-Z a-z 0-9 _ . - and does not begin with . or -".to_owned(),
+        );
+    }
+    match (table, name) {
+        (Table::Repos, crate::layout::DEFAULT_REPO) => {
+            Err("this name is that of [repo]: set its keys there".to_owned())
+        }
+        (Table::Agents, "script" | "command") => {
+            Err("this name is built in: choose another".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A word from the file without its quotes, short and on one line.
+fn plain(word: &str) -> String {
+    let quoted = nearest::quoted(word);
+    quoted.trim_matches('"').to_owned()
+}
+
+fn convert(key: &Key, value: &DeValue<'_>) -> std::result::Result<Value, String> {
+    let json = to_json(value).map_err(|what| value::wrong(&key.kind, what))?;
+    value::from_json(&key.kind, &json)
+}
+
+/// The same value as JSON; the error names what JSON has no form for.
+fn to_json(value: &DeValue<'_>) -> std::result::Result<Json, &'static str> {
+    Ok(match value {
+        DeValue::String(text) => Json::from(text.as_ref()),
+        DeValue::Boolean(on) => Json::from(*on),
+        DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix())
+            .map(Json::from)
+            .map_err(|_| "a number that large")?,
+        DeValue::Float(x) => x
+            .as_str()
+            .parse::<f64>()
+            .ok()
+            .and_then(serde_json::Number::from_f64)
+            .map(Json::Number)
+            .ok_or("a number that is not finite")?,
+        DeValue::Datetime(_) => return Err("a date"),
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| to_json(item.get_ref()))
+            .collect::<std::result::Result<_, _>>()?,
+        DeValue::Table(table) => table
+            .iter()
+            .map(|(k, v)| Ok((k.get_ref().to_string(), to_json(v.get_ref())?)))
+            .collect::<std::result::Result<_, &'static str>>()?,
+    })
+}
+
+/// The line of a position, counted from 1.
+fn line_of(text: &[u8], at: usize) -> usize {
+    1 + text.iter().take(at).filter(|b| **b == b'\n').count()
+}

@@ -1,0 +1,369 @@
+//! The table of every configuration key: where it stands, what it takes, its default, its unit and
+//! why it is there. Parsing, `harness config` and the template `harness.toml` all come from here,
+//! so that they cannot disagree.
+//!
+//! Does not know: files, the environment, or what the keys do.
+
+use std::time::Duration;
+
+use crate::limits::WORKERS_MAX;
+
+/// A table of `harness.toml`. `Repos` and `Agents` hold one table for each name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    Harness,
+    Repo,
+    Repos,
+    Agents,
+    Retry,
+    Limits,
+}
+
+/// In the order of the template.
+pub const TABLES: &[Table] = &[
+    Table::Harness,
+    Table::Agents,
+    Table::Repo,
+    Table::Repos,
+    Table::Retry,
+    Table::Limits,
+];
+
+impl Table {
+    pub fn name(self) -> &'static str {
+        match self {
+            Table::Harness => "harness",
+            Table::Repo => "repo",
+            Table::Repos => "repos",
+            Table::Agents => "agents",
+            Table::Retry => "retry",
+            Table::Limits => "limits",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Table> {
+        TABLES.iter().copied().find(|t| t.name() == name)
+    }
+
+    /// Whether it holds one table for each name: `[agents.NAME]`.
+    pub fn is_named(self) -> bool {
+        matches!(self, Table::Repos | Table::Agents)
+    }
+
+    /// What the template says above it.
+    pub fn doc(self) -> &'static str {
+        match self {
+            Table::Harness => "How much is done at once, and for how long.",
+            Table::Agents => {
+                "What runs prompts: one table for each agent, an item may name it (`agent: mine`).\n\
+                 Scripts need none of this: they run by themselves."
+            }
+            Table::Repo => "The git repository that items work on unless they name another.",
+            Table::Repos => "Further repositories, for items that name one (`repo: web`).",
+            Table::Retry => "When an attempt fails in a way that another try may mend.",
+            Table::Limits => "What harness leaves to others.",
+        }
+    }
+
+    pub fn keys(self) -> impl Iterator<Item = &'static Key> {
+        KEYS.iter().filter(move |k| k.table == self)
+    }
+
+    pub fn key(self, name: &str) -> Option<&'static Key> {
+        self.keys().find(|k| k.name == name)
+    }
+}
+
+/// What a key takes. Bounds are inclusive.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    Count {
+        min: u64,
+        max: u64,
+    },
+    /// A share of one, 0 to 1.
+    Share,
+    /// Seconds as a number, or text like `"1h30m"`.
+    Time {
+        min: Duration,
+        max: Duration,
+    },
+    /// Bytes as a number, or text like `"256MB"`.
+    Bytes,
+    Switch,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// The name of an `[agents.NAME]` table.
+    AgentName,
+    /// A branch or commit of a repository.
+    Revision,
+    /// A directory, or one of these words.
+    Place(&'static [&'static str]),
+    /// A program and its arguments, with placeholders.
+    Argv,
+    /// Environment variables.
+    Vars,
+}
+
+/// What holds where nobody sets the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// This value, as TOML.
+    Is(&'static str),
+    /// Nothing; the TOML text is the template's example.
+    Unset(&'static str),
+    /// The key must be given; the TOML text is the template's example.
+    Required(&'static str),
+}
+
+/// One key of one table.
+#[derive(Debug)]
+pub struct Key {
+    pub table: Table,
+    pub name: &'static str,
+    pub kind: Kind,
+    pub default: Fallback,
+    /// Whether an environment variable may set it.
+    pub env: bool,
+    /// What it is, its unit and why, for the template.
+    pub doc: &'static str,
+}
+
+impl Key {
+    /// `HARNESS_WORKERS`, `HARNESS_RETRY_MAX`; none for keys that no variable sets.
+    pub fn variable(&self) -> Option<String> {
+        if !self.env {
+            return None;
+        }
+        let name = self.name.to_ascii_uppercase();
+        Some(match self.table {
+            Table::Harness => format!("HARNESS_{name}"),
+            table => format!("HARNESS_{}_{name}", table.name().to_ascii_uppercase()),
+        })
+    }
+}
+
+/// Variables that harness itself sets for agents: a harness started by an agent must not take
+/// them for configuration, and an agent's `env` must not replace them.
+pub const AGENT_VARIABLES: &[&str] = &[
+    "HARNESS_ROOT",
+    "HARNESS_ITEM",
+    "HARNESS_ITEM_FILE",
+    "HARNESS_SESSION",
+    "HARNESS_SESSION_DIR",
+    "HARNESS_AGENT",
+    "HARNESS_ATTEMPT",
+    "HARNESS_BRANCH",
+    "HARNESS_INTERRUPT",
+    "SESSION_ID",
+    "INTERRUPT_FILE",
+    "ITERATION",
+];
+
+/// Longest time a key or an item's field may give: a year is "for ever" to a job, and far from
+/// where adding it to a clock's reading overflows.
+pub const TIME_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+const ANY_TIME: Kind = Kind::Time {
+    min: Duration::ZERO,
+    max: TIME_MAX,
+};
+/// A limit of zero would end everything at once.
+const LIMIT_TIME: Kind = Kind::Time {
+    min: Duration::from_secs(1),
+    max: TIME_MAX,
+};
+const CLEAN: Kind = Kind::Word(&["untracked", "all"]);
+
+/// Every key, in the template's order.
+pub const KEYS: &[Key] = &[
+    Key {
+        table: Table::Harness,
+        name: "workers",
+        kind: Kind::Count {
+            min: 1,
+            max: WORKERS_MAX as u64,
+        },
+        default: Fallback::Is("3"),
+        env: true,
+        doc: "Agents at work at once in this process, 1 to 1024. Each has a process and a worktree of its own.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "agent",
+        kind: Kind::AgentName,
+        default: Fallback::Unset("\"mine\""),
+        // HARNESS_AGENT is what an agent finds in its environment: the name of its slot.
+        env: false,
+        doc: "Which [agents.NAME] runs prompts that name none. Without it such prompts are parked, never guessed at.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "timeout",
+        kind: LIMIT_TIME,
+        default: Fallback::Is("3600"),
+        env: true,
+        doc: "Seconds (or \"1h30m\") one attempt may take, so that a hung agent does not hold its slot for ever.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "kill_grace",
+        kind: ANY_TIME,
+        default: Fallback::Is("30"),
+        env: true,
+        doc: "Seconds between SIGTERM and SIGKILL: agents save their session when asked to end.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "stagger",
+        kind: ANY_TIME,
+        default: Fallback::Is("5"),
+        env: true,
+        doc: "Seconds between the first starts of prompt agents, which share a login and a rate limit. Scripts do not wait.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "durability",
+        kind: Kind::Word(&["full", "off"]),
+        default: Fallback::Is("\"full\""),
+        env: true,
+        doc: "\"full\": what is acknowledged survives a power cut. \"off\": only crashes of processes; faster for many short scripts.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "iteration_delay",
+        kind: ANY_TIME,
+        default: Fallback::Is("0"),
+        env: true,
+        doc: "Seconds a slot rests between two items, to spread the use of a rate limit.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "command",
+        kind: Kind::Argv,
+        default: Fallback::Required("[\"claude\", \"-p\", \"--session-id\", \"{{SESSION_ID}}\"]"),
+        env: false,
+        doc: "Program and arguments, never split by a shell. Filled in: PROMPT_FILE ITEM_FILE SESSION_ID SESSION_DIR\n\
+              WORKTREE WORK_ITEM AGENT BRANCH ATTEMPT ROOT, each in double braces. Required.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "stdin",
+        kind: Kind::Word(&["prompt", "none"]),
+        default: Fallback::Is("\"prompt\""),
+        env: false,
+        doc: "What it reads: the \"prompt\", or \"none\" for a program that gets a file's name instead. Never left open.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "env",
+        kind: Kind::Vars,
+        default: Fallback::Is("{}"),
+        env: false,
+        doc: "Environment variables added for this agent. `harness config` shows their names only: values are often keys.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "bootstrap",
+        kind: Kind::Switch,
+        default: Fallback::Is("false"),
+        env: false,
+        doc: "Whether prompts/bootstrap.md is put before every prompt, for agents that do not know where they work.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "timeout",
+        kind: LIMIT_TIME,
+        default: Fallback::Unset("1800"),
+        env: false,
+        doc: "Seconds one attempt of this agent may take, instead of [harness] timeout.",
+    },
+    Key {
+        table: Table::Repo,
+        name: "path",
+        kind: Kind::Place(&["auto", "none"]),
+        default: Fallback::Is("\"auto\""),
+        env: true,
+        doc: "\"auto\": the git repository this directory lies in. \"none\": plain directories. Or a path, relative to this file or ~/.",
+    },
+    Key {
+        table: Table::Repo,
+        name: "base",
+        kind: Kind::Revision,
+        default: Fallback::Unset("\"main\""),
+        env: true,
+        doc: "Branch that items start from. Without it: the branch that is checked out there.",
+    },
+    Key {
+        table: Table::Repo,
+        name: "clean",
+        kind: CLEAN,
+        default: Fallback::Is("\"untracked\""),
+        env: true,
+        doc: "What goes between two items: \"untracked\" files, keeping ignored ones (build caches); or \"all\", for pristine trees.",
+    },
+    Key {
+        table: Table::Repos,
+        name: "path",
+        kind: Kind::Place(&["none"]),
+        default: Fallback::Required("\"../web\""),
+        env: false,
+        doc: "Its directory, relative to this file or ~/; \"none\" for plain directories. Required.",
+    },
+    Key {
+        table: Table::Repos,
+        name: "base",
+        kind: Kind::Revision,
+        default: Fallback::Unset("\"main\""),
+        env: false,
+        doc: "As in [repo].",
+    },
+    Key {
+        table: Table::Repos,
+        name: "clean",
+        kind: CLEAN,
+        default: Fallback::Is("\"untracked\""),
+        env: false,
+        doc: "As in [repo].",
+    },
+    Key {
+        table: Table::Retry,
+        name: "max",
+        kind: Kind::Count { min: 0, max: 1_000 },
+        default: Fallback::Is("2"),
+        env: true,
+        doc: "Further attempts after the first, 0 to 1000. An item may say otherwise (`retries`).",
+    },
+    Key {
+        table: Table::Retry,
+        name: "delay",
+        kind: ANY_TIME,
+        default: Fallback::Is("2"),
+        env: true,
+        doc: "Seconds before the first retry, doubled at each further one: what is overloaded needs rest.",
+    },
+    Key {
+        table: Table::Retry,
+        name: "delay_max",
+        kind: ANY_TIME,
+        default: Fallback::Is("300"),
+        env: true,
+        doc: "Seconds no wait for a retry exceeds.",
+    },
+    Key {
+        table: Table::Retry,
+        name: "jitter",
+        kind: Kind::Share,
+        default: Fallback::Is("0.2"),
+        env: true,
+        doc: "Share of the delay, 0 to 1, that is left to chance, so that agents that failed together do not return together.",
+    },
+    Key {
+        table: Table::Limits,
+        name: "disk_free_min",
+        kind: Kind::Bytes,
+        default: Fallback::Is("\"256MB\""),
+        env: true,
+        doc: "Bytes (or \"10GB\", \"512MiB\") of free disk below which nothing is claimed: a full disk loses agents' work.",
+    },
+];

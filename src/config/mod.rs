@@ -1,0 +1,371 @@
+//! The configuration in force: defaults, `harness.toml`, the environment, the command line, each
+//! later one over the earlier; and for every key, which of them it came from.
+//!
+//! Does not know what the keys do. Keeps: a configuration that cannot be used whole is not used at
+//! all, and every key of `keys::KEYS` is in `Sources` once for each table it stands in.
+
+pub mod keys;
+pub mod nearest;
+pub mod placeholder;
+pub mod value;
+mod file;
+mod sources;
+mod template;
+#[cfg(test)]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::layout::Root;
+use file::{Parsed, Problem};
+use keys::{Key, TABLES, Table};
+use value::Value;
+
+pub use template::template;
+pub use value::{duration_from_json, duration_from_str};
+
+/// What `harness.toml` and the places that override it say.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub harness: HarnessTable,
+    /// `[repo]`: where items work that name no repository.
+    pub repo: RepoTable,
+    /// `[repos.NAME]`, by name.
+    pub repos: BTreeMap<String, RepoTable>,
+    /// `[agents.NAME]`, by name.
+    pub agents: BTreeMap<String, AgentTable>,
+    pub retry: RetryTable,
+    pub limits: LimitsTable,
+    /// The same values as text, with where each comes from.
+    pub sources: Sources,
+}
+
+/// `[harness]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct HarnessTable {
+    pub workers: usize,
+    /// The agent of prompts that name none: always a key of `Config::agents`.
+    pub agent: Option<String>,
+    pub timeout: Duration,
+    /// Between SIGTERM and SIGKILL.
+    pub kill_grace: Duration,
+    /// Between the first starts of prompt agents.
+    pub stagger: Duration,
+    pub durability: Durability,
+    /// Between two items of one slot.
+    pub iteration_delay: Duration,
+}
+
+/// What an acknowledged change survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut.
+    Full,
+    /// The death of any process, but no power cut.
+    Off,
+}
+
+/// `[repo]` or `[repos.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoTable {
+    pub path: RepoPath,
+    /// Without it: what is checked out there.
+    pub base: Option<String>,
+    pub clean: Clean,
+}
+
+/// Where a repository is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RepoPath {
+    /// The git repository that ROOT lies in, if any. Only in `[repo]`.
+    Auto,
+    /// No git: plain directories.
+    None,
+    /// Absolute; nobody has looked yet whether it exists.
+    Path(PathBuf),
+}
+
+/// What is removed from a worktree between two items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clean {
+    /// Untracked files, but not ignored ones: `"untracked"`.
+    KeepIgnored,
+    /// Everything that is not in the base: `"all"`.
+    All,
+}
+
+/// `[agents.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentTable {
+    /// Program and arguments; placeholders are checked but not filled in (`placeholder::fill`).
+    pub command: Vec<String>,
+    pub stdin: AgentStdin,
+    /// Added to the agent's environment. May hold secrets: never show the values.
+    pub env: BTreeMap<String, String>,
+    /// Whether `prompts/bootstrap.md` goes before the prompt.
+    pub bootstrap: bool,
+    /// In place of `[harness] timeout`.
+    pub timeout: Option<Duration>,
+}
+
+/// What an agent reads on its standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentStdin {
+    Prompt,
+    /// `/dev/null`.
+    None,
+}
+
+/// `[retry]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryTable {
+    /// Attempts after the first.
+    pub max: u32,
+    /// Before the first retry; doubled at each further one, up to `delay_max`.
+    pub delay: Duration,
+    pub delay_max: Duration,
+    /// Share of the delay left to chance, 0 to 1.
+    pub jitter: f64,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsTable {
+    /// Bytes of free disk below which nothing is claimed.
+    pub disk_free_min: u64,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Default,
+    /// Line of `harness.toml`, counted from 1.
+    File(usize),
+    /// The variable's name.
+    Environment(String),
+    CommandLine,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File(line) => write!(f, "harness.toml:{line}"),
+            Source::Environment(name) => write!(f, "environment {name}"),
+            Source::CommandLine => f.write_str("command line"),
+        }
+    }
+}
+
+/// One key's value in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// `harness.workers`, `agents.NAME.command`.
+    pub key: String,
+    pub value: Value,
+    pub source: Source,
+}
+
+/// Every key's value in force, in the order of the template.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sources(pub Vec<Entry>);
+
+/// What the command line says over everything else.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub workers: Option<usize>,
+}
+
+impl Overrides {
+    fn get(&self, path: &str) -> Option<serde_json::Value> {
+        match path {
+            "harness.workers" => self.workers.map(|n| json!(n)),
+            _ => None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads ROOT's `harness.toml` and this process's environment. A missing file is all defaults.
+    ///
+    /// # Errors
+    /// Permanent, with line and advice, for a file or variable that cannot be used; usage for a
+    /// value of the command line that is out of range.
+    pub fn load(root: &Root, overrides: &Overrides) -> Result<Config> {
+        Self::load_with(root, overrides, |name| std::env::var_os(name))
+    }
+
+    /// `load` with the environment given.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn load_with(
+        root: &Root,
+        overrides: &Overrides,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Config> {
+        let path = root.config();
+        let text = file::read(&path)?;
+        let parsed = file::parse(&text).map_err(|p| file::refusal(&path, &p))?;
+        let sources = layer(&parsed, overrides, &env)?;
+        build(root, sources, &parsed, &env)
+    }
+}
+
+/// Lays the environment and the command line over the file over the defaults.
+fn layer(
+    parsed: &Parsed,
+    overrides: &Overrides,
+    env: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Sources> {
+    let mut entries = Vec::new();
+    for &table in TABLES {
+        let names: Vec<&str> = if table.is_named() {
+            let of_table = parsed.named.iter().filter(|(t, _)| *t == table);
+            of_table.map(|(_, name)| name.as_str()).collect()
+        } else {
+            vec![""]
+        };
+        for (name, key) in names.iter().flat_map(|n| table.keys().map(move |k| (n, k))) {
+            let mut entry = Entry {
+                key: path_of(table, name, key),
+                value: file::default_of(key)?,
+                source: Source::Default,
+            };
+            let mut settings = parsed.settings.iter();
+            if let Some(s) = settings.find(|s| std::ptr::eq(s.key, key) && s.name == *name) {
+                entry.value = s.value.clone();
+                entry.source = Source::File(s.line);
+            }
+            if let Some((variable, value)) = from_environment(key, env)? {
+                entry.value = value;
+                entry.source = Source::Environment(variable);
+            }
+            if let Some(given) = overrides.get(&entry.key) {
+                entry.value = value::from_json(&key.kind, &given).map_err(|why| {
+                    Error::usage(format!("the command line's `{}`", key.name), why)
+                })?;
+                entry.source = Source::CommandLine;
+            }
+            entries.push(entry);
+        }
+    }
+    Ok(Sources(entries))
+}
+
+fn path_of(table: Table, name: &str, key: &Key) -> String {
+    let dot = if name.is_empty() { "" } else { "." };
+    format!("{}{dot}{name}.{}", table.name(), key.name)
+}
+
+/// A variable that is empty counts as not set, as in most tools.
+fn from_environment(
+    key: &Key,
+    env: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<(String, Value)>> {
+    let Some(variable) = key.variable() else {
+        return Ok(None);
+    };
+    let Some(text) = env(&variable).filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
+    let read = match text.to_str() {
+        Some(text) => value::from_text(&key.kind, text),
+        None => Err("must be UTF-8".to_owned()),
+    };
+    match read {
+        Ok(value) => Ok(Some((variable, value))),
+        Err(why) => Err(Error::permanent(
+            format!("cannot use the environment variable {variable}"),
+            why,
+        )
+        .hint("correct it, or `unset` it to use harness.toml")),
+    }
+}
+
+/// Makes the typed configuration and checks what concerns more than one key.
+fn build(
+    root: &Root,
+    sources: Sources,
+    parsed: &Parsed,
+    env: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Config> {
+    let s = &sources;
+    let repo = |prefix: &str| -> Result<RepoTable> {
+        Ok(RepoTable {
+            path: s.repo_path(root, &format!("{prefix}.path"), env)?,
+            base: s.text(&format!("{prefix}.base"))?,
+            clean: match s.text(&format!("{prefix}.clean"))?.as_deref() {
+                Some("all") => Clean::All,
+                _ => Clean::KeepIgnored,
+            },
+        })
+    };
+    let mut repos = BTreeMap::new();
+    let mut agents = BTreeMap::new();
+    for (table, name) in &parsed.named {
+        if *table == Table::Repos {
+            repos.insert(name.clone(), repo(&format!("repos.{name}"))?);
+        } else {
+            agents.insert(name.clone(), s.agent(name)?);
+        }
+    }
+    let agent = s.text("harness.agent")?;
+    if let Some(name) = agent.as_deref().filter(|name| !agents.contains_key(*name)) {
+        let advice = if agents.is_empty() {
+            format!("add a table [agents.{name}] with its command")
+        } else {
+            nearest::advice(name, agents.keys().map(String::as_str))
+        };
+        let line = match s.entry("harness.agent").map(|e| &e.source) {
+            Some(Source::File(line)) => *line,
+            _ => 1,
+        };
+        let text =
+            format!("`agent` in [harness] names `{name}`, which no [agents.NAME] is: {advice}");
+        return Err(file::refusal(&root.config(), &[Problem { line, text }]));
+    }
+    let harness = HarnessTable {
+        workers: usize::try_from(s.count("harness.workers")?).unwrap_or(usize::MAX),
+        agent,
+        timeout: s.time("harness.timeout")?,
+        kill_grace: s.time("harness.kill_grace")?,
+        stagger: s.time("harness.stagger")?,
+        durability: match s.text("harness.durability")?.as_deref() {
+            Some("off") => Durability::Off,
+            _ => Durability::Full,
+        },
+        iteration_delay: s.time("harness.iteration_delay")?,
+    };
+    let retry = RetryTable {
+        max: u32::try_from(s.count("retry.max")?).unwrap_or(u32::MAX),
+        delay: s.time("retry.delay")?,
+        delay_max: s.time("retry.delay_max")?,
+        jitter: s.share("retry.jitter")?,
+    };
+    let limits = LimitsTable {
+        disk_free_min: s.bytes("limits.disk_free_min")?,
+    };
+    let repo = repo("repo")?;
+    Ok(Config {
+        harness,
+        repo,
+        repos,
+        agents,
+        retry,
+        limits,
+        sources,
+    })
+}

@@ -1,0 +1,111 @@
+//! The commented `harness.toml` that `init` puts down: the table of keys as a file.
+//!
+//! Does not know the file system. Keeps: with every `#` before a key taken away the text is valid
+//! and changes no default (a test holds that, and that the file at the top level is this text).
+
+use super::keys::{Fallback, TABLES, Table};
+
+const INTRO: &str = "\
+# Configuration of harness. Every key is optional; what stands behind a # is its default or an
+# example. Times are seconds or text (\"30s\", \"10m\", \"1h30m\"), sizes bytes or text (\"256MB\").
+# `harness config` shows what is in force and where it comes from. Variables like HARNESS_WORKERS
+# or HARNESS_RETRY_MAX go over this file, options of the command line over both.
+";
+
+/// The text of a new `harness.toml`.
+pub fn template() -> String {
+    let mut out = INTRO.to_owned();
+    for &table in TABLES {
+        out.push('\n');
+        prose(&mut out, table.doc());
+        let header = match table {
+            Table::Repos => "#[repos.web]".to_owned(),
+            Table::Agents => "#[agents.mine]".to_owned(),
+            _ => format!("[{}]", table.name()),
+        };
+        out.push_str(&header);
+        out.push('\n');
+        for key in table.keys() {
+            prose(&mut out, key.doc);
+            let (Fallback::Is(value) | Fallback::Unset(value) | Fallback::Required(value)) =
+                key.default;
+            out.push_str(&format!("#{} = {value}\n", key.name));
+        }
+    }
+    out
+}
+
+fn prose(out: &mut String, text: &str) {
+    for line in text.lines() {
+        out.push_str("# ");
+        out.push_str(line);
+        out.push('\n');
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+mod tests {
+    use super::*;
+    use crate::config::keys::KEYS;
+    use crate::config::tests::Case;
+    use crate::config::{Source, file};
+
+    #[test]
+    fn the_template_is_the_file_at_the_top_level() {
+        let file = include_str!("../../harness.toml");
+        assert_eq!(
+            file,
+            template(),
+            "write this text to harness.toml:\n{}",
+            template()
+        );
+    }
+
+    #[test]
+    fn every_key_of_the_template_says_its_default() {
+        let config = Case::new(template()).load();
+        assert!(config.agents.is_empty() && config.repos.is_empty());
+        assert!(config.sources.0.iter().all(|e| e.source == Source::Default));
+
+        let live: String = template()
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with([' ', '#']) => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let config = Case::new(&live).load();
+        assert_eq!(config.sources.0.len(), KEYS.len());
+        for key in KEYS {
+            let entries = config.sources.0.iter();
+            let mut of_key = entries.filter(|e| {
+                e.key.starts_with(&format!("{}.", key.table.name()))
+                    && e.key.ends_with(&format!(".{}", key.name))
+            });
+            let entry = of_key.next().expect(key.name);
+            assert!(
+                matches!(entry.source, Source::File(_)),
+                "{} is not in the template",
+                entry.key
+            );
+            if matches!(key.default, Fallback::Is(_)) {
+                assert_eq!(
+                    entry.value,
+                    file::default_of(key).expect("valid"),
+                    "{}",
+                    entry.key
+                );
+            }
+            assert!(
+                template().contains(key.doc.lines().next().expect("a line")),
+                "{}",
+                entry.key
+            );
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! One value of configuration: read from JSON-like input or text, checked against its key's kind,
+//! shown again. Items' front matter uses the same forms of time, through `duration_from_json`.
+//!
+//! Does not know where a value comes from. Keeps: what is shown reads back as the same value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde_json::Value as Json;
+
+use super::keys::{AGENT_VARIABLES, Kind, TIME_MAX};
+use super::{nearest, placeholder};
+
+/// A checked value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Unset,
+    Count(u64),
+    Share(f64),
+    Time(Duration),
+    Bytes(u64),
+    Switch(bool),
+    Text(String),
+    List(Vec<String>),
+    Vars(BTreeMap<String, String>),
+}
+
+/// Reads a value of this kind; the error says what it must be and what it is.
+pub fn from_json(kind: &Kind, json: &Json) -> Result<Value, String> {
+    let wrong = || Err(wrong(kind, &shown(json)));
+    match (kind, json) {
+        (Kind::Count { min, max }, _) => match json.as_u64() {
+            Some(n) if (*min..=*max).contains(&n) => Ok(Value::Count(n)),
+            _ => wrong(),
+        },
+        (Kind::Share, _) => match json.as_f64() {
+            Some(x) if (0.0..=1.0).contains(&x) => Ok(Value::Share(x)),
+            _ => wrong(),
+        },
+        (Kind::Time { min, max }, _) => match duration_from_json(json)? {
+            d if (*min..=*max).contains(&d) => Ok(Value::Time(d)),
+            _ => wrong(),
+        },
+        (Kind::Bytes, Json::String(text)) => bytes_from_str(text).map(Value::Bytes),
+        (Kind::Bytes, _) => json.as_u64().map_or_else(wrong, |n| Ok(Value::Bytes(n))),
+        (Kind::Switch, Json::Bool(on)) => Ok(Value::Switch(*on)),
+        (Kind::Word(words), Json::String(text)) if words.contains(&text.as_str()) => {
+            Ok(Value::Text(text.clone()))
+        }
+        (Kind::AgentName, Json::String(text)) if is_name(text) => Ok(Value::Text(text.clone())),
+        (Kind::Revision, Json::String(text)) if is_revision(text) => Ok(Value::Text(text.clone())),
+        (Kind::Place(_), Json::String(text)) => place(text),
+        (Kind::Argv, Json::Array(items)) => argv(items),
+        (Kind::Vars, Json::Object(map)) => vars(map),
+        _ => wrong(),
+    }
+}
+
+/// What to say where `found` stands in place of a value of this kind.
+pub fn wrong(kind: &Kind, found: &str) -> String {
+    format!("must be {}, not {found}", expected(kind))
+}
+
+/// Reads an environment variable's text: what looks like a number or a switch is one.
+pub fn from_text(kind: &Kind, text: &str) -> Result<Value, String> {
+    let json = match kind {
+        Kind::Count { .. } | Kind::Share | Kind::Switch => serde_json::from_str(text.trim())
+            .ok()
+            .filter(|j: &Json| j.is_number() || j.is_boolean()),
+        Kind::Bytes => text.trim().parse::<u64>().ok().map(Json::from),
+        _ => None,
+    };
+    from_json(kind, &json.unwrap_or_else(|| Json::from(text)))
+}
+
+/// A time: a number is seconds, text is as in `duration_from_str`. The error is a clause that
+/// begins with "must be".
+pub fn duration_from_json(json: &Json) -> Result<Duration, String> {
+    let found = match json {
+        Json::Number(n) => match (n.as_u64(), n.as_f64()) {
+            (Some(s), _) => Some(Duration::from_secs(s)),
+            (_, Some(s)) => Duration::try_from_secs_f64(s).ok(),
+            _ => None,
+        },
+        Json::String(text) => return duration_from_str(text),
+        _ => None,
+    };
+    found
+        .filter(|d| *d <= TIME_MAX)
+        .ok_or_else(|| not_a_time(json))
+}
+
+/// A time as text: `90`, `30s`, `10m`, `1h30m`, at most `TIME_MAX`. The error is a clause that
+/// begins with "must be".
+pub fn duration_from_str(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let plain = text.parse::<f64>().ok();
+    let found = match plain {
+        Some(s) => Duration::try_from_secs_f64(s).ok(),
+        None => text
+            .parse::<SignedDuration>()
+            .ok()
+            .and_then(|d| Duration::try_from(d).ok()),
+    };
+    found
+        .filter(|d| *d <= TIME_MAX)
+        .ok_or_else(|| not_a_time(&Json::from(text)))
+}
+
+fn not_a_time(json: &Json) -> String {
+    format!(
+        "must be a time of at most 366 days, in seconds or like \"30s\", \"10m\", \"1h30m\", not {}",
+        shown(json)
+    )
+}
+
+/// A number of bytes as text: `4096`, `256MB` (a million each), `512MiB` (1,048,576 each), `1.5GB`.
+/// `M` alone is refused: tools disagree on which of the two it is.
+pub fn bytes_from_str(text: &str) -> Result<u64, String> {
+    let trimmed = text.trim();
+    let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = trimmed.split_at(digits.unwrap_or(trimmed.len()));
+    let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => 0,
+    };
+    let whole = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(scale));
+    // A fraction goes through f64: below 2^53 bytes (8 PiB) that is exact enough for a limit.
+    let part = || {
+        let bytes = number.parse::<f64>().ok()? * scale as f64;
+        (number.contains('.') && bytes < 9e15).then_some(bytes as u64)
+    };
+    whole.or_else(part).filter(|_| scale > 0).ok_or_else(|| {
+        format!(
+            "must be {}, not {}",
+            expected(&Kind::Bytes),
+            shown(&Json::from(text))
+        )
+    })
+}
+
+/// Names of repositories and agents: 1 to 64 of `[A-Za-z0-9_.-]`, not starting with `.` or `-`.
+pub fn is_name(text: &str) -> bool {
+    let fits = (1..=64).contains(&text.len()) && !text.starts_with(['.', '-']);
+    fits && text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+/// Only what could be taken for an option or for two arguments is refused here: git judges the rest.
+fn is_revision(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 1_024
+        && !text.starts_with('-')
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+fn place(text: &str) -> Result<Value, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("must be a path, not empty".to_owned());
+    }
+    if text.starts_with('~') && text != "~" && !text.starts_with("~/") {
+        return Err(format!(
+            "must be a path; of those with `~` only `~/` is known (write `./{text}` for a directory of that name)"
+        ));
+    }
+    Ok(Value::Text(text.to_owned()))
+}
+
+fn argv(items: &[Json]) -> Result<Value, String> {
+    let mut list = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(arg) = item.as_str().filter(|a| !a.contains('\0')) else {
+            return Err(format!(
+                "must be {}, but holds {}",
+                expected(&Kind::Argv),
+                shown(item)
+            ));
+        };
+        placeholder::check(arg)?;
+        list.push(arg.to_owned());
+    }
+    if list.first().is_none_or(String::is_empty) {
+        return Err("must begin with the name of a program".to_owned());
+    }
+    Ok(Value::List(list))
+}
+
+fn vars(map: &serde_json::Map<String, Json>) -> Result<Value, String> {
+    let mut vars = BTreeMap::new();
+    for (name, value) in map {
+        let label = nearest::quoted(name);
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(format!(
+                "cannot hold the variable {label}: no environment can"
+            ));
+        }
+        if AGENT_VARIABLES.contains(&name.as_str()) {
+            return Err(format!(
+                "must not set {label}: harness sets it for every agent"
+            ));
+        }
+        let Some(text) = value.as_str().filter(|v| !v.contains('\0')) else {
+            return Err(format!(
+                "must hold text: the value of {label} is none (put quotes around it)"
+            ));
+        };
+        vars.insert(name.clone(), text.to_owned());
+    }
+    Ok(Value::Vars(vars))
+}
+
+fn expected(kind: &Kind) -> String {
+    let any_of = |words: &[&str]| {
+        let words: Vec<String> = words.iter().map(|w| format!("\"{w}\"")).collect();
+        words.join(" or ")
+    };
+    match kind {
+        Kind::Count { min, max } => format!("a whole number from {min} to {max}"),
+        Kind::Share => "a number from 0 to 1".to_owned(),
+        Kind::Time { min, max } => {
+            format!(
+                "a time from {} to {}, in seconds or like \"10m\"",
+                friendly(*min),
+                friendly(*max)
+            )
+        }
+        Kind::Bytes => "a number of bytes, or text like \"256MB\", \"512MiB\", \"10GB\"".to_owned(),
+        Kind::Switch => "true or false".to_owned(),
+        Kind::Word(words) => any_of(words),
+        Kind::AgentName => "the name of an [agents.NAME] table".to_owned(),
+        Kind::Revision => "the name of a branch".to_owned(),
+        Kind::Place(words) => format!("a path, or {}", any_of(words)),
+        Kind::Argv => "a list of strings like [\"program\", \"argument\"]".to_owned(),
+        Kind::Vars => "a table of variables like { NAME = \"value\" }".to_owned(),
+    }
+}
+
+/// What was found, short and on one line.
+fn shown(json: &Json) -> String {
+    match json {
+        Json::Null => "null".to_owned(),
+        Json::String(text) => format!("the text {}", nearest::quoted(text)),
+        Json::Array(_) => "a list".to_owned(),
+        Json::Object(_) => "a table".to_owned(),
+        Json::Bool(_) | Json::Number(_) => json.to_string(),
+    }
+}
+
+/// `1h 30m`: reads back as the same time.
+pub fn friendly(d: Duration) -> String {
+    SignedDuration::try_from(d).map_or_else(|_| format!("{}s", d.as_secs()), |d| format!("{d:#}"))
+}
+
+impl Value {
+    /// As a program wants it: times in seconds, sizes in bytes. Values of variables are left out.
+    pub fn to_json(&self) -> Json {
+        match self {
+            Value::Unset => Json::Null,
+            Value::Count(n) | Value::Bytes(n) => Json::from(*n),
+            Value::Share(x) => Json::from(*x),
+            Value::Time(d) if d.subsec_nanos() == 0 => Json::from(d.as_secs()),
+            Value::Time(d) => Json::from(d.as_secs_f64()),
+            Value::Switch(on) => Json::from(*on),
+            Value::Text(text) => Json::from(text.as_str()),
+            Value::List(list) => Json::from(list.clone()),
+            Value::Vars(vars) => vars
+                .keys()
+                .map(|k| (k.clone(), Json::from("***")))
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Unset => f.write_str("-"),
+            Value::Time(d) => f.write_str(&friendly(*d)),
+            other => write!(f, "{}", other.to_json()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn times_are_seconds_or_friendly_text() {
+        for (json, want) in [
+            (json!(90), 90_000),
+            (json!(0.25), 250),
+            (json!("90"), 90_000),
+            (json!("30s"), 30_000),
+            (json!("10m"), 600_000),
+            (json!("1h30m"), 5_400_000),
+            (json!("1h 30m"), 5_400_000),
+            (json!("250ms"), 250),
+        ] {
+            assert_eq!(
+                duration_from_json(&json),
+                Ok(Duration::from_millis(want)),
+                "{json}"
+            );
+        }
+        for bad in [
+            json!(-1),
+            json!("-1s"),
+            json!("1h ago"),
+            json!("soon"),
+            json!(""),
+            json!(1e300),
+        ] {
+            assert!(duration_from_json(&bad).is_err(), "{bad}");
+        }
+        for bad in [
+            json!(true),
+            json!([1]),
+            json!("9000000h"),
+            json!("inf"),
+            json!("NaN"),
+            json!(u64::MAX),
+        ] {
+            assert!(duration_from_json(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_shown_time_reads_back() {
+        for ms in [0, 1, 999, 1_500, 5_400_000, 366 * 86_400_000] {
+            let d = Duration::from_millis(ms);
+            assert_eq!(duration_from_str(&friendly(d)), Ok(d));
+        }
+    }
+
+    #[test]
+    fn sizes_say_which_million() {
+        assert_eq!(bytes_from_str("256MB"), Ok(256_000_000));
+        assert_eq!(bytes_from_str("512 MiB"), Ok(512 << 20));
+        assert_eq!(bytes_from_str("1.5gb"), Ok(1_500_000_000));
+        assert_eq!(bytes_from_str("4096"), Ok(4096));
+        for bad in [
+            "256M",
+            "MB",
+            "",
+            "-1",
+            "1e9",
+            "99999999999TB",
+            "1.2.3GB",
+            ".GB",
+        ] {
+            assert!(bytes_from_str(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_size_may_not_be_a_fraction_or_negative() {
+        for bad in [json!(1.5), json!(-1), json!(true)] {
+            assert!(from_json(&Kind::Bytes, &bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn values_of_variables_are_never_shown() {
+        let value = from_json(&Kind::Vars, &json!({"KEY": "secret"})).expect("valid");
+        assert!(!value.to_string().contains("secret"));
+        assert!(from_json(&Kind::Vars, &json!({"HARNESS_ROOT": "/"})).is_err());
+        assert!(from_json(&Kind::Vars, &json!({"A=B": "x"})).is_err());
+        assert!(from_json(&Kind::Vars, &json!({"A": 1})).is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! Makes worktrees of a hub and throws git's debris away.
+//!
+//! Knows nothing of branches or commits. Invariant: nothing that could be somebody's work is
+//! deleted here. A directory that git cannot work in any more is renamed to `NAME.~K~`; a broken
+//! admin folder is moved out of git's sight. Set-up holds the hub's flock, since every worktree
+//! command reads all admin folders, half-made ones included.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::hub::{SEED, is_oid};
+use super::{Hub, Worktree};
+use crate::atomic::{self, Moved};
+use crate::clock;
+use crate::error::{Context, Error, Result};
+use crate::limits::BACKUPS_MAX;
+
+/// An admin folder that is still incomplete after this is nobody's work in progress: git makes
+/// one in milliseconds.
+const HALF_MADE: Duration = Duration::from_millis(500);
+
+impl Hub {
+    /// The worktree at `dir`: the one that is there if it is sound, else a new one, empty.
+    pub fn worktree(&self, dir: &Path) -> Result<Worktree> {
+        let parent = dir.parent().unwrap_or(Path::new("/"));
+        let parent = parent.canonicalize().or_fail("cannot find", parent)?;
+        let dir = &parent.join(dir.file_name().unwrap_or_default());
+        if let Some(admin) = self.sound(dir) {
+            return Ok(Worktree::new(self.clone(), dir.clone(), admin));
+        }
+        let _lock = self.lock()?;
+        self.clear_place(dir)?;
+        self.clear_admin(dir)?;
+        self.git()
+            .args([
+                "worktree",
+                "add",
+                "--quiet",
+                "--detach",
+                "--no-checkout",
+                "--",
+            ])
+            .arg(dir)
+            .arg(SEED)
+            .must("cannot make the worktree")?;
+        match self.sound(dir) {
+            Some(admin) => Ok(Worktree::new(self.clone(), dir.clone(), admin)),
+            None => Err(Error::temporary(
+                "cannot make the worktree",
+                "git made one that does not belong to harness's copy of the repository",
+            )
+            .at_path(dir)),
+        }
+    }
+
+    /// The admin folder of a worktree that git can work in; follows a ROOT that was moved.
+    fn sound(&self, dir: &Path) -> Option<PathBuf> {
+        let link = dir.join(".git");
+        if !link.symlink_metadata().ok()?.is_file() {
+            return None;
+        }
+        let target = pointer(&link, b"gitdir: ")?;
+        let admin = self.dir().join("worktrees").join(target.file_name()?);
+        if is_broken(&admin) {
+            return None;
+        }
+        let back = pointer(&admin.join("gitdir"), b"")?;
+        if target == admin && back == link {
+            return Some(admin);
+        }
+        // Both ends point into the place where ROOT once was: let them point at each other again.
+        let moved = back.parent()?.file_name() == dir.file_name()
+            && !atomic::exists(&back)
+            && (target == admin || !atomic::exists(&target));
+        if !moved {
+            return None;
+        }
+        let text =
+            |before: &[u8], path: &Path| [before, path.as_os_str().as_bytes(), b"\n"].concat();
+        atomic::replace(&link, &text(b"gitdir: ", &admin), false).ok()?;
+        atomic::replace(&admin.join("gitdir"), &text(b"", &link), false).ok()?;
+        Some(admin)
+    }
+
+    /// Makes the path free: what is there is kept beside it, but for a lone pointer file.
+    fn clear_place(&self, dir: &Path) -> Result<()> {
+        if !atomic::exists(dir) {
+            return Ok(());
+        }
+        let link = dir.join(".git");
+        if is_empty_but_for_link(dir) {
+            atomic::remove(&link)?;
+            return fs::remove_dir(dir).or_fail("cannot remove the empty directory", dir);
+        }
+        // A pointer left in the kept copy would lead git into the admin folder of the next one.
+        if link.symlink_metadata().is_ok_and(|m| m.is_file()) {
+            aside(&link, &dir.join(".git.old"))?;
+        }
+        aside(dir, dir).map(drop)
+    }
+
+    /// Moves broken admin folders, and the one that stands for `dir`, out of git's sight. One
+    /// broken folder makes every worktree command in the hub fail. The flock is held; somebody's
+    /// own `git worktree add` gets a moment to finish.
+    fn clear_admin(&self, dir: &Path) -> Result<()> {
+        let all = self.dir().join("worktrees");
+        let link = dir.join(".git");
+        for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
+            let admin = entry.path();
+            let of_dir = pointer(&admin.join("gitdir"), b"").is_some_and(|p| p == link);
+            if !of_dir {
+                let deadline = clock::instant() + HALF_MADE;
+                while is_broken(&admin) && atomic::exists(&admin) && clock::instant() < deadline {
+                    std::thread::park_timeout(Duration::from_millis(20));
+                }
+            }
+            if !of_dir && (!is_broken(&admin) || !atomic::exists(&admin)) {
+                continue;
+            }
+            if let Ok(head) = fs::read_to_string(admin.join("HEAD"))
+                && is_oid(head.trim_end())
+            {
+                // Its commits may hang on nothing else. An object that is gone cannot be kept.
+                let _kept = self.keep_ref("detached", head.trim_end());
+            }
+            let old = self.dir().join("harness-debris");
+            atomic::make_dir(&old, true)?;
+            aside(&admin, &old.join(entry.file_name()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Renames `from` to the first free `NAME.~K~` beside `to`, and says which.
+pub(super) fn aside(from: &Path, to: &Path) -> Result<Option<PathBuf>> {
+    for k in 1..BACKUPS_MAX {
+        let mut name = to.as_os_str().to_owned();
+        name.push(format!(".~{k}~"));
+        let name = PathBuf::from(name);
+        match atomic::rename_new(from, &name)? {
+            Moved::Done => return Ok(Some(name)),
+            Moved::SourceGone => return Ok(None),
+            Moved::Taken => {}
+        }
+    }
+    Err(Error::permanent("cannot keep what is in the way", "too many backups").at_path(from))
+}
+
+/// A directory with nothing but a `.git` file in it, or nothing at all.
+pub(super) fn is_empty_but_for_link(dir: &Path) -> bool {
+    let Ok(list) = fs::read_dir(dir) else {
+        return false;
+    };
+    let git_file = |e: &fs::DirEntry| {
+        e.file_name() == ".git" && e.file_type().is_ok_and(|t| t.is_file() || t.is_symlink())
+    };
+    list.into_iter().all(|e| e.is_ok_and(|e| git_file(&e)))
+}
+
+/// What a killed `git worktree add` leaves, and any other folder that git cannot read.
+fn is_broken(admin: &Path) -> bool {
+    let head = fs::read_to_string(admin.join("HEAD")).unwrap_or_default();
+    let head = head.trim_end();
+    let common = fs::read_to_string(admin.join("commondir")).unwrap_or_default();
+    let on_branch = head
+        .strip_prefix("ref: refs/")
+        .is_some_and(|r| !r.is_empty());
+    !(on_branch || is_oid(head))
+        || common.trim_end() != "../.."
+        || fs::read(admin.join("gitdir")).map_or(true, |text| text.is_empty())
+}
+
+/// The path that a pointer file of git's holds.
+fn pointer(file: &Path, before: &[u8]) -> Option<PathBuf> {
+    let text = fs::read(file).ok()?;
+    let text = text.strip_prefix(before)?;
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let path = Path::new(std::ffi::OsStr::from_bytes(text));
+    path.is_absolute().then(|| path.to_path_buf())
+}

@@ -1,0 +1,184 @@
+//! Which settings of the user's repository hold in the hub too, as text of a file that the hub's
+//! own configuration includes.
+//!
+//! The file is replaced as one step and never edited, so no `config.lock` is involved, and what an
+//! agent sets with `git config` comes later and wins. Hooks in the user's `.git/hooks` are not
+//! taken over; `core.hooksPath` is, for the agents' own commits (ours run no hooks).
+
+use std::collections::HashSet;
+
+use super::Git;
+use crate::error::Result;
+use std::path::Path;
+
+/// File name inside the hub, beside its `config`.
+pub(super) const FILE: &str = "harness.config";
+
+/// What is appended to the hub's own configuration when it is made. Nothing is collected as
+/// garbage: two thirds of what is worth salvaging hangs on no branch.
+pub(super) const FIXED: &str = "\
+[include]
+\tpath = harness.config
+[gc]
+\tauto = 0
+\tworktreePruneExpire = never
+[maintenance]
+\tauto = false
+[core]
+\tlogAllRefUpdates = false
+[receive]
+\tautogc = false
+";
+
+const SECTIONS: [&str; 21] = [
+    "remote.",
+    "branch.",
+    "user.",
+    "author.",
+    "committer.",
+    "filter.",
+    "lfs.",
+    "url.",
+    "credential.",
+    "http.",
+    "https.",
+    "ssh.",
+    "submodule.",
+    "diff.",
+    "merge.",
+    "push.",
+    "pull.",
+    "rebase.",
+    "i18n.",
+    "gpg.",
+    "commit.",
+];
+
+const CORE: [&str; 13] = [
+    "core.autocrlf",
+    "core.eol",
+    "core.symlinks",
+    "core.ignorecase",
+    "core.filemode",
+    "core.precomposeunicode",
+    "core.hookspath",
+    "core.excludesfile",
+    "core.attributesfile",
+    "core.sshcommand",
+    "core.gitproxy",
+    "core.longpaths",
+    "extensions.partialclone",
+];
+
+/// Reads the user's settings (one git process) and gives the text for `FILE`.
+pub(super) fn text(repo_path: &Path, durable: bool) -> Result<Vec<u8>> {
+    let git = Git::at(repo_path).args(["config", "--list", "--show-scope", "-z"]);
+    let listed = git.must("cannot read the repository's configuration")?;
+    Ok(render(&listed.stdout, durable))
+}
+
+fn render(listed: &[u8], durable: bool) -> Vec<u8> {
+    let mut out = b"# Copied from your repository; harness replaces this file.\n".to_vec();
+    let mut seen = HashSet::new();
+    let mut parts = listed.split(|&b| b == 0);
+    while let (Some(scope), Some(entry)) = (parts.next(), parts.next()) {
+        let cut = entry.iter().position(|&b| b == b'\n');
+        let key = &entry[..cut.unwrap_or(entry.len())];
+        let value = cut.map(|at| &entry[at + 1..]);
+        let lower = key.to_ascii_lowercase();
+        // What the user's global files say holds in the hub anyway, but for identities that
+        // they set for this one directory only (`includeIf`).
+        let wanted = match scope {
+            b"local" | b"worktree" => {
+                SECTIONS.iter().any(|s| lower.starts_with(s.as_bytes()))
+                    || CORE.iter().any(|c| lower == c.as_bytes())
+            }
+            b"global" => lower.starts_with(b"user."),
+            _ => false,
+        };
+        if wanted && !lower.ends_with(b".mirror") {
+            entry_text(&mut out, key, value);
+        }
+        if scope != b"command" {
+            seen.insert(lower);
+        }
+    }
+    for (key, value) in [
+        ("user.name", "harness"),
+        ("user.email", "harness@localhost"),
+    ] {
+        if !seen.contains(key.as_bytes()) {
+            entry_text(&mut out, key.as_bytes(), Some(value.as_bytes()));
+        }
+    }
+    if durable {
+        entry_text(&mut out, b"core.fsync", Some(b"all"));
+    }
+    out
+}
+
+/// One entry in git's own syntax, quoted.
+fn entry_text(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    let Some(first) = key.iter().position(|&b| b == b'.') else {
+        return;
+    };
+    let last = key.iter().rposition(|&b| b == b'.').unwrap_or(first);
+    out.push(b'[');
+    out.extend_from_slice(&key[..first]);
+    if last > first {
+        out.extend_from_slice(b" \"");
+        for &b in &key[first + 1..last] {
+            if matches!(b, b'"' | b'\\') {
+                out.push(b'\\');
+            }
+            out.push(b);
+        }
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"]\n\t");
+    out.extend_from_slice(&key[last + 1..]);
+    if let Some(value) = value {
+        out.extend_from_slice(b" = \"");
+        for &b in value {
+            match b {
+                b'"' | b'\\' => out.extend_from_slice(&[b'\\', b]),
+                b'\n' => out.extend_from_slice(b"\\n"),
+                b'\t' => out.extend_from_slice(b"\\t"),
+                b'\x08' => out.extend_from_slice(b"\\b"),
+                _ => out.push(b),
+            }
+        }
+        out.push(b'"');
+    }
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_values_are_read_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let value = "a \"b\" \\ # ; \n\tend ";
+        let listed = format!(
+            "local\0remote.o\"r\\i.g.url\n{value}\0local\0core.bare\ntrue\0local\0user.plain\0"
+        );
+        let file = dir.path().join("c");
+        let _f = crate::atomic::create(&file, &render(listed.as_bytes(), true), 0o600).unwrap();
+        let get = |key: &str| {
+            Git::at(dir.path())
+                .args(["config", "-z", "--file", "c", "--get", key])
+                .output()
+                .unwrap()
+        };
+        assert_eq!(
+            get("remote.o\"r\\i.g.url").stdout,
+            format!("{value}\0").as_bytes()
+        );
+        assert_eq!(get("user.name").stdout, b"harness\0");
+        assert_eq!(get("core.fsync").stdout, b"all\0");
+        assert!(!get("core.bare").ok());
+        assert!(get("user.plain").ok());
+    }
+}

@@ -1,0 +1,427 @@
+//! The hub: harness's own bare repository of one user repository, made on first use, and the base
+//! that items begin from.
+//!
+//! Knows nothing of worktrees (`admin`) or of what becomes of branches (`publish`). Invariant: the
+//! user's repository is only read here, and a hub appears under its name complete or not at all;
+//! whatever is set up in it is set up under its flock.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Base, Git, Repo, config};
+use crate::atomic::{self, Moved};
+use crate::error::{Context, Error, Result};
+use crate::layout::{Name, Root};
+
+/// Any commit of the repository: new worktrees are made at it, then moved to their base.
+pub(super) const SEED: &str = "refs/harness/seed";
+/// Nobody's work: it is kept here until people or `gc` look at it.
+pub(super) const SALVAGE: &str = "refs/harness/salvage";
+
+/// A hub, ready for use. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Hub(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    repo: Repo,
+    /// `state/repos/NAME.git`, without symbolic links, as git itself writes it.
+    dir: PathBuf,
+    lock: PathBuf,
+    /// The user's git directory (of the main worktree, if the path is in a linked one).
+    user: PathBuf,
+}
+
+impl Hub {
+    /// Opens the hub of `repo`, making it on first use. Whoever comes second waits for the first.
+    ///
+    /// # Errors
+    /// Permanent: no such repository, or it has no commits yet. Temporary: the host's troubles.
+    pub fn open(root: &Root, repo: &Repo) -> Result<Hub> {
+        let git =
+            Git::at(&repo.path).args(["rev-parse", "--path-format=absolute", "--git-common-dir"]);
+        let user = git.must("cannot find the repository")?.path();
+        let stem = Name::new(&repo.name).ref_component();
+        atomic::make_dir(&root.repos(), true)?;
+        let repos = root.repos();
+        let repos = repos.canonicalize().or_fail("cannot find", &repos)?;
+        let hub = Hub(Arc::new(Inner {
+            repo: repo.clone(),
+            dir: repos.join(format!("{stem}.git")),
+            lock: repos.join(format!("{stem}.lock")),
+            user,
+        }));
+        let settings = config::text(&repo.path, repo.durable)?;
+        if !atomic::exists(hub.dir()) {
+            let lock = hub.lock()?;
+            if !atomic::exists(hub.dir()) {
+                hub.create(&stem, &settings)?;
+            }
+            drop(lock);
+        }
+        let file = hub.dir().join(config::FILE);
+        if fs::read(&file).ok().as_deref() != Some(&settings) {
+            atomic::replace(&file, &settings, false)?;
+        }
+        Ok(hub)
+    }
+
+    /// The hub's own git directory.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    pub fn repo(&self) -> &Repo {
+        &self.0.repo
+    }
+
+    pub(super) fn user(&self) -> &Path {
+        &self.0.user
+    }
+
+    /// A command on the hub itself.
+    pub(super) fn git(&self) -> Git {
+        Git::on(&self.0.dir)
+    }
+
+    /// Waits for the set-up of others. Dropping the file lets go.
+    pub(super) fn lock(&self) -> Result<File> {
+        let file = atomic::open_lock(&self.0.lock)?;
+        fs2::FileExt::lock_exclusive(&file).or_fail("cannot lock", &self.0.lock)?;
+        Ok(file)
+    }
+
+    /// Makes the hub beside its place and moves it there. The flock is held, so whatever lies
+    /// there half-made belongs to nobody.
+    fn create(&self, stem: &str, settings: &[u8]) -> Result<()> {
+        let parent = self.0.dir.parent().unwrap_or(Path::new("/"));
+        let prefix = format!(".{stem}-");
+        let listed = fs::read_dir(parent).or_fail("cannot list", parent)?;
+        for entry in listed.flatten() {
+            let name = entry.file_name();
+            let rest = name.to_str().and_then(|n| n.strip_prefix(&prefix));
+            let pid = rest.and_then(|r| r.strip_suffix(".tmp"));
+            if pid.is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit())) {
+                atomic::discard_tree(&entry.path(), "a half-made copy whose maker is dead")?;
+            }
+        }
+        let seed = self.seed()?;
+        let temp = parent.join(format!("{prefix}{}.tmp", std::process::id()));
+        let made = self
+            .clone_to(&temp)
+            .and_then(|()| self.fill(&temp, &seed, settings));
+        if let Err(e) = made {
+            let _gone = atomic::discard_tree(&temp, "a half-made copy of our own");
+            return Err(e);
+        }
+        match atomic::rename_new(&temp, &self.0.dir)? {
+            Moved::Done => Ok(()),
+            _ => Err(Error::temporary(
+                "cannot place the copy of the repository",
+                "somebody else changes the directory",
+            )
+            .at_path(&self.0.dir)),
+        }
+    }
+
+    /// Some commit of the user's repository; an error if it has none.
+    fn seed(&self) -> Result<String> {
+        let head = Git::at(&self.0.repo.path)
+            .args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
+            .output()?;
+        if head.ok() {
+            return Ok(head.line());
+        }
+        let any = Git::on(&self.0.user)
+            .args([
+                "for-each-ref",
+                "--count=1",
+                "--format=%(objectname)",
+                "refs/heads",
+            ])
+            .must("cannot list the branches")?
+            .line();
+        if any.is_empty() {
+            return Err(no_commits(&self.0.repo.path));
+        }
+        Ok(any)
+    }
+
+    /// Hard-linked objects and no alternates: no `gc` on either side can break the other.
+    fn clone_to(&self, temp: &Path) -> Result<()> {
+        let user = &self.0.user;
+        let clone = |local: bool| {
+            let mut git = Git::at(Path::new("/")).args([
+                "clone",
+                "--bare",
+                "--quiet",
+                "--origin=origin",
+                "--template=",
+            ]);
+            if atomic::exists(&user.join("objects/info/alternates")) {
+                git = git.arg("--dissociate");
+            }
+            if !local {
+                git = git.arg("--no-local");
+            }
+            git.arg("--").arg(user).arg(temp)
+        };
+        let first = clone(true);
+        let out = first.patient()?;
+        if out.ok() {
+            return Ok(());
+        }
+        // A local clone refuses some layouts (symbolic links among the objects): copy instead.
+        atomic::discard_tree(temp, "a half-made copy of our own")?;
+        if clone(false).patient()?.ok() {
+            return Ok(());
+        }
+        Err(first.failure("cannot copy the repository", &out))
+    }
+
+    fn fill(&self, temp: &Path, seed: &str, settings: &[u8]) -> Result<()> {
+        let what = "cannot set up the copy of the repository";
+        let git = || Git::on(temp);
+        git()
+            .args(["config", "--remove-section", "remote.origin"])
+            .must(what)?;
+        let file = temp.join("config");
+        let mut f = fs::OpenOptions::new()
+            .append(true)
+            .open(&file)
+            .or_fail(what, &file)?;
+        f.write_all(config::FIXED.as_bytes()).or_fail(what, &file)?;
+        drop(atomic::create(&temp.join(config::FILE), settings, 0o600)?);
+        fetch_in(
+            git(),
+            &self.0.user,
+            &["+refs/remotes/*:refs/remotes/*", "^refs/remotes/*/HEAD"],
+        )
+        .must(what)?;
+        fetch_in(git(), &self.0.user, &[&format!("+{seed}:{SEED}")]).must(what)?;
+        let heads = Git::on(&self.0.user)
+            .args([
+                "for-each-ref",
+                "--format=%(refname) %(symref)",
+                "refs/remotes",
+            ])
+            .must(what)?;
+        for line in String::from_utf8_lossy(&heads.stdout).lines() {
+            if let Some((name, target)) = line.split_once(' ').filter(|(_, t)| !t.is_empty()) {
+                git().args(["symbolic-ref", name, target]).must(what)?;
+            }
+        }
+        // A branch of this very name would leave no room for ours; it stays the user's.
+        if git()
+            .args(["rev-parse", "--verify", "--quiet", "refs/heads/harness"])
+            .output()?
+            .ok()
+        {
+            git()
+                .args(["update-ref", "-d", "refs/heads/harness"])
+                .must(what)?;
+        }
+        Ok(())
+    }
+
+    /// The commit that `wanted` names in the user's repository now, present in the hub. Without
+    /// `wanted`: the configured base, else the branch the user is on, else HEAD's commit.
+    ///
+    /// # Errors
+    /// Permanent, with a text fit as an item's refusal: there is no such base.
+    pub fn base(&self, wanted: Option<&str>) -> Result<Base> {
+        let wanted = wanted.or(self.0.repo.base.as_deref());
+        let rev = wanted.unwrap_or("HEAD");
+        let (oid, full) = self.resolve(rev, wanted.is_some())?;
+        let branch = full.strip_prefix("refs/heads/");
+        let name = match wanted {
+            Some(w) => w.to_owned(),
+            None => branch.unwrap_or(&oid).to_owned(),
+        };
+        let base = Base { name, oid };
+        let pin = format!("refs/harness/base/{}", Name::new(&full).ref_component());
+        let here = |name: &str| self.read_ref(name).as_deref() == Some(&base.oid);
+        if here(if branch.is_some() { &full } else { &pin }) {
+            return Ok(base);
+        }
+        let _lock = self.lock()?;
+        if !here(&pin) {
+            fetch_in(self.git(), &self.0.user, &[&format!("+{}:{pin}", base.oid)])
+                .must("cannot bring the base into harness's copy of the repository")?;
+        }
+        if branch.is_some() {
+            self.follow(&full, &base.oid)?;
+        }
+        Ok(base)
+    }
+
+    /// Object id and full name (or the name as it was) of a revision in the user's repository.
+    fn resolve(&self, rev: &str, asked: bool) -> Result<(String, String)> {
+        let path = &self.0.repo.path;
+        let missing = || {
+            Error::permanent(
+                format!("the base `{}` does not exist", rev.escape_debug()),
+                "it names no commit in the repository",
+            )
+            .at_path(path)
+            .hint("name a branch that exists there (`git branch --list`)")
+        };
+        if rev.is_empty() || rev.starts_with('-') || rev.chars().any(char::is_control) {
+            return Err(missing());
+        }
+        let ask = |rev: &str| {
+            let commit = format!("{rev}^{{commit}}");
+            Git::at(path).args(["rev-parse", &commit, "--symbolic-full-name", rev])
+        };
+        // A branch wins over a tag of its name, as with `git checkout`; then git says nothing
+        // of the full name, or says the tag's.
+        let git = ask(rev);
+        let mut out = git.output()?;
+        if out.ok() && asked && !out.line().contains("\nrefs/heads/") {
+            let as_branch = ask(&format!("refs/heads/{rev}")).output()?;
+            if as_branch.ok() {
+                out = as_branch;
+            }
+        }
+        if out.ok() {
+            let text = out.line();
+            let mut lines = text.lines();
+            let oid = lines.next().unwrap_or_default().to_owned();
+            let full = lines.next().filter(|l| l.starts_with("refs/"));
+            return Ok((oid, full.unwrap_or(rev).to_owned()));
+        }
+        let unknown = [
+            "unknown revision",
+            "ambiguous argument",
+            "bad revision",
+            "Needed a single",
+        ];
+        if !unknown.iter().any(|w| out.stderr.contains(w)) {
+            return Err(git.failure("cannot look up the base", &out));
+        }
+        Err(if asked { missing() } else { no_commits(path) })
+    }
+
+    /// Lets the hub's branch be where the user's is, so that `git diff main` means what an agent
+    /// expects. A convenience: where it cannot be had, items still begin at the right commit.
+    fn follow(&self, full: &str, oid: &str) -> Result<()> {
+        let old = self.read_ref(full);
+        if old.as_deref() == Some(oid) || self.heads_on(full).next().is_some() {
+            // Moved under a worktree that has it checked out, it would make that tree look as
+            // if it took everything new back.
+            return Ok(());
+        }
+        if let Some(old) = &old
+            && !self.contains(oid, old)?
+        {
+            self.keep_ref(&format!("base/{}", Name::new(full).ref_component()), old)?;
+        }
+        let mut args = vec!["update-ref", full, oid];
+        args.extend(old.as_deref());
+        let _moved = self.git().args(args).patient()?;
+        Ok(())
+    }
+
+    /// Value of a ref, read without a process; `None` where that does not tell.
+    pub(super) fn read_ref(&self, name: &str) -> Option<String> {
+        if let Ok(loose) = fs::read_to_string(self.0.dir.join(name)) {
+            return is_oid(loose.trim_end()).then(|| loose.trim_end().to_owned());
+        }
+        let packed = fs::read(self.0.dir.join("packed-refs")).ok()?;
+        packed.split(|&b| b == b'\n').find_map(|line| {
+            let (oid, rest) = line.split_at_checked(line.iter().position(|&b| b == b' ')?)?;
+            let oid = std::str::from_utf8(oid).ok()?;
+            (&rest[1..] == name.as_bytes() && is_oid(oid)).then(|| oid.to_owned())
+        })
+    }
+
+    /// Whether commit `whole` has `part` in its history.
+    pub(super) fn contains(&self, whole: &str, part: &str) -> Result<bool> {
+        if whole == part {
+            return Ok(true);
+        }
+        let git = self
+            .git()
+            .args(["merge-base", "--is-ancestor", part, whole]);
+        let out = git.patient()?;
+        match out.code {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => Err(git.failure("cannot compare two commits", &out)),
+        }
+    }
+
+    /// Keeps a commit as `refs/harness/salvage/LABEL/OID12` and re-reads it.
+    pub(super) fn keep_ref(&self, label: &str, oid: &str) -> Result<String> {
+        let what = "cannot keep a commit";
+        let label: Vec<String> = label
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .map(|part| Name::new(part).ref_component())
+            .collect();
+        let short = oid.get(..12).unwrap_or(oid);
+        let name = format!("{SALVAGE}/{}/{short}", label.join("/"));
+        self.git().args(["update-ref", &name, oid]).must(what)?;
+        let found = self
+            .git()
+            .args(["rev-parse", "--verify", &format!("{name}^{{commit}}")])
+            .must(what)?;
+        if found.line() != oid {
+            return Err(
+                Error::temporary(what, format!("{name} does not hold it")).at_path(self.dir())
+            );
+        }
+        Ok(name)
+    }
+
+    /// Admin folders of worktrees whose HEAD is on this branch.
+    pub(super) fn heads_on(&self, full: &str) -> impl Iterator<Item = PathBuf> {
+        let want = format!("ref: {full}");
+        let all = fs::read_dir(self.0.dir.join("worktrees"))
+            .into_iter()
+            .flatten();
+        all.flatten().map(|e| e.path()).filter(move |admin| {
+            fs::read_to_string(admin.join("HEAD")).is_ok_and(|head| head.trim_end() == want)
+        })
+    }
+}
+
+/// A fetch that touches nothing but the refs named: no FETCH_HEAD, no tags, no configured map.
+pub(super) fn fetch(git: Git, from: &Path, refspecs: &[&str]) -> Git {
+    git.args([
+        "fetch",
+        "--quiet",
+        "--no-write-fetch-head",
+        "--no-tags",
+        "--no-prune",
+    ])
+    .args([
+        "--no-auto-maintenance",
+        "--no-recurse-submodules",
+        "--refmap=",
+    ])
+    .arg(from)
+    .args(refspecs)
+}
+
+/// The same into the hub, where the edge of a shallow history may move with the user's.
+fn fetch_in(hub: Git, from: &Path, refspecs: &[&str]) -> Git {
+    fetch(hub, from, refspecs).arg("--update-shallow")
+}
+
+pub(super) fn is_oid(text: &str) -> bool {
+    matches!(text.len(), 40 | 64)
+        && text.bytes().all(|b| b.is_ascii_hexdigit())
+        && text.bytes().any(|b| b != b'0')
+}
+
+fn no_commits(path: &Path) -> Error {
+    Error::permanent(
+        "cannot begin from HEAD",
+        "the branch it is on has no commits yet",
+    )
+    .at_path(path)
+    .hint("make a first commit (`git commit --allow-empty -m start`), or set `base` in [repo]")
+}

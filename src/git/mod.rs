@@ -1,0 +1,392 @@
+//! The only place that runs git: one builder that scrubs the environment, bounds output and time,
+//! and turns git's failures into data. Hubs, worktrees and publishing are built on it.
+//!
+//! Knows nothing of items, agents or the queue. Invariant: no git started here reads a variable
+//! `GIT_DIR` and the like from outside, runs a hook, signs, prompts, or leaves a daemon behind.
+
+mod admin;
+mod config;
+mod hub;
+mod publish;
+mod run;
+mod salvage;
+mod state;
+#[cfg(test)]
+mod tests;
+mod worktree;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::clock;
+use crate::error::{Context, Error, Result};
+use crate::limits::GIT_TIMEOUT;
+
+pub use crate::config::Clean;
+pub use hub::Hub;
+pub use worktree::{Collected, Worktree};
+
+/// Oldest git that is good enough: 2.29 knows `fetch --no-write-fetch-head`, 2.31
+/// `rev-parse --path-format`, 2.38 `merge-tree --write-tree`, which merging needs.
+pub const MIN_VERSION: (u32, u32, u32) = (2, 38, 0);
+
+/// Locks inside git are held for milliseconds: one that stands this long has lost its owner.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Variables that say how to reach a network or where the user's own settings are. All others
+/// that begin with `GIT_` would bend our commands to another repository, index or identity.
+const KEPT_ENV: [&str; 9] = [
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "GIT_PROXY_COMMAND",
+    "GIT_ALLOW_PROTOCOL",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+];
+
+/// Settings of every command of ours, whatever the user's configuration says.
+const SETTINGS: [&str; 14] = [
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "commit.gpgsign=false",
+    "core.safecrlf=false",
+    "submodule.recurse=false",
+    "fetch.recurseSubmodules=false",
+    "fetch.writeCommitGraph=false",
+    "branch.autoSetupMerge=false",
+    "worktree.useRelativePaths=false",
+    "init.defaultRefFormat=files",
+    "protocol.version=2",
+    "advice.addEmbeddedRepo=false",
+];
+
+/// A repository of the user, as configured.
+#[derive(Debug, Clone)]
+pub struct Repo {
+    /// `default`, or the key of `[repos.NAME]`.
+    pub name: String,
+    /// Any directory inside it, a linked worktree, or a bare repository. Absolute.
+    pub path: PathBuf,
+    /// The branch or revision that items begin from, unless they name another.
+    pub base: Option<String>,
+    pub clean: Clean,
+    /// Whether git syncs what it writes, so that commits outlive a power cut.
+    pub durable: bool,
+}
+
+/// Where an item begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Name of the branch, or the revision as it was asked for.
+    pub name: String,
+    /// Object id of the commit.
+    pub oid: String,
+}
+
+/// One git command.
+#[derive(Debug, Clone)]
+pub struct Git {
+    args: Vec<OsString>,
+    env: Vec<(&'static str, OsString)>,
+    timeout: Duration,
+}
+
+/// What a git command left: a failing exit is data.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+    /// Standard output was longer than we keep.
+    pub truncated: bool,
+}
+
+impl Output {
+    pub fn ok(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// Standard output as one line of text.
+    pub fn line(&self) -> String {
+        String::from_utf8_lossy(&self.stdout)
+            .trim_end_matches('\n')
+            .to_owned()
+    }
+
+    /// Standard output as one path, whatever bytes it has.
+    fn path(mut self) -> PathBuf {
+        if self.stdout.last() == Some(&b'\n') {
+            self.stdout.pop();
+        }
+        PathBuf::from(OsString::from_vec(self.stdout))
+    }
+}
+
+impl Git {
+    /// A command inside `dir`, whose repository git looks for.
+    pub fn at(dir: &Path) -> Git {
+        let git = Git {
+            args: Vec::new(),
+            env: Vec::new(),
+            timeout: GIT_TIMEOUT,
+        };
+        let git = git.arg("-C").arg(dir);
+        SETTINGS.iter().fold(git, |g, s| g.arg("-c").arg(s))
+    }
+
+    /// A command on the repository whose git directory is `git_dir`; nothing is looked for.
+    pub fn on(git_dir: &Path) -> Git {
+        Git::at(git_dir).env("GIT_DIR", git_dir)
+    }
+
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Git {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Git {
+        self.args
+            .extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    pub fn env(mut self, key: &'static str, value: impl AsRef<OsStr>) -> Git {
+        self.env.push((key, value.as_ref().to_owned()));
+        self
+    }
+
+    pub fn timeout(mut self, timeout: Duration) -> Git {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Runs it once. Errors are the host's (git missing, no processes left, timeout).
+    #[expect(clippy::disallowed_methods, reason = "this module is the door to git")]
+    pub fn output(&self) -> Result<Output> {
+        let program = program()?;
+        let mut cmd = Command::new(program);
+        for (key, _) in std::env::vars_os() {
+            let ours = key.as_bytes().starts_with(b"GIT_");
+            if ours && !KEPT_ENV.iter().any(|k| key == *k) {
+                cmd.env_remove(key);
+            }
+        }
+        let child = cmd
+            .args(&self.args)
+            .env("LC_ALL", "C")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ASKPASS", "true")
+            .env("GIT_EDITOR", "true")
+            .env("GIT_SEQUENCE_EDITOR", "true")
+            .env("GIT_DEFAULT_REF_FORMAT", "files")
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .or_fail("cannot start git", program)?;
+        self.attend(child)
+    }
+
+    /// Runs it, waiting for locks that other git processes hold for a moment.
+    pub fn patient(&self) -> Result<Output> {
+        let deadline = clock::instant() + LOCK_PATIENCE;
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let out = self.output()?;
+            if out.ok() || !is_lock_trouble(&out.stderr) || clock::instant() >= deadline {
+                return Ok(out);
+            }
+            std::thread::park_timeout(pause + jitter(pause));
+            pause = (pause * 2).min(Duration::from_millis(400));
+        }
+    }
+
+    /// Runs it patiently; any failure is an error that says what was being done.
+    pub fn must(&self, what: &str) -> Result<Output> {
+        let out = self.patient()?;
+        if out.ok() {
+            Ok(out)
+        } else {
+            Err(self.failure(what, &out))
+        }
+    }
+
+    /// An error with git's own words.
+    pub fn failure(&self, what: &str, out: &Output) -> Error {
+        let words = match out.stderr.trim() {
+            "" => match out.code {
+                Some(code) => format!("git ended with exit code {code} and said nothing"),
+                None => "a signal ended git".to_owned(),
+            },
+            said => said.to_owned(),
+        };
+        let dir = self.args.get(1).map(Path::new).unwrap_or(Path::new("."));
+        let permanent = [
+            "not a git repository",
+            "dubious ownership",
+            "cannot change to",
+            "exists; cannot create",
+        ];
+        let error = if permanent.iter().any(|w| words.contains(w)) {
+            Error::permanent(what, &words).at_path(dir)
+        } else {
+            Error::temporary(what, &words).at_path(dir)
+        };
+        match hint_for(&words) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    fn attend(&self, child: Child) -> Result<Output> {
+        let ended = run::attend(child, self.timeout)?;
+        let Some(status) = ended.status else {
+            let shown = self.args.iter().skip(2 + 2 * SETTINGS.len()).take(2);
+            let shown: Vec<_> = shown.map(|a| a.to_string_lossy()).collect();
+            let why = format!(
+                "`git {}` was still running after {} and was stopped",
+                shown.join(" "),
+                clock::human(self.timeout)
+            );
+            return Err(Error::temporary("git hangs", why).hint(
+                "run the same git command by hand: it may wait for a network or a dead mount",
+            ));
+        };
+        Ok(Output {
+            code: status.code(),
+            stdout: ended.stdout.kept,
+            stderr: String::from_utf8_lossy(&ended.stderr.kept).into_owned(),
+            truncated: ended.stdout.cut,
+        })
+    }
+}
+
+/// Absolute path of git, looked for once: a path keeps std on the cheap way of spawning.
+fn program() -> Result<&'static Path> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = PROGRAM.get_or_init(|| {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .filter(|d| d.is_absolute())
+            .map(|d| d.join("git"))
+            .find(|p| nix::unistd::access(p, nix::unistd::AccessFlags::X_OK).is_ok() && p.is_file())
+    });
+    found.as_deref().ok_or_else(|| {
+        Error::permanent("cannot run git", "there is no `git` in PATH")
+            .hint("install git 2.38 or newer")
+    })
+}
+
+/// The installed git's version; an error if it is older than `MIN_VERSION`.
+pub fn version() -> Result<(u32, u32, u32)> {
+    let git = Git::at(Path::new("/")).arg("version");
+    let line = git.must("cannot ask git for its version")?.line();
+    let mut parts = line
+        .split_whitespace()
+        .nth(2)
+        .unwrap_or("")
+        .split('.')
+        .map(|p| p.parse::<u32>().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    let found = (next(), next(), next());
+    if found < MIN_VERSION {
+        return Err(
+            Error::permanent("git is too old", format!("this is `{line}`"))
+                .hint("install git 2.38 or newer"),
+        );
+    }
+    Ok(found)
+}
+
+/// The git repository that `dir` is in: its top level, or the git directory of a bare one.
+pub fn discover(dir: &Path) -> Result<Option<PathBuf>> {
+    let git = Git::at(dir).args(["rev-parse", "--path-format=absolute", "--show-toplevel"]);
+    let out = git.output()?;
+    if out.ok() && !out.stdout.is_empty() {
+        return Ok(Some(out.path()));
+    }
+    if out.stderr.contains("not a git repository") {
+        return Ok(None);
+    }
+    let git = Git::at(dir).args(["rev-parse", "--path-format=absolute", "--git-common-dir"]);
+    git.must("cannot tell which repository this is")
+        .map(|o| Some(o.path()))
+}
+
+/// Failures that another try mends: a sibling's git holds a lock, or is half-way through
+/// making a worktree.
+fn is_lock_trouble(stderr: &str) -> bool {
+    let commondir = stderr.contains("commondir") && stderr.contains("failed to read");
+    commondir
+        || stderr.contains(".lock': File exists")
+        // An agent's `git gc` removed the empty directory that an object was just to go into.
+        || stderr.contains("unable to create temporary file: No such file")
+        || stderr.contains("could not lock config file")
+        || stderr.contains("could not open '") && stderr.contains("/worktrees/")
+}
+
+fn hint_for(words: &str) -> Option<String> {
+    if let Some(lock) = words
+        .split('\'')
+        .find(|part| part.starts_with('/') && part.ends_with(".lock"))
+        .filter(|_| words.contains("File exists"))
+    {
+        use std::os::unix::fs::MetadataExt;
+        let age = Path::new(lock).metadata().map(|m| {
+            let secs = clock::now_ns() / 1_000_000_000 - m.mtime();
+            clock::human(Duration::from_secs(u64::try_from(secs).unwrap_or(0)))
+        });
+        let age = age.unwrap_or_else(|_| "unknown age".to_owned());
+        return Some(format!(
+            "if no git works in this repository, remove the stale lock {lock} ({age} old)"
+        ));
+    }
+    let known = [
+        (
+            "could not lock config file",
+            "remove the stale config.lock if no git works in this repository",
+        ),
+        (
+            "No space left on device",
+            "free some disk space (or inodes: `df -i`)",
+        ),
+        (
+            "Disk quota exceeded",
+            "the disk quota is used up: free some space",
+        ),
+        (
+            "dubious ownership",
+            "the repository belongs to another user: see `safe.directory` in `git help config`",
+        ),
+        (
+            "exists; cannot create",
+            "rename the branch that stands in the way (`git branch -m OLD NEW`)",
+        ),
+        (
+            "not a git repository",
+            "look at `path` in [repo] of harness.toml",
+        ),
+    ];
+    known
+        .iter()
+        .find(|(sign, _)| words.contains(sign))
+        .map(|(_, hint)| (*hint).to_owned())
+}
+
+/// Up to `max`, so that rivals do not try again at the same moment.
+fn jitter(max: Duration) -> Duration {
+    let ns = u64::from(clock::now_ns().unsigned_abs() as u32);
+    let span = u64::try_from(max.as_nanos()).unwrap_or(1).max(1);
+    Duration::from_nanos(ns.wrapping_mul(2_654_435_761) % span)
+}

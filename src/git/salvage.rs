@@ -1,0 +1,282 @@
+//! Keeps what is uncommitted in a worktree: as a commit made through a private index, re-read
+//! before it is called kept.
+//!
+//! Knows nothing of items or of when this is due. Invariant: HEAD, the tree and its own index are
+//! not changed by keeping; a ref's name is returned only if the tree on disk and the commit were
+//! found to be the same.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::admin::aside;
+use super::state::TreeState;
+use super::{Git, Worktree};
+use crate::atomic;
+use crate::error::{Context, Error, Result};
+use crate::layout::shown;
+
+/// Who makes the commits that only keep something.
+const KEEPER: Author<'_> = Author {
+    name: "harness",
+    email: "harness@localhost",
+};
+const PRIVATE_INDEX: &str = "harness-index";
+
+/// Name and mail address of a commit's maker.
+#[derive(Clone, Copy)]
+pub(super) struct Author<'a> {
+    pub name: &'a str,
+    pub email: &'a str,
+}
+
+impl Author<'_> {
+    /// Reads `Name <address>`; what has no address gets one.
+    pub fn parse(text: &str) -> Author<'_> {
+        match text.split_once('<') {
+            Some((name, rest)) if !name.trim().is_empty() => Author {
+                name: name.trim(),
+                email: rest.split('>').next().unwrap_or("").trim(),
+            },
+            _ if text.trim().is_empty() => KEEPER,
+            _ => Author {
+                name: text.trim(),
+                email: KEEPER.email,
+            },
+        }
+    }
+
+    pub fn sign(self, git: Git) -> Git {
+        git.env("GIT_AUTHOR_NAME", self.name)
+            .env("GIT_AUTHOR_EMAIL", self.email)
+            .env("GIT_COMMITTER_NAME", self.name)
+            .env("GIT_COMMITTER_EMAIL", self.email)
+    }
+}
+
+impl Worktree {
+    /// Keeps everything uncommitted under `refs/harness/salvage/LABEL/…`; `None` if the tree is
+    /// clean. Repositories inside the tree are left where they are; what is uncommitted in
+    /// submodules is kept in the submodule's own repository.
+    pub fn salvage(&self, label: &str) -> Result<Option<String>> {
+        self.clear_locks();
+        match self.state() {
+            Ok(state) => self.salvage_state(label, &state),
+            // Whatever is wrong with the index, the files are there.
+            Err(_) => self.salvage_files(label).map(Some),
+        }
+    }
+
+    pub(super) fn salvage_state(&self, label: &str, state: &TreeState) -> Result<Option<String>> {
+        for sub in &state.submodules {
+            self.keep_submodule(sub, label)?;
+        }
+        if state.dirty {
+            self.salvage_files(label).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn salvage_files(&self, label: &str) -> Result<String> {
+        let commit = self.snapshot(&format!("salvage of {label}"), KEEPER)?;
+        let _gone = atomic::remove(&self.private_index());
+        self.hub.keep_ref(label, &commit)
+    }
+
+    pub(super) fn private_index(&self) -> PathBuf {
+        self.admin.join(PRIVATE_INDEX)
+    }
+
+    /// A commit, on no branch, of the tree as it is on disk, with HEAD (and what is being merged
+    /// into it) as parents. The private index stays behind, in step with the tree.
+    pub(super) fn snapshot(&self, message: &str, by: Author<'_>) -> Result<String> {
+        let what = "cannot keep the uncommitted changes";
+        let index = self.private_index();
+        let git = || self.git().env("GIT_INDEX_FILE", &index);
+        let head = self.rev("HEAD^{commit}")?;
+        // The tree's own index knows unchanged files by their times; a broken one is left out.
+        let _old = atomic::remove(&index)?;
+        let _lock = atomic::remove(&index.with_extension("lock"))?;
+        let copied = fs::copy(self.admin.join("index"), &index).is_ok();
+        let list = || git().args(["ls-files", "--others", "--exclude-standard", "-z"]);
+        let mut others = list().patient()?;
+        if !copied || !others.ok() {
+            let _broken = atomic::remove(&index)?;
+            if head.is_some() {
+                git().args(["read-tree", "HEAD"]).must(what)?;
+            }
+            others = list().must(what)?;
+        }
+        let nested: Vec<OsString> = others
+            .stdout
+            .split(|&b| b == 0)
+            .filter_map(|path| path.strip_suffix(b"/"))
+            .map(|path| OsStr::from_bytes(path).to_owned())
+            .collect();
+        add_all(git(), &nested).must(what)?;
+        let tree = git().arg("write-tree").must(what)?.line();
+        let mut commit = by
+            .sign(git())
+            .args(["commit-tree", &tree, "-m", &printable(message)]);
+        let merging = fs::read_to_string(self.admin.join("MERGE_HEAD")).unwrap_or_default();
+        for parent in head.iter().map(String::as_str).chain(merging.lines()) {
+            commit = commit.args(["-p", parent]);
+        }
+        let commit = commit.must(what)?.line();
+        let same = git()
+            .args(["diff-files", "--quiet", "--ignore-submodules"])
+            .patient()?;
+        let others = list().must(what)?;
+        let missed = others
+            .stdout
+            .split(|&b| b == 0)
+            .find(|path| !path.is_empty() && !path.ends_with(b"/"));
+        let held = self.rev(&format!("{commit}^{{tree}}"))?;
+        if !same.ok() || missed.is_some() || held.as_deref() != Some(&tree) {
+            let why = match missed {
+                Some(path) => format!("git left out {}", shown(OsStr::from_bytes(path))),
+                None => "files differ from what was committed: something still writes there".into(),
+            };
+            return Err(Error::temporary(what, why).at_path(&self.dir));
+        }
+        Ok(commit)
+    }
+
+    /// Keeps a submodule's HEAD and what is uncommitted there, in its own repository, which lives
+    /// in the worktree's admin folder. Returns what was kept, for people.
+    pub(super) fn keep_submodule(&self, path: &OsStr, label: &str) -> Result<Option<String>> {
+        let what = "cannot keep the changes in a submodule";
+        let dir = self.dir.join(path);
+        if !atomic::exists(&dir.join(".git")) {
+            return Ok(None);
+        }
+        let at = || Git::at(&dir).env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(&self.dir));
+        let head = at()
+            .args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
+            .patient()?;
+        let own = at()
+            .args(["rev-parse", "--absolute-git-dir"])
+            .must(what)?
+            .path();
+        let index = own.join(PRIVATE_INDEX);
+        let git = || at().env("GIT_INDEX_FILE", &index);
+        let _old = atomic::remove(&index)?;
+        let copied = fs::copy(own.join("index"), &index).is_ok();
+        if !copied && head.ok() {
+            git().args(["read-tree", "HEAD"]).must(what)?;
+        }
+        add_all(git(), &[]).must(what)?;
+        let tree = git().arg("write-tree").must(what)?.line();
+        let message = printable(&format!("salvage of {label}"));
+        let mut commit = KEEPER
+            .sign(git())
+            .args(["commit-tree", &tree, "-m", &message]);
+        if head.ok() {
+            commit = commit.args(["-p", &head.line()]);
+        }
+        let commit = commit.must(what)?.line();
+        let _gone = atomic::remove(&index)?;
+        let short = commit.get(..12).unwrap_or(&commit).to_owned();
+        let name = format!("refs/harness/salvage/{short}");
+        at().args(["update-ref", &name, &commit]).must(what)?;
+        if at()
+            .args(["rev-parse", "--verify", &format!("{name}^{{tree}}")])
+            .must(what)?
+            .line()
+            != tree
+        {
+            return Err(Error::temporary(what, "the ref does not hold it").at_path(&dir));
+        }
+        Ok(Some(format!(
+            "submodule {}: kept as {name} of its own repository",
+            shown(path)
+        )))
+    }
+
+    /// Moves repositories that lie inside the tree, and no submodules, to beside it, whole: git
+    /// can neither commit nor clean them without losing something.
+    pub(super) fn move_nested_aside(&self, nested: &[OsString]) -> Result<()> {
+        let mut to = self.dir.as_os_str().to_owned();
+        to.push(".nested");
+        for path in nested {
+            aside(&self.dir.join(path), Path::new(&to))?;
+        }
+        Ok(())
+    }
+
+    /// Lock files of this worktree that a killed git left. The caller of every operation here
+    /// vouches that no process works in the tree.
+    pub(super) fn clear_locks(&self) {
+        for entry in fs::read_dir(&self.admin).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "lock") {
+                let _gone = atomic::remove(&path);
+            }
+        }
+    }
+
+    /// Drops a merge, rebase, cherry-pick or bisection that was left half-way, after what
+    /// `--autostash` put away is kept.
+    pub(super) fn end_operations(&self, label: &str) -> Result<()> {
+        for stash in [
+            "rebase-merge/autostash",
+            "rebase-apply/autostash",
+            "MERGE_AUTOSTASH",
+        ] {
+            if let Ok(oid) = fs::read_to_string(self.admin.join(stash)) {
+                self.hub.keep_ref(label, oid.trim_end())?;
+            }
+        }
+        for dir in ["rebase-merge", "rebase-apply", "sequencer"] {
+            let dir = self.admin.join(dir);
+            if atomic::exists(&dir) {
+                atomic::discard_tree(&dir, "git's notes on an operation that nobody continues")?;
+            }
+        }
+        for entry in fs::read_dir(&self.admin)
+            .or_fail("cannot list", &self.admin)?
+            .flatten()
+        {
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or("");
+            let begun = ["MERGE_", "BISECT_"].iter().any(|p| name.starts_with(p));
+            let named = [
+                "CHERRY_PICK_HEAD",
+                "REVERT_HEAD",
+                "REBASE_HEAD",
+                "AUTO_MERGE",
+                "SQUASH_MSG",
+            ];
+            if begun || named.contains(&name) {
+                atomic::remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `git add -A`, around the repositories that lie inside the tree.
+pub(super) fn add_all(git: Git, nested: &[OsString]) -> Git {
+    let git = git.args(["add", "-A", "--ignore-errors", "--", "."]);
+    nested.iter().fold(git, |git, path| {
+        let mut spec = OsString::from(":(top,exclude,literal)");
+        spec.push(path);
+        git.arg(spec)
+    })
+}
+
+/// A message fit for an argument: no NUL, and within what the kernel takes.
+pub(super) fn printable(message: &str) -> String {
+    let mut end = message.len().min(64 << 10);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    let text = message[..end].replace('\0', " ");
+    if text.trim().is_empty() {
+        "(no message)".to_owned()
+    } else {
+        text
+    }
+}

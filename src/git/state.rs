@@ -1,0 +1,121 @@
+//! What one `git status` says of a worktree: HEAD, branch, and what is not committed.
+//!
+//! Knows nothing of what is done about it. Paths are bytes, whatever their encoding.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+/// The state of a worktree.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct TreeState {
+    /// Object id that HEAD names; `None` on a branch without commits.
+    pub head: Option<String>,
+    /// The branch HEAD is on; `None` if detached.
+    pub branch: Option<String>,
+    /// There is something that a commit here would hold.
+    pub dirty: bool,
+    /// Untracked repositories inside the tree: git would record a link to them and no content.
+    pub nested: Vec<OsString>,
+    /// Submodules whose commit or content differs.
+    pub submodules: Vec<OsString>,
+}
+
+impl TreeState {
+    /// Arguments of the `git status` that `parse` reads.
+    pub const ARGS: [&'static str; 8] = [
+        "status",
+        "--porcelain=v2",
+        "--branch",
+        "-z",
+        "--untracked-files=all",
+        "--ignore-submodules=none",
+        "--no-renames",
+        "--no-ahead-behind",
+    ];
+
+    /// Whether nothing would be lost if the tree were reset now.
+    pub fn is_clean(&self) -> bool {
+        !self.dirty && self.nested.is_empty() && self.submodules.is_empty()
+    }
+
+    pub fn parse(out: &[u8]) -> TreeState {
+        let mut state = TreeState::default();
+        let mut records = out.split(|&b| b == 0);
+        while let Some(record) = records.next() {
+            if let Some(oid) = record.strip_prefix(b"# branch.oid ") {
+                state.head = (oid != b"(initial)").then(|| text(oid));
+            } else if let Some(name) = record.strip_prefix(b"# branch.head ") {
+                // A branch cannot be called so: parentheses are allowed in refs, but a detached
+                // HEAD is told apart below by the caller comparing object ids.
+                state.branch = (name != b"(detached)").then(|| text(name));
+            } else if let Some(path) = record.strip_prefix(b"? ") {
+                if path.ends_with(b"/") {
+                    let path = path.strip_suffix(b"/").unwrap_or(path);
+                    state.nested.push(OsString::from_vec(path.to_vec()));
+                } else {
+                    state.dirty = true;
+                }
+            } else if let Some(&kind @ (b'1' | b'2' | b'u')) = record.first() {
+                let fields = match kind {
+                    b'1' => 9,
+                    b'2' => 10,
+                    _ => 11,
+                };
+                state.changed(
+                    kind,
+                    &record.splitn(fields, |&b| b == b' ').collect::<Vec<_>>(),
+                );
+                if kind == b'2' {
+                    let _from = records.next();
+                }
+            }
+        }
+        state
+    }
+
+    /// `KIND XY SUB … PATH`; SUB is `N...`, or `S` and flags for commit, modified, untracked.
+    fn changed(&mut self, kind: u8, fields: &[&[u8]]) {
+        let (Some(&xy), Some(&sub), Some(&path)) = (fields.get(1), fields.get(2), fields.last())
+        else {
+            self.dirty = true;
+            return;
+        };
+        if sub.first() != Some(&b'S') {
+            self.dirty = true;
+            return;
+        }
+        self.submodules.push(OsString::from_vec(path.to_vec()));
+        // What is dirty only inside the submodule cannot be committed out here.
+        self.dirty |= kind == b'u' || sub.get(1) == Some(&b'C') || xy.first() != Some(&b'.');
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_record_is_read() {
+        let none = "0000";
+        let out = format!(
+            "# branch.oid abc\0# branch.head harness/x/1\0\
+             1 .M S.MU 160000 160000 160000 {none} {none} a sub\0? nest/\0"
+        );
+        let state = TreeState::parse(out.as_bytes());
+        assert_eq!(state.head.as_deref(), Some("abc"));
+        assert_eq!(state.branch.as_deref(), Some("harness/x/1"));
+        assert!(!state.dirty && !state.is_clean());
+        assert_eq!(state.nested, ["nest"]);
+        assert_eq!(state.submodules, ["a sub"]);
+        let moved =
+            TreeState::parse(b"# branch.oid (initial)\x002 R. N... 1 1 1 a b R100 new\0? /\0");
+        assert!(moved.dirty && moved.head.is_none() && moved.nested.is_empty());
+        assert!(TreeState::parse(b"? a\nb\xff\0").dirty);
+        assert!(TreeState::parse(b"1 .M SC.. 1 1 1 a b sub\0").dirty);
+        assert!(TreeState::parse(b"").is_clean());
+    }
+}

@@ -1,0 +1,292 @@
+//! What an agent, or a crash, leaves in a worktree: collected, salvaged or kept whole.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{AUTHOR, git, put, salvaged, world};
+use crate::git::Git;
+
+#[test]
+fn leftovers_of_every_kind_are_collected() {
+    let w = world();
+    type Mess = fn(&Path);
+    let messes: [(&str, Mess); 9] = [
+        ("untracked", |d| put(&d.join("new/deep file"), "x")),
+        ("staged", |d| {
+            put(&d.join("new"), "x");
+            git(d, &["add", "new"]);
+        }),
+        ("deleted", |d| fs::remove_file(d.join("a")).unwrap()),
+        ("mode", |d| {
+            fs::set_permissions(d.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap()
+        }),
+        ("detached", |d| {
+            git(d, &["checkout", "-q", "--detach"]);
+            put(&d.join("a"), "changed");
+            git(d, &["commit", "-q", "-am", "mine"]);
+        }),
+        ("other branch", |d| {
+            git(d, &["checkout", "-q", "-b", "feature"]);
+            put(&d.join("a"), "changed");
+        }),
+        ("on main", |d| {
+            git(d, &["checkout", "-q", "main"]);
+            put(&d.join("a"), "changed");
+            git(d, &["commit", "-q", "-am", "mine"]);
+        }),
+        ("orphan", |d| {
+            drop(git(d, &["checkout", "-q", "--orphan", "o"]))
+        }),
+        ("stale lock, broken index", |d| {
+            put(&d.join("new"), "x");
+            let admin = PathBuf::from(git(d, &["rev-parse", "--absolute-git-dir"]));
+            put(&admin.join("index.lock"), "");
+            put(&admin.join("index"), "no index");
+        }),
+    ];
+    for (i, (what, mess)) in messes.into_iter().enumerate() {
+        let hub = w.hub();
+        let base = hub.base(None).unwrap();
+        let tree = hub.worktree(&w.slot(1)).unwrap();
+        let branch = format!("harness/x/{i}");
+        tree.checkout(&branch, &base)
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(git(tree.path(), &["status", "--porcelain"]), "", "{what}");
+        mess(tree.path());
+        let got = tree
+            .collect(&branch, &base, "left over", AUTHOR)
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(git(tree.path(), &["status", "--porcelain"]), "", "{what}");
+        assert_eq!(
+            hub.read_ref(&format!("refs/heads/{branch}")),
+            Some(got.head.clone()),
+            "{what}"
+        );
+        let files = if what == "orphan" { 0 } else { 1 };
+        assert_eq!(
+            (got.files_changed, got.commits),
+            (files, 1),
+            "{what}: {got:?}"
+        );
+    }
+}
+
+#[test]
+fn a_conflicted_merge_is_committed_as_it_is_and_ended() {
+    let w = world();
+    let (hub, tree, base) = w.ready();
+    let d = tree.path();
+    git(d, &["checkout", "-q", "-b", "theirs"]);
+    put(&d.join("a"), "theirs\n");
+    git(d, &["commit", "-q", "-am", "theirs"]);
+    git(d, &["checkout", "-q", "harness/x/1"]);
+    put(&d.join("a"), "ours\n");
+    git(d, &["commit", "-q", "-am", "ours"]);
+    assert!(!Git::at(d).args(["merge", "theirs"]).output().unwrap().ok());
+    let got = tree
+        .collect("harness/x/1", &base, "left over", AUTHOR)
+        .unwrap();
+    assert!(git(d, &["show", &format!("{}:a", got.head)]).contains("<<<<<<<"));
+    assert_eq!(
+        git(d, &["rev-parse", &format!("{}^2", got.head)]),
+        git(d, &["rev-parse", "theirs"])
+    );
+    assert_eq!(
+        git(d, &["log", "-1", "--format=%an %s"]),
+        "An Agent left over"
+    );
+
+    // A rebase half-way, with changes put away by git itself: nothing of it reaches the next item.
+    git(d, &["checkout", "-q", "-b", "again", "theirs"]);
+    put(&d.join("run.sh"), "put away\n");
+    assert!(
+        !Git::at(d)
+            .args(["rebase", "--autostash", "harness/x/1~1"])
+            .output()
+            .unwrap()
+            .ok()
+    );
+    tree.checkout("harness/y/1", &base).unwrap();
+    assert!(!git(d, &["status"]).contains("rebas"));
+    let kept = salvaged(&hub);
+    let stash = kept.iter().find(|r| r.contains("autostash")).unwrap();
+    assert_eq!(git(d, &["show", &format!("{stash}:run.sh")]), "put away");
+    assert!(kept.len() >= 2, "{kept:?}");
+}
+
+#[test]
+fn what_a_crash_left_is_salvaged_before_the_next_checkout() {
+    let w = world();
+    let (hub, tree, base) = w.ready();
+    put(&tree.path().join("edit"), "precious");
+    put(&tree.path().join("ignored"), "cache");
+    git(
+        tree.path(),
+        &["commit", "-q", "--allow-empty", "-m", "unpublished"],
+    );
+    tree.checkout("harness/x/1", &base).unwrap();
+    assert!(!tree.path().join("edit").exists());
+    assert!(tree.path().join("ignored").exists());
+    let kept = salvaged(&hub);
+    assert!(kept.iter().any(|r| {
+        Git::on(hub.dir())
+            .args(["cat-file", "-e", &format!("{r}:edit")])
+            .output()
+            .unwrap()
+            .ok()
+    }));
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert_eq!(git(tree.path(), &["rev-parse", "HEAD"]), base.oid);
+    assert_eq!(tree.salvage("nothing").unwrap(), None);
+
+    // What only the last item's rules ignored is not the next item's work.
+    put(&tree.path().join(".gitignore"), "ignored\nout\n");
+    put(&tree.path().join("out"), "built");
+    tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
+    tree.checkout("harness/z/1", &base).unwrap();
+    assert_eq!(git(tree.path(), &["status", "--porcelain"]), "");
+}
+
+#[test]
+fn repositories_inside_the_tree_are_kept_whole() {
+    let w = world();
+    let (_hub, tree, base) = w.ready();
+    for name in ["empty \"nest", "nest"] {
+        fs::create_dir(tree.path().join(name)).unwrap();
+        git(&tree.path().join(name), &["init", "-q"]);
+        put(&tree.path().join(name).join("file"), "inner");
+    }
+    git(&tree.path().join("nest"), &["add", "-A"]);
+    git(
+        &tree.path().join("nest"),
+        &[
+            "-c",
+            "user.name=n",
+            "-c",
+            "user.email=n@n",
+            "commit",
+            "-q",
+            "-m",
+            "n",
+        ],
+    );
+    put(&tree.path().join("outer"), "x");
+    let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
+    assert_eq!((got.files_changed, got.notes.len()), (1, 2), "{got:?}");
+    assert!(tree.path().join("nest/file").exists());
+    // One that the agent itself committed, as a link, is no less its work.
+    git(tree.path(), &["add", "nest"]);
+    git(tree.path(), &["commit", "-q", "-m", "link"]);
+    tree.checkout("harness/y/1", &base).unwrap();
+    assert!(!tree.path().join("nest").exists());
+    let beside = |k: u32| {
+        w.root
+            .worktrees()
+            .join(format!("agent-1.nested.~{k}~/file"))
+    };
+    assert!(beside(1).exists() && beside(2).exists());
+}
+
+#[test]
+fn hostile_file_names_survive() {
+    let w = world();
+    let (hub, tree, base) = w.ready();
+    let names: [&[u8]; 6] = [
+        b"new\nline",
+        b"\"quote'",
+        b"\xff\xfe",
+        b"-rf",
+        b":(top)x",
+        b"$(touch y)",
+    ];
+    for name in names {
+        put(&tree.path().join(OsStr::from_bytes(name)), "x");
+    }
+    let got = tree.collect("harness/x/1", &base, "m\0m", AUTHOR).unwrap();
+    assert_eq!(got.files_changed, 6);
+    put(&tree.path().join(OsStr::from_bytes(b"\xff2")), "x");
+    assert!(
+        tree.salvage("a b/..")
+            .unwrap()
+            .is_some_and(|r| r.starts_with("refs/harness/salvage/a%20b/"))
+    );
+    tree.checkout("harness/y/1", &base).unwrap();
+    assert_eq!(fs::read_dir(tree.path()).unwrap().count(), 4);
+    assert_eq!(salvaged(&hub).len(), 2);
+}
+
+#[test]
+fn submodules_are_brought_and_their_changes_kept() {
+    let w = world();
+    let lib = w.user.with_file_name("lib");
+    fs::create_dir(&lib).unwrap();
+    git(&lib, &["init", "-q", "-b", "main"]);
+    put(&lib.join("code"), "v1\n");
+    git(&lib, &["add", "-A"]);
+    let me = [
+        "-c",
+        "user.name=u",
+        "-c",
+        "user.email=u@u",
+        "-c",
+        "protocol.file.allow=always",
+    ];
+    git(&lib, &[&me[..], &["commit", "-q", "-m", "1"]].concat());
+    git(
+        &w.user,
+        &[
+            &me[..],
+            &[
+                "submodule",
+                "--quiet",
+                "add",
+                lib.to_str().unwrap(),
+                "sub dir",
+            ],
+        ]
+        .concat(),
+    );
+    git(&w.user, &["commit", "-q", "-m", "submodule"]);
+    // Git refuses to fetch submodules from local paths unasked; so these are asked for by hand.
+    git(&w.user, &["config", "submodule.sub dir.update", "none"]);
+    git(
+        &w.user,
+        &["config", "submodule.sub dir.url", lib.to_str().unwrap()],
+    );
+    let (_hub, tree, base) = w.ready();
+    let by_hand = [
+        "-c",
+        "submodule.sub dir.update=checkout",
+        "submodule",
+        "--quiet",
+        "update",
+    ];
+    git(tree.path(), &[&me[..], &by_hand].concat());
+    let sub = tree.path().join("sub dir");
+    put(&sub.join("code"), "v2\n");
+    put(&sub.join("new"), "new\n");
+    let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
+    assert_eq!((got.commits, got.notes.len()), (0, 1), "{got:?}");
+    let name = got.notes[0]
+        .split_whitespace()
+        .find(|w| w.starts_with("refs/"))
+        .unwrap();
+    assert_eq!(git(&sub, &["show", &format!("{name}:code")]), "v2");
+    // A commit in it is recorded, and kept from what comes next.
+    git(&sub, &["add", "-A"]);
+    git(&sub, &[&me[..], &["commit", "-q", "-m", "2"]].concat());
+    let inner = git(&sub, &["rev-parse", "HEAD"]);
+    let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
+    assert_eq!((got.commits, got.files_changed), (1, 1), "{got:?}");
+    put(&sub.join("newer"), "newer\n");
+    tree.checkout("harness/y/1", &base).unwrap();
+    assert!(!sub.join("newer").exists());
+    let kept = git(
+        &sub,
+        &["for-each-ref", "--contains", &inner, "refs/harness/salvage"],
+    );
+    assert_eq!(kept.lines().count(), 2, "{kept}");
+}

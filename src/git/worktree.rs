@@ -1,0 +1,418 @@
+//! One agent's worktree: made ready for an item, and read when the item has ended.
+//!
+//! Knows nothing of agents or outcomes. The caller vouches that no process of an earlier item
+//! works in the tree. Invariant: nothing is reset or cleaned before it is a commit that a ref
+//! holds, and nothing is called collected before git says that nothing is left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::admin::is_empty_but_for_link;
+use super::salvage::{Author, add_all, printable};
+use super::state::TreeState;
+use super::{Base, Clean, Git, Hub};
+use crate::atomic;
+use crate::error::{Error, Result};
+use crate::layout::shown;
+
+/// A worktree of a hub.
+#[derive(Debug, Clone)]
+pub struct Worktree {
+    pub(super) hub: Hub,
+    pub(super) dir: PathBuf,
+    /// `HUB/worktrees/X`. Named in every command, so that nothing an agent did to `.git` can lead
+    /// git into a repository further up: the user's.
+    pub(super) admin: PathBuf,
+}
+
+/// What an item's work came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected {
+    /// The commit that holds all of it; `refs/heads/BRANCH` of the hub is there.
+    pub head: String,
+    /// Commits that the base has not.
+    pub commits: u64,
+    /// Something was uncommitted, and we committed it.
+    pub leftover: bool,
+    /// Files that differ from the base.
+    pub files_changed: u64,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+impl Worktree {
+    pub(super) fn new(hub: Hub, dir: PathBuf, admin: PathBuf) -> Worktree {
+        Worktree { hub, dir, admin }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(super) fn git(&self) -> Git {
+        Git::at(&self.dir)
+            .env("GIT_DIR", &self.admin)
+            .env("GIT_WORK_TREE", &self.dir)
+    }
+
+    pub(super) fn state(&self) -> Result<TreeState> {
+        let out = self
+            .git()
+            .args(TreeState::ARGS)
+            .must("cannot read the worktree")?;
+        let mut state = TreeState::parse(&out.stdout);
+        state.dirty |= out.truncated;
+        Ok(state)
+    }
+
+    /// Object id of a revision, `None` if there is none.
+    pub(super) fn rev(&self, rev: &str) -> Result<Option<String>> {
+        let out = Git::on(&self.admin)
+            .args(["rev-parse", "--verify", "--quiet", rev])
+            .patient()?;
+        Ok(out.ok().then(|| out.line()))
+    }
+
+    /// Makes the tree what `base` is, on the new branch `branch`. Whatever an earlier item left
+    /// is salvaged first.
+    ///
+    /// # Errors
+    /// Permanent if a branch stands in the way of `harness/…`. Whatever the error, nothing that
+    /// was in the tree is lost.
+    pub fn checkout(&self, branch: &str, base: &Base) -> Result<()> {
+        self.clear_locks();
+        self.clear_branch_lock(branch);
+        let fresh = !atomic::exists(&self.admin.join("index")) && is_empty_but_for_link(&self.dir);
+        let head = if fresh {
+            self.rev("HEAD^{commit}")?
+        } else {
+            self.empty_out()?
+        };
+        self.end_operations("autostash")?;
+        let on_branch = fs::read_to_string(self.admin.join("HEAD"))
+            .is_ok_and(|head| head.starts_with("ref: refs/"));
+        if !fresh
+            && !on_branch
+            && let Some(head) = &head
+            && !self.hub.contains(&base.oid, head)?
+        {
+            self.hub.keep_ref("detached", head)?;
+        }
+        let full = format!("refs/heads/{branch}");
+        if let Some(tip) = self.hub.read_ref(&full)
+            && !self.hub.contains(&base.oid, &tip)?
+        {
+            self.hub.keep_ref(branch, &tip)?;
+        }
+        self.end_sparse()?;
+        let what = "cannot check out the base";
+        let done = self
+            .git()
+            .args([
+                "checkout",
+                "--quiet",
+                "--force",
+                "--no-track",
+                "--ignore-other-worktrees",
+            ])
+            .args(["-B", branch, &base.oid, "--"])
+            .must(what)?;
+        if done.stderr.contains("unable to rmdir") {
+            // A repository inside the tree that the last item had committed as a link.
+            self.empty_out()?;
+        }
+        if self.hub.repo().clean == Clean::All {
+            self.git()
+                .args(["clean", "-ffdxq"])
+                .must("cannot clean the worktree")?;
+        } else if let Some(old) = head.filter(|h| !fresh && *h != base.oid) {
+            self.end_old_ignores(&old, base)?;
+        }
+        self.update_submodules()
+    }
+
+    /// Salvages what is uncommitted and takes it out of the tree. Returns HEAD's commit.
+    fn empty_out(&self) -> Result<Option<String>> {
+        let state = match self.state() {
+            Ok(state) => state,
+            Err(_) => {
+                self.salvage("unread")?;
+                atomic::remove(&self.admin.join("index"))?;
+                // Without an index, files stand in the way as untracked ones: they are kept now.
+                self.git()
+                    .args(["read-tree", "HEAD"])
+                    .must("cannot mend the index")?;
+                self.state()?
+            }
+        };
+        let label = state.branch.as_deref().unwrap_or("detached");
+        self.salvage_state(label, &state)?;
+        self.move_nested_aside(&state.nested)?;
+        for sub in &state.submodules {
+            let dir = self.dir.join(sub);
+            if atomic::exists(&dir.join(".git")) {
+                let git = Git::at(&dir).env("GIT_CEILING_DIRECTORIES", &self.dir);
+                git.args(["clean", "-fdq"])
+                    .must("cannot clean a submodule")?;
+            }
+        }
+        if state.dirty {
+            self.git()
+                .args(["clean", "-fdq"])
+                .must("cannot clean the worktree")?;
+        }
+        Ok(state.head)
+    }
+
+    /// Files that the last item's `.gitignore` hid and the base's does not are no build cache of
+    /// this base: they would end up in the next item's branch.
+    fn end_old_ignores(&self, old: &str, base: &Base) -> Result<()> {
+        let changed = self
+            .hub
+            .git()
+            .args(["diff-tree", "-r", "--name-only", "-z", old, &base.oid, "--"])
+            .arg(":(top,glob)**/.gitignore")
+            .must("cannot compare the ignore rules")?;
+        if !changed.stdout.is_empty() {
+            self.empty_out()?;
+        }
+        Ok(())
+    }
+
+    /// An agent's `git sparse-checkout` must not hide files from the next one. Its index flags
+    /// would outlive the setting, so the index goes too (what it held is salvaged).
+    fn end_sparse(&self) -> Result<()> {
+        let own = atomic::remove(&self.admin.join("config.worktree"))?;
+        let sparse = atomic::remove(&self.admin.join("info/sparse-checkout"))?;
+        if own || sparse {
+            atomic::remove(&self.admin.join("index"))?;
+        }
+        Ok(())
+    }
+
+    fn update_submodules(&self) -> Result<()> {
+        if !atomic::exists(&self.dir.join(".gitmodules")) {
+            return Ok(());
+        }
+        let what = "cannot bring the submodules";
+        // `init` writes the hub's configuration, which is one file for all worktrees.
+        let lock = self.hub.lock()?;
+        self.git()
+            .args(["submodule", "--quiet", "init"])
+            .must(what)?;
+        drop(lock);
+        self.git()
+            .args([
+                "submodule",
+                "--quiet",
+                "update",
+                "--init",
+                "--recursive",
+                "--force",
+            ])
+            .must(what)
+            .map(drop)
+    }
+
+    /// Commits what the agent left uncommitted and lets `refs/heads/BRANCH` of the hub hold all
+    /// of its work. `author` is `Name <address>`.
+    ///
+    /// # Errors
+    /// Whenever it could not be seen that everything is saved; the tree is left as it is then.
+    pub fn collect(
+        &self,
+        branch: &str,
+        base: &Base,
+        message: &str,
+        author: &str,
+    ) -> Result<Collected> {
+        self.clear_locks();
+        self.clear_branch_lock(branch);
+        let mut notes = Vec::new();
+        let full = format!("refs/heads/{branch}");
+        if !atomic::exists(&self.dir) {
+            notes.push(
+                "the worktree's directory was removed: only commits could be kept".to_owned(),
+            );
+            let head = self
+                .rev("HEAD^{commit}")?
+                .unwrap_or_else(|| base.oid.clone());
+            let head = self.settle(&head, &full, base, &mut notes)?;
+            return self.count(head, base, false, notes);
+        }
+        let author = Author::parse(author);
+        let mut leftover = false;
+        let state = match self.state() {
+            Ok(state) if state.is_clean() => state,
+            Ok(state) => {
+                for sub in &state.submodules {
+                    notes.extend(self.keep_submodule(sub, branch)?);
+                }
+                if state.dirty {
+                    leftover = true;
+                    self.commit_all(&state, message, author)?
+                } else {
+                    state
+                }
+            }
+            Err(_) => {
+                leftover = true;
+                notes.push(
+                    "git could not read the index: the files were committed as they are".to_owned(),
+                );
+                self.rescue(message, author)?
+            }
+        };
+        notes.extend(state.nested.iter().map(|path| {
+            format!(
+                "{}: a repository of its own, not committed; its files are left in place",
+                shown(path)
+            )
+        }));
+        if fs::symlink_metadata(self.dir.join(".git")).map_or(true, |m| !m.is_file()) {
+            notes.push("the agent replaced or removed the worktree's .git".to_owned());
+        }
+        let head = match (state.head, state.branch) {
+            (Some(head), Some(on)) if on == branch => head,
+            (head, _) => {
+                let head = head.unwrap_or_else(|| base.oid.clone());
+                self.settle(&head, &full, base, &mut notes)?
+            }
+        };
+        self.count(head, base, leftover, notes)
+    }
+
+    /// Commits everything on top of HEAD; through a private index where git cannot.
+    fn commit_all(
+        &self,
+        state: &TreeState,
+        message: &str,
+        author: Author<'_>,
+    ) -> Result<TreeState> {
+        let added = add_all(self.git(), &state.nested).patient()?;
+        if added.ok() {
+            let message = printable(message);
+            let by = format!("--author={} <{}>", author.name, author.email);
+            let _seen_below = author
+                .sign(self.git())
+                .args([
+                    "commit",
+                    "--quiet",
+                    "--no-verify",
+                    "--cleanup=verbatim",
+                    &by,
+                    "-m",
+                    &message,
+                ])
+                .patient()?;
+            let after = self.state()?;
+            if !after.dirty {
+                return Ok(after);
+            }
+        }
+        self.rescue(message, author)
+    }
+
+    /// The long way: a commit of the files as they are, which HEAD and the index then follow.
+    fn rescue(&self, message: &str, author: Author<'_>) -> Result<TreeState> {
+        let commit = self.snapshot(message, author)?;
+        self.hub.keep_ref("rescue", &commit)?;
+        self.end_operations("autostash")?;
+        atomic::replace(
+            &self.admin.join("HEAD"),
+            format!("{commit}\n").as_bytes(),
+            false,
+        )?;
+        atomic::rename_over(&self.private_index(), &self.admin.join("index"))?;
+        let after = self.state()?;
+        if after.dirty || after.head.as_deref() != Some(&commit) {
+            return Err(Error::temporary(
+                "cannot save the agent's work",
+                "git still sees uncommitted changes: something still writes there",
+            )
+            .at_path(&self.dir));
+        }
+        Ok(after)
+    }
+
+    /// Lets the branch hold `head`, wherever HEAD is. What only the branch's old tip holds is
+    /// kept; a tip that holds `head` stays.
+    fn settle(
+        &self,
+        head: &str,
+        full: &str,
+        base: &Base,
+        notes: &mut Vec<String>,
+    ) -> Result<String> {
+        let old = self.hub.read_ref(full);
+        if let Some(tip) = &old {
+            if self.hub.contains(tip, head)? {
+                return Ok(tip.clone());
+            }
+            if !self.hub.contains(head, tip)? && !self.hub.contains(&base.oid, tip)? {
+                let label = full.strip_prefix("refs/heads/").unwrap_or(full);
+                let kept = self.hub.keep_ref(label, tip)?;
+                notes.push(format!(
+                    "HEAD and the branch parted; the branch's own commits are kept as {kept}"
+                ));
+            }
+        }
+        let none = "0".repeat(head.len());
+        self.hub
+            .git()
+            .args(["update-ref", full, head, old.as_deref().unwrap_or(&none)])
+            .must("cannot set the item's branch")?;
+        Ok(head.to_owned())
+    }
+
+    fn count(
+        &self,
+        head: String,
+        base: &Base,
+        leftover: bool,
+        notes: Vec<String>,
+    ) -> Result<Collected> {
+        let what = "cannot compare the branch with its base";
+        let (mut commits, mut files_changed) = (0, 0);
+        if head != base.oid {
+            let range = format!("{}..{head}", base.oid);
+            let counted = self
+                .hub
+                .git()
+                .args(["rev-list", "--count", &range, "--"])
+                .must(what)?;
+            commits = counted.line().trim().parse().unwrap_or(0);
+            let files = self
+                .hub
+                .git()
+                .args([
+                    "diff-tree",
+                    "-r",
+                    "--no-renames",
+                    "--name-only",
+                    "-z",
+                    &base.oid,
+                    &head,
+                    "--",
+                ])
+                .must(what)?;
+            files_changed = files.stdout.iter().filter(|&&b| b == 0).count() as u64;
+        }
+        Ok(Collected {
+            head,
+            commits,
+            leftover,
+            files_changed,
+            notes,
+        })
+    }
+
+    /// Only this item's harness and agent write its branch, and the agent is gone.
+    fn clear_branch_lock(&self, branch: &str) {
+        let _gone = atomic::remove(&self.hub.dir().join(format!("refs/heads/{branch}.lock")));
+    }
+}

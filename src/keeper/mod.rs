@@ -1,0 +1,51 @@
+//! The keeper: a small process, one for each slot, that starts the slot's agent, waits for it and
+//! survives the harness. It makes three things true:
+//!
+//! - an agent outlives its harness, and its exit status is recorded all the same (`exit.json`);
+//! - starting an agent costs the same however big the harness is (posix_spawn from 2 MB);
+//! - an item's process tree ends with the item: the keeper is a child subreaper, so whatever the
+//!   agent leaves behind becomes its child, and it goes on until it has none.
+//!
+//! One agent at a time, so every descendant is that agent's. It knows nothing of items, queues or
+//! git. Harness and keeper talk over a socket (`wire`): the first one is inherited, an adopting
+//! harness connects to `agents/agent-N/keeper.sock`. A keeper without harness and agent ends.
+//! It holds `agents/agent-N/keeper.lock` while it lives: that lock, not a pid, says that it does.
+
+pub mod wire;
+mod client;
+mod serve;
+
+pub use client::{Keeper, is_alive};
+pub use serve::serve;
+
+/// Content of `exit.json`.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct ExitRecord {
+    pub session: String,
+    pub pid: i32,
+    pub exit_status: Option<i32>,
+    pub signal: Option<i32>,
+    pub started_at: String,
+    pub ended_at: String,
+    /// From its start until the last process of its tree was gone, monotonic.
+    pub seconds: f64,
+    /// User and system time of the tree, as far as it was waited for.
+    pub cpu_seconds: f64,
+    /// Whether it was told to stop before it ended by itself.
+    pub stopped: bool,
+    /// Processes that it left behind and that had to be ended.
+    pub strays: u32,
+    /// Of those, how many could not be killed (another user's): they run on.
+    pub strays_left: u32,
+}
+
+impl ExitRecord {
+    pub fn exit(&self) -> crate::outcome::Exit {
+        use crate::outcome::Exit;
+        match (self.exit_status, self.signal) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Unknown,
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The keeper's side: one thread, one loop, three descriptors (harness, listener, SIGCHLD).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::ExitRecord;
+use super::wire::{self, Reply, Request, Spec};
+use crate::atomic;
+use crate::bell::poll_timeout;
+use crate::clock;
+use crate::error::{Context, Error, Result};
+use crate::lease;
+use crate::limits::STRAY_GRACE;
+use crate::process;
+
+/// How long a keeper waits for its predecessor, which has nothing left to do, to be gone.
+const PREDECESSOR: Duration = Duration::from_secs(10);
+/// How long processes that SIGKILL does not end (another user's, stuck in the kernel) are tried.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// Runs the keeper of the slot whose directory this is. Its standard input is the socket to the
+/// harness that started it.
+pub fn serve(dir: &Path) -> Result<()> {
+    // Out of the harness's session: a terminal's Ctrl-C and hang-up are not for agents.
+    let _leader = nix::unistd::setsid();
+    nix::sys::prctl::set_child_subreaper(true).or_fail("cannot become a subreaper", dir)?;
+    let _lock = take_lock(dir)?;
+    let harness = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(UnixStream::from)
+        .or_fail("cannot use the socket on standard input", dir)?;
+    let listener = listen(dir)?;
+    let (wake, pipe) = UnixStream::pair().or_fail("cannot make a socket pair", dir)?;
+    wake.set_nonblocking(true).or_fail("cannot set up", dir)?;
+    for signal in [signal_hook::consts::SIGCHLD, signal_hook::consts::SIGTERM] {
+        let pipe = pipe.try_clone().or_fail("cannot set up", dir)?;
+        signal_hook::low_level::pipe::register(signal, pipe).or_fail("cannot set up", dir)?;
+    }
+    let term = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, term.clone())
+        .or_fail("cannot set up", dir)?;
+    let mut keeper = Serving {
+        harness: Some(harness),
+        agent: None,
+        unwritten: None,
+        tainted: false,
+    };
+    keeper.say(&Reply::Idle);
+    while !keeper.is_over() {
+        if term.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            keeper.stop(None);
+            keeper.tainted = true;
+        }
+        let wait = keeper.turn();
+        if keeper.is_over() {
+            break;
+        }
+        let woken = wait_for(&keeper, &listener, &wake, wait);
+        if woken.signal {
+            let mut sink = [0; 64];
+            while matches!(io::Read::read(&mut (&wake), &mut sink), Ok(n) if n > 0) {}
+        }
+        if woken.harness {
+            keeper.hear();
+        }
+        if woken.listener
+            && keeper.harness.is_none()
+            && let Ok((stream, _)) = listener.accept()
+        {
+            keeper.harness = Some(stream);
+            keeper.introduce();
+        }
+    }
+    atomic::remove(&dir.join("keeper.sock")).map(drop)
+}
+
+fn take_lock(dir: &Path) -> Result<File> {
+    let path = dir.join("keeper.lock");
+    let end = clock::instant() + PREDECESSOR;
+    loop {
+        if let Some(lock) = lease::try_lock(&path)? {
+            return Ok(lock);
+        }
+        if clock::instant() >= end {
+            return Err(
+                Error::temporary("cannot keep the slot", "another keeper does").at_path(&path),
+            );
+        }
+        process::pause(Duration::from_millis(2));
+    }
+}
+
+/// Binds the slot's socket through a descriptor of its directory, as a socket's path may be no
+/// longer than 107 bytes and ROOT's may.
+fn listen(dir: &Path) -> Result<UnixListener> {
+    let path = dir.join("keeper.sock");
+    atomic::remove(&path)?;
+    let handle = File::open(dir).or_fail("cannot open", dir)?;
+    UnixListener::bind(super::client::socket_path(&handle)).or_fail("cannot listen at", &path)
+}
+
+struct Woken {
+    harness: bool,
+    listener: bool,
+    signal: bool,
+}
+
+fn wait_for(
+    keeper: &Serving,
+    listener: &UnixListener,
+    wake: &UnixStream,
+    wait: Option<Duration>,
+) -> Woken {
+    fn read(fd: BorrowedFd<'_>) -> PollFd<'_> {
+        PollFd::new(fd, PollFlags::POLLIN)
+    }
+    let harness = keeper.harness.as_ref();
+    // With a harness connected, another one waits in the listener's queue until that is gone.
+    let other = harness.map_or(listener.as_fd(), |h| h.as_fd());
+    let mut fds = [read(wake.as_fd()), read(other)];
+    let timeout = wait.map_or(nix::poll::PollTimeout::NONE, poll_timeout);
+    let _interrupted = poll(&mut fds, timeout);
+    let [signal, other] = fds.map(|fd| fd.any().unwrap_or(false));
+    Woken {
+        harness: other && harness.is_some(),
+        listener: other && harness.is_none(),
+        signal,
+    }
+}
+
+struct Serving {
+    harness: Option<UnixStream>,
+    agent: Option<Agent>,
+    /// An exit record that could not be written yet (a full disk): tried again.
+    unwritten: Option<(Box<Spec>, Vec<u8>)>,
+    /// To end after this agent: told to, or with foreign processes as children.
+    tainted: bool,
+}
+
+struct Agent {
+    spec: Box<Spec>,
+    pid: Pid,
+    started_at: String,
+    started: Instant,
+    cpu_before: Duration,
+    main: Option<WaitStatus>,
+    /// Told to stop: SIGKILL from then on.
+    stop: Option<Instant>,
+    stopped_first: bool,
+    sweep: Option<Sweep>,
+}
+
+struct Sweep {
+    strays: u32,
+    kill_from: Instant,
+    pause: Duration,
+}
+
+impl Serving {
+    fn is_over(&self) -> bool {
+        let nothing_to_do = self.agent.is_none() && self.unwritten.is_none();
+        nothing_to_do && (self.harness.is_none() || self.tainted)
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        if let Some(stream) = &mut self.harness
+            && wire::send(stream, &reply.fields()).is_err()
+        {
+            self.harness = None;
+        }
+    }
+
+    fn introduce(&mut self) {
+        let reply = match &self.agent {
+            None => Reply::Idle,
+            Some(a) => Reply::Running {
+                session: a.spec.session.clone(),
+                pid: a.pid.as_raw(),
+                age: a.started.elapsed(),
+            },
+        };
+        self.say(&reply);
+    }
+
+    fn hear(&mut self) {
+        let Some(stream) = &mut self.harness else {
+            return;
+        };
+        match wire::receive(stream).ok().flatten() {
+            // The harness is gone, however it went: the agent goes on.
+            None => self.harness = None,
+            Some(fields) => match Request::parse(&fields) {
+                Some(Request::Stop { grace }) => self.stop(Some(grace)),
+                Some(Request::Spawn(spec)) => self.spawn(spec),
+                None => {}
+            },
+        }
+    }
+
+    fn spawn(&mut self, spec: Box<Spec>) {
+        let session = spec.session.clone();
+        let cpu_before = cpu_of_children();
+        let started = match (&self.agent, &self.unwritten) {
+            (None, None) => start(&spec).map_err(|e| e.to_string()),
+            _ => Err("an agent of this slot is still running".into()),
+        };
+        match started {
+            Ok(pid) => {
+                self.agent = Some(Agent {
+                    spec,
+                    pid,
+                    started_at: clock::now_iso(),
+                    started: clock::instant(),
+                    cpu_before,
+                    main: None,
+                    stop: None,
+                    stopped_first: false,
+                    sweep: None,
+                });
+                self.introduce();
+            }
+            Err(why) => self.say(&Reply::SpawnFailed { session, why }),
+        }
+    }
+
+    fn stop(&mut self, grace: Option<Duration>) {
+        if let Some(agent) = &mut self.agent
+            && agent.stop.is_none()
+        {
+            let grace = grace.unwrap_or(agent.spec.grace);
+            agent.stop = Some(clock::instant() + grace);
+            if agent.main.is_none() {
+                agent.stopped_first = true;
+                // The group is the agent's as long as we have not waited for the agent.
+                let _gone = killpg(agent.pid, Signal::SIGTERM);
+            }
+            process::signal_each(&process::children(), Signal::SIGTERM);
+        }
+    }
+
+    /// Reaps, escalates, finishes. Returns how long until it must look again by itself.
+    fn turn(&mut self) -> Option<Duration> {
+        if let Some((spec, text)) = self.unwritten.take() {
+            return self.record(spec, text);
+        }
+        let Some(agent) = &mut self.agent else {
+            reap(None);
+            return None;
+        };
+        let none_left = reap(Some(agent));
+        if agent.main.is_none() {
+            let kill_from = agent.stop?;
+            let left = kill_from.saturating_duration_since(clock::instant());
+            if left.is_zero() {
+                let _gone = killpg(agent.pid, Signal::SIGKILL);
+                process::signal_each(&process::children(), Signal::SIGKILL);
+                return Some(Duration::from_millis(20));
+            }
+            return Some(left);
+        }
+        if !none_left && let Some(wait) = agent.sweep_on() {
+            return Some(wait);
+        }
+        let agent = self.agent.take()?;
+        let left = if none_left {
+            0
+        } else {
+            process::children().len() as u32
+        };
+        self.tainted |= left > 0;
+        let text = agent.exit_record(left);
+        self.record(agent.spec, text)
+    }
+
+    fn record(&mut self, spec: Box<Spec>, text: Vec<u8>) -> Option<Duration> {
+        if let Err(e) = atomic::replace(&spec.exit, &text, false) {
+            // Removed by a person: there is nowhere to write it to, and nobody to read it.
+            if spec.exit.parent().is_some_and(atomic::exists) {
+                eprintln!("{e}");
+                self.unwritten = Some((spec, text));
+                return Some(Duration::from_millis(500));
+            }
+        }
+        self.say(&Reply::Exited {
+            session: spec.session.clone(),
+            exit: text,
+        });
+        None
+    }
+}
+
+impl Agent {
+    /// The agent itself has ended and others of its tree live: SIGTERM once, SIGKILL later, in
+    /// rounds over the direct children, until there are none. `None`: given up.
+    fn sweep_on(&mut self) -> Option<Duration> {
+        let now = clock::instant();
+        let children = process::children();
+        let stop = self.stop;
+        let sweep = self.sweep.get_or_insert_with(|| {
+            process::signal_each(&children, Signal::SIGTERM);
+            let kill_from = now + STRAY_GRACE;
+            Sweep {
+                strays: children.len() as u32,
+                kill_from: stop.map_or(kill_from, |s| s.min(kill_from)),
+                pause: Duration::from_millis(2),
+            }
+        });
+        let left = sweep.kill_from.saturating_duration_since(now);
+        if !left.is_zero() {
+            return Some(left);
+        }
+        if now > sweep.kill_from + GIVE_UP {
+            return None;
+        }
+        process::signal_each(&children, Signal::SIGKILL);
+        // Children of those killed become ours a moment later: SIGCHLD or the next round.
+        sweep.pause = (sweep.pause * 2).min(Duration::from_millis(200));
+        Some(sweep.pause)
+    }
+
+    fn exit_record(&self, strays_left: u32) -> Vec<u8> {
+        let (exit_status, signal) = match self.main {
+            Some(WaitStatus::Exited(_, code)) => (Some(code), None),
+            Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
+            _ => (None, None),
+        };
+        let record = ExitRecord {
+            session: self.spec.session.clone(),
+            pid: self.pid.as_raw(),
+            exit_status,
+            signal,
+            started_at: self.started_at.clone(),
+            ended_at: clock::now_iso(),
+            seconds: self.started.elapsed().as_secs_f64(),
+            cpu_seconds: cpu_of_children()
+                .saturating_sub(self.cpu_before)
+                .as_secs_f64(),
+            stopped: self.stopped_first,
+            strays: self.sweep.as_ref().map_or(0, |s| s.strays),
+            strays_left,
+        };
+        let mut text = serde_json::to_vec(&record).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+}
+
+/// Waits for whatever child has ended. `true`: there is no child left at all.
+fn reap(mut agent: Option<&mut Agent>) -> bool {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return false,
+            Ok(status) => {
+                if let Some(agent) = &mut agent
+                    && status.pid() == Some(agent.pid)
+                    && agent.main.is_none()
+                {
+                    agent.main = Some(status);
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+fn cpu_of_children() -> Duration {
+    let time = |t: nix::sys::time::TimeVal| {
+        Duration::from_micros((t.tv_sec() as u64) * 1_000_000 + t.tv_usec() as u64)
+    };
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(Duration::ZERO, |u| {
+        time(u.user_time()) + time(u.system_time())
+    })
+}
+
+/// Starts the agent in a process group of its own. Its standard output carries a lock that lives
+/// until the last process that has it is gone; the file's existence says that a start was tried.
+#[expect(clippy::disallowed_methods, reason = "the keeper starts agents")]
+fn start(spec: &Spec) -> io::Result<Pid> {
+    let append = |path: &Path| {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+    };
+    let stdin = match &spec.stdin {
+        Some(path) => File::open(path)?,
+        None => File::open("/dev/null")?,
+    };
+    let stdout = append(&spec.stdout)?;
+    let stderr = append(&spec.stderr)?;
+    let _held = fs2::FileExt::try_lock_exclusive(&stdout);
+    let (program, args) = spec.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .current_dir(&spec.cwd)
+        .process_group(0)
+        .stdin(Stdio::from(stdin))
+        .stdout(Stdio::from(stdout))
+        .stderr(Stdio::from(stderr));
+    for (key, value) in &spec.env {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    for _ in 0..200 {
+        match command.spawn() {
+            Ok(child) => return Ok(Pid::from_raw(child.id() as i32)),
+            // Another thread of the harness forked while the item's copy was still open for
+            // writing: the descriptor is gone as soon as that child has executed.
+            Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => {
+                process::pause(Duration::from_millis(5));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ETXTBSY))
+}
+
+/// For `/proc/self/fd/N`.
+pub(super) fn fd_number(file: &File) -> i32 {
+    file.as_raw_fd()
+}

@@ -1,0 +1,125 @@
+//! A slot's lease: a `flock` on `state/agents/agent-N/lease`, held while its process lives. The
+//! kernel drops it when the process dies, however it dies; no pid, clock or timeout is asked.
+//!
+//! Lease files are never unlinked. Beside the lease lies the slot's marker, a file whose hard
+//! links in `state/claims/` and `state/exclusive/` are the slot's claims: its link count says
+//! whether any is left.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use fs2::FileExt;
+use serde_json::json;
+
+use crate::atomic;
+use crate::clock;
+use crate::error::{Context, Error, Result};
+use crate::layout::{Root, SlotId};
+
+/// The right to act as `agent-N`. Dropping it gives the slot up.
+#[derive(Debug)]
+#[must_use = "dropping a lease gives the slot up at once"]
+pub struct Lease {
+    pub slot: SlotId,
+    root: Root,
+    _lock: File,
+}
+
+impl Lease {
+    /// Takes the slot if nobody holds it. `None`: held by a living process.
+    pub fn try_take(root: &Root, slot: SlotId) -> Result<Option<Lease>> {
+        let dir = root.agent(slot);
+        atomic::make_dir(&dir, true)?;
+        atomic::make_dir(&root.claimed(slot), false)?;
+        let path = dir.join("lease");
+        let Some(lock) = try_lock(&path)? else {
+            return Ok(None);
+        };
+        let lease = Lease {
+            slot,
+            root: root.clone(),
+            _lock: lock,
+        };
+        if !atomic::exists(&lease.marker()) {
+            lease.renew_marker()?;
+        }
+        Ok(Some(lease))
+    }
+
+    pub fn marker(&self) -> PathBuf {
+        self.root.agent(self.slot).join("marker")
+    }
+
+    /// Writes a marker that names this process. Only when the old one has no links left: links
+    /// are recognised by its inode.
+    pub fn renew_marker(&self) -> Result<()> {
+        let text = json!({
+            "agent": self.slot.to_string(),
+            "harness_pid": std::process::id(),
+            "host": hostname(),
+            "since": clock::now_iso(),
+        });
+        atomic::replace(&self.marker(), format!("{text}\n").as_bytes(), false)
+    }
+
+    /// Links to the marker: the claims and exclusive keys that this slot holds.
+    pub fn held(&self) -> Result<Vec<PathBuf>> {
+        let marker = self.marker();
+        let meta = marker
+            .symlink_metadata()
+            .or_fail("cannot look at the marker", &marker)?;
+        if meta.nlink() <= 1 {
+            return Ok(Vec::new());
+        }
+        let mut held = Vec::new();
+        for dir in [self.root.claims(), self.root.exclusive_root()] {
+            for entry in std::fs::read_dir(&dir).or_fail("cannot list", &dir)? {
+                let path = entry.or_fail("cannot list", &dir)?.path();
+                if path.symlink_metadata().is_ok_and(|m| m.ino() == meta.ino()) {
+                    held.push(path);
+                }
+            }
+        }
+        Ok(held)
+    }
+}
+
+/// Whether a living process holds the slot. Looks with a shared lock, so lookers do not disturb
+/// each other; a taker that meets a looker tries again.
+pub fn is_held(root: &Root, slot: SlotId) -> bool {
+    let path = root.agent(slot).join("lease");
+    match File::open(&path) {
+        Ok(f) => f.try_lock_shared().is_err(),
+        Err(_) => false,
+    }
+}
+
+/// Locks a file without waiting. `None`: somebody else holds it. The descriptor closes on exec, so
+/// no agent ever keeps a lease alive.
+pub fn try_lock(path: &Path) -> Result<Option<File>> {
+    // A looker's shared lock lasts microseconds: a few tries tell it from a holder.
+    for attempt in 0..5 {
+        let file = atomic::open_lock(path)?;
+        match FileExt::try_lock_exclusive(&file) {
+            Ok(()) => {
+                let mine = file.metadata().or_fail("cannot look at", path)?.ino();
+                if path.symlink_metadata().is_ok_and(|m| m.ino() == mine) {
+                    return Ok(Some(file));
+                }
+                // Somebody removed the file between open and lock: this inode is nobody's lock.
+            }
+            Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+                if attempt < 4 {
+                    std::thread::yield_now();
+                }
+            }
+            Err(e) => return Err(Error::io("cannot lock", path, &e)),
+        }
+    }
+    Ok(None)
+}
+
+pub fn hostname() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "?".into(), |h| h.to_string_lossy().into_owned())
+}

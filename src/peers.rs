@@ -1,0 +1,76 @@
+//! Harness processes that live on this ROOT: one file each in `state/harnesses/`, locked by its
+//! process while it lives. When it dies the kernel closes the file, which every other process is
+//! told of at once (a close event), and the lock says that it is true.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
+use std::path::PathBuf;
+
+use crate::atomic;
+use crate::clock;
+use crate::error::{Context, Result};
+use crate::layout::Root;
+use crate::lease::hostname;
+use crate::status::HarnessStatus;
+
+/// This process's own file. Removed when it ends well; otherwise by whoever aggregates.
+pub struct Presence {
+    path: PathBuf,
+    file: File,
+    status: HarnessStatus,
+}
+
+impl Presence {
+    pub fn announce(root: &Root, workers: usize) -> Result<Presence> {
+        let pid = std::process::id();
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let path = root.harnesses().join(format!("{pid}-{}.json", &id[24..]));
+        // Locked before it has its name: nobody ever sees it unlocked while we live.
+        let temp = atomic::temp_beside(&path);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temp)
+            .or_fail("cannot make this process's file", &temp)?;
+        fs2::FileExt::try_lock_exclusive(&file).or_fail("cannot lock", &temp)?;
+        let mut presence = Presence {
+            path: path.clone(),
+            file,
+            status: HarnessStatus {
+                pid,
+                host: hostname(),
+                started_at: clock::now_iso(),
+                uptime_seconds: 0,
+                workers,
+            },
+        };
+        presence.write()?;
+        atomic::rename_over(&temp, &path)?;
+        Ok(presence)
+    }
+
+    pub fn set_workers(&mut self, workers: usize) -> Result<()> {
+        if self.status.workers == workers {
+            return Ok(());
+        }
+        self.status.workers = workers;
+        self.write()
+    }
+
+    /// In place: a replaced file would be an unlocked one. Padded, so that it never shrinks and a
+    /// reader never sees the rest of a longer one.
+    fn write(&mut self) -> Result<()> {
+        let text = serde_json::to_string(&self.status).unwrap_or_default();
+        self.file
+            .write_all_at(format!("{text:<510}\n").as_bytes(), 0)
+            .or_fail("cannot write this process's file", &self.path)
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let _gone = atomic::remove(&self.path);
+    }
+}

@@ -1,0 +1,107 @@
+//! Processes of this host: the children of a keeper, and the sweep of a tree whose keeper died.
+//!
+//! A keeper is a child subreaper: whatever its agent leaves behind becomes the keeper's own child,
+//! and a child's pid is not used again before its parent has waited for it. So a keeper signals
+//! its direct children only, again and again, until the kernel says that there are none (ECHILD):
+//! nothing escapes, and nothing that is not ours is ever hit.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::bell;
+use crate::clock;
+
+/// Pids of this process's direct children (it has one thread). Falls back to a scan of /proc where
+/// the kernel was built without `children` files.
+pub fn children() -> Vec<Pid> {
+    let me = std::process::id();
+    if let Ok(list) = fs::read_to_string(format!("/proc/{me}/task/{me}/children")) {
+        return list
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok().map(Pid::from_raw))
+            .collect();
+    }
+    pids()
+        .filter(|&pid| parent_of(pid) == Some(me))
+        .map(|pid| Pid::from_raw(pid as i32))
+        .collect()
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok())
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The command name is in parentheses and may hold anything: look behind the last one.
+    let end = stat.iter().rposition(|&b| b == b')')?;
+    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Signals each of these processes, which must be children of ours. Failures (gone already,
+/// another user's) show in what is left.
+pub fn signal_each(pids: &[Pid], signal: Signal) {
+    for &pid in pids {
+        let _gone = nix::sys::signal::kill(pid, signal);
+    }
+}
+
+/// Kills every process that carries `HARNESS_SESSION=sid` in its environment: the means for a tree
+/// whose keeper is dead. Repeats until a pass finds none, or the deadline. Returns how many it
+/// killed, and whether none was left.
+///
+/// A process is held by a pidfd before its environment is read, so that the one that is killed is
+/// the one that was looked at.
+pub fn sweep_session(sid: &str, deadline: Duration) -> (u32, bool) {
+    let mark = format!("HARNESS_SESSION={sid}");
+    let end = clock::instant() + deadline;
+    let mut killed = 0;
+    loop {
+        let found = sweep_once(&mark);
+        killed += found;
+        if found == 0 {
+            return (killed, true);
+        }
+        if clock::instant() >= end {
+            return (killed, false);
+        }
+        pause(Duration::from_millis(5));
+    }
+}
+
+fn sweep_once(mark: &str) -> u32 {
+    use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let me = std::process::id();
+    let mut found = 0;
+    for pid in pids().filter(|&p| p != me) {
+        if !carries(pid, mark) {
+            continue;
+        }
+        let Some(handle) = rustix::process::Pid::from_raw(pid as i32) else {
+            continue;
+        };
+        let Ok(fd) = pidfd_open(handle, PidfdFlags::empty()) else {
+            continue;
+        };
+        if carries(pid, mark) && pidfd_send_signal(&fd, Signal::KILL).is_ok() {
+            found += 1;
+        }
+    }
+    found
+}
+
+/// Whether a living process has this assignment in the environment it was started with.
+fn carries(pid: u32, mark: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|env| env.split(|&b| b == 0).any(|var| var == mark.as_bytes()))
+}
+
+/// A short wait between two looks at something that sends no event.
+pub fn pause(d: Duration) {
+    let _timeout = nix::poll::poll(&mut [], bell::poll_timeout(d));
+}

@@ -1,0 +1,125 @@
+//! The pulse of a process: a thread that brings its agents' status files up to date and, in one
+//! process of the ROOT at a time, the unified `status.json`. Whoever gets the aggregator's lock
+//! does that; when its process dies, the next pulse of another one takes over.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::aggregator::{Aggregator, Counts};
+use crate::atomic;
+use crate::bell::Bell;
+use crate::clock;
+use crate::error::Result;
+use crate::layout::{Place, SlotId};
+use crate::limits::{HEARTBEAT, PULSE};
+use crate::runtime::Runtime;
+
+pub struct Pulse {
+    pub bell: Bell,
+    /// Set while this process aggregates: where events about finished items are counted.
+    counts: Mutex<Option<Arc<Counts>>>,
+    lost: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Pulse {
+    pub fn new() -> Result<Pulse> {
+        Ok(Pulse {
+            bell: Bell::new()?,
+            counts: Mutex::default(),
+            lost: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        })
+    }
+
+    fn counts(&self) -> Option<Arc<Counts>> {
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// A file came into or left a folder.
+    pub fn count(&self, place: Place, delta: i64) {
+        if let Some(counts) = self.counts() {
+            counts.event(place, delta);
+        }
+    }
+
+    /// Events were lost: count anew.
+    pub fn recount(&self) {
+        self.lost.store(true, Ordering::SeqCst);
+        self.bell.ring();
+    }
+
+    /// To be the last one: one more turn, then the thread ends.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.bell.ring();
+    }
+
+    /// The thread's life.
+    pub fn run(&self, rt: &Runtime) {
+        let mut aggregator: Option<Aggregator> = None;
+        let mut beats: HashMap<SlotId, Instant> = HashMap::new();
+        let mut said = false;
+        loop {
+            self.bell.wait(PULSE);
+            let over = self.over.load(Ordering::SeqCst);
+            match self.beat(rt, &mut aggregator, &mut beats, over) {
+                Ok(()) => said = false,
+                // Status is for looking at: trouble with it stops nothing, and is said once.
+                Err(e) if !said => {
+                    rt.warn(&format!("status: {e}"));
+                    said = true;
+                }
+                Err(_) => {}
+            }
+            if over {
+                return;
+            }
+        }
+    }
+
+    fn beat(
+        &self,
+        rt: &Runtime,
+        aggregator: &mut Option<Aggregator>,
+        beats: &mut HashMap<SlotId, Instant>,
+        force: bool,
+    ) -> Result<()> {
+        let now = clock::instant();
+        for slot in rt.slots() {
+            let due = beats.get(&slot).is_none_or(|&at| now - at >= HEARTBEAT);
+            if due {
+                beats.insert(slot, now);
+                rt.show(slot, |s| s.last_heartbeat = Some(clock::now_iso()));
+                let text = format!("{}\n", clock::now_iso());
+                atomic::replace(
+                    &rt.root.agent(slot).join("heartbeat"),
+                    text.as_bytes(),
+                    false,
+                )?;
+            }
+        }
+        for (slot, status) in rt.take_changed() {
+            let mut text = serde_json::to_vec(&status).unwrap_or_default();
+            text.push(b'\n');
+            atomic::replace(&rt.root.agent(slot).join("status.json"), &text, false)?;
+        }
+        if aggregator.is_none() {
+            *aggregator = Aggregator::try_become(&rt.root)?;
+            *self.counts.lock().unwrap_or_else(PoisonError::into_inner) =
+                aggregator.as_ref().map(|a| a.counts().clone());
+        }
+        if let Some(aggregator) = aggregator {
+            if self.lost.swap(false, Ordering::SeqCst) {
+                aggregator.counts().recount(&rt.root)?;
+            }
+            aggregator.refresh(rt.ready.tally(), force)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,667 @@
+//! The index of `queue/pending/` that one process keeps in memory: what could start now, in order
+//! (priority, modification time, name), what waits for a time, for another item, or for a name or
+//! key that is in flight.
+//!
+//! It decides nothing for good. Events and scans put names in, a claim reads the file again and
+//! may find it gone, changed or taken. Every process has its own index and they need not agree.
+//! Invariant: a name that is in `pending/` is in exactly one of the sets, or with a worker that
+//! is trying to claim it and will say how that went (`tried`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::{Metadata, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::aggregator::PendingCounts;
+use crate::atomic;
+use crate::bell::Bell;
+use crate::clock;
+use crate::error::{Context, Error, Result};
+use crate::item::{self, Kind, Order};
+use crate::layout::{Name, Place, Root};
+use crate::limits::{ITEM_BYTES_MAX, RECHECK, SCRIPT_HEAD_BYTES};
+
+pub struct Ready {
+    root: Root,
+    inner: Mutex<Inner>,
+    /// Rung when the tender has something to do: a rescan, a new timer.
+    pub tender: Bell,
+}
+
+#[derive(Default)]
+struct Inner {
+    ready: BTreeSet<Rank>,
+    scheduled: BTreeSet<(i64, Name)>,
+    /// Names in flight or unsettled, by the instant at which to look again.
+    later: BTreeSet<(Instant, Name)>,
+    /// Which blocked items wait for a name.
+    dependents: HashMap<Name, Vec<Name>>,
+    known: HashMap<Name, Known>,
+    blocked: usize,
+    with_workers: usize,
+    idle: Vec<Arc<Bell>>,
+    rescan: bool,
+    open: bool,
+    next_ticket: u64,
+}
+
+/// Sorts as the queue does: larger priority, older file, smaller name first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    after_nine: u8,
+    mtime: i64,
+    name: Name,
+}
+
+struct Known {
+    order: Order,
+    mtime: i64,
+    place: Where,
+    /// A reason to refuse it that its file alone does not show.
+    refuse: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Ready,
+    Scheduled(i64),
+    Later(Instant),
+    Blocked,
+    Worker(u64),
+}
+
+/// A name handed to a worker; `tried` gives it back.
+pub struct Candidate {
+    pub name: Name,
+    pub refuse: Option<String>,
+    ticket: u64,
+}
+
+/// Why an item in `pending/` is not at work yet.
+pub enum Standing {
+    /// It could start: its priority.
+    Ready(u8),
+    /// Not before this instant (ns since 1970).
+    Scheduled(i64),
+    /// It waits for these; for none: for its own name or key, or for its writer.
+    Blocked(Vec<Name>),
+}
+
+/// How a worker's try ended, as far as the index cares.
+pub enum After {
+    /// Not in `pending/` any more.
+    Gone,
+    /// Look again in a moment.
+    Later,
+    /// It must wait: its fields are these.
+    Waits(Order),
+}
+
+impl Ready {
+    pub fn new(root: &Root) -> Result<Ready> {
+        Ok(Ready {
+            root: root.clone(),
+            inner: Mutex::default(),
+            tender: Bell::new()?,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics half-way through a change that matters; go on with what is there.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The best candidate, or `None`: then the bell rings when there may be one.
+    pub fn pop(&self, bell: &Arc<Bell>) -> Option<Candidate> {
+        let mut inner = self.lock();
+        inner.idle.retain(|b| !Arc::ptr_eq(b, bell));
+        if inner.open
+            && let Some(rank) = inner.ready.pop_first()
+        {
+            inner.next_ticket += 1;
+            inner.with_workers += 1;
+            let ticket = inner.next_ticket;
+            let mut refuse = None;
+            if let Some(known) = inner.known.get_mut(&rank.name) {
+                known.place = Where::Worker(ticket);
+                refuse = known.refuse.clone();
+            }
+            return Some(Candidate {
+                name: rank.name,
+                refuse,
+                ticket,
+            });
+        }
+        inner.idle.push(bell.clone());
+        None
+    }
+
+    /// A worker that stops asking.
+    pub fn forget_bell(&self, bell: &Arc<Bell>) {
+        self.lock().idle.retain(|b| !Arc::ptr_eq(b, bell));
+    }
+
+    /// Wakes every idle worker: something other than the queue changed.
+    pub fn wake_all(&self) {
+        for bell in self.lock().idle.drain(..) {
+            bell.ring();
+        }
+    }
+
+    /// A worker says how its try went. Ignored where news of the name came in the meantime.
+    pub fn tried(&self, candidate: &Candidate, after: After) {
+        let mut inner = self.lock();
+        let name = &candidate.name;
+        match inner.known.get(name) {
+            Some(k) if k.place == Where::Worker(candidate.ticket) => {}
+            _ => return,
+        }
+        match after {
+            After::Gone => inner.remove(name),
+            After::Later => inner.look_later(name, clock::instant() + RECHECK),
+            After::Waits(order) => {
+                let mtime = inner.known.get(name).map_or(0, |k| k.mtime);
+                drop(inner);
+                self.put(name, order, mtime);
+                return;
+            }
+        }
+        drop(inner);
+        self.tender.ring();
+    }
+
+    /// News of a name in `pending/`: looks at the file and sorts it in.
+    pub fn note(&self, name: &OsStr) {
+        if Name::is_ignored(name) {
+            return;
+        }
+        let name = Name::new(name);
+        let path = self.root.item(Place::Pending, &name);
+        let Ok(meta) = path.symlink_metadata() else {
+            return self.gone(&name);
+        };
+        if meta.is_file() && meta.len() == 0 {
+            // Being created: a close event or the next look will tell.
+            let mut inner = self.lock();
+            inner.learn(&name, Order::default(), mtime_of(&meta));
+            inner.look_later(&name, clock::instant() + RECHECK);
+            drop(inner);
+            return self.tender.ring();
+        }
+        let order = peek(&name, &path, &meta);
+        self.put(&name, order, mtime_of(&meta));
+    }
+
+    /// A name left `pending/`.
+    pub fn gone(&self, name: &Name) {
+        self.lock().remove(name);
+    }
+
+    /// A name came into `done/` or left its claim: what waits for it may start.
+    pub fn ended(&self, name: &Name) {
+        let waiting = self.lock().dependents.get(name).cloned();
+        for waiter in waiting.unwrap_or_default() {
+            self.look_again(&waiter);
+        }
+    }
+
+    /// Looks at items that wait for a key or name in flight at once instead of a moment later.
+    pub fn look_at_busy(&self) {
+        let names: Vec<Name> = {
+            let inner = self.lock();
+            inner
+                .later
+                .iter()
+                .map(|(_, n)| n.clone())
+                .take(64)
+                .collect()
+        };
+        for name in names {
+            self.note(name.as_os_str());
+        }
+    }
+
+    fn look_again(&self, name: &Name) {
+        let entry = {
+            let inner = self.lock();
+            inner
+                .known
+                .get(name)
+                .filter(|k| k.place == Where::Blocked)
+                .map(|k| (k.order.clone(), k.mtime))
+        };
+        if let Some((order, mtime)) = entry {
+            self.put(name, order, mtime);
+        }
+    }
+
+    /// Sorts a name into the set where it belongs now.
+    fn put(&self, name: &Name, order: Order, mtime: i64) {
+        let due = mtime.max(order.not_before.unwrap_or(i64::MIN));
+        let waits = order.after.iter().map(|dep| self.dependency(dep)).max();
+        let in_flight = atomic::exists(&self.root.claim(name));
+        let mut inner = self.lock();
+        inner.learn(name, order, mtime);
+        if due > clock::now_ns() {
+            inner.schedule(name, due);
+            drop(inner);
+            return self.tender.ring();
+        }
+        match waits {
+            Some(Dependency::Unmet) => {
+                inner.block(name);
+                let cycle = inner.cycle_of(name);
+                for member in &cycle {
+                    inner.refuse(member, cycle_text(&cycle));
+                }
+            }
+            Some(Dependency::Soon) => inner.look_later(name, clock::instant() + RECHECK),
+            _ if in_flight => inner.look_later(name, clock::instant() + RECHECK),
+            _ => inner.make_ready(name),
+        }
+        drop(inner);
+        if waits == Some(Dependency::Soon) || in_flight {
+            self.tender.ring();
+        }
+    }
+
+    fn dependency(&self, dep: &Name) -> Dependency {
+        if !atomic::exists(&self.root.item(Place::Done, dep))
+            || atomic::exists(&self.root.item(Place::Pending, dep))
+        {
+            Dependency::Unmet
+        } else if atomic::exists(&self.root.claim(dep)) {
+            // A second life of it is in flight, or its claim is just being given up.
+            Dependency::Soon
+        } else {
+            Dependency::Met
+        }
+    }
+
+    /// Whether an item with these fields may start now: what a claim asks of the whole file.
+    pub fn may_start(&self, order: &Order, meta: &Metadata) -> bool {
+        let due = mtime_of(meta).max(order.not_before.unwrap_or(i64::MIN));
+        due <= clock::now_ns()
+            && order
+                .after
+                .iter()
+                .all(|dep| self.dependency(dep) == Dependency::Met)
+    }
+
+    pub fn ask_rescan(&self) {
+        self.lock().rescan = true;
+        self.tender.ring();
+    }
+
+    /// Lists `pending/` and sorts in what is new or changed; forgets what is gone.
+    pub fn rescan(&self) -> Result<()> {
+        self.lock().rescan = false;
+        let dir = self.root.place(Place::Pending);
+        let started = clock::instant();
+        let mut seen: HashSet<Name> = HashSet::new();
+        let before: HashSet<Name> = self.lock().known.keys().cloned().collect();
+        for entry in std::fs::read_dir(&dir).or_fail("cannot list", &dir)? {
+            let file = entry.or_fail("cannot list", &dir)?.file_name();
+            if Name::is_ignored(&file) {
+                continue;
+            }
+            let name = Name::new(&file);
+            let untouched = {
+                let inner = self.lock();
+                inner
+                    .known
+                    .get(&name)
+                    .is_some_and(|k| matches!(k.place, Where::Worker(_)))
+            };
+            if !untouched {
+                self.note(&file);
+            }
+            seen.insert(name);
+            // A large folder: begin with what is known rather than wait for all of it.
+            if started.elapsed() > OPEN_AFTER {
+                self.open();
+            }
+        }
+        for name in before.difference(&seen) {
+            if !atomic::exists(&self.root.item(Place::Pending, name)) {
+                self.gone(name);
+            }
+        }
+        self.open();
+        Ok(())
+    }
+
+    fn open(&self) {
+        let mut inner = self.lock();
+        if !inner.open {
+            inner.open = true;
+            for bell in inner.idle.drain(..) {
+                bell.ring();
+            }
+        }
+    }
+
+    /// One turn of the tender: rescan where asked, bring up what is due. Returns how long until
+    /// there is something to do again.
+    pub fn tend(&self) -> Result<Duration> {
+        if self.lock().rescan {
+            self.rescan()?;
+        }
+        let now = clock::instant();
+        let wall = clock::now_ns();
+        let due: Vec<Name> = {
+            let inner = self.lock();
+            let timed = inner.scheduled.iter().take_while(|(at, _)| *at <= wall);
+            let later = inner.later.iter().take_while(|(at, _)| *at <= now);
+            timed
+                .map(|(_, n)| n.clone())
+                .chain(later.map(|(_, n)| n.clone()))
+                .collect()
+        };
+        for name in &due {
+            self.note(name.as_os_str());
+        }
+        let inner = self.lock();
+        let timed = inner.scheduled.first().map(|(at, _)| {
+            let ns = at.saturating_sub(clock::now_ns()).max(0);
+            Duration::from_nanos(ns as u64)
+        });
+        let later = inner
+            .later
+            .first()
+            .map(|(at, _)| at.saturating_duration_since(clock::instant()));
+        // The wall clock may jump: never trust a long wait for it.
+        let wait = [timed, later].into_iter().flatten().min();
+        Ok(wait.unwrap_or(TEND_MAX).min(TEND_MAX))
+    }
+
+    pub fn tally(&self) -> PendingCounts {
+        let inner = self.lock();
+        PendingCounts {
+            pending: (inner.ready.len() + inner.with_workers) as u64,
+            scheduled: inner.scheduled.len() as u64,
+            blocked: (inner.blocked + inner.later.len()) as u64,
+        }
+    }
+
+    /// Whether nothing in `pending/` can ever start by itself. Items that wait for others do not
+    /// count: with nothing else left, nobody will ever end what they wait for.
+    pub fn is_exhausted(&self) -> bool {
+        let inner = self.lock();
+        inner.open
+            && !inner.rescan
+            && inner.ready.is_empty()
+            && inner.with_workers == 0
+            && inner.scheduled.is_empty()
+            && inner.later.is_empty()
+    }
+
+    /// Looks at every blocked item again: an event about what it waits for may still be under way.
+    pub fn look_at_blocked(&self) {
+        let names: Vec<Name> = {
+            let inner = self.lock();
+            let blocked = inner
+                .known
+                .iter()
+                .filter(|(_, k)| k.place == Where::Blocked);
+            blocked.map(|(n, _)| n.clone()).collect()
+        };
+        for name in names {
+            self.look_again(&name);
+        }
+    }
+
+    /// What is scheduled next, for people who wait: (name, due in ns since 1970).
+    pub fn next_scheduled(&self) -> Option<(Name, i64)> {
+        let inner = self.lock();
+        inner.scheduled.first().map(|(at, n)| (n.clone(), *at))
+    }
+
+    /// Every item in `pending/` in the order in which they would start, for people.
+    pub fn standing(&self) -> Vec<(Name, Standing)> {
+        let inner = self.lock();
+        let of = |name: &Name, k: &Known| match k.place {
+            Where::Ready | Where::Worker(_) => Standing::Ready(k.order.priority),
+            Where::Scheduled(at) => Standing::Scheduled(at),
+            Where::Blocked => Standing::Blocked(k.order.after.clone()),
+            Where::Later(_) if atomic::exists(&self.root.claim(name)) => {
+                Standing::Blocked(Vec::new())
+            }
+            Where::Later(_) => Standing::Blocked(k.order.after.clone()),
+        };
+        let mut all: Vec<_> = inner.known.iter().collect();
+        all.sort_by_key(|(name, k)| {
+            let class = match k.place {
+                Where::Ready | Where::Worker(_) => (0, 0),
+                Where::Scheduled(at) => (1, at),
+                Where::Later(_) | Where::Blocked => (2, 0),
+            };
+            (class, rank(name, k))
+        });
+        all.into_iter()
+            .map(|(n, k)| (n.clone(), of(n, k)))
+            .collect()
+    }
+
+    /// Blocked items and what they wait for, for people.
+    pub fn blocked(&self) -> BTreeMap<Name, Vec<Name>> {
+        let inner = self.lock();
+        let blocked = inner
+            .known
+            .iter()
+            .filter(|(_, k)| k.place == Where::Blocked);
+        blocked
+            .map(|(n, k)| (n.clone(), k.order.after.clone()))
+            .collect()
+    }
+}
+
+/// A first listing longer than this no longer holds the workers back: order is then by what has
+/// been seen. A thousand items are listed in a hundredth of it.
+const OPEN_AFTER: Duration = Duration::from_millis(800);
+const TEND_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Dependency {
+    Met,
+    Soon,
+    Unmet,
+}
+
+impl Inner {
+    /// Takes the name out of whatever set it is in.
+    fn unplace(&mut self, name: &Name) {
+        let Some(known) = self.known.get(name) else {
+            return;
+        };
+        match known.place {
+            Where::Ready => {
+                let rank = rank(name, known);
+                self.ready.remove(&rank);
+            }
+            Where::Scheduled(at) => {
+                self.scheduled.remove(&(at, name.clone()));
+            }
+            Where::Later(at) => {
+                self.later.remove(&(at, name.clone()));
+            }
+            Where::Blocked => {
+                self.blocked -= 1;
+                for dep in known.order.after.clone() {
+                    if let Some(list) = self.dependents.get_mut(&dep) {
+                        list.retain(|n| n != name);
+                        if list.is_empty() {
+                            self.dependents.remove(&dep);
+                        }
+                    }
+                }
+            }
+            Where::Worker(_) => self.with_workers -= 1,
+        }
+    }
+
+    fn remove(&mut self, name: &Name) {
+        self.unplace(name);
+        self.known.remove(name);
+    }
+
+    /// Records what is known of a name, out of all sets: the caller places it at once.
+    fn learn(&mut self, name: &Name, order: Order, mtime: i64) {
+        self.unplace(name);
+        self.with_workers += 1;
+        self.known.insert(
+            name.clone(),
+            Known {
+                order,
+                mtime,
+                place: Where::Worker(0),
+                refuse: None,
+            },
+        );
+    }
+
+    fn place(&mut self, name: &Name, place: Where) {
+        self.unplace(name);
+        if let Some(known) = self.known.get_mut(name) {
+            known.place = place;
+        }
+    }
+
+    fn make_ready(&mut self, name: &Name) {
+        self.place(name, Where::Ready);
+        if let Some(known) = self.known.get(name) {
+            self.ready.insert(rank(name, known));
+            if self.open
+                && let Some(bell) = self.idle.pop()
+            {
+                bell.ring();
+            }
+        }
+    }
+
+    fn schedule(&mut self, name: &Name, due: i64) {
+        self.place(name, Where::Scheduled(due));
+        self.scheduled.insert((due, name.clone()));
+    }
+
+    fn look_later(&mut self, name: &Name, at: Instant) {
+        self.place(name, Where::Later(at));
+        self.later.insert((at, name.clone()));
+    }
+
+    fn block(&mut self, name: &Name) {
+        self.place(name, Where::Blocked);
+        self.blocked += 1;
+        if let Some(known) = self.known.get(name) {
+            for dep in known.order.after.clone() {
+                self.dependents.entry(dep).or_default().push(name.clone());
+            }
+        }
+    }
+
+    fn refuse(&mut self, name: &Name, why: String) {
+        if let Some(known) = self.known.get_mut(name) {
+            known.refuse = Some(why);
+            self.make_ready(name);
+        }
+    }
+
+    /// The items of a dependency cycle through `name`, in order; empty where there is none.
+    fn cycle_of(&self, name: &Name) -> Vec<Name> {
+        let mut path = vec![name.clone()];
+        let mut seen = HashSet::new();
+        if self.walks_back(name, name, &mut path, &mut seen) {
+            path
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn walks_back(
+        &self,
+        at: &Name,
+        goal: &Name,
+        path: &mut Vec<Name>,
+        seen: &mut HashSet<Name>,
+    ) -> bool {
+        // An explicit bound on depth: a chain of a million items must not overflow the stack.
+        if path.len() > CYCLE_MAX {
+            return false;
+        }
+        let Some(known) = self.known.get(at).filter(|k| k.place == Where::Blocked) else {
+            return false;
+        };
+        for dep in &known.order.after {
+            if dep == goal {
+                return true;
+            }
+            if seen.insert(dep.clone()) {
+                path.push(dep.clone());
+                if self.walks_back(dep, goal, path, seen) {
+                    return true;
+                }
+                path.pop();
+            }
+        }
+        false
+    }
+}
+
+/// Longer cycles are not recognised; their items stay blocked, visibly.
+const CYCLE_MAX: usize = 1_000;
+
+fn rank(name: &Name, known: &Known) -> Rank {
+    Rank {
+        after_nine: 9 - known.order.priority.min(9),
+        mtime: known.mtime,
+        name: name.clone(),
+    }
+}
+
+fn cycle_text(cycle: &[Name]) -> String {
+    let mut names: Vec<String> = cycle.iter().map(Name::shown).collect();
+    names.extend(cycle.first().map(Name::shown));
+    format!("a dependency cycle: {}", names.join(" waits for "))
+}
+
+pub fn mtime_of(meta: &Metadata) -> i64 {
+    meta.mtime() * 1_000_000_000 + meta.mtime_nsec()
+}
+
+/// The fields that order a file, as far as they can be read now. Never an error: the claim reads
+/// the file again and says what is wrong.
+pub fn peek(name: &Name, path: &std::path::Path, meta: &Metadata) -> Order {
+    if !meta.is_file() || meta.len() > ITEM_BYTES_MAX || name.is_too_long() {
+        return Order::default();
+    }
+    read_order(name, path, meta).unwrap_or_default()
+}
+
+fn read_order(name: &Name, path: &std::path::Path, meta: &Metadata) -> Result<Order> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|e| Error::io("cannot read", path, &e))?;
+    let executable = meta.mode() & 0o111 != 0;
+    let mut bytes = vec![0; SCRIPT_HEAD_BYTES];
+    let n = file.read(&mut bytes).or_fail("cannot read", path)?;
+    bytes.truncate(n);
+    let has_fields = match item::kind_of(name, &bytes, executable) {
+        Kind::Json => true,
+        Kind::Prompt => bytes.starts_with(b"---"),
+        Kind::Script => return Ok(item::peek(name, &bytes, executable)),
+    };
+    if !has_fields {
+        return Ok(Order::default());
+    }
+    if n == SCRIPT_HEAD_BYTES {
+        file.take(ITEM_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .or_fail("cannot read", path)?;
+    }
+    Ok(item::peek(name, &bytes, executable))
+}

@@ -1,0 +1,224 @@
+//! `state/items/NAME.jsonl`: everything that ever happened to an item, one line per event,
+//! append-only. It is also the log that recovery reads: the last line about a session says how
+//! far its attempt got.
+//!
+//! Knows nothing of queues. Invariant: a line is one `write` to a file opened for appending, so
+//! lines of several processes never mix; a line cut by a power loss is skipped by every reader.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::atomic;
+use crate::clock;
+use crate::error::{Context, Error, Result};
+use crate::layout::{Name, Root};
+use crate::limits::RECORD_BYTES_MAX;
+
+/// An item's record, open for appending, with what it held when it was opened.
+pub struct Record {
+    file: File,
+    path: PathBuf,
+    pub history: History,
+}
+
+/// What the past of an item means for its next attempt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// Attempts so far; the next one has this number plus one.
+    pub attempts: u32,
+    /// Failed attempts since a person (or `add`) last put the item into `pending/`.
+    pub failures: u32,
+    /// The last attempt, as far as it is recorded.
+    pub last: Option<LastAttempt>,
+    /// Whether the file was new: its directory entry is not durable yet.
+    pub is_new: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastAttempt {
+    pub session: String,
+    pub agent: String,
+    pub attempt: u32,
+    /// Set once its end is recorded: (`done`, `parked`, `retry`, `pending`, `left`), the outcome,
+    /// and for a retry the instant before which it must not start (ns since 1970).
+    pub end: Option<(String, String, Option<i64>)>,
+    /// The branch that its end published, with the commit.
+    pub published: Option<(String, String)>,
+}
+
+impl Record {
+    pub fn open(root: &Root, name: &Name) -> Result<Record> {
+        let path = root.record(name);
+        let mut file = atomic::open_append(&path)?;
+        let bytes = read_bounded(&mut file, &path)?;
+        let mut history = History {
+            is_new: bytes.is_empty(),
+            ..History::default()
+        };
+        for event in lines(&bytes) {
+            history.fold(&event);
+        }
+        let mut record = Record {
+            file,
+            path,
+            history,
+        };
+        if bytes.last().is_some_and(|&b| b != b'\n') {
+            // A line cut by a power loss: end it, so that it spoils no other.
+            record.write(b"\n")?;
+        }
+        Ok(record)
+    }
+
+    /// Appends an event: `fields` is an object; its instant and kind are put in front.
+    pub fn append(&mut self, event: &str, fields: Value) -> Result<()> {
+        let line = line(event, fields);
+        self.history.fold(&line);
+        let mut text = line.to_string();
+        text.push('\n');
+        self.write(text.as_bytes())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .or_fail("cannot write to the item's record", &self.path)
+    }
+
+    /// Makes all lines so far survive a power cut.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file
+            .sync_data()
+            .or_fail("cannot sync the item's record", &self.path)?;
+        if std::mem::take(&mut self.history.is_new) {
+            atomic::sync_parent(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+/// One event as it stands in the record.
+fn line(event: &str, fields: Value) -> Value {
+    let mut line = json!({"at": clock::now_iso(), "event": event});
+    if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
+        line.extend(fields);
+    }
+    line
+}
+
+/// All events of an item, oldest first; empty where nothing is recorded.
+pub fn events(root: &Root, name: &Name) -> Result<Vec<Value>> {
+    let path = root.record(name);
+    match File::open(&path) {
+        Ok(mut file) => Ok(lines(&read_bounded(&mut file, &path)?)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::io("cannot read the item's record", &path, &e)),
+    }
+}
+
+fn read_bounded(file: &mut File, path: &std::path::Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(RECORD_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .or_fail("cannot read the item's record", path)?;
+    if bytes.len() as u64 > RECORD_BYTES_MAX {
+        return Err(Error::permanent(
+            "cannot use the item's record",
+            format!("it is larger than {} MiB", RECORD_BYTES_MAX >> 20),
+        )
+        .at_path(path)
+        .hint("move it away; the item's attempts are then counted from one again"));
+    }
+    Ok(bytes)
+}
+
+fn lines(bytes: &[u8]) -> Vec<Value> {
+    bytes
+        .split(|&b| b == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
+        .filter(Value::is_object)
+        .collect()
+}
+
+impl History {
+    fn fold(&mut self, e: &Value) {
+        let text = |key: &str| e[key].as_str().unwrap_or_default().to_owned();
+        match e["event"].as_str().unwrap_or_default() {
+            "claimed" => {
+                let attempt = e["attempt"].as_u64().unwrap_or(0);
+                let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+                self.attempts = self.attempts.max(attempt);
+                self.last = Some(LastAttempt {
+                    session: text("session"),
+                    agent: text("agent"),
+                    attempt,
+                    ..LastAttempt::default()
+                });
+            }
+            "finished" => {
+                let next = text("next");
+                match next.as_str() {
+                    "retry" => self.failures += 1,
+                    "done" | "parked" => self.failures = 0,
+                    _ => {}
+                }
+                let session = text("session");
+                if let Some(last) = self.last.as_mut().filter(|l| l.session == session) {
+                    last.end = Some((next, text("outcome"), e["not_before_ns"].as_i64()));
+                    last.published = match (e["published"].as_str(), e["head"].as_str()) {
+                        (Some(branch), Some(head)) => Some((branch.into(), head.into())),
+                        _ => None,
+                    };
+                }
+            }
+            // The attempt never started: its number is free again.
+            "requeued" => {
+                let session = text("session");
+                if self.last.as_ref().is_some_and(|l| l.session == session) {
+                    self.attempts = self.attempts.saturating_sub(1);
+                    self.last = None;
+                }
+            }
+            "added" | "retried" | "refused" | "parked" => self.failures = 0,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_survives_garbage_and_cut_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        atomic::make_dir(&root.items(), true).unwrap();
+        let name = Name::new("x");
+        let mut r = Record::open(&root, &name).unwrap();
+        assert!(r.history.is_new);
+        for (attempt, next) in [(1, "retry"), (2, "retry")] {
+            let sid = format!("s{attempt}");
+            r.append(
+                "claimed",
+                json!({"session": sid, "agent": "agent-1", "attempt": attempt}),
+            )
+            .unwrap();
+            r.append(
+                "finished",
+                json!({"session": sid, "outcome": "failed", "next": next}),
+            )
+            .unwrap();
+        }
+        r.write(b"garbage\n[1]\n\xff\n{\"event\":\"fini").unwrap();
+        let mut r = Record::open(&root, &name).unwrap();
+        assert_eq!((r.history.attempts, r.history.failures), (2, 2));
+        r.append("retried", json!({"by": "a person"})).unwrap();
+        let r = Record::open(&root, &name).unwrap();
+        assert_eq!((r.history.attempts, r.history.failures), (2, 0));
+        assert_eq!(events(&root, &name).unwrap().len(), 5);
+    }
+}

@@ -1,0 +1,252 @@
+//! Taking a slot means first recovering what its last holder left. Its lease is ours, so that
+//! holder is dead; its agent may not be.
+//!
+//! What is found decides, in this order (the record's last line, the keeper's lock, files):
+//!
+//! | found | then |
+//! |---|---|
+//! | the end is recorded | only the move of the file is made up for |
+//! | the keeper lives and runs the session's agent | adopted: watched to its end as if nothing had happened |
+//! | `exit.json` | judged from it |
+//! | `stdout.log`, but no `exit.json` | the keeper was killed: the tree is ended, the end is not known |
+//! | neither | it never started: back to `pending/`, not counted |
+//! | links to the marker without a file | given up |
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::atomic::{self, Moved};
+use crate::error::Result;
+use crate::git::Base;
+use crate::keeper::wire::{Reply, Request};
+use crate::keeper::{self, Keeper};
+use crate::layout::{DEFAULT_REPO, Name, Place, Root, SlotId};
+use crate::lease;
+use crate::record::{LastAttempt, Record};
+use crate::session::file::SessionFile;
+use crate::session::{self, Attempt, Desk, Work, end_claim};
+use crate::spool::{Claim, Target};
+use crate::status::AgentState;
+
+/// Whether a slot that nobody holds has anything to recover.
+pub fn has_residue(root: &Root, slot: SlotId) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let marker = root.agent(slot).join("marker");
+    let linked = marker.symlink_metadata().is_ok_and(|m| m.nlink() > 1);
+    linked || !files_in(&root.claimed(slot)).is_empty() || keeper::is_alive(root, slot)
+}
+
+/// Slots of other, dead processes that need recovering.
+pub fn orphans(root: &Root) -> Vec<SlotId> {
+    let entries = std::fs::read_dir(root.agents())
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut slots: Vec<SlotId> = entries
+        .filter_map(|e| SlotId::parse(&e.file_name()))
+        .filter(|&slot| !lease::is_held(root, slot) && has_residue(root, slot))
+        .collect();
+    slots.sort();
+    slots
+}
+
+fn files_in(dir: &Path) -> Vec<OsString> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|e| e.file_name())
+        .filter(|n| !Name::is_ignored(n))
+        .collect()
+}
+
+/// Recovers the desk's slot. Returns when nothing of its past is left, which may take as long as
+/// an adopted agent runs.
+pub fn recover(desk: &mut Desk) -> Result<()> {
+    let root = desk.rt.root.clone();
+    let mut names: Vec<Name> = files_in(&root.claimed(desk.slot()))
+        .into_iter()
+        .map(Name::new)
+        .collect();
+    for held in desk.lease.held()? {
+        if let (Some(dir), Some(file)) = (held.parent(), held.file_name())
+            && dir == root.claims()
+            && !names.iter().any(|n| n.as_os_str() == file)
+        {
+            names.push(Name::new(file));
+        }
+    }
+    for name in &names {
+        recover_item(desk, name)?;
+    }
+    // A keeper that runs something which no claim speaks of: nobody waits for it any more.
+    if let Some((mut keeper, Reply::Running { .. })) = Keeper::attach(&root, desk.slot())? {
+        let grace = desk.rt.config.harness.kill_grace;
+        let _dead = keeper.send(&Request::Stop { grace });
+        let _ended = keeper.receive();
+        keeper.dismiss();
+    }
+    for link in desk.lease.held()? {
+        atomic::remove(&link)?;
+    }
+    desk.lease.renew_marker()
+}
+
+/// Makes sure that the claim on `name` is this slot's own. A file that lies in `claimed/` without
+/// one (moved there by hand) goes to `pending/`.
+fn is_claimed_by_us(desk: &Desk, name: &Name) -> Result<bool> {
+    let root = &desk.rt.root;
+    let link = root.claim(name);
+    if desk.lease.held()?.contains(&link) {
+        return Ok(true);
+    }
+    if atomic::link_new(&desk.lease.marker(), &link)? == Moved::Done {
+        return Ok(true);
+    }
+    let file = root.claimed(desk.slot()).join(name.as_os_str());
+    if atomic::rename_new(&file, &root.item(Place::Pending, name))? == Moved::Taken {
+        atomic::rename_with_backup(&file, &root.item(Place::Parked, name))?;
+    }
+    Ok(false)
+}
+
+fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
+    if !is_claimed_by_us(desk, name)? {
+        return Ok(());
+    }
+    let rt = desk.rt.clone();
+    let mut record = Record::open(&rt.root, name)?;
+    let claim = Claim::adopt(&rt.root, &desk.lease, name)?;
+    let slot = desk.slot().to_string();
+    let last = record.history.last.clone().filter(|l| l.agent == slot);
+    let Some(last) = last else {
+        return put_back(desk, claim, record, "");
+    };
+    if let Some((next, _, not_before)) = &last.end {
+        return make_up_for_move(desk, claim, next, *not_before);
+    }
+    let dir = rt.root.session(&last.session);
+    let Some(file) = session::file::read(&dir) else {
+        return put_back(desk, claim, record, &last.session);
+    };
+    rt.show(desk.slot(), |s| {
+        s.state = AgentState::Working;
+        s.work_item = Some(name.shown());
+        s.session = Some(last.session.clone());
+        s.attempt = Some(last.attempt);
+        s.started_at = Some(file.started_at.clone());
+        s.pid = file.pid;
+    });
+    match adopt(desk, &last)? {
+        Some((pid, age)) => {
+            record.append(
+                "adopted",
+                json!({"session": last.session, "agent": slot, "pid": pid,
+                       "harness_pid": std::process::id()}),
+            )?;
+            rt.say(&format!("{slot}  adopted    {name}: its agent still runs"));
+            rt.show(desk.slot(), |s| s.pid = Some(pid));
+            let mut attempt = rebuild(desk, claim, record, file)?;
+            let over = session::watch(desk, &mut attempt, age)?;
+            session::conclude(desk, attempt, over)?;
+        }
+        None if has_started(&dir) => {
+            rt.say(&format!("{slot}  recovered  {name}: its agent has ended"));
+            let attempt = rebuild(desk, claim, record, file)?;
+            let over = session::post_mortem(desk, &attempt, None)?;
+            session::conclude(desk, attempt, over)?;
+        }
+        None => put_back(desk, claim, record, &last.session)?,
+    }
+    Ok(())
+}
+
+/// Whether a start was tried: the keeper makes this file right before it starts the agent.
+fn has_started(dir: &Path) -> bool {
+    atomic::exists(&dir.join("stdout.log")) || atomic::exists(&dir.join("exit.json"))
+}
+
+/// Connects to the surviving keeper if it runs this session's agent.
+fn adopt(desk: &mut Desk, last: &LastAttempt) -> Result<Option<(i32, std::time::Duration)>> {
+    match Keeper::attach(&desk.rt.root, desk.slot())? {
+        Some((keeper, Reply::Running { session, pid, age })) if session == last.session => {
+            desk.keeper = Some(keeper);
+            Ok(Some((pid, age)))
+        }
+        // Idle (it ends by itself), or another session's: `recover` ends that.
+        _ => Ok(None),
+    }
+}
+
+/// The attempt as its first harness had it. The worktree is looked at, not touched.
+fn rebuild(desk: &Desk, claim: Box<Claim>, record: Record, file: SessionFile) -> Result<Attempt> {
+    let rt = &desk.rt;
+    let dir = rt.root.session(&file.session);
+    let repo = file.repo.as_deref().unwrap_or(DEFAULT_REPO);
+    let work = match (&file.branch, &file.base, &file.base_oid) {
+        (Some(branch), Some(base), Some(oid)) => match rt.repos.hub(&rt.root, repo)? {
+            Some(hub) => Some(Work {
+                tree: hub.worktree(&rt.root.worktree(desk.slot(), repo))?,
+                hub,
+                base: Base {
+                    name: base.clone(),
+                    oid: oid.clone(),
+                },
+                branch: branch.clone(),
+            }),
+            None => {
+                rt.warn(&format!(
+                    "{}: repository `{repo}` is no longer configured; what {} did stays in its worktree",
+                    desk.slot(),
+                    file.item
+                ));
+                None
+            }
+        },
+        _ => None,
+    };
+    Ok(Attempt {
+        claim,
+        record,
+        dir,
+        file,
+        work,
+    })
+}
+
+fn put_back(desk: &mut Desk, claim: Box<Claim>, mut record: Record, sid: &str) -> Result<()> {
+    let (rt, name) = (desk.rt.clone(), claim.name.clone());
+    if !sid.is_empty() {
+        let reason = "its harness died before its agent was started";
+        record.append("requeued", json!({"session": sid, "reason": reason}))?;
+        atomic::discard_tree(
+            &rt.root.session(sid),
+            "the attempt never started: it holds copies only",
+        )
+        .or_else(|e| {
+            rt.warn(&e.to_string());
+            Ok::<(), crate::error::Error>(())
+        })?;
+    }
+    end_claim(desk, claim, Target::Pending { not_before: None })?;
+    rt.say(&format!(
+        "{}  requeued   {name}: it had not started",
+        desk.slot()
+    ));
+    Ok(())
+}
+
+/// The end was recorded and its harness died before, or right after, it moved the file.
+fn make_up_for_move(
+    desk: &mut Desk,
+    claim: Box<Claim>,
+    next: &str,
+    not_before: Option<i64>,
+) -> Result<()> {
+    let target = match next {
+        "done" => Target::Done,
+        "retry" | "pending" => Target::Pending { not_before },
+        _ => Target::Parked,
+    };
+    end_claim(desk, claim, target).map(drop)
+}

@@ -1,0 +1,358 @@
+//! What the threads of one `harness run` share. Holds no logic of its own: handles, flags, and
+//! the figures of this run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::aggregator::Ledger;
+use crate::bell::Bell;
+use crate::config::{Config, Durability, RepoPath};
+use crate::error::Result;
+use crate::git::{self, Hub, Repo};
+use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
+use crate::outcome::Outcome;
+use crate::ready::Ready;
+use crate::status::{AgentStatus, LedgerLine};
+
+/// How far this process is on its way out. Only ever rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    Running = 0,
+    /// Claim nothing new, let agents finish.
+    Finishing = 1,
+    /// Stop the agents, keep their work, put the items back.
+    Stopping = 2,
+}
+
+pub struct Runtime {
+    pub root: Root,
+    pub config: Config,
+    pub ready: Arc<Ready>,
+    ledger: Mutex<Ledger>,
+    pub repos: Repos,
+    pub paused: AtomicBool,
+    free_space: Mutex<Option<(Instant, bool)>>,
+    /// Items that this process may still claim (`--max-items`).
+    pub tickets: AtomicI64,
+    /// Rung when a worker became idle or an item ended.
+    pub main_bell: Bell,
+    level: AtomicU8,
+    board: Mutex<BTreeMap<SlotId, Entry>>,
+    bells: Mutex<Vec<Arc<Bell>>>,
+    results: Mutex<Results>,
+    next_start: Mutex<Option<Instant>>,
+    quiet: bool,
+}
+
+struct Entry {
+    status: AgentStatus,
+    changed: bool,
+}
+
+/// What became of the items of this run.
+#[derive(Default, Clone)]
+pub struct Results {
+    pub done: u64,
+    pub parked: u64,
+    pub retried: u64,
+    /// The newest ones, for the table at the end.
+    pub items: Vec<ItemResult>,
+}
+
+/// The table at the end shows at most this many.
+const RESULTS_SHOWN: usize = 200;
+
+#[derive(Clone)]
+pub struct ItemResult {
+    pub name: Name,
+    pub outcome: Outcome,
+    pub attempt: u32,
+    pub seconds: f64,
+    pub branch: Option<String>,
+    pub reason: String,
+}
+
+/// The repositories that items can name.
+pub struct Repos {
+    by_name: BTreeMap<String, Repo>,
+    open: Mutex<HashMap<String, Arc<Hub>>>,
+}
+
+/// The repositories by name: `[repo]`, or the one that ROOT lies in, and `[repos.NAME]`.
+fn configured(root: &Root, config: &Config) -> Result<BTreeMap<String, Repo>> {
+    let mut by_name = BTreeMap::new();
+    let default = (DEFAULT_REPO.to_owned(), &config.repo);
+    for (name, table) in config
+        .repos
+        .iter()
+        .map(|(name, table)| (name.clone(), table))
+        .chain([default])
+    {
+        let path = match &table.path {
+            RepoPath::None => None,
+            RepoPath::Path(path) => Some(path.clone()),
+            RepoPath::Auto => git::discover(root.path())?,
+        };
+        if let Some(path) = path {
+            let repo = Repo {
+                name: name.clone(),
+                path,
+                base: table.base.clone(),
+                clean: table.clean,
+                durable: config.harness.durability == Durability::Full,
+            };
+            by_name.insert(name, repo);
+        }
+    }
+    Ok(by_name)
+}
+
+impl Repos {
+    /// From the configuration: `[repo]` (or the repository that ROOT lies in) and `[repos.NAME]`.
+    pub fn new(root: &Root, config: &Config) -> Result<Repos> {
+        Ok(Repos {
+            by_name: configured(root, config)?,
+            open: Mutex::default(),
+        })
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    pub fn names(&self) -> Vec<&str> {
+        self.by_name.keys().map(String::as_str).collect()
+    }
+
+    /// The hub of a repository, made on first use. `None`: not configured.
+    pub fn hub(&self, root: &Root, name: &str) -> Result<Option<Arc<Hub>>> {
+        let Some(repo) = self.by_name.get(name) else {
+            return Ok(None);
+        };
+        let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hub) = open().get(name) {
+            return Ok(Some(hub.clone()));
+        }
+        // Not under the mutex: the first one may take a while, and others use other repositories.
+        let hub = Arc::new(Hub::open(root, repo)?);
+        Ok(Some(open().entry(name.to_owned()).or_insert(hub).clone()))
+    }
+}
+
+impl Runtime {
+    pub fn new(
+        root: &Root,
+        config: Config,
+        ready: Arc<Ready>,
+        tickets: i64,
+        quiet: bool,
+    ) -> Result<Runtime> {
+        Ok(Runtime {
+            repos: Repos::new(root, &config)?,
+            ledger: Mutex::new(Ledger::new(root)),
+            root: root.clone(),
+            config,
+            ready,
+            paused: AtomicBool::new(false),
+            free_space: Mutex::default(),
+            tickets: AtomicI64::new(tickets),
+            main_bell: Bell::new()?,
+            level: AtomicU8::new(0),
+            board: Mutex::default(),
+            bells: Mutex::default(),
+            results: Mutex::default(),
+            next_start: Mutex::default(),
+            quiet,
+        })
+    }
+
+    /// Counts an ended attempt. Figures only: a lost line costs one count.
+    pub fn count(&self, line: &LedgerLine) {
+        if let Err(e) = lock(&self.ledger).append(line) {
+            self.say(&e.to_string());
+        }
+    }
+
+    /// Whether the disk is too full to begin anything: below `limits.disk_free_min`. Looked at
+    /// once a second; said once each time it becomes so.
+    pub fn is_disk_low(&self) -> bool {
+        let now = crate::clock::instant();
+        let mut known = lock(&self.free_space);
+        let was_low = known.is_some_and(|(_, low)| low);
+        if let Some((at, low)) = *known
+            && now - at < std::time::Duration::from_secs(1)
+        {
+            return low;
+        }
+        let floor = self.config.limits.disk_free_min;
+        let low = fs2::available_space(self.root.path()).is_ok_and(|free| free < floor);
+        *known = Some((now, low));
+        drop(known);
+        if low && !was_low {
+            self.warn(&format!(
+                "less than {} MiB free on the disk of {}: nothing new is claimed until there is more",
+                floor >> 20,
+                self.root.path().display()
+            ));
+        }
+        low
+    }
+
+    pub fn durable(&self) -> bool {
+        self.config.harness.durability == Durability::Full
+    }
+
+    pub fn level(&self) -> Level {
+        match self.level.load(Ordering::SeqCst) {
+            0 => Level::Running,
+            1 => Level::Finishing,
+            _ => Level::Stopping,
+        }
+    }
+
+    pub fn raise(&self, level: Level) {
+        self.level.fetch_max(level as u8, Ordering::SeqCst);
+        self.ring_all();
+    }
+
+    pub fn set_paused(&self, paused: bool) -> bool {
+        let was = self.paused.swap(paused, Ordering::SeqCst);
+        if was != paused {
+            self.ring_all();
+        }
+        was != paused
+    }
+
+    /// A line for people on standard error; also for those who read it in a log.
+    pub fn say(&self, text: &str) {
+        if !self.quiet {
+            let _closed = writeln!(std::io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// Says it even when quiet: something is wrong.
+    pub fn warn(&self, text: &str) {
+        let mut err = std::io::stderr().lock();
+        let mark = if err.is_terminal() {
+            "\x1b[33m!\x1b[0m"
+        } else {
+            "!"
+        };
+        let _closed = writeln!(err, "{mark} {text}");
+    }
+
+    pub fn register_bell(&self, bell: &Arc<Bell>) {
+        lock(&self.bells).push(bell.clone());
+    }
+
+    pub fn forget_bell(&self, bell: &Arc<Bell>) {
+        lock(&self.bells).retain(|b| !Arc::ptr_eq(b, bell));
+        self.ready.forget_bell(bell);
+    }
+
+    pub fn ring_all(&self) {
+        for bell in lock(&self.bells).iter() {
+            bell.ring();
+        }
+        self.main_bell.ring();
+    }
+
+    /// Changes what is shown of a slot.
+    pub fn show(&self, slot: SlotId, change: impl FnOnce(&mut AgentStatus)) {
+        let mut board = lock(&self.board);
+        let entry = board.entry(slot).or_insert_with(|| Entry {
+            status: AgentStatus {
+                id: slot.to_string(),
+                harness_pid: Some(std::process::id()),
+                ..AgentStatus::default()
+            },
+            changed: true,
+        });
+        change(&mut entry.status);
+        entry.changed = true;
+    }
+
+    pub fn hide(&self, slot: SlotId) {
+        lock(&self.board).remove(&slot);
+    }
+
+    /// The slots held by this process.
+    pub fn slots(&self) -> Vec<SlotId> {
+        lock(&self.board).keys().copied().collect()
+    }
+
+    /// How many of this process's slots have an item.
+    pub fn busy(&self) -> usize {
+        let board = lock(&self.board);
+        board
+            .values()
+            .filter(|e| e.status.work_item.is_some())
+            .count()
+    }
+
+    /// The statuses that changed since the last call.
+    pub fn take_changed(&self) -> Vec<(SlotId, AgentStatus)> {
+        let mut board = lock(&self.board);
+        let changed = board.iter_mut().filter(|(_, e)| e.changed);
+        changed
+            .map(|(&slot, e)| {
+                e.changed = false;
+                (slot, e.status.clone())
+            })
+            .collect()
+    }
+
+    pub fn ended(&self, result: ItemResult, parked: bool) {
+        let mut results = lock(&self.results);
+        if parked {
+            results.parked += 1;
+        } else {
+            results.done += 1;
+        }
+        if results.items.len() == RESULTS_SHOWN {
+            results.items.remove(0);
+        }
+        results.items.push(result);
+    }
+
+    pub fn retried(&self) {
+        lock(&self.results).retried += 1;
+    }
+
+    pub fn results(&self) -> Results {
+        lock(&self.results).clone()
+    }
+
+    /// How long a prompt agent's first start in a slot must still wait, so that many that start
+    /// together do not refresh the same credential at once. Zero: go, and the next one waits.
+    pub fn stagger(&self) -> std::time::Duration {
+        let now = crate::clock::instant();
+        let mut next = lock(&self.next_start);
+        match *next {
+            Some(at) if at > now => at - now,
+            _ => {
+                *next = Some(now + self.config.harness.stagger);
+                std::time::Duration::ZERO
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves plain data behind that is still right.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts for random choices that need no quality: jitter.
+pub fn dice() -> f64 {
+    static SEED: AtomicU64 = AtomicU64::new(0);
+    let n = SEED.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+    let mut x = n ^ u64::from(std::process::id()) ^ crate::clock::now_ns() as u64;
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}

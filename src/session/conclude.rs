@@ -1,0 +1,294 @@
+//! The end of an attempt. In this order, each step safe to repeat by another process:
+//! keep its work (commit), judge, publish, record, move the file. The record's `finished` line
+//! decides: once it is written, only the move is left to do.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Attempt, Desk, Over, end_claim};
+use crate::clock;
+use crate::error::{Kind, Result};
+use crate::git::Collected;
+use crate::layout::Place;
+use crate::outcome::{self, Evidence, Next, Outcome, Stop};
+use crate::runtime::{ItemResult, dice};
+use crate::spool::{Ended, Target};
+use crate::status::{AgentState, LedgerLine};
+
+/// Judges the attempt and moves its item.
+pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Ended> {
+    let rt = desk.rt.clone();
+    rt.show(desk.slot(), |s| {
+        s.state = AgentState::Finishing;
+        s.pid = None;
+    });
+    let collected = match &over {
+        // Nothing ran: nothing to keep, and no empty branch to leave behind.
+        Over::Unstartable(_) => None,
+        Over::Exited { .. } => collect(desk, &mut attempt)?,
+    };
+    let (mut outcome, mut reason, stop) = verdict(&attempt, &over, collected.as_ref());
+    let failures = attempt.record.history.failures;
+    let mut next = match &over {
+        Over::Unstartable(_) => Next::Park,
+        Over::Exited { .. } => {
+            let retry = &rt.config.retry;
+            let max = attempt.claim.item.retries.unwrap_or(retry.max);
+            let delay =
+                outcome::backoff(failures, retry.delay, retry.delay_max, retry.jitter, dice());
+            outcome::next(outcome, failures, max, delay)
+        }
+    };
+    if next == Next::Done
+        && let Some(collected) = collected.as_ref().filter(|c| c.commits > 0)
+        && let Err(e) = publish(desk, &mut attempt, collected)
+    {
+        // The work is safe in the hub; a person must make room for its branch.
+        outcome = Outcome::Failed;
+        reason = format!("its branch could not be published: {e}");
+        next = Next::Park;
+    }
+    fill_file(
+        &mut attempt,
+        &over,
+        collected.as_ref(),
+        outcome,
+        &reason,
+        next,
+    );
+    let not_before = match next {
+        Next::Retry(delay) => Some(clock::now_ns() + delay.as_nanos() as i64),
+        _ => None,
+    };
+    record(desk, &mut attempt, next, not_before)?;
+    let ended = match stop {
+        Some(Stop::Canceled) => {
+            // The file is where a person put it; only our claim is left to give up.
+            end_claim(desk, attempt.claim, Target::Parked)?
+        }
+        _ => {
+            let (hub, file) = (attempt.work.as_ref().map(|w| w.hub.clone()), attempt.file);
+            let name = attempt.claim.name.clone();
+            let ended = end_claim(desk, attempt.claim, target_of(next, not_before))?;
+            if ended == Ended::TakenAway
+                && let (Some(hub), Some(branch), Some(head)) = (hub, &file.published, &file.head)
+            {
+                // Taken away at the last moment: what is canceled publishes nothing.
+                desk.insist(|| hub.unpublish(branch, head))?;
+                attempt
+                    .record
+                    .append("canceled", json!({"reason": "its file was taken away"}))?;
+                rt.say(&format!("{}  canceled   {name}", desk.slot()));
+                return Ok(ended);
+            }
+            report(desk, &file, &name, outcome, next, ended);
+            return Ok(ended);
+        }
+    };
+    rt.say(&format!(
+        "{}  canceled   {}: its work is kept",
+        desk.slot(),
+        attempt.file.item
+    ));
+    Ok(ended)
+}
+
+/// Where `next` puts the file.
+pub fn target_of(next: Next, not_before: Option<i64>) -> Target {
+    match next {
+        Next::Done => Target::Done,
+        Next::Park | Next::Leave => Target::Parked,
+        Next::Retry(_) | Next::PutBack => Target::Pending { not_before },
+    }
+}
+
+/// Commits what the agent left. Where git itself fails for good, the worktree keeps it: nothing
+/// resets it before it is kept elsewhere.
+fn collect(desk: &Desk, attempt: &mut Attempt) -> Result<Option<Collected>> {
+    let Some(work) = &attempt.work else {
+        return Ok(None);
+    };
+    let message = format!(
+        "harness: {}, attempt {}\n\nWhat the agent left uncommitted.\nSession: {}",
+        attempt.file.item, attempt.file.attempt, attempt.file.session
+    );
+    let author = format!("harness {0} <{0}@localhost>", attempt.file.agent);
+    let collected = desk.insist(|| {
+        work.tree
+            .collect(&work.branch, &work.base, &message, &author)
+    });
+    match collected {
+        Ok(collected) => Ok(Some(collected)),
+        Err(e) if e.kind() == Kind::Temporary => Err(e),
+        Err(e) => {
+            desk.rt.warn(&format!("{}: {e}", desk.slot()));
+            attempt
+                .file
+                .notes
+                .push(format!("its work could not be committed: {e}"));
+            Ok(None)
+        }
+    }
+}
+
+fn verdict(
+    attempt: &Attempt,
+    over: &Over,
+    collected: Option<&Collected>,
+) -> (Outcome, String, Option<Stop>) {
+    match over {
+        Over::Unstartable(why) => (Outcome::Failed, why.clone(), None),
+        Over::Exited { exit, stop, .. } => {
+            let gone = !attempt.claim.is_ours();
+            let stop = if gone { Some(Stop::Canceled) } else { *stop };
+            if attempt.work.is_some() && collected.is_none() && stop.is_none() {
+                let why = attempt.file.notes.join("; ");
+                return (Outcome::Failed, why, stop);
+            }
+            let (outcome, reason) = outcome::judge(&Evidence {
+                exit: *exit,
+                stop,
+                commits: collected.map(|c| c.commits),
+            });
+            (outcome, reason, stop)
+        }
+    }
+}
+
+fn publish(desk: &Desk, attempt: &mut Attempt, collected: &Collected) -> Result<()> {
+    let Some(work) = &attempt.work else {
+        return Ok(());
+    };
+    let short: String = attempt.file.session.chars().rev().take(8).collect();
+    let short: String = short.chars().rev().collect();
+    let branch = desk.insist(|| work.hub.publish(&work.branch, &collected.head, &short))?;
+    attempt.file.published = Some(branch);
+    Ok(())
+}
+
+fn fill_file(
+    attempt: &mut Attempt,
+    over: &Over,
+    collected: Option<&Collected>,
+    outcome: Outcome,
+    reason: &str,
+    next: Next,
+) {
+    let file = &mut attempt.file;
+    file.status = "ended".into();
+    file.outcome = Some(outcome.as_str().into());
+    file.reason = Some(reason.to_owned());
+    file.ended_at = Some(clock::now_iso());
+    file.last = matches!(next, Next::Done | Next::Park);
+    if let Over::Exited {
+        record: Some(exit), ..
+    } = over
+    {
+        file.pid = Some(exit.pid);
+        file.exit_status = exit.exit_status;
+        file.signal = exit.signal;
+        file.seconds = exit.seconds;
+        file.cpu_seconds = exit.cpu_seconds;
+        file.ended_at = Some(exit.ended_at.clone());
+        if exit.strays > 0 {
+            file.notes.push(format!(
+                "processes that it left behind and that were ended: {}",
+                exit.strays
+            ));
+        }
+        if exit.strays_left > 0 {
+            file.notes.push(format!(
+                "{} of them could not be ended (another user's?) and run on",
+                exit.strays_left
+            ));
+        }
+    }
+    if let Some(collected) = collected {
+        file.commits = Some(collected.commits);
+        file.files_changed = Some(collected.files_changed);
+        file.leftover = collected.leftover;
+        file.head = Some(collected.head.clone());
+        file.notes.extend(collected.notes.iter().cloned());
+    }
+}
+
+/// Session, record, ledger; durable before the item is seen in its new place.
+fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64>) -> Result<()> {
+    let durable = desk.rt.durable();
+    let file = attempt.file.clone();
+    desk.insist(|| file.write(&attempt.dir, durable))?;
+    if let Some(work) = &attempt.work
+        && (file.commits == Some(0) || file.exit_status.or(file.signal).or(file.pid).is_none())
+    {
+        // An empty branch helps nobody. Failing to remove it harms nobody either.
+        let head = file.head.as_deref().unwrap_or(&work.base.oid);
+        let _stays = work.hub.forget(&work.branch, head);
+    }
+    let event = json!({
+        "session": file.session, "attempt": file.attempt, "agent": file.agent,
+        "outcome": file.outcome, "reason": file.reason,
+        "exit_status": file.exit_status, "signal": file.signal, "seconds": file.seconds,
+        "commits": file.commits, "files_changed": file.files_changed, "leftover": file.leftover,
+        "branch": file.branch, "head": file.head, "published": file.published,
+        "notes": file.notes, "next": next.as_str(), "not_before_ns": not_before, "last": file.last,
+    });
+    let record = &mut attempt.record;
+    desk.insist(|| record.append("finished", event.clone()))?;
+    if durable {
+        desk.insist(|| record.sync())?;
+    }
+    let line = LedgerLine {
+        at: file.ended_at.clone().unwrap_or_default(),
+        session: file.session.clone(),
+        item: file.item.clone(),
+        agent: file.agent.clone(),
+        outcome: file.outcome.clone().unwrap_or_default(),
+        last: file.last,
+        seconds: file.seconds,
+        ..LedgerLine::default()
+    };
+    desk.rt.count(&line);
+    Ok(())
+}
+
+fn report(
+    desk: &Desk,
+    file: &super::file::SessionFile,
+    name: &crate::layout::Name,
+    outcome: Outcome,
+    next: Next,
+    ended: Ended,
+) {
+    let rt = &desk.rt;
+    let slot = desk.slot();
+    let reason = file.reason.clone().unwrap_or_default();
+    let mut text = format!("{slot}  {:<10} {name}: {reason}", outcome.as_str());
+    if let Some(branch) = &file.published {
+        text.push_str(&format!(", branch {branch}"));
+    }
+    match next {
+        Next::Retry(delay) => {
+            text.push_str(&format!(
+                "; again in {}",
+                clock::human(delay.max(Duration::from_secs(1)))
+            ));
+            rt.retried();
+        }
+        Next::PutBack => text.push_str("; back in pending/"),
+        Next::Park => text.push_str("; parked"),
+        Next::Done | Next::Leave => {}
+    }
+    rt.say(&text);
+    if let Ended::Placed(place @ (Place::Done | Place::Parked)) = ended {
+        let result = ItemResult {
+            name: name.clone(),
+            outcome,
+            attempt: file.attempt,
+            seconds: file.seconds,
+            branch: file.published.clone(),
+            reason,
+        };
+        rt.ended(result, place == Place::Parked);
+    }
+}

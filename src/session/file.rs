@@ -1,0 +1,71 @@
+//! `sessions/SID/session.json`: what an attempt is, written before its agent starts and once more
+//! when it is over. Recovery re-makes an attempt from it; people and the aggregator read it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::atomic;
+use crate::error::{Error, Result};
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionFile {
+    pub session: String,
+    pub item: String,
+    /// Slot: `agent-N`.
+    pub agent: String,
+    /// Which agent did it: `script`, or a name from `[agents.NAME]`.
+    pub runner: String,
+    pub attempt: u32,
+    /// `starting`, then `ended`; in between the slot's own status is the one to look at.
+    pub status: String,
+    pub harness_pid: u32,
+    pub command: Vec<String>,
+    pub timeout_seconds: u64,
+    pub repo: Option<String>,
+    pub worktree: Option<String>,
+    pub branch: Option<String>,
+    pub base: Option<String>,
+    pub base_oid: Option<String>,
+    pub started_at: String,
+    pub ended_at: Option<String>,
+    pub pid: Option<i32>,
+    pub outcome: Option<String>,
+    pub reason: Option<String>,
+    pub exit_status: Option<i32>,
+    pub signal: Option<i32>,
+    /// From start to the end of the last process of its tree.
+    pub seconds: f64,
+    pub cpu_seconds: f64,
+    pub commits: Option<u64>,
+    pub files_changed: Option<u64>,
+    /// Whether harness committed what the agent had left uncommitted.
+    pub leftover: bool,
+    /// The commit that the branch ends with.
+    pub head: Option<String>,
+    /// The branch as it is called in the user's repository.
+    pub published: Option<String>,
+    pub notes: Vec<String>,
+    /// Whether the item ended with this attempt.
+    pub last: bool,
+}
+
+pub fn path(dir: &Path) -> PathBuf {
+    dir.join("session.json")
+}
+
+/// `None`: there is none, or it cannot be understood; then the attempt never started.
+pub fn read(dir: &Path) -> Option<SessionFile> {
+    let bytes = std::fs::read(path(dir)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+impl SessionFile {
+    pub fn write(&self, dir: &Path, durable: bool) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::permanent("cannot write session.json", e.to_string()))?;
+        text.push(b'\n');
+        atomic::replace(&path(dir), &text, durable)
+    }
+}

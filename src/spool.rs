@@ -1,0 +1,373 @@
+//! Claims: the transitions between `pending/`, `claimed/AGENT/`, `done/` and `parked/`.
+//!
+//! Hard-linking the slot's marker to `state/claims/NAME` elects one holder of a name, the rename
+//! into `claimed/AGENT/` takes the file, one rename out of it ends the claim. Every step after the
+//! claim renames from a name that this slot alone has: if the file is gone, the claim was taken
+//! away, and whoever held it publishes nothing.
+//!
+//! Order at the end: file first, then exclusive key, then claim. A crash in between leaves links
+//! to the marker, which the slot's next holder removes (`recovery`).
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::atomic::{self, Moved};
+use crate::clock;
+use crate::error::{Context, Error, Result};
+use crate::item::{self, Item, Order, Refusal};
+use crate::layout::{Name, Place, Root};
+use crate::lease::Lease;
+use crate::limits::{ITEM_BYTES_MAX, SETTLE};
+use crate::record::Record;
+use crate::sys::{self, ReadLease};
+
+/// A held item. Used up by `end`; dropped (in a panic, or when the process is told to let go) it
+/// stays in `claimed/` for the slot's next holder.
+#[must_use = "a claim that is not ended stays in claimed/ until the slot's next holder looks"]
+pub struct Claim {
+    root: Root,
+    lease: std::sync::Arc<Lease>,
+    pub name: Name,
+    pub item: Item,
+    /// The file's bytes, as claimed.
+    pub bytes: Vec<u8>,
+    pub executable: bool,
+    ended: Option<Ended>,
+}
+
+/// What became of a try to claim a name.
+pub enum Tried {
+    Won(Box<Claim>),
+    /// Not in `pending/` any more: another holder has it, or a person moved it.
+    Gone,
+    /// The name is in flight (its claim exists), or its exclusive key is: look again later.
+    Busy,
+    /// Somebody still writes the file, or only just made it: look again later.
+    Unsettled,
+    /// Its fields say that it must wait: they differ from what the index believed.
+    Waits(Order),
+    /// It was refused and is in `parked/`, with this reason.
+    Refused(String),
+}
+
+/// Tries to claim `name` for the lease's slot. `refuse`: a reason to refuse it that the file alone
+/// does not show (a dependency cycle). `may_start` decides whether its fields let it start now.
+pub fn try_claim(
+    root: &Root,
+    lease: &std::sync::Arc<Lease>,
+    name: &Name,
+    refuse: Option<String>,
+    may_start: &dyn Fn(&Order, &Metadata) -> bool,
+    accepts: &dyn Fn(&Item) -> Result<(), Refusal>,
+) -> Result<Tried> {
+    let claim_path = root.claim(name);
+    match atomic::link_new(&lease.marker(), &claim_path)? {
+        Moved::Done => {}
+        Moved::Taken => return Ok(Tried::Busy),
+        Moved::SourceGone => {
+            return Err(
+                Error::permanent("cannot claim", "the slot's marker is gone")
+                    .at_path(&lease.marker())
+                    .hint("do not remove files in state/agents/ while harness runs"),
+            );
+        }
+    }
+    let tried = try_held(root, lease, name, refuse, may_start, accepts);
+    if !matches!(tried, Ok(Tried::Won(_))) {
+        atomic::remove(&claim_path)?;
+    }
+    tried
+}
+
+/// The part of a claim after the election: nobody else touches the name now, but people may.
+fn try_held(
+    root: &Root,
+    lease: &std::sync::Arc<Lease>,
+    name: &Name,
+    refuse: Option<String>,
+    may_start: &dyn Fn(&Order, &Metadata) -> bool,
+    accepts: &dyn Fn(&Item) -> Result<(), Refusal>,
+) -> Result<Tried> {
+    let pending = root.item(Place::Pending, name);
+    let read = match refuse {
+        Some(why) => Read1::Refuse(why),
+        None => read_whole(name, &pending)?,
+    };
+    let (file, meta, bytes) = match read {
+        Read1::Whole(file, meta, bytes) => (file, meta, bytes),
+        Read1::Gone => return Ok(Tried::Gone),
+        Read1::Unsettled => return Ok(Tried::Unsettled),
+        Read1::Refuse(why) => return refuse_item(root, name, why),
+    };
+    let executable = meta.mode() & 0o111 != 0;
+    let parsed = item::parse(name, &bytes, executable).and_then(|i| accepts(&i).map(|()| i));
+    let item = match parsed {
+        Ok(item) => item,
+        Err(Refusal(why)) => return refuse_item(root, name, why),
+    };
+    if !may_start(&item.order, &meta) {
+        return Ok(Tried::Waits(item.order));
+    }
+    let mut key = None;
+    if let Some(word) = &item.order.exclusive {
+        let path = root.exclusive(word);
+        if atomic::link_new(&lease.marker(), &path)? != Moved::Done {
+            return Ok(Tried::Busy);
+        }
+        key = Some(path);
+    }
+    let claimed = root.claimed(lease.slot).join(name.as_os_str());
+    let moved = atomic::rename_new(&pending, &claimed);
+    // The read lease held writers off until the file was out of `pending/`.
+    drop(file);
+    let same = claimed
+        .symlink_metadata()
+        .is_ok_and(|now| now.ino() == meta.ino());
+    match moved {
+        Ok(Moved::Done) if same => Ok(Tried::Won(Box::new(Claim {
+            root: root.clone(),
+            lease: lease.clone(),
+            name: name.clone(),
+            item,
+            bytes,
+            executable,
+            ended: None,
+        }))),
+        other => {
+            if let Some(key) = key {
+                atomic::remove(&key)?;
+            }
+            match other? {
+                // Another file was put in its place between the reading and the rename: this one
+                // was never read. Put it back and look again.
+                Moved::Done => {
+                    let back = atomic::rename_new(&claimed, &pending)?;
+                    if back == Moved::Taken {
+                        park_file(root, name, &claimed, "replaced while it was claimed")?;
+                    }
+                    Ok(Tried::Unsettled)
+                }
+                Moved::SourceGone => Ok(Tried::Gone),
+                Moved::Taken => Err(Error::permanent(
+                    "cannot claim",
+                    "a file of this name is in claimed/ already, though nobody holds its claim",
+                )
+                .at_path(&claimed)
+                .hint("move that file to queue/parked/")),
+            }
+        }
+    }
+}
+
+enum Read1 {
+    Whole(File, Metadata, Vec<u8>),
+    Gone,
+    Unsettled,
+    Refuse(String),
+}
+
+/// Reads a pending file, unless somebody still writes it. Symlinks are not followed, and nothing
+/// but a regular file is opened for reading twice.
+fn read_whole(name: &Name, path: &std::path::Path) -> Result<Read1> {
+    use std::io::ErrorKind;
+    let refuse = |why: &str| Ok(Read1::Refuse(why.into()));
+    if name.is_too_long() {
+        return Ok(Read1::Refuse(format!(
+            "its name is longer than {} bytes",
+            crate::limits::NAME_BYTES_MAX
+        )));
+    }
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Read1::Gone),
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+            return refuse("it is a symlink; harness follows none: copy the file itself");
+        }
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return refuse("it is a socket"),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            return refuse("harness may not read it: permission denied");
+        }
+        Err(e) => return Err(Error::io("cannot read the item", path, &e)),
+    };
+    let meta = file.metadata().or_fail("cannot look at the item", path)?;
+    let kind = meta.file_type();
+    if !kind.is_file() {
+        if kind.is_dir() && !settled(&meta) {
+            return Ok(Read1::Unsettled);
+        }
+        return refuse(match () {
+            () if kind.is_dir() => "it is a directory; an item is one file",
+            () if kind.is_fifo() => "it is a fifo",
+            () => "it is not a regular file",
+        });
+    }
+    match sys::read_lease(&file).or_fail("cannot take a read lease on the item", path)? {
+        ReadLease::Granted => {}
+        ReadLease::BeingWritten => return Ok(Read1::Unsettled),
+        ReadLease::Unsupported if settled(&meta) => {}
+        ReadLease::Unsupported => return Ok(Read1::Unsettled),
+    }
+    if meta.len() == 0 && !settled(&meta) {
+        // `touch x` and then an editor: it may only just be coming into being.
+        return Ok(Read1::Unsettled);
+    }
+    let mut bytes = Vec::with_capacity(meta.len().min(ITEM_BYTES_MAX) as usize + 1);
+    (&mut file)
+        .take(ITEM_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .or_fail("cannot read the item", path)?;
+    Ok(Read1::Whole(file, meta, bytes))
+}
+
+/// Whether nobody changed the file for a while. A time in the future is a `not_before`, not news.
+fn settled(meta: &Metadata) -> bool {
+    let changed = meta.ctime() * 1_000_000_000 + meta.ctime_nsec();
+    clock::now_ns() - changed >= SETTLE.as_nanos() as i64
+}
+
+fn refuse_item(root: &Root, name: &Name, why: String) -> Result<Tried> {
+    let from = root.item(Place::Pending, name);
+    if !atomic::exists(&from) {
+        return Ok(Tried::Gone);
+    }
+    let mut record = Record::open(root, name)?;
+    record.append("refused", json!({"reason": why, "outcome": "refused"}))?;
+    if atomic::rename_with_backup(&from, &root.item(Place::Parked, name))? {
+        Ok(Tried::Refused(why))
+    } else {
+        Ok(Tried::Gone)
+    }
+}
+
+fn park_file(root: &Root, name: &Name, from: &std::path::Path, why: &str) -> Result<bool> {
+    Record::open(root, name)?.append("parked", json!({"reason": why}))?;
+    atomic::rename_with_backup(from, &root.item(Place::Parked, name))
+}
+
+/// Where a claim's file is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Done,
+    Parked,
+    /// Not to start before this instant (ns since 1970), which becomes its modification time.
+    Pending {
+        not_before: Option<i64>,
+    },
+}
+
+/// Where an ended claim's file is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Placed(Place),
+    /// The file had been taken away: the claim was not ours any more.
+    TakenAway,
+}
+
+impl Claim {
+    /// Re-makes the claim of a slot's dead holder. Where its file was changed beyond understanding
+    /// or taken away, nothing is known of the item but its name.
+    pub fn adopt(root: &Root, lease: &std::sync::Arc<Lease>, name: &Name) -> Result<Box<Claim>> {
+        let path = root.claimed(lease.slot).join(name.as_os_str());
+        let mut bytes = Vec::new();
+        let mut executable = false;
+        if let Ok(meta) = path.symlink_metadata()
+            && meta.is_file()
+        {
+            executable = meta.mode() & 0o111 != 0;
+            File::open(&path)
+                .and_then(|f| f.take(ITEM_BYTES_MAX + 1).read_to_end(&mut bytes))
+                .or_fail("cannot read the item", &path)?;
+        }
+        let item = item::parse(name, &bytes, executable).unwrap_or_else(|_| Item::blank());
+        Ok(Box::new(Claim {
+            root: root.clone(),
+            lease: lease.clone(),
+            name: name.clone(),
+            item,
+            bytes,
+            executable,
+            ended: None,
+        }))
+    }
+
+    /// Where the file lies while it is claimed.
+    pub fn path(&self) -> PathBuf {
+        self.root
+            .claimed(self.lease.slot)
+            .join(self.name.as_os_str())
+    }
+
+    /// Whether the file is still where this claim put it. A person cancels by moving it.
+    pub fn is_ours(&self) -> bool {
+        atomic::exists(&self.path())
+    }
+
+    /// Ends the claim. The error gives the claim back: stay in place and try again, nothing is
+    /// lost (a full disk can make even a rename fail).
+    pub fn end(
+        mut self: Box<Self>,
+        to: Target,
+        durable: bool,
+    ) -> Result<Ended, (Error, Box<Claim>)> {
+        match self.try_end(to, durable) {
+            Ok(ended) => Ok(ended),
+            Err(e) => Err((e, self)),
+        }
+    }
+
+    fn try_end(&mut self, to: Target, durable: bool) -> Result<Ended> {
+        // Once moved, moved: a second try must not take the empty place for a cancel.
+        let ended = match self.ended {
+            Some(ended) => ended,
+            None => self.place(to)?,
+        };
+        self.ended = Some(ended);
+        if durable && let Ended::Placed(place) = ended {
+            atomic::sync_dir(&self.root.place(place))?;
+        }
+        if let Some(word) = &self.item.order.exclusive {
+            atomic::remove(&self.root.exclusive(word))?;
+        }
+        atomic::remove(&self.root.claim(&self.name))?;
+        Ok(ended)
+    }
+
+    fn place(&self, to: Target) -> Result<Ended> {
+        let from = self.path();
+        let place = match to {
+            Target::Done => Place::Done,
+            Target::Parked => Place::Parked,
+            Target::Pending { not_before } => {
+                if let Some(ns) = not_before
+                    && atomic::exists(&from)
+                {
+                    atomic::set_mtime(&from, ns)?;
+                }
+                match atomic::rename_new(&from, &self.root.item(Place::Pending, &self.name))? {
+                    Moved::Done => return Ok(Ended::Placed(Place::Pending)),
+                    Moved::SourceGone => return Ok(Ended::TakenAway),
+                    // The same name was dropped again meanwhile: the newer file is what its owner
+                    // wants, this one is kept beside it.
+                    Moved::Taken => {
+                        let why = "a newer file of the same name was dropped while this one ran";
+                        Record::open(&self.root, &self.name)?
+                            .append("parked", json!({"reason": why}))?;
+                        Place::Parked
+                    }
+                }
+            }
+        };
+        let placed = atomic::rename_with_backup(&from, &self.root.item(place, &self.name))?;
+        Ok(if placed {
+            Ended::Placed(place)
+        } else {
+            Ended::TakenAway
+        })
+    }
+}

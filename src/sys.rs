@@ -1,0 +1,52 @@
+//! The one module with `unsafe`: system calls that neither std nor nix wraps.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// What asking for a read lease said about writers of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadLease {
+    /// Nobody has the file open for writing, and whoever opens it for writing now waits until the
+    /// lease is given back (by closing the file) or the kernel's lease-break time (45 s) is over.
+    Granted,
+    /// Somebody has it open for writing, shared mappings included.
+    BeingWritten,
+    /// Not to be had here: another user's file, NFS, 9p.
+    Unsupported,
+}
+
+/// Asks for a read lease (`F_SETLEASE`, `F_RDLCK`) on a file opened read-only.
+///
+/// The process must survive SIGIO, whose default action kills it: `ignore_lease_breaks` first.
+#[expect(unsafe_code, reason = "nix has no F_SETLEASE")]
+pub fn read_lease(file: &File) -> io::Result<ReadLease> {
+    // SAFETY: fcntl with F_SETLEASE takes an integer and touches no memory of ours; the descriptor
+    // is open for the whole call because `file` is borrowed.
+    let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    if rc == 0 {
+        return Ok(ReadLease::Granted);
+    }
+    let err = io::Error::last_os_error();
+    match err.raw_os_error() {
+        Some(libc::EAGAIN) if is_remote(file) => Ok(ReadLease::Unsupported),
+        Some(libc::EAGAIN) => Ok(ReadLease::BeingWritten),
+        Some(libc::EACCES | libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS) => {
+            Ok(ReadLease::Unsupported)
+        }
+        _ => Err(err),
+    }
+}
+
+/// NFS answers EAGAIN to every request for a lease, so there it says nothing.
+fn is_remote(file: &File) -> bool {
+    nix::sys::statfs::fstatfs(file)
+        .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::NFS_SUPER_MAGIC)
+}
+
+/// A process that takes leases gets SIGIO when somebody opens the file for writing. A handler, not
+/// SIG_IGN: children inherit an ignored signal, a handler they do not.
+pub fn ignore_lease_breaks() -> io::Result<()> {
+    let never_read = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGIO, never_read).map(drop)
+}

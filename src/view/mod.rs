@@ -1,0 +1,163 @@
+//! What people see: tables, the status, the story of an item. Turns plain data into text; decides
+//! nothing and changes nothing under ROOT.
+//!
+//! Invariants: text from outside (names, reasons, messages) reaches a terminal only through `safe`;
+//! colour, clipping and cursor movements only where stdout is a terminal (`Term`).
+
+pub mod table;
+pub mod status;
+pub mod watch;
+pub mod story;
+
+use std::ffi::OsStr;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::clock::{self, Timestamp};
+use crate::layout::shown;
+
+/// What the output can show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Term {
+    pub color: bool,
+    /// Columns; `None`: never clip.
+    pub width: Option<usize>,
+    /// Rows; `None`: no end.
+    pub height: Option<usize>,
+}
+
+impl Term {
+    /// A file or a pipe: no colour, no clipping.
+    pub const PLAIN: Term = Term {
+        color: false,
+        width: None,
+        height: None,
+    };
+
+    /// What stdout is. `NO_COLOR` (not empty) and `TERM=dumb` turn colour off.
+    pub fn of_stdout() -> Term {
+        let out = std::io::stdout();
+        if !out.is_terminal() {
+            return Term::PLAIN;
+        }
+        let size = rustix::termios::tcgetwinsize(&out).ok();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
+        Term {
+            color: !no_color && !dumb,
+            width: size.map(|s| s.ws_col.into()).filter(|&n| n > 0),
+            height: size.map(|s| s.ws_row.into()).filter(|&n| n > 0),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Paint {
+    #[default]
+    Plain,
+    Bold,
+    Dim,
+    Red,
+    Green,
+    Yellow,
+    Cyan,
+}
+
+impl Paint {
+    /// `text` in this colour, where the terminal has any.
+    pub fn on(self, text: &str, term: &Term) -> String {
+        let code = match self {
+            Paint::Plain => return text.to_owned(),
+            Paint::Bold => "1",
+            Paint::Dim => "2",
+            Paint::Red => "31",
+            Paint::Green => "32",
+            Paint::Yellow => "33",
+            Paint::Cyan => "36",
+        };
+        if term.color && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Text from outside without control characters, and without those that turn the direction of
+/// writing round: what is read is what is there.
+pub fn safe(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in shown(OsStr::new(text)).chars() {
+        match c {
+            '\u{200e}' | '\u{200f}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+                out.extend(c.escape_default());
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// `2026-01-27 10:45:00` where the user lives, for an instant in RFC 3339; else the text itself.
+pub fn local_time(at: &str) -> String {
+    time_in(at, &TimeZone::system())
+}
+
+fn time_in(at: &str, tz: &TimeZone) -> String {
+    match at.parse::<Timestamp>() {
+        Ok(t) => t
+            .to_zoned(tz.clone())
+            .strftime("%Y-%m-%d %H:%M:%S")
+            .to_string(),
+        Err(_) => safe(at),
+    }
+}
+
+/// How long ago, in the two largest units; `None` where it is no time. What is ahead of us is now.
+pub fn ago(at: &str, now: Timestamp) -> Option<String> {
+    let t: Timestamp = at.parse().ok()?;
+    let seconds = u64::try_from(now.as_second() - t.as_second()).unwrap_or(0);
+    Some(clock::human(Duration::from_secs(seconds)))
+}
+
+/// `n thing` or `n things`.
+pub fn count_of(n: u64, thing: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {thing}{s}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_cannot_move_the_cursor_or_turn_the_line_round() {
+        assert_eq!(safe("a\x1b[2J\nb\u{9b}1m"), "a\\u{1b}[2J\\nb\\u{9b}1m");
+        assert_eq!(safe("x\u{202e}y\u{2066}z"), "x\\u{202e}y\\u{2066}z");
+        assert_eq!(safe("plain é 漢"), "plain é 漢");
+    }
+
+    #[test]
+    fn times_are_local_and_what_is_no_time_is_shown_as_it_is() {
+        let tz = TimeZone::fixed(jiff::tz::offset(2));
+        let at = "2026-01-27T23:45:00.5Z";
+        assert_eq!(time_in(at, &tz), "2026-01-28 01:45:00");
+        assert_eq!(time_in("soon\x07", &tz), "soon\\u{7}");
+        let now: Timestamp = "2026-01-27T23:59:10Z".parse().unwrap();
+        assert_eq!(ago(at, now).as_deref(), Some("14m10s"));
+        assert_eq!(ago("2030-01-01T00:00:00Z", now).as_deref(), Some("0s"));
+    }
+
+    #[test]
+    fn colour_is_for_terminals_that_want_it() {
+        let term = Term {
+            color: true,
+            ..Term::PLAIN
+        };
+        assert_eq!(Paint::Red.on("x", &term), "\x1b[31mx\x1b[0m");
+        assert_eq!(Paint::Red.on("x", &Term::PLAIN), "x");
+    }
+}

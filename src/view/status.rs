@@ -1,0 +1,341 @@
+//! `harness status`, as people read it and as JSON.
+//!
+//! Knows nothing of how the figures are made. Invariant: `status.json` is believed only while a
+//! harness lives and the file is fresh; else the status is made from the tree, and that is said.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use crate::aggregator;
+use crate::clock::{self, Timestamp};
+use crate::error::{Error, Result};
+use crate::layout::Root;
+use crate::status::{AgentState, AgentStatus, Health, Metrics, Status};
+
+use super::table::{Cell, Table, clip};
+use super::{Paint, Term, ago, count_of, local_time, safe};
+
+/// An older file is of a harness that hangs: five times what a healthy one allows itself.
+const TRUSTED_SECONDS: i64 = 5;
+
+/// Where a status comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// `status.json`, kept by a living harness.
+    Live,
+    /// Made from the tree: no harness runs.
+    NoHarness,
+    /// Made from the tree: a harness runs but does not keep the file up to date.
+    Silent,
+}
+
+/// The status of this moment.
+pub fn current(root: &Root) -> Result<(Status, Source)> {
+    let alive = aggregator::any_harness_alive(root)?;
+    if alive
+        && let Some(status) = aggregator::read(root)?
+        && is_fresh(&status)
+    {
+        return Ok((status, Source::Live));
+    }
+    let source = if alive {
+        Source::Silent
+    } else {
+        Source::NoHarness
+    };
+    Ok((aggregator::rebuild(root, None)?, source))
+}
+
+fn is_fresh(status: &Status) -> bool {
+    let at = status.timestamp.parse::<Timestamp>();
+    at.is_ok_and(|t| clock::now().as_second() - t.as_second() <= TRUSTED_SECONDS)
+}
+
+/// What a person has to know about the source; `None` where all is well.
+pub fn note(source: Source) -> Option<&'static str> {
+    match source {
+        Source::Live => None,
+        Source::NoHarness => Some("no harness is running: this was made from the files just now"),
+        Source::Silent => {
+            Some("a harness runs but does not report: this was made from the files just now")
+        }
+    }
+}
+
+/// The whole view as text.
+pub fn render(status: &Status, source: Source, now: Timestamp, term: &Term) -> String {
+    let mut out = String::new();
+    let mut line = |paint: Paint, text: String| {
+        let text = term.width.map_or(text.clone(), |w| clip(&text, w));
+        out.push_str(&paint.on(&text, term));
+        out.push('\n');
+    };
+    if let Some(note) = note(source) {
+        line(Paint::Yellow, note.to_owned());
+    }
+    for h in &status.harnesses {
+        let up = clock::human(Duration::from_secs(h.uptime_seconds));
+        let workers = count_of(h.workers as u64, "worker");
+        let host = safe(&h.host);
+        let text = format!("harness process {} on {host}: {workers}, up {up}", h.pid);
+        line(Paint::Plain, text);
+    }
+    for order in &status.control {
+        line(Paint::Yellow, order_words(order));
+    }
+    for i in &status.interrupts {
+        let whom = match i.agent.as_str() {
+            "all" => "ALL AGENTS ARE".to_owned(),
+            agent => format!("{} IS", safe(agent)),
+        };
+        let reason = match i.reason.as_str() {
+            "" => "no reason given".to_owned(),
+            reason => safe(reason),
+        };
+        let since = ago(&i.since, now).map_or_else(String::new, |a| format!(" ({a} ago)"));
+        let end = match i.agent.as_str() {
+            "all" => "`harness resume` ends it".to_owned(),
+            agent => format!("`harness resume {}` ends it", safe(agent)),
+        };
+        line(
+            Paint::Red,
+            format!("{whom} INTERRUPTED: {reason}{since}; {end}"),
+        );
+    }
+    for hold in &status.holds {
+        line(Paint::Yellow, format!("HOLD: {}", safe(&hold.to_string())));
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    if !status.agents.is_empty() {
+        out.push_str(&agents(&status.agents, now).render(term));
+        out.push('\n');
+    }
+    for text in [queue_line(status), today_line(&status.metrics)] {
+        let text = term.width.map_or(text.clone(), |w| clip(&text, w));
+        out.push_str(&text);
+        out.push('\n');
+    }
+    out
+}
+
+fn order_words(order: &str) -> String {
+    match order {
+        "pause" => "PAUSED: nothing new is started while state/control/pause exists".to_owned(),
+        "drain" => {
+            "DRAINING: harness ends when nothing is left to do (state/control/drain)".to_owned()
+        }
+        "stop" => "STOPPING: harness stops its agents and ends (state/control/stop)".to_owned(),
+        other => format!("ORDER: {}", safe(other)),
+    }
+}
+
+fn agents(all: &[AgentStatus], now: Timestamp) -> Table {
+    let mut table = Table::new(&[
+        "AGENT",
+        "STATE",
+        "ITEM",
+        ">TRY",
+        "SINCE",
+        ">FOR",
+        "LAST MESSAGE",
+    ]);
+    for a in all {
+        let (state, paint) = state_of(a);
+        let started = a.started_at.as_deref();
+        let message = a.last_message.as_deref().unwrap_or_default();
+        table.row(vec![
+            Cell::new(&a.id),
+            Cell::painted(state, paint),
+            Cell::new(a.work_item.as_deref().unwrap_or_default()),
+            Cell::new(a.attempt.map_or_else(String::new, |n| n.to_string())),
+            Cell::new(started.map(local_time).unwrap_or_default()),
+            Cell::new(started.and_then(|s| ago(s, now)).unwrap_or_default()),
+            Cell::new(message.lines().next().unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
+/// A slot whose holder died is waiting to be recovered, whatever it was doing.
+fn state_of(a: &AgentStatus) -> (&'static str, Paint) {
+    match (a.health, a.state) {
+        (Health::Dead, _) => ("dead", Paint::Red),
+        (Health::Stalled, _) => ("stalled", Paint::Red),
+        (_, AgentState::Interrupted) => ("interrupted", Paint::Red),
+        (_, AgentState::Paused) => ("paused", Paint::Yellow),
+        (Health::Quiet, _) => ("quiet", Paint::Yellow),
+        (Health::Healthy, AgentState::Idle) => ("idle", Paint::Dim),
+        (Health::Healthy, AgentState::Starting) => ("starting", Paint::Cyan),
+        (Health::Healthy, AgentState::Working) => ("working", Paint::Green),
+        (Health::Healthy, AgentState::Finishing) => ("finishing", Paint::Cyan),
+    }
+}
+
+fn queue_line(status: &Status) -> String {
+    let q = &status.work_queue;
+    let mut parts = vec![format!("{} pending", q.pending)];
+    parts.extend((q.scheduled > 0).then(|| format!("{} scheduled", q.scheduled)));
+    parts.extend((q.blocked > 0).then(|| format!("{} blocked", q.blocked)));
+    parts.push(format!("{} claimed", q.claimed));
+    parts.push(format!("{} done", q.done));
+    parts.push(format!("{} parked", q.parked));
+    format!("queue  {}", parts.join(", "))
+}
+
+fn today_line(m: &Metrics) -> String {
+    let ended = m.completed_today + m.failed_today;
+    let mut s = format!(
+        "today  {} completed, {} failed",
+        m.completed_today, m.failed_today
+    );
+    if ended > 0 {
+        s += &format!(" ({:.0} % good)", m.success_rate * 100.0);
+    }
+    s += &format!(", {} in the last hour", m.throughput_per_hour);
+    if m.average_work_duration > 0.0 {
+        let mean = Duration::try_from_secs_f64(m.average_work_duration).unwrap_or_default();
+        s += &format!(", {} an attempt", clock::human(mean));
+    }
+    if m.input_tokens + m.output_tokens > 0 {
+        s += &format!(", tokens {} in, {} out", m.input_tokens, m.output_tokens);
+    }
+    if m.cost_usd > 0.0 {
+        s += &format!(", {:.2} USD", m.cost_usd);
+    }
+    s
+}
+
+/// `harness status [--json]`: prints it once.
+pub fn print(root: &Root, json: bool) -> Result<()> {
+    let (status, source) = current(root)?;
+    let text = if json {
+        if let Some(note) = note(source) {
+            eprintln!("harness: {note}");
+        }
+        let json = serde_json::to_string_pretty(&status);
+        json.map_err(|e| Error::permanent("cannot encode the status", e.to_string()))? + "\n"
+    } else {
+        render(&status, source, clock::now(), &Term::of_stdout())
+    };
+    written(io::stdout().write_all(text.as_bytes())).map(drop)
+}
+
+/// `Ok(false)`: whoever read stdout has closed it, which is no error.
+pub(super) fn written(done: io::Result<()>) -> Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Error::io(
+            "cannot write to",
+            std::path::Path::new("stdout"),
+            &e,
+        )),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+mod tests {
+    use super::*;
+    use crate::status::{HarnessStatus, InterruptStatus, WorkQueue};
+
+    fn sample() -> Status {
+        let agent = |id: &str, state, health| AgentStatus {
+            id: id.to_owned(),
+            state,
+            health,
+            ..AgentStatus::default()
+        };
+        Status {
+            harnesses: vec![HarnessStatus {
+                pid: 12,
+                host: "h".to_owned(),
+                uptime_seconds: 9_900,
+                workers: 3,
+                ..HarnessStatus::default()
+            }],
+            agents: vec![
+                AgentStatus {
+                    work_item: Some("a\nb.md".to_owned()),
+                    attempt: Some(2),
+                    started_at: Some("2026-01-27T10:45:00Z".to_owned()),
+                    last_message: Some("\u{1b}[2Jhello\nmore".to_owned()),
+                    ..agent("agent-1", AgentState::Working, Health::Healthy)
+                },
+                agent("agent-2", AgentState::Working, Health::Dead),
+            ],
+            work_queue: WorkQueue {
+                pending: 2,
+                blocked: 1,
+                claimed: 1,
+                done: 4,
+                ..WorkQueue::default()
+            },
+            interrupts: vec![InterruptStatus {
+                agent: "all".to_owned(),
+                reason: "look\u{7}".to_owned(),
+                since: "2026-01-27T10:58:00Z".to_owned(),
+            }],
+            control: vec!["pause".to_owned()],
+            metrics: Metrics {
+                completed_today: 8,
+                failed_today: 1,
+                throughput_per_hour: 4.0,
+                average_work_duration: 850.0,
+                success_rate: 0.889,
+                cost_usd: 1.5,
+                ..Metrics::default()
+            },
+            ..Status::default()
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-27T10:59:10Z".parse().unwrap()
+    }
+
+    #[test]
+    fn people_read_everything_and_the_terminal_nothing_harmful() {
+        let text = render(&sample(), Source::NoHarness, now(), &Term::PLAIN);
+        let local = local_time("2026-01-27T10:45:00Z");
+        let want = format!(
+            "no harness is running: this was made from the files just now\n\
+             harness process 12 on h: 3 workers, up 2h45m\n\
+             PAUSED: nothing new is started while state/control/pause exists\n\
+             ALL AGENTS ARE INTERRUPTED: look\\u{{7}} (1m10s ago); `harness resume` ends it\n\
+             \n\
+             AGENT    STATE    ITEM     TRY  SINCE                   FOR  LAST MESSAGE\n\
+             agent-1  working  a\\nb.md    2  {local}  14m10s  \\u{{1b}}[2Jhello\n\
+             agent-2  dead\n\
+             \n\
+             queue  2 pending, 1 blocked, 1 claimed, 4 done, 0 parked\n\
+             today  8 completed, 1 failed (89 % good), 4 in the last hour, 14m10s an attempt, 1.50 USD\n"
+        );
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn terminals_get_clipped_lines_and_colours() {
+        let term = Term {
+            color: true,
+            width: Some(30),
+            height: Some(20),
+        };
+        let text = render(&sample(), Source::Live, now(), &term);
+        assert!(text.contains("\x1b[31mdead\x1b[0m"), "{text:?}");
+        let bare = |l: &str| {
+            let mut out = l.to_owned();
+            while let Some(a) = out.find('\x1b') {
+                let b = out[a..].find('m').unwrap();
+                out.replace_range(a..=a + b, "");
+            }
+            out
+        };
+        assert!(
+            text.lines().all(|l| bare(l).chars().count() <= 30),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! The kernel's events about the folders, passed on as hints. Nothing is decided by an event
+//! alone: whoever is told looks for itself, and scans find what events missed (an overflow, a
+//! network file system, a watch that could not be had).
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use crate::error::{Error, Result};
+use crate::layout::{Name, Place, Root};
+use crate::ready::Ready;
+
+/// What a process is told, besides news of pending items, which go straight into its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// `state/control/` or `state/interrupts/` changed.
+    Orders,
+    /// A process may have died: its file in `state/harnesses/` was closed.
+    Peers,
+    /// A file came into or left `done/` or `parked/`: (place, +1 or -1).
+    Ended(Place, i64),
+    /// Events were lost: count and list again.
+    Lost,
+}
+
+/// Keeps the watches while it lives.
+pub struct Watch {
+    _watcher: RecommendedWatcher,
+}
+
+struct Folders {
+    pending: PathBuf,
+    done: PathBuf,
+    parked: PathBuf,
+    control: PathBuf,
+    interrupts: PathBuf,
+    harnesses: PathBuf,
+}
+
+/// Who is told; called on the watcher's own thread, so it must be quick.
+pub type Tell = Box<dyn Fn(Hint) + Send>;
+
+pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
+    let folders = Folders {
+        pending: root.place(Place::Pending),
+        done: root.place(Place::Done),
+        parked: root.place(Place::Parked),
+        control: root.control(),
+        interrupts: root.interrupts(),
+        harnesses: root.harnesses(),
+    };
+    let all = [
+        &folders.pending,
+        &folders.done,
+        &folders.parked,
+        &folders.control,
+        &folders.interrupts,
+        &folders.harnesses,
+    ]
+    .map(PathBuf::clone);
+    let ready = ready.clone();
+    let handler = move |event: notify::Result<Event>| pass_on(&folders, &ready, &tell, event);
+    let failed = |path: &Path, e: &notify::Error| {
+        Error::temporary("cannot watch the folder", e.to_string())
+            .at_path(path)
+            .hint("raise fs.inotify.max_user_instances and max_user_watches (`harness doctor`)")
+    };
+    let mut watcher =
+        notify::recommended_watcher(handler).map_err(|e| failed(&root.queue(), &e))?;
+    for folder in all {
+        watcher
+            .watch(&folder, RecursiveMode::NonRecursive)
+            .map_err(|e| failed(&folder, &e))?;
+    }
+    Ok(Watch { _watcher: watcher })
+}
+
+enum Change {
+    Came,
+    Left,
+}
+
+fn pass_on(f: &Folders, ready: &Ready, say: &dyn Fn(Hint), event: notify::Result<Event>) {
+    let Ok(event) = event else {
+        ready.ask_rescan();
+        return say(Hint::Lost);
+    };
+    if event.need_rescan() {
+        ready.ask_rescan();
+        return say(Hint::Lost);
+    }
+    let change = match event.kind {
+        EventKind::Create(_)
+        | EventKind::Modify(ModifyKind::Name(RenameMode::To) | ModifyKind::Metadata(_))
+        | EventKind::Access(AccessKind::Close(AccessMode::Write)) => Change::Came,
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
+            Change::Left
+        }
+        // Opens and writes; and `Both`, which repeats a `From` and a `To`.
+        _ => return,
+    };
+    let Some(path) = event.paths.first() else {
+        return;
+    };
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return;
+    };
+    if folder == f.pending {
+        match change {
+            Change::Came => ready.note(name),
+            Change::Left => ready.gone(&Name::new(name)),
+        }
+    } else if folder == f.done || folder == f.parked {
+        ended(f, ready, say, &event.kind, folder, name, &change);
+    } else if folder == f.control || folder == f.interrupts {
+        say(Hint::Orders);
+    } else if folder == f.harnesses {
+        say(Hint::Peers);
+    }
+}
+
+fn ended(
+    f: &Folders,
+    ready: &Ready,
+    say: &dyn Fn(Hint),
+    kind: &EventKind,
+    folder: &Path,
+    name: &OsStr,
+    change: &Change,
+) {
+    if Name::is_ignored(name) {
+        return;
+    }
+    let place = if folder == f.done {
+        Place::Done
+    } else {
+        Place::Parked
+    };
+    match (change, kind) {
+        (
+            Change::Came,
+            EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To)),
+        ) => {
+            if place == Place::Done {
+                ready.ended(&Name::new(name));
+            }
+            say(Hint::Ended(place, 1));
+        }
+        (Change::Left, _) => say(Hint::Ended(place, -1)),
+        _ => {}
+    }
+}

@@ -1,0 +1,229 @@
+//! A worker thread is one slot: recover what its last holder left, then claim, run, repeat.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::bell::Bell;
+use crate::control;
+use crate::error::{Error, Result};
+use crate::layout::SlotId;
+use crate::lease::Lease;
+use crate::ready::{After, Candidate};
+use crate::recovery;
+use crate::runtime::{ItemResult, Level, Runtime};
+use crate::session::{self, Desk};
+use crate::spool::{self, Tried};
+use crate::status::AgentState;
+
+/// How long a slot that met an error waits before it claims again.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+/// Failed attempts in a row in one slot that raise an interrupt: something is wrong with the slot,
+/// the agent or the provider, and going on would burn every item's retries.
+const FAILURES_IN_A_ROW: u32 = 5;
+
+/// A worker as the main thread sees it.
+pub struct Worker {
+    pub slot: SlotId,
+    pub leave: Arc<AtomicBool>,
+    pub bell: Arc<Bell>,
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Works until told to leave.
+    Steady,
+    /// Only recovers a dead process's slot, then gives it up.
+    RecoverOnly,
+}
+
+/// Starts a worker on a slot whose lease this process has just taken.
+pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
+    let bell = Arc::new(Bell::new()?);
+    let leave = Arc::new(AtomicBool::new(mode == Mode::RecoverOnly));
+    let slot = lease.slot;
+    rt.register_bell(&bell);
+    rt.show(slot, |s| s.state = AgentState::Idle);
+    let (rt, b, l) = (rt.clone(), bell.clone(), leave.clone());
+    let thread = std::thread::Builder::new()
+        .name(slot.to_string())
+        .spawn(move || {
+            let mut desk = Desk {
+                rt: rt.clone(),
+                lease: Arc::new(lease),
+                bell: b.clone(),
+                keeper: None,
+                staggered: false,
+            };
+            if let Err(e) = work(&mut desk, &l) {
+                rt.warn(&format!("{slot} gives up its slot: {e}"));
+            }
+            if let Some(keeper) = desk.keeper.take() {
+                keeper.dismiss();
+            }
+            rt.forget_bell(&b);
+            rt.hide(slot);
+            drop(desk);
+            rt.main_bell.ring();
+        })
+        .map_err(|e| Error::temporary("cannot start a worker thread", e.to_string()))?;
+    Ok(Worker {
+        slot,
+        leave,
+        bell,
+        thread,
+    })
+}
+
+fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
+    recovery::recover(desk)?;
+    let rt = desk.rt.clone();
+    let mut in_a_row = 0;
+    let idle = |desk: &Desk, state: AgentState| {
+        rt.show(desk.slot(), |s| {
+            s.state = state;
+            s.work_item = None;
+            s.session = None;
+            s.attempt = None;
+            s.started_at = None;
+            s.pid = None;
+        });
+        rt.main_bell.ring();
+    };
+    idle(desk, AgentState::Idle);
+    while !leave.load(Ordering::SeqCst) && rt.level() == Level::Running {
+        if let Some(state) = held_back(desk) {
+            idle(desk, state);
+            desk.bell.wait(Duration::from_secs(1));
+            continue;
+        }
+        if rt.tickets.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            rt.tickets.fetch_add(1, Ordering::SeqCst);
+            break;
+        }
+        let Some(candidate) = rt.ready.pop(&desk.bell) else {
+            rt.tickets.fetch_add(1, Ordering::SeqCst);
+            desk.bell.wait(Duration::from_secs(5));
+            continue;
+        };
+        match attempt(desk, &candidate) {
+            Ok(None) => {
+                rt.tickets.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(Some(good)) => {
+                in_a_row = if good { 0 } else { in_a_row + 1 };
+                if in_a_row == FAILURES_IN_A_ROW {
+                    in_a_row = 0;
+                    let reason =
+                        format!("{FAILURES_IN_A_ROW} attempts in a row failed in this slot");
+                    control::interrupt(&rt.root, desk.slot(), &reason)?;
+                    rt.warn(&format!(
+                        "{} pauses: {reason}; look at `harness list parked`, then remove state/interrupts/{}.interrupt",
+                        desk.slot(),
+                        desk.slot()
+                    ));
+                }
+                idle(desk, AgentState::Idle);
+                rest(desk);
+            }
+            Err(e) => {
+                rt.warn(&format!("{}: {}: {e}", desk.slot(), candidate.name));
+                idle(desk, AgentState::Idle);
+                // What is left of the item is this slot's to recover, now as after a death.
+                desk.bell.wait(AFTER_ERROR);
+                recovery::recover(desk)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why the slot must not claim now, as the state that it shows.
+fn held_back(desk: &Desk) -> Option<AgentState> {
+    if control::interrupt_of(&desk.rt.root, desk.slot()).is_some() {
+        Some(AgentState::Interrupted)
+    } else if desk.rt.paused.load(Ordering::SeqCst) || desk.rt.is_disk_low() {
+        Some(AgentState::Paused)
+    } else {
+        None
+    }
+}
+
+/// `iteration_delay` between two items of a slot.
+fn rest(desk: &Desk) {
+    let end = crate::clock::instant() + desk.rt.config.harness.iteration_delay;
+    while desk.rt.level() == Level::Running {
+        let left = end.saturating_duration_since(crate::clock::instant());
+        if left.is_zero() {
+            break;
+        }
+        desk.bell.wait(left);
+    }
+}
+
+/// Tries the candidate. `None`: it was not won. `Some(good)`: it was, and its attempt is over.
+fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
+    let rt = desk.rt.clone();
+    let tried = spool::try_claim(
+        &rt.root,
+        &desk.lease,
+        &candidate.name,
+        candidate.refuse.clone(),
+        &|order, meta| rt.ready.may_start(order, meta),
+        &|item| session::accepts(&rt, item),
+    );
+    let tried = match tried {
+        Ok(tried) => tried,
+        Err(e) => {
+            rt.ready.tried(candidate, After::Later);
+            return Err(e);
+        }
+    };
+    match tried {
+        Tried::Won(claim) => {
+            rt.ready.tried(candidate, After::Gone);
+            let name = claim.name.clone();
+            session::run(desk, claim)?;
+            // Before this worker is seen idle: what waited for this item is then known to be ready.
+            rt.ready.ended(&name);
+            let last = crate::record::Record::open(&rt.root, &name)?.history.last;
+            let good = last
+                .and_then(|l| l.end)
+                .is_none_or(|(next, _, _)| matches!(next.as_str(), "done" | "pending" | "left"));
+            Ok(Some(good))
+        }
+        Tried::Gone => {
+            rt.ready.tried(candidate, After::Gone);
+            Ok(None)
+        }
+        Tried::Busy | Tried::Unsettled => {
+            rt.ready.tried(candidate, After::Later);
+            Ok(None)
+        }
+        Tried::Waits(order) => {
+            rt.ready.tried(candidate, After::Waits(order));
+            Ok(None)
+        }
+        Tried::Refused(why) => {
+            rt.ready.tried(candidate, After::Gone);
+            rt.say(&format!(
+                "{}  refused    {}: {why}",
+                desk.slot(),
+                candidate.name
+            ));
+            rt.ended(
+                ItemResult {
+                    name: candidate.name.clone(),
+                    outcome: crate::outcome::Outcome::Refused,
+                    attempt: 0,
+                    seconds: 0.0,
+                    branch: None,
+                    reason: why,
+                },
+                true,
+            );
+            Ok(None)
+        }
+    }
+}
