@@ -15,19 +15,12 @@ use crate::layout::{Root, shown};
 /// What every agent is told first; placeholders in double braces are filled in for each attempt.
 pub const BOOTSTRAP: &str = include_str!("../../prompts/bootstrap.md");
 
-/// Keeps a folder of the tree in git, and all that is in it out of git.
-const GITIGNORE: &str =
-    "# harness keeps this folder; what is in it is not for git.\n*\n!.gitignore\n";
+/// Hides a folder, and this file with it, from the git repository that ROOT lies in.
+const GITIGNORE: &str = "# harness's own folder: git leaves it alone, this file included.\n\
+     # To keep something of it in git: git add -f FILE\n*\n";
 
 /// Folders that ignore themselves, so that `git status` around a ROOT stays clean.
-const IGNORED_DIRS: [&str; 6] = [
-    "queue/pending",
-    "queue/claimed",
-    "queue/done",
-    "queue/parked",
-    "state",
-    "worktrees",
-];
+const IGNORED_DIRS: [&str; 5] = ["queue", "state", "worktrees", "prompts", "hooks"];
 
 /// What `init` did.
 #[derive(Debug)]
@@ -69,8 +62,13 @@ pub fn init(dir: &Path, template: &str) -> Result<InitReport> {
         let made = ready_dir(&path, private)?;
         report.note(&path, made);
     }
-    for dir in IGNORED_DIRS {
-        let path = root.path().join(dir).join(".gitignore");
+    let mut ignored: Vec<PathBuf> = IGNORED_DIRS.map(|d| root.path().join(d)).into();
+    if is_below_a_repository(root.path()) {
+        // Its harness.toml too. At the top of a repository that file is the user's to add.
+        ignored.push(root.path().to_path_buf());
+    }
+    for dir in ignored {
+        let path = dir.join(".gitignore");
         let made = place(&path, GITIGNORE)?;
         report.note(&path, made);
     }
@@ -98,6 +96,15 @@ pub fn ensure_tree(root: &Root) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether ROOT is a folder inside a git repository, not its top.
+fn is_below_a_repository(root: &Path) -> bool {
+    !atomic::exists(&root.join(".git"))
+        && root
+            .ancestors()
+            .skip(1)
+            .any(|dir| atomic::exists(&dir.join(".git")))
 }
 
 impl InitReport {

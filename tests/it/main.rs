@@ -1,0 +1,14 @@
+//! Tests of the real binary on a real file system with real git. One test program: it links once
+//! and runs in parallel. `support` has the means; each other module tests one promise.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests do by hand what the program has doors for, and fail by panicking"
+)]
+
+mod support;
+
+mod path;

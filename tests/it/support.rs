@@ -1,0 +1,354 @@
+//! A ROOT of its own for each test, harness processes that never outlive it, and waiting for a
+//! condition with a deadline (never a sleep) that prints the tree when it fails.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Long enough for a loaded two-core machine; a test that meets it has failed.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+pub struct Root {
+    pub dir: tempfile::TempDir,
+}
+
+impl Root {
+    /// Without a repository: items run in plain directories.
+    pub fn plain() -> Root {
+        let dir = tempfile::Builder::new()
+            .prefix("harness-")
+            .tempdir()
+            .unwrap();
+        let root = Root { dir };
+        root.ok(&["init"]);
+        root.config("[repo]\npath = \"none\"\n");
+        root
+    }
+
+    /// A ROOT beside a git repository `repo/` with one commit on `main`.
+    pub fn with_repo() -> Root {
+        let root = Root::plain();
+        let repo = root.repo();
+        fs::create_dir(&repo).unwrap();
+        git(&repo, &["init", "-q", "-b", "main"]);
+        fs::write(repo.join("README"), "hello\n").unwrap();
+        git(&repo, &["add", "."]);
+        git(&repo, &["commit", "-q", "-m", "one"]);
+        root.config("[repo]\npath = \"repo\"\n");
+        root
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn repo(&self) -> PathBuf {
+        self.path().join("repo")
+    }
+
+    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.path().join(path)
+    }
+
+    /// harness.toml: what tests want faster than people do, and `text`.
+    pub fn config(&self, text: &str) {
+        let fast =
+            "[retry]\ndelay = 0.05\n[harness]\nstagger = 0\nkill_grace = 2\ndurability = \"off\"\n";
+        fs::write(self.at("harness.toml"), format!("{fast}{text}")).unwrap();
+    }
+
+    pub fn command(&self) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_harness"));
+        c.arg("--root").arg(self.path()).stdin(Stdio::null());
+        c.env_remove("HARNESS_ROOT");
+        c
+    }
+
+    pub fn harness(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().unwrap()
+    }
+
+    /// Runs a command that must exit 0; its standard output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let out = self.harness(args);
+        assert!(out.status.success(), "harness {args:?}: {}", describe(&out));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// `harness run --drain`, whatever its exit code but none of trouble.
+    pub fn drain(&self) -> Output {
+        let out = self.harness(&["run", "--drain", "--workers", "3"]);
+        assert!(
+            matches!(out.status.code(), Some(0 | 1)),
+            "run --drain: {}",
+            describe(&out)
+        );
+        out
+    }
+
+    /// Starts `harness run` with these arguments, its messages in `run-N.log`.
+    pub fn start(&self, args: &[&str]) -> Running {
+        let log = (1..)
+            .map(|n| self.at(format!("run-{n}.log")))
+            .find(|p| !p.exists())
+            .unwrap();
+        let file = fs::File::create(&log).unwrap();
+        let child = self
+            .command()
+            .arg("run")
+            .args(args)
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Running { child, log }
+    }
+
+    /// Drops a script the way a careful person does: written elsewhere, then moved in.
+    pub fn script(&self, name: impl AsRef<OsStr>, body: &str) {
+        self.drop_file(name, format!("#!/bin/sh\n{body}\n").as_bytes(), 0o755);
+    }
+
+    pub fn drop_file(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) {
+        let temp = self.at("queue/pending/.being-made.tmp");
+        fs::write(&temp, bytes).unwrap();
+        fs::set_permissions(&temp, fs::Permissions::from_mode(mode)).unwrap();
+        fs::rename(temp, self.at("queue/pending").join(name.as_ref())).unwrap();
+    }
+
+    pub fn show(&self, name: &str) -> Value {
+        serde_json::from_str(&self.ok(&["show", name, "--json"])).unwrap()
+    }
+
+    /// Events of an item's record, their kinds only.
+    pub fn events(&self, name: &str) -> Vec<String> {
+        let show = self.show(name);
+        let events = show["events"].as_array().unwrap().iter();
+        events
+            .map(|e| e["event"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    pub fn is_done(&self, name: &str) -> bool {
+        self.at("queue/done").join(name).exists()
+    }
+
+    pub fn is_parked(&self, name: &str) -> bool {
+        self.at("queue/parked").join(name).exists()
+    }
+
+    /// Waits until it is so, or fails with the tree and the logs.
+    pub fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !is_so() {
+            if Instant::now() > end {
+                panic!("waited in vain until {what}\n{}", self.picture());
+            }
+            pause();
+        }
+    }
+
+    /// The tree and the logs, for a failing test.
+    pub fn picture(&self) -> String {
+        let mut text = String::new();
+        let mut paths: Vec<PathBuf> = files_below(self.path());
+        paths.sort();
+        for p in paths {
+            let shown = p.strip_prefix(self.path()).unwrap_or(&p).to_path_buf();
+            let inside = shown.to_string_lossy().into_owned();
+            if inside.contains(".git/") || inside.starts_with("state/repos") {
+                continue;
+            }
+            text.push_str(&format!("{inside}\n"));
+            let wanted = inside.ends_with(".log") || inside.ends_with(".jsonl");
+            if wanted && let Ok(bytes) = fs::read(&p) {
+                for line in String::from_utf8_lossy(&bytes).lines().take(60) {
+                    text.push_str(&format!("    | {line}\n"));
+                }
+            }
+        }
+        text
+    }
+
+    /// What must be true of every ROOT with no harness and no agent left: nothing claimed, no
+    /// claim or key held, no keeper and no process of an item alive, no temporary file.
+    pub fn assert_nothing_left(&self) {
+        let empty = |dir: &str| {
+            files_below(&self.at(dir))
+                .into_iter()
+                .filter(|p| p.file_name() != Some(OsStr::new(".gitignore")))
+                .collect::<Vec<_>>()
+        };
+        for dir in [
+            "queue/claimed",
+            "state/claims",
+            "state/exclusive",
+            "state/harnesses",
+        ] {
+            assert_eq!(
+                empty(dir),
+                Vec::<PathBuf>::new(),
+                "{dir}\n{}",
+                self.picture()
+            );
+        }
+        let temps: Vec<_> = files_below(&self.at("state"))
+            .into_iter()
+            .chain(files_below(&self.at("queue")))
+            .filter(|p| p.extension() == Some(OsStr::new("tmp")))
+            .collect();
+        assert!(temps.is_empty(), "{temps:?}");
+        let alive = self.processes();
+        assert!(
+            alive.is_empty(),
+            "still alive: {alive:?}\n{}",
+            self.picture()
+        );
+    }
+
+    /// Keepers of this ROOT and processes that carry its path in their environment.
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        let root = fs::canonicalize(self.path()).unwrap();
+        let mark = format!("HARNESS_ROOT={}", root.display());
+        let agents = root.join("state/agents");
+        let agents = agents.to_string_lossy();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|n| n.parse::<u32>().ok())
+            else {
+                continue;
+            };
+            let read = |file: &str| {
+                let bytes = fs::read(entry.path().join(file)).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).into_owned()
+            };
+            let command = read("cmdline").replace('\0', " ");
+            let marked = read("environ").split('\0').any(|v| v == mark);
+            let keeper = command.contains("keeper") && command.contains(&*agents);
+            if !command.is_empty() && (marked || keeper) {
+                found.push((pid, command));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        for (pid, _) in self.processes() {
+            kill(pid, "KILL");
+        }
+    }
+}
+
+/// A `harness run` that is killed when its test ends.
+pub struct Running {
+    pub child: Child,
+    pub log: PathBuf,
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        kill(self.pid(), name);
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill9(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end by itself; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(
+                Instant::now() < end,
+                "harness does not end\n{}",
+                self.said()
+            );
+            pause();
+        }
+    }
+
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+pub fn kill(pid: u32, signal: &str) {
+    let _gone = Command::new("kill")
+        .args(["-s", signal, "--", &pid.to_string()])
+        .stderr(Stdio::null())
+        .status();
+}
+
+pub fn is_alive(pid: u32) -> bool {
+    // A zombie is dead: somebody has only not looked yet.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| {
+        !s.rsplit(')')
+            .next()
+            .unwrap_or("")
+            .trim_start()
+            .starts_with('Z')
+    })
+}
+
+/// The pause between two looks at a condition.
+fn pause() {
+    std::thread::park_timeout(Duration::from_millis(5));
+}
+
+pub fn describe(out: &Output) -> String {
+    format!(
+        "{}\n--- stdout\n{}\n--- stderr\n{}",
+        out.status,
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    )
+}
+
+/// git as a user of the test's repositories, with an identity and nobody's configuration.
+pub fn git(dir: &Path, args: &[&str]) -> String {
+    let out = Command::new("git")
+        .arg("-C")
+        .arg(dir)
+        .args(["-c", "user.name=T", "-c", "user.email=t@example.com"])
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "git {args:?}: {}", describe(&out));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// Every file below a directory, symlinks not followed; none where it does not exist.
+pub fn files_below(dir: &Path) -> Vec<PathBuf> {
+    walkdir::WalkDir::new(dir)
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|e| !e.file_type().is_dir())
+        .map(|e| e.into_path())
+        .collect()
+}
