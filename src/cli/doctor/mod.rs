@@ -300,7 +300,6 @@ mod tests {
     #[test]
     fn a_bad_configuration_and_a_broken_tree_are_told_together() {
         let (_dir, root) = root_with("[harness]\nworkers = 0\n");
-        assert!(atomic::remove(&root.path().join("queue/parked/.gitignore")).expect("remove"));
         atomic::discard_tree(&root.path().join("queue/parked"), "a test's own").expect("remove");
         drop(atomic::create(&root.path().join("queue/parked"), b"x", 0o600).expect("write"));
         let report = with(Some((2, 47, 3)), |f| doctor(Some(&root), f));
