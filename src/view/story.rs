@@ -172,15 +172,13 @@ fn sentence(event: &Value, tz: &TimeZone) -> String {
             who(event),
             part(event, "session", " (session ", ")")
         ),
-        "finished" => finished(event),
-        "retry" => retry(event, tz),
+        "finished" => finished(event, tz),
         "requeued" => format!("put back into the queue{}", because(event)),
         "parked" => format!(
             "parked for a person{}{}",
             outcome_note(event),
             because(event)
         ),
-        "done" => format!("done{}", outcome_note(event)),
         "refused" => format!("refused{}", because(event)),
         "canceled" => format!(
             "canceled{}{}",
@@ -191,11 +189,6 @@ fn sentence(event: &Value, tz: &TimeZone) -> String {
         "retried" => format!(
             "sent back to be tried again{}",
             part(event, "by", " by ", "")
-        ),
-        "moved" => format!(
-            "moved by hand{}{}",
-            part(event, "from", " from ", ""),
-            part(event, "to", " to ", "")
         ),
         _ => raw(event),
     }
@@ -209,76 +202,65 @@ fn outcome_note(event: &Value) -> String {
     }
 }
 
+fn attempt_of(event: &Value) -> String {
+    match number(event, "attempt") {
+        Some(n) => format!("attempt {n}"),
+        None => "an attempt".to_owned(),
+    }
+}
+
 fn started(event: &Value) -> String {
-    let mut s = match number(event, "attempt") {
-        Some(n) => format!("attempt {n} started"),
-        None => "an attempt started".to_owned(),
-    };
-    s += &part(event, "agent", " by ", "");
-    s += &part(event, "branch", " on branch ", "");
-    s += &part(event, "base", ", from ", "");
+    let mut s = format!("{} started", attempt_of(event));
+    s += &part(event, "base", " from ", "");
     if let Some(oid) = text(event, "base_oid") {
         let short: String = oid.chars().take(9).collect();
         s += &format!(" ({short})");
     }
+    s += &part(event, "branch", " on its branch ", "");
     s += &part(event, "pid", ", process ", "");
-    s += &part(event, "session", ", session ", "");
-    s + &part(event, "command", ": ", "")
+    s + &part(event, "session", ", session ", "")
 }
 
-fn finished(event: &Value) -> String {
+/// What happened, why, what came of it, and what is next.
+fn finished(event: &Value, tz: &TimeZone) -> String {
     let outcome = event.get("outcome").and_then(Value::as_str).unwrap_or("");
-    let mut s = format!("the attempt {}", outcome_words(outcome));
+    let mut s = format!("{} {}", attempt_of(event), outcome_words(outcome));
     if let Some(seconds) = event.get("seconds").and_then(Value::as_f64) {
         let took = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
         s += &format!(" after {}", clock::human(took));
     }
     s += &because(event);
-    let mut facts = Vec::new();
-    facts.extend(text(event, "exit_status").map(|n| format!("exit status {n}")));
-    facts.extend(text(event, "signal").map(|n| format!("killed by signal {n}")));
-    facts.extend(number(event, "commits").map(|n| count_of(n, "commit")));
-    let changed = number(event, "files_changed");
-    facts.extend(changed.map(|n| format!("{} changed", count_of(n, "file"))));
-    facts.extend(flag_or_text(event, "leftover", |what| match what {
-        None => "what it had not committed was kept too".to_owned(),
-        Some(t) => format!("what it had not committed is kept: {t}"),
-    }));
-    facts.extend(text(event, "branch").map(|b| format!("branch {b}")));
-    facts.extend(flag_or_text(event, "published", |what| match what {
-        None => "its work is in your repository".to_owned(),
-        Some(t) => format!("its work is in your repository: {t}"),
-    }));
-    facts.extend(text(event, "notes"));
-    facts.extend(text(event, "session").map(|sid| format!("session {sid}")));
-    if !facts.is_empty() {
-        s += &format!(" [{}]", facts.join(", "));
+    if let Some(n) = number(event, "files_changed").filter(|&n| n > 0) {
+        s += &format!(", {} changed", count_of(n, "file"));
     }
-    s
-}
-
-/// A field that is a flag in one version and says more in another.
-fn flag_or_text(
-    event: &Value,
-    key: &str,
-    words: impl Fn(Option<String>) -> String,
-) -> Option<String> {
-    match event.get(key)? {
-        Value::Bool(true) => Some(words(None)),
-        Value::Bool(false) => None,
-        Value::Array(all) if all.is_empty() => None,
-        Value::Number(n) if n.as_f64() == Some(0.0) => None,
-        _ => text(event, key).map(|t| words(Some(t))),
+    if event.get("leftover") == Some(&Value::Bool(true)) {
+        s += "; what it had not committed was committed for it";
+    }
+    s += &part(event, "published", "; branch ", " is in your repository");
+    let kept = number(event, "commits").is_some_and(|n| n > 0);
+    if kept && text(event, "published").is_none() {
+        s += &part(
+            event,
+            "branch",
+            "; its work is kept as ",
+            " in state/repos/",
+        );
+    }
+    s += &part(event, "notes", "; ", "");
+    s + &match text(event, "next").as_deref() {
+        Some("retry") => match event.get("not_before_ns").and_then(Value::as_i64) {
+            Some(ns) => format!("; tried again from {}", time_of(ns, tz)),
+            None => "; tried again".to_owned(),
+        },
+        Some("pending") => "; back in the queue, not counted".to_owned(),
+        Some("parked") => "; parked".to_owned(),
+        _ => String::new(),
     }
 }
 
-fn retry(event: &Value, tz: &TimeZone) -> String {
-    let mut s = "will be tried again".to_owned();
-    if let Some(at) = text(event, "not_before") {
-        s += &format!(", not before {}", time_in(&at, tz));
-    }
-    s += &part(event, "left", " (retries left: ", ")");
-    s + &outcome_note(event)
+fn time_of(ns: i64, tz: &TimeZone) -> String {
+    let at = clock::Timestamp::from_nanosecond(ns.into()).map(clock::iso);
+    time_in(&at.unwrap_or_default(), tz)
 }
 
 fn raw(event: &Value) -> String {
@@ -305,7 +287,8 @@ fn what_next(state: &str, name: &Name, events: &[Value]) -> Option<String> {
             "`harness cancel {arg}` stops it and keeps its work"
         )),
         "done" if newest(events, &["outcome"]).as_deref() == Some("succeeded") => {
-            newest(events, &["branch"]).map(|b| format!("its work is on branch {b}"))
+            newest(events, &["published"])
+                .map(|b| format!("`git log -p {b}` shows its work; merge it if you like it"))
         }
         _ => None,
     }
@@ -348,28 +331,26 @@ mod tests {
                 "attempt": 1, "branch": "harness/fix.md/1", "base": "main",
                 "base_oid": "0123456789abcdef", "pid": 70, "command": ["claude", "-p"]}),
             json!({"at": at("10:46:00"), "event": "adopted", "session": "S1", "agent": "agent-2", "harness_pid": 8}),
-            json!({"at": at("10:59:12"), "event": "finished", "session": "S1", "outcome": "timed_out",
-                "signal": 15, "seconds": 850.2, "commits": 0, "leftover": true, "last": false}),
-            json!({"at": at("10:59:12"), "event": "retry", "outcome": "timed_out",
-                "not_before": at("11:04:12"), "attempt": 2, "left": 1}),
-            json!({"at": at("11:20:00"), "event": "finished", "session": "S2", "outcome": "succeeded",
-                "exit_status": 0, "seconds": 61, "commits": 1, "files_changed": 2,
-                "branch": "harness/fix.md/2", "published": true, "notes": ["a", "b"]}),
-            json!({"at": at("11:20:01"), "event": "done", "outcome": "succeeded"}),
+            json!({"at": at("10:59:12"), "event": "finished", "session": "S1", "attempt": 1,
+                "outcome": "timed_out", "signal": 15, "seconds": 850.2, "commits": 1,
+                "branch": "harness/fix.md/1", "published": null, "leftover": true,
+                "reason": "too slow", "next": "retry", "not_before_ns": 1_769_511_852_000_000_000_i64}),
+            json!({"at": at("11:20:00"), "event": "finished", "session": "S2", "attempt": 2,
+                "outcome": "succeeded", "exit_status": 0, "seconds": 61, "commits": 1,
+                "files_changed": 2, "branch": "harness/fix.md/2", "published": "harness/fix.md/2",
+                "notes": ["a", "b"], "next": "done"}),
         ];
         let want = "\
 fix.md: done
 
   2026-01-27 10:45:00  added by harness add
   2026-01-27 10:45:01  agent-2 took it (harness process 7)
-  2026-01-27 10:45:02  attempt 1 started by agent-2 on branch harness/fix.md/1, from main (012345678), process 70, session S1: claude; -p
+  2026-01-27 10:45:02  attempt 1 started from main (012345678) on its branch harness/fix.md/1, process 70, session S1
   2026-01-27 10:46:00  harness process 8 took over the running agent-2 (session S1)
-  2026-01-27 10:59:12  the attempt ran out of time and was stopped after 14m10s [killed by signal 15, 0 commits, what it had not committed was kept too, session S1]
-  2026-01-27 10:59:12  will be tried again, not before 2026-01-27 11:04:12 (retries left: 1) (it ran out of time and was stopped)
-  2026-01-27 11:20:00  the attempt succeeded after 1m01s [exit status 0, 1 commit, 2 files changed, branch harness/fix.md/2, its work is in your repository, a; b, session S2]
-  2026-01-27 11:20:01  done
+  2026-01-27 10:59:12  attempt 1 ran out of time and was stopped after 14m10s: too slow; what it had not committed was committed for it; its work is kept as harness/fix.md/1 in state/repos/; tried again from 2026-01-27 11:04:12
+  2026-01-27 11:20:00  attempt 2 succeeded after 1m01s, 2 files changed; branch harness/fix.md/2 is in your repository; a; b
 
-What now: its work is on branch harness/fix.md/2
+What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
 ";
         assert_eq!(told("fix.md", "done", None, &events), want);
         let row = summary_row(&Name::new("fix.md"), "done", None, &events);
@@ -382,7 +363,7 @@ What now: its work is on branch harness/fix.md/2
     fn a_parked_item_says_why_and_what_to_do() {
         let events = [
             json!({"at": "2026-01-27T10:00:00Z", "event": "finished", "outcome": "failed",
-                "session": "S1", "exit_status": 3, "reason": "exit status 3", "published": false}),
+                "session": "S1", "exit_status": 3, "reason": "exit status 3", "published": null}),
             json!({"at": "2026-01-27T10:00:00Z", "event": "parked", "outcome": "failed", "reason": "no retries left"}),
         ];
         let text = told("it's 1.md", "parked", Some("no retries left"), &events);
@@ -391,7 +372,7 @@ What now: its work is on branch harness/fix.md/2
             "{text}"
         );
         assert!(
-            text.contains("the attempt failed: exit status 3 [exit status 3, session S1]"),
+            text.contains("an attempt failed: exit status 3\n"),
             "{text}"
         );
         assert!(

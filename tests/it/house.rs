@@ -17,7 +17,11 @@ fn a_module_names_only_modules_above_it() {
     let floor = |name: &str| floors.iter().position(|f| *f == name);
     let mut wrong = Vec::new();
     for path in files_below(&src) {
-        let inside = path.strip_prefix(&src).unwrap().to_string_lossy().into_owned();
+        let inside = path
+            .strip_prefix(&src)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
         let module = inside.split(['/', '.']).next().unwrap();
         let Some(own) = floor(module) else { continue };
         let text = fs::read_to_string(&path).unwrap();
@@ -34,7 +38,10 @@ fn a_module_names_only_modules_above_it() {
 
 /// What stands behind each `crate::` of a line, braces included.
 fn named_modules(line: &str) -> Vec<&str> {
-    let word = |s: &str| s.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(s.len());
+    let word = |s: &str| {
+        s.find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(s.len())
+    };
     let mut found = Vec::new();
     for part in line.split("crate::").skip(1) {
         match part.strip_prefix('{') {
@@ -54,7 +61,10 @@ fn no_file_is_longer_than_a_sitting() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     for dir in ["src", "tests"] {
         for path in files_below(&top.join(dir)) {
-            let lines = fs::read_to_string(&path).unwrap_or_default().lines().count();
+            let lines = fs::read_to_string(&path)
+                .unwrap_or_default()
+                .lines()
+                .count();
             assert!(lines <= 600, "{}: {lines} lines", path.display());
         }
     }
