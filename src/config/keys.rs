@@ -20,7 +20,7 @@ pub enum Table {
 }
 
 /// In the order of the template.
-pub const TABLES: &[Table] = &[
+pub static TABLES: &[Table] = &[
     Table::Harness,
     Table::Agents,
     Table::Repo,
@@ -176,7 +176,7 @@ const LIMIT_TIME: Kind = Kind::Time {
 const CLEAN: Kind = Kind::Word(&["untracked", "all"]);
 
 /// Every key, in the template's order.
-pub const KEYS: &[Key] = &[
+pub static KEYS: &[Key] = &[
     Key {
         table: Table::Harness,
         name: "workers",

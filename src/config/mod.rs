@@ -245,7 +245,9 @@ fn layer(
                 source: Source::Default,
             };
             let mut settings = parsed.settings.iter();
-            if let Some(s) = settings.find(|s| std::ptr::eq(s.key, key) && s.name == *name) {
+            if let Some(s) =
+                settings.find(|s| (s.key.table, s.key.name) == (table, key.name) && s.name == *name)
+            {
                 entry.value = s.value.clone();
                 entry.source = Source::File(s.line);
             }
