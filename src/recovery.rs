@@ -80,7 +80,9 @@ pub fn recover(desk: &mut Desk) -> Result<()> {
         recover_item(desk, name)?;
     }
     // A keeper that runs something which no claim speaks of: nobody waits for it any more.
-    if let Some((mut keeper, Reply::Running { .. })) = Keeper::attach(&root, desk.slot())? {
+    if desk.keeper.is_none()
+        && let Some((mut keeper, Reply::Running { .. })) = Keeper::attach(&root, desk.slot())?
+    {
         let grace = desk.rt.config.harness.kill_grace;
         let _dead = keeper.send(&Request::Stop { grace });
         let _ended = keeper.receive();

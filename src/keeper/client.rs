@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -51,6 +52,7 @@ impl Keeper {
             .or_fail(what, &dir)?;
         // The running program itself, even where its file was replaced by an upgrade.
         let child = Command::new("/proc/self/exe")
+            .arg0("harness")
             .arg("keeper")
             .arg(&dir)
             .current_dir("/")
