@@ -114,6 +114,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// A line for people on standard error. Unlike `eprintln!` it survives a standard error that is
+/// closed or on a full disk.
+pub fn tell(line: impl fmt::Display) {
+    use io::Write;
+    let _lost = writeln!(io::stderr().lock(), "{line}");
+}
+
 fn class_of(err: &io::Error) -> (Kind, Option<&'static str>) {
     use nix::errno::Errno;
     let Some(code) = err.raw_os_error() else {

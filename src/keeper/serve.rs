@@ -22,7 +22,7 @@ use super::wire::{self, Reply, Request, Spec};
 use crate::atomic;
 use crate::bell::poll_timeout;
 use crate::clock;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, tell};
 use crate::lease;
 use crate::limits::STRAY_GRACE;
 use crate::process;
@@ -291,7 +291,7 @@ impl Serving {
         if let Err(e) = atomic::replace(&spec.exit, &text, false) {
             // Removed by a person: there is nowhere to write it to, and nobody to read it.
             if spec.exit.parent().is_some_and(atomic::exists) {
-                eprintln!("{e}");
+                tell(&e);
                 self.unwritten = Some((spec, text));
                 return Some(Duration::from_millis(500));
             }
