@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{AgentStdin, AgentTable, Config, placeholder};
@@ -88,7 +90,6 @@ pub fn find_program(
     cwd: &Path,
     path: Option<&std::ffi::OsStr>,
 ) -> Result<PathBuf, String> {
-    use std::os::unix::ffi::OsStrExt;
     let runnable =
         |p: &Path| p.is_file() && nix::unistd::access(p, nix::unistd::AccessFlags::X_OK).is_ok();
     if program.as_bytes().contains(&b'/') {
@@ -109,3 +110,40 @@ pub fn find_program(
             )
         })
 }
+
+/// Why the kernel would not start a program that is there and executable, where its first line
+/// tells: the system's own "No such file or directory" sends people looking for the wrong file.
+pub fn why_not_started(program: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    let file = std::fs::File::open(program).ok()?;
+    file.take(FIRST_LINE_BYTES_MAX)
+        .read_to_end(&mut head)
+        .ok()?;
+    let Some(line) = head.strip_prefix(b"#!") else {
+        let known = head.starts_with(b"\x7fELF");
+        return (!known).then(|| {
+            "it is executable, but neither a program nor a script that begins with `#!`: give it \
+             a first line like `#!/bin/sh`, or clear its executable bit if it is a prompt"
+                .into()
+        });
+    };
+    let line = line.split(|&b| b == b'\n').next().unwrap_or_default();
+    if line.ends_with(b"\r") {
+        return Some(
+            "its lines end as on Windows (CR LF), so the name of its interpreter does too: convert \
+             it (`sed -i 's/\\r$//'`)"
+                .into(),
+        );
+    }
+    let mut words = line.split(|b| b" \t".contains(b)).filter(|w| !w.is_empty());
+    let interpreter = Path::new(OsStr::from_bytes(words.next().unwrap_or_default()));
+    (!interpreter.is_file()).then(|| {
+        format!(
+            "its interpreter {} does not exist: install it, or mend the script's first line",
+            crate::layout::shown(interpreter.as_os_str())
+        )
+    })
+}
+
+/// As much of a script's first line as the kernel reads.
+const FIRST_LINE_BYTES_MAX: u64 = 256;

@@ -4,8 +4,10 @@
 //! Knows nothing of items, claims or sessions. Losing a race is not an error: `link_new` and
 //! `rename_new` say so by their return value.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 
 use crate::error::{Context, Error, Result};
-use crate::limits::BACKUPS_MAX;
+use crate::limits::{BACKUPS_MAX, FILE_NAME_BYTES_MAX};
 
 /// What became of a move or link that must not hit an existing name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,10 +153,13 @@ pub fn rename_with_backup(from: &Path, to: &Path) -> Result<bool> {
 
 /// Moves what is at `path` to the first free `NAME.~K~`.
 pub fn keep_older(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().as_bytes();
     for k in 1..BACKUPS_MAX {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".~{k}~"));
-        match rename_new(path, &PathBuf::from(name))? {
+        let end = format!(".~{k}~");
+        // Of the longest names the end gives way.
+        let stem = &name[..name.len().min(FILE_NAME_BYTES_MAX - end.len())];
+        let kept = [stem, end.as_bytes()].concat();
+        match rename_new(path, &path.with_file_name(OsStr::from_bytes(&kept)))? {
             Moved::Done | Moved::SourceGone => return Ok(()),
             Moved::Taken => {}
         }

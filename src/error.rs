@@ -4,7 +4,7 @@
 //! data (`outcome`), a refused item is a `Refusal` (`item`).
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -116,8 +116,7 @@ impl std::error::Error for Error {}
 
 /// A line for people on standard error. Unlike `eprintln!` it survives a standard error that is
 /// closed or on a full disk.
-pub fn tell(line: impl fmt::Display) {
-    use io::Write;
+pub fn tell(line: &str) {
     let _lost = writeln!(io::stderr().lock(), "{line}");
 }
 

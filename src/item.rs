@@ -291,7 +291,12 @@ fn after(value: &Value) -> Parsed<Vec<Name>> {
     let names = match value {
         Value::String(_) => std::slice::from_ref(value),
         Value::Array(list) => list.as_slice(),
-        _ => return refuse("not a name nor a list of names"),
+        _ => {
+            return refuse(
+                "not a name nor a list of names; put quotes round one that YAML takes for a \
+                 number or a yes or no",
+            );
+        }
     };
     if names.len() > AFTER_MAX {
         return refuse(format!("more than {AFTER_MAX} names"));
@@ -302,7 +307,10 @@ fn after(value: &Value) -> Parsed<Vec<Name>> {
             Value::String(name) if !name.is_empty() && !name.contains(['/', '\0']) => {
                 Ok(Name::new(name))
             }
-            _ => refuse("not a file name"),
+            Value::String(_) => refuse("not a file name"),
+            _ => refuse(
+                "not a name; put quotes round one that YAML takes for a number or a yes or no",
+            ),
         })
         .collect()
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const ITEM_BYTES_MAX: u64 = 1 << 20;
 /// Longest item name. Leaves room for `.jsonl`, `.~12~` and a ref's `.lock` within a file name's 255.
 pub const NAME_BYTES_MAX: usize = 200;
+/// Longest file name that Linux file systems take (`NAME_MAX`).
+pub const FILE_NAME_BYTES_MAX: usize = 255;
 /// Names an item may wait for.
 pub const AFTER_MAX: usize = 1_000;
 /// Slots one process holds at most; each is a thread, a keeper and a worktree.

@@ -6,7 +6,7 @@ fn main() -> ExitCode {
     match harness::cli::main() {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("harness: {e}");
+            harness::error::tell(&format!("harness: {e}"));
             ExitCode::from(e.exit_code())
         }
     }

@@ -23,6 +23,8 @@ use crate::error::{Context, Error, Result};
 use crate::item::{self, Kind, Order};
 use crate::layout::{Name, Place, Root};
 use crate::limits::{ITEM_BYTES_MAX, RECHECK, SCRIPT_HEAD_BYTES};
+use crate::record;
+use crate::spool;
 
 pub struct Ready {
     root: Root,
@@ -183,8 +185,8 @@ impl Ready {
         let Ok(meta) = path.symlink_metadata() else {
             return self.gone(&name);
         };
-        if meta.is_file() && meta.len() == 0 {
-            // Being created: a close event or the next look will tell.
+        if meta.is_file() && meta.len() == 0 && !spool::settled(&meta) {
+            // Perhaps being created: a close event or the next look will tell.
             let mut inner = self.lock();
             inner.learn(&name, Order::default(), mtime_of(&meta));
             inner.look_later(&name, clock::instant() + RECHECK);
@@ -193,6 +195,16 @@ impl Ready {
         }
         let order = peek(&name, &path, &meta);
         self.put(&name, order, mtime_of(&meta));
+    }
+
+    /// A file in `pending/` is being written, or its time was changed: of news only where it waits
+    /// for its time.
+    pub fn touched(&self, name: &OsStr) {
+        let known = Name::new(name);
+        let waits = |k: &Known| matches!(k.place, Where::Scheduled(_));
+        if self.lock().known.get(&known).is_some_and(waits) {
+            self.note(name);
+        }
     }
 
     /// A name left `pending/`.
@@ -240,7 +252,7 @@ impl Ready {
 
     /// Sorts a name into the set where it belongs now.
     fn put(&self, name: &Name, order: Order, mtime: i64) {
-        let due = mtime.max(order.not_before.unwrap_or(i64::MIN));
+        let due = self.due(name, &order, mtime);
         let waits = order.after.iter().map(|dep| self.dependency(dep)).max();
         let in_flight = atomic::exists(&self.root.claim(name));
         let mut inner = self.lock();
@@ -250,7 +262,9 @@ impl Ready {
             drop(inner);
             return self.tender.ring();
         }
+        let refused = inner.known.get(name).is_some_and(|k| k.refuse.is_some());
         match waits {
+            _ if refused => inner.make_ready(name),
             Some(Dependency::Unmet) => {
                 inner.block(name);
                 let cycle = inner.cycle_of(name);
@@ -268,6 +282,17 @@ impl Ready {
         }
     }
 
+    /// The instant before which it must not start: its file's time and its `not_before`, unless a
+    /// person let it go (`harness release`) since.
+    fn due(&self, name: &Name, order: &Order, mtime: i64) -> i64 {
+        match order.not_before {
+            Some(at) if at > clock::now_ns() && !record::is_released(&self.root, name, at) => {
+                mtime.max(at)
+            }
+            _ => mtime,
+        }
+    }
+
     fn dependency(&self, dep: &Name) -> Dependency {
         if !atomic::exists(&self.root.item(Place::Done, dep))
             || atomic::exists(&self.root.item(Place::Pending, dep))
@@ -282,9 +307,8 @@ impl Ready {
     }
 
     /// Whether an item with these fields may start now: what a claim asks of the whole file.
-    pub fn may_start(&self, order: &Order, meta: &Metadata) -> bool {
-        let due = mtime_of(meta).max(order.not_before.unwrap_or(i64::MIN));
-        due <= clock::now_ns()
+    pub fn may_start(&self, name: &Name, order: &Order, meta: &Metadata) -> bool {
+        self.due(name, order, mtime_of(meta)) <= clock::now_ns()
             && order
                 .after
                 .iter()
@@ -512,15 +536,16 @@ impl Inner {
     fn learn(&mut self, name: &Name, order: Order, mtime: i64) {
         self.unplace(name);
         self.with_workers += 1;
-        self.known.insert(
-            name.clone(),
-            Known {
-                order,
-                mtime,
-                place: Where::Worker(0),
-                refuse: None,
-            },
-        );
+        // Part of a cycle whose other members may be refused, and gone, by now.
+        let refuse = self.known.get(name).filter(|k| k.order == order);
+        let refuse = refuse.and_then(|k| k.refuse.clone());
+        let known = Known {
+            order,
+            mtime,
+            place: Where::Worker(0),
+            refuse,
+        };
+        self.known.insert(name.clone(), known);
     }
 
     fn place(&mut self, name: &Name, place: Where) {

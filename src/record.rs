@@ -119,6 +119,14 @@ pub fn events(root: &Root, name: &Name) -> Result<Vec<Value>> {
     }
 }
 
+/// Whether a person let the item go before `not_before` (ns since 1970), since it was last claimed.
+pub fn is_released(root: &Root, name: &Name, not_before: i64) -> bool {
+    let events = events(root, name).unwrap_or_default();
+    let mut last = events.iter().rev();
+    last.find(|e| matches!(e["event"].as_str(), Some("claimed" | "released")))
+        .is_some_and(|e| e["not_before_ns"].as_i64() == Some(not_before))
+}
+
 fn read_bounded(file: &mut File, path: &std::path::Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(RECORD_BYTES_MAX + 1)

@@ -122,13 +122,15 @@ fn try_held(
     }
     let claimed = root.claimed(lease.slot).join(name.as_os_str());
     let moved = atomic::rename_new(&pending, &claimed);
-    // The read lease held writers off until the file was out of `pending/`.
-    drop(file);
+    // The read lease holds writers off while it is moved. One that waits by now, having opened the
+    // file where it was, shows here: what it writes belongs to the item, so the file goes back
+    // before `file` is closed and lets it go on.
+    let wanted = matches!(sys::read_lease(&file), Ok(ReadLease::BeingWritten));
     let same = claimed
         .symlink_metadata()
         .is_ok_and(|now| now.ino() == meta.ino());
     match moved {
-        Ok(Moved::Done) if same => Ok(Tried::Won(Box::new(Claim {
+        Ok(Moved::Done) if same && !wanted => Ok(Tried::Won(Box::new(Claim {
             root: root.clone(),
             lease: lease.clone(),
             name: name.clone(),
@@ -143,7 +145,7 @@ fn try_held(
             }
             match other? {
                 // Another file was put in its place between the reading and the rename: this one
-                // was never read. Put it back and look again.
+                // was never read. Or somebody goes on writing it. Put it back and look again.
                 Moved::Done => {
                     let back = atomic::rename_new(&claimed, &pending)?;
                     if back == Moved::Taken {
@@ -226,7 +228,7 @@ fn read_whole(name: &Name, path: &std::path::Path) -> Result<Read1> {
 }
 
 /// Whether nobody changed the file for a while. A time in the future is a `not_before`, not news.
-fn settled(meta: &Metadata) -> bool {
+pub fn settled(meta: &Metadata) -> bool {
     let changed = meta.ctime() * 1_000_000_000 + meta.ctime_nsec();
     clock::now_ns() - changed >= SETTLE.as_nanos() as i64
 }

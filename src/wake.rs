@@ -80,6 +80,7 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
 
 enum Change {
     Came,
+    Touched,
     Left,
 }
 
@@ -99,7 +100,9 @@ fn pass_on(f: &Folders, ready: &Ready, say: &dyn Fn(Hint), event: notify::Result
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
             Change::Left
         }
-        // Opens and writes; and `Both`, which repeats a `From` and a `To`.
+        // The kernel tells of a changed modification time alone (`touch -m`) as of a write.
+        EventKind::Modify(ModifyKind::Data(_)) => Change::Touched,
+        // Opens; and `Both`, which repeats a `From` and a `To`.
         _ => return,
     };
     let Some(path) = event.paths.first() else {
@@ -108,9 +111,13 @@ fn pass_on(f: &Folders, ready: &Ready, say: &dyn Fn(Hint), event: notify::Result
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return;
     };
+    if matches!(change, Change::Touched) && folder != f.pending {
+        return;
+    }
     if folder == f.pending {
         match change {
             Change::Came => ready.note(name),
+            Change::Touched => ready.touched(name),
             Change::Left => ready.gone(&Name::new(name)),
         }
     } else if folder == f.done || folder == f.parked {

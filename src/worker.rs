@@ -170,7 +170,7 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
         &desk.lease,
         &candidate.name,
         candidate.refuse.clone(),
-        &|order, meta| rt.ready.may_start(order, meta),
+        &|order, meta| rt.ready.may_start(&candidate.name, order, meta),
         &|item| session::accepts(&rt, item),
     );
     let tried = match tried {

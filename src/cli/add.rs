@@ -171,7 +171,11 @@ fn check(drop: &Drop1, fields: &Map<String, Value>) -> Result<Drop1> {
     let name = Name::new(&drop.name);
     let refused =
         |why: String| Error::permanent("cannot add the item", why).at_path(Path::new(&drop.name));
-    if Name::is_ignored(name.as_os_str()) || name.bytes().contains(&b'/') {
+    if name.bytes().is_empty() || name.bytes().contains(&b'/') {
+        return Err(refused("a name is not empty and holds no `/`".into())
+            .hint("give another one with --name"));
+    }
+    if Name::is_ignored(name.as_os_str()) {
         return Err(refused(
             "files with such a name are left alone (hidden, or ending in ~ .tmp .part .swp .crdownload)"
                 .into(),
@@ -254,7 +258,9 @@ fn place(root: &Root, drop: &Drop1) -> Result<Name> {
         file.sync_all().or_fail("cannot sync the item", &temp)?;
         for n in 1..10_000 {
             let name = numbered(&drop.name, n);
-            // The record first: where the item is, its history is.
+            if name.is_too_long() {
+                break;
+            }
             match atomic::rename_new(&temp, &root.item(Place::Pending, &name))? {
                 Moved::Done => return Ok(name),
                 Moved::Taken => {}

@@ -1,6 +1,8 @@
 //! Where an item is: the same question for `show`, `list`, `retry`, `cancel`, `release`.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
@@ -98,6 +100,25 @@ pub fn names_in(dir: &std::path::Path) -> Result<Vec<Name>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// What was typed, as an item's name: one that could lead out of a folder, or that harness leaves
+/// alone there, is none.
+pub fn name(typed: &OsStr) -> Result<Name> {
+    let bad = |why: &str| Error::usage("not an item's name", why).at_path(Path::new(typed));
+    if typed.as_bytes().contains(&b'/') {
+        let last = Path::new(typed).file_name().unwrap_or_default();
+        return Err(bad("it holds a `/`").hint(format!(
+            "give the name alone: {}",
+            crate::layout::shown(last)
+        )));
+    }
+    if typed.is_empty() || Name::is_ignored(typed) {
+        return Err(bad(
+            "items have no such names (empty, hidden, or ending in ~ .tmp .part .swp .crdownload)",
+        ));
+    }
+    Ok(Name::new(typed))
 }
 
 pub fn unknown(root: &Root, name: &Name) -> Error {

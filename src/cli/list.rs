@@ -72,10 +72,10 @@ pub fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
         return print_json(&rows.iter().map(|r| as_json(root, r)).collect());
     }
     if rows.is_empty() {
-        eprintln!(
+        crate::error::tell(&format!(
             "harness: nothing{}",
             only.map_or("".into(), |s| format!(" is {}", s.as_str()))
-        );
+        ));
         return Ok(0);
     }
     let mut table = Table::new(SUMMARY_HEAD);

@@ -183,10 +183,10 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
 
 fn order(root: &Root, order: Order) -> Result<u8> {
     control::give(root, order, &format!("by pid {}", std::process::id()))?;
-    eprintln!(
+    crate::error::tell(&format!(
         "harness: state/control/{} is set; `harness resume` ends it",
         order.file()
-    );
+    ));
     Ok(0)
 }
 
@@ -202,9 +202,9 @@ fn resume(root: &Root, agent: Option<&std::ffi::OsStr>) -> Result<u8> {
         }
     }
     if ended.is_empty() {
-        eprintln!("harness: nothing was paused or interrupted");
+        crate::error::tell("harness: nothing was paused or interrupted");
     } else {
-        eprintln!("harness: ended: {}", ended.join(", "));
+        crate::error::tell(&format!("harness: ended: {}", ended.join(", ")));
     }
     Ok(0)
 }

@@ -11,6 +11,7 @@ use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::layout::{Name, Place, Root};
+use crate::ready;
 use crate::record::Record;
 
 /// Does it to each name. All are tried; the first failure decides the exit code.
@@ -24,16 +25,17 @@ pub fn each(
     let mut code = 0;
     let mut results = Vec::new();
     for name in names {
+        let acted = find::name(name).and_then(|n| act(root, &n));
         let name = Name::new(name);
-        match act(root, &name) {
+        match acted {
             Ok(what) => {
                 if !json {
-                    eprintln!("harness: {name}: {what}");
+                    crate::error::tell(&format!("harness: {name}: {what}"));
                 }
                 results.push(json!({"name": name.shown(), "did": what}));
             }
             Err(e) => {
-                eprintln!("harness: {e}");
+                crate::error::tell(&format!("harness: {e}"));
                 results.push(json!({"name": name.shown(), "error": e.to_string()}));
                 code = if code == 0 { e.exit_code() } else { code };
             }
@@ -123,7 +125,15 @@ pub fn release(root: &Root, name: &Name) -> Result<String> {
             place: At::Pending,
             path,
         }) => {
-            Record::open(root, name)?.append("released", json!({"by": "harness release"}))?;
+            let not_before = path
+                .symlink_metadata()
+                .ok()
+                .and_then(|meta| ready::peek(name, path, &meta).not_before);
+            Record::open(root, name)?.append(
+                "released",
+                json!({"by": "harness release", "not_before_ns": not_before}),
+            )?;
+            // Also the event that has every process look again.
             atomic::set_mtime(path, clock::now_ns())?;
             Ok("may start now, as far as its time goes".into())
         }

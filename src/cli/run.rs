@@ -43,8 +43,8 @@ pub fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     init::ensure_tree(root)?;
     let added = add::add_files(root, &args.files)?;
     if atomic::exists(&Order::Stop.path(root)) {
-        eprintln!(
-            "harness: state/control/stop exists, so nothing is done; `harness resume` removes it"
+        crate::error::tell(
+            "harness: state/control/stop exists, so nothing is done; `harness resume` removes it",
         );
         return Ok(0);
     }
@@ -75,17 +75,17 @@ fn greet(root: &Root, config: &Config, args: &RunArgs, added: &[Name]) {
     } else {
         "until Ctrl-C"
     };
-    eprintln!("harness: {slots} on {place}, {end}");
+    crate::error::tell(&format!("harness: {slots} on {place}, {end}"));
     if !added.is_empty() {
         let names: Vec<String> = added.iter().map(Name::shown).collect();
-        eprintln!("harness: added {}", names.join(", "));
+        crate::error::tell(&format!("harness: added {}", names.join(", ")));
     }
 }
 
 /// The table at the end: what became of each item, and where to look.
 fn summary(root: &Root, results: &Results) -> Result<()> {
     if results.items.is_empty() {
-        eprintln!("harness: no item ended in this run");
+        crate::error::tell("harness: no item ended in this run");
         return Ok(());
     }
     let mut table = Table::new(&["ITEM", "OUTCOME", ">TRIES", ">TOOK", "BRANCH", "WHY"]);

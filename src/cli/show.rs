@@ -1,6 +1,7 @@
 //! `harness show NAME`: one item's whole story, from its record and its place.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
@@ -9,12 +10,13 @@ use super::{print_json, print_text};
 use crate::error::Result;
 use crate::item;
 use crate::layout::{Name, Root};
+use crate::limits::ITEM_BYTES_MAX;
 use crate::ready::{Ready, Standing};
 use crate::record;
 use crate::view::story::story;
 
 pub fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
-    let name = Name::new(name);
+    let name = find::name(name)?;
     let events = record::events(root, &name)?;
     let places = find::places(root, &name);
     if places.is_empty() && events.is_empty() {
@@ -119,8 +121,15 @@ fn as_json(
         }
     }
     let fields = at.and_then(|f| {
+        // What was refused may be anything: a fifo would hold us up, a symlink is not followed.
+        let meta = f.path.symlink_metadata().ok()?;
+        if !meta.is_file() || meta.len() > ITEM_BYTES_MAX {
+            return None;
+        }
         let bytes = std::fs::read(&f.path).ok()?;
-        item::parse(name, &bytes, false).ok().map(|i| i.fields)
+        let executable = meta.permissions().mode() & 0o111 != 0;
+        let item = item::parse(name, &bytes, executable).ok()?;
+        Some(item.fields)
     });
     json!({
         "name": name.shown(),

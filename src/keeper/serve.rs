@@ -291,7 +291,7 @@ impl Serving {
         if let Err(e) = atomic::replace(&spec.exit, &text, false) {
             // Removed by a person: there is nowhere to write it to, and nobody to read it.
             if spec.exit.parent().is_some_and(atomic::exists) {
-                tell(&e);
+                tell(&e.to_string());
                 self.unwritten = Some((spec, text));
                 return Some(Duration::from_millis(500));
             }

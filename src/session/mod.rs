@@ -326,7 +326,7 @@ fn begin(
         .timeout
         .or(table.and_then(|t| t.timeout))
         .unwrap_or(rt.config.harness.timeout);
-    file.timeout_seconds = timeout.as_secs();
+    file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
     file.started_at = clock::now_iso();
     file.write(dir, false)?;
@@ -476,6 +476,7 @@ fn environment(
 fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed> {
     let session = spec.session.clone();
     let stdout = spec.stdout.clone();
+    let program = PathBuf::from(spec.argv.first().cloned().unwrap_or_default());
     let request = Request::Spawn(Box::new(spec));
     let mut keeper = match desk.keeper.take() {
         Some(keeper) => keeper,
@@ -499,6 +500,7 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed>
         }
         Some(Reply::SpawnFailed { why, .. }) => {
             desk.keeper = Some(keeper);
+            let why = agents::why_not_started(&program).unwrap_or(why);
             Err(Failed::Refused(format!(
                 "its agent could not be started: {why}"
             )))

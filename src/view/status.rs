@@ -212,7 +212,7 @@ pub fn print(root: &Root, json: bool) -> Result<()> {
     let (status, source) = current(root)?;
     let text = if json {
         if let Some(note) = note(source) {
-            eprintln!("harness: {note}");
+            crate::error::tell(&format!("harness: {note}"));
         }
         let json = serde_json::to_string_pretty(&status);
         json.map_err(|e| Error::permanent("cannot encode the status", e.to_string()))? + "\n"

@@ -11,5 +11,10 @@
 
 mod support;
 
+mod commands;
+mod hostile;
 mod house;
+mod items;
+mod moves;
+mod order;
 mod path;

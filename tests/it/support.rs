@@ -70,7 +70,22 @@ impl Root {
     }
 
     pub fn harness(&self, args: &[&str]) -> Output {
-        self.command().args(args).output().unwrap()
+        let mut command = self.command();
+        command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let pid = child.id();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(child.wait_with_output()));
+        told.recv_timeout(DEADLINE).map_or_else(
+            |_| {
+                kill(pid, "KILL");
+                panic!("harness {args:?} does not end\n{}", self.picture())
+            },
+            |out| out.unwrap(),
+        )
     }
 
     /// Runs a command that must exit 0; its standard output.

@@ -1,0 +1,190 @@
+//! People move items: by command and by hand, waiting, at work and ended; and drop names again.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::{Root, Running, describe, git, is_alive};
+
+/// Works until it is stopped or `go-NAME` exists; says its pid in `at-NAME-ATTEMPT`.
+const LONG: &str = "echo work > made; echo $$ > \"$HARNESS_ROOT/at-$HARNESS_ITEM-$HARNESS_ATTEMPT\"; \
+    n=0; while [ ! -e \"$HARNESS_ROOT/go-$HARNESS_ITEM\" ] && [ $n -lt 1200 ]; do sleep 0.05; n=$((n+1)); done";
+
+fn outcomes(root: &Root, name: &str) -> Vec<Value> {
+    let show = root.show(name);
+    let attempts = show["attempts"].as_array().unwrap();
+    attempts.iter().map(|a| a["outcome"].clone()).collect()
+}
+
+/// Waits until this attempt runs; the pid of its script.
+fn at_work(root: &Root, name: &str, attempt: u32) -> u32 {
+    let mark = root.at(format!("at-{name}-{attempt}"));
+    let mut pid = None;
+    root.wait_until("it is at work", || {
+        let text = fs::read_to_string(&mark).unwrap_or_default();
+        pid = text.trim().parse().ok();
+        pid.is_some()
+    });
+    pid.unwrap()
+}
+
+fn claimed(root: &Root, name: &str) -> std::path::PathBuf {
+    let agent = root.show(name)["attempts"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap()["agent"]
+        .clone();
+    root.at("queue/claimed")
+        .join(agent.as_str().unwrap())
+        .join(name)
+}
+
+fn end(root: &Root, mut run: Running) {
+    run.signal("INT");
+    assert!(matches!(run.wait(), Some(0 | 1)), "{}", run.said());
+    root.assert_nothing_left();
+}
+
+/// Takes `job` from its agent in some way; what it did is kept and not published.
+fn taken_away(take: impl Fn(&Root, &Path)) -> Root {
+    let root = Root::with_repo();
+    root.script("job", LONG);
+    let run = root.start(&["--workers", "2"]);
+    let pid = at_work(&root, "job", 1);
+    take(&root, &claimed(&root, "job"));
+    root.wait_until("its agent is stopped", || {
+        !is_alive(pid) && outcomes(&root, "job")[0] == json!("canceled")
+    });
+    end(&root, run);
+    let branches = git(&root.repo(), &["branch", "--format=%(refname:short)"]);
+    assert_eq!(branches, "main\n");
+    let show = root.show("job");
+    let head = show["attempts"][0]["head"].as_str().unwrap().to_owned();
+    let hub = root.at("state/repos/default.git");
+    assert_eq!(git(&hub, &["show", &format!("{head}:made")]), "work\n");
+    assert!(
+        !git(&hub, &["for-each-ref", "--contains", &head]).is_empty(),
+        "only reachable by luck"
+    );
+    root
+}
+
+#[test]
+fn a_claimed_item_is_canceled_by_command_by_mv_and_by_rm() {
+    let by_command = taken_away(|root, _| drop(root.ok(&["cancel", "job"])));
+    assert!(by_command.is_parked("job"));
+    assert_eq!(by_command.show("job")["outcome"], "canceled");
+    let by_hand = taken_away(|root, at| fs::rename(at, root.at("queue/parked/job")).unwrap());
+    assert!(by_hand.is_parked("job"));
+    let removed = taken_away(|_, at| fs::remove_file(at).unwrap());
+    assert_eq!(removed.show("job")["state"], "gone");
+}
+
+#[test]
+fn a_claimed_item_moved_back_to_pending_starts_again() {
+    for by_command in [true, false] {
+        let root = Root::plain();
+        root.script("job", LONG);
+        let run = root.start(&["--workers", "2"]);
+        let pid = at_work(&root, "job", 1);
+        if by_command {
+            root.ok(&["release", "job"]);
+        } else {
+            fs::rename(claimed(&root, "job"), root.at("queue/pending/job")).unwrap();
+        }
+        at_work(&root, "job", 2);
+        assert!(!is_alive(pid), "two at once");
+        fs::write(root.at("go-job"), "").unwrap();
+        root.wait_until("it is done", || root.is_done("job"));
+        assert_eq!(outcomes(&root, "job"), ["canceled", "succeeded"]);
+        end(&root, run);
+    }
+}
+
+#[test]
+fn a_pending_item_can_be_removed_and_canceled() {
+    let root = Root::plain();
+    root.script("holds", LONG);
+    let run = root.start(&["--workers", "1"]);
+    at_work(&root, "holds", 1);
+    root.script("removed", "touch \"$HARNESS_ROOT/ran\"");
+    root.script("canceled", "touch \"$HARNESS_ROOT/ran\"");
+    root.script("moved", "touch \"$HARNESS_ROOT/ran\"");
+    root.script("last", "true");
+    fs::remove_file(root.at("queue/pending/removed")).unwrap();
+    root.ok(&["cancel", "canceled"]);
+    fs::rename(
+        root.at("queue/pending/moved"),
+        root.at("queue/parked/moved"),
+    )
+    .unwrap();
+    fs::write(root.at("go-holds"), "").unwrap();
+    root.wait_until("the last is done", || root.is_done("last"));
+    end(&root, run);
+    assert!(root.is_parked("canceled") && root.is_parked("moved"));
+    assert!(!root.at("ran").exists());
+}
+
+#[test]
+fn parked_and_done_items_go_back_by_command_and_by_mv() {
+    let root = Root::plain();
+    for name in ["x", "y"] {
+        root.script(name, "#harness retries: 0\n[ \"$HARNESS_ATTEMPT\" -ge 2 ]");
+    }
+    root.drain();
+    assert!(root.is_parked("x") && root.is_parked("y"));
+    root.ok(&["retry", "x"]);
+    fs::rename(root.at("queue/parked/y"), root.at("queue/pending/y")).unwrap();
+    assert_eq!(root.drain().status.code(), Some(0));
+    assert!(root.is_done("x") && root.is_done("y"));
+    root.ok(&["retry", "x"]);
+    root.drain();
+    for (name, want) in [("x", 3), ("y", 2)] {
+        assert_eq!(outcomes(&root, name).len(), want);
+        assert_eq!(root.show(name)["outcome"], "succeeded");
+    }
+    // Not what can be done to it: said, and nothing changed.
+    for (command, name) in [("cancel", "x"), ("release", "x"), ("retry", "nobody")] {
+        let out = root.harness(&[command, name]);
+        assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
+        assert!(String::from_utf8_lossy(&out.stderr).contains("what to do") || command == "cancel");
+    }
+    assert!(root.is_done("x"));
+}
+
+#[test]
+fn a_name_dropped_again_in_flight_waits_and_older_files_are_kept_as_backups() {
+    let root = Root::plain();
+    root.script("job", LONG);
+    let run = root.start(&["--workers", "3"]);
+    let pid = at_work(&root, "job", 1);
+    root.script("job", &format!("# second\n{LONG}"));
+    root.wait_until("the second waits", || {
+        let list: Value = serde_json::from_str(&root.ok(&["list", "blocked", "--json"])).unwrap();
+        list[0]["name"] == "job"
+    });
+    root.script("other", "true");
+    root.wait_until("another is done", || root.is_done("other"));
+    assert!(is_alive(pid) && !root.at("at-job-2").exists());
+    fs::write(root.at("go-job"), "").unwrap();
+    at_work(&root, "job", 2);
+    root.wait_until("both are done", || root.at("queue/done/job.~1~").exists());
+    let text = |file: &str| fs::read_to_string(root.at(file)).unwrap();
+    assert!(text("queue/done/job").contains("# second"));
+    assert!(!text("queue/done/job.~1~").contains("# second"));
+    assert_eq!(outcomes(&root, "job"), ["succeeded", "succeeded"]);
+    for n in 1..=3 {
+        root.script("bad", &format!("#harness retries: 0\n# {n}\nexit 1"));
+        root.wait_until("it is parked", || {
+            fs::read_to_string(root.at("queue/parked/bad"))
+                .is_ok_and(|t| t.contains(&format!("# {n}")))
+        });
+    }
+    assert!(
+        text("queue/parked/bad.~1~").contains("# 1")
+            && text("queue/parked/bad.~2~").contains("# 2")
+    );
+    end(&root, run);
+}
