@@ -6,10 +6,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
@@ -80,15 +81,53 @@ pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
     if durable { sync_parent(path) } else { Ok(()) }
 }
 
+/// Flags for opening what agents could have put there: never waits at a fifo, follows no symlink.
+const WARY: i32 = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+
 /// Opens an append-only record, making it where needed. One `write` of one line is one event.
 pub fn open_append(path: &Path) -> Result<File> {
-    OpenOptions::new()
+    let what = "cannot open the record";
+    let file = OpenOptions::new()
         .read(true)
         .append(true)
         .create(true)
         .mode(0o600)
+        .custom_flags(WARY)
         .open(path)
-        .or_fail("cannot open the record", path)
+        .or_fail(what, path)?;
+    if !file.metadata().or_fail(what, path)?.is_file() {
+        return Err(Error::permanent(what, "it is not a regular file").at_path(path));
+    }
+    Ok(file)
+}
+
+/// Opens a file only to look at it or its locks: never waits at a fifo.
+pub fn open_to_look(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(WARY & !libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// The content of a regular file, which others may have replaced by anything. An error where it is
+/// something else (a fifo would be waited for, a device never ends) or larger than `max` bytes.
+pub fn read_small(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = open_to_look(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it is larger than {max} bytes"),
+        ));
+    }
+    Ok(bytes)
 }
 
 /// Opens a lock file, making it where needed; its content is kept. Lock files are never unlinked
@@ -100,6 +139,7 @@ pub fn open_lock(path: &Path) -> Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(WARY)
         .open(path)
         .or_fail("cannot open the lock file", path)
 }
@@ -125,9 +165,18 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<Moved> {
         Err(Errno::ENOENT) if !exists(from) => Ok(Moved::SourceGone),
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => match link_new(from, to)? {
             Moved::Done => remove(from).map(|_| Moved::Done),
+            // Somebody died between the link and the unlink: it is half-way there.
+            Moved::Taken if is_same(from, to) => remove(from).map(|_| Moved::Done),
             other => Ok(other),
         },
         Err(e) => Err(Error::io("cannot move the file to", to, &e.into())),
+    }
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    match (a.symlink_metadata(), b.symlink_metadata()) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
     }
 }
 
@@ -153,18 +202,21 @@ pub fn rename_with_backup(from: &Path, to: &Path) -> Result<bool> {
 
 /// Moves what is at `path` to the first free `NAME.~K~`.
 pub fn keep_older(path: &Path) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().as_bytes();
     for k in 1..BACKUPS_MAX {
-        let end = format!(".~{k}~");
-        // Of the longest names the end gives way.
-        let stem = &name[..name.len().min(FILE_NAME_BYTES_MAX - end.len())];
-        let kept = [stem, end.as_bytes()].concat();
-        match rename_new(path, &path.with_file_name(OsStr::from_bytes(&kept)))? {
+        match rename_new(path, &backup_name(path, k))? {
             Moved::Done | Moved::SourceGone => return Ok(()),
             Moved::Taken => {}
         }
     }
     Err(Error::permanent("cannot keep the older file", "too many backups").at_path(path))
+}
+
+/// `NAME.~K~`; of a name so long that this would be none, the end is cut.
+fn backup_name(path: &Path, k: u32) -> PathBuf {
+    let end = format!(".~{k}~");
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let stem = &name[..name.len().min(FILE_NAME_BYTES_MAX - end.len())];
+    path.with_file_name(OsStr::from_bytes(&[stem, end.as_bytes()].concat()))
 }
 
 /// Removes a file of ours; `false` where it was gone.
@@ -221,9 +273,72 @@ pub fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
+/// Whether the name is known not to exist: trouble (an I/O error, a folder that may not be looked
+/// into) is no proof.
+pub fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|e| {
+        matches!(
+            e.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
+    })
+}
+
+/// In every temporary name of this process. Not its pid alone: in a container each process has
+/// the pid of the one before it, whose temporary files may still be there.
+static TAG: LazyLock<String> = LazyLock::new(|| {
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    format!(".{}-{}-", std::process::id(), &id[20..])
+});
+
 /// A name of our own beside `path`, hidden, so that every client leaves it alone.
 pub fn temp_beside(path: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    path.with_file_name(format!(".{}-{n}.tmp", std::process::id()))
+    path.with_file_name(format!("{}{n}.tmp", *TAG))
+}
+
+/// Removes temporary files that processes left which were killed while they wrote. The caller
+/// holds the lock without which no other process writes in this folder.
+pub fn remove_temps(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.as_bytes();
+        let is_temp = name.first() == Some(&b'.')
+            && name.get(1).is_some_and(u8::is_ascii_digit)
+            && name.ends_with(b".tmp");
+        if is_temp && !name.starts_with(TAG.as_bytes()) {
+            // Only litter: trouble with it stops nothing.
+            let _stays = remove(&entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_of_the_same_pid_left_is_not_in_the_way_and_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..1000 {
+            let left = dir.path().join(format!(".{}-{n}.tmp", std::process::id()));
+            drop(create(&left, b"", 0o600).unwrap());
+        }
+        let file = dir.path().join("x");
+        replace(&file, b"whole", false).unwrap();
+        let own = temp_beside(&file);
+        drop(create(&own, b"", 0o600).unwrap());
+        drop(create(&dir.path().join(".x.tmp"), b"", 0o600).unwrap());
+        remove_temps(dir.path());
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .flatten()
+            .map(|e| e.path())
+            .collect();
+        left.sort();
+        let mut want = [own, dir.path().join(".x.tmp"), file];
+        want.sort();
+        assert_eq!(left, want);
+    }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::{Root, SlotId};
-use crate::limits::WORKERS_MAX;
+use crate::limits::{STATE_FILE_BYTES_MAX, WORKERS_MAX};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -49,12 +49,15 @@ pub struct Orders {
 
 pub fn read(root: &Root) -> Orders {
     let mut orders = Orders {
-        pause: atomic::exists(&Order::Pause.path(root)),
+        pause: !atomic::is_gone(&Order::Pause.path(root)),
         drain: atomic::exists(&Order::Drain.path(root)),
         stop: atomic::exists(&Order::Stop.path(root)),
         ..Orders::default()
     };
-    let Ok(bytes) = std::fs::read(root.control().join("workers")) else {
+    let path = root.control().join("workers");
+    let Ok(bytes) = atomic::read_small(&path, STATE_FILE_BYTES_MAX) else {
+        // Not read is not removed: what it said before still holds.
+        orders.workers_unclear = !atomic::is_gone(&path);
         return orders;
     };
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).into_owned();
@@ -95,7 +98,11 @@ pub fn interrupt_of(root: &Root, slot: SlotId) -> Option<String> {
     let dir = root.interrupts();
     let own = dir.join(format!("{slot}.interrupt"));
     [own, dir.join("all.interrupt")].into_iter().find_map(|p| {
-        let bytes = std::fs::read(p).ok()?;
+        if atomic::is_gone(&p) {
+            return None;
+        }
+        // That it exists is what counts; the text is only for people.
+        let bytes = atomic::read_small(&p, STATE_FILE_BYTES_MAX).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4096)]).into_owned();
         Some(text.lines().next().unwrap_or_default().to_owned())
     })

@@ -5,17 +5,18 @@
 //! links in `state/claims/` and `state/exclusive/` are the slot's claims: its link count says
 //! whether any is left.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use fs2::FileExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, SlotId};
+use crate::limits::STATE_FILE_BYTES_MAX;
 
 /// The right to act as `agent-N`. Dropping it gives the slot up.
 #[derive(Debug)]
@@ -63,35 +64,58 @@ impl Lease {
         atomic::replace(&self.marker(), format!("{text}\n").as_bytes(), false)
     }
 
-    /// Links to the marker: the claims and exclusive keys that this slot holds.
+    /// Links to the marker: the claims and exclusive keys that this slot holds. Also those that
+    /// only say so, whose marker was deleted, or that are copies (a ROOT that was moved by `cp -r`):
+    /// whoever has the lease is the slot.
     pub fn held(&self) -> Result<Vec<PathBuf>> {
         let marker = self.marker();
         let meta = marker
             .symlink_metadata()
             .or_fail("cannot look at the marker", &marker)?;
-        if meta.nlink() <= 1 {
-            return Ok(Vec::new());
-        }
         let mut held = Vec::new();
         for dir in [self.root.claims(), self.root.exclusive_root()] {
             for entry in std::fs::read_dir(&dir).or_fail("cannot list", &dir)? {
                 let path = entry.or_fail("cannot list", &dir)?.path();
-                if path.symlink_metadata().is_ok_and(|m| m.ino() == meta.ino()) {
+                let is_ours = |m: Metadata| (m.dev(), m.ino()) == (meta.dev(), meta.ino());
+                if path.symlink_metadata().is_ok_and(is_ours) || holder(&path) == Some(self.slot) {
                     held.push(path);
                 }
             }
         }
         Ok(held)
     }
+
+    /// Gives up a claim or key, if it is this slot's.
+    pub fn let_go(&self, link: &Path) -> Result<()> {
+        let inode = |path: &Path| path.symlink_metadata().map(|m| (m.dev(), m.ino())).ok();
+        if inode(link).is_some_and(|i| Some(i) == inode(&self.marker())) {
+            atomic::remove(link)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whom a claim names as its holder.
+fn holder(claim: &Path) -> Option<SlotId> {
+    let text = atomic::read_small(claim, STATE_FILE_BYTES_MAX).ok()?;
+    let marker: Value = serde_json::from_slice(&text).ok()?;
+    SlotId::parse(marker["agent"].as_str()?.as_ref())
+}
+
+/// The slots that claims name as their holders, living or not.
+pub fn holders(root: &Root) -> Vec<SlotId> {
+    let claims = std::fs::read_dir(root.claims()).into_iter().flatten();
+    claims.flatten().filter_map(|e| holder(&e.path())).collect()
 }
 
 /// Whether a living process holds the slot. Looks with a shared lock, so lookers do not disturb
 /// each other; a taker that meets a looker tries again.
 pub fn is_held(root: &Root, slot: SlotId) -> bool {
     let path = root.agent(slot).join("lease");
-    match File::open(&path) {
+    match atomic::open_to_look(&path) {
         Ok(f) => f.try_lock_shared().is_err(),
-        Err(_) => false,
+        // What cannot be told counts as held: nobody is declared dead by trouble.
+        Err(_) => !atomic::is_gone(&path),
     }
 }
 

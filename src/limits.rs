@@ -16,6 +16,8 @@ pub const WORKERS_MAX: usize = 1_024;
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// How far a script is read for `#harness` lines.
 pub const SCRIPT_HEAD_BYTES: usize = 8 << 10;
+/// A file of ours in `state/` but a record: an order, a reason, a session. Larger is none of ours.
+pub const STATE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A message between harness and keeper: argv and environment of one agent (Linux allows 2 MiB).
 pub const KEEPER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// A record file (`items/NAME.jsonl`) that is read whole at a claim: thousands of attempts.
@@ -25,6 +27,11 @@ pub const RECORD_BYTES_MAX: u64 = 16 << 20;
 pub const SETTLE: Duration = Duration::from_secs(2);
 /// A name that another holder has (same name in flight, or an exclusive key) is looked at again.
 pub const RECHECK: Duration = Duration::from_millis(100);
+/// So much later for each other name that is looked at again, and at most so much.
+pub const RECHECK_EACH: Duration = Duration::from_millis(2);
+pub const RECHECK_MAX: Duration = Duration::from_secs(10);
+/// An item that could not be claimed because of an error is left alone for this long.
+pub const AFTER_TROUBLE: Duration = Duration::from_secs(10);
 /// Control files are seen within 200 ms even where the kernel sends no events.
 pub const CONTROL_TICK: Duration = Duration::from_millis(150);
 /// How often agents' status files are brought up to date.

@@ -3,8 +3,8 @@
 //! told of at once (a close event), and the lock says that it is true.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use crate::atomic;
 use crate::clock;
@@ -25,16 +25,7 @@ impl Presence {
         let pid = std::process::id();
         let id = uuid::Uuid::now_v7().simple().to_string();
         let path = root.harnesses().join(format!("{pid}-{}.json", &id[24..]));
-        // Locked before it has its name: nobody ever sees it unlocked while we live.
-        let temp = atomic::temp_beside(&path);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temp)
-            .or_fail("cannot make this process's file", &temp)?;
-        fs2::FileExt::try_lock_exclusive(&file).or_fail("cannot lock", &temp)?;
+        let file = locked(&path)?;
         let mut presence = Presence {
             path: path.clone(),
             file,
@@ -47,7 +38,6 @@ impl Presence {
             },
         };
         presence.write()?;
-        atomic::rename_over(&temp, &path)?;
         Ok(presence)
     }
 
@@ -66,6 +56,26 @@ impl Presence {
         self.file
             .write_all_at(format!("{text:<510}\n").as_bytes(), 0)
             .or_fail("cannot write this process's file", &self.path)
+    }
+}
+
+/// A new file, locked. Under its own name at once, so that it is no litter if we are killed now.
+fn locked(path: &Path) -> Result<File> {
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .or_fail("cannot make this process's file", path)?;
+        // Whoever aggregates may have found it before it was locked, and taken us for dead.
+        fs2::FileExt::lock_exclusive(&file).or_fail("cannot lock", path)?;
+        let ours = file.metadata().or_fail("cannot look at", path)?;
+        if path.symlink_metadata().is_ok_and(|m| m.ino() == ours.ino()) {
+            return Ok(file);
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 //! nothing escapes, and nothing that is not ours is ever hit.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -51,18 +53,22 @@ pub fn signal_each(pids: &[Pid], signal: Signal) {
     }
 }
 
-/// Kills every process that carries `HARNESS_SESSION=sid` in its environment: the means for a tree
-/// whose keeper is dead. Repeats until a pass finds none, or the deadline. Returns how many it
+/// Kills every process that carries `HARNESS_SESSION=sid` in its environment or has the session's
+/// output open for writing (people read it): the means for a tree whose keeper is dead. Repeats until a pass finds none, or the deadline. Returns how many it
 /// killed, and whether none was left.
 ///
 /// A process is held by a pidfd before its environment is read, so that the one that is killed is
 /// the one that was looked at.
-pub fn sweep_session(sid: &str, deadline: Duration) -> (u32, bool) {
+pub fn sweep_session(sid: &str, dir: &Path, deadline: Duration) -> (u32, bool) {
     let mark = format!("HARNESS_SESSION={sid}");
+    let outputs: Vec<(u64, u64)> = ["stdout.log", "stderr.log"]
+        .iter()
+        .filter_map(|name| fs::metadata(dir.join(name)).ok().map(|m| id_of(&m)))
+        .collect();
     let end = clock::instant() + deadline;
     let mut killed = 0;
     loop {
-        let found = sweep_once(&mark);
+        let found = sweep_once(&mark, &outputs);
         killed += found;
         if found == 0 {
             return (killed, true);
@@ -74,12 +80,13 @@ pub fn sweep_session(sid: &str, deadline: Duration) -> (u32, bool) {
     }
 }
 
-fn sweep_once(mark: &str) -> u32 {
+fn sweep_once(mark: &str, outputs: &[(u64, u64)]) -> u32 {
     use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
     let me = std::process::id();
+    let is_of = |pid| carries(pid, mark) || writes_to(pid, outputs);
     let mut found = 0;
     for pid in pids().filter(|&p| p != me) {
-        if !carries(pid, mark) {
+        if !is_of(pid) {
             continue;
         }
         let Some(handle) = rustix::process::Pid::from_raw(pid as i32) else {
@@ -88,7 +95,7 @@ fn sweep_once(mark: &str) -> u32 {
         let Ok(fd) = pidfd_open(handle, PidfdFlags::empty()) else {
             continue;
         };
-        if carries(pid, mark) && pidfd_send_signal(&fd, Signal::KILL).is_ok() {
+        if is_of(pid) && pidfd_send_signal(&fd, Signal::KILL).is_ok() {
             found += 1;
         }
     }
@@ -99,6 +106,23 @@ fn sweep_once(mark: &str) -> u32 {
 fn carries(pid: u32, mark: &str) -> bool {
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|env| env.split(|&b| b == 0).any(|var| var == mark.as_bytes()))
+}
+
+/// Whether a process has one of these files (device, inode) open for writing.
+fn writes_to(pid: u32, files: &[(u64, u64)]) -> bool {
+    let listed = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    listed.flatten().any(|e| {
+        let link = e.path();
+        // The link's own mode says how the file was opened.
+        let writable = link.symlink_metadata().is_ok_and(|m| m.mode() & 0o200 != 0);
+        writable && fs::metadata(&link).is_ok_and(|m| files.contains(&id_of(&m)))
+    })
+}
+
+fn id_of(meta: &fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
 }
 
 /// A short wait between two looks at something that sends no event.

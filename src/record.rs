@@ -21,6 +21,8 @@ use crate::limits::RECORD_BYTES_MAX;
 pub struct Record {
     file: File,
     path: PathBuf,
+    /// A line was cut (a full disk): the next one must not be glued to it.
+    torn: bool,
     pub history: History,
 }
 
@@ -31,6 +33,8 @@ pub struct History {
     pub attempts: u32,
     /// Failed attempts since a person (or `add`) last put the item into `pending/`.
     pub failures: u32,
+    /// Attempts in a row that never started, since one did or a person stepped in.
+    pub requeues: u32,
     /// The last attempt, as far as it is recorded.
     pub last: Option<LastAttempt>,
     /// Whether the file was new: its directory entry is not durable yet.
@@ -42,6 +46,8 @@ pub struct LastAttempt {
     pub session: String,
     pub agent: String,
     pub attempt: u32,
+    /// What was said when its agent had been started (`started` or `adopted`).
+    pub started: Option<Value>,
     /// Set once its end is recorded: (`done`, `parked`, `retry`, `pending`, `left`), the outcome,
     /// and for a retry the instant before which it must not start (ns since 1970).
     pub end: Option<(String, String, Option<i64>)>,
@@ -61,31 +67,37 @@ impl Record {
         for event in lines(&bytes) {
             history.fold(&event);
         }
-        let mut record = Record {
+        Ok(Record {
             file,
             path,
+            // A line cut by a power loss must spoil no other.
+            torn: bytes.last().is_some_and(|&b| b != b'\n'),
             history,
-        };
-        if bytes.last().is_some_and(|&b| b != b'\n') {
-            // A line cut by a power loss: end it, so that it spoils no other.
-            record.write(b"\n")?;
-        }
-        Ok(record)
+        })
     }
 
     /// Appends an event: `fields` is an object; its instant and kind are put in front.
     pub fn append(&mut self, event: &str, fields: Value) -> Result<()> {
         let line = line(event, fields);
+        let start = if self.torn { "\n" } else { "" };
+        self.write(format!("{start}{line}\n").as_bytes())?;
         self.history.fold(&line);
-        let mut text = line.to_string();
-        text.push('\n');
-        self.write(text.as_bytes())
+        Ok(())
     }
 
+    /// One `write`. What it could not write whole is no line: the caller may try again.
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file
-            .write_all(bytes)
-            .or_fail("cannot write to the item's record", &self.path)
+        let what = "cannot write to the item's record";
+        let written = self.file.write(bytes).or_fail(what, &self.path)?;
+        self.torn = written < bytes.len() && (written > 0 || self.torn);
+        if written < bytes.len() {
+            return Err(
+                Error::temporary(what, "it was cut short: is the disk full?")
+                    .at_path(&self.path)
+                    .hint("free some disk space (or inodes: `df -i`)"),
+            );
+        }
+        Ok(())
     }
 
     /// Makes all lines so far survive a power cut.
@@ -112,8 +124,8 @@ fn line(event: &str, fields: Value) -> Value {
 /// All events of an item, oldest first; empty where nothing is recorded.
 pub fn events(root: &Root, name: &Name) -> Result<Vec<Value>> {
     let path = root.record(name);
-    match File::open(&path) {
-        Ok(mut file) => Ok(lines(&read_bounded(&mut file, &path)?)),
+    match atomic::read_small(&path, RECORD_BYTES_MAX) {
+        Ok(bytes) => Ok(lines(&bytes)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(Error::io("cannot read the item's record", &path, &e)),
     }
@@ -182,15 +194,27 @@ impl History {
                     };
                 }
             }
+            "started" | "adopted" => {
+                self.requeues = 0;
+                let session = text("session");
+                if let Some(last) = self.last.as_mut().filter(|l| l.session == session) {
+                    last.started.get_or_insert_with(|| e.clone());
+                }
+            }
             // The attempt never started: its number is free again.
             "requeued" => {
+                self.requeues = self.requeues.saturating_add(1);
                 let session = text("session");
                 if self.last.as_ref().is_some_and(|l| l.session == session) {
                     self.attempts = self.attempts.saturating_sub(1);
                     self.last = None;
                 }
             }
-            "added" | "retried" | "refused" | "parked" => self.failures = 0,
+            "added" | "retried" | "refused" | "parked" => {
+                self.failures = 0;
+                self.requeues = 0;
+            }
+            "released" => self.requeues = 0,
             _ => {}
         }
     }
@@ -221,7 +245,8 @@ mod tests {
             )
             .unwrap();
         }
-        r.write(b"garbage\n[1]\n\xff\n{\"event\":\"fini").unwrap();
+        let cut = b"garbage\n[1]\n\xff\n{\"event\":\"fini";
+        r.write(cut).unwrap();
         let mut r = Record::open(&root, &name).unwrap();
         assert_eq!((r.history.attempts, r.history.failures), (2, 2));
         r.append("retried", json!({"by": "a person"})).unwrap();

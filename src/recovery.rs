@@ -8,10 +8,11 @@
 //! | the end is recorded | only the move of the file is made up for |
 //! | the keeper lives and runs the session's agent | adopted: watched to its end as if nothing had happened |
 //! | `exit.json` | judged from it |
-//! | `stdout.log`, but no `exit.json` | the keeper was killed: the tree is ended, the end is not known |
-//! | neither | it never started: back to `pending/`, not counted |
+//! | `stdout.log` or a `started` line, but no `exit.json` | the keeper was killed: the tree is ended, the end is not known |
+//! | none of these | it never started: back to `pending/`, not counted |
 //! | links to the marker without a file | given up |
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -40,16 +41,19 @@ pub fn has_residue(root: &Root, slot: SlotId) -> bool {
 
 /// Slots of other, dead processes that need recovering.
 pub fn orphans(root: &Root) -> Vec<SlotId> {
-    let entries = std::fs::read_dir(root.agents())
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut slots: Vec<SlotId> = entries
+    // `state/agents/` may have been deleted: items and claims say who had them all the same.
+    let holders: BTreeSet<SlotId> = lease::holders(root).into_iter().collect();
+    let folders = [root.agents(), root.claimed_root()].map(std::fs::read_dir);
+    let entries = folders.into_iter().flatten().flatten().flatten();
+    let mut slots: BTreeSet<SlotId> = entries
         .filter_map(|e| SlotId::parse(&e.file_name()))
-        .filter(|&slot| !lease::is_held(root, slot) && has_residue(root, slot))
+        .filter(|&slot| has_residue(root, slot))
         .collect();
-    slots.sort();
+    slots.extend(holders);
     slots
+        .into_iter()
+        .filter(|&slot| !lease::is_held(root, slot))
+        .collect()
 }
 
 fn files_in(dir: &Path) -> Vec<OsString> {
@@ -64,6 +68,7 @@ fn files_in(dir: &Path) -> Vec<OsString> {
 /// an adopted agent runs.
 pub fn recover(desk: &mut Desk) -> Result<()> {
     let root = desk.rt.root.clone();
+    atomic::remove_temps(&root.agent(desk.slot()));
     let mut names: Vec<Name> = files_in(&root.claimed(desk.slot()))
         .into_iter()
         .map(Name::new)
@@ -80,9 +85,7 @@ pub fn recover(desk: &mut Desk) -> Result<()> {
         recover_item(desk, name)?;
     }
     // A keeper that runs something which no claim speaks of: nobody waits for it any more.
-    if desk.keeper.is_none()
-        && let Some((mut keeper, Reply::Running { .. })) = Keeper::attach(&root, desk.slot())?
-    {
+    if let Some((mut keeper, Reply::Running { .. })) = attach(desk)? {
         let grace = desk.rt.config.harness.kill_grace;
         let _dead = keeper.send(&Request::Stop { grace });
         let _ended = keeper.receive();
@@ -128,8 +131,12 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
         return make_up_for_move(desk, claim, next, *not_before);
     }
     let dir = rt.root.session(&last.session);
-    let Some(file) = session::file::read(&dir) else {
-        return put_back(desk, claim, record, &last.session);
+    let started = last.started.is_some() || has_started(&dir);
+    let file = match session::file::read(&dir, &last.session) {
+        Some(file) => file,
+        // Its agent ran, and may have removed it.
+        None if started => from_record(desk, &claim, &last),
+        None => return put_back(desk, claim, record, &last.session),
     };
     rt.show(desk.slot(), |s| {
         s.state = AgentState::Working;
@@ -141,18 +148,19 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     });
     match adopt(desk, &last)? {
         Some((pid, age)) => {
-            record.append(
-                "adopted",
-                json!({"session": last.session, "agent": slot, "pid": pid,
-                       "harness_pid": std::process::id()}),
-            )?;
+            let event = json!({"session": last.session, "agent": slot, "pid": pid,
+                               "harness_pid": std::process::id()});
+            // Only the story would miss it.
+            let _lost = record.append("adopted", event);
             rt.say(&format!("{slot}  adopted    {name}: its agent still runs"));
             rt.show(desk.slot(), |s| s.pid = Some(pid));
             let mut attempt = rebuild(desk, claim, record, file)?;
             let over = session::watch(desk, &mut attempt, age)?;
             session::conclude(desk, attempt, over)?;
         }
-        None if has_started(&dir) => {
+        None if started => {
+            // Its harness is dead and its keeper too: nobody writes there any more.
+            atomic::remove_temps(&dir);
             rt.say(&format!("{slot}  recovered  {name}: its agent has ended"));
             let attempt = rebuild(desk, claim, record, file)?;
             let over = session::post_mortem(desk, &attempt, None)?;
@@ -165,12 +173,43 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
 
 /// Whether a start was tried: the keeper makes this file right before it starts the agent.
 fn has_started(dir: &Path) -> bool {
-    atomic::exists(&dir.join("stdout.log")) || atomic::exists(&dir.join("exit.json"))
+    !atomic::is_gone(&dir.join("stdout.log")) || !atomic::is_gone(&dir.join("exit.json"))
+}
+
+/// What is known of an attempt without its session's file.
+fn from_record(desk: &Desk, claim: &Claim, last: &LastAttempt) -> SessionFile {
+    let started = last.started.clone().unwrap_or_default();
+    let said = |key: &str| started[key].as_str().map(str::to_owned);
+    let timeout = claim.item.timeout.unwrap_or(desk.rt.config.harness.timeout);
+    SessionFile {
+        session: last.session.clone(),
+        item: claim.name.shown(),
+        agent: last.agent.clone(),
+        attempt: last.attempt,
+        runner: said("runner").unwrap_or_default(),
+        timeout_seconds: timeout.as_secs(),
+        repo: claim.item.repo.clone(),
+        branch: said("branch"),
+        base: said("base"),
+        base_oid: said("base_oid"),
+        started_at: said("at").unwrap_or_default(),
+        notes: vec!["its session.json was removed while it ran".into()],
+        ..SessionFile::default()
+    }
+}
+
+/// Connects to whatever keeper the slot has. One that this process is connected to (after an error
+/// of its own, or an item adopted before) has nothing left to do and would not answer another.
+fn attach(desk: &mut Desk) -> Result<Option<(Keeper, Reply)>> {
+    if let Some(idle) = desk.keeper.take() {
+        idle.dismiss();
+    }
+    Keeper::attach(&desk.rt.root, desk.slot())
 }
 
 /// Connects to the surviving keeper if it runs this session's agent.
 fn adopt(desk: &mut Desk, last: &LastAttempt) -> Result<Option<(i32, std::time::Duration)>> {
-    match Keeper::attach(&desk.rt.root, desk.slot())? {
+    match attach(desk)? {
         Some((keeper, Reply::Running { session, pid, age })) if session == last.session => {
             desk.keeper = Some(keeper);
             Ok(Some((pid, age)))
@@ -180,33 +219,45 @@ fn adopt(desk: &mut Desk, last: &LastAttempt) -> Result<Option<(i32, std::time::
     }
 }
 
-/// The attempt as its first harness had it. The worktree is looked at, not touched.
-fn rebuild(desk: &Desk, claim: Box<Claim>, record: Record, file: SessionFile) -> Result<Attempt> {
+/// The attempt as its first harness had it. The worktree is looked at, not touched: its agent may
+/// be at work there, and what it left is all that there is.
+fn rebuild(
+    desk: &Desk,
+    claim: Box<Claim>,
+    record: Record,
+    mut file: SessionFile,
+) -> Result<Attempt> {
     let rt = &desk.rt;
     let dir = rt.root.session(&file.session);
     let repo = file.repo.as_deref().unwrap_or(DEFAULT_REPO);
-    let work = match (&file.branch, &file.base, &file.base_oid) {
-        (Some(branch), Some(base), Some(oid)) => match rt.repos.hub(&rt.root, repo)? {
-            Some(hub) => Some(Work {
-                tree: hub.worktree(&rt.root.worktree(desk.slot(), repo))?,
-                hub,
-                base: Base {
-                    name: base.clone(),
-                    oid: oid.clone(),
-                },
-                branch: branch.clone(),
-            }),
-            None => {
-                rt.warn(&format!(
-                    "{}: repository `{repo}` is no longer configured; what {} did stays in its worktree",
-                    desk.slot(),
-                    file.item
-                ));
-                None
+    let mut work = None;
+    if let (Some(branch), Some(base), Some(oid)) = (&file.branch, &file.base, &file.base_oid) {
+        let base = Base {
+            name: base.clone(),
+            oid: oid.clone(),
+        };
+        let found = match rt.repos.hub(&rt.root, repo)? {
+            None => Err(format!("repository `{repo}` is no longer configured")),
+            Some(hub) => match hub.worktree_as_it_is(&rt.root.worktree(desk.slot(), repo)) {
+                None => Err("its worktree is gone".to_owned()),
+                Some(tree) => Ok((hub, tree)),
+            },
+        };
+        match found {
+            Ok((hub, tree)) => {
+                work = Some(Work {
+                    hub,
+                    tree,
+                    base,
+                    branch: branch.clone(),
+                });
             }
-        },
-        _ => None,
-    };
+            Err(why) => {
+                rt.warn(&format!("{}: {}: {why}", desk.slot(), file.item));
+                file.notes.push(why);
+            }
+        }
+    }
     Ok(Attempt {
         claim,
         record,

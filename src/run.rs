@@ -4,6 +4,7 @@
 //! - Workers claim and run items; it never does.
 //! - Every decision it takes follows from files, locks and signals: it can be killed at any point.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::{self, Orders};
 use crate::error::{Error, Result};
-use crate::layout::{Place, Root, SlotId};
+use crate::layout::{Name, Place, Root, SlotId};
 use crate::lease::Lease;
 use crate::limits::{CONTROL_TICK, ORPHAN_TICK, RESCAN_TICK, WORKERS_MAX};
 use crate::peers::Presence;
@@ -168,6 +169,8 @@ fn tend(rt: &Runtime, watched: bool) {
                 folder = now;
                 rt.ready.ask_rescan();
             }
+            // An event about what they wait for may have been lost.
+            rt.ready.look_at_blocked();
         }
         let wait = match rt.ready.tend() {
             Ok(wait) => wait,
@@ -344,11 +347,14 @@ impl Main {
         let soon = Duration::from_millis(20);
         self.next_orphans = now + if flagged { soon } else { ORPHAN_TICK };
         for slot in recovery::orphans(&self.rt.root) {
-            self.take(slot, Mode::RecoverOnly);
+            if self.take(slot, Mode::RecoverOnly).is_none() {
+                break;
+            }
         }
     }
 
-    fn take(&mut self, slot: SlotId, mode: Mode) -> bool {
+    /// `None`: it failed.
+    fn take(&mut self, slot: SlotId, mode: Mode) -> Option<bool> {
         let taken = Lease::try_take(&self.rt.root, slot).and_then(|lease| match lease {
             Some(lease) => worker::start(&self.rt, lease, mode).map(Some),
             None => Ok(None),
@@ -356,13 +362,12 @@ impl Main {
         match taken {
             Ok(Some(worker)) => {
                 self.workers.push(worker);
-                true
+                Some(true)
             }
-            Ok(None) => false,
+            Ok(None) => Some(false),
             Err(e) => {
                 self.rt.warn(&format!("{slot}: {e}"));
-                self.next_staffing = clock::instant() + Duration::from_secs(1);
-                false
+                None
             }
         }
     }
@@ -397,14 +402,22 @@ impl Main {
             }
             return;
         }
-        let mut held = keep;
+        let (mut held, mut failed) = (keep, 0);
         for n in 1..=last {
             if held >= count {
                 return;
             }
             let slot = SlotId(n);
-            if !self.workers.iter().any(|w| w.slot == slot) && self.take(slot, Mode::Steady) {
-                held += 1;
+            if self.workers.iter().any(|w| w.slot == slot) {
+                continue;
+            }
+            match self.take(slot, Mode::Steady) {
+                Some(true) => held += 1,
+                Some(false) => {}
+                // One slot may be damaged; more of them are the host's trouble, which the next
+                // thousand would meet too.
+                None if failed == 2 => break,
+                None => failed += 1,
             }
         }
         // The rest is held by others: look again later, they may die.
@@ -460,7 +473,14 @@ fn nothing_claimed(root: &Root) -> bool {
         .into_iter()
         .flatten()
         .flatten();
+    // What is left alone as an item (an editor's `.x.swp`) is nobody's work here either.
+    let is_item = |f: std::io::Result<std::fs::DirEntry>| {
+        f.map_or(true, |f| !Name::is_ignored(&f.file_name()))
+    };
     slots
         .filter(|e| SlotId::parse(&e.file_name()).is_some())
-        .all(|e| std::fs::read_dir(e.path()).is_ok_and(|mut files| files.next().is_none()))
+        .all(|e| match std::fs::read_dir(e.path()) {
+            Ok(mut files) => !files.any(is_item),
+            Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        })
 }

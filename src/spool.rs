@@ -1,7 +1,9 @@
 //! Claims: the transitions between `pending/`, `claimed/AGENT/`, `done/` and `parked/`.
 //!
 //! Hard-linking the slot's marker to `state/claims/NAME` elects one holder of a name, the rename
-//! into `claimed/AGENT/` takes the file, one rename out of it ends the claim. Every step after the
+//! into `claimed/AGENT/` takes the file, one rename out of it ends the claim. The record's `claimed`
+//! line comes before that first rename: a file in `claimed/` is always that of the last attempt on
+//! record, never mistaken for one of an earlier life of its name. Every step after the
 //! claim renames from a name that this slot alone has: if the file is gone, the claim was taken
 //! away, and whoever held it publishes nothing.
 //!
@@ -17,7 +19,7 @@ use serde_json::json;
 
 use crate::atomic::{self, Moved};
 use crate::clock;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::item::{self, Item, Order, Refusal};
 use crate::layout::{Name, Place, Root};
 use crate::lease::Lease;
@@ -41,7 +43,8 @@ pub struct Claim {
 
 /// What became of a try to claim a name.
 pub enum Tried {
-    Won(Box<Claim>),
+    /// With its record, whose last line says that a new attempt was claimed.
+    Won(Box<Claim>, Box<Record>),
     /// Not in `pending/` any more: another holder has it, or a person moved it.
     Gone,
     /// The name is in flight (its claim exists), or its exclusive key is: look again later.
@@ -54,12 +57,13 @@ pub enum Tried {
     Refused(String),
 }
 
-/// Tries to claim `name` for the lease's slot. `refuse`: a reason to refuse it that the file alone
+/// Tries to claim `name` for the lease's slot. `durable`: so that it survives a power cut. `refuse`: a reason to refuse it that the file alone
 /// does not show (a dependency cycle). `may_start` decides whether its fields let it start now.
 pub fn try_claim(
     root: &Root,
     lease: &std::sync::Arc<Lease>,
     name: &Name,
+    durable: bool,
     refuse: Option<String>,
     may_start: &dyn Fn(&Order, &Metadata) -> bool,
     accepts: &dyn Fn(&Item) -> Result<(), Refusal>,
@@ -76,8 +80,8 @@ pub fn try_claim(
             );
         }
     }
-    let tried = try_held(root, lease, name, refuse, may_start, accepts);
-    if !matches!(tried, Ok(Tried::Won(_))) {
+    let tried = try_held(root, lease, name, durable, refuse, may_start, accepts);
+    if !matches!(tried, Ok(Tried::Won(..))) {
         atomic::remove(&claim_path)?;
     }
     tried
@@ -88,6 +92,7 @@ fn try_held(
     root: &Root,
     lease: &std::sync::Arc<Lease>,
     name: &Name,
+    durable: bool,
     refuse: Option<String>,
     may_start: &dyn Fn(&Order, &Metadata) -> bool,
     accepts: &dyn Fn(&Item) -> Result<(), Refusal>,
@@ -112,6 +117,11 @@ fn try_held(
     if !may_start(&item.order, &meta) {
         return Ok(Tried::Waits(item.order));
     }
+    let mut record = match Record::open(root, name) {
+        Ok(record) => record,
+        Err(e) if e.kind() == Kind::Temporary => return Err(e),
+        Err(e) => return refuse_item(root, name, e.to_string()),
+    };
     let mut key = None;
     if let Some(word) = &item.order.exclusive {
         let path = root.exclusive(word);
@@ -121,7 +131,8 @@ fn try_held(
         key = Some(path);
     }
     let claimed = root.claimed(lease.slot).join(name.as_os_str());
-    let moved = atomic::rename_new(&pending, &claimed);
+    let noted = note_claim(&mut record, lease, durable);
+    let moved = noted.and_then(|()| atomic::rename_new(&pending, &claimed));
     // The read lease holds writers off while it is moved. One that waits by now, having opened the
     // file where it was, shows here: what it writes belongs to the item, so the file goes back
     // before `file` is closed and lets it go on.
@@ -130,16 +141,23 @@ fn try_held(
         .symlink_metadata()
         .is_ok_and(|now| now.ino() == meta.ino());
     match moved {
-        Ok(Moved::Done) if same && !wanted => Ok(Tried::Won(Box::new(Claim {
-            root: root.clone(),
-            lease: lease.clone(),
-            name: name.clone(),
-            item,
-            bytes,
-            executable,
-            ended: None,
-        }))),
+        Ok(Moved::Done) if same && !wanted => Ok(Tried::Won(
+            Box::new(Claim {
+                root: root.clone(),
+                lease: lease.clone(),
+                name: name.clone(),
+                item,
+                bytes,
+                executable,
+                ended: None,
+            }),
+            Box::new(record),
+        )),
         other => {
+            let last = record.history.last.clone().unwrap_or_default();
+            let undone = json!({"session": last.session, "reason": "it was not won"});
+            // Only its number would be missed.
+            let _full = record.append("requeued", undone);
             if let Some(key) = key {
                 atomic::remove(&key)?;
             }
@@ -162,6 +180,26 @@ fn try_held(
                 .hint("move that file to queue/parked/")),
             }
         }
+    }
+}
+
+/// The line that begins an attempt. It must be on disk before the rename only where the end of an
+/// earlier attempt stands before it: without it, that end would be taken for this one's.
+fn note_claim(record: &mut Record, lease: &Lease, durable: bool) -> Result<()> {
+    let again = record.history.last.is_some();
+    record.append(
+        "claimed",
+        json!({
+            "session": uuid::Uuid::now_v7().to_string(),
+            "agent": lease.slot.to_string(),
+            "attempt": record.history.attempts + 1,
+            "harness_pid": std::process::id(),
+        }),
+    )?;
+    if durable && again {
+        record.sync()
+    } else {
+        Ok(())
     }
 }
 
@@ -238,8 +276,8 @@ fn refuse_item(root: &Root, name: &Name, why: String) -> Result<Tried> {
     if !atomic::exists(&from) {
         return Ok(Tried::Gone);
     }
-    let mut record = Record::open(root, name)?;
-    record.append("refused", json!({"reason": why, "outcome": "refused"}))?;
+    let line = json!({"reason": why, "outcome": "refused"});
+    let why = note(root, name, "refused", line)?.map_or(why.clone(), |e| format!("{why}; {e}"));
     if atomic::rename_with_backup(&from, &root.item(Place::Parked, name))? {
         Ok(Tried::Refused(why))
     } else {
@@ -247,8 +285,18 @@ fn refuse_item(root: &Root, name: &Name, why: String) -> Result<Tried> {
     }
 }
 
+/// Writes a line to the item's record. Where that fails and trying again will not help, an item on
+/// its way out must not be stuck for it: the error is returned as a value.
+fn note(root: &Root, name: &Name, event: &str, line: serde_json::Value) -> Result<Option<Error>> {
+    match Record::open(root, name).and_then(|mut record| record.append(event, line)) {
+        Ok(()) => Ok(None),
+        Err(e) if e.kind() == Kind::Temporary => Err(e),
+        Err(e) => Ok(Some(e)),
+    }
+}
+
 fn park_file(root: &Root, name: &Name, from: &std::path::Path, why: &str) -> Result<bool> {
-    Record::open(root, name)?.append("parked", json!({"reason": why}))?;
+    let _unwritten = note(root, name, "parked", json!({"reason": why}))?;
     atomic::rename_with_backup(from, &root.item(Place::Parked, name))
 }
 
@@ -282,9 +330,15 @@ impl Claim {
             && meta.is_file()
         {
             executable = meta.mode() & 0o111 != 0;
-            File::open(&path)
-                .and_then(|f| f.take(ITEM_BYTES_MAX + 1).read_to_end(&mut bytes))
-                .or_fail("cannot read the item", &path)?;
+            match atomic::read_small(&path, ITEM_BYTES_MAX) {
+                Ok(read) => bytes = read,
+                Err(e) => {
+                    let e = Error::io("cannot read the item", &path, &e);
+                    if e.kind() == Kind::Temporary {
+                        return Err(e);
+                    }
+                }
+            }
         }
         let item = item::parse(name, &bytes, executable).unwrap_or_else(|_| Item::blank());
         Ok(Box::new(Claim {
@@ -307,7 +361,7 @@ impl Claim {
 
     /// Whether the file is still where this claim put it. A person cancels by moving it.
     pub fn is_ours(&self) -> bool {
-        atomic::exists(&self.path())
+        !atomic::is_gone(&self.path())
     }
 
     /// Ends the claim. The error gives the claim back: stay in place and try again, nothing is
@@ -334,9 +388,9 @@ impl Claim {
             atomic::sync_dir(&self.root.place(place))?;
         }
         if let Some(word) = &self.item.order.exclusive {
-            atomic::remove(&self.root.exclusive(word))?;
+            self.lease.let_go(&self.root.exclusive(word))?;
         }
-        atomic::remove(&self.root.claim(&self.name))?;
+        self.lease.let_go(&self.root.claim(&self.name))?;
         Ok(ended)
     }
 
@@ -358,8 +412,8 @@ impl Claim {
                     // wants, this one is kept beside it.
                     Moved::Taken => {
                         let why = "a newer file of the same name was dropped while this one ran";
-                        Record::open(&self.root, &self.name)?
-                            .append("parked", json!({"reason": why}))?;
+                        let line = json!({"reason": why});
+                        let _unwritten = note(&self.root, &self.name, "parked", line)?;
                         Place::Parked
                     }
                 }

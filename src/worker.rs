@@ -169,6 +169,7 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
         &rt.root,
         &desk.lease,
         &candidate.name,
+        rt.durable(),
         candidate.refuse.clone(),
         &|order, meta| rt.ready.may_start(&candidate.name, order, meta),
         &|item| session::accepts(&rt, item),
@@ -176,15 +177,16 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
     let tried = match tried {
         Ok(tried) => tried,
         Err(e) => {
-            rt.ready.tried(candidate, After::Later);
+            rt.tickets.fetch_add(1, Ordering::SeqCst);
+            rt.ready.tried(candidate, After::Trouble);
             return Err(e);
         }
     };
     match tried {
-        Tried::Won(claim) => {
+        Tried::Won(claim, record) => {
             rt.ready.tried(candidate, After::Gone);
             let name = claim.name.clone();
-            session::run(desk, claim)?;
+            session::run(desk, claim, *record)?;
             // Before this worker is seen idle: what waited for this item is then known to be ready.
             rt.ready.ended(&name);
             let last = crate::record::Record::open(&rt.root, &name)?.history.last;

@@ -87,6 +87,8 @@ impl Aggregator {
         if !is_there {
             return Ok(None);
         }
+        // Only the holder of this lock writes beside status.json.
+        atomic::remove_temps(&root.state());
         let counts = Arc::new(Counts::default());
         counts.recount(root)?;
         // Figures are worth less than the view: a ledger that cannot be mended now is tried again

@@ -82,7 +82,9 @@ impl Harnesses {
         let dir = root.harnesses();
         let mut known = HashMap::new();
         for name in names(&dir) {
-            if Name::is_ignored(&name) {
+            // One that is just being announced; or its process was killed in the middle of that.
+            let half_made = name.as_bytes().starts_with(b".") && name.as_bytes().ends_with(b".tmp");
+            if Name::is_ignored(&name) && !half_made {
                 continue;
             }
             let path = dir.join(&name);
@@ -95,7 +97,7 @@ impl Harnesses {
                     drop(atomic::remove(&path));
                 }
             };
-            if !is_held(&file, bury) {
+            if !is_held(&file, bury) || half_made {
                 continue;
             }
             let read =

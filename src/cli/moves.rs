@@ -24,10 +24,12 @@ pub fn each(
     init::ensure_tree(root)?;
     let mut code = 0;
     let mut results = Vec::new();
-    for name in names {
-        let acted = find::name(name).and_then(|n| act(root, &n));
-        let name = Name::new(name);
-        match acted {
+    for typed in names {
+        let named = find::name(typed);
+        let name = named
+            .as_ref()
+            .map_or_else(|_| Name::new(typed), Name::clone);
+        match named.and_then(|n| act(root, &n)) {
             Ok(what) => {
                 if !json {
                     crate::error::tell(&format!("harness: {name}: {what}"));

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::find::{self, At, Found};
 use super::{print_json, print_text};
+use crate::atomic;
 use crate::error::Result;
 use crate::item;
 use crate::layout::{Name, Root};
@@ -123,10 +124,10 @@ fn as_json(
     let fields = at.and_then(|f| {
         // What was refused may be anything: a fifo would hold us up, a symlink is not followed.
         let meta = f.path.symlink_metadata().ok()?;
-        if !meta.is_file() || meta.len() > ITEM_BYTES_MAX {
+        if !meta.is_file() {
             return None;
         }
-        let bytes = std::fs::read(&f.path).ok()?;
+        let bytes = atomic::read_small(&f.path, ITEM_BYTES_MAX).ok()?;
         let executable = meta.permissions().mode() & 0o111 != 0;
         let item = item::parse(name, &bytes, executable).ok()?;
         Some(item.fields)

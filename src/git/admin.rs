@@ -25,6 +25,7 @@ impl Hub {
     /// The worktree at `dir`: the one that is there if it is sound, else a new one, empty.
     pub fn worktree(&self, dir: &Path) -> Result<Worktree> {
         let parent = dir.parent().unwrap_or(Path::new("/"));
+        atomic::make_dir(parent, false)?;
         let parent = parent.canonicalize().or_fail("cannot find", parent)?;
         let dir = &parent.join(dir.file_name().unwrap_or_default());
         if let Some(admin) = self.sound(dir) {
@@ -55,10 +56,27 @@ impl Hub {
         }
     }
 
-    /// The admin folder of a worktree that git can work in; follows a ROOT that was moved.
+    /// The worktree at `dir`, whatever its agent did to it or to its `.git`: nothing is made, nothing
+    /// is moved. `None`: git knows of none there.
+    pub fn worktree_as_it_is(&self, dir: &Path) -> Option<Worktree> {
+        let parent = dir.parent()?;
+        let parent = parent.canonicalize().unwrap_or_else(|_| parent.into());
+        let dir = parent.join(dir.file_name()?);
+        let admin = self.sound(&dir).or_else(|| {
+            let link = dir.join(".git");
+            let all = fs::read_dir(self.dir().join("worktrees")).ok()?;
+            all.flatten().map(|e| e.path()).find(|admin| {
+                !is_broken(admin) && pointer(&admin.join("gitdir"), b"").as_ref() == Some(&link)
+            })
+        })?;
+        Some(Worktree::new(self.clone(), dir, admin))
+    }
+
+    /// The admin folder of a worktree that git can work in; follows a ROOT that was moved. What an
+    /// agent put in a worktree's place as a symlink is none: it would lead git elsewhere.
     fn sound(&self, dir: &Path) -> Option<PathBuf> {
         let link = dir.join(".git");
-        if !link.symlink_metadata().ok()?.is_file() {
+        if !dir.symlink_metadata().ok()?.is_dir() || !link.symlink_metadata().ok()?.is_file() {
             return None;
         }
         let target = pointer(&link, b"gitdir: ")?;
@@ -88,6 +106,9 @@ impl Hub {
     fn clear_place(&self, dir: &Path) -> Result<()> {
         if !atomic::exists(dir) {
             return Ok(());
+        }
+        if dir.symlink_metadata().is_ok_and(|m| m.is_symlink()) {
+            return aside(dir, dir).map(drop);
         }
         let link = dir.join(".git");
         if is_empty_but_for_link(dir) {

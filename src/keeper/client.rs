@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::wire::{self, Reply, Request};
+use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, SlotId};
@@ -26,9 +27,11 @@ pub struct Keeper {
 
 /// Whether the slot has a living keeper, by its lock.
 pub fn is_alive(root: &Root, slot: SlotId) -> bool {
-    match File::open(root.agent(slot).join("keeper.lock")) {
+    let path = root.agent(slot).join("keeper.lock");
+    match atomic::open_to_look(&path) {
         Ok(f) => f.try_lock_shared().is_err(),
-        Err(_) => false,
+        // What cannot be told counts as alive: its agent must not be started twice.
+        Err(_) => !atomic::is_gone(&path),
     }
 }
 
@@ -66,10 +69,15 @@ impl Keeper {
             child: Some(child),
             dir,
         };
-        match keeper.first_word()? {
-            Some(Reply::Idle) => Ok(keeper),
-            _ => {
+        match keeper.first_word() {
+            Ok(Some(Reply::Idle)) => Ok(keeper),
+            other => {
+                // It was told nothing yet, so it runs nothing; left alone it would be a zombie.
+                if let Some(child) = &mut keeper.child {
+                    let _gone = child.kill();
+                }
                 keeper.wait_for_end();
+                other?;
                 Err(Error::temporary(what, "it ended at once")
                     .at_path(&keeper.dir.join("keeper.log"))
                     .hint("that file says why"))

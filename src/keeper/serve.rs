@@ -22,7 +22,7 @@ use super::wire::{self, Reply, Request, Spec};
 use crate::atomic;
 use crate::bell::poll_timeout;
 use crate::clock;
-use crate::error::{Context, Error, Result, tell};
+use crate::error::{Context, Error, Kind, Result, tell};
 use crate::lease;
 use crate::limits::STRAY_GRACE;
 use crate::process;
@@ -35,6 +35,7 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// Runs the keeper of the slot whose directory this is. Its standard input is the socket to the
 /// harness that started it.
 pub fn serve(dir: &Path) -> Result<()> {
+    close_inherited();
     // Out of the harness's session: a terminal's Ctrl-C and hang-up are not for agents.
     let _leader = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true).or_fail("cannot become a subreaper", dir)?;
@@ -87,6 +88,23 @@ pub fn serve(dir: &Path) -> Result<()> {
         }
     }
     atomic::remove(&dir.join("keeper.sock")).map(drop)
+}
+
+/// What the harness was started with beyond its three descriptors (a shell's lock, a pipe whose end
+/// somebody waits for) is neither for a keeper, which may outlive it, nor for agents.
+fn close_inherited() {
+    let listed = std::fs::read_dir("/proc/self/fd");
+    let fds: Vec<i32> = listed
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .filter(|&fd| fd > 2)
+        .collect();
+    for fd in fds {
+        // The listing's own one is closed already.
+        let _closed = nix::unistd::close(fd);
+    }
 }
 
 fn take_lock(dir: &Path) -> Result<File> {
@@ -146,8 +164,8 @@ fn wait_for(
 struct Serving {
     harness: Option<UnixStream>,
     agent: Option<Agent>,
-    /// An exit record that could not be written yet (a full disk): tried again.
-    unwritten: Option<(Box<Spec>, Vec<u8>)>,
+    /// An agent that ended, whose exit record could not be written yet (a full disk): tried again.
+    unwritten: Option<(Agent, Vec<u8>)>,
     /// To end after this agent: told to, or with foreign processes as children.
     tainted: bool,
 }
@@ -186,7 +204,8 @@ impl Serving {
     }
 
     fn introduce(&mut self) {
-        let reply = match &self.agent {
+        let unwritten = self.unwritten.as_ref().map(|(agent, _)| agent);
+        let reply = match self.agent.as_ref().or(unwritten) {
             None => Reply::Idle,
             Some(a) => Reply::Running {
                 session: a.spec.session.clone(),
@@ -216,8 +235,8 @@ impl Serving {
         let session = spec.session.clone();
         let cpu_before = cpu_of_children();
         let started = match (&self.agent, &self.unwritten) {
-            (None, None) => start(&spec).map_err(|e| e.to_string()),
-            _ => Err("an agent of this slot is still running".into()),
+            (None, None) => start(&spec).map_err(|e| (e.to_string(), is_temporary(&e))),
+            _ => Err(("an agent of this slot is still running".into(), true)),
         };
         match started {
             Ok(pid) => {
@@ -234,7 +253,11 @@ impl Serving {
                 });
                 self.introduce();
             }
-            Err(why) => self.say(&Reply::SpawnFailed { session, why }),
+            Err((why, temporary)) => self.say(&Reply::SpawnFailed {
+                session,
+                why,
+                temporary,
+            }),
         }
     }
 
@@ -255,8 +278,8 @@ impl Serving {
 
     /// Reaps, escalates, finishes. Returns how long until it must look again by itself.
     fn turn(&mut self) -> Option<Duration> {
-        if let Some((spec, text)) = self.unwritten.take() {
-            return self.record(spec, text);
+        if let Some((agent, text)) = self.unwritten.take() {
+            return self.record(agent, text, true);
         }
         let Some(agent) = &mut self.agent else {
             reap(None);
@@ -284,20 +307,23 @@ impl Serving {
         };
         self.tainted |= left > 0;
         let text = agent.exit_record(left);
-        self.record(agent.spec, text)
+        self.record(agent, text, false)
     }
 
-    fn record(&mut self, spec: Box<Spec>, text: Vec<u8>) -> Option<Duration> {
-        if let Err(e) = atomic::replace(&spec.exit, &text, false) {
-            // Removed by a person: there is nowhere to write it to, and nobody to read it.
-            if spec.exit.parent().is_some_and(atomic::exists) {
+    /// Writes the exit record and tells the harness. A folder that was removed or locked (by a
+    /// person, or by the agent) does not mend itself: then only the harness is told.
+    fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
+        if let Err(e) = atomic::replace(&agent.spec.exit, &text, false) {
+            if !said {
                 tell(&e.to_string());
-                self.unwritten = Some((spec, text));
+            }
+            if e.kind() == Kind::Temporary {
+                self.unwritten = Some((agent, text));
                 return Some(Duration::from_millis(500));
             }
         }
         self.say(&Reply::Exited {
-            session: spec.session.clone(),
+            session: agent.spec.session,
             exit: text,
         });
         None
@@ -377,6 +403,13 @@ fn reap(mut agent: Option<&mut Agent>) -> bool {
             Err(_) => return true,
         }
     }
+}
+
+/// Whether a start that failed may work later. A file that is executed while it is open for
+/// writing is one that a sibling's half-started process still holds.
+fn is_temporary(e: &io::Error) -> bool {
+    let busy = e.raw_os_error() == Some(libc::ETXTBSY);
+    busy || Error::io("", Path::new(""), e).kind() == Kind::Temporary
 }
 
 fn cpu_of_children() -> Duration {

@@ -52,12 +52,11 @@ pub enum Reply {
     SpawnFailed {
         session: String,
         why: String,
+        /// The host is in trouble: the same may work later.
+        temporary: bool,
     },
     /// It ended, its tree is gone, and this is what its exit file holds (JSON).
-    Exited {
-        session: String,
-        exit: Vec<u8>,
-    },
+    Exited { session: String, exit: Vec<u8> },
 }
 
 fn bytes(s: &str) -> Vec<u8> {
@@ -173,8 +172,13 @@ impl Reply {
                 bytes(&pid.to_string()),
                 millis(*age),
             ],
-            Reply::SpawnFailed { session, why } => {
-                vec![bytes("failed"), bytes(session), bytes(why)]
+            Reply::SpawnFailed {
+                session,
+                why,
+                temporary,
+            } => {
+                let class = if *temporary { "temporary" } else { "permanent" };
+                vec![bytes("failed"), bytes(session), bytes(why), bytes(class)]
             }
             Reply::Exited { session, exit } => {
                 vec![bytes("exited"), bytes(session), exit.clone()]
@@ -194,6 +198,7 @@ impl Reply {
             "failed" => Reply::SpawnFailed {
                 session: f.text()?,
                 why: f.text()?,
+                temporary: f.text()? == "temporary",
             },
             "exited" => Reply::Exited {
                 session: f.text()?,

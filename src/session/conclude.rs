@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Attempt, Desk, Over, end_claim};
+use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::git::Collected;
@@ -142,7 +143,7 @@ fn verdict(
         Over::Exited { exit, stop, .. } => {
             let gone = !attempt.claim.is_ours();
             let stop = if gone { Some(Stop::Canceled) } else { *stop };
-            if attempt.work.is_some() && collected.is_none() && stop.is_none() {
+            if attempt.file.branch.is_some() && collected.is_none() && stop.is_none() {
                 let why = attempt.file.notes.join("; ");
                 return (Outcome::Failed, why, stop);
             }
@@ -216,8 +217,16 @@ fn fill_file(
 /// Session, record, ledger; durable before the item is seen in its new place.
 fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64>) -> Result<()> {
     let durable = desk.rt.durable();
+    // The agent and its keeper's work are over: the folder is ours alone.
+    atomic::remove_temps(&attempt.dir);
     let file = attempt.file.clone();
-    desk.insist(|| file.write(&attempt.dir, durable))?;
+    if let Err(e) = desk.insist(|| file.write(&attempt.dir, durable)) {
+        if e.kind() == Kind::Temporary {
+            return Err(e);
+        }
+        // Its agent removed the folder, or locked it: the record alone tells how it ended.
+        desk.rt.warn(&format!("{}: {e}", desk.slot()));
+    }
     if let Some(work) = &attempt.work
         && (file.commits == Some(0) || file.exit_status.or(file.signal).or(file.pid).is_none())
     {

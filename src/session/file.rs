@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 use crate::error::{Error, Result};
+use crate::limits::STATE_FILE_BYTES_MAX;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -55,10 +56,11 @@ pub fn path(dir: &Path) -> PathBuf {
     dir.join("session.json")
 }
 
-/// `None`: there is none, or it cannot be understood; then the attempt never started.
-pub fn read(dir: &Path) -> Option<SessionFile> {
-    let bytes = std::fs::read(path(dir)).ok()?;
-    serde_json::from_slice(&bytes).ok()
+/// `None`: there is none, or it cannot be understood, or it is another session's.
+pub fn read(dir: &Path, sid: &str) -> Option<SessionFile> {
+    let bytes = atomic::read_small(&path(dir), STATE_FILE_BYTES_MAX).ok()?;
+    let file: SessionFile = serde_json::from_slice(&bytes).ok()?;
+    (file.session == sid).then_some(file)
 }
 
 impl SessionFile {

@@ -31,9 +31,10 @@ use crate::keeper::wire::{Reply, Request, Spec};
 use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::{DEFAULT_REPO, Name, SlotId};
 use crate::lease::Lease;
-use crate::outcome::{Exit, Stop};
+use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::outcome::{self, Exit, Stop};
 use crate::record::Record;
-use crate::runtime::{Level, Runtime};
+use crate::runtime::{Level, Runtime, dice};
 use crate::spool::{Claim, Ended, Target};
 use crate::status::AgentState;
 
@@ -134,23 +135,10 @@ pub fn accepts(rt: &Runtime, item: &item::Item) -> Result<(), Refusal> {
 }
 
 /// Runs a claimed item to its end.
-pub fn run(desk: &mut Desk, claim: Box<Claim>) -> Result<Ended> {
+pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Ended> {
     let name = claim.name.clone();
-    let sid = uuid::Uuid::now_v7().to_string();
-    let mut record = match Record::open(&desk.rt.root, &name) {
-        Ok(record) => record,
-        Err(e) => return give_back(desk, claim, None, &sid, e),
-    };
-    let attempt = record.history.attempts + 1;
-    let claimed = json!({
-        "session": sid,
-        "agent": desk.slot().to_string(),
-        "attempt": attempt,
-        "harness_pid": std::process::id(),
-    });
-    if let Err(e) = record.append("claimed", claimed) {
-        return give_back(desk, claim, Some(record), &sid, e);
-    }
+    let last = record.history.last.clone().unwrap_or_default();
+    let (sid, attempt) = (last.session, last.attempt);
     let (rt, slot) = (desk.rt.clone(), desk.slot());
     rt.show(slot, |s| {
         s.state = AgentState::Starting;
@@ -199,36 +187,41 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>) -> Result<Ended> {
         Err(Failed::Refused(why)) => Over::Unstartable(why),
         Err(Failed::Fault(e)) if e.kind() == Kind::Temporary => {
             let Attempt { claim, record, .. } = attempt;
-            return give_back(desk, claim, Some(record), &sid, e);
+            return give_back(desk, claim, record, &sid, e);
         }
         Err(Failed::Fault(e)) => Over::Unstartable(e.to_string()),
     };
     conclude(desk, attempt, over)
 }
 
+/// How long an item that could not be started waits: at first, and at most.
+const REQUEUE: Duration = Duration::from_secs(2);
+const REQUEUE_MAX: Duration = Duration::from_secs(300);
+
 /// The attempt did not start and the item is as good as before: back to `pending/`, not counted.
 /// What a person must mend (permissions, a damaged folder) parks it instead of looping.
 fn give_back(
     desk: &Desk,
     claim: Box<Claim>,
-    record: Option<Record>,
+    mut record: Record,
     sid: &str,
     why: Error,
 ) -> Result<Ended> {
     desk.rt
         .warn(&format!("{}: {} goes back: {why}", desk.slot(), claim.name));
     let temporary = why.kind() == Kind::Temporary;
-    if let Some(mut record) = record {
-        let reason = why.to_string();
-        let _full = record.append("requeued", json!({"session": sid, "reason": reason}));
-    }
+    let before = record.history.requeues;
+    let reason = why.to_string();
+    let _full = record.append("requeued", json!({"session": sid, "reason": reason}));
     atomic::discard_tree(
         &desk.rt.root.session(sid),
         "the attempt never started: it holds copies only",
     )?;
     let target = if temporary {
-        // Not at once: the trouble is the host's, and the next item would meet it too.
-        let not_before = clock::now_ns() + Duration::from_secs(2).as_nanos() as i64;
+        // Not at once: the trouble is the host's, and the next item would meet it too. Later and
+        // later: it may be the item's own after all (a submodule that cannot be had).
+        let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, dice());
+        let not_before = clock::now_ns() + delay.as_nanos() as i64;
         Target::Pending {
             not_before: Some(not_before),
         }
@@ -279,8 +272,10 @@ fn begin(
     let place = rt.root.worktree(slot, repo);
     let cwd = match rt.repos.hub(&rt.root, repo)? {
         None => {
-            if atomic::exists(&place.join(".git")) {
-                // A worktree from a time with a repository: kept, not worked in.
+            let elsewhere = place.symlink_metadata().is_ok_and(|m| !m.is_dir());
+            if elsewhere || atomic::exists(&place.join(".git")) {
+                // A worktree from a time with a repository, or something that an agent put in its
+                // place: kept, not worked in.
                 atomic::keep_older(&place)?;
             }
             atomic::make_dir(&place, true)?;
@@ -302,7 +297,10 @@ fn begin(
         let mut prompt = Vec::new();
         if let Agent::Command(_, table) = &agent
             && table.bootstrap
-            && let Ok(template) = std::fs::read(rt.root.path().join("prompts/bootstrap.md"))
+            && let Ok(template) = atomic::read_small(
+                &rt.root.path().join("prompts/bootstrap.md"),
+                STATE_FILE_BYTES_MAX,
+            )
         {
             prompt = agents::fill(OsStr::from_bytes(&template), &facts).into_vec();
             prompt.push(b'\n');
@@ -498,12 +496,14 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed>
             desk.keeper = Some(keeper);
             Ok((Some(pid), age))
         }
-        Some(Reply::SpawnFailed { why, .. }) => {
+        Some(Reply::SpawnFailed { why, temporary, .. }) => {
             desk.keeper = Some(keeper);
             let why = agents::why_not_started(&program).unwrap_or(why);
-            Err(Failed::Refused(format!(
-                "its agent could not be started: {why}"
-            )))
+            Err(if temporary {
+                Failed::Fault(Error::temporary("cannot start the agent", why))
+            } else {
+                Failed::Refused(format!("its agent could not be started: {why}"))
+            })
         }
         Some(other) => Err(Failed::Fault(Error::temporary(
             "cannot use the keeper",
@@ -525,6 +525,9 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed>
 
 /// How often a running agent's file and limits are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long the tree of an agent without a keeper is hunted for.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Waits until the agent and its tree are gone; stops it where it must be stopped.
 pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Over> {
@@ -562,7 +565,7 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Ov
         }
         match keeper.receive() {
             Ok(Some(Reply::Exited { session, exit })) if session == attempt.file.session => {
-                if let Some(over) = exit_of(&exit, stop) {
+                if let Some(over) = exit_of(&exit, stop, timeout) {
                     return Ok(over);
                 }
                 return post_mortem(desk, attempt, stop);
@@ -576,10 +579,17 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Ov
     }
 }
 
-fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
+fn exit_of(text: &[u8], stop: Option<Stop>, timeout: Duration) -> Option<Over> {
     let record: ExitRecord = serde_json::from_slice(text).ok()?;
     // A stop that came when it had ended already stopped nothing, but a cancel is a cancel.
     let stop = stop.filter(|&s| record.stopped || s == Stop::Canceled);
+    // Stopped by a harness that did not live to say why (a cancel shows in the missing file).
+    let timed_out = record.seconds >= timeout.as_secs_f64();
+    let stop = stop.or(match record.stopped {
+        false => None,
+        true if timed_out => Some(Stop::TimedOut),
+        true => Some(Stop::Shutdown),
+    });
     Some(Over::Exited {
         exit: record.exit(),
         stop,
@@ -590,13 +600,16 @@ fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
 /// The keeper is gone: what its files say, and if they say nothing, that the end is not known.
 /// Whatever still runs of the tree is ended first.
 pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result<Over> {
-    if let Ok(text) = std::fs::read(attempt.dir.join("exit.json"))
-        && let Some(over) = exit_of(&text, stop)
+    if let Ok(text) = atomic::read_small(&attempt.dir.join("exit.json"), STATE_FILE_BYTES_MAX)
+        && let Some(over) = exit_of(
+            &text,
+            stop,
+            Duration::from_secs(attempt.file.timeout_seconds),
+        )
     {
         return Ok(over);
     }
-    let (killed, clean) =
-        crate::process::sweep_session(&attempt.file.session, Duration::from_secs(10));
+    let (killed, clean) = crate::process::sweep_session(&attempt.file.session, &attempt.dir, SWEEP);
     desk.rt.warn(&format!(
         "{}: the keeper of {} died; {killed} of its processes were ended{}",
         desk.slot(),

@@ -12,9 +12,18 @@
 mod support;
 
 mod commands;
+mod control;
+mod crash;
+mod dice;
 mod hostile;
 mod house;
 mod items;
+mod journal;
 mod moves;
 mod order;
 mod path;
+mod processes;
+mod rounds;
+mod signals;
+mod soak;
+mod status;

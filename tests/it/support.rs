@@ -226,6 +226,16 @@ impl Root {
         );
     }
 
+    /// The pid of a slot's keeper.
+    pub fn keeper(&self, slot: &str) -> u32 {
+        let root = fs::canonicalize(self.path()).unwrap();
+        let dir = root.join("state/agents").join(slot);
+        let want = format!(" keeper {} ", dir.display());
+        let mut found = self.processes().into_iter();
+        let keeper = found.find(|(_, command)| command.contains(&want));
+        keeper.expect("the slot has a keeper").0
+    }
+
     /// Keepers of this ROOT and processes that carry its path in their environment.
     pub fn processes(&self) -> Vec<(u32, String)> {
         let root = fs::canonicalize(self.path()).unwrap();

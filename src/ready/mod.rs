@@ -7,72 +7,33 @@
 //! Invariant: a name that is in `pending/` is in exactly one of the sets, or with a worker that
 //! is trying to claim it and will say how that went (`tried`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod peek;
+mod sets;
+
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::{Metadata, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::Metadata;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::aggregator::PendingCounts;
 use crate::atomic;
 use crate::bell::Bell;
 use crate::clock;
-use crate::error::{Context, Error, Result};
-use crate::item::{self, Kind, Order};
+use crate::error::{Context, Result};
+use crate::item::Order;
 use crate::layout::{Name, Place, Root};
-use crate::limits::{ITEM_BYTES_MAX, RECHECK, SCRIPT_HEAD_BYTES};
+use crate::limits::AFTER_TROUBLE;
 use crate::record;
 use crate::spool;
+pub use peek::{mtime_of, peek};
+use sets::{Inner, Known, Where, cycle_text, rank};
 
 pub struct Ready {
     root: Root,
     inner: Mutex<Inner>,
     /// Rung when the tender has something to do: a rescan, a new timer.
     pub tender: Bell,
-}
-
-#[derive(Default)]
-struct Inner {
-    ready: BTreeSet<Rank>,
-    scheduled: BTreeSet<(i64, Name)>,
-    /// Names in flight or unsettled, by the instant at which to look again.
-    later: BTreeSet<(Instant, Name)>,
-    /// Which blocked items wait for a name.
-    dependents: HashMap<Name, Vec<Name>>,
-    known: HashMap<Name, Known>,
-    blocked: usize,
-    with_workers: usize,
-    idle: Vec<Arc<Bell>>,
-    rescan: bool,
-    open: bool,
-    next_ticket: u64,
-}
-
-/// Sorts as the queue does: larger priority, older file, smaller name first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    after_nine: u8,
-    mtime: i64,
-    name: Name,
-}
-
-struct Known {
-    order: Order,
-    mtime: i64,
-    place: Where,
-    /// A reason to refuse it that its file alone does not show.
-    refuse: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Where {
-    Ready,
-    Scheduled(i64),
-    Later(Instant),
-    Blocked,
-    Worker(u64),
 }
 
 /// A name handed to a worker; `tried` gives it back.
@@ -100,6 +61,9 @@ pub enum After {
     Later,
     /// It must wait: its fields are these.
     Waits(Order),
+    /// The host, or something about this very item, is in trouble: not again at once, or one bad
+    /// item at the head of the queue would keep every worker busy.
+    Trouble,
 }
 
 impl Ready {
@@ -163,7 +127,11 @@ impl Ready {
         }
         match after {
             After::Gone => inner.remove(name),
-            After::Later => inner.look_later(name, clock::instant() + RECHECK),
+            After::Later => inner.recheck(name),
+            After::Trouble => {
+                let ns = AFTER_TROUBLE.as_nanos() as i64;
+                inner.schedule(name, clock::now_ns() + ns);
+            }
             After::Waits(order) => {
                 let mtime = inner.known.get(name).map_or(0, |k| k.mtime);
                 drop(inner);
@@ -189,7 +157,7 @@ impl Ready {
             // Perhaps being created: a close event or the next look will tell.
             let mut inner = self.lock();
             inner.learn(&name, Order::default(), mtime_of(&meta));
-            inner.look_later(&name, clock::instant() + RECHECK);
+            inner.recheck(&name);
             drop(inner);
             return self.tender.ring();
         }
@@ -254,7 +222,9 @@ impl Ready {
     fn put(&self, name: &Name, order: Order, mtime: i64) {
         let due = self.due(name, &order, mtime);
         let waits = order.after.iter().map(|dep| self.dependency(dep)).max();
-        let in_flight = atomic::exists(&self.root.claim(name));
+        let key = order.exclusive.as_ref().map(|k| self.root.exclusive(k));
+        let in_flight =
+            atomic::exists(&self.root.claim(name)) || key.is_some_and(|k| atomic::exists(&k));
         let mut inner = self.lock();
         inner.learn(name, order, mtime);
         if due > clock::now_ns() {
@@ -272,8 +242,8 @@ impl Ready {
                     inner.refuse(member, cycle_text(&cycle));
                 }
             }
-            Some(Dependency::Soon) => inner.look_later(name, clock::instant() + RECHECK),
-            _ if in_flight => inner.look_later(name, clock::instant() + RECHECK),
+            Some(Dependency::Soon) => inner.recheck(name),
+            _ if in_flight => inner.recheck(name),
             _ => inner.make_ready(name),
         }
         drop(inner);
@@ -493,200 +463,4 @@ enum Dependency {
     Met,
     Soon,
     Unmet,
-}
-
-impl Inner {
-    /// Takes the name out of whatever set it is in.
-    fn unplace(&mut self, name: &Name) {
-        let Some(known) = self.known.get(name) else {
-            return;
-        };
-        match known.place {
-            Where::Ready => {
-                let rank = rank(name, known);
-                self.ready.remove(&rank);
-            }
-            Where::Scheduled(at) => {
-                self.scheduled.remove(&(at, name.clone()));
-            }
-            Where::Later(at) => {
-                self.later.remove(&(at, name.clone()));
-            }
-            Where::Blocked => {
-                self.blocked -= 1;
-                for dep in known.order.after.clone() {
-                    if let Some(list) = self.dependents.get_mut(&dep) {
-                        list.retain(|n| n != name);
-                        if list.is_empty() {
-                            self.dependents.remove(&dep);
-                        }
-                    }
-                }
-            }
-            Where::Worker(_) => self.with_workers -= 1,
-        }
-    }
-
-    fn remove(&mut self, name: &Name) {
-        self.unplace(name);
-        self.known.remove(name);
-    }
-
-    /// Records what is known of a name, out of all sets: the caller places it at once.
-    fn learn(&mut self, name: &Name, order: Order, mtime: i64) {
-        self.unplace(name);
-        self.with_workers += 1;
-        // Part of a cycle whose other members may be refused, and gone, by now.
-        let refuse = self.known.get(name).filter(|k| k.order == order);
-        let refuse = refuse.and_then(|k| k.refuse.clone());
-        let known = Known {
-            order,
-            mtime,
-            place: Where::Worker(0),
-            refuse,
-        };
-        self.known.insert(name.clone(), known);
-    }
-
-    fn place(&mut self, name: &Name, place: Where) {
-        self.unplace(name);
-        if let Some(known) = self.known.get_mut(name) {
-            known.place = place;
-        }
-    }
-
-    fn make_ready(&mut self, name: &Name) {
-        self.place(name, Where::Ready);
-        if let Some(known) = self.known.get(name) {
-            self.ready.insert(rank(name, known));
-            if self.open
-                && let Some(bell) = self.idle.pop()
-            {
-                bell.ring();
-            }
-        }
-    }
-
-    fn schedule(&mut self, name: &Name, due: i64) {
-        self.place(name, Where::Scheduled(due));
-        self.scheduled.insert((due, name.clone()));
-    }
-
-    fn look_later(&mut self, name: &Name, at: Instant) {
-        self.place(name, Where::Later(at));
-        self.later.insert((at, name.clone()));
-    }
-
-    fn block(&mut self, name: &Name) {
-        self.place(name, Where::Blocked);
-        self.blocked += 1;
-        if let Some(known) = self.known.get(name) {
-            for dep in known.order.after.clone() {
-                self.dependents.entry(dep).or_default().push(name.clone());
-            }
-        }
-    }
-
-    fn refuse(&mut self, name: &Name, why: String) {
-        if let Some(known) = self.known.get_mut(name) {
-            known.refuse = Some(why);
-            self.make_ready(name);
-        }
-    }
-
-    /// The items of a dependency cycle through `name`, in order; empty where there is none.
-    fn cycle_of(&self, name: &Name) -> Vec<Name> {
-        let mut path = vec![name.clone()];
-        let mut seen = HashSet::new();
-        if self.walks_back(name, name, &mut path, &mut seen) {
-            path
-        } else {
-            Vec::new()
-        }
-    }
-
-    fn walks_back(
-        &self,
-        at: &Name,
-        goal: &Name,
-        path: &mut Vec<Name>,
-        seen: &mut HashSet<Name>,
-    ) -> bool {
-        // An explicit bound on depth: a chain of a million items must not overflow the stack.
-        if path.len() > CYCLE_MAX {
-            return false;
-        }
-        let Some(known) = self.known.get(at).filter(|k| k.place == Where::Blocked) else {
-            return false;
-        };
-        for dep in &known.order.after {
-            if dep == goal {
-                return true;
-            }
-            if seen.insert(dep.clone()) {
-                path.push(dep.clone());
-                if self.walks_back(dep, goal, path, seen) {
-                    return true;
-                }
-                path.pop();
-            }
-        }
-        false
-    }
-}
-
-/// Longer cycles are not recognised; their items stay blocked, visibly.
-const CYCLE_MAX: usize = 1_000;
-
-fn rank(name: &Name, known: &Known) -> Rank {
-    Rank {
-        after_nine: 9 - known.order.priority.min(9),
-        mtime: known.mtime,
-        name: name.clone(),
-    }
-}
-
-fn cycle_text(cycle: &[Name]) -> String {
-    let mut names: Vec<String> = cycle.iter().map(Name::shown).collect();
-    names.extend(cycle.first().map(Name::shown));
-    format!("a dependency cycle: {}", names.join(" waits for "))
-}
-
-pub fn mtime_of(meta: &Metadata) -> i64 {
-    meta.mtime() * 1_000_000_000 + meta.mtime_nsec()
-}
-
-/// The fields that order a file, as far as they can be read now. Never an error: the claim reads
-/// the file again and says what is wrong.
-pub fn peek(name: &Name, path: &std::path::Path, meta: &Metadata) -> Order {
-    if !meta.is_file() || meta.len() > ITEM_BYTES_MAX || name.is_too_long() {
-        return Order::default();
-    }
-    read_order(name, path, meta).unwrap_or_default()
-}
-
-fn read_order(name: &Name, path: &std::path::Path, meta: &Metadata) -> Result<Order> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|e| Error::io("cannot read", path, &e))?;
-    let executable = meta.mode() & 0o111 != 0;
-    let mut bytes = vec![0; SCRIPT_HEAD_BYTES];
-    let n = file.read(&mut bytes).or_fail("cannot read", path)?;
-    bytes.truncate(n);
-    let has_fields = match item::kind_of(name, &bytes, executable) {
-        Kind::Json => true,
-        Kind::Prompt => bytes.starts_with(b"---"),
-        Kind::Script => return Ok(item::peek(name, &bytes, executable)),
-    };
-    if !has_fields {
-        return Ok(Order::default());
-    }
-    if n == SCRIPT_HEAD_BYTES {
-        file.take(ITEM_BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .or_fail("cannot read", path)?;
-    }
-    Ok(item::peek(name, &bytes, executable))
 }

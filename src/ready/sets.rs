@@ -1,0 +1,215 @@
+//! The sets of the index: a pending name is in exactly one of them, or with a worker. Plain data
+//! and moves between sets; reads no file.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::bell::Bell;
+use crate::clock;
+use crate::item::Order;
+use crate::layout::Name;
+use crate::limits::{RECHECK, RECHECK_EACH, RECHECK_MAX};
+
+#[derive(Default)]
+pub(super) struct Inner {
+    pub(super) ready: BTreeSet<Rank>,
+    pub(super) scheduled: BTreeSet<(i64, Name)>,
+    /// Names in flight or unsettled, by the instant at which to look again.
+    pub(super) later: BTreeSet<(Instant, Name)>,
+    /// Which blocked items wait for a name.
+    pub(super) dependents: HashMap<Name, Vec<Name>>,
+    pub(super) known: HashMap<Name, Known>,
+    pub(super) blocked: usize,
+    pub(super) with_workers: usize,
+    pub(super) idle: Vec<Arc<Bell>>,
+    pub(super) rescan: bool,
+    pub(super) open: bool,
+    pub(super) next_ticket: u64,
+}
+
+/// Sorts as the queue does: larger priority, older file, smaller name first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    pub(super) after_nine: u8,
+    pub(super) mtime: i64,
+    pub(super) name: Name,
+}
+
+pub(super) struct Known {
+    pub(super) order: Order,
+    pub(super) mtime: i64,
+    pub(super) place: Where,
+    /// A reason to refuse it that its file alone does not show.
+    pub(super) refuse: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    Ready,
+    Scheduled(i64),
+    Later(Instant),
+    Blocked,
+    Worker(u64),
+}
+
+impl Inner {
+    /// Takes the name out of whatever set it is in.
+    pub(super) fn unplace(&mut self, name: &Name) {
+        let Some(known) = self.known.get(name) else {
+            return;
+        };
+        match known.place {
+            Where::Ready => {
+                let rank = rank(name, known);
+                self.ready.remove(&rank);
+            }
+            Where::Scheduled(at) => {
+                self.scheduled.remove(&(at, name.clone()));
+            }
+            Where::Later(at) => {
+                self.later.remove(&(at, name.clone()));
+            }
+            Where::Blocked => {
+                self.blocked -= 1;
+                for dep in known.order.after.clone() {
+                    if let Some(list) = self.dependents.get_mut(&dep) {
+                        list.retain(|n| n != name);
+                        if list.is_empty() {
+                            self.dependents.remove(&dep);
+                        }
+                    }
+                }
+            }
+            Where::Worker(_) => self.with_workers -= 1,
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &Name) {
+        self.unplace(name);
+        self.known.remove(name);
+    }
+
+    /// Records what is known of a name, out of all sets: the caller places it at once.
+    pub(super) fn learn(&mut self, name: &Name, order: Order, mtime: i64) {
+        self.unplace(name);
+        self.with_workers += 1;
+        // Part of a cycle whose other members may be refused, and gone, by now.
+        let refuse = self.known.get(name).filter(|k| k.order == order);
+        let refuse = refuse.and_then(|k| k.refuse.clone());
+        let known = Known {
+            order,
+            mtime,
+            place: Where::Worker(0),
+            refuse,
+        };
+        self.known.insert(name.clone(), known);
+    }
+
+    pub(super) fn place(&mut self, name: &Name, place: Where) {
+        self.unplace(name);
+        if let Some(known) = self.known.get_mut(name) {
+            known.place = place;
+        }
+    }
+
+    pub(super) fn make_ready(&mut self, name: &Name) {
+        self.place(name, Where::Ready);
+        if let Some(known) = self.known.get(name) {
+            self.ready.insert(rank(name, known));
+            if self.open
+                && let Some(bell) = self.idle.pop()
+            {
+                bell.ring();
+            }
+        }
+    }
+
+    pub(super) fn schedule(&mut self, name: &Name, due: i64) {
+        self.place(name, Where::Scheduled(due));
+        self.scheduled.insert((due, name.clone()));
+    }
+
+    /// Looks again in a moment; the more there are that wait so, the longer a moment, so that a
+    /// thousand items for one key cost no more than a few.
+    pub(super) fn recheck(&mut self, name: &Name) {
+        let crowd = u32::try_from(self.later.len()).unwrap_or(u32::MAX);
+        let at = clock::instant() + RECHECK + RECHECK_EACH.saturating_mul(crowd).min(RECHECK_MAX);
+        self.place(name, Where::Later(at));
+        self.later.insert((at, name.clone()));
+    }
+
+    pub(super) fn block(&mut self, name: &Name) {
+        self.place(name, Where::Blocked);
+        self.blocked += 1;
+        if let Some(known) = self.known.get(name) {
+            for dep in known.order.after.clone() {
+                self.dependents.entry(dep).or_default().push(name.clone());
+            }
+        }
+    }
+
+    pub(super) fn refuse(&mut self, name: &Name, why: String) {
+        if let Some(known) = self.known.get_mut(name) {
+            known.refuse = Some(why);
+            self.make_ready(name);
+        }
+    }
+
+    /// The items of a dependency cycle through `name`, in order; empty where there is none.
+    pub(super) fn cycle_of(&self, name: &Name) -> Vec<Name> {
+        let mut path = vec![name.clone()];
+        let mut seen = HashSet::new();
+        if self.walks_back(name, name, &mut path, &mut seen) {
+            path
+        } else {
+            Vec::new()
+        }
+    }
+
+    pub(super) fn walks_back(
+        &self,
+        at: &Name,
+        goal: &Name,
+        path: &mut Vec<Name>,
+        seen: &mut HashSet<Name>,
+    ) -> bool {
+        // An explicit bound on depth: a chain of a million items must not overflow the stack.
+        if path.len() > CYCLE_MAX {
+            return false;
+        }
+        let Some(known) = self.known.get(at).filter(|k| k.place == Where::Blocked) else {
+            return false;
+        };
+        for dep in &known.order.after {
+            if dep == goal {
+                return true;
+            }
+            if seen.insert(dep.clone()) {
+                path.push(dep.clone());
+                if self.walks_back(dep, goal, path, seen) {
+                    return true;
+                }
+                path.pop();
+            }
+        }
+        false
+    }
+}
+
+/// Longer cycles are not recognised; their items stay blocked, visibly.
+const CYCLE_MAX: usize = 1_000;
+
+pub(super) fn rank(name: &Name, known: &Known) -> Rank {
+    Rank {
+        after_nine: 9 - known.order.priority.min(9),
+        mtime: known.mtime,
+        name: name.clone(),
+    }
+}
+
+pub(super) fn cycle_text(cycle: &[Name]) -> String {
+    let mut names: Vec<String> = cycle.iter().map(Name::shown).collect();
+    names.extend(cycle.first().map(Name::shown));
+    format!("a dependency cycle: {}", names.join(" waits for "))
+}
