@@ -1,0 +1,302 @@
+//! The beginning of an attempt: session folder, worktree, prompt, command line, environment, and the
+//! start under the slot's keeper. Whatever fails here has started nothing.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::file::SessionFile;
+use super::{Desk, Failed, Work};
+use crate::agents::{self, Agent, Facts};
+use crate::atomic;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::git::Hub;
+use crate::item::Refusal;
+use crate::keeper::Keeper;
+use crate::keeper::wire::{Reply, Request, Spec};
+use crate::layout::{DEFAULT_REPO, Name};
+use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::runtime::{Level, Runtime};
+use crate::spool::Claim;
+use crate::status::AgentState;
+
+/// Makes the session's folder, the worktree and the agent's process. Returns the agent's age.
+pub(super) fn begin(
+    desk: &mut Desk,
+    claim: &Claim,
+    dir: &std::path::Path,
+    file: &mut SessionFile,
+    work: &mut Option<Work>,
+) -> Result<Duration, Failed> {
+    let rt = desk.rt.clone();
+    let slot = desk.slot();
+    let item = &claim.item;
+    let agent = agents::for_item(&rt.config, item).map_err(|Refusal(why)| Failed::Refused(why))?;
+    file.runner = agent.name().to_owned();
+    atomic::make_dir_new(dir)?;
+    let item_file = dir.join("item");
+    let script = matches!(agent, Agent::Script);
+    drop(atomic::create(
+        &item_file,
+        &claim.bytes,
+        if script { 0o700 } else { 0o600 },
+    )?);
+
+    let repo = item.repo.as_deref().unwrap_or(DEFAULT_REPO);
+    let place = rt.root.worktree(slot, repo);
+    let cwd = match rt.repos.hub(&rt.root, repo)? {
+        None => {
+            let elsewhere = place.symlink_metadata().is_ok_and(|m| !m.is_dir());
+            if elsewhere || atomic::exists(&place.join(".git")) {
+                // A worktree from a time with a repository, or something that an agent put in its
+                // place: kept, not worked in.
+                atomic::keep_older(&place)?;
+            }
+            atomic::make_dir(&place, true)?;
+            place
+        }
+        Some(hub) => {
+            let made = set_up(&hub, &place, claim, file)?;
+            let cwd = made.tree.path().to_path_buf();
+            *work = Some(made);
+            cwd
+        }
+    };
+    file.repo = work.as_ref().map(|_| repo.to_owned());
+    file.worktree = Some(cwd.to_string_lossy().into_owned());
+
+    let facts = facts(&rt, &claim.name, dir, &cwd, file);
+    let prompt_file = dir.join("prompt.md");
+    if !script {
+        let mut prompt = Vec::new();
+        if let Agent::Command(_, table) = &agent
+            && table.bootstrap
+            && let Ok(template) = atomic::read_small(
+                &rt.root.path().join("prompts/bootstrap.md"),
+                STATE_FILE_BYTES_MAX,
+            )
+        {
+            prompt = agents::fill(OsStr::from_bytes(&template), &facts).into_vec();
+            prompt.push(b'\n');
+        }
+        prompt.extend(&item.prompt);
+        drop(atomic::create(&prompt_file, &prompt, 0o600)?);
+    }
+    let (mut argv, to_stdin) = agents::command_line(&agent, &facts, &item_file);
+    let env = environment(&rt, claim, &agent, dir, &item_file, file);
+    let path = env.get(&OsString::from("PATH")).cloned().flatten();
+    let path = path.or_else(|| std::env::var_os("PATH"));
+    let program = argv.first().cloned().unwrap_or_default();
+    argv[0] = agents::find_program(&program, &cwd, path.as_deref())
+        .map_err(Failed::Refused)?
+        .into();
+    let table = match &agent {
+        Agent::Script => None,
+        Agent::Command(_, table) => Some(*table),
+    };
+    let timeout = item
+        .timeout
+        .or(table.and_then(|t| t.timeout))
+        .unwrap_or(rt.config.harness.timeout);
+    file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
+    file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
+    file.started_at = clock::now_iso();
+    file.write(dir, false)?;
+
+    if !script && !desk.staggered {
+        desk.staggered = true;
+        while rt.level() == Level::Running {
+            let wait = rt.stagger();
+            if wait.is_zero() {
+                break;
+            }
+            desk.bell.wait(wait);
+        }
+    }
+    let spec = Spec {
+        session: file.session.clone(),
+        argv,
+        cwd,
+        stdin: to_stdin.then_some(prompt_file),
+        stdout: dir.join("stdout.log"),
+        stderr: dir.join("stderr.log"),
+        exit: dir.join("exit.json"),
+        grace: rt.config.harness.kill_grace,
+        env,
+    };
+    let (pid, age) = start(desk, spec)?;
+    file.pid = pid;
+    rt.show(slot, |s| {
+        s.state = AgentState::Working;
+        s.pid = pid;
+    });
+    Ok(age)
+}
+
+/// The branch in the slot's worktree, from the base's current commit.
+fn set_up(
+    hub: &Arc<Hub>,
+    place: &std::path::Path,
+    claim: &Claim,
+    file: &mut SessionFile,
+) -> Result<Work, Failed> {
+    let branch = branch_of(&claim.name, claim.item.branch.as_deref(), file.attempt);
+    let base = hub.base(claim.item.base.as_deref())?;
+    let tree = hub.worktree(place)?;
+    tree.checkout(&branch, &base)?;
+    file.branch = Some(branch.clone());
+    file.base = Some(base.name.clone());
+    file.base_oid = Some(base.oid.clone());
+    Ok(Work {
+        hub: hub.clone(),
+        tree,
+        base,
+        branch,
+    })
+}
+
+/// `harness/NAME/ATTEMPT`; a `branch` field stands in for NAME.
+fn branch_of(name: &Name, wanted: Option<&str>, attempt: u32) -> String {
+    let stem = match wanted {
+        None => name.ref_component(),
+        Some(wanted) => wanted
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .map(|part| Name::new(part).ref_component())
+            .collect::<Vec<_>>()
+            .join("/"),
+    };
+    format!("harness/{stem}/{attempt}")
+}
+
+fn facts(
+    rt: &Runtime,
+    name: &Name,
+    dir: &std::path::Path,
+    cwd: &std::path::Path,
+    file: &SessionFile,
+) -> Facts {
+    let interrupt = rt
+        .root
+        .interrupts()
+        .join(format!("{}.interrupt", file.agent));
+    [
+        ("PROMPT_FILE", dir.join("prompt.md").into_os_string()),
+        ("ITEM_FILE", dir.join("item").into_os_string()),
+        ("SESSION_ID", file.session.clone().into()),
+        ("SESSION_DIR", dir.as_os_str().to_owned()),
+        ("WORKTREE", cwd.as_os_str().to_owned()),
+        ("WORK_ITEM", name.as_os_str().to_owned()),
+        ("AGENT", file.agent.clone().into()),
+        ("BRANCH", file.branch.clone().unwrap_or_default().into()),
+        ("ATTEMPT", file.attempt.to_string().into()),
+        ("ITERATION", file.attempt.to_string().into()),
+        ("ROOT", rt.root.path().as_os_str().to_owned()),
+        ("INTERRUPT_FILE", interrupt.into_os_string()),
+    ]
+    .into()
+}
+
+/// What is set (or removed: `None`) on top of the harness's own environment.
+fn environment(
+    rt: &Runtime,
+    claim: &Claim,
+    agent: &Agent<'_>,
+    dir: &std::path::Path,
+    item_file: &std::path::Path,
+    file: &SessionFile,
+) -> BTreeMap<OsString, Option<OsString>> {
+    let mut env: BTreeMap<OsString, Option<OsString>> = BTreeMap::new();
+    // A harness started from a git hook must not hand on the hook's repository.
+    for (key, _) in std::env::vars_os() {
+        if key.to_str().is_some_and(|k| k.starts_with("GIT_")) {
+            env.insert(key, None);
+        }
+    }
+    let interrupt = rt
+        .root
+        .interrupts()
+        .join(format!("{}.interrupt", file.agent));
+    let mut set = |key: &str, value: OsString| env.insert(key.into(), Some(value));
+    if let Agent::Command(_, table) = agent {
+        for (key, value) in &table.env {
+            set(key, value.into());
+        }
+    }
+    for (key, value) in &claim.item.env {
+        set(key, value.into());
+    }
+    set("HARNESS_ROOT", rt.root.path().as_os_str().to_owned());
+    set("HARNESS_ITEM", claim.name.as_os_str().to_owned());
+    set("HARNESS_ITEM_FILE", item_file.as_os_str().to_owned());
+    set("HARNESS_SESSION", file.session.clone().into());
+    set("HARNESS_SESSION_DIR", dir.as_os_str().to_owned());
+    set("HARNESS_AGENT", file.agent.clone().into());
+    set("HARNESS_ATTEMPT", file.attempt.to_string().into());
+    set(
+        "HARNESS_BRANCH",
+        file.branch.clone().unwrap_or_default().into(),
+    );
+    set("HARNESS_INTERRUPT", interrupt.clone().into_os_string());
+    set("SESSION_ID", file.session.clone().into());
+    set("INTERRUPT_FILE", interrupt.into_os_string());
+    set("ITERATION", file.attempt.to_string().into());
+    env
+}
+
+/// Has the slot's keeper start the agent; starts the keeper where there is none.
+fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed> {
+    let session = spec.session.clone();
+    let stdout = spec.stdout.clone();
+    let program = PathBuf::from(spec.argv.first().cloned().unwrap_or_default());
+    let request = Request::Spawn(Box::new(spec));
+    let mut keeper = match desk.keeper.take() {
+        Some(keeper) => keeper,
+        None => Keeper::start(&desk.rt.root, desk.slot())?,
+    };
+    if keeper.send(&request).is_err() {
+        // It was killed while idle. Whether it heard the request is known: it is dead, and a
+        // socket's unread bytes die with it; nothing was started.
+        keeper.wait_for_end();
+        keeper = Keeper::start(&desk.rt.root, desk.slot())?;
+        keeper.send(&request)?;
+    }
+    match keeper.receive()? {
+        Some(Reply::Running {
+            session: s,
+            pid,
+            age,
+        }) if s == session => {
+            desk.keeper = Some(keeper);
+            Ok((Some(pid), age))
+        }
+        Some(Reply::SpawnFailed { why, temporary, .. }) => {
+            desk.keeper = Some(keeper);
+            let why = agents::why_not_started(&program).unwrap_or(why);
+            Err(if temporary {
+                Failed::Fault(Error::temporary("cannot start the agent", why))
+            } else {
+                Failed::Refused(format!("its agent could not be started: {why}"))
+            })
+        }
+        Some(other) => Err(Failed::Fault(Error::temporary(
+            "cannot use the keeper",
+            format!("it answered {other:?} to a start"),
+        ))),
+        None => {
+            keeper.wait_for_end();
+            if atomic::exists(&stdout) {
+                // It may have started the agent before it died: that counts as a start.
+                return Ok((None, Duration::ZERO));
+            }
+            Err(Failed::Fault(Error::temporary(
+                "cannot start the agent",
+                "its keeper died",
+            )))
+        }
+    }
+}
