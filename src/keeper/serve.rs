@@ -454,6 +454,8 @@ fn start(spec: &Spec) -> io::Result<Pid> {
             None => command.env_remove(key),
         };
     }
+    // Programs that trust PWD more than their directory would work in our user's.
+    command.env("PWD", &spec.cwd).env_remove("OLDPWD");
     for _ in 0..200 {
         match command.spawn() {
             Ok(child) => return Ok(Pid::from_raw(child.id() as i32)),

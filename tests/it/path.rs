@@ -48,3 +48,31 @@ fn checkout(repo: &std::path::Path) -> Vec<(String, Vec<u8>)> {
     all.push(("stash".into(), git(repo, &["stash", "list"]).into_bytes()));
     all
 }
+
+/// Programs that trust `$PWD` more than their directory would work in the harness's own.
+#[test]
+fn an_agent_finds_its_own_directory_in_pwd() {
+    let root = Root::plain();
+    // No shell: a shell puts PWD right by itself. The script's own name is no variable, so it fails.
+    root.drop_file(
+        "where",
+        b"#!/usr/bin/printenv PWD\n#harness retries: 0\n",
+        0o755,
+    );
+    root.drain();
+    let session = root.show("where")["attempts"][0]["session"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let said = fs::read_to_string(root.at("state/sessions").join(session).join("stdout.log"));
+    let tree = fs::canonicalize(root.at("worktrees/agent-1")).unwrap();
+    let others = ["agent-2", "agent-3"].map(|a| tree.with_file_name(a));
+    let said = said.unwrap();
+    assert!(
+        [tree]
+            .iter()
+            .chain(&others)
+            .any(|t| said.trim() == t.to_str().unwrap()),
+        "{said}"
+    );
+}
