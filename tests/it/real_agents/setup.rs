@@ -1,0 +1,254 @@
+//! Which CLIs are installed, the scripted model that they talk to, and how harness is told of them.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::Root;
+
+/// Which CLI; `ClaudeOlder` is the one whose stream differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cli {
+    Claude,
+    ClaudeOlder,
+    Codex,
+    Gemini,
+    OpenCode,
+}
+
+impl Cli {
+    pub fn program(self) -> &'static str {
+        match self {
+            Cli::Claude | Cli::ClaudeOlder => "claude",
+            Cli::Codex => "codex",
+            Cli::Gemini => "gemini",
+            Cli::OpenCode => "opencode",
+        }
+    }
+
+    /// Its program, where it is installed.
+    pub fn find(self) -> Option<PathBuf> {
+        let name = self.program();
+        let given = std::env::var_os("HARNESS_TEST_CLIS").map(PathBuf::from);
+        let bin = match self {
+            Cli::ClaudeOlder => "older/node_modules/.bin",
+            _ => "node_modules/.bin",
+        };
+        let dirs = given.iter().map(|d| d.join(bin)).collect::<Vec<_>>();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::split_paths(&path).filter(|_| self != Cli::ClaudeOlder);
+        let mut places = dirs.into_iter().chain(path).map(|d| d.join(name));
+        places.find(|p| p.is_file())
+    }
+}
+
+/// The CLI and a model for it, or the reason why its tests are skipped, on standard error.
+pub fn ready(cli: Cli) -> Option<(PathBuf, Model)> {
+    let missing = match (cli.find(), Model::start()) {
+        (Some(program), Some(model)) => return Some((program, model)),
+        (None, _) => format!(
+            "{} not found (HARNESS_TEST_CLIS is made by tests/kit/install-clis.sh)",
+            cli.program()
+        ),
+        (_, None) => "python3 not found, which the scripted model needs".into(),
+    };
+    let required = std::env::var("HARNESS_TEST_CLIS_REQUIRED").unwrap_or_default();
+    let named = required.split(',').any(|name| name == cli.program());
+    assert!(!named, "required, but {missing}");
+    // Not eprintln, which the test program keeps to itself.
+    let _closed = writeln!(std::io::stderr(), "SKIPPED: {cli:?}: {missing}");
+    None
+}
+
+/// The scripted model, which ends with this test program at the latest.
+pub struct Model {
+    child: Child,
+    port: u16,
+    log: tempfile::NamedTempFile,
+}
+
+impl Model {
+    pub fn start() -> Option<Model> {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kit/fake_model.py");
+        let mut child = Command::new("python3")
+            .arg(script)
+            .args(["--with-parent", "--script", "noop", "--log"])
+            .arg(log.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut first = String::new();
+        BufReader::new(child.stdout.take()?)
+            .read_line(&mut first)
+            .ok()?;
+        let port = first
+            .trim()
+            .parse()
+            .expect("the scripted model says its port");
+        Some(Model { child, port, log })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The requests that were served, but for the CLIs' questions beside the conversation.
+    pub fn served(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.log.path()).unwrap();
+        let lines = text.lines().map(|l| serde_json::from_str(l).unwrap());
+        lines.filter(|e: &Value| e["tools"] != 0).collect()
+    }
+
+    /// Tokens in and out of all that was served.
+    pub fn tokens(&self) -> (u64, u64) {
+        let of = |e: &Value, n: usize| e["served"][n].as_u64().unwrap();
+        let all = self.served();
+        (
+            all.iter().map(|e| of(e, 0)).sum(),
+            all.iter().map(|e| of(e, 1)).sum(),
+        )
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+/// `[harness] agent` and `[agents.real]`.
+pub fn configure(root: &Root, cli: Cli, program: &Path, model: &Model) {
+    let (command, env) = by_hand(root, cli, program, model);
+    let env = env
+        .iter()
+        .map(|(k, v)| format!("{k} = {}\n", Value::from(v.as_str())));
+    // The line to change for an adapter that is built in: it knows the arguments by itself.
+    // JSON's strings and lists are TOML's.
+    let how = format!("command = {}", Value::from(command));
+    root.config(&format!(
+        "agent = \"real\"\ntimeout = 120\n[repo]\npath = \"repo\"\n[agents.real]\n{how}\n[agents.real.env]\n{}",
+        env.collect::<String>()
+    ));
+}
+
+/// Arguments and environment of each CLI as it is best called headless. The environment is what
+/// points it at the scripted model, so it is needed however the arguments are made; codex has that
+/// in its arguments too.
+fn by_hand(
+    root: &Root,
+    cli: Cli,
+    program: &Path,
+    model: &Model,
+) -> (Vec<String>, Vec<(&'static str, String)>) {
+    let home = root.at("home");
+    fs::create_dir_all(home.join(".gemini")).unwrap();
+    fs::create_dir_all(home.join(".codex")).unwrap();
+    let home = home.to_string_lossy().into_owned();
+    let url = model.url();
+    let program = program.to_string_lossy().into_owned();
+    let args = |list: &[&str]| {
+        let mut all = vec![program.clone()];
+        all.extend(list.iter().map(|&a| a.to_owned()));
+        all
+    };
+    let mut env = vec![
+        ("HOME", home.clone()),
+        // Whatever is not for loopback fails at once.
+        ("HTTPS_PROXY", "http://127.0.0.1:9".into()),
+        ("HTTP_PROXY", "http://127.0.0.1:9".into()),
+        ("NO_PROXY", "127.0.0.1,localhost".into()),
+    ];
+    let command = match cli {
+        Cli::Claude | Cli::ClaudeOlder => {
+            env.extend([
+                ("ANTHROPIC_BASE_URL", url),
+                ("ANTHROPIC_API_KEY", "made-up".into()),
+                ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".into()),
+                ("DISABLE_AUTOUPDATER", "1".into()),
+                ("CLAUDE_CODE_MAX_RETRIES", "1".into()),
+                ("CLAUDE_CODE_TMPDIR", home),
+            ]);
+            args(&[
+                "-p",
+                "--output-format",
+                "stream-json",
+                "--verbose",
+                "--session-id",
+                "{{SESSION_ID}}",
+                "--permission-mode",
+                "acceptEdits",
+                "--allowedTools",
+                "Bash,Edit,Write,Read,Glob,Grep",
+                "--setting-sources",
+                "user",
+                "--strict-mcp-config",
+                "--max-turns",
+                "30",
+            ])
+        }
+        Cli::Codex => {
+            env.push(("OPENAI_API_KEY", "made-up".into()));
+            env.push(("CODEX_HOME", format!("{home}/.codex")));
+            let provider = format!(
+                "model_providers.fake={{name=\"fake\",base_url=\"{url}/v1\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}}"
+            );
+            args(&[
+                "exec",
+                "--json",
+                "-C",
+                "{{WORKTREE}}",
+                "--dangerously-bypass-approvals-and-sandbox",
+                "--skip-git-repo-check",
+                "-c",
+                "analytics.enabled=false",
+                "-c",
+                "model_provider=\"fake\"",
+                "-c",
+                &provider,
+                "-m",
+                "fake-model",
+                "-",
+            ])
+        }
+        Cli::Gemini => {
+            let settings = root.at("home/.gemini/settings.json");
+            fs::write(
+                settings,
+                r#"{"security":{"auth":{"selectedType":"gemini-api-key"}}}"#,
+            )
+            .unwrap();
+            env.push(("GEMINI_API_KEY", "made-up".into()));
+            env.push(("GEMINI_CLI_NO_RELAUNCH", "true".into()));
+            env.push(("GOOGLE_GEMINI_BASE_URL", url));
+            args(&[
+                "-o",
+                "stream-json",
+                "--approval-mode",
+                "yolo",
+                "--skip-trust",
+                "-m",
+                "fake-model",
+                "--session-id",
+                "{{SESSION_ID}}",
+            ])
+        }
+        Cli::OpenCode => {
+            let provider = json!({"provider": {"fake": {
+                "npm": "@ai-sdk/openai-compatible",
+                "options": {"baseURL": format!("{url}/v1"), "apiKey": "made-up"},
+                "models": {"m": {}},
+            }}});
+            env.push(("OPENCODE_CONFIG_CONTENT", provider.to_string()));
+            env.push(("OPENCODE_DISABLE_AUTOUPDATE", "1".into()));
+            env.push(("OPENCODE_DISABLE_MODELS_FETCH", "1".into()));
+            args(&["run", "--format", "json", "--auto", "-m", "fake/m"])
+        }
+    };
+    (command, env)
+}
