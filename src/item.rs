@@ -27,7 +27,8 @@ pub enum Kind {
     Prompt,
 }
 
-/// The fields that decide when an item may start: all that the index of pending items keeps.
+/// The fields that decide when an item may start, and where best: all that the index of pending
+/// items keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// 0 to 9, larger is sooner.
@@ -36,6 +37,8 @@ pub struct Order {
     pub not_before: Option<i64>,
     pub after: Vec<Name>,
     pub exclusive: Option<String>,
+    /// The `[repos.NAME]` it is for; an agent prefers the one it last worked in.
+    pub repo: Option<String>,
 }
 
 /// `medium`.
@@ -48,6 +51,7 @@ impl Default for Order {
             not_before: None,
             after: Vec::new(),
             exclusive: None,
+            repo: None,
         }
     }
 }
@@ -57,7 +61,6 @@ pub struct Item {
     pub kind: Kind,
     pub order: Order,
     pub agent: Option<String>,
-    pub repo: Option<String>,
     /// Branch or revision to start from, instead of the repository's configured base.
     pub base: Option<String>,
     /// Name of the branch, in place of `harness/NAME/ATTEMPT`'s NAME.
@@ -145,7 +148,6 @@ impl Item {
             kind: Kind::Prompt,
             order: Order::default(),
             agent: None,
-            repo: None,
             base: None,
             branch: None,
             timeout: None,
@@ -163,7 +165,7 @@ impl Item {
             "not_before" => self.order.not_before = Some(not_before(value)?),
             "exclusive" => self.order.exclusive = Some(short_text(value, 64)?),
             "agent" => self.agent = Some(short_text(value, 64)?),
-            "repo" => self.repo = Some(short_text(value, 64)?),
+            "repo" => self.order.repo = Some(short_text(value, 64)?),
             "base" => self.base = Some(revision(value)?),
             "branch" => self.branch = Some(short_text(value, 100)?),
             "timeout" => {

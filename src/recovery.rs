@@ -188,7 +188,7 @@ fn from_record(desk: &Desk, claim: &Claim, last: &LastAttempt) -> SessionFile {
         attempt: last.attempt,
         runner: said("runner").unwrap_or_default(),
         timeout_seconds: timeout.as_secs(),
-        repo: claim.item.repo.clone(),
+        repo: claim.item.order.repo.clone(),
         branch: said("branch"),
         base: said("base"),
         base_oid: said("base_oid"),

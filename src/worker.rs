@@ -54,6 +54,7 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
                 lease: Arc::new(lease),
                 bell: b.clone(),
                 keeper: None,
+                repo: None,
                 staggered: false,
             };
             if let Err(e) = work(&mut desk, &l) {
@@ -102,7 +103,7 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             break;
         }
-        let Some(candidate) = rt.ready.pop(&desk.bell) else {
+        let Some(candidate) = rt.ready.pop(&desk.bell, desk.repo.as_deref()) else {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             desk.bell.wait(Duration::from_secs(5));
             continue;
@@ -186,6 +187,7 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
         Tried::Won(claim, record) => {
             rt.ready.tried(candidate, After::Gone);
             let name = claim.name.clone();
+            desk.repo = claim.item.order.repo.clone();
             session::run(desk, claim, *record)?;
             // Before this worker is seen idle: what waited for this item is then known to be ready.
             rt.ready.ended(&name);

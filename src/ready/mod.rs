@@ -27,7 +27,7 @@ use crate::limits::AFTER_TROUBLE;
 use crate::record;
 use crate::spool;
 pub use peek::{mtime_of, peek};
-use sets::{Inner, Known, Where, cycle_text, rank};
+use sets::{Idle, Inner, Known, Where, cycle_text, rank};
 
 pub struct Ready {
     root: Root,
@@ -81,9 +81,11 @@ impl Ready {
     }
 
     /// The best candidate, or `None`: then the bell rings when there may be one.
-    pub fn pop(&self, bell: &Arc<Bell>) -> Option<Candidate> {
+    /// `repo`: the one that the worker last worked in; of several idle workers the one whose
+    /// worktree is warm is woken for an item.
+    pub fn pop(&self, bell: &Arc<Bell>, repo: Option<&str>) -> Option<Candidate> {
         let mut inner = self.lock();
-        inner.idle.retain(|b| !Arc::ptr_eq(b, bell));
+        inner.idle.retain(|i| !Arc::ptr_eq(&i.bell, bell));
         if inner.open
             && let Some(rank) = inner.ready.pop_first()
         {
@@ -101,19 +103,22 @@ impl Ready {
                 ticket,
             });
         }
-        inner.idle.push(bell.clone());
+        inner.idle.push(Idle {
+            bell: bell.clone(),
+            repo: repo.map(str::to_owned),
+        });
         None
     }
 
     /// A worker that stops asking.
     pub fn forget_bell(&self, bell: &Arc<Bell>) {
-        self.lock().idle.retain(|b| !Arc::ptr_eq(b, bell));
+        self.lock().idle.retain(|i| !Arc::ptr_eq(&i.bell, bell));
     }
 
     /// Wakes every idle worker: something other than the queue changed.
     pub fn wake_all(&self) {
-        for bell in self.lock().idle.drain(..) {
-            bell.ring();
+        for idle in self.lock().idle.drain(..) {
+            idle.bell.ring();
         }
     }
 
@@ -332,8 +337,8 @@ impl Ready {
         let mut inner = self.lock();
         if !inner.open {
             inner.open = true;
-            for bell in inner.idle.drain(..) {
-                bell.ring();
+            for idle in inner.idle.drain(..) {
+                idle.bell.ring();
             }
         }
     }

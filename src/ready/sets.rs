@@ -22,10 +22,17 @@ pub(super) struct Inner {
     pub(super) known: HashMap<Name, Known>,
     pub(super) blocked: usize,
     pub(super) with_workers: usize,
-    pub(super) idle: Vec<Arc<Bell>>,
+    pub(super) idle: Vec<Idle>,
     pub(super) rescan: bool,
     pub(super) open: bool,
     pub(super) next_ticket: u64,
+}
+
+/// A worker that waits for a candidate.
+pub(super) struct Idle {
+    pub(super) bell: Arc<Bell>,
+    /// The repository it last worked in, whose files are warm in its worktree.
+    pub(super) repo: Option<String>,
 }
 
 /// Sorts as the queue does: larger priority, older file, smaller name first.
@@ -118,10 +125,19 @@ impl Inner {
         if let Some(known) = self.known.get(name) {
             self.ready.insert(rank(name, known));
             if self.open
-                && let Some(bell) = self.idle.pop()
+                && let Some(idle) = self.take_idle(name)
             {
-                bell.ring();
+                idle.bell.ring();
             }
+        }
+    }
+
+    /// The idle worker to wake for an item: one that last worked in the item's repository, if any.
+    fn take_idle(&mut self, name: &Name) -> Option<Idle> {
+        let wanted = self.known.get(name).and_then(|k| k.order.repo.as_ref());
+        match self.idle.iter().rposition(|i| i.repo.as_ref() == wanted) {
+            Some(at) => Some(self.idle.remove(at)),
+            None => self.idle.pop(),
         }
     }
 

@@ -46,7 +46,7 @@ pub(super) fn begin(
         if script { 0o700 } else { 0o600 },
     )?);
 
-    let repo = item.repo.as_deref().unwrap_or(DEFAULT_REPO);
+    let repo = item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
     let place = rt.root.worktree(slot, repo);
     let cwd = match rt.repos.hub(&rt.root, repo)? {
         None => {

@@ -43,6 +43,8 @@ pub struct Desk {
     pub lease: Arc<Lease>,
     pub bell: Arc<Bell>,
     pub keeper: Option<Keeper>,
+    /// The repository of the last item, whose files are warm in its worktree.
+    pub repo: Option<String>,
     /// Set once this slot has started a prompt agent: later starts are not staggered.
     pub staggered: bool,
 }
@@ -117,7 +119,7 @@ impl From<Error> for Failed {
 /// Whether an item can run here at all: its agent and its repository are known.
 pub fn accepts(rt: &Runtime, item: &item::Item) -> Result<(), Refusal> {
     agents::for_item(&rt.config, item)?;
-    match &item.repo {
+    match &item.order.repo {
         Some(repo) if !rt.repos.has(repo) => {
             let known = rt.repos.names().join(", ");
             Err(Refusal(format!(

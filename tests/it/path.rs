@@ -65,14 +65,62 @@ fn an_agent_finds_its_own_directory_in_pwd() {
         .unwrap()
         .to_owned();
     let said = fs::read_to_string(root.at("state/sessions").join(session).join("stdout.log"));
-    let tree = fs::canonicalize(root.at("worktrees/agent-1")).unwrap();
-    let others = ["agent-2", "agent-3"].map(|a| tree.with_file_name(a));
+    let trees = fs::canonicalize(root.at("worktrees")).unwrap();
     let said = said.unwrap();
+    let mut agents = ["agent-1", "agent-2", "agent-3"].iter();
     assert!(
-        [tree]
-            .iter()
-            .chain(&others)
-            .any(|t| said.trim() == t.to_str().unwrap()),
+        agents.any(|a| said.trim() == trees.join(a).to_str().unwrap()),
         "{said}"
     );
+}
+
+/// Several repositories: each item works in the one it names, and of two idle agents the one that
+/// last worked there gets it.
+#[test]
+fn an_agent_keeps_to_the_repository_it_knows() {
+    let root = Root::with_repo();
+    let web = root.at("web");
+    fs::create_dir(&web).unwrap();
+    git(&web, &["init", "-q", "-b", "trunk"]);
+    git(&web, &["commit", "-q", "--allow-empty", "-m", "one"]);
+    root.config("[repo]\npath = \"repo\"\n[repos.web]\npath = \"web\"\n");
+    let _run = root.start(&["--workers", "2"]);
+    let meet = root.at("meet");
+    fs::create_dir(&meet).unwrap();
+    // Each waits for the other, so that they are on two agents.
+    let body = |own: &str, other: &str| {
+        let m = meet.display();
+        format!("touch {m}/{own}; while [ ! -e {m}/{other} ]; do :; done; touch made")
+    };
+    root.script("here", &body("a", "b"));
+    root.script("there", &format!("#harness repo: web\n{}", body("b", "a")));
+    let agent = |name: &str| root.show(name)["attempts"][0]["agent"].clone();
+    root.wait_until("both are done", || {
+        root.is_done("here") && root.is_done("there")
+    });
+    assert_ne!(agent("here"), agent("there"));
+    assert_eq!(
+        git(
+            &web,
+            &["show", "--format=", "--name-only", "harness/there/1"]
+        ),
+        "made\n"
+    );
+    for n in 0..3 {
+        let (one, two) = (format!("there-{n}"), format!("here-{n}"));
+        for (name, head, like) in [(&one, "#harness repo: web\n", "there"), (&two, "", "here")] {
+            let idle = || {
+                let agents = ["agent-1", "agent-2"].map(|a| {
+                    let status = root.at("state/agents").join(a).join("status.json");
+                    let text = fs::read_to_string(status).unwrap_or_default();
+                    text.contains("\"state\":\"idle\"")
+                });
+                agents == [true, true]
+            };
+            root.wait_until("both agents are idle", idle);
+            root.script(name, &format!("{head}:"));
+            root.wait_until("it is done", || root.is_done(name));
+            assert_eq!(agent(name), agent(like), "{name}");
+        }
+    }
 }
