@@ -1,5 +1,6 @@
 //! A slot's lease: a `flock` on `state/agents/agent-N/lease`, held while its process lives. The
-//! kernel drops it when the process dies, however it dies; no pid, clock or timeout is asked.
+//! kernel drops it when the process dies, however it dies; no pid, clock or timeout is asked. A git
+//! that works in the slot's worktree has a copy (`lock`), since it outlives a killed harness.
 //!
 //! Lease files are never unlinked. Beside the lease lies the slot's marker, a file whose hard
 //! links in `state/claims/` and `state/exclusive/` are the slot's claims: its link count says
@@ -8,6 +9,7 @@
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs2::FileExt;
 use serde_json::{Value, json};
@@ -24,7 +26,7 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 pub struct Lease {
     pub slot: SlotId,
     root: Root,
-    _lock: File,
+    lock: Arc<File>,
 }
 
 impl Lease {
@@ -40,12 +42,18 @@ impl Lease {
         let lease = Lease {
             slot,
             root: root.clone(),
-            _lock: lock,
+            lock: Arc::new(lock),
         };
         if !atomic::exists(&lease.marker()) {
             lease.renew_marker()?;
         }
         Ok(Some(lease))
+    }
+
+    /// For processes that must have ended before somebody else takes the slot. The lease is held
+    /// until the last of them has.
+    pub fn lock(&self) -> Arc<File> {
+        self.lock.clone()
     }
 
     pub fn marker(&self) -> PathBuf {

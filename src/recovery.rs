@@ -159,8 +159,6 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
             session::conclude(desk, attempt, over)?;
         }
         None if started => {
-            // Its harness is dead and its keeper too: nobody writes there any more.
-            atomic::remove_temps(&dir);
             rt.say(&format!("{slot}  recovered  {name}: its agent has ended"));
             let attempt = rebuild(desk, claim, record, file)?;
             let over = session::post_mortem(desk, &attempt, None)?;
@@ -247,7 +245,7 @@ fn rebuild(
             Ok((hub, tree)) => {
                 work = Some(Work {
                     hub,
-                    tree,
+                    tree: tree.under(desk.lease.lock()),
                     base,
                     branch: branch.clone(),
                 });

@@ -352,6 +352,10 @@ impl Claim {
         }))
     }
 
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
     /// Where the file lies while it is claimed.
     pub fn path(&self) -> PathBuf {
         self.root

@@ -87,8 +87,9 @@ impl Aggregator {
         if !is_there {
             return Ok(None);
         }
-        // Only the holder of this lock writes beside status.json.
+        // Only the holder of this lock replaces files there.
         atomic::remove_temps(&root.state());
+        atomic::remove_temps(&root.ledger());
         let counts = Arc::new(Counts::default());
         counts.recount(root)?;
         // Figures are worth less than the view: a ledger that cannot be mended now is tried again

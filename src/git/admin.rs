@@ -31,10 +31,11 @@ impl Hub {
         if let Some(admin) = self.sound(dir) {
             return Ok(Worktree::new(self.clone(), dir.clone(), admin));
         }
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         self.clear_place(dir)?;
         self.clear_admin(dir)?;
         self.git()
+            .holding(Some(&lock))
             .args([
                 "worktree",
                 "add",

@@ -57,7 +57,7 @@ impl Hub {
         if !atomic::exists(hub.dir()) {
             let lock = hub.lock()?;
             if !atomic::exists(hub.dir()) {
-                hub.create(&stem, &settings)?;
+                hub.create(&stem, &settings, &lock)?;
             }
             drop(lock);
         }
@@ -87,15 +87,15 @@ impl Hub {
     }
 
     /// Waits for the set-up of others. Dropping the file lets go.
-    pub(super) fn lock(&self) -> Result<File> {
+    pub(super) fn lock(&self) -> Result<Arc<File>> {
         let file = atomic::open_lock(&self.0.lock)?;
         fs2::FileExt::lock_exclusive(&file).or_fail("cannot lock", &self.0.lock)?;
-        Ok(file)
+        Ok(Arc::new(file))
     }
 
     /// Makes the hub beside its place and moves it there. The flock is held, so whatever lies
     /// there half-made belongs to nobody.
-    fn create(&self, stem: &str, settings: &[u8]) -> Result<()> {
+    fn create(&self, stem: &str, settings: &[u8], lock: &Arc<File>) -> Result<()> {
         let parent = self.0.dir.parent().unwrap_or(Path::new("/"));
         let prefix = format!(".{stem}-");
         let listed = fs::read_dir(parent).or_fail("cannot list", parent)?;
@@ -110,7 +110,7 @@ impl Hub {
         let seed = self.seed()?;
         let temp = parent.join(format!("{prefix}{}.tmp", std::process::id()));
         let made = self
-            .clone_to(&temp)
+            .clone_to(&temp, lock)
             .and_then(|()| self.fill(&temp, &seed, settings));
         if let Err(e) = made {
             let _gone = atomic::discard_tree(&temp, "a half-made copy of our own");
@@ -150,7 +150,7 @@ impl Hub {
     }
 
     /// Hard-linked objects and no alternates: no `gc` on either side can break the other.
-    fn clone_to(&self, temp: &Path) -> Result<()> {
+    fn clone_to(&self, temp: &Path, lock: &Arc<File>) -> Result<()> {
         let user = &self.0.user;
         let clone = |local: bool| {
             let mut git = Git::at(Path::new("/")).args([
@@ -166,7 +166,7 @@ impl Hub {
             if !local {
                 git = git.arg("--no-local");
             }
-            git.arg("--").arg(user).arg(temp)
+            git.arg("--").arg(user).arg(temp).holding(Some(lock))
         };
         let first = clone(true);
         let out = first.patient()?;
@@ -246,9 +246,10 @@ impl Hub {
         if here(if branch.is_some() { &full } else { &pin }) {
             return Ok(base);
         }
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         if !here(&pin) {
-            fetch_in(self.git(), &self.0.user, &[&format!("+{}:{pin}", base.oid)])
+            let git = self.git().holding(Some(&lock));
+            fetch_in(git, &self.0.user, &[&format!("+{}:{pin}", base.oid)])
                 .must("cannot bring the base into harness's copy of the repository")?;
         }
         if branch.is_some() {

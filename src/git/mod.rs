@@ -16,10 +16,11 @@ mod tests;
 mod worktree;
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock;
@@ -98,6 +99,7 @@ pub struct Git {
     args: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
     timeout: Duration,
+    held: Option<Arc<File>>,
 }
 
 /// What a git command left: a failing exit is data.
@@ -139,6 +141,7 @@ impl Git {
             args: Vec::new(),
             env: Vec::new(),
             timeout: GIT_TIMEOUT,
+            held: None,
         };
         let git = git.arg("-C").arg(dir);
         SETTINGS.iter().fold(git, |g, s| g.arg("-c").arg(s))
@@ -170,6 +173,13 @@ impl Git {
         self
     }
 
+    /// Keeps this flock (of an empty file) for as long as git runs, by being its standard input:
+    /// when harness is killed, git goes on, and whoever comes next must not work beside it.
+    pub fn holding(mut self, lock: Option<&Arc<File>>) -> Git {
+        self.held = lock.cloned();
+        self
+    }
+
     /// Runs it once. Errors are the host's (git missing, no processes left, timeout).
     #[expect(clippy::disallowed_methods, reason = "this module is the door to git")]
     pub fn output(&self) -> Result<Output> {
@@ -181,6 +191,10 @@ impl Git {
                 cmd.env_remove(key);
             }
         }
+        let stdin = match &self.held {
+            Some(lock) => Stdio::from(lock.try_clone().or_fail("cannot start git", program)?),
+            None => Stdio::null(),
+        };
         let child = cmd
             .args(&self.args)
             .env("LC_ALL", "C")
@@ -190,7 +204,7 @@ impl Git {
             .env("GIT_SEQUENCE_EDITOR", "true")
             .env("GIT_DEFAULT_REF_FORMAT", "files")
             .envs(self.env.iter().map(|(k, v)| (k, v)))
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -4,8 +4,9 @@
 //! works in the tree. Invariant: nothing is reset or cleaned before it is a commit that a ref
 //! holds, and nothing is called collected before git says that nothing is left.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::admin::is_empty_but_for_link;
 use super::salvage::{Author, add_all, printable};
@@ -23,6 +24,8 @@ pub struct Worktree {
     /// `HUB/worktrees/X`. Named in every command, so that nothing an agent did to `.git` can lead
     /// git into a repository further up: the user's.
     pub(super) admin: PathBuf,
+    /// The lease of its slot: what a killed harness's git still does here comes first.
+    lease: Option<Arc<File>>,
 }
 
 /// What an item's work came to.
@@ -42,7 +45,18 @@ pub struct Collected {
 
 impl Worktree {
     pub(super) fn new(hub: Hub, dir: PathBuf, admin: PathBuf) -> Worktree {
-        Worktree { hub, dir, admin }
+        Worktree {
+            hub,
+            dir,
+            admin,
+            lease: None,
+        }
+    }
+
+    /// Every git that works in this tree keeps the slot's lease while it runs.
+    pub fn under(mut self, lease: Arc<File>) -> Worktree {
+        self.lease = Some(lease);
+        self
     }
 
     pub fn path(&self) -> &Path {
@@ -57,6 +71,7 @@ impl Worktree {
         Git::at(&self.dir)
             .env("GIT_DIR", &self.admin)
             .env("GIT_WORK_TREE", &self.dir)
+            .holding(self.lease.as_ref())
     }
 
     pub(super) fn state(&self) -> Result<TreeState> {
@@ -203,6 +218,7 @@ impl Worktree {
         let lock = self.hub.lock()?;
         self.git()
             .args(["submodule", "--quiet", "init"])
+            .holding(Some(&lock))
             .must(what)?;
         drop(lock);
         self.git()

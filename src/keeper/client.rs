@@ -72,11 +72,8 @@ impl Keeper {
         match keeper.first_word() {
             Ok(Some(Reply::Idle)) => Ok(keeper),
             other => {
-                // It was told nothing yet, so it runs nothing; left alone it would be a zombie.
-                if let Some(child) = &mut keeper.child {
-                    let _gone = child.kill();
-                }
-                keeper.wait_for_end();
+                // It was told nothing yet, so it runs nothing.
+                keeper.put_down();
                 other?;
                 Err(Error::temporary(what, "it ended at once")
                     .at_path(&keeper.dir.join("keeper.log"))
@@ -146,8 +143,18 @@ impl Keeper {
         self.wait_for_end();
     }
 
+    /// For one that is dead, or that cannot be talked to: it is dead then, and no zombie. What it
+    /// ran is for `process::sweep_session`.
+    pub fn put_down(&mut self) {
+        let _closed = self.stream.shutdown(std::net::Shutdown::Both);
+        if let Some(child) = &mut self.child {
+            let _dead = child.kill();
+        }
+        self.wait_for_end();
+    }
+
     /// Reaps a keeper of ours that has ended or is about to.
-    pub fn wait_for_end(&mut self) {
+    fn wait_for_end(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _status = child.wait();
         }

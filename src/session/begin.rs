@@ -146,7 +146,7 @@ fn set_up(
 ) -> Result<Work, Failed> {
     let branch = branch_of(&claim.name, claim.item.branch.as_deref(), file.attempt);
     let base = hub.base(claim.item.base.as_deref())?;
-    let tree = hub.worktree(place)?;
+    let tree = hub.worktree(place)?.under(claim.lease().lock());
     tree.checkout(&branch, &base)?;
     file.branch = Some(branch.clone());
     file.base = Some(base.name.clone());
@@ -261,20 +261,20 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed>
     if keeper.send(&request).is_err() {
         // It was killed while idle. Whether it heard the request is known: it is dead, and a
         // socket's unread bytes die with it; nothing was started.
-        keeper.wait_for_end();
+        keeper.put_down();
         keeper = Keeper::start(&desk.rt.root, desk.slot())?;
         keeper.send(&request)?;
     }
-    match keeper.receive()? {
-        Some(Reply::Running {
+    match keeper.receive() {
+        Ok(Some(Reply::Running {
             session: s,
             pid,
             age,
-        }) if s == session => {
+        })) if s == session => {
             desk.keeper = Some(keeper);
             Ok((Some(pid), age))
         }
-        Some(Reply::SpawnFailed { why, temporary, .. }) => {
+        Ok(Some(Reply::SpawnFailed { why, temporary, .. })) => {
             desk.keeper = Some(keeper);
             let why = agents::why_not_started(&program).unwrap_or(why);
             Err(if temporary {
@@ -283,13 +283,10 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed>
                 Failed::Refused(format!("its agent could not be started: {why}"))
             })
         }
-        Some(other) => Err(Failed::Fault(Error::temporary(
-            "cannot use the keeper",
-            format!("it answered {other:?} to a start"),
-        ))),
-        None => {
-            keeper.wait_for_end();
-            if atomic::exists(&stdout) {
+        // It died, or it says what makes no sense.
+        _ => {
+            keeper.put_down();
+            if !atomic::is_gone(&stdout) {
                 // It may have started the agent before it died: that counts as a start.
                 return Ok((None, Duration::ZERO));
             }

@@ -62,7 +62,7 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Ov
             }
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
-                keeper.wait_for_end();
+                keeper.put_down();
                 desk.keeper = None;
             }
         }
@@ -100,6 +100,8 @@ pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result
         return Ok(over);
     }
     let (killed, clean) = crate::process::sweep_session(&attempt.file.session, &attempt.dir, SWEEP);
+    // What it was just writing.
+    atomic::remove_temps(&attempt.dir);
     desk.rt.warn(&format!(
         "{}: the keeper of {} died; {killed} of its processes were ended{}",
         desk.slot(),
