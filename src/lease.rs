@@ -29,6 +29,13 @@ pub struct Lease {
     lock: Arc<File>,
 }
 
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Aloud: a helper that some git left behind may have a copy of the descriptor.
+        let _closing_does_it = FileExt::unlock(&*self.lock);
+    }
+}
+
 impl Lease {
     /// Takes the slot if nobody holds it. `None`: held by a living process.
     pub fn try_take(root: &Root, slot: SlotId) -> Result<Option<Lease>> {

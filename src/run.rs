@@ -96,6 +96,7 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         next_orders: clock::instant(),
         next_orphans: clock::instant(),
         next_staffing: clock::instant(),
+        alert_until: clock::instant() + ALERT,
     };
     let end = main.work(&signals);
     if end == How::LetGo {
@@ -213,7 +214,13 @@ struct Main {
     next_orders: Instant,
     next_orphans: Instant,
     next_staffing: Instant,
+    alert_until: Instant,
 }
+
+/// How long after a death, and after its own start, a process looks for orphans again and again,
+/// and how often.
+const ALERT: Duration = Duration::from_secs(3);
+const ALERT_TICK: Duration = Duration::from_millis(20);
 
 impl Main {
     fn work(&mut self, signals: &Receiver<i32>) -> How {
@@ -343,9 +350,13 @@ impl Main {
         if !flagged && now < self.next_orphans {
             return;
         }
-        // A process that is dying closes its files one after the other: look twice.
-        let soon = Duration::from_millis(20);
-        self.next_orphans = now + if flagged { soon } else { ORPHAN_TICK };
+        // A process that is dying closes its files one after the other, and its git may live on
+        // for a moment, with the slot's lease.
+        if flagged {
+            self.alert_until = now + ALERT;
+        }
+        let alert = now < self.alert_until;
+        self.next_orphans = now + if alert { ALERT_TICK } else { ORPHAN_TICK };
         for slot in recovery::orphans(&self.rt.root) {
             if self.take(slot, Mode::RecoverOnly).is_none() {
                 break;

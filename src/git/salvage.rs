@@ -209,6 +209,7 @@ impl Worktree {
     /// Lock files of this worktree that a killed git left. The caller of every operation here
     /// vouches that no process works in the tree.
     pub(super) fn clear_locks(&self) {
+        atomic::remove_temps(&self.admin);
         for entry in fs::read_dir(&self.admin).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|e| e == "lock") {

@@ -89,6 +89,9 @@ fn a_pause_lets_what_runs_go_on() {
     journal.drop_script(&root, "y", "", ":");
     journal.open("go");
     root.wait_until("x is done", || root.is_done("x"));
+    root.wait_until("both slots are paused", || {
+        root.ok(&["status", "--json"]).matches("\"paused\"").count() >= 2
+    });
     assert!(journal.of("y").is_empty());
     // A pause outlives the process that saw it.
     run.signal("TERM");

@@ -2,10 +2,12 @@
 //! is started once.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::journal::Journal;
-use crate::support::{Root, git, is_alive, kill};
+use crate::support::{Root, Running, git, is_alive, kill};
 
 fn has_event(root: &Root, item: &str, event: &str) -> bool {
     root.events(item).iter().any(|e| e == event)
@@ -24,7 +26,15 @@ fn an_agent_outlives_its_harness_and_the_next_run_adopts_it() {
     root.wait_until("x is adopted", || has_event(&root, "x", "adopted"));
     assert!(is_alive(pid));
     journal.open("go");
+    let opened = Instant::now();
     assert_eq!(second.wait(), Some(0), "{}", second.said());
+    // Its keeper answers the one that adopted, and nobody waits for it to answer twice.
+    assert!(
+        opened.elapsed() < Duration::from_secs(20),
+        "{}",
+        second.said()
+    );
+    assert!(!second.said().contains("gives up"), "{}", second.said());
     let show = root.show("x");
     let attempts = show["attempts"].as_array().unwrap();
     assert_eq!(attempts.len(), 1, "{show:#}");
@@ -297,6 +307,56 @@ fn a_harness_killed_while_it_stops_its_agents_has_interrupted_them() {
     let show = root.show("x");
     assert_eq!(show["attempts"][0]["outcome"], "interrupted", "{show:#}");
     assert_eq!(show["state"], "done", "{show:#}");
+    root.assert_nothing_left();
+}
+
+/// A git that its killed harness left at work still writes: whoever comes next waits for it.
+#[test]
+fn the_git_of_a_killed_harness_is_waited_for() {
+    let root = Root::with_repo();
+    let bin = root.at("bin");
+    fs::create_dir(&bin).unwrap();
+    let slow = format!(
+        "#!/bin/sh\ncase \" $* \" in *' clone '*) : >'{0}/cloning'; n=0\n\
+         until [ -e '{0}/go' ] || [ $n -gt 2000 ]; do n=$((n+1)); sleep 0.02; done;; esac\n\
+         PATH=${{PATH#*:}} exec git \"$@\"\n",
+        bin.display()
+    );
+    fs::write(bin.join("git"), slow).unwrap();
+    fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    root.script("x", "echo made > made");
+    let path = std::env::var("PATH").unwrap();
+    let mut first = root.command();
+    first
+        .arg("run")
+        .env("PATH", format!("{}:{path}", bin.display()));
+    let child = first.stderr(Stdio::null()).spawn().unwrap();
+    let first = Running {
+        child,
+        log: root.at("first.log"),
+    };
+    root.wait_until("git clones", || bin.join("cloning").exists());
+    first.kill9();
+    let mut second = root.start(&["--drain", "--workers", "1"]);
+    root.wait_until("x is claimed again", || {
+        root.at("queue/claimed/agent-1/x").exists()
+    });
+    let since = Instant::now();
+    root.wait_until("a second is over", || {
+        assert!(
+            !has_event(&root, "x", "started"),
+            "two gits at work on one copy"
+        );
+        since.elapsed() > Duration::from_secs(1)
+    });
+    fs::write(bin.join("go"), "").unwrap();
+    assert_eq!(second.wait(), Some(0), "{}", second.said());
+    let show = root.show("x");
+    assert_eq!(show["outcome"], "succeeded", "{show:#}");
+    git(
+        &root.at("state/repos/default.git"),
+        &["fsck", "--full", "--strict"],
+    );
     root.assert_nothing_left();
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::journal::Journal;
-use crate::support::{Root, Running};
+use crate::support::{Over, Root, Running};
 
 fn status(root: &Root) -> Option<Value> {
     let text = fs::read(root.at("state/status.json")).ok()?;
@@ -64,6 +64,7 @@ fn status_json_is_whole_and_fresh_at_every_instant_of_a_busy_time() {
             }
             oldest
         });
+        let _even_after_a_panic = Over(&done);
         let runs: Vec<Running> = (0..2).map(|_| root.start(&["--workers", "2"])).collect();
         root.wait_until("there is a status", || looks.load(Ordering::SeqCst) > 0);
         let mut items = 0;

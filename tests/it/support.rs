@@ -323,6 +323,15 @@ impl Drop for Running {
     }
 }
 
+/// Set when it is dropped: tells a thread of a scope to end, even where the test has failed.
+pub struct Over<'a>(pub &'a std::sync::atomic::AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
 pub fn kill(pid: u32, signal: &str) {
     let _gone = Command::new("kill")
         .args(["-s", signal, "--", &pid.to_string()])
