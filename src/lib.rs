@@ -15,6 +15,7 @@ pub mod config;
 // First floor: items, and what is known about them.
 pub mod item;
 pub mod outcome;
+pub mod event;
 pub mod record;
 pub mod aggregator;
 // Second floor: claims, processes, git.
@@ -28,6 +29,7 @@ pub mod process;
 pub mod keeper;
 pub mod git;
 // Third floor: one attempt, and what is left of one.
+pub mod adapters;
 pub mod agents;
 pub mod runtime;
 pub mod session;

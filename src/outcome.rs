@@ -131,6 +131,9 @@ pub enum Next {
     Park,
     /// Back to `pending/`, not before this long from now; counts as an attempt.
     Retry(Duration),
+    /// Back to `pending/`, not before this long from now: it waits for a limit to end, which is no
+    /// attempt.
+    Wait(Duration),
     /// Back to `pending/` as if it had not been tried.
     PutBack,
     /// A person has the file: leave it where it is.
@@ -144,9 +147,18 @@ impl Next {
             Next::Done => "done",
             Next::Park => "parked",
             Next::Retry(_) => "retry",
-            Next::PutBack => "pending",
+            Next::Wait(_) | Next::PutBack => "pending",
             Next::Leave => "left",
         }
+    }
+}
+
+/// After a failure that another try may mend: again, as long as retries are left.
+pub fn again(failures: u32, max: u32, delay: Duration) -> Next {
+    if failures < max {
+        Next::Retry(delay)
+    } else {
+        Next::Park
     }
 }
 
@@ -156,11 +168,7 @@ pub fn next(outcome: Outcome, failures: u32, max: u32, delay: Duration) -> Next 
     match outcome {
         Outcome::Succeeded | Outcome::NoChange => Next::Done,
         Outcome::Failed | Outcome::TimedOut | Outcome::Stalled | Outcome::Crashed => {
-            if failures < max {
-                Next::Retry(delay)
-            } else {
-                Next::Park
-            }
+            again(failures, max, delay)
         }
         Outcome::Interrupted => Next::PutBack,
         Outcome::Canceled => Next::Leave,

@@ -256,13 +256,16 @@ fn rebuild(
             }
         }
     }
-    Ok(Attempt {
+    let mut attempt = Attempt {
         claim,
         record,
         dir,
         file,
         work,
-    })
+        stream: None,
+    };
+    attempt.open_stream();
+    Ok(attempt)
 }
 
 fn put_back(desk: &mut Desk, claim: Box<Claim>, mut record: Record, sid: &str) -> Result<()> {

@@ -256,6 +256,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         table: Table::Agents,
+        name: "events",
+        kind: Kind::Word(&["none", "claude", "codex", "gemini", "opencode", "qwen"]),
+        default: Fallback::Is("\"none\""),
+        env: false,
+        doc: "Whose events its output speaks, read for turns, tokens, cost and faults: that CLI's, in its streaming JSON format.",
+    },
+    Key {
+        table: Table::Agents,
         name: "env",
         kind: Kind::Vars,
         default: Fallback::Is("{}"),

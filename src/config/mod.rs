@@ -112,6 +112,8 @@ pub struct AgentTable {
     /// Program and arguments; placeholders are checked but not filled in (`placeholder::fill`).
     pub command: Vec<String>,
     pub stdin: AgentStdin,
+    /// The dialect of its standard output: `none`, or the name of an agent CLI.
+    pub events: String,
     /// Added to the agent's environment. May hold secrets: never show the values.
     pub env: BTreeMap<String, String>,
     /// Whether `prompts/bootstrap.md` goes before the prompt.

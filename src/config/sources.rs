@@ -98,6 +98,7 @@ impl Sources {
                 Some("none") => AgentStdin::None,
                 _ => AgentStdin::Prompt,
             },
+            events: self.text(&key("events"))?.unwrap_or_default(),
             env: self.vars(&key("env"))?,
             bootstrap: self.switch(&key("bootstrap"))?,
             timeout: self.time_or_unset(&key("timeout"))?,

@@ -102,6 +102,9 @@ pub(super) fn begin(
         .timeout
         .or(table.and_then(|t| t.timeout))
         .unwrap_or(rt.config.harness.timeout);
+    file.events = table
+        .map(|t| t.events.clone())
+        .filter(|e| e != crate::adapters::custom::NONE);
     file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
     file.started_at = clock::now_iso();

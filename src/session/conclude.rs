@@ -7,9 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Attempt, Desk, Over, end_claim};
+use crate::adapters::{self, told};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
+use crate::event::{Class, Fault, Mend};
 use crate::git::Collected;
 use crate::layout::Place;
 use crate::outcome::{self, Evidence, Next, Outcome, Stop};
@@ -30,6 +32,12 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<End
         Over::Exited { .. } => collect(desk, &mut attempt)?,
     };
     let (mut outcome, mut reason, stop) = verdict(&attempt, &over, collected.as_ref());
+    let fault = hear_out(&mut attempt, &over, collected.as_ref());
+    if let Some(fault) = fault.as_ref().filter(|_| stop.is_none()) {
+        outcome = fault.class.outcome();
+        reason = advice(&attempt, fault);
+        attempt.file.fault = Some(fault.class.as_str().to_owned());
+    }
     let failures = attempt.record.history.failures;
     let mut next = match &over {
         Over::Unstartable(_) => Next::Park,
@@ -38,7 +46,16 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<End
             let max = attempt.claim.item.retries.unwrap_or(retry.max);
             let delay =
                 outcome::backoff(failures, retry.delay, retry.delay_max, retry.jitter, dice());
-            outcome::next(outcome, failures, max, delay)
+            match fault.as_ref().filter(|_| stop.is_none()) {
+                None => outcome::next(outcome, failures, max, delay),
+                Some(fault) => match fault.class.mend() {
+                    Mend::Person => Next::Park,
+                    Mend::Wait(Some(at)) => Next::Wait(until(at)),
+                    Mend::Wait(None) | Mend::Again | Mend::Fresh => {
+                        outcome::again(failures, max, delay)
+                    }
+                },
+            }
         }
     };
     if next == Next::Done
@@ -59,7 +76,7 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<End
         next,
     );
     let not_before = match next {
-        Next::Retry(delay) => Some(clock::now_ns() + delay.as_nanos() as i64),
+        Next::Retry(delay) | Next::Wait(delay) => Some(clock::now_ns() + delay.as_nanos() as i64),
         _ => None,
     };
     record(desk, &mut attempt, next, not_before)?;
@@ -100,7 +117,7 @@ pub fn target_of(next: Next, not_before: Option<i64>) -> Target {
     match next {
         Next::Done => Target::Done,
         Next::Park | Next::Leave => Target::Parked,
-        Next::Retry(_) | Next::PutBack => Target::Pending { not_before },
+        Next::Retry(_) | Next::Wait(_) | Next::PutBack => Target::Pending { not_before },
     }
 }
 
@@ -155,6 +172,47 @@ fn verdict(
             (outcome, reason, stop)
         }
     }
+}
+
+/// Reads the rest of what its CLI said, and what that amounts to. `None`: nothing is wrong, or its
+/// output is not read.
+fn hear_out(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> Option<Fault> {
+    let (Some(stream), Over::Exited { exit, .. }) = (&mut attempt.stream, over) else {
+        return None;
+    };
+    stream.read_on(true);
+    let (file, figures) = (&mut attempt.file, stream.figures());
+    file.turns = figures.turns;
+    file.tool_calls = figures.tool_calls;
+    file.input_tokens = figures.input_tokens;
+    file.output_tokens = figures.output_tokens;
+    file.cost_usd = figures.cost_usd.unwrap_or(0.0);
+    file.cli_session.clone_from(&figures.cli_session);
+    file.last_message.clone_from(&figures.last_message);
+    let mut fault = stream.verdict(*exit, collected.map(|c| c.commits)).fault?;
+    // Some CLIs say only "try again at 3:25 AM".
+    if let Class::UsageLimit { resets_at } = &mut fault.class
+        && resets_at.is_none()
+    {
+        *resets_at = told::reset_after(&fault.message, &jiff::Zoned::now());
+    }
+    Some(fault)
+}
+
+/// What went wrong and what to do, in a sentence each.
+fn advice(attempt: &Attempt, fault: &Fault) -> String {
+    let dialect = attempt.file.events.as_deref().unwrap_or_default();
+    let advice = adapters::by_name(dialect).map(|a| a.about().advice(fault));
+    match advice.filter(|a| !a.is_empty()) {
+        Some(advice) => format!("{}: {advice}", fault.message),
+        None => fault.message.clone(),
+    }
+}
+
+/// From now until this instant (unix seconds), and a little longer: clocks differ.
+fn until(at: i64) -> Duration {
+    let left = at.saturating_sub(clock::now().as_second()).max(0);
+    Duration::from_secs(left.unsigned_abs() + 5)
 }
 
 fn publish(desk: &Desk, attempt: &mut Attempt, collected: &Collected) -> Result<()> {
@@ -240,7 +298,8 @@ fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64
         "exit_status": file.exit_status, "signal": file.signal, "seconds": file.seconds,
         "commits": file.commits, "files_changed": file.files_changed, "leftover": file.leftover,
         "branch": file.branch, "head": file.head, "published": file.published,
-        "notes": file.notes, "next": next.as_str(), "not_before_ns": not_before, "last": file.last,
+        "notes": file.notes, "fault": file.fault, "turns": file.turns,
+        "tokens": file.input_tokens + file.output_tokens, "cost_usd": file.cost_usd, "next": next.as_str(), "not_before_ns": not_before, "last": file.last,
     });
     let record = &mut attempt.record;
     desk.insist(|| record.append("finished", event.clone()))?;
@@ -255,6 +314,9 @@ fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64
         outcome: file.outcome.clone().unwrap_or_default(),
         last: file.last,
         seconds: file.seconds,
+        input_tokens: file.input_tokens,
+        output_tokens: file.output_tokens,
+        cost_usd: file.cost_usd,
         ..LedgerLine::default()
     };
     desk.rt.count(&line);
@@ -284,6 +346,7 @@ fn report(
             ));
             rt.retried();
         }
+        Next::Wait(delay) => text.push_str(&format!("; waits {}", clock::human(delay))),
         Next::PutBack => text.push_str("; back in pending/"),
         Next::Park => text.push_str("; parked"),
         Next::Done | Next::Leave => {}

@@ -47,6 +47,18 @@ pub struct SessionFile {
     pub head: Option<String>,
     /// The branch as it is called in the user's repository.
     pub published: Option<String>,
+    /// The dialect of its standard output, if harness reads one.
+    pub events: Option<String>,
+    /// What its CLI said it did, and the id by which it can resume.
+    pub turns: u64,
+    pub tool_calls: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cost_usd: f64,
+    pub cli_session: Option<String>,
+    pub last_message: Option<String>,
+    /// The class of what went wrong, where the CLI says it.
+    pub fault: Option<String>,
     pub notes: Vec<String>,
     /// Whether the item ended with this attempt.
     pub last: bool,

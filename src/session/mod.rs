@@ -8,6 +8,7 @@
 mod begin;
 mod conclude;
 pub mod file;
+mod stream;
 mod watch;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use serde_json::json;
 use begin::begin;
 pub use conclude::conclude;
 use file::SessionFile;
+use stream::Stream;
 pub use watch::{post_mortem, watch};
 
 use crate::agents;
@@ -83,6 +85,16 @@ pub struct Attempt {
     pub file: SessionFile,
     /// Where it works in a repository; `None`: a plain directory.
     pub work: Option<Work>,
+    /// What its CLI says, where harness reads its dialect.
+    pub stream: Option<Stream>,
+}
+
+impl Attempt {
+    /// Opens the stream that the session's file names.
+    pub fn open_stream(&mut self) {
+        let events = self.file.events.as_deref();
+        self.stream = events.and_then(|e| Stream::open(&self.dir, e));
+    }
 }
 
 /// Its branch in its worktree.
@@ -149,6 +161,7 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Ended> 
         s.started_at = Some(clock::now_iso());
         s.pid = None;
         s.last_message = None;
+        (s.turns, s.tool_calls, s.tokens, s.cost_usd) = (0, 0, 0, 0.0);
     });
     let mut file = SessionFile {
         session: sid.clone(),
@@ -168,7 +181,9 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Ended> 
         dir,
         file,
         work,
+        stream: None,
     };
+    attempt.open_stream();
     let over = match begun {
         Ok(age) => {
             let event = json!({

@@ -7,11 +7,13 @@ use super::{Attempt, Desk, Over};
 use crate::atomic;
 use crate::clock;
 use crate::error::Result;
+use crate::event::Figures;
 use crate::keeper::ExitRecord;
 use crate::keeper::wire::{Reply, Request};
+use crate::layout::SlotId;
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::outcome::{Exit, Stop};
-use crate::runtime::Level;
+use crate::runtime::{Level, Runtime};
 
 /// How often a running agent's file and limits are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -50,6 +52,11 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Ov
             LOOK
         };
         let (_, readable) = desk.bell.wait_or(Some(keeper.fd()), wait);
+        if let Some(stream) = &mut attempt.stream
+            && stream.read_on(false)
+        {
+            show(&desk.rt, desk.lease.slot, stream.figures());
+        }
         if !readable {
             continue;
         }
@@ -67,6 +74,18 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Ov
             }
         }
     }
+}
+
+/// The figures in the slot's status while it runs.
+fn show(rt: &Runtime, slot: SlotId, figures: &Figures) {
+    rt.show(slot, |s| {
+        s.last_event_at = Some(clock::now_iso());
+        s.turns = figures.turns;
+        s.tool_calls = figures.tool_calls;
+        s.tokens = figures.tokens();
+        s.cost_usd = figures.cost_usd.unwrap_or(0.0);
+        s.last_message.clone_from(&figures.last_message);
+    });
 }
 
 fn exit_of(text: &[u8], stop: Option<Stop>, timeout: Duration) -> Option<Over> {

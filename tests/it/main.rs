@@ -11,6 +11,7 @@
 
 mod support;
 
+mod agents;
 mod commands;
 mod control;
 mod crash;
@@ -29,3 +30,4 @@ mod rounds;
 mod signals;
 mod soak;
 mod status;
+mod streams;

@@ -1,0 +1,154 @@
+//! The lines of Claude Code and of Qwen Code, as far as they are read: what is needed of them and
+//! no more, so that a line of megabytes costs a scan and not a tree.
+//!
+//! Does not know what any of it means.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Dialect;
+use crate::adapters::loose::{Content, Flag, List, Num, Obj, Text, Values, Words};
+use crate::event::Tokens;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Line<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    pub(super) subtype: Text<'a>,
+    pub(super) session_id: Text<'a>,
+    pub(super) model: Text<'a>,
+    pub(super) claude_code_version: Text<'a>,
+    pub(super) qwen_code_version: Text<'a>,
+    pub(super) message: Obj<Message<'a>>,
+    pub(super) error: Words<'a>,
+    pub(super) is_api_error_message: Flag,
+    pub(super) api_error_status: Num,
+    pub(super) attempt: Num,
+    pub(super) max_retries: Num,
+    pub(super) retry_delay_ms: Num,
+    pub(super) error_status: Num,
+    pub(super) rate_limit_info: Obj<RateLimit<'a>>,
+    pub(super) tool_name: Text<'a>,
+    pub(super) tool_use_id: Text<'a>,
+    pub(super) event: Obj<Partial<'a>>,
+    pub(super) is_error: Flag,
+    pub(super) result: Text<'a>,
+    pub(super) errors: Words<'a>,
+    pub(super) terminal_reason: Text<'a>,
+    pub(super) stop_reason: Text<'a>,
+    pub(super) total_cost_usd: Num,
+    pub(super) usage: Obj<Counts>,
+    #[serde(rename = "modelUsage")]
+    pub(super) model_usage: Values<ModelCounts>,
+    pub(super) model_usage_since_last_result: Values<ModelCounts>,
+    pub(super) permission_denials: List<Denial<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Message<'a> {
+    #[serde(borrow)]
+    pub(super) id: Text<'a>,
+    pub(super) model: Text<'a>,
+    pub(super) content: Content<'a, Block<'a>>,
+    pub(super) usage: Obj<Counts>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Block<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    pub(super) id: Text<'a>,
+    pub(super) name: Text<'a>,
+    pub(super) text: Text<'a>,
+    pub(super) thinking: Text<'a>,
+    #[serde(borrow)]
+    pub(super) input: Option<&'a RawValue>,
+    pub(super) tool_use_id: Text<'a>,
+    pub(super) is_error: Flag,
+    pub(super) content: Content<'a, Piece<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Piece<'a> {
+    #[serde(borrow)]
+    pub(super) text: Text<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Partial<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    pub(super) message: Obj<Message<'a>>,
+    pub(super) usage: Obj<Counts>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RateLimit<'a> {
+    #[serde(borrow)]
+    pub(super) status: Text<'a>,
+    #[serde(rename = "resetsAt")]
+    pub(super) resets_at: Num,
+    #[serde(rename = "rateLimitType")]
+    pub(super) limit: Text<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Denial<'a> {
+    #[serde(borrow)]
+    pub(super) tool_name: Text<'a>,
+    pub(super) tool_use_id: Text<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Counts {
+    pub(super) input_tokens: Num,
+    pub(super) output_tokens: Num,
+    pub(super) cache_read_input_tokens: Num,
+    pub(super) cache_creation_input_tokens: Num,
+}
+
+impl Counts {
+    pub(super) fn tokens(&self, dialect: Dialect) -> Tokens {
+        let cache_read = self.cache_read_input_tokens.count();
+        let input = self.input_tokens.count();
+        Tokens {
+            input: match dialect {
+                Dialect::Claude => input,
+                Dialect::Qwen => input.saturating_sub(cache_read),
+            },
+            output: self.output_tokens.count(),
+            cache_read,
+            cache_write: self.cache_creation_input_tokens.count(),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct ModelCounts {
+    pub(super) input_tokens: Num,
+    pub(super) output_tokens: Num,
+    pub(super) cache_read_input_tokens: Num,
+    pub(super) cache_creation_input_tokens: Num,
+    #[serde(rename = "costUSD")]
+    pub(super) cost_usd: Num,
+}
+
+pub(super) fn sum(models: &[ModelCounts]) -> Tokens {
+    models.iter().fold(Tokens::default(), |sum, m| {
+        sum.plus(Tokens {
+            input: m.input_tokens.count(),
+            output: m.output_tokens.count(),
+            cache_read: m.cache_read_input_tokens.count(),
+            cache_write: m.cache_creation_input_tokens.count(),
+        })
+    })
+}

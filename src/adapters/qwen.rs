@@ -1,0 +1,65 @@
+//! Qwen Code: `qwen -o stream-json`, a dialect of Claude Code's stream.
+//!
+//! Its habits: no result line where it meets its turn limit (exit status 53), failed requests are
+//! told as an assistant's text, no cost, totals that count on over resumes.
+//! Does not know: git, time.
+
+use super::claude::{Dialect, Stream};
+use super::{About, Adapter, Ask, Build, Launch, PROMPT_PREFIX, Parser};
+use crate::event::Figures;
+
+/// The adapter.
+pub struct Qwen;
+
+static ABOUT: About = About {
+    name: "qwen",
+    program: "qwen",
+    package: "@qwen-code/qwen-code",
+    login: "log in with `qwen` and /auth, or set OPENAI_API_KEY and OPENAI_BASE_URL",
+};
+
+/// Other modes leave out its shell tool when nobody is there to approve.
+const APPROVAL_MODE: &str = "yolo";
+
+impl Adapter for Qwen {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn launch(&self, ask: &Ask) -> Launch {
+        let mut b = Build::new(ask);
+        b.args(["-o", "stream-json"]);
+        let mode = ask.permission_mode.as_deref().unwrap_or(APPROVAL_MODE);
+        b.option("--approval-mode", Some(mode));
+        match &ask.resume {
+            Some(id) => b.option("--resume", Some(id)),
+            None => b.option("--session-id", Some(&ask.session_uuid)),
+        }
+        b.option("-m", ask.model.as_ref());
+        b.option("--max-session-turns", ask.max_turns.map(|n| n.to_string()));
+        if !ask.tools.is_empty() {
+            b.option("--allowed-tools", Some(ask.tools.join(",")));
+        }
+        // Servers that a repository names start unasked; who allows their tools wants them.
+        if !ask.tools.iter().any(|t| t.starts_with("mcp__")) {
+            b.option("--allowed-mcp-server-names", Some("none"));
+        }
+        b.args(ask.extra_args.iter().map(String::as_str));
+        b.env("QWEN_CODE_SUPPRESS_YOLO_WARNING", "1");
+        if let Some(file) = &ask.settings {
+            b.env("QWEN_CODE_SYSTEM_SETTINGS_PATH", file);
+        }
+        if let Some(dir) = &ask.config_dir {
+            b.env("QWEN_HOME", dir);
+        }
+        b.unsupported("budget_usd", ask.budget_usd.is_some());
+        b.0.prompt_prefix = Some(PROMPT_PREFIX);
+        b.0.bootstrap_in_prompt = ask.bootstrap_file.is_some();
+        b.0
+    }
+
+    fn parser(&self, previous: Option<&Figures>) -> Box<dyn Parser> {
+        let base = previous.and_then(|f| f.conversation);
+        Box::new(Stream::new(Dialect::Qwen, base))
+    }
+}

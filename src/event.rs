@@ -1,0 +1,374 @@
+//! One schema for what any agent CLI says while it works, and the figures that follow from it.
+//!
+//! Each line of a CLI's stdout becomes any number of `Body`s (`adapters` does that); each is written
+//! as one line of `sessions/SID/events.jsonl` with the place of its raw line in `stdout.log`. Texts
+//! and tool inputs are clipped here, never there: the offset points at the whole.
+//!
+//! Does not know: any CLI's dialect, files, time. Keeps: `Figures` are a fold over the events, so
+//! that `events.jsonl` read again gives the same figures as the live stream did.
+
+pub mod fault;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use fault::{Class, Fault, Limit, Mend};
+
+/// A text of the agent in an event: a screen or two, which is what a viewer shows of it.
+pub const TEXT_BYTES_MAX: usize = 8 << 10;
+/// What a tool gave back: a viewer shows its beginning.
+pub const OUTPUT_BYTES_MAX: usize = 2 << 10;
+/// A tool's input as JSON; commands and paths fit, whole files do not.
+pub const INPUT_BYTES_MAX: usize = 4 << 10;
+/// Names, ids, models: longer ones are no names.
+pub const NAME_BYTES_MAX: usize = 200;
+/// Reasons, error messages, and the line that a status shows.
+pub const MESSAGE_BYTES_MAX: usize = 2 << 10;
+/// Tools counted by name; the calls of further ones are counted under `MORE_TOOLS`. A CLI offers
+/// some dozens; only a hostile stream has more.
+pub const TOOL_NAMES_MAX: usize = 100;
+/// Where the calls of tools beyond `TOOL_NAMES_MAX` are counted.
+pub const MORE_TOOLS: &str = "(others)";
+/// Name of an `other` event whose line was no JSON object. In brackets, so that no CLI's type is it.
+pub const MALFORMED: &str = "(malformed)";
+/// Name of an `other` event whose line was longer than what is read of a line.
+pub const TOO_LONG: &str = "(too long)";
+
+/// What happened, the same for every CLI. Its `event` key is the variant's name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Body {
+    /// The CLI is up. More than one in a stream where it works on after a result.
+    SessionStarted {
+        /// The id by which the CLI can resume this conversation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cli_session: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<String>,
+    },
+    Text {
+        text: String,
+        /// Goes on from the text event before it.
+        #[serde(default, skip_serializing_if = "is_false")]
+        delta: bool,
+        #[serde(default, skip_serializing_if = "is_false")]
+        clipped: bool,
+    },
+    Thinking {
+        text: String,
+        #[serde(default, skip_serializing_if = "is_false")]
+        clipped: bool,
+    },
+    ToolCall {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        tool: String,
+        /// As the CLI gave it; a string with its first bytes where it is clipped.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        input: Value,
+        #[serde(default, skip_serializing_if = "is_false")]
+        clipped: bool,
+    },
+    ToolResult {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        is_error: bool,
+        output: String,
+        #[serde(default, skip_serializing_if = "is_false")]
+        clipped: bool,
+    },
+    /// The totals of this attempt so far, not an addition to the one before.
+    Usage(Usage),
+    /// The CLI tries a request again by itself. A sign of life, not of progress.
+    Retrying {
+        #[serde(flatten)]
+        class: Class,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wait_ms: Option<u64>,
+        message: String,
+    },
+    /// The provider refuses further work until an instant.
+    Limited {
+        /// Seconds since 1970.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resets_at: Option<i64>,
+        /// The provider's word for it: `five_hour`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<String>,
+    },
+    PermissionDenied {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        tool: String,
+    },
+    /// Something went wrong; whether it was the end is for the verdict.
+    Error {
+        #[serde(flatten)]
+        class: Class,
+        message: String,
+    },
+    /// The CLI says that it has finished; whether that is so is for the verdict.
+    Finished { good: bool, message: String },
+    /// A line whose type is not one of the above: kept by its name.
+    Other {
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(b: &bool) -> bool {
+    !b
+}
+
+/// Token counts. `input` is what was neither read from nor written to a cache, for every CLI.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tokens {
+    pub input: u64,
+    pub output: u64,
+    pub cache_read: u64,
+    pub cache_write: u64,
+}
+
+impl Tokens {
+    pub fn plus(self, o: Tokens) -> Tokens {
+        Tokens {
+            input: self.input.saturating_add(o.input),
+            output: self.output.saturating_add(o.output),
+            cache_read: self.cache_read.saturating_add(o.cache_read),
+            cache_write: self.cache_write.saturating_add(o.cache_write),
+        }
+    }
+
+    /// `self - o`, or `None` where `o` is not a part of it.
+    pub fn minus(self, o: Tokens) -> Option<Tokens> {
+        Some(Tokens {
+            input: self.input.checked_sub(o.input)?,
+            output: self.output.checked_sub(o.output)?,
+            cache_read: self.cache_read.checked_sub(o.cache_read)?,
+            cache_write: self.cache_write.checked_sub(o.cache_write)?,
+        })
+    }
+
+    pub fn is_zero(self) -> bool {
+        self == Tokens::default()
+    }
+
+    pub fn total(self) -> u64 {
+        [self.output, self.cache_read, self.cache_write]
+            .into_iter()
+            .fold(self.input, u64::saturating_add)
+    }
+}
+
+/// What an attempt used so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Answers of the model, subagents' included where the CLI shows them.
+    pub turns: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cache_read_tokens: u64,
+    pub cache_write_tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// The CLI's own running total of the whole conversation, for CLIs that count on over resumes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Tokens>,
+}
+
+impl Usage {
+    pub fn set(&mut self, t: Tokens) {
+        self.input_tokens = t.input;
+        self.output_tokens = t.output;
+        self.cache_read_tokens = t.cache_read;
+        self.cache_write_tokens = t.cache_write;
+    }
+}
+
+/// One line of `events.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// When harness read it: RFC 3339, UTC.
+    pub at: String,
+    #[serde(flatten)]
+    pub body: Body,
+    /// Where its raw line begins in `stdout.log`, in bytes.
+    pub offset: u64,
+    /// Bytes of the raw line, without its newline.
+    pub length: u64,
+}
+
+impl Line {
+    /// Appends it with its newline. Never more than a line: JSON escapes newlines.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        // Strings, numbers and maps with string keys into memory: nothing here can fail.
+        if serde_json::to_writer(&mut *out, self).is_ok() {
+            out.push(b'\n');
+        }
+    }
+
+    /// `None` for what is no event line, such as the cut last line of a crash.
+    pub fn read(line: &[u8]) -> Option<Line> {
+        serde_json::from_slice(line).ok()
+    }
+}
+
+/// What an attempt did, folded from its events.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    pub turns: u64,
+    pub tool_calls: u64,
+    /// By tool name, at most `TOOL_NAMES_MAX` and `MORE_TOOLS`.
+    pub tools: BTreeMap<String, u64>,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cache_read_tokens: u64,
+    pub cache_write_tokens: u64,
+    /// `None` where the CLI does not tell.
+    pub cost_usd: Option<f64>,
+    /// The agent's latest text, or what its result says.
+    pub last_message: Option<String>,
+    /// The id by which the CLI can resume.
+    pub cli_session: Option<String>,
+    pub model: Option<String>,
+    /// Version of the CLI, where it tells.
+    pub version: Option<String>,
+    /// Result lines: none, one or several in a run.
+    pub results: u64,
+    pub retries: u64,
+    pub denials: u64,
+    pub errors: u64,
+    /// Lines of types that are not in the schema.
+    pub other: u64,
+    /// Lines that were no JSON objects, or too long to read.
+    pub malformed: u64,
+    /// See `Usage::conversation`: what a resumed attempt's totals begin from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Tokens>,
+    /// Whether `last_message` is still being said.
+    #[serde(skip)]
+    pub saying: bool,
+}
+
+impl Figures {
+    /// Takes one event into account.
+    pub fn fold(&mut self, body: &Body) {
+        let was_saying = std::mem::take(&mut self.saying);
+        match body {
+            Body::SessionStarted {
+                cli_session,
+                model,
+                version,
+            } => {
+                keep(&mut self.cli_session, cli_session);
+                keep(&mut self.model, model);
+                keep(&mut self.version, version);
+            }
+            Body::Text { text, delta, .. } => {
+                match &mut self.last_message {
+                    Some(said) if *delta && was_saying => {
+                        let room = MESSAGE_BYTES_MAX.saturating_sub(said.len());
+                        said.push_str(clip(text, room).0);
+                    }
+                    _ => self.say(text),
+                }
+                self.saying = *delta;
+            }
+            Body::ToolCall { tool, .. } => {
+                self.tool_calls += 1;
+                match self.tools.get_mut(tool) {
+                    Some(count) => *count += 1,
+                    None => {
+                        let full = self.tools.len() >= TOOL_NAMES_MAX;
+                        let name = if full { MORE_TOOLS } else { tool };
+                        *self.tools.entry(name.to_owned()).or_default() += 1;
+                    }
+                }
+            }
+            Body::Usage(u) => {
+                self.turns = u.turns;
+                self.input_tokens = u.input_tokens;
+                self.output_tokens = u.output_tokens;
+                self.cache_read_tokens = u.cache_read_tokens;
+                self.cache_write_tokens = u.cache_write_tokens;
+                self.cost_usd = u.cost_usd;
+                self.conversation = u.conversation;
+                self.saying = was_saying;
+            }
+            Body::Retrying { .. } => self.retries += 1,
+            Body::PermissionDenied { .. } => self.denials += 1,
+            Body::Error { .. } => self.errors += 1,
+            Body::Finished { message, .. } => {
+                self.results += 1;
+                self.say(message);
+            }
+            Body::Other { name, .. } if name == MALFORMED || name == TOO_LONG => {
+                self.malformed += 1;
+            }
+            Body::Other { .. } => self.other += 1,
+            Body::Thinking { .. } | Body::ToolResult { .. } | Body::Limited { .. } => {}
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        if !text.trim().is_empty() {
+            self.last_message = Some(clip(text, MESSAGE_BYTES_MAX).0.to_owned());
+        }
+    }
+
+    /// All tokens, cached ones included.
+    pub fn tokens(&self) -> u64 {
+        Tokens {
+            input: self.input_tokens,
+            output: self.output_tokens,
+            cache_read: self.cache_read_tokens,
+            cache_write: self.cache_write_tokens,
+        }
+        .total()
+    }
+}
+
+fn keep(slot: &mut Option<String>, new: &Option<String>) {
+    if new.is_some() {
+        slot.clone_from(new);
+    }
+}
+
+/// The first bytes of a text, at most `max`, cut between characters; and whether that is not all.
+pub fn clip(text: &str, max: usize) -> (&str, bool) {
+    if text.len() <= max {
+        return (text, false);
+    }
+    let mut end = max;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    (&text[..end], true)
+}
+
+/// `clip` for names: no longer, and never empty-handed about it.
+pub fn name(text: &str) -> String {
+    clip(text, NAME_BYTES_MAX).0.to_owned()
+}
+
+/// `clip` for messages.
+pub fn message(text: &str) -> String {
+    clip(text.trim(), MESSAGE_BYTES_MAX).0.to_owned()
+}
+
+#[cfg(test)]
+mod tests;

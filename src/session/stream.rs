@@ -1,0 +1,247 @@
+//! What an agent's CLI says on its standard output, read while it runs: `stdout.log` in,
+//! `events.jsonl` and figures out, in the one schema of `event`.
+//!
+//! Knows no dialect (`adapters` do). Invariants: the raw output is never changed; every whole line
+//! is read once and in order; an attempt that is adopted is read again from its beginning, and
+//! events that were written before are not written twice.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::adapters::{Parser, Verdict, custom};
+use crate::atomic;
+use crate::clock;
+use crate::event::{Body, Figures, Line};
+use crate::outcome::Exit;
+
+/// A longer line is not read whole: no CLI's own line needs it, and memory is bounded by it.
+const LINE_BYTES_MAX: usize = 64 << 20;
+/// Read at one look while the agent runs, so that one that floods its output holds nothing up.
+const LOOK_BYTES_MAX: u64 = 8 << 20;
+/// The end of stderr that a verdict looks at.
+const STDERR_TAIL_BYTES: u64 = 8 << 10;
+
+pub struct Stream {
+    dir: PathBuf,
+    parser: Box<dyn Parser>,
+    raw: Option<File>,
+    events: Option<File>,
+    /// Bytes of `stdout.log` taken so far, those in `line` included.
+    taken: u64,
+    /// The line that is not whole yet, and where it begins.
+    line: Vec<u8>,
+    begins: u64,
+    /// The rest of a line that was too long is passed over.
+    skips: bool,
+    /// Events of lines that begin before this are on disk already.
+    written: u64,
+}
+
+impl Stream {
+    /// For a session's folder and the dialect that `events` names; `None` for none.
+    pub fn open(dir: &Path, events: &str) -> Option<Stream> {
+        if events == custom::NONE {
+            return None;
+        }
+        let parser = custom::parser(events, None)?;
+        let mut stream = Stream {
+            dir: dir.to_path_buf(),
+            parser,
+            raw: None,
+            events: None,
+            taken: 0,
+            line: Vec::new(),
+            begins: 0,
+            skips: false,
+            written: 0,
+        };
+        stream.written = stream.already_written();
+        Some(stream)
+    }
+
+    /// Where the first line begins whose events are not all on disk. Of the last line with events
+    /// some may be missing: its events are written again only if that line shows no event at all.
+    fn already_written(&self) -> u64 {
+        let Ok(bytes) = std::fs::read(self.dir.join("events.jsonl")) else {
+            return 0;
+        };
+        let mut lines = bytes.rsplit(|&b| b == b'\n').filter_map(Line::read);
+        lines.next().map_or(0, |l| l.offset + l.length + 1)
+    }
+
+    /// Reads what is new. `whole`: the agent has ended, so read to the end and take the last line
+    /// as it is. Says whether anything came. Trouble with the files is passed over here: the raw
+    /// output stays, and the exit status decides without it.
+    pub fn read_on(&mut self, whole: bool) -> bool {
+        if self.raw.is_none() {
+            self.raw = File::open(self.dir.join("stdout.log")).ok();
+        }
+        let Some(raw) = &mut self.raw else {
+            return false;
+        };
+        if raw.seek(SeekFrom::Start(self.taken)).is_err() {
+            return false;
+        }
+        let limit = if whole { u64::MAX } else { LOOK_BYTES_MAX };
+        let mut chunk = vec![0; 64 << 10];
+        let mut came = 0;
+        let mut lines = Vec::new();
+        while came < limit {
+            let n = match self.raw.as_mut().map(|r| r.read(&mut chunk)) {
+                Some(Ok(n)) if n > 0 => n,
+                _ => break,
+            };
+            came += n as u64;
+            self.take(&chunk[..n], &mut lines);
+        }
+        if whole && !self.line.is_empty() && !self.skips {
+            let line = std::mem::take(&mut self.line);
+            self.parse(&line, &mut lines);
+        }
+        self.write(&lines);
+        came > 0
+    }
+
+    fn take(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        self.taken += bytes.len() as u64;
+        while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
+            let mut line = std::mem::take(&mut self.line);
+            let length = line.len() + end;
+            if !self.skips {
+                line.extend(&bytes[..end]);
+                self.parse(&line, out);
+            }
+            self.skips = false;
+            bytes = &bytes[end + 1..];
+            self.begins = self.taken - bytes.len() as u64;
+            debug_assert!(length <= LINE_BYTES_MAX + end);
+        }
+        if self.skips {
+            return;
+        }
+        self.line.extend(bytes);
+        if self.line.len() > LINE_BYTES_MAX {
+            let mut bodies = Vec::new();
+            let line = std::mem::take(&mut self.line);
+            self.parser.too_long(&line, &mut bodies);
+            self.note(bodies, line.len() as u64, out);
+            self.skips = true;
+        }
+    }
+
+    fn parse(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        let mut bodies = Vec::new();
+        self.parser.line(line, &mut bodies);
+        self.note(bodies, line.len() as u64, out);
+    }
+
+    fn note(&self, bodies: Vec<Body>, length: u64, out: &mut Vec<u8>) {
+        if self.begins < self.written {
+            return;
+        }
+        let at = clock::now_iso();
+        for body in bodies {
+            let line = Line {
+                at: at.clone(),
+                body,
+                offset: self.begins,
+                length,
+            };
+            line.write(out);
+        }
+    }
+
+    fn write(&mut self, lines: &[u8]) {
+        if lines.is_empty() {
+            return;
+        }
+        if self.events.is_none() {
+            self.events = atomic::open_append(&self.dir.join("events.jsonl")).ok();
+        }
+        if let Some(events) = &mut self.events {
+            // A full disk: the raw output is what matters, and it is not ours to write.
+            let _full = events.write_all(lines);
+        }
+    }
+
+    pub fn figures(&self) -> &Figures {
+        self.parser.figures()
+    }
+
+    /// What the CLI's own evidence amounts to, with git's.
+    pub fn verdict(&self, exit: Exit, commits: Option<u64>) -> Verdict {
+        let verdict = self.parser.verdict(exit, &self.stderr_tail());
+        verdict.weigh(self.figures().denials, commits)
+    }
+
+    fn stderr_tail(&self) -> Vec<u8> {
+        let mut tail = Vec::new();
+        if let Ok(mut file) = File::open(self.dir.join("stderr.log")) {
+            let len = file.metadata().map_or(0, |m| m.len());
+            let from = len.saturating_sub(STDERR_TAIL_BYTES);
+            if file.seek(SeekFrom::Start(from)).is_ok() {
+                let _cut = file.take(STDERR_TAIL_BYTES).read_to_end(&mut tail);
+            }
+        }
+        tail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grown(dir: &Path, text: &str) {
+        let mut file = atomic::open_append(&dir.join("stdout.log")).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn events(dir: &Path) -> Vec<(String, u64)> {
+        let text = std::fs::read(dir.join("events.jsonl")).unwrap();
+        let lines = text.split(|&b| b == b'\n').filter_map(Line::read);
+        lines
+            .filter_map(|l| match l.body {
+                Body::Text { text, .. } => Some((text, l.offset)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn said(id: &str, text: &str) -> String {
+        format!(
+            "{{\"type\":\"assistant\",\"message\":{{\"id\":\"{id}\",\"content\":[{{\"type\":\"text\",\"text\":\"{text}\"}}]}}}}\n"
+        )
+    }
+
+    #[test]
+    fn a_growing_file_is_read_once_in_order_by_whoever_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two, three) = (said("m1", "one"), said("m2", "two"), said("m3", "three"));
+        let mut stream = Stream::open(dir.path(), "claude").unwrap();
+        assert!(!stream.read_on(false));
+        grown(dir.path(), &one);
+        grown(dir.path(), &two[..20]);
+        assert!(stream.read_on(false));
+        assert_eq!(events(dir.path()), [("one".into(), 0)]);
+        // Its harness dies; the next one reads all of it and writes only what is new.
+        drop(stream);
+        grown(dir.path(), &two[20..]);
+        let mut stream = Stream::open(dir.path(), "claude").unwrap();
+        stream.read_on(false);
+        grown(dir.path(), three.trim_end());
+        stream.read_on(false);
+        assert_eq!(events(dir.path()).len(), 2);
+        stream.read_on(true);
+        let at = (one.len() as u64, (one.len() + two.len()) as u64);
+        assert_eq!(
+            events(dir.path()),
+            [
+                ("one".into(), 0),
+                ("two".into(), at.0),
+                ("three".into(), at.1)
+            ]
+        );
+        assert_eq!(stream.figures().turns, 3);
+    }
+}

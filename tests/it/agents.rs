@@ -1,0 +1,145 @@
+//! Agents whose output harness reads (`events = "claude"`, …): figures, faults and what follows
+//! from them, through the mock agent, which obeys the real CLIs' contracts.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::Root;
+
+/// A ROOT whose prompts go to the mock, speaking as `cli` does.
+fn root_for(cli: &str) -> Root {
+    let root = Root::with_repo();
+    let mock = env!("CARGO_BIN_EXE_mock-agent");
+    let args = match cli {
+        "claude" => {
+            r#""-p", "--output-format", "stream-json", "--verbose", "--session-id", "{{SESSION_ID}}", "--allowedTools", "Bash,Write,Edit""#
+        }
+        "codex" => {
+            r#""exec", "--json", "--dangerously-bypass-approvals-and-sandbox", "--skip-git-repo-check", "-""#
+        }
+        other => panic!("{other}"),
+    };
+    let home = root.at("mock-home");
+    root.config(&format!(
+        "agent = \"mock\"\n[repo]\npath = \"repo\"\n[agents.mock]\ncommand = [{mock:?}, {cli:?}, {args}]\nevents = {cli:?}\nenv = {{ MOCK_HOME = {home:?} }}\n"
+    ));
+    root
+}
+
+fn play(root: &Root, name: &str, play: &str) {
+    let text = format!("Please do it.\n[[mock:{play}]]\n");
+    root.drop_file(name, text.as_bytes(), 0o644);
+}
+
+/// session.json of an item's attempt, counted from 0.
+fn session(root: &Root, name: &str, attempt: usize) -> Value {
+    let show = root.show(name);
+    let sid = show["attempts"][attempt]["session"].as_str().unwrap();
+    let path = root.at("state/sessions").join(sid).join("session.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn what_the_cli_says_it_used_is_on_record() {
+    for cli in ["claude", "codex"] {
+        let root = root_for(cli);
+        play(&root, "x.md", "success");
+        root.drain();
+        let file = session(&root, "x.md", 0);
+        assert_eq!(file["outcome"], "succeeded", "{cli}: {}", root.picture());
+        // The mock's figures: three turns of 1000 tokens in and 50 out, 0.01 USD each.
+        assert_eq!(file["input_tokens"], 3000, "{cli}: {file}");
+        assert_eq!(file["output_tokens"], 150, "{cli}");
+        assert!(file["cli_session"].is_string());
+        let events = root
+            .at("state/sessions")
+            .join(file["session"].as_str().unwrap());
+        let events = fs::read_to_string(events.join("events.jsonl")).unwrap();
+        let count = |kind: &str| {
+            let of = |l: &&str| serde_json::from_str::<Value>(l).unwrap()["event"] == kind;
+            events.lines().filter(of).count()
+        };
+        assert_eq!(count("session_started"), 1, "{cli}\n{events}");
+        assert!(count("tool_call") > 0 && count("tool_call") == count("tool_result"));
+        let status: Value = serde_json::from_str(&root.ok(&["status", "--json"])).unwrap();
+        assert_eq!(status["metrics"]["input_tokens"], 3000, "{cli}");
+    }
+}
+
+#[test]
+fn a_fault_decides_what_becomes_of_the_item() {
+    let root = root_for("claude");
+    // (play, outcome, class, attempts, state)
+    let cases = [
+        ("auth", "failed", "auth", 1, "parked"),
+        ("denied", "failed", "permission", 1, "parked"),
+        ("error", "failed", "", 3, "parked"),
+        ("max_turns", "failed", "limits_reached", 1, "parked"),
+        ("budget", "over_budget", "limits_reached", 1, "parked"),
+        ("no-result", "", "", 0, ""),
+        ("malformed", "", "", 0, ""),
+    ];
+    for (name, ..) in cases {
+        play(&root, name, name);
+    }
+    root.drain();
+    for (name, outcome, class, attempts, state) in cases {
+        let show = root.show(name);
+        let tried = show["attempts"].as_array().unwrap().len();
+        assert!(tried >= 1, "{name}");
+        if outcome.is_empty() {
+            // Nothing is promised but that it ends.
+            continue;
+        }
+        let file = session(&root, name, tried - 1);
+        assert_eq!(file["outcome"], outcome, "{name}: {file}");
+        assert_eq!(show["state"], state, "{name}");
+        if !class.is_empty() {
+            assert_eq!(file["fault"], class, "{name}: {file}");
+        }
+        assert_eq!(tried, attempts, "{name}: {file}");
+        assert!(!file["reason"].as_str().unwrap().is_empty());
+    }
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_usage_limit_puts_the_item_back_until_it_ends_and_is_no_attempt() {
+    let root = root_for("claude");
+    play(&root, "x.md", "usage-limit reset=3600");
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("it waits for the limit to end", || {
+        root.events("x.md").contains(&"finished".to_owned())
+            && root.show("x.md")["state"] == "scheduled"
+    });
+    run.signal("TERM");
+    run.wait();
+    let file = session(&root, "x.md", 0);
+    assert_eq!(file["outcome"], "limited", "{file}");
+    let due = root
+        .at("queue/pending/x.md")
+        .metadata()
+        .unwrap()
+        .modified()
+        .unwrap();
+    let wait = due
+        .duration_since(std::time::SystemTime::now())
+        .unwrap()
+        .as_secs();
+    assert!((3000..3700).contains(&wait), "{wait} s");
+    root.assert_nothing_left();
+}
+
+#[test]
+fn the_figures_are_seen_while_it_works() {
+    let root = root_for("claude");
+    play(&root, "x.md", "timeout every=0.05");
+    let _run = root.start(&["--workers", "1"]);
+    root.wait_until("status.json shows its turns", || {
+        let status = fs::read(root.at("state/status.json")).unwrap_or_default();
+        let status: Value = serde_json::from_slice(&status).unwrap_or_default();
+        let agent = &status["agents"][0];
+        agent["turns"].as_u64() > Some(3) && agent["tool_calls"].as_u64() > Some(3)
+    });
+}
