@@ -54,8 +54,9 @@ pub fn signal_each(pids: &[Pid], signal: Signal) {
 }
 
 /// Kills every process that carries `HARNESS_SESSION=sid` in its environment or has the session's
-/// output open for writing (people read it): the means for a tree whose keeper is dead. Repeats until a pass finds none, or the deadline. Returns how many it
-/// killed, and whether none was left.
+/// output open for writing (people read it): the means for a tree whose keeper is dead. Repeats
+/// until two passes find none (a process that is just executing another program shows no
+/// environment), or the deadline. Returns how many it killed, and whether none was left.
 ///
 /// A process is held by a pidfd before its environment is read, so that the one that is killed is
 /// the one that was looked at.
@@ -66,11 +67,12 @@ pub fn sweep_session(sid: &str, dir: &Path, deadline: Duration) -> (u32, bool) {
         .filter_map(|name| fs::metadata(dir.join(name)).ok().map(|m| id_of(&m)))
         .collect();
     let end = clock::instant() + deadline;
-    let mut killed = 0;
+    let (mut killed, mut clean) = (0, 0);
     loop {
         let found = sweep_once(&mark, &outputs);
         killed += found;
-        if found == 0 {
+        clean = if found == 0 { clean + 1 } else { 0 };
+        if clean == 2 {
             return (killed, true);
         }
         if clock::instant() >= end {

@@ -51,8 +51,10 @@ pub(super) fn begin(
     let cwd = match rt.repos.hub(&rt.root, repo)? {
         None => {
             let elsewhere = place.symlink_metadata().is_ok_and(|m| !m.is_dir());
-            if elsewhere || atomic::exists(&place.join(".git")) {
-                // A worktree from a time with a repository, or something that an agent put in its
+            let locked = atomic::exists(&place)
+                && nix::unistd::access(&place, nix::unistd::AccessFlags::all()).is_err();
+            if elsewhere || locked || atomic::exists(&place.join(".git")) {
+                // A worktree from a time with a repository, or what an agent locked or put in its
                 // place: kept, not worked in.
                 atomic::keep_older(&place)?;
             }

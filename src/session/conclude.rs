@@ -82,6 +82,10 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<End
     record(desk, &mut attempt, next, not_before)?;
     let ended = match stop {
         Some(Stop::Canceled) => {
+            // A harness that died right here may have published it before it was canceled.
+            if let (Some(work), Some(collected)) = (&attempt.work, &collected) {
+                work.hub.unpublish(&work.branch, &collected.head)?;
+            }
             // The file is where a person put it; only our claim is left to give up.
             end_claim(desk, attempt.claim, Target::Parked)?
         }

@@ -109,6 +109,8 @@ fn exit_of(text: &[u8], stop: Option<Stop>, timeout: Duration) -> Option<Over> {
 /// The keeper is gone: what its files say, and if they say nothing, that the end is not known.
 /// Whatever still runs of the tree is ended first.
 pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result<Over> {
+    // What it, or a harness before us, was just writing.
+    atomic::remove_temps(&attempt.dir);
     if let Ok(text) = atomic::read_small(&attempt.dir.join("exit.json"), STATE_FILE_BYTES_MAX)
         && let Some(over) = exit_of(
             &text,
@@ -119,8 +121,6 @@ pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result
         return Ok(over);
     }
     let (killed, clean) = crate::process::sweep_session(&attempt.file.session, &attempt.dir, SWEEP);
-    // What it was just writing.
-    atomic::remove_temps(&attempt.dir);
     desk.rt.warn(&format!(
         "{}: the keeper of {} died; {killed} of its processes were ended{}",
         desk.slot(),
