@@ -119,7 +119,21 @@ fn one_item(cli: Cli) {
     assert_eq!(served.len(), 4, "{served:?}");
     assert_eq!(reported(cli, &stream(&root, "one.md")), model.tokens());
     assert_eq!(model.tokens().0, 4600);
+    // What harness read of its stream while it ran is what the model served.
+    let read = harness_read(&root, "one.md");
+    let (input, output) = model.tokens();
+    assert_eq!(read["input_tokens"], input, "{read:#}");
+    assert_eq!(read["output_tokens"], output, "{read:#}");
+    assert_eq!(read["tool_calls"].as_u64(), Some(3), "{read:#}");
+    assert!(read["cli_session"].is_string() && read["fault"].is_null());
     root.assert_nothing_left();
+}
+
+/// session.json of an item's first attempt.
+fn harness_read(root: &Root, name: &str) -> Value {
+    let sid = root.show(name)["attempts"][0]["session"].clone();
+    let path = root.at("state/sessions").join(sid.as_str().unwrap());
+    serde_json::from_slice(&fs::read(path.join("session.json")).unwrap()).unwrap()
 }
 
 #[test]

@@ -130,7 +130,11 @@ pub fn configure(root: &Root, cli: Cli, program: &Path, model: &Model) {
         .map(|(k, v)| format!("{k} = {}\n", Value::from(v.as_str())));
     // The line to change for an adapter that is built in: it knows the arguments by itself.
     // JSON's strings and lists are TOML's.
-    let how = format!("command = {}", Value::from(command));
+    let how = format!(
+        "command = {}\nevents = {:?}",
+        Value::from(command),
+        cli.program()
+    );
     root.config(&format!(
         "agent = \"real\"\ntimeout = 120\n[repo]\npath = \"repo\"\n[agents.real]\n{how}\n[agents.real.env]\n{}",
         env.collect::<String>()
