@@ -99,14 +99,14 @@ fn try_held(
 ) -> Result<Tried> {
     let pending = root.item(Place::Pending, name);
     let read = match refuse {
-        Some(why) => Read1::Refuse(why),
+        Some(why) => Looked::Refuse(why),
         None => read_whole(name, &pending)?,
     };
     let (file, meta, bytes) = match read {
-        Read1::Whole(file, meta, bytes) => (file, meta, bytes),
-        Read1::Gone => return Ok(Tried::Gone),
-        Read1::Unsettled => return Ok(Tried::Unsettled),
-        Read1::Refuse(why) => return refuse_item(root, name, why),
+        Looked::Whole(file, meta, bytes) => (file, meta, bytes),
+        Looked::Gone => return Ok(Tried::Gone),
+        Looked::Unsettled => return Ok(Tried::Unsettled),
+        Looked::Refuse(why) => return refuse_item(root, name, why),
     };
     let executable = meta.mode() & 0o111 != 0;
     let parsed = item::parse(name, &bytes, executable).and_then(|i| accepts(&i).map(|()| i));
@@ -203,7 +203,7 @@ fn note_claim(record: &mut Record, lease: &Lease, durable: bool) -> Result<()> {
     }
 }
 
-enum Read1 {
+enum Looked {
     Whole(File, Metadata, Vec<u8>),
     Gone,
     Unsettled,
@@ -212,11 +212,11 @@ enum Read1 {
 
 /// Reads a pending file, unless somebody still writes it. Symlinks are not followed, and nothing
 /// but a regular file is opened for reading twice.
-fn read_whole(name: &Name, path: &std::path::Path) -> Result<Read1> {
+fn read_whole(name: &Name, path: &std::path::Path) -> Result<Looked> {
     use std::io::ErrorKind;
-    let refuse = |why: &str| Ok(Read1::Refuse(why.into()));
+    let refuse = |why: &str| Ok(Looked::Refuse(why.into()));
     if name.is_too_long() {
-        return Ok(Read1::Refuse(format!(
+        return Ok(Looked::Refuse(format!(
             "its name is longer than {} bytes",
             crate::limits::NAME_BYTES_MAX
         )));
@@ -225,7 +225,7 @@ fn read_whole(name: &Name, path: &std::path::Path) -> Result<Read1> {
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let mut file = match opened {
         Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Read1::Gone),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Looked::Gone),
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
             return refuse("it is a symlink; harness follows none: copy the file itself");
         }
@@ -239,7 +239,7 @@ fn read_whole(name: &Name, path: &std::path::Path) -> Result<Read1> {
     let kind = meta.file_type();
     if !kind.is_file() {
         if kind.is_dir() && !settled(&meta) {
-            return Ok(Read1::Unsettled);
+            return Ok(Looked::Unsettled);
         }
         return refuse(match () {
             () if kind.is_dir() => "it is a directory; an item is one file",
@@ -249,20 +249,20 @@ fn read_whole(name: &Name, path: &std::path::Path) -> Result<Read1> {
     }
     match sys::read_lease(&file).or_fail("cannot take a read lease on the item", path)? {
         ReadLease::Granted => {}
-        ReadLease::BeingWritten => return Ok(Read1::Unsettled),
+        ReadLease::BeingWritten => return Ok(Looked::Unsettled),
         ReadLease::Unsupported if settled(&meta) => {}
-        ReadLease::Unsupported => return Ok(Read1::Unsettled),
+        ReadLease::Unsupported => return Ok(Looked::Unsettled),
     }
     if meta.len() == 0 && !settled(&meta) {
         // `touch x` and then an editor: it may only just be coming into being.
-        return Ok(Read1::Unsettled);
+        return Ok(Looked::Unsettled);
     }
     let mut bytes = Vec::with_capacity(meta.len().min(ITEM_BYTES_MAX) as usize + 1);
     (&mut file)
         .take(ITEM_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .or_fail("cannot read the item", path)?;
-    Ok(Read1::Whole(file, meta, bytes))
+    Ok(Looked::Whole(file, meta, bytes))
 }
 
 /// Whether nobody changed the file for a while. A time in the future is a `not_before`, not news.

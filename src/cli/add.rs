@@ -37,8 +37,8 @@ pub struct AddArgs {
     json: bool,
 }
 
-/// A file to be dropped.
-struct Drop1 {
+/// An item to be dropped into the queue.
+struct NewItem {
     name: OsString,
     bytes: Vec<u8>,
     executable: bool,
@@ -51,7 +51,7 @@ pub fn add(root: &Root, args: &AddArgs) -> Result<u8> {
         drops.push(read(file)?);
     }
     if let Some(prompt) = &args.prompt {
-        drops.push(Drop1 {
+        drops.push(NewItem {
             name: slug(prompt).into(),
             bytes: prompt.clone().into_bytes(),
             executable: false,
@@ -92,7 +92,7 @@ pub fn add(root: &Root, args: &AddArgs) -> Result<u8> {
 
 /// Adds the files of `harness run FILE…`; their names.
 pub fn add_files(root: &Root, files: &[PathBuf]) -> Result<Vec<Name>> {
-    let drops: Vec<Drop1> = files.iter().map(|f| read(f)).collect::<Result<_>>()?;
+    let drops: Vec<NewItem> = files.iter().map(|f| read(f)).collect::<Result<_>>()?;
     for drop in &drops {
         check(drop, &Map::new())?;
     }
@@ -101,7 +101,7 @@ pub fn add_files(root: &Root, files: &[PathBuf]) -> Result<Vec<Name>> {
     names
 }
 
-fn read(path: &Path) -> Result<Drop1> {
+fn read(path: &Path) -> Result<NewItem> {
     use std::os::unix::fs::PermissionsExt;
     let mut bytes = Vec::new();
     let limit = ITEM_BYTES_MAX + 1;
@@ -111,7 +111,7 @@ fn read(path: &Path) -> Result<Drop1> {
             .read_to_end(&mut bytes)
             .or_fail("cannot read", Path::new("standard input"))?;
         let name = slug(&String::from_utf8_lossy(&bytes));
-        return Ok(Drop1 {
+        return Ok(NewItem {
             name: name.into(),
             bytes,
             executable: false,
@@ -128,7 +128,7 @@ fn read(path: &Path) -> Result<Drop1> {
     let name = path
         .file_name()
         .ok_or_else(|| Error::usage(what, "it has no name").at_path(path))?;
-    Ok(Drop1 {
+    Ok(NewItem {
         name: name.to_owned(),
         bytes,
         executable: meta.permissions().mode() & 0o111 != 0,
@@ -167,7 +167,7 @@ fn fields_of(args: &AddArgs) -> Result<Map<String, Value>> {
 }
 
 /// The file with the command line's fields in it, as an item that will be accepted.
-fn check(drop: &Drop1, fields: &Map<String, Value>) -> Result<Drop1> {
+fn check(drop: &NewItem, fields: &Map<String, Value>) -> Result<NewItem> {
     let name = Name::new(&drop.name);
     let refused =
         |why: String| Error::permanent("cannot add the item", why).at_path(Path::new(&drop.name));
@@ -188,7 +188,7 @@ fn check(drop: &Drop1, fields: &Map<String, Value>) -> Result<Drop1> {
     }
     let bytes = with_fields(&name, drop, fields).map_err(|Refusal(why)| refused(why))?;
     item::parse(&name, &bytes, drop.executable).map_err(|Refusal(why)| refused(why))?;
-    Ok(Drop1 {
+    Ok(NewItem {
         name: drop.name.clone(),
         bytes,
         executable: drop.executable,
@@ -196,7 +196,11 @@ fn check(drop: &Drop1, fields: &Map<String, Value>) -> Result<Drop1> {
 }
 
 /// Fields given on the command line go over those in the file.
-fn with_fields(name: &Name, drop: &Drop1, fields: &Map<String, Value>) -> Result<Vec<u8>, Refusal> {
+fn with_fields(
+    name: &Name,
+    drop: &NewItem,
+    fields: &Map<String, Value>,
+) -> Result<Vec<u8>, Refusal> {
     let bytes = &drop.bytes;
     if fields.is_empty() {
         return Ok(bytes.clone());
@@ -249,7 +253,7 @@ fn with_fields(name: &Name, drop: &Drop1, fields: &Map<String, Value>) -> Result
 }
 
 /// Puts the file into `pending/`, whole, under the first free name.
-fn place(root: &Root, drop: &Drop1) -> Result<Name> {
+fn place(root: &Root, drop: &NewItem) -> Result<Name> {
     let pending = root.place(Place::Pending);
     let temp = atomic::temp_beside(&pending.join("x"));
     let mode = if drop.executable { 0o755 } else { 0o644 };
