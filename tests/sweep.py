@@ -80,7 +80,7 @@ class Root:
             git(self.repo, "commit", "-q", "-m", "one")
         (self.path / "harness.toml").write_text(
             "[retry]\ndelay = 0.05\n[harness]\nstagger = 0\nkill_grace = 1\n"
-            f'durability = "full"\n[repo]\npath = "{where}"\n'
+            f'durability = "full"\n[limits]\ndisk_free_min = 0\n[repo]\npath = "{where}"\n'
         )
 
     def command(self, *args):
