@@ -124,3 +124,41 @@ fn an_agent_keeps_to_the_repository_it_knows() {
         }
     }
 }
+
+/// An agent that destroys its own worktree, and a harness that dies meanwhile: a tree that had to
+/// be made anew is nobody's work, and must not be published as "delete every file".
+#[test]
+fn a_worktree_that_its_agent_destroyed_is_not_published() {
+    for what in [".git", ""] {
+        let root = Root::with_repo();
+        let (gone, go) = (root.at("gone"), root.at("go"));
+        root.script(
+            "vandal",
+            &format!(
+                "#harness retries: 0\nrm -rf \"$PWD/{what}\"; cd /; touch {}; while [ ! -e {} ]; do :; done",
+                gone.display(),
+                go.display()
+            ),
+        );
+        let run = root.start(&["--workers", "1"]);
+        root.wait_until("it has destroyed its worktree", || gone.exists());
+        run.kill9();
+        fs::write(&go, "").unwrap();
+        root.drain();
+        let show = root.show("vandal");
+        assert_ne!(show["outcome"], "succeeded", "{what:?}: {show:#}");
+        assert!(!show["attempts"][0]["notes"].as_array().unwrap().is_empty());
+        let branches = git(&root.repo(), &["branch", "--format=%(refname:short)"]);
+        assert_eq!(branches, "main\n", "{what:?}");
+        // The next item finds a whole worktree again.
+        root.script("next", "test -e README && echo x > made");
+        root.drain();
+        assert_eq!(
+            root.show("next")["outcome"],
+            "succeeded",
+            "{}",
+            root.picture()
+        );
+        root.assert_nothing_left();
+    }
+}
