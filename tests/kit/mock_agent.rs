@@ -14,6 +14,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a program for tests: no door of harness is open to it, and it fails by panicking"
 )]
 
