@@ -168,6 +168,12 @@ fn verdict(
                 let why = attempt.file.notes.join("; ");
                 return (Outcome::Failed, why, stop);
             }
+            let tree_gone = |w: &super::Work| atomic::is_gone(w.tree.path());
+            if attempt.work.as_ref().is_some_and(tree_gone) && stop.is_none() {
+                // Its commits are kept and not published: nobody knows what else there was.
+                let why = "it removed its own worktree: only what it had committed is kept";
+                return (Outcome::Failed, why.into(), stop);
+            }
             let (outcome, reason) = outcome::judge(&Evidence {
                 exit: *exit,
                 stop,
