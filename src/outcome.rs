@@ -141,6 +141,11 @@ pub enum Next {
 }
 
 impl Next {
+    /// Whether it tells of a failed attempt: one more of those that raise an interrupt in a row.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Next::Retry(_) | Next::Park)
+    }
+
     /// Its word in the record.
     pub fn as_str(self) -> &'static str {
         match self {

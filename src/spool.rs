@@ -57,8 +57,9 @@ pub enum Tried {
     Refused(String),
 }
 
-/// Tries to claim `name` for the lease's slot. `durable`: so that it survives a power cut. `refuse`: a reason to refuse it that the file alone
-/// does not show (a dependency cycle). `may_start` decides whether its fields let it start now.
+/// Tries to claim `name` for the lease's slot. `durable`: so that it survives a power cut.
+/// `refuse`: a reason to refuse it that the file alone does not show (a dependency cycle).
+/// `may_start` decides whether its fields let it start now.
 pub fn try_claim(
     root: &Root,
     lease: &std::sync::Arc<Lease>,

@@ -188,14 +188,10 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
             rt.ready.tried(candidate, After::Gone);
             let name = claim.name.clone();
             desk.repo = claim.item.order.repo.clone();
-            session::run(desk, claim, *record)?;
+            let next = session::run(desk, claim, *record)?;
             // Before this worker is seen idle: what waited for this item is then known to be ready.
             rt.ready.ended(&name);
-            let last = crate::record::Record::open(&rt.root, &name)?.history.last;
-            let good = last
-                .and_then(|l| l.end)
-                .is_none_or(|(next, _, _)| matches!(next.as_str(), "done" | "pending" | "left"));
-            Ok(Some(good))
+            Ok(Some(!next.is_failure()))
         }
         Tried::Gone => {
             rt.ready.tried(candidate, After::Gone);

@@ -378,3 +378,14 @@ fn plain_text_is_what_it_says_and_its_exit_status_its_word() {
     let killed = parser.verdict(Exit::Signal(9), b"");
     assert_eq!(class(&killed), Some(Class::Interrupted));
 }
+
+/// The configuration stands on a lower floor and spells the words by itself.
+#[test]
+fn the_configuration_takes_every_dialect_and_no_other_word() {
+    use crate::config::keys::{KEYS, Kind};
+    let mut of_events = KEYS.iter().filter(|k| k.name == "events");
+    let Kind::Word(words) = of_events.next().unwrap().kind else {
+        panic!("`events` takes a word");
+    };
+    assert_eq!(words, custom::dialects());
+}

@@ -94,11 +94,6 @@ impl Ledger {
     }
 }
 
-/// Appends one line without keeping the file open, for callers that write one.
-pub fn append_ledger(root: &Root, line: &LedgerLine) -> Result<()> {
-    Ledger::new(root).append(line)
-}
-
 pub(super) fn open_day(dir: &Path, path: &Path) -> Result<File> {
     match atomic::open_append(path) {
         Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT as i32) => {

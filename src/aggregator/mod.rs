@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use counts::Counts;
-pub use ledger::{Ledger, append_ledger};
+pub use ledger::Ledger;
 
 use crate::atomic;
 use crate::clock;

@@ -115,13 +115,6 @@ impl Ready {
         self.lock().idle.retain(|i| !Arc::ptr_eq(&i.bell, bell));
     }
 
-    /// Wakes every idle worker: something other than the queue changed.
-    pub fn wake_all(&self) {
-        for idle in self.lock().idle.drain(..) {
-            idle.bell.ring();
-        }
-    }
-
     /// A worker says how its try went. Ignored where news of the name came in the meantime.
     pub fn tried(&self, candidate: &Candidate, after: After) {
         let mut inner = self.lock();

@@ -19,8 +19,8 @@ use crate::runtime::{ItemResult, dice};
 use crate::spool::{Ended, Target};
 use crate::status::{AgentState, LedgerLine};
 
-/// Judges the attempt and moves its item.
-pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Ended> {
+/// Judges the attempt and moves its item. What followed from it.
+pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Next> {
     let rt = desk.rt.clone();
     rt.show(desk.slot(), |s| {
         s.state = AgentState::Finishing;
@@ -80,14 +80,19 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<End
         _ => None,
     };
     record(desk, &mut attempt, next, not_before)?;
-    let ended = match stop {
+    match stop {
         Some(Stop::Canceled) => {
             // A harness that died right here may have published it before it was canceled.
             if let (Some(work), Some(collected)) = (&attempt.work, &collected) {
                 work.hub.unpublish(&work.branch, &collected.head)?;
             }
             // The file is where a person put it; only our claim is left to give up.
-            end_claim(desk, attempt.claim, Target::Parked)?
+            end_claim(desk, attempt.claim, Target::Parked)?;
+            rt.say(&format!(
+                "{}  canceled   {}: its work is kept",
+                desk.slot(),
+                attempt.file.item
+            ));
         }
         _ => {
             let (hub, file) = (attempt.work.as_ref().map(|w| w.hub.clone()), attempt.file);
@@ -102,18 +107,12 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<End
                     .record
                     .append("canceled", json!({"reason": "its file was taken away"}))?;
                 rt.say(&format!("{}  canceled   {name}", desk.slot()));
-                return Ok(ended);
+            } else {
+                report(desk, &file, &name, outcome, next, ended);
             }
-            report(desk, &file, &name, outcome, next, ended);
-            return Ok(ended);
         }
-    };
-    rt.say(&format!(
-        "{}  canceled   {}: its work is kept",
-        desk.slot(),
-        attempt.file.item
-    ));
-    Ok(ended)
+    }
+    Ok(next)
 }
 
 /// Where `next` puts the file.

@@ -33,7 +33,7 @@ use crate::item::{self, Refusal};
 use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::SlotId;
 use crate::lease::Lease;
-use crate::outcome::{self, Exit, Stop};
+use crate::outcome::{self, Exit, Next, Stop};
 use crate::record::Record;
 use crate::runtime::{Level, Runtime, dice};
 use crate::spool::{Claim, Ended, Target};
@@ -147,8 +147,8 @@ pub fn accepts(rt: &Runtime, item: &item::Item) -> Result<(), Refusal> {
     }
 }
 
-/// Runs a claimed item to its end.
-pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Ended> {
+/// Runs a claimed item to its end. What followed from it.
+pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
     let name = claim.name.clone();
     let last = record.history.last.clone().unwrap_or_default();
     let (sid, attempt) = (last.session, last.attempt);
@@ -222,7 +222,7 @@ fn give_back(
     mut record: Record,
     sid: &str,
     why: Error,
-) -> Result<Ended> {
+) -> Result<Next> {
     desk.rt
         .warn(&format!("{}: {} goes back: {why}", desk.slot(), claim.name));
     let temporary = why.kind() == Kind::Temporary;
@@ -244,7 +244,8 @@ fn give_back(
     } else {
         Target::Parked
     };
-    end_claim(desk, claim, target)
+    end_claim(desk, claim, target)?;
+    Ok(Next::PutBack)
 }
 
 /// Ends a claim, however long the host needs.

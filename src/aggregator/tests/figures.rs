@@ -63,8 +63,12 @@ fn the_tail_of_the_ledger_takes_whole_lines_once_and_skips_bad_ones() {
     ledger
         .append(&line(at("2026-01-27T08:00:00Z"), "succeeded", true))
         .unwrap();
-    append_ledger(&root, &line(at("2026-01-27T09:30:00Z"), "timed_out", false)).unwrap();
-    append_ledger(&root, &line(at("2026-01-27T09:59:00Z"), "no_change", true)).unwrap();
+    Ledger::new(&root)
+        .append(&line(at("2026-01-27T09:30:00Z"), "timed_out", false))
+        .unwrap();
+    Ledger::new(&root)
+        .append(&line(at("2026-01-27T09:59:00Z"), "no_change", true))
+        .unwrap();
     let today = day_file(&dir, utc_day(p.now));
     put(
         &today,
@@ -191,7 +195,7 @@ fn a_lost_ledger_is_made_again_from_the_sessions_once() {
         session: sid,
         ..line(before(now, 30), "succeeded", true)
     };
-    append_ledger(&root, &early).unwrap();
+    Ledger::new(&root).append(&early).unwrap();
 
     let lines = || -> BTreeMap<String, usize> {
         let days = Period::current().days();
