@@ -1,5 +1,5 @@
-//! Standing orders: files in `state/control/` and `state/interrupts/`. While a file exists, its
-//! order holds, in every process and over restarts; removing it ends it.
+//! Standing orders: files in `state/control/`. While a file exists, its order holds, in every
+//! process and over restarts; removing it ends it.
 //!
 //! `pause`: claim nothing. `drain`: end when nothing is left to do. `stop`: claim nothing, let
 //! agents finish, end. `workers`: how many slots the whole ROOT has.
@@ -7,8 +7,8 @@
 use std::path::PathBuf;
 
 use crate::atomic;
-use crate::error::{Error, Result};
-use crate::layout::{Root, SlotId};
+use crate::error::Result;
+use crate::layout::Root;
 use crate::limits::{STATE_FILE_BYTES_MAX, WORKERS_MAX};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,31 +91,4 @@ pub fn resume(root: &Root) -> Result<Vec<Order>> {
         }
     }
     Ok(ended)
-}
-
-/// Why this slot must claim nothing now, if it must not: an interrupt for it or for all.
-pub fn interrupt_of(root: &Root, slot: SlotId) -> Option<String> {
-    let dir = root.interrupts();
-    let own = dir.join(format!("{slot}.interrupt"));
-    [own, dir.join("all.interrupt")].into_iter().find_map(|p| {
-        if atomic::is_gone(&p) {
-            return None;
-        }
-        // That it exists is what counts; the text is only for people.
-        let bytes = atomic::read_small(&p, STATE_FILE_BYTES_MAX).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4096)]).into_owned();
-        Some(text.lines().next().unwrap_or_default().to_owned())
-    })
-}
-
-/// Raises an interrupt for a slot unless one stands already: an older reason is not overwritten.
-pub fn interrupt(root: &Root, slot: SlotId, reason: &str) -> Result<()> {
-    let path = root.interrupts().join(format!("{slot}.interrupt"));
-    if atomic::exists(&path) {
-        return Ok(());
-    }
-    if reason.is_empty() {
-        return Err(Error::usage("cannot interrupt", "no reason was given"));
-    }
-    atomic::replace(&path, format!("{reason}\n").as_bytes(), false)
 }

@@ -7,6 +7,7 @@
 //! Does not know: any CLI's dialect, files, time. Keeps: `Figures` are a fold over the events, so
 //! that `events.jsonl` read again gives the same figures as the live stream did.
 
+mod brief;
 pub mod fault;
 
 use std::collections::BTreeMap;

@@ -23,6 +23,7 @@ pub mod lease;
 pub mod spool;
 pub mod ready;
 pub mod control;
+pub mod interrupt;
 pub mod peers;
 pub mod wake;
 pub mod process;
@@ -32,6 +33,7 @@ pub mod git;
 pub mod adapters;
 pub mod agents;
 pub mod runtime;
+pub mod notice;
 pub mod session;
 pub mod recovery;
 // Top: the threads of a process, what people see and type.

@@ -46,6 +46,8 @@ pub const RESCAN_TICK: Duration = Duration::from_secs(30);
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Strays of an item that ended (daemonised children) get this long between SIGTERM and SIGKILL.
 pub const STRAY_GRACE: Duration = Duration::from_secs(2);
+/// Entries of a worktree that are looked at for signs of life: a look at so many takes 0.1 s.
+pub const TREE_LOOK_ENTRIES_MAX: usize = 20_000;
 /// How long a keeper may take to answer: it does nothing but wait and spawn.
 pub const KEEPER_ANSWER: Duration = Duration::from_secs(30);
 /// A git command that takes longer than this hangs (a prompt, a dead mount).

@@ -61,10 +61,46 @@ pub enum Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     TimedOut,
+    /// It gave no sign of life for too long.
+    Stalled,
+    /// It had said its last word and did not end.
+    Lingered,
+    /// It used up its turns or its money, and its CLI did not see to that.
+    OverTurns,
+    OverBudget,
     /// The item's file was taken away from `claimed/`.
     Canceled,
     /// The harness itself was told to stop (SIGTERM, second Ctrl-C).
     Shutdown,
+}
+
+impl Stop {
+    const ALL: [Stop; 7] = [
+        Stop::TimedOut,
+        Stop::Stalled,
+        Stop::Lingered,
+        Stop::OverTurns,
+        Stop::OverBudget,
+        Stop::Canceled,
+        Stop::Shutdown,
+    ];
+
+    /// Its word in `exit.json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stop::TimedOut => "timed_out",
+            Stop::Stalled => "stalled",
+            Stop::Lingered => "lingered",
+            Stop::OverTurns => "over_turns",
+            Stop::OverBudget => "over_budget",
+            Stop::Canceled => "canceled",
+            Stop::Shutdown => "shutdown",
+        }
+    }
+
+    pub fn parse(word: &str) -> Option<Stop> {
+        Stop::ALL.into_iter().find(|s| s.as_str() == word)
+    }
 }
 
 /// All that is known of an attempt when it is over.
@@ -89,7 +125,20 @@ pub fn judge(e: &Evidence) -> (Outcome, String) {
             Outcome::Canceled,
             "its file was taken away while it ran".into(),
         ),
-        (None, Exit::Code(0)) => match e.commits {
+        (Some(Stop::Stalled), _) => (
+            Outcome::Stalled,
+            "it gave no sign of life (output, processor time, changes in its worktree) and was stopped".into(),
+        ),
+        (Some(Stop::OverTurns), _) => (
+            Outcome::Failed,
+            "it used up its turns and was stopped: raise `max_turns`, or split the item".into(),
+        ),
+        (Some(Stop::OverBudget), _) => (
+            Outcome::OverBudget,
+            "it used up its budget and was stopped: raise `budget_usd`, or split the item".into(),
+        ),
+        // It was done: how it was ended says nothing about its work.
+        (Some(Stop::Lingered), _) | (None, Exit::Code(0)) => match e.commits {
             Some(0) => (
                 Outcome::NoChange,
                 "it ended well and changed no tracked file".into(),
@@ -136,6 +185,8 @@ pub enum Next {
     Wait(Duration),
     /// Back to `pending/` as if it had not been tried.
     PutBack,
+    /// Into `parked/` until a person has answered; no failure.
+    Ask,
     /// A person has the file: leave it where it is.
     Leave,
 }
@@ -150,7 +201,7 @@ impl Next {
     pub fn as_str(self) -> &'static str {
         match self {
             Next::Done => "done",
-            Next::Park => "parked",
+            Next::Park | Next::Ask => "parked",
             Next::Retry(_) => "retry",
             Next::Wait(_) | Next::PutBack => "pending",
             Next::Leave => "left",

@@ -5,6 +5,8 @@
 //! its direct children only, again and again, until the kernel says that there are none (ECHILD):
 //! nothing escapes, and nothing that is not ours is ever hit.
 
+pub mod tree;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -27,7 +29,7 @@ pub fn children() -> Vec<Pid> {
             .collect();
     }
     pids()
-        .filter(|&pid| parent_of(pid) == Some(me))
+        .filter(|&pid| stat_of(pid).is_some_and(|s| s.parent == me))
         .map(|pid| Pid::from_raw(pid as i32))
         .collect()
 }
@@ -37,12 +39,31 @@ fn pids() -> impl Iterator<Item = u32> {
     entries.filter_map(|e| e.file_name().to_str()?.parse().ok())
 }
 
-fn parent_of(pid: u32) -> Option<u32> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+/// What `/proc/PID/stat` says of a process; `None`: there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    state: u8,
+    parent: u32,
+    /// User and system time, its own and that of children it has waited for, in clock ticks.
+    ticks: u64,
+}
+
+fn stat_of(pid: u32) -> Option<Stat> {
+    read_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn read_stat(stat: &[u8]) -> Option<Stat> {
     // The command name is in parentheses and may hold anything: look behind the last one.
     let end = stat.iter().rposition(|&b| b == b')')?;
     let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    rest.split_whitespace().nth(1)?.parse().ok()
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    // utime, stime, cutime, cstime: fields 14 to 17 of the line.
+    let times = fields.get(11..15)?.iter();
+    Some(Stat {
+        state: *fields.first()?.as_bytes().first()?,
+        parent: fields.get(1)?.parse().ok()?,
+        ticks: times.filter_map(|t| t.parse::<u64>().ok()).sum(),
+    })
 }
 
 /// Signals each of these processes, which must be children of ours. Failures (gone already,
@@ -130,4 +151,21 @@ fn id_of(meta: &fs::Metadata) -> (u64, u64) {
 /// A short wait between two looks at something that sends no event.
 pub fn pause(d: Duration) {
     let _timeout = nix::poll::poll(&mut [], bell::poll_timeout(d));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_it_calls_itself() {
+        let line = b"77 (a) S 1 (b)) T 5 77 77 0 -1 4194304 1 2 3 4 10 20 30 40 20 0 1 0 99";
+        let stat = Stat {
+            state: b'T',
+            parent: 5,
+            ticks: 100,
+        };
+        assert_eq!(read_stat(line), Some(stat));
+        assert_eq!(read_stat(b"77 (x"), None);
+    }
 }

@@ -37,6 +37,8 @@ pub struct History {
     pub requeues: u32,
     /// The last attempt, as far as it is recorded.
     pub last: Option<LastAttempt>,
+    /// What its last attempt asked, and a person's answer if there was one, for the next attempt.
+    pub answered: Option<(String, Option<String>)>,
     /// Whether the file was new: its directory entry is not durable yet.
     pub is_new: bool,
 }
@@ -194,8 +196,13 @@ impl History {
                     };
                 }
             }
+            "answered" => {
+                let answer = e["answer"].as_str().map(str::to_owned);
+                self.answered = Some((text("question"), answer));
+            }
             "started" | "adopted" => {
                 self.requeues = 0;
+                self.answered = None;
                 let session = text("session");
                 if let Some(last) = self.last.as_mut().filter(|l| l.session == session) {
                     last.started.get_or_insert_with(|| e.clone());

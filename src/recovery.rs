@@ -15,16 +15,19 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::atomic::{self, Moved};
 use crate::error::Result;
 use crate::git::Base;
+use crate::interrupt;
 use crate::keeper::wire::{Reply, Request};
 use crate::keeper::{self, Keeper};
 use crate::layout::{DEFAULT_REPO, Name, Place, Root, SlotId};
 use crate::lease;
+use crate::outcome::Stop;
 use crate::record::{LastAttempt, Record};
 use crate::session::file::SessionFile;
 use crate::session::{self, Attempt, Desk, Work, end_claim};
@@ -87,7 +90,8 @@ pub fn recover(desk: &mut Desk) -> Result<()> {
     // A keeper that runs something which no claim speaks of: nobody waits for it any more.
     if let Some((mut keeper, Reply::Running { .. })) = attach(desk)? {
         let grace = desk.rt.config.harness.kill_grace;
-        let _dead = keeper.send(&Request::Stop { grace });
+        let why = Stop::Shutdown.as_str().into();
+        let _dead = keeper.send(&Request::Stop { grace, why });
         let _ended = keeper.receive();
         keeper.dismiss();
     }
@@ -208,7 +212,11 @@ fn attach(desk: &mut Desk) -> Result<Option<(Keeper, Reply)>> {
 /// Connects to the surviving keeper if it runs this session's agent.
 fn adopt(desk: &mut Desk, last: &LastAttempt) -> Result<Option<(i32, std::time::Duration)>> {
     match attach(desk)? {
-        Some((keeper, Reply::Running { session, pid, age })) if session == last.session => {
+        Some((mut keeper, Reply::Running { session, pid, age })) if session == last.session => {
+            // Its interrupt may have ended while nobody was there to let it go on.
+            if !interrupt::stands(&desk.rt.root, desk.slot()) {
+                let _dead = keeper.send(&Request::Thaw);
+            }
             desk.keeper = Some(keeper);
             Ok(Some((pid, age)))
         }
@@ -243,12 +251,12 @@ fn rebuild(
         };
         match found {
             Ok((hub, tree)) => {
-                work = Some(Work {
+                work = Some(Arc::new(Work {
                     hub,
                     tree: tree.under(desk.lease.lock()),
                     base,
                     branch: branch.clone(),
-                });
+                }));
             }
             Err(why) => {
                 rt.warn(&format!("{}: {}: {why}", desk.slot(), file.item));

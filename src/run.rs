@@ -16,6 +16,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::{self, Orders};
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::lease::Lease;
 use crate::limits::{CONTROL_TICK, ORPHAN_TICK, RESCAN_TICK, WORKERS_MAX};
@@ -279,6 +280,14 @@ impl Main {
             return;
         }
         self.next_orders = clock::instant() + CONTROL_TICK;
+        let (released, errors) = interrupt::release_answered(&self.rt.root);
+        for name in released {
+            self.rt
+                .say(&format!("{name} goes on: its interrupt has ended"));
+        }
+        for e in errors {
+            self.rt.warn(&e.to_string());
+        }
         let mut orders = control::read(&self.rt.root);
         if orders.workers_unclear {
             orders.workers = self.orders.workers;

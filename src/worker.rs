@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::bell::Bell;
-use crate::control;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::layout::SlotId;
 use crate::lease::Lease;
 use crate::ready::{After, Candidate};
 use crate::recovery;
 use crate::runtime::{ItemResult, Level, Runtime};
-use crate::session::{self, Desk};
+use crate::session::{self, Desk, pause};
 use crate::spool::{self, Tried};
 use crate::status::AgentState;
 
@@ -56,6 +56,7 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
                 keeper: None,
                 repo: None,
                 staggered: false,
+                scene: None,
             };
             if let Err(e) = work(&mut desk, &l) {
                 rt.warn(&format!("{slot} gives up its slot: {e}"));
@@ -116,14 +117,13 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
                 in_a_row = if good { 0 } else { in_a_row + 1 };
                 if in_a_row == FAILURES_IN_A_ROW {
                     in_a_row = 0;
-                    let reason =
-                        format!("{FAILURES_IN_A_ROW} attempts in a row failed in this slot");
-                    control::interrupt(&rt.root, desk.slot(), &reason)?;
-                    rt.warn(&format!(
-                        "{} pauses: {reason}; look at `harness list parked`, then remove state/interrupts/{}.interrupt",
-                        desk.slot(),
-                        desk.slot()
-                    ));
+                    session::interrupt(
+                        desk,
+                        "failures",
+                        &format!(
+                            "{FAILURES_IN_A_ROW} attempts in a row failed in this slot: look at `harness list parked`"
+                        ),
+                    );
                 }
                 idle(desk, AgentState::Idle);
                 rest(desk);
@@ -142,7 +142,11 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
 
 /// Why the slot must not claim now, as the state that it shows.
 fn held_back(desk: &Desk) -> Option<AgentState> {
-    if control::interrupt_of(&desk.rt.root, desk.slot()).is_some() {
+    let root = &desk.rt.root;
+    if interrupt::stands(root, desk.slot()) {
+        if let Some(interrupt) = interrupt::of(root, desk.slot()) {
+            pause::take_notice(desk, desk.scene.as_ref(), &interrupt);
+        }
         Some(AgentState::Interrupted)
     } else if desk.rt.paused.load(Ordering::SeqCst) || desk.rt.is_disk_low() {
         Some(AgentState::Paused)

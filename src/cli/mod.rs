@@ -9,6 +9,7 @@ mod find;
 mod add;
 mod list;
 mod moves;
+mod people;
 mod show;
 mod run;
 
@@ -19,10 +20,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Overrides};
-use crate::control::{self, Order};
+use crate::control::Order;
 use crate::error::{Context, Error, Kind, Result};
-use crate::layout::{Root, SlotId};
-use crate::{atomic, git, keeper, sys, view};
+use crate::layout::Root;
+use crate::{git, keeper, sys, view};
 
 /// Drop a file into queue/pending/ and an agent or script works on it in its own git worktree.
 #[derive(Parser)]
@@ -84,11 +85,10 @@ enum Command {
     Release(Names),
     /// Claim nothing new, in any process, until `harness resume`
     Pause,
+    /// Freeze an agent (or all) where it is, and let it claim nothing, until `harness resume`
+    Interrupt(people::InterruptArgs),
     /// End `pause`, `drain`, `stop` and interrupts (of one agent, or all)
-    Resume {
-        /// Only the interrupt of this agent: agent-N
-        agent: Option<OsString>,
-    },
+    Resume(people::ResumeArgs),
     /// Have every harness process end when nothing is left to do
     Drain,
     /// The configuration in force, and where each value comes from
@@ -166,9 +166,10 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Retry(names) => moves::each(root, &names.names, names.json.json, moves::retry),
         Command::Cancel(names) => moves::each(root, &names.names, names.json.json, moves::cancel),
         Command::Release(names) => moves::each(root, &names.names, names.json.json, moves::release),
-        Command::Pause => order(root, Order::Pause),
-        Command::Drain => order(root, Order::Drain),
-        Command::Resume { agent } => resume(root, agent.as_deref()),
+        Command::Pause => people::order(root, Order::Pause),
+        Command::Drain => people::order(root, Order::Drain),
+        Command::Interrupt(args) => people::interrupt(root, &args),
+        Command::Resume(args) => people::resume(root, &args),
         Command::Config { json } => {
             let config = Config::load(root, &Overrides::default())?;
             if json.json {
@@ -179,60 +180,6 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         }
         Command::Init { .. } | Command::Doctor { .. } | Command::Keeper { .. } => Ok(0),
     }
-}
-
-fn order(root: &Root, order: Order) -> Result<u8> {
-    control::give(root, order, &format!("by pid {}", std::process::id()))?;
-    crate::error::tell(&format!(
-        "harness: state/control/{} is set; `harness resume` ends it",
-        order.file()
-    ));
-    Ok(0)
-}
-
-fn resume(root: &Root, agent: Option<&std::ffi::OsStr>) -> Result<u8> {
-    let mut ended = Vec::new();
-    if agent.is_none() {
-        ended.extend(control::resume(root)?.iter().map(|o| o.file().to_owned()));
-    }
-    for name in interrupts(root, agent)? {
-        let path = root.interrupts().join(&name);
-        if atomic::remove(&path)? {
-            ended.push(crate::layout::shown(&name));
-        }
-    }
-    if ended.is_empty() {
-        crate::error::tell("harness: nothing was paused or interrupted");
-    } else {
-        crate::error::tell(&format!("harness: ended: {}", ended.join(", ")));
-    }
-    Ok(0)
-}
-
-/// File names of the interrupts to end.
-fn interrupts(root: &Root, agent: Option<&std::ffi::OsStr>) -> Result<Vec<OsString>> {
-    if let Some(agent) = agent {
-        if agent != "all" && SlotId::parse(agent).is_none() {
-            return Err(Error::usage(
-                "cannot resume",
-                format!(
-                    "{} is no agent; agents are agent-1, agent-2, …",
-                    crate::layout::shown(agent)
-                ),
-            ));
-        }
-        let mut name = agent.to_owned();
-        name.push(".interrupt");
-        return Ok(vec![name]);
-    }
-    let entries = std::fs::read_dir(root.interrupts())
-        .into_iter()
-        .flatten()
-        .flatten();
-    let names = entries.map(|e| e.file_name());
-    Ok(names
-        .filter(|n| Path::new(n).extension().is_some_and(|e| e == "interrupt"))
-        .collect())
 }
 
 fn examine(given: Option<&Path>, json: bool) -> Result<u8> {

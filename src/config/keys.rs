@@ -93,6 +93,8 @@ pub enum Kind {
     Switch,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Any of these words, in a list.
+    Words(&'static [&'static str]),
     /// The name of an `[agents.NAME]` table.
     AgentName,
     /// A branch or commit of a repository.
@@ -173,6 +175,10 @@ const LIMIT_TIME: Kind = Kind::Time {
     min: Duration::from_secs(1),
     max: TIME_MAX,
 };
+/// What `notify_on` may hold.
+const NOTICES: &[&str] = &["interrupt", "parked", "done"];
+/// What `interrupt_on` may hold.
+const CAUSES: &[&str] = &["permission", "timeout", "failures"];
 const CLEAN: Kind = Kind::Word(&["untracked", "all"]);
 
 /// Every key, in the template's order.
@@ -212,6 +218,52 @@ pub static KEYS: &[Key] = &[
         default: Fallback::Is("30"),
         env: true,
         doc: "Seconds between SIGTERM and SIGKILL: agents save their session when asked to end.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "stall",
+        kind: LIMIT_TIME,
+        default: Fallback::Is("300"),
+        env: true,
+        doc: "Seconds without a sign of life (output, processor time, changes in the worktree) before an agent whose\n\
+              events are read is warned of, and half as long again before it is stopped; four times as long while a\n\
+              tool runs. Scripts, and agents without events, are only ended by their timeout.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "linger",
+        kind: LIMIT_TIME,
+        default: Fallback::Is("120"),
+        env: true,
+        doc: "Seconds an agent may live on, without a word, after it has said that it has finished.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "notify",
+        kind: Kind::Argv,
+        default: Fallback::Unset(
+            "[\"sh\", \"-c\", \"notify-send harness \\\"$HARNESS_REASON\\\"\"]",
+        ),
+        env: false,
+        doc: "A command to run when a person is needed: HARNESS_EVENT HARNESS_REASON HARNESS_ITEM HARNESS_SESSION\n\
+              HARNESS_AGENT HARNESS_ROOT HARNESS_INTERRUPT in its environment, a summary on its standard input.",
+    },
+    Key {
+        table: Table::Harness,
+        name: "notify_on",
+        kind: Kind::Words(NOTICES),
+        default: Fallback::Is("[\"interrupt\"]"),
+        env: false,
+        doc: "What it is run for: \"interrupt\" (an agent waits), \"parked\" (an item needs a person), \"done\".",
+    },
+    Key {
+        table: Table::Harness,
+        name: "interrupt_on",
+        kind: Kind::Words(CAUSES),
+        default: Fallback::Is("[\"permission\", \"timeout\", \"failures\"]"),
+        env: false,
+        doc: "What pauses a slot until a person has looked: an agent that was not permitted what it needed, one whose\n\
+              last attempt ran out of time, five failures in a row. Agents and people pause it whatever this says.",
     },
     Key {
         table: Table::Harness,

@@ -66,6 +66,16 @@ pub struct HarnessTable {
     pub durability: Durability,
     /// Between two items of one slot.
     pub iteration_delay: Duration,
+    /// Quiet for this long is worth a warning.
+    pub stall: Duration,
+    /// Between an agent's last word and its end.
+    pub linger: Duration,
+    /// The command that tells a person; empty: none.
+    pub notify: Vec<String>,
+    /// What it is run for: `interrupt`, `parked`, `done`.
+    pub notify_on: Vec<String>,
+    /// What pauses a slot: `permission`, `timeout`, `failures`.
+    pub interrupt_on: Vec<String>,
 }
 
 /// What an acknowledged change survives.
@@ -352,6 +362,11 @@ fn build(
             _ => Durability::Full,
         },
         iteration_delay: s.time("harness.iteration_delay")?,
+        stall: s.time("harness.stall")?,
+        linger: s.time("harness.linger")?,
+        notify: s.list("harness.notify")?,
+        notify_on: s.list("harness.notify_on")?,
+        interrupt_on: s.list("harness.interrupt_on")?,
     };
     let retry = RetryTable {
         max: u32::try_from(s.count("retry.max")?).unwrap_or(u32::MAX),

@@ -76,9 +76,11 @@ impl Sources {
         })
     }
 
-    fn list(&self, key: &str) -> Result<Vec<String>> {
+    /// Empty where it is not set.
+    pub(super) fn list(&self, key: &str) -> Result<Vec<String>> {
         self.typed(key, |v| match v {
             Value::List(list) => Some(list.clone()),
+            Value::Unset => Some(Vec::new()),
             _ => None,
         })
     }

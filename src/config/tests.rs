@@ -75,6 +75,13 @@ fn a_missing_file_is_all_defaults() {
             stagger: Duration::from_secs(5),
             durability: Durability::Full,
             iteration_delay: Duration::ZERO,
+            stall: Duration::from_secs(300),
+            linger: Duration::from_secs(120),
+            notify: Vec::new(),
+            notify_on: vec!["interrupt".into()],
+            interrupt_on: ["permission", "timeout", "failures"]
+                .map(String::from)
+                .into(),
         }
     );
     assert_eq!(

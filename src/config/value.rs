@@ -49,6 +49,16 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Value, String> {
         (Kind::Word(words), Json::String(text)) if words.contains(&text.as_str()) => {
             Ok(Value::Text(text.clone()))
         }
+        (Kind::Words(words), Json::Array(items)) => {
+            let known = |j: &Json| {
+                let word = j.as_str().filter(|w| words.contains(w))?;
+                Some(word.to_owned())
+            };
+            match items.iter().map(known).collect() {
+                Some(list) => Ok(Value::List(list)),
+                None => wrong(),
+            }
+        }
         (Kind::AgentName, Json::String(text)) if is_name(text) => Ok(Value::Text(text.clone())),
         (Kind::Revision, Json::String(text)) if is_revision(text) => Ok(Value::Text(text.clone())),
         (Kind::Place(_), Json::String(text)) => place(text),
@@ -241,6 +251,7 @@ fn expected(kind: &Kind) -> String {
         Kind::Bytes => "a number of bytes, or text like \"256MB\", \"512MiB\", \"10GB\"".to_owned(),
         Kind::Switch => "true or false".to_owned(),
         Kind::Word(words) => any_of(words),
+        Kind::Words(words) => format!("a list of {}", any_of(words)),
         Kind::AgentName => "the name of an [agents.NAME] table".to_owned(),
         Kind::Revision => "the name of a branch".to_owned(),
         Kind::Place(words) => format!("a path, or {}", any_of(words)),

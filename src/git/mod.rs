@@ -7,6 +7,7 @@
 mod admin;
 mod config;
 mod hub;
+mod picture;
 mod publish;
 mod run;
 mod salvage;

@@ -12,6 +12,7 @@
 //! It holds `agents/agent-N/keeper.lock` while it lives: that lock, not a pid, says that it does.
 
 pub mod wire;
+mod agent;
 mod client;
 mod serve;
 
@@ -27,12 +28,19 @@ pub struct ExitRecord {
     pub signal: Option<i32>,
     pub started_at: String,
     pub ended_at: String,
-    /// From its start until the last process of its tree was gone, monotonic.
+    /// From its start until the last process of its tree was gone, monotonic, without the time for
+    /// which it was frozen.
     pub seconds: f64,
+    /// How long it was frozen: an interrupt stood.
+    #[serde(default)]
+    pub frozen_seconds: f64,
     /// User and system time of the tree, as far as it was waited for.
     pub cpu_seconds: f64,
     /// Whether it was told to stop before it ended by itself.
     pub stopped: bool,
+    /// Why, as the word of an `outcome::Stop`; empty where it was not stopped.
+    #[serde(default)]
+    pub stopped_for: String,
     /// Processes that it left behind and that had to be ended.
     pub strays: u32,
     /// Of those, how many could not be killed (another user's): they run on.
@@ -40,6 +48,13 @@ pub struct ExitRecord {
 }
 
 impl ExitRecord {
+    /// Why it was stopped, where it was.
+    pub fn stop(&self) -> Option<crate::outcome::Stop> {
+        use crate::outcome::Stop;
+        self.stopped
+            .then(|| Stop::parse(&self.stopped_for).unwrap_or(Stop::Shutdown))
+    }
+
     pub fn exit(&self) -> crate::outcome::Exit {
         use crate::outcome::Exit;
         match (self.exit_status, self.signal) {

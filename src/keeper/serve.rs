@@ -1,36 +1,29 @@
 //! The keeper's side: one thread, one loop, three descriptors (harness, listener, SIGCHLD).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
-use super::ExitRecord;
+use super::agent::{Agent, cpu_of_children, start};
 use super::wire::{self, Reply, Request, Spec};
 use crate::atomic;
 use crate::bell::poll_timeout;
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result, tell};
 use crate::lease;
-use crate::limits::STRAY_GRACE;
+use crate::outcome::Stop;
 use crate::process;
 
 /// How long a keeper waits for its predecessor, which has nothing left to do, to be gone.
 const PREDECESSOR: Duration = Duration::from_secs(10);
-/// How long processes that SIGKILL does not end (another user's, stuck in the kernel) are tried.
-const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// Runs the keeper of the slot whose directory this is. Its standard input is the socket to the
 /// harness that started it.
@@ -64,7 +57,7 @@ pub fn serve(dir: &Path) -> Result<()> {
     keeper.say(&Reply::Idle);
     while !keeper.is_over() {
         if term.swap(false, std::sync::atomic::Ordering::Relaxed) {
-            keeper.stop(None);
+            keeper.stop(None, Stop::Shutdown.as_str());
             keeper.tainted = true;
         }
         let wait = keeper.turn();
@@ -170,25 +163,6 @@ struct Serving {
     tainted: bool,
 }
 
-struct Agent {
-    spec: Box<Spec>,
-    pid: Pid,
-    started_at: String,
-    started: Instant,
-    cpu_before: Duration,
-    main: Option<WaitStatus>,
-    /// Told to stop: SIGKILL from then on.
-    stop: Option<Instant>,
-    stopped_first: bool,
-    sweep: Option<Sweep>,
-}
-
-struct Sweep {
-    strays: u32,
-    kill_from: Instant,
-    pause: Duration,
-}
-
 impl Serving {
     fn is_over(&self) -> bool {
         let nothing_to_do = self.agent.is_none() && self.unwritten.is_none();
@@ -210,7 +184,7 @@ impl Serving {
             Some(a) => Reply::Running {
                 session: a.spec.session.clone(),
                 pid: a.pid.as_raw(),
-                age: a.started.elapsed(),
+                age: a.age(),
             },
         };
         self.say(&reply);
@@ -224,7 +198,14 @@ impl Serving {
             // The harness is gone, however it went: the agent goes on.
             None => self.harness = None,
             Some(fields) => match Request::parse(&fields) {
-                Some(Request::Stop { grace }) => self.stop(Some(grace)),
+                Some(Request::Stop { grace, why }) => self.stop(Some(grace), &why),
+                Some(Request::Freeze) => self.freeze(),
+                Some(Request::Thaw) => self.thaw(),
+                Some(Request::Vitals) if self.agent.is_some() => {
+                    let cpu = process::tree::cpu() + cpu_of_children();
+                    self.say(&Reply::Vitals { cpu });
+                }
+                Some(Request::Vitals) => {}
                 Some(Request::Spawn(spec)) => self.spawn(spec),
                 None => {}
             },
@@ -240,17 +221,7 @@ impl Serving {
         };
         match started {
             Ok(pid) => {
-                self.agent = Some(Agent {
-                    spec,
-                    pid,
-                    started_at: clock::now_iso(),
-                    started: clock::instant(),
-                    cpu_before,
-                    main: None,
-                    stop: None,
-                    stopped_first: false,
-                    sweep: None,
-                });
+                self.agent = Some(Agent::new(spec, pid, cpu_before));
                 self.introduce();
             }
             Err((why, temporary)) => self.say(&Reply::SpawnFailed {
@@ -261,7 +232,30 @@ impl Serving {
         }
     }
 
-    fn stop(&mut self, grace: Option<Duration>) {
+    /// Between two looks of a harness at an interrupt. What has ended is not held up: its tree is
+    /// being ended.
+    fn freeze(&mut self) {
+        if let Some(agent) = &mut self.agent
+            && agent.main.is_none()
+            && agent.stop.is_none()
+        {
+            agent.frozen_since.get_or_insert_with(clock::instant);
+            process::tree::freeze();
+        }
+    }
+
+    fn thaw(&mut self) {
+        if let Some(agent) = &mut self.agent
+            && let Some(since) = agent.frozen_since.take()
+        {
+            agent.frozen += since.elapsed();
+            process::tree::thaw();
+        }
+    }
+
+    fn stop(&mut self, grace: Option<Duration>, why: &str) {
+        // What is frozen would not hear of it before SIGKILL.
+        self.thaw();
         if let Some(agent) = &mut self.agent
             && agent.stop.is_none()
         {
@@ -269,6 +263,7 @@ impl Serving {
             agent.stop = Some(clock::instant() + grace);
             if agent.main.is_none() {
                 agent.stopped_first = true;
+                agent.stopped_for = why.to_owned();
                 // The group is the agent's as long as we have not waited for the agent.
                 let _gone = killpg(agent.pid, Signal::SIGTERM);
             }
@@ -330,62 +325,6 @@ impl Serving {
     }
 }
 
-impl Agent {
-    /// The agent itself has ended and others of its tree live: SIGTERM once, SIGKILL later, in
-    /// rounds over the direct children, until there are none. `None`: given up.
-    fn sweep_on(&mut self) -> Option<Duration> {
-        let now = clock::instant();
-        let children = process::children();
-        let stop = self.stop;
-        let sweep = self.sweep.get_or_insert_with(|| {
-            process::signal_each(&children, Signal::SIGTERM);
-            let kill_from = now + STRAY_GRACE;
-            Sweep {
-                strays: children.len() as u32,
-                kill_from: stop.map_or(kill_from, |s| s.min(kill_from)),
-                pause: Duration::from_millis(2),
-            }
-        });
-        let left = sweep.kill_from.saturating_duration_since(now);
-        if !left.is_zero() {
-            return Some(left);
-        }
-        if now > sweep.kill_from + GIVE_UP {
-            return None;
-        }
-        process::signal_each(&children, Signal::SIGKILL);
-        // Children of those killed become ours a moment later: SIGCHLD or the next round.
-        sweep.pause = (sweep.pause * 2).min(Duration::from_millis(200));
-        Some(sweep.pause)
-    }
-
-    fn exit_record(&self, strays_left: u32) -> Vec<u8> {
-        let (exit_status, signal) = match self.main {
-            Some(WaitStatus::Exited(_, code)) => (Some(code), None),
-            Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
-            _ => (None, None),
-        };
-        let record = ExitRecord {
-            session: self.spec.session.clone(),
-            pid: self.pid.as_raw(),
-            exit_status,
-            signal,
-            started_at: self.started_at.clone(),
-            ended_at: clock::now_iso(),
-            seconds: self.started.elapsed().as_secs_f64(),
-            cpu_seconds: cpu_of_children()
-                .saturating_sub(self.cpu_before)
-                .as_secs_f64(),
-            stopped: self.stopped_first,
-            strays: self.sweep.as_ref().map_or(0, |s| s.strays),
-            strays_left,
-        };
-        let mut text = serde_json::to_vec(&record).unwrap_or_default();
-        text.push(b'\n');
-        text
-    }
-}
-
 /// Waits for whatever child has ended. `true`: there is no child left at all.
 fn reap(mut agent: Option<&mut Agent>) -> bool {
     loop {
@@ -410,64 +349,6 @@ fn reap(mut agent: Option<&mut Agent>) -> bool {
 fn is_temporary(e: &io::Error) -> bool {
     let busy = e.raw_os_error() == Some(libc::ETXTBSY);
     busy || Error::io("", Path::new(""), e).kind() == Kind::Temporary
-}
-
-fn cpu_of_children() -> Duration {
-    let time = |t: nix::sys::time::TimeVal| {
-        Duration::from_micros((t.tv_sec() as u64) * 1_000_000 + t.tv_usec() as u64)
-    };
-    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(Duration::ZERO, |u| {
-        time(u.user_time()) + time(u.system_time())
-    })
-}
-
-/// Starts the agent in a process group of its own. Its standard output carries a lock that lives
-/// until the last process that has it is gone; the file's existence says that a start was tried.
-#[expect(clippy::disallowed_methods, reason = "the keeper starts agents")]
-fn start(spec: &Spec) -> io::Result<Pid> {
-    let append = |path: &Path| {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-    };
-    let stdin = match &spec.stdin {
-        Some(path) => File::open(path)?,
-        None => File::open("/dev/null")?,
-    };
-    let stdout = append(&spec.stdout)?;
-    let stderr = append(&spec.stderr)?;
-    let _held = fs2::FileExt::try_lock_exclusive(&stdout);
-    let (program, args) = spec.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut command = Command::new(program);
-    command
-        .args(args)
-        .current_dir(&spec.cwd)
-        .process_group(0)
-        .stdin(Stdio::from(stdin))
-        .stdout(Stdio::from(stdout))
-        .stderr(Stdio::from(stderr));
-    for (key, value) in &spec.env {
-        match value {
-            Some(value) => command.env(key, value),
-            None => command.env_remove(key),
-        };
-    }
-    // Programs that trust PWD more than their directory would work in our user's.
-    command.env("PWD", &spec.cwd).env_remove("OLDPWD");
-    for _ in 0..200 {
-        match command.spawn() {
-            Ok(child) => return Ok(Pid::from_raw(child.id() as i32)),
-            // Another thread of the harness forked while the item's copy was still open for
-            // writing: the descriptor is gone as soon as that child has executed.
-            Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => {
-                process::pause(Duration::from_millis(5));
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::ETXTBSY))
 }
 
 /// For `/proc/self/fd/N`.

@@ -32,10 +32,17 @@ pub struct Spec {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
     Spawn(Box<Spec>),
-    /// SIGTERM to the agent's group now, SIGKILL to whatever is left after the grace.
+    /// SIGTERM to the agent's group now, SIGKILL to whatever is left after the grace. `why` is the
+    /// word of an `outcome::Stop`, for the exit record.
     Stop {
         grace: Duration,
+        why: String,
     },
+    /// Stop the whole tree in its tracks, or let it go on. Asked twice is asked once.
+    Freeze,
+    Thaw,
+    /// How much processor time has the tree used? Answered by `Reply::Vitals` while an agent runs.
+    Vitals,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +53,8 @@ pub enum Reply {
     Running {
         session: String,
         pid: i32,
-        /// How long it has been running, on the keeper's monotonic clock.
+        /// How long it has been running, on the keeper's monotonic clock, without the time for
+        /// which it was frozen.
         age: Duration,
     },
     SpawnFailed {
@@ -55,8 +63,14 @@ pub enum Reply {
         /// The host is in trouble: the same may work later.
         temporary: bool,
     },
+    Vitals {
+        cpu: Duration,
+    },
     /// It ended, its tree is gone, and this is what its exit file holds (JSON).
-    Exited { session: String, exit: Vec<u8> },
+    Exited {
+        session: String,
+        exit: Vec<u8>,
+    },
 }
 
 fn bytes(s: &str) -> Vec<u8> {
@@ -95,7 +109,10 @@ impl Fields<'_> {
 impl Request {
     pub fn fields(&self) -> Vec<Vec<u8>> {
         match self {
-            Request::Stop { grace } => vec![bytes("stop"), millis(*grace)],
+            Request::Stop { grace, why } => vec![bytes("stop"), millis(*grace), bytes(why)],
+            Request::Freeze => vec![bytes("freeze")],
+            Request::Thaw => vec![bytes("thaw")],
+            Request::Vitals => vec![bytes("vitals")],
             Request::Spawn(s) => {
                 let path = |p: &PathBuf| p.as_os_str().as_bytes().to_vec();
                 let mut f = vec![
@@ -127,7 +144,11 @@ impl Request {
         match f.text()?.as_str() {
             "stop" => Some(Request::Stop {
                 grace: f.duration()?,
+                why: f.text().unwrap_or_default(),
             }),
+            "freeze" => Some(Request::Freeze),
+            "thaw" => Some(Request::Thaw),
+            "vitals" => Some(Request::Vitals),
             "spawn" => {
                 let session = f.text()?;
                 let cwd = f.path()?;
@@ -180,6 +201,7 @@ impl Reply {
                 let class = if *temporary { "temporary" } else { "permanent" };
                 vec![bytes("failed"), bytes(session), bytes(why), bytes(class)]
             }
+            Reply::Vitals { cpu } => vec![bytes("vitals"), millis(*cpu)],
             Reply::Exited { session, exit } => {
                 vec![bytes("exited"), bytes(session), exit.clone()]
             }
@@ -200,6 +222,7 @@ impl Reply {
                 why: f.text()?,
                 temporary: f.text()? == "temporary",
             },
+            "vitals" => Reply::Vitals { cpu: f.duration()? },
             "exited" => Reply::Exited {
                 session: f.text()?,
                 exit: f.next()?,

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Attempt, Desk, Over, end_claim};
+use super::{Attempt, Desk, Over, digest, end_claim};
 use crate::adapters::{self, told};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::event::{Class, Fault, Mend};
 use crate::git::Collected;
+use crate::interrupt;
 use crate::layout::Place;
-use crate::outcome::{self, Evidence, Next, Outcome, Stop};
+use crate::notice::{self, Notice};
+use crate::outcome::{self, Evidence, Exit, Next, Outcome, Stop};
 use crate::runtime::{ItemResult, dice};
 use crate::spool::{Ended, Target};
 use crate::status::{AgentState, LedgerLine};
@@ -22,6 +24,8 @@ use crate::status::{AgentState, LedgerLine};
 /// Judges the attempt and moves its item. What followed from it.
 pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Next> {
     let rt = desk.rt.clone();
+    desk.scene = Some(attempt.scene());
+    let over = without_lingering(&mut attempt, over);
     rt.show(desk.slot(), |s| {
         s.state = AgentState::Finishing;
         s.pid = None;
@@ -58,6 +62,11 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
             }
         }
     };
+    let asked = asked(desk, &over, stop);
+    if let Some(question) = &asked {
+        (outcome, next) = (Outcome::Interrupted, Next::Ask);
+        reason = format!("it waits for a person: {question}");
+    }
     if next == Next::Done
         && let Some(collected) = collected.as_ref().filter(|c| c.commits > 0)
         && let Err(e) = publish(desk, &mut attempt, collected)
@@ -79,7 +88,13 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
         Next::Retry(delay) | Next::Wait(delay) => Some(clock::now_ns() + delay.as_nanos() as i64),
         _ => None,
     };
+    digest::write(&rt, &attempt);
+    if asked.is_some() {
+        let (sid, name) = (attempt.file.session.clone(), attempt.claim.name.clone());
+        desk.insist(|| interrupt::note_asked(&rt.root, desk.slot(), &sid, &name))?;
+    }
     record(desk, &mut attempt, next, not_before)?;
+    raise_where_needed(desk, &attempt, fault.as_ref(), stop, next);
     match stop {
         Some(Stop::Canceled) => {
             // A harness that died right here may have published it before it was canceled.
@@ -115,11 +130,60 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     Ok(next)
 }
 
+/// One that had said its last word and was ended for living on has ended well, as far as its exit
+/// status goes.
+fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
+    match over {
+        Over::Exited {
+            stop: Some(Stop::Lingered),
+            record,
+            ..
+        } => {
+            let note = "it lived on after it had finished, and was ended";
+            attempt.file.notes.push(note.into());
+            Over::Exited {
+                exit: Exit::Code(0),
+                stop: None,
+                record,
+            }
+        }
+        over => over,
+    }
+}
+
+/// The question of an agent that ended by itself and left an interrupt for its slot.
+fn asked(desk: &Desk, over: &Over, stop: Option<Stop>) -> Option<String> {
+    let ran = matches!(over, Over::Exited { .. });
+    if !ran || stop.is_some() {
+        return None;
+    }
+    let interrupt = interrupt::own(&desk.rt.root, desk.slot())?;
+    Some(interrupt.headline().to_owned())
+}
+
+/// What pauses the slot until a person has looked, besides five failures in a row.
+fn raise_where_needed(
+    desk: &Desk,
+    attempt: &Attempt,
+    fault: Option<&Fault>,
+    stop: Option<Stop>,
+    next: Next,
+) {
+    let item = &attempt.file.item;
+    if stop.is_none() && fault.is_some_and(|f| f.class == Class::Permission) {
+        let why = format!("{item}: its agent was not permitted what it needed");
+        super::interrupt(desk, "permission", &why);
+    } else if stop == Some(Stop::TimedOut) && next == Next::Park && attempt.stream.is_some() {
+        let why = format!("{item}: its agent ran out of time, and no retry is left");
+        super::interrupt(desk, "timeout", &why);
+    }
+}
+
 /// Where `next` puts the file.
 pub fn target_of(next: Next, not_before: Option<i64>) -> Target {
     match next {
         Next::Done => Target::Done,
-        Next::Park | Next::Leave => Target::Parked,
+        Next::Park | Next::Ask | Next::Leave => Target::Parked,
         Next::Retry(_) | Next::Wait(_) | Next::PutBack => Target::Pending { not_before },
     }
 }
@@ -168,7 +232,7 @@ fn verdict(
                 return (Outcome::Failed, why, stop);
             }
             let tree_gone = |w: &super::Work| atomic::is_gone(w.tree.path());
-            if attempt.work.as_ref().is_some_and(tree_gone) && stop.is_none() {
+            if attempt.work.as_deref().is_some_and(tree_gone) && stop.is_none() {
                 // Its commits are kept and not published: nobody knows what else there was.
                 let why = "it removed its own worktree: only what it had committed is kept";
                 return (Outcome::Failed, why.into(), stop);
@@ -357,7 +421,7 @@ fn report(
         }
         Next::Wait(delay) => text.push_str(&format!("; waits {}", clock::human(delay))),
         Next::PutBack => text.push_str("; back in pending/"),
-        Next::Park => text.push_str("; parked"),
+        Next::Park | Next::Ask => text.push_str("; parked"),
         Next::Done | Next::Leave => {}
     }
     rt.say(&text);
@@ -370,6 +434,20 @@ fn report(
             branch: file.published.clone(),
             reason,
         };
+        let notice = Notice {
+            event: if place == Place::Parked {
+                "parked"
+            } else {
+                "done"
+            },
+            reason: format!("{}: {}", result.outcome.as_str(), result.reason),
+            item: file.item.clone(),
+            session: file.session.clone(),
+            agent: file.agent.clone(),
+            interrupt: String::new(),
+        };
+        let summary = rt.root.session(&file.session).join("summary.md");
+        notice::tell(rt, notice, Some(&summary));
         rt.ended(result, place == Place::Parked);
     }
 }

@@ -60,6 +60,8 @@ pub struct SessionFile {
     /// The class of what went wrong, where the CLI says it.
     pub fault: Option<String>,
     pub notes: Vec<String>,
+    /// Marks of the interrupts that stopped it in its tracks.
+    pub interrupts: Vec<String>,
     /// Whether the item ended with this attempt.
     pub last: bool,
 }

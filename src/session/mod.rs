@@ -7,7 +7,10 @@
 
 mod begin;
 mod conclude;
+mod digest;
 pub mod file;
+mod liveness;
+pub mod pause;
 mod stream;
 mod watch;
 
@@ -20,6 +23,7 @@ use serde_json::json;
 use begin::begin;
 pub use conclude::conclude;
 use file::SessionFile;
+use pause::Scene;
 use stream::Stream;
 pub use watch::{post_mortem, watch};
 
@@ -37,7 +41,7 @@ use crate::outcome::{self, Exit, Next, Stop};
 use crate::record::Record;
 use crate::runtime::{Level, Runtime, dice};
 use crate::spool::{Claim, Ended, Target};
-use crate::status::AgentState;
+use crate::status::{AgentState, Health};
 
 /// What a worker thread has at hand: its slot's lease, keeper and bell.
 pub struct Desk {
@@ -49,6 +53,8 @@ pub struct Desk {
     pub repo: Option<String>,
     /// Set once this slot has started a prompt agent: later starts are not staggered.
     pub staggered: bool,
+    /// The last attempt of this slot, for the context of an interrupt.
+    pub scene: Option<Scene>,
 }
 
 impl Desk {
@@ -84,12 +90,22 @@ pub struct Attempt {
     pub dir: PathBuf,
     pub file: SessionFile,
     /// Where it works in a repository; `None`: a plain directory.
-    pub work: Option<Work>,
+    pub work: Option<Arc<Work>>,
     /// What its CLI says, where harness reads its dialect.
     pub stream: Option<Stream>,
 }
 
 impl Attempt {
+    /// For whoever looks at an interrupt.
+    fn scene(&self) -> Scene {
+        Scene {
+            session: self.file.session.clone(),
+            item: self.file.item.clone(),
+            dir: self.dir.clone(),
+            work: self.work.clone(),
+        }
+    }
+
     /// Opens the stream that the session's file names.
     pub fn open_stream(&mut self) {
         let events = self.file.events.as_deref();
@@ -147,6 +163,17 @@ pub fn accepts(rt: &Runtime, item: &item::Item) -> Result<(), Refusal> {
     }
 }
 
+/// Raises an interrupt for the desk's slot, unless the user wants none for this cause.
+pub fn interrupt(desk: &Desk, cause: &str, why: &str) {
+    let wanted = &desk.rt.config.harness.interrupt_on;
+    if !wanted.iter().any(|c| c == cause) {
+        return;
+    }
+    if let Err(e) = crate::interrupt::raise(&desk.rt.root, &desk.slot().to_string(), why) {
+        desk.rt.warn(&e.to_string());
+    }
+}
+
 /// Runs a claimed item to its end. What followed from it.
 pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
     let name = claim.name.clone();
@@ -161,6 +188,7 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
         s.started_at = Some(clock::now_iso());
         s.pid = None;
         s.last_message = None;
+        s.health = Health::Healthy;
         (s.turns, s.tool_calls, s.tokens, s.cost_usd) = (0, 0, 0, 0.0);
     });
     let mut file = SessionFile {
@@ -180,7 +208,7 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
         record,
         dir,
         file,
-        work,
+        work: work.map(Arc::new),
         stream: None,
     };
     attempt.open_stream();

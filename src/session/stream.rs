@@ -5,6 +5,7 @@
 //! is read once and in order; an attempt that is adopted is read again from its beginning, and
 //! events that were written before are not written twice.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::outcome::Exit;
 const LINE_BYTES_MAX: usize = 64 << 20;
 /// Read at one look while the agent runs, so that one that floods its output holds nothing up.
 const LOOK_BYTES_MAX: u64 = 8 << 20;
+/// Tools that an agent runs at once are few; a hostile stream has more.
+const OPEN_TOOLS_MAX: usize = 1_000;
 /// The end of stderr that a verdict looks at.
 const STDERR_TAIL_BYTES: u64 = 8 << 10;
 
@@ -36,6 +39,10 @@ pub struct Stream {
     skips: bool,
     /// Events of lines that begin before this are on disk already.
     written: u64,
+    /// Tool calls without a result so far, by id.
+    tools: HashSet<String>,
+    /// Nothing came after a result.
+    finished: bool,
 }
 
 impl Stream {
@@ -55,6 +62,8 @@ impl Stream {
             begins: 0,
             skips: false,
             written: 0,
+            tools: HashSet::new(),
+            finished: false,
         };
         stream.written = stream.already_written();
         Some(stream)
@@ -136,7 +145,10 @@ impl Stream {
         self.note(bodies, line.len() as u64, out);
     }
 
-    fn note(&self, bodies: Vec<Body>, length: u64, out: &mut Vec<u8>) {
+    fn note(&mut self, bodies: Vec<Body>, length: u64, out: &mut Vec<u8>) {
+        for body in &bodies {
+            self.follow(body);
+        }
         if self.begins < self.written {
             return;
         }
@@ -150,6 +162,35 @@ impl Stream {
             };
             line.write(out);
         }
+    }
+
+    fn follow(&mut self, body: &Body) {
+        match body {
+            Body::ToolCall { id: Some(id), .. } if self.tools.len() < OPEN_TOOLS_MAX => {
+                self.tools.insert(id.clone());
+            }
+            Body::ToolResult { id: Some(id), .. } => {
+                self.tools.remove(id);
+            }
+            // Whatever was open is not waited for any more.
+            Body::Finished { .. } => self.tools.clear(),
+            _ => {}
+        }
+        self.finished = match body {
+            Body::Finished { .. } => true,
+            Body::Usage(_) | Body::Other { .. } => self.finished,
+            _ => false,
+        };
+    }
+
+    /// Whether a tool was called whose result has not come.
+    pub fn runs_tool(&self) -> bool {
+        !self.tools.is_empty()
+    }
+
+    /// Whether it said that it has finished, and nothing since.
+    pub fn has_finished(&self) -> bool {
+        self.finished
     }
 
     fn write(&mut self, lines: &[u8]) {

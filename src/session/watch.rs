@@ -1,60 +1,53 @@
-//! While the agent runs: its limits, its item's file, the harness's own orders; and what is left to
-//! learn when its keeper is gone.
+//! While the agent runs: its limits, its signs of life, its item's file, interrupts, the harness's
+//! own orders; and what is left to learn when its keeper is gone.
+//!
+//! Decides when an agent is stopped or frozen; the keeper does it. Keeps: time in which the agent
+//! was frozen, or the machine slept, counts for none of its limits.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use super::{Attempt, Desk, Over};
+use serde_json::json;
+
+use super::liveness::{Liveness, Pulse, Signs};
+use super::{Attempt, Desk, Over, pause};
 use crate::atomic;
 use crate::clock;
 use crate::error::Result;
 use crate::event::Figures;
+use crate::interrupt::{self, Interrupt};
 use crate::keeper::ExitRecord;
 use crate::keeper::wire::{Reply, Request};
 use crate::layout::SlotId;
-use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::limits::{STATE_FILE_BYTES_MAX, TREE_LOOK_ENTRIES_MAX};
 use crate::outcome::{Exit, Stop};
 use crate::runtime::{Level, Runtime};
+use crate::status::{AgentState, Health};
 
 /// How often a running agent's file and limits are looked at.
 const LOOK: Duration = Duration::from_millis(250);
-
+/// An interrupt without a word is taken to be just being written, for so long.
+const WORDLESS: Duration = Duration::from_millis(500);
 /// How long the tree of an agent without a keeper is hunted for.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Waits until the agent and its tree are gone; stops it where it must be stopped.
+/// Waits until the agent and its tree are gone; stops it where it must be stopped, freezes it while
+/// an interrupt stands. `age`: how long it has been running.
 pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Over> {
-    let started = clock::instant();
-    let timeout = Duration::from_secs(attempt.file.timeout_seconds);
-    let grace = desk.rt.config.harness.kill_grace;
-    let mut stop = None;
+    let mut watch = Watch::new(desk, attempt, age);
     loop {
+        watch.pass_time();
+        watch.mind_orders(desk, attempt);
+        watch.mind_interrupt(desk, attempt);
+        watch.mind_life(desk, attempt);
         let Some(keeper) = &mut desk.keeper else {
-            return post_mortem(desk, attempt, stop);
+            return post_mortem(desk, attempt, watch.stop);
         };
-        let runs = age + started.elapsed();
-        if stop.is_none() {
-            stop = if desk.rt.level() >= Level::Stopping {
-                Some(Stop::Shutdown)
-            } else if !attempt.claim.is_ours() {
-                Some(Stop::Canceled)
-            } else if runs >= timeout {
-                Some(Stop::TimedOut)
-            } else {
-                None
-            };
-            if stop.is_some() {
-                let _dead = keeper.send(&Request::Stop { grace });
-            }
-        }
-        let wait = if stop.is_none() {
-            LOOK.min(timeout.saturating_sub(runs))
-        } else {
-            LOOK
-        };
-        let (_, readable) = desk.bell.wait_or(Some(keeper.fd()), wait);
+        let (_, readable) = desk.bell.wait_or(Some(keeper.fd()), watch.wait());
         if let Some(stream) = &mut attempt.stream
             && stream.read_on(false)
         {
+            watch.spoke = clock::instant();
             show(&desk.rt, desk.lease.slot, stream.figures());
         }
         if !readable {
@@ -62,11 +55,12 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Ov
         }
         match keeper.receive() {
             Ok(Some(Reply::Exited { session, exit })) if session == attempt.file.session => {
-                if let Some(over) = exit_of(&exit, stop, timeout) {
+                if let Some(over) = exit_of(&exit, watch.stop) {
                     return Ok(over);
                 }
-                return post_mortem(desk, attempt, stop);
+                return post_mortem(desk, attempt, watch.stop);
             }
+            Ok(Some(Reply::Vitals { cpu })) => watch.cpu = Some(cpu),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
                 keeper.put_down();
@@ -74,6 +68,244 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Ov
             }
         }
     }
+}
+
+/// What is known of a running agent.
+struct Watch {
+    /// How long it has been running, and when that was true.
+    runs: Duration,
+    at: Instant,
+    first: bool,
+    timeout: Duration,
+    grace: Duration,
+    linger: Duration,
+    stop: Option<Stop>,
+    frozen: bool,
+    /// An interrupt without a word was seen then.
+    wordless: Option<Instant>,
+    /// Where its events are read: then silence means something.
+    life: Option<Liveness>,
+    looked: Instant,
+    tree_looked: Instant,
+    health: Health,
+    cpu: Option<Duration>,
+    /// When it last said something.
+    spoke: Instant,
+}
+
+impl Watch {
+    fn new(desk: &Desk, attempt: &Attempt, age: Duration) -> Watch {
+        let now = clock::instant();
+        let harness = &desk.rt.config.harness;
+        let reads = attempt.stream.is_some();
+        Watch {
+            runs: age,
+            at: now,
+            first: true,
+            timeout: Duration::from_secs(attempt.file.timeout_seconds),
+            grace: harness.kill_grace,
+            linger: harness.linger,
+            stop: None,
+            frozen: false,
+            wordless: None,
+            life: reads.then(|| Liveness::new(harness.stall, now)),
+            looked: now,
+            tree_looked: now,
+            health: Health::Healthy,
+            cpu: None,
+            spoke: now,
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let now = clock::instant();
+        let passed = now - self.at;
+        self.at = now;
+        if !self.frozen {
+            self.runs += passed;
+            return;
+        }
+        self.spoke += passed;
+        if let Some(life) = &mut self.life {
+            life.skip(passed);
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        if self.stop.is_some() || self.frozen {
+            return LOOK;
+        }
+        let look = self.life.as_ref().map_or(LOOK, Liveness::interval);
+        LOOK.min(look).min(self.timeout.saturating_sub(self.runs))
+    }
+
+    /// What ends it whatever it does.
+    fn mind_orders(&mut self, desk: &mut Desk, attempt: &Attempt) {
+        if self.stop.is_some() {
+            return;
+        }
+        let stop = if desk.rt.level() >= Level::Stopping {
+            Some(Stop::Shutdown)
+        } else if !attempt.claim.is_ours() {
+            Some(Stop::Canceled)
+        } else if self.runs >= self.timeout {
+            Some(Stop::TimedOut)
+        } else {
+            None
+        };
+        if let Some(stop) = stop {
+            self.end(desk, stop);
+        }
+    }
+
+    fn end(&mut self, desk: &mut Desk, stop: Stop) {
+        self.stop = Some(stop);
+        self.frozen = false;
+        send(
+            desk,
+            &Request::Stop {
+                grace: self.grace,
+                why: stop.as_str().into(),
+            },
+        );
+    }
+
+    /// Freezes it while an interrupt stands.
+    fn mind_interrupt(&mut self, desk: &mut Desk, attempt: &mut Attempt) {
+        // Most items end before a second look: these cost none.
+        if std::mem::take(&mut self.first) && self.runs < LOOK {
+            return;
+        }
+        if self.stop.is_some() {
+            return;
+        }
+        let (root, slot) = (desk.rt.root.clone(), desk.slot());
+        if !self.frozen {
+            if !interrupt::stands(&root, slot) {
+                self.wordless = None;
+                return;
+            }
+            let Some(interrupt) = interrupt::of(&root, slot) else {
+                return;
+            };
+            let since = *self.wordless.get_or_insert(self.at);
+            if interrupt.reason.is_empty() && self.at - since < WORDLESS {
+                return;
+            }
+            self.freeze(desk, attempt, &interrupt);
+        } else if !interrupt::stands(&root, slot) {
+            self.frozen = false;
+            self.wordless = None;
+            send(desk, &Request::Thaw);
+            let _lost = attempt
+                .record
+                .append("resumed", json!({"session": attempt.file.session}));
+            desk.rt.show(slot, |s| s.state = AgentState::Working);
+            desk.rt
+                .say(&format!("{slot}  resumed    {}", attempt.claim.name));
+        }
+    }
+
+    fn freeze(&mut self, desk: &mut Desk, attempt: &mut Attempt, interrupt: &Interrupt) {
+        self.frozen = true;
+        send(desk, &Request::Freeze);
+        desk.rt
+            .show(desk.slot(), |s| s.state = AgentState::Interrupted);
+        let reason = interrupt.headline();
+        // Of one that a harness before us had frozen, this was said already.
+        if attempt.file.interrupts.last() != Some(&interrupt.mark()) {
+            attempt.file.interrupts.push(interrupt.mark());
+            // Only the story would miss these.
+            let _lost = attempt.record.append(
+                "interrupted",
+                json!({"session": attempt.file.session, "agent": attempt.file.agent, "reason": reason}),
+            );
+            let _lost = attempt.file.write(&attempt.dir, false);
+        }
+        let scene = attempt.scene();
+        pause::take_notice(desk, Some(&scene), interrupt);
+    }
+
+    /// Signs of life; and whether it lives on after its last word.
+    fn mind_life(&mut self, desk: &mut Desk, attempt: &Attempt) {
+        let (Some(life), Some(stream)) = (&mut self.life, &attempt.stream) else {
+            return;
+        };
+        if self.stop.is_some() || self.frozen {
+            return;
+        }
+        if stream.has_finished() && self.at.saturating_duration_since(self.spoke) >= self.linger {
+            desk.rt.say(&format!(
+                "{}  lingers    {}: it has finished and does not end; it is stopped",
+                desk.slot(),
+                attempt.claim.name
+            ));
+            return self.end(desk, Stop::Lingered);
+        }
+        if self.at.saturating_duration_since(self.looked) < life.interval() {
+            return;
+        }
+        self.looked = self.at;
+        let mut signs = Signs {
+            bytes: bytes_of(&attempt.dir),
+            cpu: self.cpu.take(),
+            tree: None,
+        };
+        let tree_due = self.at.saturating_duration_since(self.tree_looked) >= life.interval() * 2;
+        if life.wants_tree(self.at) && tree_due {
+            self.tree_looked = self.at;
+            let tree = attempt.file.worktree.as_deref();
+            signs.tree = tree.map(|t| fingerprint(Path::new(t)));
+        }
+        let health = match life.look(signs, stream.runs_tool(), self.at) {
+            Pulse::Alive => Health::Healthy,
+            Pulse::Quiet => Health::Quiet,
+            Pulse::Stalled => Health::Stalled,
+        };
+        send(desk, &Request::Vitals);
+        if health == self.health {
+            return;
+        }
+        self.health = health;
+        desk.rt.show(desk.slot(), |s| s.health = health);
+        let name = &attempt.claim.name;
+        match health {
+            Health::Quiet => desk.rt.warn(&format!(
+                "{}: {name} has given no sign of life for a while; it is stopped if that goes on",
+                desk.slot()
+            )),
+            Health::Stalled => self.end(desk, Stop::Stalled),
+            Health::Healthy | Health::Dead => {}
+        }
+    }
+}
+
+/// One that is dead shows at the next look at its socket.
+fn send(desk: &mut Desk, request: &Request) {
+    if let Some(keeper) = &mut desk.keeper {
+        let _dead = keeper.send(request);
+    }
+}
+
+fn bytes_of(dir: &Path) -> u64 {
+    let len = |name: &str| std::fs::metadata(dir.join(name)).map_or(0, |m| m.len());
+    len("stdout.log") + len("stderr.log")
+}
+
+/// A value that changes when files in the tree come, go or change; git's own are left out. Of a
+/// huge tree only a part is looked at, always the same one.
+fn fingerprint(tree: &Path) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    use std::os::unix::fs::MetadataExt;
+    let mut hasher = DefaultHasher::new();
+    let entries = walkdir::WalkDir::new(tree).into_iter();
+    let entries = entries.filter_entry(|e| e.file_name() != ".git");
+    for entry in entries.flatten().take(TREE_LOOK_ENTRIES_MAX) {
+        if let Ok(m) = entry.metadata() {
+            (m.ino(), m.size(), m.mtime(), m.mtime_nsec()).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 /// The figures in the slot's status while it runs.
@@ -88,17 +320,15 @@ fn show(rt: &Runtime, slot: SlotId, figures: &Figures) {
     });
 }
 
-fn exit_of(text: &[u8], stop: Option<Stop>, timeout: Duration) -> Option<Over> {
+fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
     let record: ExitRecord = serde_json::from_slice(text).ok()?;
     // A stop that came when it had ended already stopped nothing, but a cancel is a cancel.
-    let stop = stop.filter(|&s| record.stopped || s == Stop::Canceled);
-    // Stopped by a harness that did not live to say why (a cancel shows in the missing file).
-    let timed_out = record.seconds >= timeout.as_secs_f64();
-    let stop = stop.or(match record.stopped {
-        false => None,
-        true if timed_out => Some(Stop::TimedOut),
-        true => Some(Stop::Shutdown),
-    });
+    let stop = match (stop, record.stop()) {
+        (Some(Stop::Canceled), _) => Some(Stop::Canceled),
+        // A harness that is dead stopped it for a cancel: a missing file still says so.
+        (_, Some(Stop::Canceled)) => Some(Stop::Shutdown),
+        (_, of_keeper) => of_keeper,
+    };
     Some(Over::Exited {
         exit: record.exit(),
         stop,
@@ -112,11 +342,7 @@ pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result
     // What it, or a harness before us, was just writing.
     atomic::remove_temps(&attempt.dir);
     if let Ok(text) = atomic::read_small(&attempt.dir.join("exit.json"), STATE_FILE_BYTES_MAX)
-        && let Some(over) = exit_of(
-            &text,
-            stop,
-            Duration::from_secs(attempt.file.timeout_seconds),
-        )
+        && let Some(over) = exit_of(&text, stop)
     {
         return Ok(over);
     }

@@ -186,6 +186,16 @@ fn sentence(event: &Value, tz: &TimeZone) -> String {
             because(event)
         ),
         "released" => "let go, for any agent to take".to_owned(),
+        "interrupted" => format!(
+            "{} was stopped in its tracks, for a person to look{}",
+            who(event),
+            because(event)
+        ),
+        "resumed" => "it went on".to_owned(),
+        "answered" => format!(
+            "its interrupt ended, back in the queue{}",
+            part(event, "answer", "; the answer: ", "")
+        ),
         "retried" => format!(
             "sent back to be tried again{}",
             part(event, "by", " by ", "")

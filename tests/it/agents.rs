@@ -9,6 +9,11 @@ use crate::support::Root;
 
 /// A ROOT whose prompts go to the mock, speaking as `cli` does.
 fn root_for(cli: &str) -> Root {
+    root_with(cli, "")
+}
+
+/// The same with further lines for `[harness]`.
+pub fn root_with(cli: &str, harness: &str) -> Root {
     let root = Root::with_repo();
     let mock = env!("CARGO_BIN_EXE_mock-agent");
     let args = match cli {
@@ -22,18 +27,18 @@ fn root_for(cli: &str) -> Root {
     };
     let home = root.at("mock-home");
     root.config(&format!(
-        "agent = \"mock\"\n[repo]\npath = \"repo\"\n[agents.mock]\ncommand = [{mock:?}, {cli:?}, {args}]\nevents = {cli:?}\nenv = {{ MOCK_HOME = {home:?} }}\n"
+        "{harness}\nagent = \"mock\"\n[repo]\npath = \"repo\"\n[agents.mock]\ncommand = [{mock:?}, {cli:?}, {args}]\nevents = {cli:?}\nenv = {{ MOCK_HOME = {home:?} }}\n"
     ));
     root
 }
 
-fn play(root: &Root, name: &str, play: &str) {
+pub fn play(root: &Root, name: &str, play: &str) {
     let text = format!("Please do it.\n[[mock:{play}]]\n");
     root.drop_file(name, text.as_bytes(), 0o644);
 }
 
 /// session.json of an item's attempt, counted from 0.
-fn session(root: &Root, name: &str, attempt: usize) -> Value {
+pub fn session(root: &Root, name: &str, attempt: usize) -> Value {
     let show = root.show(name);
     let sid = show["attempts"][attempt]["session"].as_str().unwrap();
     let path = root.at("state/sessions").join(sid).join("session.json");

@@ -1,0 +1,350 @@
+//! Interrupts: files in `state/interrupts/` by which an agent, harness or a person says that a
+//! person is needed. `agent-N.interrupt` holds for one slot, `all.interrupt` for all. While it
+//! exists its slots claim nothing, and an agent at work there is frozen; removing it ends it, in
+//! every process and over restarts.
+//!
+//! Beside it, hidden, so that nobody takes them for interrupts:
+//! - `.agent-N.seen`: a hard link to the interrupt that somebody has taken notice of (context kept,
+//!   notification sent). The link elects who does that; as it pins the inode, another interrupt
+//!   is never taken for it.
+//! - `.agent-N.asked`: the item, in `parked/`, whose agent asked and ended. When the interrupt is
+//!   gone the item goes back to `pending/`.
+//!
+//! Does not know sessions or agents' processes. Keeps: no interrupt is ever removed or overwritten
+//! here but by a person's command.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::atomic::{self, Moved};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::layout::{Name, Place, Root, SlotId};
+use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::record::Record;
+use crate::status::AgentStatus;
+
+/// Stem of the interrupt that holds for every slot.
+pub const ALL: &str = "all";
+const ENDING: &str = ".interrupt";
+/// A reason is for people: more than this of it is not read.
+const REASON_BYTES_MAX: usize = 4 << 10;
+
+/// An interrupt that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interrupt {
+    /// `agent-N`, or `all`.
+    pub stem: String,
+    pub path: PathBuf,
+    /// Why, without control characters but newlines; empty where nobody said.
+    pub reason: String,
+    /// Tells it from another one of the same name.
+    inode: u64,
+}
+
+pub fn path(root: &Root, stem: &str) -> PathBuf {
+    root.interrupts().join(format!("{stem}{ENDING}"))
+}
+
+fn hidden(root: &Root, stem: &str, ending: &str) -> PathBuf {
+    root.interrupts().join(format!(".{stem}.{ending}"))
+}
+
+fn read(root: &Root, stem: &str) -> Option<Interrupt> {
+    let path = path(root, stem);
+    if atomic::is_gone(&path) {
+        return None;
+    }
+    // That it exists is what counts: it may be a directory, or not to be read.
+    let inode = path.symlink_metadata().map_or(0, |m| m.ino());
+    let bytes = atomic::read_small(&path, STATE_FILE_BYTES_MAX).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_BYTES_MAX)]);
+    let plain = |c: &char| *c == '\n' || !c.is_control();
+    Some(Interrupt {
+        stem: stem.to_owned(),
+        path,
+        reason: text.chars().filter(plain).collect::<String>().trim().into(),
+        inode,
+    })
+}
+
+/// What holds this slot back: its own interrupt, or that of all.
+pub fn of(root: &Root, slot: SlotId) -> Option<Interrupt> {
+    own(root, slot).or_else(|| read(root, ALL))
+}
+
+/// This slot's own interrupt.
+pub fn own(root: &Root, slot: SlotId) -> Option<Interrupt> {
+    read(root, &slot.to_string())
+}
+
+/// Whether anything holds this slot back.
+pub fn stands(root: &Root, slot: SlotId) -> bool {
+    let gone = |stem: &str| atomic::is_gone(&path(root, stem));
+    !gone(&slot.to_string()) || !gone(ALL)
+}
+
+/// Raises an interrupt unless one stands already: an older reason is not overwritten. `false`: one
+/// stood.
+pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
+    if reason.trim().is_empty() {
+        return Err(Error::usage("cannot interrupt", "no reason was given")
+            .hint("say why, for whoever looks: harness interrupt agent-1 'which database?'"));
+    }
+    let to = path(root, stem);
+    let temp = atomic::temp_beside(&to);
+    drop(atomic::create(
+        &temp,
+        format!("{}\n", reason.trim()).as_bytes(),
+        0o600,
+    )?);
+    let moved = atomic::rename_new(&temp, &to);
+    if !matches!(moved, Ok(Moved::Done)) {
+        let _gone = atomic::remove(&temp);
+    }
+    Ok(moved? == Moved::Done)
+}
+
+impl Interrupt {
+    /// Takes notice of it: `true` for whoever does so first, over all processes and restarts.
+    pub fn take_notice(&self, root: &Root) -> Result<bool> {
+        let seen = hidden(root, &self.stem, "seen");
+        for _ in 0..8 {
+            match atomic::link_new(&self.path, &seen) {
+                Ok(Moved::Done) => return Ok(true),
+                Ok(Moved::SourceGone) => return Ok(false),
+                Ok(Moved::Taken) => {}
+                // Not a file that can be linked (a directory): nobody is told twice of it.
+                Err(_) => return Ok(false),
+            }
+            let other = seen.symlink_metadata().is_ok_and(|m| m.ino() != self.inode);
+            if !other {
+                return Ok(false);
+            }
+            atomic::remove(&seen)?;
+        }
+        Ok(false)
+    }
+
+    /// What a summary of it begins with: tells this interrupt from another.
+    pub fn mark(&self) -> String {
+        format!("<!-- {} {} -->", self.stem, self.inode)
+    }
+
+    /// The first line of the reason, or words for its absence.
+    pub fn headline(&self) -> &str {
+        match self.reason.lines().next() {
+            Some(line) if !line.is_empty() => line,
+            _ => "no reason was given",
+        }
+    }
+}
+
+/// What a slot's agent asked, for as long as its interrupt has been noticed: also after the
+/// interrupt itself was removed.
+fn question(root: &Root, stem: &str) -> String {
+    let bytes = atomic::read_small(&hidden(root, stem, "seen"), STATE_FILE_BYTES_MAX);
+    let bytes = bytes.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_BYTES_MAX)]).into_owned();
+    text.trim().to_owned()
+}
+
+/// Notes that the slot's agent asked and ended: its item waits in `parked/` for the interrupt to
+/// go. To be called before the item is moved there.
+pub fn note_asked(root: &Root, slot: SlotId, session: &str, name: &Name) -> Result<()> {
+    let mut text = format!("{session}\n").into_bytes();
+    text.extend(name.bytes());
+    atomic::replace(&hidden(root, &slot.to_string(), "asked"), &text, true)
+}
+
+/// Puts back into the queue what waited for interrupts that are gone, and clears what is left of
+/// these. Any process may; a rename elects which. The names that went back, and what went wrong.
+pub fn release_answered(root: &Root) -> (Vec<Name>, Vec<Error>) {
+    let (mut released, mut errors) = (Vec::new(), Vec::new());
+    for file in files(root) {
+        let bytes = file.as_bytes();
+        let stem = |ending: &[u8]| {
+            let stem = bytes.strip_prefix(b".")?.strip_suffix(ending)?;
+            let stem = std::str::from_utf8(stem).ok()?;
+            atomic::is_gone(&path(root, stem)).then(|| stem.to_owned())
+        };
+        if let Some(stem) = stem(b".asked") {
+            match release(root, &stem) {
+                Ok(name) => released.extend(name),
+                Err(e) => errors.push(e),
+            }
+        } else if let Some(stem) = stem(b".seen")
+            // The question is still wanted by the item that waits.
+            && !atomic::exists(&hidden(root, &stem, "asked"))
+        {
+            let _stays = atomic::remove(&root.interrupts().join(&file));
+        }
+    }
+    (released, errors)
+}
+
+fn files(root: &Root) -> Vec<OsString> {
+    let entries = std::fs::read_dir(root.interrupts()).into_iter().flatten();
+    entries.flatten().map(|e| e.file_name()).collect()
+}
+
+fn release(root: &Root, stem: &str) -> Result<Option<Name>> {
+    let marker = hidden(root, stem, "asked");
+    let Ok(text) = atomic::read_small(&marker, STATE_FILE_BYTES_MAX) else {
+        return Ok(None);
+    };
+    let end = text.iter().position(|&b| b == b'\n').unwrap_or(text.len());
+    let session = String::from_utf8_lossy(&text[..end]).into_owned();
+    let name = Name::new(OsStr::from_bytes(text.get(end + 1..).unwrap_or_default()));
+    if name.bytes().is_empty() || name.bytes().contains(&b'/') {
+        return atomic::remove(&marker).map(|_| None);
+    }
+    if atomic::exists(&root.claim(&name)) {
+        // On its way into parked/.
+        return Ok(None);
+    }
+    let parked = root.item(Place::Parked, &name);
+    let mut record = Record::open(root, &name)?;
+    let waits = record
+        .history
+        .last
+        .as_ref()
+        .is_some_and(|l| l.session == session && l.end.is_some());
+    let mut released = None;
+    // A person may have moved it, or it may have had another life since.
+    if waits && atomic::exists(&parked) {
+        record.append(
+            "answered",
+            json!({"session": session, "question": question(root, stem), "answer": answer_of(root, &session)}),
+        )?;
+        record.sync()?;
+        atomic::set_mtime(&parked, clock::now_ns())?;
+        if atomic::rename_new(&parked, &root.item(Place::Pending, &name))? == Moved::Done {
+            released = Some(name);
+        }
+    }
+    atomic::remove(&marker)?;
+    Ok(released)
+}
+
+/// The session whose agent waits for this interrupt to end: one that asked and ended, or the one
+/// that is frozen.
+pub fn asker(root: &Root, stem: &str) -> Option<String> {
+    let asked = atomic::read_small(&hidden(root, stem, "asked"), STATE_FILE_BYTES_MAX).ok();
+    if let Some(text) = asked {
+        let session = text.split(|&b| b == b'\n').next()?;
+        return String::from_utf8(session.to_vec()).ok();
+    }
+    let slot = SlotId::parse(OsStr::new(stem))?;
+    let status = root.agent(slot).join("status.json");
+    let text = atomic::read_small(&status, STATE_FILE_BYTES_MAX).ok()?;
+    let status: AgentStatus = serde_json::from_slice(&text).ok()?;
+    status.session
+}
+
+/// Where a person's answer goes: the agent finds it there when it goes on, the next attempt's
+/// prompt has it.
+pub fn answer_path(session_dir: &Path) -> PathBuf {
+    session_dir.join("answer.md")
+}
+
+fn answer_of(root: &Root, session: &str) -> Option<String> {
+    let path = answer_path(&root.session(session));
+    let bytes = atomic::read_small(&path, STATE_FILE_BYTES_MAX).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|a| !a.is_empty())
+}
+
+/// Ends an interrupt. `false`: none stood.
+pub fn end(root: &Root, stem: &str) -> Result<bool> {
+    atomic::remove(&path(root, stem))
+}
+
+/// The stems of all interrupts that stand.
+pub fn all(root: &Root) -> Vec<String> {
+    let ending = OsString::from(ENDING).into_vec();
+    let mut stems: Vec<String> = files(root)
+        .iter()
+        .filter(|f| f.as_bytes().first() != Some(&b'.'))
+        .filter_map(|f| {
+            f.as_bytes()
+                .strip_suffix(ending.as_slice())
+                .map(<[u8]>::to_vec)
+        })
+        .filter_map(|stem| String::from_utf8(stem).ok())
+        .collect();
+    stems.sort();
+    stems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        for (dir, private) in root.dirs() {
+            atomic::make_dir(&dir, private).unwrap();
+        }
+        (dir, root)
+    }
+
+    #[test]
+    fn an_interrupt_is_noticed_once_and_its_successor_again() {
+        let (_dir, root) = root();
+        assert!(raise(&root, "agent-1", "why").unwrap());
+        assert!(!raise(&root, "agent-1", "another").unwrap());
+        let first = of(&root, SlotId(1)).unwrap();
+        assert_eq!(first.headline(), "why");
+        assert!(first.take_notice(&root).unwrap());
+        assert!(!first.take_notice(&root).unwrap());
+        assert!(of(&root, SlotId(2)).is_none());
+        end(&root, "agent-1").unwrap();
+        // Nobody cleared the mark of the first one.
+        raise(&root, "agent-1", "second").unwrap();
+        assert!(own(&root, SlotId(1)).unwrap().take_notice(&root).unwrap());
+        end(&root, "agent-1").unwrap();
+        release_answered(&root);
+        assert_eq!(files(&root), Vec::<OsString>::new());
+    }
+
+    #[test]
+    fn what_asked_goes_back_when_its_interrupt_is_gone_and_not_before() {
+        let (_dir, root) = root();
+        let name = Name::new(OsStr::from_bytes(b"a\nb\xff"));
+        let parked = root.item(Place::Parked, &name);
+        drop(atomic::create(&parked, b"x", 0o600).unwrap());
+        let mut record = Record::open(&root, &name).unwrap();
+        for (event, fields) in [
+            (
+                "claimed",
+                json!({"session": "S", "agent": "agent-1", "attempt": 1}),
+            ),
+            (
+                "finished",
+                json!({"session": "S", "next": "parked", "outcome": "interrupted"}),
+            ),
+        ] {
+            record.append(event, fields).unwrap();
+        }
+        raise(&root, "agent-1", "which?").unwrap();
+        own(&root, SlotId(1)).unwrap().take_notice(&root).unwrap();
+        note_asked(&root, SlotId(1), "S", &name).unwrap();
+        assert_eq!(release_answered(&root).0, []);
+        atomic::make_dir(&root.session("S"), true).unwrap();
+        atomic::replace(&answer_path(&root.session("S")), b"the left one\n", false).unwrap();
+        end(&root, "agent-1").unwrap();
+        assert_eq!(release_answered(&root).0, std::slice::from_ref(&name));
+        assert!(atomic::exists(&root.item(Place::Pending, &name)) && !atomic::exists(&parked));
+        let events = crate::record::events(&root, &name).unwrap();
+        let last = events.last().unwrap();
+        assert_eq!(last["question"], "which?");
+        assert_eq!(last["answer"], "the left one");
+        release_answered(&root);
+        assert_eq!(files(&root), Vec::<OsString>::new());
+    }
+}

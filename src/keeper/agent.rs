@@ -1,0 +1,191 @@
+//! The agent that a keeper has started: how it is started, how long it has run, how its tree is
+//! ended, and what is written of its end. Does not know the harness.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use super::ExitRecord;
+use super::wire::Spec;
+use crate::clock;
+use crate::limits::STRAY_GRACE;
+use crate::process;
+
+/// How long processes that SIGKILL does not end (another user's, stuck in the kernel) are tried.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+pub(super) struct Agent {
+    pub(super) spec: Box<Spec>,
+    pub(super) pid: Pid,
+    started_at: String,
+    started: Instant,
+    cpu_before: Duration,
+    pub(super) main: Option<WaitStatus>,
+    /// Told to stop: SIGKILL from then on.
+    pub(super) stop: Option<Instant>,
+    pub(super) stopped_first: bool,
+    pub(super) stopped_for: String,
+    pub(super) frozen_since: Option<Instant>,
+    /// For how long it was frozen before that.
+    pub(super) frozen: Duration,
+    sweep: Option<Sweep>,
+}
+
+pub(super) struct Sweep {
+    pub(super) strays: u32,
+    pub(super) kill_from: Instant,
+    pub(super) pause: Duration,
+}
+
+impl Agent {
+    /// One that was just started.
+    pub(super) fn new(spec: Box<Spec>, pid: Pid, cpu_before: Duration) -> Agent {
+        Agent {
+            spec,
+            pid,
+            started_at: clock::now_iso(),
+            started: clock::instant(),
+            cpu_before,
+            main: None,
+            stop: None,
+            stopped_first: false,
+            stopped_for: String::new(),
+            frozen_since: None,
+            frozen: Duration::ZERO,
+            sweep: None,
+        }
+    }
+
+    pub(super) fn frozen(&self) -> Duration {
+        let now = self.frozen_since.map_or(Duration::ZERO, |s| s.elapsed());
+        self.frozen + now
+    }
+
+    /// How long it has been running, frozen times left out.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.frozen())
+    }
+
+    /// The agent itself has ended and others of its tree live: SIGTERM once, SIGKILL later, in
+    /// rounds over the direct children, until there are none. `None`: given up.
+    pub(super) fn sweep_on(&mut self) -> Option<Duration> {
+        let now = clock::instant();
+        let children = process::children();
+        let stop = self.stop;
+        let sweep = self.sweep.get_or_insert_with(|| {
+            process::signal_each(&children, Signal::SIGTERM);
+            let kill_from = now + STRAY_GRACE;
+            Sweep {
+                strays: children.len() as u32,
+                kill_from: stop.map_or(kill_from, |s| s.min(kill_from)),
+                pause: Duration::from_millis(2),
+            }
+        });
+        let left = sweep.kill_from.saturating_duration_since(now);
+        if !left.is_zero() {
+            return Some(left);
+        }
+        if now > sweep.kill_from + GIVE_UP {
+            return None;
+        }
+        process::signal_each(&children, Signal::SIGKILL);
+        // Children of those killed become ours a moment later: SIGCHLD or the next round.
+        sweep.pause = (sweep.pause * 2).min(Duration::from_millis(200));
+        Some(sweep.pause)
+    }
+
+    pub(super) fn exit_record(&self, strays_left: u32) -> Vec<u8> {
+        let (exit_status, signal) = match self.main {
+            Some(WaitStatus::Exited(_, code)) => (Some(code), None),
+            Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
+            _ => (None, None),
+        };
+        let record = ExitRecord {
+            session: self.spec.session.clone(),
+            pid: self.pid.as_raw(),
+            exit_status,
+            signal,
+            started_at: self.started_at.clone(),
+            ended_at: clock::now_iso(),
+            seconds: self.age().as_secs_f64(),
+            frozen_seconds: self.frozen().as_secs_f64(),
+            cpu_seconds: cpu_of_children()
+                .saturating_sub(self.cpu_before)
+                .as_secs_f64(),
+            stopped: self.stopped_first,
+            stopped_for: self.stopped_for.clone(),
+            strays: self.sweep.as_ref().map_or(0, |s| s.strays),
+            strays_left,
+        };
+        let mut text = serde_json::to_vec(&record).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+}
+
+pub(super) fn cpu_of_children() -> Duration {
+    let time = |t: nix::sys::time::TimeVal| {
+        Duration::from_micros((t.tv_sec() as u64) * 1_000_000 + t.tv_usec() as u64)
+    };
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(Duration::ZERO, |u| {
+        time(u.user_time()) + time(u.system_time())
+    })
+}
+
+/// Starts the agent in a process group of its own. Its standard output carries a lock that lives
+/// until the last process that has it is gone; the file's existence says that a start was tried.
+#[expect(clippy::disallowed_methods, reason = "the keeper starts agents")]
+pub(super) fn start(spec: &Spec) -> io::Result<Pid> {
+    let append = |path: &Path| {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+    };
+    let stdin = match &spec.stdin {
+        Some(path) => File::open(path)?,
+        None => File::open("/dev/null")?,
+    };
+    let stdout = append(&spec.stdout)?;
+    let stderr = append(&spec.stderr)?;
+    let _held = fs2::FileExt::try_lock_exclusive(&stdout);
+    let (program, args) = spec.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .current_dir(&spec.cwd)
+        .process_group(0)
+        .stdin(Stdio::from(stdin))
+        .stdout(Stdio::from(stdout))
+        .stderr(Stdio::from(stderr));
+    for (key, value) in &spec.env {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    // Programs that trust PWD more than their directory would work in our user's.
+    command.env("PWD", &spec.cwd).env_remove("OLDPWD");
+    for _ in 0..200 {
+        match command.spawn() {
+            Ok(child) => return Ok(Pid::from_raw(child.id() as i32)),
+            // Another thread of the harness forked while the item's copy was still open for
+            // writing: the descriptor is gone as soon as that child has executed.
+            Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => {
+                process::pause(Duration::from_millis(5));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ETXTBSY))
+}

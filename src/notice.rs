@@ -1,0 +1,94 @@
+//! Tells a person: runs the user's `notify` command. It is given facts by its environment and a text
+//! on its standard input, never by a shell of ours.
+//!
+//! Knows nothing of why. Keeps: nothing waits for it, it cannot outlive `PATIENCE`, and what it does
+//! or prints changes nothing.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::clock;
+use crate::process;
+use crate::runtime::Runtime;
+
+/// A notification that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a notification is about.
+#[derive(Debug, Clone, Default)]
+pub struct Notice {
+    /// `interrupt`, `parked` or `done`.
+    pub event: &'static str,
+    pub reason: String,
+    pub item: String,
+    pub session: String,
+    pub agent: String,
+    /// The interrupt's file; empty where there is none.
+    pub interrupt: String,
+}
+
+/// Runs the command in a thread of its own, if the user wants to hear of this. `text`: a file with
+/// the whole story.
+pub fn tell(rt: &Arc<Runtime>, notice: Notice, text: Option<&Path>) {
+    let harness = &rt.config.harness;
+    let wanted = harness.notify_on.iter().any(|e| e == notice.event);
+    if harness.notify.is_empty() || !wanted {
+        return;
+    }
+    let text = text.and_then(|path| File::open(path).ok());
+    let (rt, told) = (rt.clone(), rt.clone());
+    let started = std::thread::Builder::new()
+        .name("notify".into())
+        .spawn(move || {
+            if let Err(why) = run(&rt, &notice, text) {
+                rt.warn(&format!("the notify command: {why}"));
+            }
+        });
+    if let Err(e) = started {
+        told.warn(&format!("cannot run the notify command: {e}"));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this module runs notify")]
+fn run(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<(), String> {
+    let argv = &rt.config.harness.notify;
+    let (program, args) = argv.split_first().ok_or("it is empty")?;
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .current_dir(rt.root.path())
+        .process_group(0)
+        .env("HARNESS_ROOT", rt.root.path())
+        .env("HARNESS_EVENT", notice.event)
+        .env("HARNESS_REASON", &notice.reason)
+        .env("HARNESS_ITEM", &notice.item)
+        .env("HARNESS_SESSION", &notice.session)
+        .env("HARNESS_AGENT", &notice.agent)
+        .env("HARNESS_INTERRUPT", &notice.interrupt)
+        .stdin(text.map_or_else(Stdio::null, Stdio::from))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = command
+        .spawn()
+        .map_err(|e| format!("{program} cannot be started: {e}"))?;
+    let end = clock::instant() + PATIENCE;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(format!("{program} ended with {status}")),
+            Ok(None) if clock::instant() < end => process::pause(Duration::from_millis(50)),
+            _ => {
+                let _gone = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+                let _reaped = child.wait();
+                return Err(format!("{program} was still running after a minute"));
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The tree below a keeper: everything its agent started and has not ended, in sessions of their
+//! own or not. Stopped and continued as a whole, and how much processor time it has used.
+//!
+//! Does not know why. Keeps: no process is signalled that is not below us. A pid that is not our
+//! own child's may be another process by the time of the signal: so it is held by a pidfd, and
+//! looked at again through its parent, before it is signalled.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::{children, pause, pids, stat_of};
+
+/// Rounds over a tree that still starts processes while it is being stopped; each takes a few
+/// milliseconds, and a stopped parent starts none.
+const ROUNDS_MAX: u32 = 100;
+/// Between two rounds: a stop takes effect when the process next leaves the kernel.
+const ROUND: Duration = Duration::from_millis(2);
+
+/// A process of the tree, with what `/proc/PID/stat` said of it.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    pid: u32,
+    parent: u32,
+    state: u8,
+    /// Its own processor time and that of its children that it has waited for, in clock ticks.
+    ticks: u64,
+}
+
+/// Every living process below this one, parents before their children.
+fn members() -> Vec<Member> {
+    let me = std::process::id();
+    let mut found: Vec<Member> = children()
+        .iter()
+        .filter_map(|pid| member(pid.as_raw().unsigned_abs(), me))
+        .collect();
+    let mut next = 0;
+    while let Some(&Member { pid, .. }) = found.get(next) {
+        let below = children_of(pid);
+        found.extend(below.into_iter().filter_map(|child| member(child, pid)));
+        next += 1;
+    }
+    found
+}
+
+/// `None`: gone, or not (any more) a child of this parent.
+fn member(pid: u32, parent: u32) -> Option<Member> {
+    let stat = stat_of(pid)?;
+    (stat.parent == parent).then_some(Member {
+        pid,
+        parent,
+        state: stat.state,
+        ticks: stat.ticks,
+    })
+}
+
+/// The children of another process: of all its threads, or by a look at everything where the
+/// kernel was built without these files.
+fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for thread in threads.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(list) => found.extend(
+                list.split_whitespace()
+                    .filter_map(|p| p.parse::<u32>().ok()),
+            ),
+            Err(_) if thread.path().exists() => {
+                return pids()
+                    .filter(|&p| stat_of(p).is_some_and(|s| s.parent == pid))
+                    .collect();
+            }
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+fn signal(m: &Member, signal: Signal) {
+    let Some(pid) = rustix::process::Pid::from_raw(m.pid as i32) else {
+        return;
+    };
+    if let Ok(held) = pidfd_open(pid, PidfdFlags::empty())
+        && member(m.pid, m.parent).is_some()
+    {
+        // Gone already, or another user's: the next round shows what is left.
+        let _gone = pidfd_send_signal(&held, signal);
+    }
+}
+
+/// Stops the whole tree, parents first, until a look finds nothing that runs. What cannot be
+/// stopped (another user's) runs on.
+pub fn freeze() {
+    for _ in 0..ROUNDS_MAX {
+        // T and t: stopped. Z and X: has ended.
+        let runs: Vec<Member> = members()
+            .into_iter()
+            .filter(|m| !b"TtZX".contains(&m.state))
+            .collect();
+        if runs.is_empty() {
+            return;
+        }
+        for m in &runs {
+            signal(m, Signal::STOP);
+        }
+        pause(ROUND);
+    }
+}
+
+/// Lets it go on, children first, so that no parent sees a child of its own stopped.
+pub fn thaw() {
+    for m in members().iter().rev() {
+        signal(m, Signal::CONT);
+    }
+}
+
+/// Processor time of what lives in the tree, and of what its members have waited for.
+pub fn cpu() -> Duration {
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+        .ok()
+        .flatten()
+        .and_then(|n| u64::try_from(n).ok())
+        .filter(|&n| n > 0)
+        .unwrap_or(100);
+    let ticks: u64 = members().iter().map(|m| m.ticks).sum();
+    Duration::from_millis(ticks.saturating_mul(1_000) / per_second)
+}

@@ -1,0 +1,103 @@
+//! What is left of an attempt for people and scripts: `metrics.json`, the figures, and `summary.md`,
+//! a page about what was asked, what came of it and where to look.
+//!
+//! Decides nothing, and nothing reads these files to decide. Keeps: trouble with them stops nothing.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Attempt;
+use crate::atomic;
+use crate::clock;
+use crate::event::Figures;
+use crate::runtime::Runtime;
+
+/// Writes both; for scripts, which may be many and short, neither.
+pub fn write(rt: &Runtime, attempt: &Attempt) {
+    if attempt.file.runner == crate::agents::SCRIPT {
+        return;
+    }
+    let nothing = Figures::default();
+    let figures = attempt.stream.as_ref().map_or(&nothing, |s| s.figures());
+    for (name, text) in [
+        ("metrics.json", metrics(attempt, figures)),
+        ("summary.md", summary(attempt, figures)),
+    ] {
+        if let Err(e) = atomic::replace(&attempt.dir.join(name), text.as_bytes(), false) {
+            rt.warn(&format!("{}: {e}", attempt.file.agent));
+        }
+    }
+}
+
+fn metrics(attempt: &Attempt, figures: &Figures) -> String {
+    let f = &attempt.file;
+    let mut all = json!({
+        "session": f.session, "item": f.item, "agent": f.agent, "runner": f.runner,
+        "attempt": f.attempt, "outcome": f.outcome, "started_at": f.started_at,
+        "ended_at": f.ended_at, "seconds": f.seconds, "cpu_seconds": f.cpu_seconds,
+        "commits": f.commits, "files_changed": f.files_changed,
+    });
+    if let (Some(all), Ok(serde_json::Value::Object(figures))) =
+        (all.as_object_mut(), serde_json::to_value(figures))
+    {
+        all.extend(figures);
+    }
+    format!("{all:#}\n")
+}
+
+fn summary(attempt: &Attempt, figures: &Figures) -> String {
+    let f = &attempt.file;
+    let said = |text: &Option<String>| text.clone().unwrap_or_default();
+    let mut md = format!(
+        "# {}: {}\n\n{}\n\n",
+        f.item,
+        said(&f.outcome),
+        said(&f.reason)
+    );
+    let took = clock::human(Duration::from_secs_f64(f.seconds.max(0.0)));
+    let mut line = |key: &str, value: String| {
+        if !value.is_empty() {
+            let _infallible = writeln!(md, "- {key}: {value}");
+        }
+    };
+    line("Session", f.session.clone());
+    line("Attempt", f.attempt.to_string());
+    line("Agent", format!("{} ({})", f.agent, f.runner));
+    line("Began", f.started_at.clone());
+    line("Ended", format!("{} (took {took})", said(&f.ended_at)));
+    let model = figures.model.clone().unwrap_or_default();
+    line("Model", model);
+    line(
+        "Work",
+        format!(
+            "{} turns, {} tool calls, {} tokens{}",
+            figures.turns,
+            figures.tool_calls,
+            figures.tokens(),
+            figures
+                .cost_usd
+                .map_or(String::new(), |c| format!(", {c:.4} USD")),
+        ),
+    );
+    line("Branch", said(&f.published.clone().or(f.branch.clone())));
+    if let Some(commits) = f.commits {
+        let files = f.files_changed.unwrap_or_default();
+        line("Changed", format!("{commits} commits, {files} files"));
+    }
+    line("Fault", said(&f.fault));
+    for note in &f.notes {
+        line("Note", note.clone());
+    }
+    if let Some(message) = figures
+        .last_message
+        .as_ref()
+        .filter(|m| !m.trim().is_empty())
+    {
+        md.push_str("\n## Its last words\n\n");
+        md.extend(message.lines().map(|l| format!("> {l}\n")));
+    }
+    md.push_str("\nThe files beside this one: prompt.md, stdout.log, stderr.log, events.jsonl, session.json.\n");
+    md
+}

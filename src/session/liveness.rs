@@ -1,0 +1,170 @@
+//! Is the agent alive, as far as can be seen from outside? It never has to report: bytes of output,
+//! processor time of its tree, changes in its worktree are the signs.
+//!
+//! Pure: signs and instants in, a decision out; `watch` looks and acts. Instants are monotonic and
+//! stop with the machine, so a laptop that slept makes nobody late; time in which the agent was
+//! frozen is left out by moving `last` on.
+
+use std::time::{Duration, Instant};
+
+/// While one of its tools runs, an agent may be silent for this many times longer: a test suite or
+/// a remote build says nothing for minutes.
+const TOOL_PATIENCE: u32 = 4;
+/// Share of one core that counts as work. Less is what an idle runtime's timers use.
+const CPU_SHARE: u32 = 20;
+
+/// What was seen at one look. Counters only ever grow; a change is what counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// Bytes of standard output and standard error.
+    pub bytes: u64,
+    /// Processor time of the whole tree, where the keeper has told.
+    pub cpu: Option<Duration>,
+    /// Of the worktree: any value that changes with it. `None`: not looked at.
+    pub tree: Option<u64>,
+}
+
+/// What a look leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulse {
+    Alive,
+    /// Quiet for longer than the limit: a warning.
+    Quiet,
+    /// Quiet for half as long again: to be stopped.
+    Stalled,
+}
+
+#[derive(Debug)]
+pub struct Liveness {
+    limit: Duration,
+    seen: Signs,
+    /// When `seen.cpu` was taken, for its share of a core.
+    cpu_at: Instant,
+    /// The last sign of life.
+    last: Instant,
+}
+
+impl Liveness {
+    /// `limit`: quiet for this long is worth a warning.
+    pub fn new(limit: Duration, now: Instant) -> Liveness {
+        Liveness {
+            limit,
+            seen: Signs::default(),
+            cpu_at: now,
+            last: now,
+        }
+    }
+
+    /// Whether the worktree is worth a look: nothing else has been seen for half the limit.
+    pub fn wants_tree(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) >= self.limit / 2
+    }
+
+    /// How often to look: often enough that a limit is met on time, seldom enough to cost nothing.
+    pub fn interval(&self) -> Duration {
+        (self.limit / 20).clamp(Duration::from_millis(100), Duration::from_secs(5))
+    }
+
+    /// The agent was frozen for so long: that was not its silence.
+    pub fn skip(&mut self, frozen: Duration) {
+        self.last += frozen;
+        self.cpu_at += frozen;
+    }
+
+    pub fn look(&mut self, signs: Signs, tool_runs: bool, now: Instant) -> Pulse {
+        let mut alive = signs.bytes != self.seen.bytes;
+        self.seen.bytes = signs.bytes;
+        if let Some(cpu) = signs.cpu {
+            let used = cpu.saturating_sub(self.seen.cpu.unwrap_or(cpu));
+            let over = now.saturating_duration_since(self.cpu_at);
+            alive |= !used.is_zero() && used * CPU_SHARE >= over;
+            (self.seen.cpu, self.cpu_at) = (Some(cpu), now);
+        }
+        if let Some(tree) = signs.tree {
+            // The first look has nothing to compare with: it is no sign.
+            alive |= self.seen.tree.is_some_and(|seen| seen != tree);
+            self.seen.tree = Some(tree);
+        }
+        if alive {
+            self.last = now;
+        }
+        let limit = if tool_runs {
+            self.limit * TOOL_PATIENCE
+        } else {
+            self.limit
+        };
+        let quiet = now.saturating_duration_since(self.last);
+        if quiet >= limit + limit / 2 {
+            Pulse::Stalled
+        } else if quiet >= limit {
+            Pulse::Quiet
+        } else {
+            Pulse::Alive
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn silent() -> Signs {
+        Signs::default()
+    }
+
+    #[test]
+    fn silence_is_a_warning_and_then_the_end() {
+        let start = crate::clock::instant();
+        let mut life = Liveness::new(s(300), start);
+        assert_eq!(life.look(silent(), false, start + s(299)), Pulse::Alive);
+        assert_eq!(life.look(silent(), false, start + s(300)), Pulse::Quiet);
+        assert_eq!(life.look(silent(), false, start + s(449)), Pulse::Quiet);
+        assert_eq!(life.look(silent(), false, start + s(450)), Pulse::Stalled);
+        // A tool that runs is given more time.
+        assert_eq!(life.look(silent(), true, start + s(450)), Pulse::Alive);
+        assert_eq!(life.look(silent(), true, start + s(1_800)), Pulse::Stalled);
+    }
+
+    #[test]
+    fn each_sign_is_life() {
+        let start = crate::clock::instant();
+        let at = start + s(400);
+        let cpu = |ms| Signs {
+            cpu: Some(Duration::from_millis(ms)),
+            ..silent()
+        };
+        let tree = |n| Signs {
+            tree: Some(n),
+            ..silent()
+        };
+        let bytes = |bytes| Signs { bytes, ..silent() };
+        for (before, after, alive) in [
+            (bytes(1), bytes(2), true),
+            (bytes(1), bytes(1), false),
+            // Twenty seconds of work in 400; then one of an idle runtime.
+            (cpu(1_000), cpu(21_000), true),
+            (cpu(1_000), cpu(2_000), false),
+            (cpu(1_000), cpu(1_000), false),
+            (tree(1), tree(2), true),
+            (tree(1), tree(1), false),
+        ] {
+            let mut life = Liveness::new(s(300), start);
+            let _first = life.look(before, false, start);
+            let pulse = life.look(after, false, at);
+            assert_eq!(pulse == Pulse::Alive, alive, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn time_in_which_it_was_frozen_is_not_its_silence() {
+        let start = crate::clock::instant();
+        let mut life = Liveness::new(s(300), start);
+        life.skip(s(1_000));
+        assert_eq!(life.look(silent(), false, start + s(1_299)), Pulse::Alive);
+        assert_eq!(life.look(silent(), false, start + s(1_300)), Pulse::Quiet);
+    }
+}

@@ -1,0 +1,173 @@
+//! An interrupt stands: whoever looks must find what it is about. Its context is kept in the
+//! session (`interrupt.md`, a summary for people; `interrupt.diff`, what the agent had changed),
+//! and the user's command is run, once for each interrupt.
+//!
+//! Does not decide whether a slot pauses. Keeps: trouble with a summary stops nothing.
+
+use std::fmt::Write;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Desk, Work};
+use crate::atomic;
+use crate::clock;
+use crate::event::Line;
+use crate::interrupt::Interrupt;
+use crate::layout::SlotId;
+use crate::notice::{self, Notice};
+
+/// How much of the end of the agent's output is looked at for the last events.
+const TAIL_BYTES: u64 = 256 << 10;
+/// Last events, or lines of plain output, in a summary: a screen.
+const EVENTS_SHOWN: usize = 20;
+
+/// The attempt that a slot works on, or worked on last.
+pub struct Scene {
+    pub session: String,
+    pub item: String,
+    pub dir: PathBuf,
+    pub work: Option<Arc<Work>>,
+}
+
+/// Keeps the context and tells a person, unless that was done before (also by a harness that is
+/// dead by now).
+pub fn take_notice(desk: &Desk, scene: Option<&Scene>, interrupt: &Interrupt) {
+    let rt = &desk.rt;
+    let first = interrupt.take_notice(&rt.root).unwrap_or_else(|e| {
+        rt.warn(&e.to_string());
+        false
+    });
+    let of_all = interrupt.stem == crate::interrupt::ALL;
+    if !first && !of_all {
+        return;
+    }
+    let mut summary = None;
+    if let Some(scene) = scene {
+        let path = scene.dir.join("interrupt.md");
+        // Under an interrupt of all, each slot keeps its own context, and none twice.
+        let mark = interrupt.mark();
+        let kept = atomic::read_small(&path, 1 << 20).unwrap_or_default();
+        if kept.starts_with(mark.as_bytes()) {
+            return;
+        }
+        if let Err(e) = keep(desk.slot(), scene, interrupt, &path) {
+            rt.warn(&format!("{}: {e}", desk.slot()));
+        }
+        summary = Some(path);
+    }
+    if first {
+        let whom = match of_all {
+            true => "all agents pause".to_owned(),
+            false => format!("{} pauses", interrupt.stem),
+        };
+        rt.warn(&format!(
+            "{whom}: {}\n  {}`harness resume{}` ends it, as does removing {}",
+            interrupt.headline(),
+            summary
+                .as_ref()
+                .map_or(String::new(), |p| format!("read {}; ", p.display())),
+            if of_all {
+                String::new()
+            } else {
+                format!(" {}", interrupt.stem)
+            },
+            interrupt.path.display(),
+        ));
+        let about = Notice {
+            event: "interrupt",
+            reason: interrupt.headline().to_owned(),
+            item: scene.map(|s| s.item.clone()).unwrap_or_default(),
+            session: scene.map(|s| s.session.clone()).unwrap_or_default(),
+            agent: interrupt.stem.clone(),
+            interrupt: interrupt.path.to_string_lossy().into_owned(),
+        };
+        notice::tell(rt, about, summary.as_deref());
+    }
+}
+
+fn keep(
+    slot: SlotId,
+    scene: &Scene,
+    interrupt: &Interrupt,
+    path: &Path,
+) -> crate::error::Result<()> {
+    let mut md = format!("{}\n# {slot} waits for a person\n\n", interrupt.mark());
+    let reason = if interrupt.reason.is_empty() {
+        interrupt.headline()
+    } else {
+        &interrupt.reason
+    };
+    let quoted = reason.lines().map(|l| format!("> {l}\n"));
+    md.extend(quoted);
+    let resume = if interrupt.stem == crate::interrupt::ALL {
+        "harness resume".to_owned()
+    } else {
+        format!("harness resume {}", interrupt.stem)
+    };
+    let _infallible = write!(
+        md,
+        "\n- Item: {}\n- Session: {}\n- Since: {}\n\nTo go on: `{resume}`, or remove {}.\nTo answer a question: `{resume} --answer TEXT`, or write it into {} first.\n",
+        scene.item,
+        scene.session,
+        clock::now_iso(),
+        interrupt.path.display(),
+        crate::interrupt::answer_path(&scene.dir).display(),
+    );
+    md.push_str("\n## Last events\n\n");
+    md.push_str(&last_events(&scene.dir));
+    if let Some(work) = &scene.work {
+        match work.tree.picture(&work.base) {
+            Ok(picture) => {
+                let _infallible = write!(
+                    md,
+                    "\n## Worktree\n\n{}\n\n```text\n{}```\n\nWhat it changed, against {}: interrupt.diff\n",
+                    work.tree.path().display(),
+                    picture.status,
+                    work.base.name,
+                );
+                atomic::replace(&scene.dir.join("interrupt.diff"), &picture.diff, false)?;
+            }
+            Err(e) => {
+                let _infallible = write!(md, "\n## Worktree\n\n{e}\n");
+            }
+        }
+    }
+    if atomic::exists(path) {
+        atomic::keep_older(path)?;
+    }
+    atomic::replace(path, md.as_bytes(), false)
+}
+
+/// What it did last: its events, or the end of its plain output.
+fn last_events(dir: &Path) -> String {
+    let events = tail(&dir.join("events.jsonl"));
+    let mut lines: Vec<String> = events
+        .split(|&b| b == b'\n')
+        .filter_map(Line::read)
+        .map(|l| (l.at, l.body.brief()))
+        .filter(|(_, brief)| !brief.is_empty())
+        .map(|(at, brief)| format!("{} {brief}", at.get(11..19).unwrap_or(&at)))
+        .collect();
+    if lines.is_empty() {
+        let plain = tail(&dir.join("stdout.log"));
+        let text = String::from_utf8_lossy(&plain).into_owned();
+        let printable = |l: &str| l.chars().filter(|c| !c.is_control()).take(200).collect();
+        lines = text.lines().map(printable).collect();
+    }
+    let from = lines.len().saturating_sub(EVENTS_SHOWN);
+    let shown = lines[from..].join("\n");
+    format!("```text\n{shown}\n```\n")
+}
+
+fn tail(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = atomic::open_to_look(path) {
+        let len = file.metadata().map_or(0, |m| m.len());
+        let from = len.saturating_sub(TAIL_BYTES);
+        if file.seek(SeekFrom::Start(from)).is_ok() {
+            let _cut = file.take(TAIL_BYTES).read_to_end(&mut bytes);
+        }
+    }
+    bytes
+}

@@ -1,0 +1,256 @@
+//! A person in the loop: what pauses an agent, what is kept for whoever looks, and how it goes on.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::agents::{play, root_with};
+use crate::support::Root;
+
+fn agent(root: &Root, slot: &str) -> Value {
+    let bytes = fs::read(root.at("state/agents").join(slot).join("status.json"));
+    serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default()
+}
+
+fn has_state(root: &Root, slot: &str, state: &str) -> bool {
+    agent(root, slot)["state"] == state
+}
+
+/// Folder of the only session of an item.
+fn folder(root: &Root, name: &str) -> PathBuf {
+    let events = root.show(name)["events"].clone();
+    let claimed = events
+        .as_array()
+        .unwrap()
+        .iter()
+        .rev()
+        .find(|e| e["event"] == "claimed");
+    root.at("state/sessions")
+        .join(claimed.unwrap()["session"].as_str().unwrap())
+}
+
+/// One letter: R, S, T, …; empty: gone.
+fn process_state(pid: u64) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let rest = stat.rsplit(')').next().unwrap_or_default();
+    rest.trim_start().chars().take(1).collect()
+}
+
+fn hidden(root: &Root) -> Vec<String> {
+    let all = fs::read_dir(root.at("state/interrupts")).unwrap().flatten();
+    let names = all.map(|e| e.file_name().into_string().unwrap());
+    names.filter(|n| n != ".gitignore").collect()
+}
+
+#[test]
+fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
+    let marker = tempfile::tempdir().unwrap();
+    let told = marker.path().join("told");
+    let notify = format!(
+        "notify = [\"sh\", \"-c\", \"(echo $HARNESS_EVENT $HARNESS_AGENT $HARNESS_ITEM: $HARNESS_REASON; cat) >> {}\"]",
+        told.display()
+    );
+    let root = root_with("claude", &notify);
+    play(&root, "ask.md", "question file=a.txt text=Which_colour?");
+    let first = root.start(&["--workers", "2"]);
+    root.wait_until("it is paused", || {
+        has_state(&root, "agent-1", "interrupted")
+    });
+    let raised = root.at("state/interrupts/agent-1.interrupt");
+    assert_eq!(fs::read_to_string(&raised).unwrap(), "Which colour?\n");
+    let pid = agent(&root, "agent-1")["pid"].as_u64().unwrap();
+    root.wait_until("its process is stopped", || process_state(pid) == "T");
+    // The others go on.
+    play(&root, "other.md", "success file=o.txt");
+    root.wait_until("the other one is done", || root.is_done("other.md"));
+    // The context is there, and the person was told once.
+    let context = folder(&root, "ask.md").join("interrupt.md");
+    root.wait_until("the context is there", || context.exists());
+    let text = fs::read_to_string(&context).unwrap();
+    for words in [
+        "Which colour?",
+        "harness resume agent-1",
+        "calls ",
+        "## harness/ask.md/1",
+    ] {
+        assert!(text.contains(words), "{words}\n{text}");
+    }
+    root.wait_until("the person was told", || {
+        fs::read_to_string(&told).is_ok_and(|t| t.contains("To go on"))
+    });
+    assert!(
+        fs::read_to_string(&told)
+            .unwrap()
+            .starts_with("interrupt agent-1 ask.md: Which colour?")
+    );
+    // A restart changes nothing.
+    first.kill9();
+    let mut second = root.start(&["--workers", "2"]);
+    root.wait_until("the next one has it", || {
+        let status = agent(&root, "agent-1");
+        status["harness_pid"] == second.pid() && status["state"] == "interrupted"
+    });
+    assert_eq!(process_state(pid), "T");
+    assert!(raised.exists());
+    // Removing the file resumes it: the same process, the same attempt.
+    fs::remove_file(&raised).unwrap();
+    root.wait_until("it is done", || root.is_done("ask.md"));
+    let show = root.show("ask.md");
+    assert_eq!(show["attempts"].as_array().unwrap().len(), 1, "{show:#}");
+    assert_eq!(show["outcome"], "succeeded");
+    let events = root.events("ask.md");
+    let count = |kind: &str| events.iter().filter(|e| *e == kind).count();
+    assert_eq!(
+        (count("interrupted"), count("resumed")),
+        (1, 1),
+        "{events:?}"
+    );
+    second.signal("INT");
+    assert_eq!(second.wait(), Some(0), "{}", second.said());
+    let told = fs::read_to_string(&told).unwrap();
+    assert_eq!(told.matches("interrupt agent-1").count(), 1, "{told}");
+    assert_eq!(hidden(&root), Vec::<String>::new());
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_question_left_behind_parks_its_item_until_it_is_answered() {
+    let root = root_with("claude", "");
+    // Asks and ends at once, so fast that nobody freezes it: a script does, too.
+    root.script(
+        "ask",
+        "[ -f \"$HARNESS_SESSION_DIR/../answered\" ] && exit 0\ntouch \"$HARNESS_SESSION_DIR/../answered\"\necho 'Which one?' > \"$HARNESS_INTERRUPT\"",
+    );
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("its item waits", || root.is_parked("ask"));
+    root.wait_until("the slot pauses", || {
+        has_state(&root, "agent-1", "interrupted")
+    });
+    let show = root.show("ask");
+    assert_eq!(show["outcome"], "interrupted", "{show:#}");
+    assert!(
+        show["reason"].as_str().unwrap().contains("Which one?"),
+        "{show:#}"
+    );
+    run.signal("TERM");
+    run.wait();
+    let mut next = root.start(&["--workers", "1"]);
+    root.wait_until("the slot still pauses", || {
+        agent(&root, "agent-1")["harness_pid"] == next.pid()
+            && has_state(&root, "agent-1", "interrupted")
+    });
+    assert!(root.is_parked("ask"));
+    root.ok(&["resume", "agent-1", "--answer", "the left one"]);
+    root.wait_until("it goes on by itself", || root.is_done("ask"));
+    let show = root.show("ask");
+    let answered = show["events"].as_array().unwrap().iter();
+    let answered: Vec<&Value> = answered.filter(|e| e["event"] == "answered").collect();
+    assert_eq!(answered.len(), 1, "{show:#}");
+    assert_eq!(answered[0]["question"], "Which one?");
+    assert_eq!(answered[0]["answer"], "the left one");
+    next.signal("INT");
+    assert_eq!(next.wait(), Some(0));
+    assert_eq!(hidden(&root), Vec::<String>::new());
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_person_freezes_all_that_runs_and_frozen_time_counts_for_no_limit() {
+    let root = root_with("claude", "");
+    let seconds = root.at("seconds");
+    // Daemons of a session of their own are frozen with it. Its timeout is 3 s of its own time.
+    root.script(
+        "long",
+        &format!(
+            "#harness timeout: 3\nsetsid sh -c 'while :; do echo x >> {0}; sleep 0.05; done' &\nwhile [ ! -e {0}.go ]; do sleep 0.05; done",
+            seconds.display()
+        ),
+    );
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("it runs", || seconds.exists());
+    root.ok(&["interrupt", "wait a moment"]);
+    root.wait_until("it is paused", || {
+        has_state(&root, "agent-1", "interrupted")
+    });
+    let stopped = || {
+        let pids = root.processes().into_iter();
+        pids.filter(|(_, c)| c.contains("sh ") && !c.contains("harness"))
+            .all(|(pid, _)| process_state(u64::from(pid)) == "T")
+    };
+    root.wait_until("all of its processes are stopped", stopped);
+    let size = fs::metadata(&seconds).unwrap().len();
+    let since = std::time::Instant::now();
+    root.wait_until("its timeout would be over", || {
+        since.elapsed().as_secs() >= 4
+    });
+    assert_eq!(fs::metadata(&seconds).unwrap().len(), size, "nothing ran");
+    let again = root.harness(&["interrupt", "another"]);
+    assert_eq!(again.status.code(), Some(100));
+    fs::write(root.at("seconds.go"), "").unwrap();
+    root.ok(&["resume"]);
+    root.wait_until("it is done", || {
+        root.is_done("long") || root.is_parked("long")
+    });
+    let show = root.show("long");
+    assert_eq!(show["outcome"], "no_change", "{show:#}\n{}", root.picture());
+    run.signal("INT");
+    assert_eq!(run.wait(), Some(0));
+    root.assert_nothing_left();
+}
+
+#[test]
+fn what_is_frozen_ends_when_it_is_told_to_stop() {
+    let root = root_with("claude", "");
+    play(&root, "ask.md", "question");
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("it is paused", || {
+        has_state(&root, "agent-1", "interrupted")
+    });
+    run.signal("TERM");
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
+    let show = root.show("ask.md");
+    assert_eq!(show["attempts"][0]["outcome"], "interrupted", "{show:#}");
+    assert!(root.at("queue/pending/ask.md").exists());
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_denial_and_a_last_timeout_pause_the_slot() {
+    for (play, cause) in [("denied", "not permitted"), ("stall", "ran out of time")] {
+        let root = root_with("claude", "");
+        let text = format!("---\nretries: 0\ntimeout: 1\n---\n[[mock:{play}]]\n");
+        root.drop_file("x.md", text.as_bytes(), 0o644);
+        let mut run = root.start(&["--workers", "1"]);
+        root.wait_until("the slot pauses", || {
+            has_state(&root, "agent-1", "interrupted")
+        });
+        let raised = root.at("state/interrupts/agent-1.interrupt");
+        let reason = fs::read_to_string(&raised).unwrap();
+        assert!(
+            reason.contains(cause) && reason.contains("x.md"),
+            "{reason}"
+        );
+        let context = folder(&root, "x.md").join("interrupt.md");
+        root.wait_until("the context is there", || context.exists());
+        assert!(root.is_parked("x.md"));
+        root.script("next", "exit 0");
+        root.ok(&["resume", "agent-1"]);
+        root.wait_until("it goes on", || root.is_done("next"));
+        assert!(
+            root.is_parked("x.md"),
+            "only what asked goes back by itself"
+        );
+        run.signal("INT");
+        assert_eq!(run.wait(), Some(1));
+        root.assert_nothing_left();
+    }
+}
+
+#[test]
+fn what_pauses_a_slot_is_the_users_choice() {
+    let root = root_with("claude", "interrupt_on = []");
+    play(&root, "x.md", "denied");
+    assert_eq!(root.drain().status.code(), Some(1));
+    assert_eq!(hidden(&root), Vec::<String>::new());
+}
