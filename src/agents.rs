@@ -1,8 +1,10 @@
 //! Who works on an item, and with what arguments. Arguments out; nothing is run here.
 //!
 //! `script` is built in: the item's own file, executed as it is. Every other agent is a
-//! `[agents.NAME]` table with an argument template. Placeholders are filled in byte for byte into
-//! whole arguments: no shell ever sees them.
+//! `[agents.NAME]` table, or a CLI that harness knows by name. Placeholders are filled in byte for
+//! byte into whole arguments: no shell ever sees them.
+
+mod launch;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -10,8 +12,10 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::{AgentStdin, AgentTable, Config, placeholder};
+use crate::adapters;
+use crate::config::{AgentTable, Config, keys, placeholder};
 use crate::item::{Item, Kind, Refusal};
+pub use launch::{BOOTSTRAP, Limits, Plan, Scene, plan};
 
 /// The name of the built-in agent that runs script items.
 pub const SCRIPT: &str = "script";
@@ -44,21 +48,23 @@ pub fn for_item<'a>(config: &'a Config, item: &Item) -> Result<Agent<'a>, Refusa
     }
     let Some(name) = item.agent.as_deref().or(config.harness.agent.as_deref()) else {
         return Err(Refusal(
-            "no agent is configured for prompts: set `agent` in [harness] of harness.toml and \
-             describe it in [agents.NAME], or name one in the item"
+            "no agent is configured for prompts: set `agent` in [harness] of harness.toml to one \
+             of claude, codex, gemini, opencode, qwen, or to one that [agents.NAME] describes; or \
+             name one in the item"
                 .into(),
         ));
     };
-    match config.agents.get_key_value(name) {
+    match config.agent(name) {
         Some((name, table)) => Ok(Agent::Command(name, table)),
         None => {
-            let known: Vec<&str> = config.agents.keys().map(String::as_str).collect();
-            let known = if known.is_empty() {
-                "none is configured".into()
-            } else {
-                format!("there are: {}", known.join(", "))
-            };
-            Err(Refusal(format!("unknown agent `{name}`; {known}")))
+            let own = config.agents.keys().map(String::as_str);
+            let clis = keys::CLIS.iter().copied();
+            let clis = clis.filter(|cli| !config.agents.contains_key(*cli));
+            let known: Vec<&str> = own.chain(clis).collect();
+            let known = known.join(", ");
+            Err(Refusal(format!(
+                "unknown agent `{name}`; there are: {known}"
+            )))
         }
     }
 }
@@ -71,15 +77,20 @@ pub fn fill(template: &OsStr, facts: &Facts) -> OsString {
     placeholder::fill(template, |name| facts.get(name).cloned())
 }
 
-/// The command line, and whether the prompt goes to its standard input.
-pub fn command_line(agent: &Agent<'_>, facts: &Facts, item_file: &Path) -> (Vec<OsString>, bool) {
-    match agent {
-        Agent::Script => (vec![item_file.as_os_str().to_owned()], false),
-        Agent::Command(_, table) => {
-            let fill = |arg: &String| fill(OsStr::new(arg), facts);
-            let argv = table.command.iter().map(fill).collect();
-            (argv, table.stdin == AgentStdin::Prompt)
+/// What to say where an agent's program is not there: how to get it, where that is known.
+pub fn not_found(agent: &Agent<'_>, program: &OsStr, why: String) -> String {
+    let Agent::Command(_, table) = agent else {
+        return why;
+    };
+    let adapter = table.cli.as_deref().and_then(adapters::by_name);
+    match adapter.map(adapters::Adapter::about) {
+        Some(about) if program == about.program => {
+            format!(
+                "{}; or give its whole path in harness.toml (`command`)",
+                about.not_installed()
+            )
         }
+        _ => why,
     }
 }
 

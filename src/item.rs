@@ -67,6 +67,9 @@ pub struct Item {
     pub branch: Option<String>,
     pub timeout: Option<Duration>,
     pub retries: Option<u32>,
+    /// Limits of an attempt in place of its agent's; 0: none.
+    pub max_turns: Option<u64>,
+    pub budget_usd: Option<f64>,
     pub env: BTreeMap<String, String>,
     /// What the agent is told; empty for a script.
     pub prompt: Vec<u8>,
@@ -152,6 +155,8 @@ impl Item {
             branch: None,
             timeout: None,
             retries: None,
+            max_turns: None,
+            budget_usd: None,
             env: BTreeMap::new(),
             prompt: Vec::new(),
             fields: Map::new(),
@@ -176,6 +181,8 @@ impl Item {
                 self.timeout = Some(d);
             }
             "retries" => self.retries = Some(whole(value, 100)?),
+            "max_turns" => self.max_turns = Some(whole(value, 1_000_000)?.into()),
+            "budget_usd" => self.budget_usd = Some(amount(value)?),
             "env" => self.env = env(value)?,
             "prompt" => {
                 if self.kind != Kind::Json {
@@ -348,6 +355,15 @@ fn whole(value: &Value, max: u32) -> Parsed<u32> {
         .map_or_else(|| refuse(format!("not a number from 0 to {max}")), Ok)
 }
 
+fn amount(value: &Value) -> Parsed<f64> {
+    let max = config::value::AMOUNT_MAX;
+    value
+        .as_f64()
+        .or_else(|| value.as_str().and_then(|s| s.trim().parse().ok()))
+        .filter(|x| (0.0..=max).contains(x))
+        .map_or_else(|| refuse(format!("not a number from 0 to {max}")), Ok)
+}
+
 fn short_text(value: &Value, max: usize) -> Parsed<String> {
     let text = match value {
         Value::String(s) => s.trim().to_owned(),
@@ -455,6 +471,8 @@ mod tests {
             ("m.md", "---\nenv: {HARNESS_X: 1}\n---\nx", "HARNESS_X"),
             ("m.md", "---\nbase: --upload-pack=x\n---\nx", "base"),
             ("m.md", "---\ntimeout: 0\n---\nx", "timeout"),
+            ("m.md", "---\nmax_turns: -1\n---\nx", "max_turns"),
+            ("m.md", "---\nbudget_usd: -1\n---\nx", "budget_usd"),
             ("m.md", "---\nnot_before: soon\n---\nx", "not a time"),
             ("m.md", "---\nprompt: twice\n---\nx", "prompt"),
         ] {

@@ -30,6 +30,8 @@ static ABOUT: About = About {
 
 /// Where the user says nothing: edits are accepted, other tools as `tools` allows them.
 const PERMISSION_MODE: &str = "acceptEdits";
+/// Where the user names no tools: what it takes to change files, try them and commit.
+const TOOLS: &str = "Bash,Edit,Write,Read,Glob,Grep";
 /// Hooks of a worktree run unasked and unseen, so they are off unless a settings file is given.
 const NO_HOOKS: &str = r#"{"disableAllHooks":true}"#;
 
@@ -49,10 +51,12 @@ impl Adapter for Claude {
         b.option("--model", ask.model.as_ref());
         let mode = ask.permission_mode.as_deref().unwrap_or(PERMISSION_MODE);
         b.option("--permission-mode", Some(mode));
-        if !ask.tools.is_empty() {
-            // One argument: the flag would take the next ones, too.
-            b.option("--allowedTools", Some(ask.tools.join(",")));
-        }
+        // One argument: the flag would take the next ones, too.
+        let tools = match ask.tools.is_empty() {
+            true => TOOLS.to_owned(),
+            false => ask.tools.join(","),
+        };
+        b.option("--allowedTools", Some(tools));
         b.option("--max-turns", ask.max_turns.map(|n| n.to_string()));
         // It refuses a budget of nought.
         let budget = ask.budget_usd.filter(|b| *b > 0.0);
@@ -65,7 +69,7 @@ impl Adapter for Claude {
         if !ask.tools.iter().any(|t| t.starts_with("mcp__")) {
             b.arg("--strict-mcp-config");
         }
-        b.args(ask.extra_args.iter().map(String::as_str));
+        b.extra(ask);
         b.env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
         b.env("DISABLE_AUTOUPDATER", "1");
         if let Some(dir) = &ask.config_dir {

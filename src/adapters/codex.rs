@@ -53,7 +53,7 @@ impl Adapter for Codex {
         // Without it, it waits for a server that is of no use to the work.
         b.option("-c", Some("analytics.enabled=false"));
         b.option("-m", ask.model.as_ref());
-        b.args(ask.extra_args.iter().map(String::as_str));
+        b.extra(ask);
         if let Some(id) = &ask.resume {
             b.arg(id);
         }

@@ -44,7 +44,7 @@ impl Adapter for Gemini {
             None => b.option("--session-id", Some(&ask.session_uuid)),
         }
         b.option("-m", ask.model.as_ref());
-        b.args(ask.extra_args.iter().map(String::as_str));
+        b.extra(ask);
         // One process that signals reach, instead of a launcher that keeps them to itself.
         b.env("GEMINI_CLI_NO_RELAUNCH", "true");
         if let Some(file) = &ask.settings {

@@ -28,8 +28,6 @@ use crate::outcome::Exit;
 /// What an attempt wants of its agent.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
-    /// The prompt, as the caller wrote it down. It goes to stdin where the launch says so.
-    pub prompt_file: PathBuf,
     /// What the agent is told beside the prompt (the filled-in bootstrap template).
     pub bootstrap_file: Option<PathBuf>,
     /// A UUID that no attempt used before: CLIs that let us name a conversation get this name.
@@ -37,7 +35,6 @@ pub struct Ask {
     /// The conversation to go on with, by the CLI's own id.
     pub resume: Option<String>,
     pub worktree: PathBuf,
-    pub session_dir: PathBuf,
     pub model: Option<String>,
     pub max_turns: Option<u64>,
     pub budget_usd: Option<f64>,
@@ -49,7 +46,7 @@ pub struct Ask {
     /// Where the CLI keeps login, settings and conversations, instead of the usual place.
     pub config_dir: Option<PathBuf>,
     /// Put last, so that they can override what is put before them.
-    pub extra_args: Vec<String>,
+    pub extra_args: Vec<OsString>,
     /// Names in the environment that the agent would inherit: those of a session that harness
     /// itself may have been started from are removed.
     pub inherited: Vec<OsString>,
@@ -222,6 +219,12 @@ pub fn is_of_a_session(name: &OsStr) -> bool {
         && (name.contains("SESSION") || !ON_PURPOSE.iter().any(|word| name.contains(word)))
 }
 
+/// What of an inherited environment an agent must not get: `None` for each such name.
+pub fn without_session(inherited: &[OsString]) -> BTreeMap<OsString, Option<OsString>> {
+    let of_sessions = inherited.iter().filter(|name| is_of_a_session(name));
+    of_sessions.map(|name| (name.clone(), None)).collect()
+}
+
 /// Arguments being put together.
 #[derive(Default)]
 struct Build(Launch);
@@ -229,8 +232,7 @@ struct Build(Launch);
 impl Build {
     fn new(ask: &Ask) -> Build {
         let mut build = Build::default();
-        let of_sessions = ask.inherited.iter().filter(|name| is_of_a_session(name));
-        build.0.env = of_sessions.map(|name| (name.clone(), None)).collect();
+        build.0.env = without_session(&ask.inherited);
         build
     }
 
@@ -240,6 +242,10 @@ impl Build {
 
     fn args<'a>(&mut self, args: impl IntoIterator<Item = &'a str>) {
         self.0.args.extend(args.into_iter().map(OsString::from));
+    }
+
+    fn extra(&mut self, ask: &Ask) {
+        self.0.args.extend(ask.extra_args.iter().cloned());
     }
 
     fn option(&mut self, flag: &str, value: Option<impl Into<OsString>>) {

@@ -34,7 +34,7 @@ impl Adapter for Opencode {
         b.args(["run", "--format", "json", "--auto"]);
         b.option("--session", ask.resume.as_ref());
         b.option("-m", ask.model.as_ref());
-        b.args(ask.extra_args.iter().map(String::as_str));
+        b.extra(ask);
         b.env("OPENCODE_DISABLE_AUTOUPDATE", "1");
         if let Some(file) = &ask.settings {
             b.env("OPENCODE_CONFIG", file);

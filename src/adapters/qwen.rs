@@ -44,7 +44,7 @@ impl Adapter for Qwen {
         if !ask.tools.iter().any(|t| t.starts_with("mcp__")) {
             b.option("--allowed-mcp-server-names", Some("none"));
         }
-        b.args(ask.extra_args.iter().map(String::as_str));
+        b.extra(ask);
         b.env("QWEN_CODE_SUPPRESS_YOLO_WARNING", "1");
         if let Some(file) = &ask.settings {
             b.env("QWEN_CODE_SYSTEM_SETTINGS_PATH", file);

@@ -52,6 +52,9 @@ fn every_cli_is_known_by_its_name_and_says_how_it_is_installed() {
         assert!(custom::parser(name, None).is_some());
     }
     assert!(by_name("none").is_none());
+    let names: Vec<&str> = all().iter().map(|a| a.about().name).collect();
+    assert_eq!(names, crate::config::keys::CLIS);
+    assert_eq!(custom::NONE, crate::config::keys::NO_EVENTS);
     assert_eq!(
         by_name("claude").unwrap().about().not_installed(),
         "claude is not installed: npm install -g @anthropic-ai/claude-code"
@@ -77,6 +80,7 @@ fn claude_runs_no_hooks_of_a_worktree_and_no_servers_that_nobody_asked_for() {
     let plain = line("claude", &ask());
     assert!(plain.contains(r#"--settings {"disableAllHooks":true}"#));
     assert!(plain.contains("--strict-mcp-config"));
+    assert!(plain.contains("--allowedTools Bash,Edit,Write,Read,Glob,Grep --"));
     let with_tools = Ask {
         tools: vec!["mcp__files__read".into()],
         budget_usd: Some(0.0),

@@ -142,7 +142,7 @@ impl InitReport {
         out.push_str(&format!(
             "next:\n\
              \x20 cd {quoted} && harness doctor    # can this place keep the promises?\n\
-             \x20 edit harness.toml: say what runs prompts ([agents.NAME]); scripts need nothing\n\
+             \x20 edit harness.toml: say which agent runs prompts (agent = \"claude\"); scripts need nothing\n\
              \x20 put prompts or scripts into queue/pending/, then: harness run\n"
         ));
         out

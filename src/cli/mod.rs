@@ -197,6 +197,7 @@ fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
     let facts = doctor::Facts {
         git_version: git::version().ok(),
         read_lease: &lease,
+        version: &doctor::version,
         env: &|name| std::env::var_os(name),
     };
     let report = doctor::doctor(root.as_ref(), &facts);

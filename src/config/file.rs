@@ -13,13 +13,23 @@ use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{Fallback, KEYS, Key, TABLES, Table};
+use super::keys::{CLIS, Fallback, KEYS, Key, TABLES, Table};
 use super::nearest;
 use super::value::{self, Value};
 use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::limits::CONFIG_BYTES_MAX;
 
+/// What only a command line of harness's own making can bring to the CLI.
+const NEED_CLI: [&str; 7] = [
+    "args",
+    "model",
+    "tools",
+    "permission_mode",
+    "settings",
+    "config_dir",
+    "resume",
+];
 /// More complaints than this help nobody.
 const PROBLEMS_MAX: usize = 10;
 
@@ -45,8 +55,28 @@ pub struct Setting {
 #[derive(Debug, Default)]
 pub struct Parsed {
     pub settings: Vec<Setting>,
-    /// Every `[agents.NAME]` and `[repos.NAME]`, in the file's order.
+    /// Every `[agents.NAME]` and `[repos.NAME]`, in the file's order, and an agent that needs none.
     pub named: Vec<(Table, String)>,
+}
+
+impl Parsed {
+    /// What the file sets a key to.
+    pub fn setting(&self, table: Table, name: &str, key: &str) -> Option<&Setting> {
+        let mut of_table = self.settings.iter().filter(|s| s.key.table == table);
+        of_table.find(|s| s.name == name && s.key.name == key)
+    }
+
+    /// `[harness] agent = "claude"` needs no `[agents.claude]`.
+    fn imply_agent(&mut self) {
+        let agent = self.setting(Table::Harness, "", "agent");
+        let Some(Value::Text(name)) = agent.map(|s| s.value.clone()) else {
+            return;
+        };
+        let table = (Table::Agents, name);
+        if CLIS.contains(&table.1.as_str()) && !self.named.contains(&table) {
+            self.named.push(table);
+        }
+    }
 }
 
 /// The file's text; empty where there is no file.
@@ -115,6 +145,7 @@ pub fn parse(text: &str) -> std::result::Result<Parsed, Vec<Problem>> {
         }
     }
     if reader.problems.is_empty() {
+        reader.out.imply_agent();
         return Ok(reader.out);
     }
     reader.problems.sort_by_key(|p| p.line);
@@ -135,13 +166,17 @@ pub fn refusal(path: &Path, problems: &[Problem]) -> Error {
         .hint("correct these lines; `harness init` in an empty directory writes a file with every key explained")
 }
 
-/// The value that holds where nobody sets the key; `Unset` where there is none.
+/// The value that holds where nobody sets the key; `Unset` where there is none. `with_cli`: of an
+/// agent whose command line harness makes itself.
 ///
 /// # Errors
 /// Only where the table of keys is wrong in itself, which a test rules out.
-pub fn default_of(key: &Key) -> Result<Value> {
-    let Fallback::Is(text) = key.default else {
-        return Ok(Value::Unset);
+pub fn default_of(key: &Key, with_cli: bool) -> Result<Value> {
+    let text = match key.default {
+        Fallback::Is(text) => text,
+        Fallback::WithCli(text, _) if with_cli => text,
+        Fallback::WithCli(_, text) => text,
+        Fallback::Unset(_) | Fallback::Required(_) => return Ok(Value::Unset),
     };
     let parsed = DeValue::parse(text).map_err(|e| e.message().to_owned());
     parsed
@@ -199,6 +234,9 @@ impl Reader<'_> {
                 continue;
             };
             self.table(table, word, inner);
+            if table == Table::Agents {
+                self.agent(&label, word, name.span(), inner);
+            }
             for key in table.keys() {
                 if let Fallback::Required(example) = key.default
                     && !inner.keys().any(|k| k.get_ref() == key.name)
@@ -211,6 +249,35 @@ impl Reader<'_> {
                 }
             }
             self.out.named.push((table, word.to_owned()));
+        }
+    }
+
+    /// What of a table of an agent goes together.
+    fn agent(&mut self, label: &str, name: &str, at: Range<usize>, inner: &DeTable<'_>) {
+        let given = |key: &str| inner.iter().find(|(k, _)| k.get_ref() == key);
+        let with_cli = given("cli").is_some() || CLIS.contains(&name);
+        if given("command").is_none() && !with_cli {
+            let text = format!(
+                "{label} needs `cli` (one of {}) or `command`, for example cli = \"claude\"",
+                CLIS.join(", ")
+            );
+            return self.problem(at, text);
+        }
+        if given("cli").is_none() && given("command").is_some() {
+            let needy = NEED_CLI.iter().filter_map(|key| given(key));
+            for (key, _) in needy.collect::<Vec<_>>() {
+                let text = format!(
+                    "`{}` in {label} needs `cli`: a `command` alone says everything itself",
+                    key.get_ref()
+                );
+                self.problem(key.span(), text);
+            }
+        } else if let Some((key, value)) = given("stdin")
+            && value.get_ref().as_str() == Some("none")
+        {
+            let text =
+                format!("`stdin` in {label} must be \"prompt\": that is what its `cli` reads");
+            self.problem(key.span(), text);
         }
     }
 

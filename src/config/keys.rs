@@ -94,7 +94,7 @@ pub enum Kind {
     /// One of these words.
     Word(&'static [&'static str]),
     /// Any of these words, in a list.
-    Words(&'static [&'static str]),
+    Choices(&'static [&'static str]),
     /// The name of an `[agents.NAME]` table.
     AgentName,
     /// A branch or commit of a repository.
@@ -103,6 +103,16 @@ pub enum Kind {
     Place(&'static [&'static str]),
     /// A program and its arguments, with placeholders.
     Argv,
+    /// Further arguments, with placeholders; perhaps none.
+    Arguments,
+    /// Words, each one argument.
+    Words,
+    /// A word handed on as one argument: a model's name.
+    Text,
+    /// A number that is not negative.
+    Amount,
+    /// A file or directory, relative to ROOT or `~/`.
+    Path,
     /// Environment variables.
     Vars,
 }
@@ -112,6 +122,8 @@ pub enum Kind {
 pub enum Fallback {
     /// This value, as TOML.
     Is(&'static str),
+    /// The first where harness makes the agent's command line itself (`cli`), else the second.
+    WithCli(&'static str, &'static str),
     /// Nothing; the TOML text is the template's example.
     Unset(&'static str),
     /// The key must be given; the TOML text is the template's example.
@@ -162,6 +174,11 @@ pub const AGENT_VARIABLES: &[&str] = &[
     "ITERATION",
 ];
 
+/// The CLIs whose command lines harness makes itself, as `adapters` knows them (a test holds that).
+pub const CLIS: &[&str] = &["claude", "codex", "gemini", "opencode", "qwen"];
+/// What `events` takes besides them.
+pub const NO_EVENTS: &str = "none";
+
 /// Longest time a key or an item's field may give: a year is "for ever" to a job, and far from
 /// where adding it to a clock's reading overflows.
 pub const TIME_MAX: Duration = Duration::from_secs(366 * 86_400);
@@ -198,10 +215,11 @@ pub static KEYS: &[Key] = &[
         table: Table::Harness,
         name: "agent",
         kind: Kind::AgentName,
-        default: Fallback::Unset("\"mine\""),
+        default: Fallback::Unset("\"claude\""),
         // HARNESS_AGENT is what an agent finds in its environment: the name of its slot.
         env: false,
-        doc: "Which [agents.NAME] runs prompts that name none. Without it such prompts are parked, never guessed at.",
+        doc: "Which agent runs prompts that name none: an [agents.NAME], or claude, codex, gemini, opencode, qwen, which need\n\
+              no table. Without it such prompts are parked, never guessed at.",
     },
     Key {
         table: Table::Harness,
@@ -251,7 +269,7 @@ pub static KEYS: &[Key] = &[
     Key {
         table: Table::Harness,
         name: "notify_on",
-        kind: Kind::Words(NOTICES),
+        kind: Kind::Choices(NOTICES),
         default: Fallback::Is("[\"interrupt\"]"),
         env: false,
         doc: "What it is run for: \"interrupt\" (an agent waits), \"parked\" (an item needs a person), \"done\".",
@@ -259,7 +277,7 @@ pub static KEYS: &[Key] = &[
     Key {
         table: Table::Harness,
         name: "interrupt_on",
-        kind: Kind::Words(CAUSES),
+        kind: Kind::Choices(CAUSES),
         default: Fallback::Is("[\"permission\", \"timeout\", \"failures\"]"),
         env: false,
         doc: "What pauses a slot until a person has looked: an agent that was not permitted what it needed, one whose\n\
@@ -291,12 +309,89 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         table: Table::Agents,
+        name: "cli",
+        kind: Kind::Word(CLIS),
+        default: Fallback::Unset("\"claude\""),
+        env: false,
+        doc: "Which CLI it is: claude, codex, gemini, opencode, qwen. harness then makes the command line itself, so that no person is\n\
+              needed while it works. Default: the table's name where that is one of them and there is no `command`.",
+    },
+    Key {
+        table: Table::Agents,
         name: "command",
         kind: Kind::Argv,
-        default: Fallback::Required("[\"claude\", \"-p\", \"--session-id\", \"{{SESSION_ID}}\"]"),
+        default: Fallback::Unset("[\"npx\", \"@anthropic-ai/claude-code\"]"),
         env: false,
-        doc: "Program and arguments, never split by a shell. Filled in: PROMPT_FILE ITEM_FILE SESSION_ID SESSION_DIR\n\
-              WORKTREE WORK_ITEM AGENT BRANCH ATTEMPT ROOT, each in double braces. Required.",
+        doc: "With `cli`: what to start in place of its program, the CLI's arguments follow. Without: program and arguments, never\n\
+              split by a shell. Filled in: PROMPT_FILE ITEM_FILE SESSION_ID SESSION_DIR WORKTREE WORK_ITEM AGENT BRANCH ATTEMPT\n\
+              ITERATION RIG ROOT INTERRUPT_FILE, each in double braces.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "args",
+        kind: Kind::Arguments,
+        default: Fallback::Is("[]"),
+        env: false,
+        doc: "Further arguments for the CLI, put last so that they win. Filled in as in `command`. Needs `cli`.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "model",
+        kind: Kind::Text,
+        default: Fallback::Unset("\"sonnet\""),
+        env: false,
+        doc: "The model, by the CLI's name for it. Needs `cli`; without it the CLI chooses.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "max_turns",
+        kind: Kind::Count {
+            min: 0,
+            max: 1_000_000,
+        },
+        default: Fallback::WithCli("50", "0"),
+        env: false,
+        doc: "Turns of the model one attempt may take, 0 for no limit. An item may say otherwise. Without `cli`: 0.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "budget_usd",
+        kind: Kind::Amount,
+        default: Fallback::WithCli("10.0", "0.0"),
+        env: false,
+        doc: "Money (USD) one attempt may cost, 0 for no limit. An item may say otherwise. Without `cli`: 0.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "tools",
+        kind: Kind::Words,
+        default: Fallback::Unset("[\"Bash\", \"Edit\", \"Write\", \"Read\", \"Glob\", \"Grep\"]"),
+        env: false,
+        doc: "Tools it may use without being asked; what is shown is claude's default, other CLIs have their own. Needs `cli`.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "permission_mode",
+        kind: Kind::Text,
+        default: Fallback::Unset("\"acceptEdits\""),
+        env: false,
+        doc: "What else it may do, in the CLI's own word. Without it: whatever lets it edit and commit with nobody there. Needs `cli`.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "settings",
+        kind: Kind::Path,
+        default: Fallback::Unset("\"settings.json\""),
+        env: false,
+        doc: "A settings file in the CLI's own format, relative to this file or ~/. For claude without it: no hooks. Needs `cli`.",
+    },
+    Key {
+        table: Table::Agents,
+        name: "config_dir",
+        kind: Kind::Path,
+        default: Fallback::Unset("\"accounts/work\""),
+        env: false,
+        doc: "Where the CLI keeps login and conversations, relative to this file or ~/, instead of its usual place. Needs `cli`.",
     },
     Key {
         table: Table::Agents,
@@ -304,15 +399,16 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Word(&["prompt", "none"]),
         default: Fallback::Is("\"prompt\""),
         env: false,
-        doc: "What it reads: the \"prompt\", or \"none\" for a program that gets a file's name instead. Never left open.",
+        doc: "What a `command` without `cli` reads: the \"prompt\", or \"none\" where it gets a file's name instead. Never left open.",
     },
     Key {
         table: Table::Agents,
         name: "events",
         kind: Kind::Word(&["none", "claude", "codex", "gemini", "opencode", "qwen"]),
-        default: Fallback::Is("\"none\""),
+        default: Fallback::Unset("\"claude\""),
         env: false,
-        doc: "Whose events its output speaks, read for turns, tokens, cost and faults: that CLI's, in its streaming JSON format.",
+        doc: "Whose events its output speaks, read for turns, tokens, cost and faults: that CLI's, in its streaming JSON format.\n\
+              Default: the `cli`, without one \"none\".",
     },
     Key {
         table: Table::Agents,
@@ -326,9 +422,9 @@ pub static KEYS: &[Key] = &[
         table: Table::Agents,
         name: "bootstrap",
         kind: Kind::Switch,
-        default: Fallback::Is("false"),
+        default: Fallback::WithCli("true", "false"),
         env: false,
-        doc: "Whether prompts/bootstrap.md is put before every prompt, for agents that do not know where they work.",
+        doc: "Whether it is told prompts/bootstrap.md first: where it works and what is expected. Without `cli`: false.",
     },
     Key {
         table: Table::Agents,

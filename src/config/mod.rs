@@ -8,6 +8,7 @@ pub mod keys;
 pub mod nearest;
 pub mod placeholder;
 pub mod value;
+mod agents;
 mod file;
 mod sources;
 mod template;
@@ -44,8 +45,10 @@ pub struct Config {
     pub repo: RepoTable,
     /// `[repos.NAME]`, by name.
     pub repos: BTreeMap<String, RepoTable>,
-    /// `[agents.NAME]`, by name.
+    /// `[agents.NAME]`, by name; and the CLI that `[harness] agent` names without a table.
     pub agents: BTreeMap<String, AgentTable>,
+    /// The CLIs as they are without a table: an item may name them all the same.
+    pub clis: BTreeMap<String, AgentTable>,
     pub retry: RetryTable,
     pub limits: LimitsTable,
     /// The same values as text, with where each comes from.
@@ -117,16 +120,33 @@ pub enum Clean {
 }
 
 /// `[agents.NAME]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AgentTable {
+    /// The CLI whose command line harness makes itself; `None`: `command` is all of it.
+    pub cli: Option<String>,
     /// Program and arguments; placeholders are checked but not filled in (`placeholder::fill`).
+    /// Empty only with `cli`: its own program.
     pub command: Vec<String>,
+    /// Put last; placeholders as in `command`.
+    pub args: Vec<String>,
+    pub model: Option<String>,
+    /// 0: no limit.
+    pub max_turns: u64,
+    pub budget_usd: f64,
+    /// Empty: the CLI's own choice.
+    pub tools: Vec<String>,
+    pub permission_mode: Option<String>,
+    /// Absolute, as `config_dir`.
+    pub settings: Option<PathBuf>,
+    pub config_dir: Option<PathBuf>,
+    /// Keys that somebody set: what of them cannot be done is worth saying.
+    pub given: Vec<&'static str>,
     pub stdin: AgentStdin,
     /// The dialect of its standard output: `none`, or the name of an agent CLI.
     pub events: String,
     /// Added to the agent's environment. May hold secrets: never show the values.
     pub env: BTreeMap<String, String>,
-    /// Whether `prompts/bootstrap.md` goes before the prompt.
+    /// Whether it is told `prompts/bootstrap.md` first.
     pub bootstrap: bool,
     /// In place of `[harness] timeout`.
     pub timeout: Option<Duration>,
@@ -210,6 +230,13 @@ impl Overrides {
 }
 
 impl Config {
+    /// The agent of this name: its table, or a CLI without one.
+    pub fn agent(&self, name: &str) -> Option<(&str, &AgentTable)> {
+        let found = self.agents.get_key_value(name);
+        let found = found.or_else(|| self.clis.get_key_value(name));
+        found.map(|(name, table)| (name.as_str(), table))
+    }
+
     /// Reads ROOT's `harness.toml` and this process's environment. A missing file is all defaults.
     ///
     /// # Errors
@@ -250,33 +277,45 @@ fn layer(
         } else {
             vec![""]
         };
-        for (name, key) in names.iter().flat_map(|n| table.keys().map(move |k| (n, k))) {
-            let mut entry = Entry {
-                key: path_of(table, name, key),
-                value: file::default_of(key)?,
-                source: Source::Default,
-            };
-            let mut settings = parsed.settings.iter();
-            if let Some(s) =
-                settings.find(|s| (s.key.table, s.key.name) == (table, key.name) && s.name == *name)
-            {
-                entry.value = s.value.clone();
-                entry.source = Source::File(s.line);
+        for name in names {
+            let cli = agents::cli_of(table, name, parsed);
+            for key in table.keys() {
+                entries.push(entry(table, name, key, cli, parsed, overrides, env)?);
             }
-            if let Some((variable, value)) = from_environment(key, env)? {
-                entry.value = value;
-                entry.source = Source::Environment(variable);
-            }
-            if let Some(given) = overrides.get(&entry.key) {
-                entry.value = value::from_json(&key.kind, &given).map_err(|why| {
-                    Error::usage(format!("the command line's `{}`", key.name), why)
-                })?;
-                entry.source = Source::CommandLine;
-            }
-            entries.push(entry);
         }
     }
     Ok(Sources(entries))
+}
+
+/// One key's value. `cli`: of an agent whose command line harness makes itself.
+fn entry(
+    table: Table,
+    name: &str,
+    key: &Key,
+    cli: Option<&str>,
+    parsed: &Parsed,
+    overrides: &Overrides,
+    env: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Entry> {
+    let mut entry = Entry {
+        key: path_of(table, name, key),
+        value: agents::default_of(table, key, cli)?,
+        source: Source::Default,
+    };
+    if let Some(s) = parsed.setting(table, name, key.name) {
+        entry.value = s.value.clone();
+        entry.source = Source::File(s.line);
+    }
+    if let Some((variable, value)) = from_environment(key, env)? {
+        entry.value = value;
+        entry.source = Source::Environment(variable);
+    }
+    if let Some(given) = overrides.get(&entry.key) {
+        entry.value = value::from_json(&key.kind, &given)
+            .map_err(|why| Error::usage(format!("the command line's `{}`", key.name), why))?;
+        entry.source = Source::CommandLine;
+    }
+    Ok(entry)
 }
 
 fn path_of(table: Table, name: &str, key: &Key) -> String {
@@ -333,22 +372,24 @@ fn build(
         if *table == Table::Repos {
             repos.insert(name.clone(), repo(&format!("repos.{name}"))?);
         } else {
-            agents.insert(name.clone(), s.agent(name)?);
+            agents.insert(name.clone(), s.agent(root, name, env)?);
         }
     }
     let agent = s.text("harness.agent")?;
     if let Some(name) = agent.as_deref().filter(|name| !agents.contains_key(*name)) {
-        let advice = if agents.is_empty() {
-            format!("add a table [agents.{name}] with its command")
-        } else {
-            nearest::advice(name, agents.keys().map(String::as_str))
+        let known = agents.keys().map(String::as_str);
+        let known: Vec<&str> = known.chain(keys::CLIS.iter().copied()).collect();
+        let advice = match nearest::nearest(name, known.iter().copied()) {
+            None if agents.is_empty() => {
+                format!("add a table [agents.{name}] with its `cli` or `command`")
+            }
+            _ => nearest::advice(name, known),
         };
         let line = match s.entry("harness.agent").map(|e| &e.source) {
             Some(Source::File(line)) => *line,
             _ => 1,
         };
-        let text =
-            format!("`agent` in [harness] names `{name}`, which no [agents.NAME] is: {advice}");
+        let text = format!("`agent` in [harness] names `{name}`, which is no agent: {advice}");
         return Err(file::refusal(&root.config(), &[Problem { line, text }]));
     }
     let harness = HarnessTable {
@@ -364,9 +405,9 @@ fn build(
         iteration_delay: s.time("harness.iteration_delay")?,
         stall: s.time("harness.stall")?,
         linger: s.time("harness.linger")?,
-        notify: s.list("harness.notify")?,
-        notify_on: s.list("harness.notify_on")?,
-        interrupt_on: s.list("harness.interrupt_on")?,
+        notify: s.list_or_unset("harness.notify")?,
+        notify_on: s.list_or_unset("harness.notify_on")?,
+        interrupt_on: s.list_or_unset("harness.interrupt_on")?,
     };
     let retry = RetryTable {
         max: u32::try_from(s.count("retry.max")?).unwrap_or(u32::MAX),
@@ -383,6 +424,7 @@ fn build(
         repo,
         repos,
         agents,
+        clis: agents::without_tables(root, env)?,
         retry,
         limits,
         sources,

@@ -20,7 +20,10 @@ pub const PLACEHOLDERS: &[&str] = &[
     "AGENT",
     "BRANCH",
     "ATTEMPT",
+    "ITERATION",
+    "RIG",
     "ROOT",
+    "INTERRUPT_FILE",
 ];
 
 /// Refuses an argument with an unknown `{{NAME}}`. Braces around anything but one word are taken

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::keys::Table;
 use super::value::Value;
 use super::{AgentStdin, AgentTable, Entry, RepoPath, Source, Sources};
 use crate::error::{Error, Result};
@@ -76,15 +77,6 @@ impl Sources {
         })
     }
 
-    /// Empty where it is not set.
-    pub(super) fn list(&self, key: &str) -> Result<Vec<String>> {
-        self.typed(key, |v| match v {
-            Value::List(list) => Some(list.clone()),
-            Value::Unset => Some(Vec::new()),
-            _ => None,
-        })
-    }
-
     fn vars(&self, key: &str) -> Result<BTreeMap<String, String>> {
         self.typed(key, |v| match v {
             Value::Vars(vars) => Some(vars.clone()),
@@ -92,10 +84,53 @@ impl Sources {
         })
     }
 
-    pub(super) fn agent(&self, name: &str) -> Result<AgentTable> {
+    fn amount(&self, key: &str) -> Result<f64> {
+        self.typed(key, |v| match v {
+            Value::Amount(x) => Some(*x),
+            _ => None,
+        })
+    }
+
+    pub(super) fn list_or_unset(&self, key: &str) -> Result<Vec<String>> {
+        self.typed(key, |v| match v {
+            Value::List(list) => Some(list.clone()),
+            Value::Unset => Some(Vec::new()),
+            _ => None,
+        })
+    }
+
+    pub(super) fn agent(
+        &self,
+        root: &Root,
+        name: &str,
+        env: &impl Fn(&str) -> Option<OsString>,
+    ) -> Result<AgentTable> {
         let key = |k: &str| format!("agents.{name}.{k}");
+        let is_given = |k: &&'static str| {
+            let entry = self.entry(&key(k));
+            entry.is_some_and(|e| e.source != Source::Default)
+        };
+        let path = |k: &str| -> Result<Option<PathBuf>> {
+            let text = self.text(&key(k))?;
+            text.map(|text| self.place(root, &key(k), &text, env))
+                .transpose()
+        };
         Ok(AgentTable {
-            command: self.list(&key("command"))?,
+            cli: self.text(&key("cli"))?,
+            command: self.list_or_unset(&key("command"))?,
+            args: self.list_or_unset(&key("args"))?,
+            model: self.text(&key("model"))?,
+            max_turns: self.count(&key("max_turns"))?,
+            budget_usd: self.amount(&key("budget_usd"))?,
+            tools: self.list_or_unset(&key("tools"))?,
+            permission_mode: self.text(&key("permission_mode"))?,
+            settings: path("settings")?,
+            config_dir: path("config_dir")?,
+            given: Table::Agents
+                .keys()
+                .map(|k| k.name)
+                .filter(is_given)
+                .collect(),
             stdin: match self.text(&key("stdin"))?.as_deref() {
                 Some("none") => AgentStdin::None,
                 _ => AgentStdin::Prompt,
@@ -107,29 +142,37 @@ impl Sources {
         })
     }
 
-    /// A path relative to ROOT or to the home directory, made absolute.
     pub(super) fn repo_path(
         &self,
         root: &Root,
         key: &str,
         env: &impl Fn(&str) -> Option<OsString>,
     ) -> Result<RepoPath> {
-        let text = self.text(key)?;
-        let Some(text) = text.as_deref() else {
-            return Ok(RepoPath::Auto);
-        };
+        match self.text(key)?.as_deref() {
+            None | Some("auto") => Ok(RepoPath::Auto),
+            Some("none") => Ok(RepoPath::None),
+            Some(text) => self.place(root, key, text, env).map(RepoPath::Path),
+        }
+    }
+
+    /// A path relative to ROOT or to the home directory, made absolute.
+    fn place(
+        &self,
+        root: &Root,
+        key: &str,
+        text: &str,
+        env: &impl Fn(&str) -> Option<OsString>,
+    ) -> Result<PathBuf> {
         let of_home = match text {
-            "none" => return Ok(RepoPath::None),
-            "auto" => return Ok(RepoPath::Auto),
             "~" => Some(""),
             other => other.strip_prefix("~/"),
         };
         let Some(rest) = of_home else {
-            return Ok(RepoPath::Path(root.path().join(text)));
+            return Ok(root.path().join(text));
         };
         match env("HOME").map(PathBuf::from).filter(|h| h.is_absolute()) {
             // Not `join` of "/x": what follows `~/` is below the home directory, whatever it is.
-            Some(home) => Ok(RepoPath::Path(home.join(rest.trim_start_matches('/')))),
+            Some(home) => Ok(home.join(rest.trim_start_matches('/'))),
             None => {
                 let source = self.entry(key).map_or(&Source::Default, |e| &e.source);
                 let why = format!("`{key}` ({source}) begins with ~/, and HOME is not set");

@@ -27,8 +27,10 @@ pub fn template() -> String {
         out.push('\n');
         for key in table.keys() {
             prose(&mut out, key.doc);
-            let (Fallback::Is(value) | Fallback::Unset(value) | Fallback::Required(value)) =
-                key.default;
+            let (Fallback::Is(value)
+            | Fallback::WithCli(value, _)
+            | Fallback::Unset(value)
+            | Fallback::Required(value)) = key.default;
             out.push_str(&format!("#{} = {value}\n", key.name));
         }
     }
@@ -80,7 +82,9 @@ mod tests {
             })
             .collect();
         let config = Case::new(&live).load();
-        assert_eq!(config.sources.0.len(), KEYS.len());
+        // `[harness] agent` names a CLI, which is an agent without a table.
+        let implied = Table::Agents.keys().count();
+        assert_eq!(config.sources.0.len(), KEYS.len() + implied);
         for key in KEYS {
             let entries = config.sources.0.iter();
             let mut of_key = entries.filter(|e| {
@@ -93,10 +97,10 @@ mod tests {
                 "{} is not in the template",
                 entry.key
             );
-            if matches!(key.default, Fallback::Is(_)) {
+            if matches!(key.default, Fallback::Is(_) | Fallback::WithCli(..)) {
                 assert_eq!(
                     entry.value,
-                    file::default_of(key).expect("valid"),
+                    file::default_of(key, true).expect("valid"),
                     "{}",
                     entry.key
                 );

@@ -162,6 +162,67 @@ fn a_full_file_is_typed() {
 }
 
 #[test]
+fn a_known_cli_needs_no_table_and_a_table_needs_no_command() {
+    let case = Case::new(
+        r#"
+        harness.agent = "codex"
+        [agents.claude]
+        settings = "s.json"
+        config_dir = "~/c"
+        max_turns = 0
+        [agents.big]
+        cli = "claude"
+        command = ["npx", "claude"]
+        model = "opus"
+        budget_usd = 2.5
+        tools = ["Bash", "mcp__x"]
+        args = ["--add-dir", "{{ROOT}}"]
+        bootstrap = false
+        [agents.own]
+        command = ["x"]
+        "#,
+    )
+    .env("HOME", "/home/u");
+    let config = case.load();
+    let codex = &config.agents["codex"];
+    assert_eq!(config.agent("codex"), Some(("codex", codex)));
+    assert_eq!(
+        (codex.cli.as_deref(), codex.events.as_str()),
+        (Some("codex"), "codex")
+    );
+    assert_eq!((codex.max_turns, codex.budget_usd), (50, 10.0));
+    assert!(codex.bootstrap && codex.given.is_empty() && codex.command.is_empty());
+    assert_eq!(source_of(&config, "agents.codex.max_turns"), "default");
+    let claude = &config.agents["claude"];
+    assert_eq!(claude.cli.as_deref(), Some("claude"));
+    assert_eq!(claude.settings, Some(case.dir.path().join("s.json")));
+    assert_eq!(claude.config_dir, Some(PathBuf::from("/home/u/c")));
+    assert_eq!((claude.max_turns, claude.budget_usd), (0, 10.0));
+    assert_eq!(claude.given, ["max_turns", "settings", "config_dir"]);
+    let big = &config.agents["big"];
+    assert_eq!(
+        (big.cli.as_deref(), big.events.as_str()),
+        (Some("claude"), "claude")
+    );
+    assert_eq!((big.model.as_deref(), big.budget_usd), (Some("opus"), 2.5));
+    assert_eq!(
+        (big.command.len(), big.args.len(), big.tools.len()),
+        (2, 2, 2)
+    );
+    assert!(!big.bootstrap);
+    let own = &config.agents["own"];
+    assert_eq!((own.cli.as_deref(), own.events.as_str()), (None, "none"));
+    assert_eq!(
+        (own.max_turns, own.budget_usd, own.bootstrap),
+        (0, 0.0, false)
+    );
+    // Named by an item alone: as an empty table would be.
+    let (name, gemini) = config.agent("gemini").expect("known");
+    assert_eq!((name, gemini.cli.as_deref()), ("gemini", Some("gemini")));
+    assert!(config.agent("other").is_none() && !config.agents.contains_key("gemini"));
+}
+
+#[test]
 fn unknown_keys_are_refused_with_line_and_nearest() {
     Case::new("[harness]\n\nwrokers = 3\n").refused(&[
         "harness.toml",
@@ -296,8 +357,40 @@ fn wrong_types_and_ranges_are_refused_with_line() {
             ["line 2", "`cluade`", "nearest is `claude`"],
         ),
         (
-            "[harness]\nagent = \"claude\"",
-            ["line 2", "`claude`", "[agents.claude]"],
+            "[harness]\nagent = \"mine\"",
+            ["line 2", "`mine`", "[agents.mine]"],
+        ),
+        (
+            "[agents.mine]\nmodel = \"m\"",
+            ["line 1", "[agents.mine] needs `cli`", "claude, codex"],
+        ),
+        (
+            "[agents.mine]\ncommand = [\"a\"]\nmodel = \"m\"",
+            ["line 3", "`model` in [agents.mine]", "needs `cli`"],
+        ),
+        (
+            "[agents.claude]\nstdin = \"none\"",
+            ["line 2", "`stdin` in [agents.claude]", "\"prompt\""],
+        ),
+        (
+            "[agents.claude]\ncli = \"clod\"",
+            ["line 2", "\"claude\" or \"codex\"", "\"clod\""],
+        ),
+        (
+            "[agents.claude]\nbudget_usd = -1",
+            ["line 2", "a number from 0 to", "not -1"],
+        ),
+        (
+            "[agents.claude]\ntools = [\"-x\"]",
+            ["line 2", "list of words", "\"-x\""],
+        ),
+        (
+            "[agents.claude]\nargs = [\"{{MODEL}}\"]",
+            ["line 2", "{{MODEL}}", "placeholder"],
+        ),
+        (
+            "[agents.claude]\nmax_turn = 3",
+            ["line 2", "`max_turn`", "nearest is `max_turns`"],
         ),
         (
             "[harness]\nworkers = 1\nworkers = 2",

@@ -19,6 +19,7 @@ pub enum Value {
     Unset,
     Count(u64),
     Share(f64),
+    Amount(f64),
     Time(Duration),
     Bytes(u64),
     Switch(bool),
@@ -26,6 +27,9 @@ pub enum Value {
     List(Vec<String>),
     Vars(BTreeMap<String, String>),
 }
+
+/// More money than an item is worth, and far below where a number loses its cents.
+pub const AMOUNT_MAX: f64 = 1_000_000.0;
 
 /// Reads a value of this kind; the error says what it must be and what it is.
 pub fn from_json(kind: &Kind, json: &Json) -> Result<Value, String> {
@@ -39,6 +43,10 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Value, String> {
             Some(x) if (0.0..=1.0).contains(&x) => Ok(Value::Share(x)),
             _ => wrong(),
         },
+        (Kind::Amount, _) => match json.as_f64() {
+            Some(x) if (0.0..=AMOUNT_MAX).contains(&x) => Ok(Value::Amount(x)),
+            _ => wrong(),
+        },
         (Kind::Time { min, max }, _) => match duration_from_json(json)? {
             d if (*min..=*max).contains(&d) => Ok(Value::Time(d)),
             _ => wrong(),
@@ -49,7 +57,7 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Value, String> {
         (Kind::Word(words), Json::String(text)) if words.contains(&text.as_str()) => {
             Ok(Value::Text(text.clone()))
         }
-        (Kind::Words(words), Json::Array(items)) => {
+        (Kind::Choices(words), Json::Array(items)) => {
             let known = |j: &Json| {
                 let word = j.as_str().filter(|w| words.contains(w))?;
                 Some(word.to_owned())
@@ -61,8 +69,11 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Value, String> {
         }
         (Kind::AgentName, Json::String(text)) if is_name(text) => Ok(Value::Text(text.clone())),
         (Kind::Revision, Json::String(text)) if is_revision(text) => Ok(Value::Text(text.clone())),
-        (Kind::Place(_), Json::String(text)) => place(text),
-        (Kind::Argv, Json::Array(items)) => argv(items),
+        (Kind::Text, Json::String(text)) if is_argument(text) => Ok(Value::Text(text.clone())),
+        (Kind::Place(_) | Kind::Path, Json::String(text)) => place(text),
+        (Kind::Argv, Json::Array(items)) => argv(kind, items),
+        (Kind::Arguments, Json::Array(items)) => arguments(kind, items).map(Value::List),
+        (Kind::Words, Json::Array(items)) => words(kind, items),
         (Kind::Vars, Json::Object(map)) => vars(map),
         _ => wrong(),
     }
@@ -76,9 +87,11 @@ pub fn wrong(kind: &Kind, found: &str) -> String {
 /// Reads an environment variable's text: what looks like a number or a switch is one.
 pub fn from_text(kind: &Kind, text: &str) -> Result<Value, String> {
     let json = match kind {
-        Kind::Count { .. } | Kind::Share | Kind::Switch => serde_json::from_str(text.trim())
-            .ok()
-            .filter(|j: &Json| j.is_number() || j.is_boolean()),
+        Kind::Count { .. } | Kind::Share | Kind::Amount | Kind::Switch => {
+            serde_json::from_str(text.trim())
+                .ok()
+                .filter(|j: &Json| j.is_number() || j.is_boolean())
+        }
         Kind::Bytes => text.trim().parse::<u64>().ok().map(Json::from),
         _ => None,
     };
@@ -190,23 +203,48 @@ fn place(text: &str) -> Result<Value, String> {
     Ok(Value::Text(text.to_owned()))
 }
 
-fn argv(items: &[Json]) -> Result<Value, String> {
-    let mut list = Vec::with_capacity(items.len());
-    for item in items {
-        let Some(arg) = item.as_str().filter(|a| !a.contains('\0')) else {
-            return Err(format!(
-                "must be {}, but holds {}",
-                expected(&Kind::Argv),
-                shown(item)
-            ));
-        };
-        placeholder::check(arg)?;
-        list.push(arg.to_owned());
-    }
+fn argv(kind: &Kind, items: &[Json]) -> Result<Value, String> {
+    let list = arguments(kind, items)?;
     if list.first().is_none_or(String::is_empty) {
         return Err("must begin with the name of a program".to_owned());
     }
     Ok(Value::List(list))
+}
+
+fn arguments(kind: &Kind, items: &[Json]) -> Result<Vec<String>, String> {
+    let mut list = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(arg) = item.as_str().filter(|a| !a.contains('\0')) else {
+            return Err(holds(kind, item));
+        };
+        placeholder::check(arg)?;
+        list.push(arg.to_owned());
+    }
+    Ok(list)
+}
+
+fn words(kind: &Kind, items: &[Json]) -> Result<Value, String> {
+    let word = |item: &Json| {
+        let word = item.as_str().filter(|w| is_argument(w));
+        word.map(str::to_owned).ok_or_else(|| holds(kind, item))
+    };
+    items
+        .iter()
+        .map(word)
+        .collect::<Result<_, _>>()
+        .map(Value::List)
+}
+
+fn holds(kind: &Kind, item: &Json) -> String {
+    format!("must be {}, but holds {}", expected(kind), shown(item))
+}
+
+/// What can be handed to a program behind an option, and be taken for nothing else.
+fn is_argument(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 1_024
+        && !text.starts_with('-')
+        && !text.chars().any(char::is_control)
 }
 
 fn vars(map: &serde_json::Map<String, Json>) -> Result<Value, String> {
@@ -251,11 +289,16 @@ fn expected(kind: &Kind) -> String {
         Kind::Bytes => "a number of bytes, or text like \"256MB\", \"512MiB\", \"10GB\"".to_owned(),
         Kind::Switch => "true or false".to_owned(),
         Kind::Word(words) => any_of(words),
-        Kind::Words(words) => format!("a list of {}", any_of(words)),
-        Kind::AgentName => "the name of an [agents.NAME] table".to_owned(),
+        Kind::Choices(words) => format!("a list of {}", any_of(words)),
+        Kind::AgentName => "the name of an agent".to_owned(),
         Kind::Revision => "the name of a branch".to_owned(),
         Kind::Place(words) => format!("a path, or {}", any_of(words)),
+        Kind::Path => "a path".to_owned(),
+        Kind::Text => "a word or two, not beginning with `-`".to_owned(),
+        Kind::Amount => format!("a number from 0 to {AMOUNT_MAX}"),
         Kind::Argv => "a list of strings like [\"program\", \"argument\"]".to_owned(),
+        Kind::Arguments => "a list of strings like [\"--flag\", \"value\"]".to_owned(),
+        Kind::Words => "a list of words like [\"Bash\", \"Edit\"]".to_owned(),
         Kind::Vars => "a table of variables like { NAME = \"value\" }".to_owned(),
     }
 }
@@ -282,7 +325,7 @@ impl Value {
         match self {
             Value::Unset => Json::Null,
             Value::Count(n) | Value::Bytes(n) => Json::from(*n),
-            Value::Share(x) => Json::from(*x),
+            Value::Share(x) | Value::Amount(x) => Json::from(*x),
             Value::Time(d) if d.subsec_nanos() == 0 => Json::from(d.as_secs()),
             Value::Time(d) => Json::from(d.as_secs_f64()),
             Value::Switch(on) => Json::from(*on),

@@ -2,15 +2,14 @@
 //! start under the slot's keeper. Whatever fails here has started nothing.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::SessionFile;
 use super::{Desk, Failed, Work};
-use crate::agents::{self, Agent, Facts};
+use crate::agents::{self, Agent, Facts, Scene};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -71,30 +70,35 @@ pub(super) fn begin(
     file.repo = work.as_ref().map(|_| repo.to_owned());
     file.worktree = Some(cwd.to_string_lossy().into_owned());
 
-    let facts = facts(&rt, &claim.name, dir, &cwd, file);
+    let facts = facts(&rt, &claim.name, dir, &cwd, file, work.as_ref());
+    let template = rt.root.path().join("prompts/bootstrap.md");
+    let template = atomic::read_small(&template, STATE_FILE_BYTES_MAX).ok();
+    let plan = agents::plan(
+        &agent,
+        &Scene {
+            item,
+            facts: &facts,
+            session: &file.session,
+            session_dir: dir,
+            worktree: &cwd,
+            bootstrap: template.as_deref(),
+            inherited: std::env::vars_os().map(|(name, _)| name).collect(),
+        },
+    );
     let prompt_file = dir.join("prompt.md");
-    if !script {
-        let mut prompt = Vec::new();
-        if let Agent::Command(_, table) = &agent
-            && table.bootstrap
-            && let Ok(template) = atomic::read_small(
-                &rt.root.path().join("prompts/bootstrap.md"),
-                STATE_FILE_BYTES_MAX,
-            )
-        {
-            prompt = agents::fill(OsStr::from_bytes(&template), &facts).into_vec();
-            prompt.push(b'\n');
-        }
-        prompt.extend(&item.prompt);
-        drop(atomic::create(&prompt_file, &prompt, 0o600)?);
+    if let Some(prompt) = &plan.prompt {
+        drop(atomic::create(&prompt_file, prompt, 0o600)?);
     }
-    let (mut argv, to_stdin) = agents::command_line(&agent, &facts, &item_file);
-    let env = environment(&rt, claim, &agent, dir, &item_file, file);
+    if let Some(text) = &plan.bootstrap {
+        drop(atomic::create(&dir.join(agents::BOOTSTRAP), text, 0o600)?);
+    }
+    let env = environment(&rt, claim, &agent, plan.env, dir, file);
     let path = env.get(&OsString::from("PATH")).cloned().flatten();
     let path = path.or_else(|| std::env::var_os("PATH"));
+    let mut argv = plan.argv;
     let program = argv.first().cloned().unwrap_or_default();
     argv[0] = agents::find_program(&program, &cwd, path.as_deref())
-        .map_err(Failed::Refused)?
+        .map_err(|why| Failed::Refused(agents::not_found(&agent, &program, why)))?
         .into();
     let table = match &agent {
         Agent::Script => None,
@@ -104,9 +108,11 @@ pub(super) fn begin(
         .timeout
         .or(table.and_then(|t| t.timeout))
         .unwrap_or(rt.config.harness.timeout);
-    file.events = table
-        .map(|t| t.events.clone())
-        .filter(|e| e != crate::adapters::custom::NONE);
+    file.events = plan.events;
+    file.max_turns = plan.limits.max_turns;
+    file.budget_usd = plan.limits.budget_usd;
+    file.model = plan.model;
+    file.notes.extend(plan.notes);
     file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
     file.started_at = clock::now_iso();
@@ -126,7 +132,7 @@ pub(super) fn begin(
         session: file.session.clone(),
         argv,
         cwd,
-        stdin: to_stdin.then_some(prompt_file),
+        stdin: plan.reads_prompt.then_some(prompt_file),
         stdout: dir.join("stdout.log"),
         stderr: dir.join("stderr.log"),
         exit: dir.join("exit.json"),
@@ -184,6 +190,7 @@ fn facts(
     dir: &std::path::Path,
     cwd: &std::path::Path,
     file: &SessionFile,
+    work: Option<&Work>,
 ) -> Facts {
     let interrupt = rt
         .root
@@ -200,22 +207,34 @@ fn facts(
         ("BRANCH", file.branch.clone().unwrap_or_default().into()),
         ("ATTEMPT", file.attempt.to_string().into()),
         ("ITERATION", file.attempt.to_string().into()),
+        ("RIG", rig(work)),
         ("ROOT", rt.root.path().as_os_str().to_owned()),
         ("INTERRUPT_FILE", interrupt.into_os_string()),
     ]
     .into()
 }
 
-/// What is set (or removed: `None`) on top of the harness's own environment.
+/// The repository's name: as in `[repos.NAME]`; of the one in `[repo]`, its directory's.
+fn rig(work: Option<&Work>) -> OsString {
+    let Some(repo) = work.map(|w| w.hub.repo()) else {
+        return OsString::new();
+    };
+    match repo.path.file_name() {
+        Some(dir) if repo.name == DEFAULT_REPO => dir.to_owned(),
+        _ => repo.name.clone().into(),
+    }
+}
+
+/// What is set (or removed: `None`) on top of the harness's own environment. `env`: what the agent's
+/// CLI wants; the user's own words go over it.
 fn environment(
     rt: &Runtime,
     claim: &Claim,
     agent: &Agent<'_>,
+    mut env: BTreeMap<OsString, Option<OsString>>,
     dir: &std::path::Path,
-    item_file: &std::path::Path,
     file: &SessionFile,
 ) -> BTreeMap<OsString, Option<OsString>> {
-    let mut env: BTreeMap<OsString, Option<OsString>> = BTreeMap::new();
     // A harness started from a git hook must not hand on the hook's repository.
     for (key, _) in std::env::vars_os() {
         if key.to_str().is_some_and(|k| k.starts_with("GIT_")) {
@@ -237,7 +256,7 @@ fn environment(
     }
     set("HARNESS_ROOT", rt.root.path().as_os_str().to_owned());
     set("HARNESS_ITEM", claim.name.as_os_str().to_owned());
-    set("HARNESS_ITEM_FILE", item_file.as_os_str().to_owned());
+    set("HARNESS_ITEM_FILE", dir.join("item").into_os_string());
     set("HARNESS_SESSION", file.session.clone().into());
     set("HARNESS_SESSION_DIR", dir.as_os_str().to_owned());
     set("HARNESS_AGENT", file.agent.clone().into());

@@ -24,6 +24,11 @@ pub struct SessionFile {
     pub harness_pid: u32,
     pub command: Vec<String>,
     pub timeout_seconds: u64,
+    /// What the attempt is limited to, whoever holds it to that; `None`: to nothing.
+    pub max_turns: Option<u64>,
+    pub budget_usd: Option<f64>,
+    /// As asked for; `None`: the CLI's own choice.
+    pub model: Option<String>,
     pub repo: Option<String>,
     pub worktree: Option<String>,
     pub branch: Option<String>,

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::launch::{VOICES, session, table};
 use crate::support::Root;
 
 /// A ROOT whose prompts go to the mock, speaking as `cli` does.
@@ -15,19 +16,22 @@ fn root_for(cli: &str) -> Root {
 /// The same with further lines for `[harness]`.
 pub fn root_with(cli: &str, harness: &str) -> Root {
     let root = Root::with_repo();
+    let table = table(&root, cli, "");
+    root.config(&format!(
+        "{harness}\nagent = {cli:?}\n[repo]\npath = \"repo\"\n{table}"
+    ));
+    root
+}
+
+/// The same with a command line of the user's own.
+fn root_by_hand() -> Root {
+    let root = Root::with_repo();
     let mock = env!("CARGO_BIN_EXE_mock-agent");
-    let args = match cli {
-        "claude" => {
-            r#""-p", "--output-format", "stream-json", "--verbose", "--session-id", "{{SESSION_ID}}", "--allowedTools", "Bash,Write,Edit""#
-        }
-        "codex" => {
-            r#""exec", "--json", "--dangerously-bypass-approvals-and-sandbox", "--skip-git-repo-check", "-""#
-        }
-        other => panic!("{other}"),
-    };
     let home = root.at("mock-home");
     root.config(&format!(
-        "{harness}\nagent = \"mock\"\n[repo]\npath = \"repo\"\n[agents.mock]\ncommand = [{mock:?}, {cli:?}, {args}]\nevents = {cli:?}\nenv = {{ MOCK_HOME = {home:?} }}\n"
+        "agent = \"mine\"\n[repo]\npath = \"repo\"\n[agents.mine]\ncommand = [{mock:?}, \"claude\", \"-p\", \
+         \"--output-format\", \"stream-json\", \"--verbose\", \"--session-id\", \"{{{{SESSION_ID}}}}\", \
+         \"--allowedTools\", \"Bash,Write,Edit\"]\nevents = \"claude\"\nenv = {{ MOCK_HOME = {home:?} }}\n"
     ));
     root
 }
@@ -37,18 +41,10 @@ pub fn play(root: &Root, name: &str, play: &str) {
     root.drop_file(name, text.as_bytes(), 0o644);
 }
 
-/// session.json of an item's attempt, counted from 0.
-pub fn session(root: &Root, name: &str, attempt: usize) -> Value {
-    let show = root.show(name);
-    let sid = show["attempts"][attempt]["session"].as_str().unwrap();
-    let path = root.at("state/sessions").join(sid).join("session.json");
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
 #[test]
 fn what_the_cli_says_it_used_is_on_record() {
-    for cli in ["claude", "codex"] {
-        let root = root_for(cli);
+    let roots = VOICES.map(|cli| (cli, root_for(cli)));
+    for (cli, root) in roots.into_iter().chain([("by hand", root_by_hand())]) {
         play(&root, "x.md", "success");
         root.drain();
         let file = session(&root, "x.md", 0);

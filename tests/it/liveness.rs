@@ -3,7 +3,8 @@
 
 use std::fs;
 
-use crate::agents::{play, root_with, session};
+use crate::agents::{play, root_with};
+use crate::launch::session;
 
 fn health(root: &crate::support::Root) -> String {
     let bytes = fs::read(root.at("state/agents/agent-1/status.json")).unwrap_or_default();

@@ -23,6 +23,7 @@ mod house;
 mod items;
 mod journal;
 mod kit;
+mod launch;
 mod liveness;
 mod moves;
 mod order;

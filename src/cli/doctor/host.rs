@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, access};
 
-use super::Check;
+use super::{Check, Facts};
+use crate::adapters;
 use crate::clock;
-use crate::config::{Config, placeholder};
+use crate::config::keys::CLIS;
+use crate::config::{AgentTable, Config, placeholder};
 use crate::layout::{Root, shown};
 
 /// Open files one slot needs at most: its lease, marker, session files, keeper's socket, pidfd and
@@ -23,8 +25,6 @@ const WATCHES_PER_WORKER: u64 = 4;
 const WATCHES_BASE: u64 = 64;
 /// Overflowing queues are recovered from by a listing; below this that becomes the rule.
 const QUEUED_EVENTS_MIN: u64 = 1_024;
-/// Agents' programs that are looked for without being configured.
-const KNOWN_AGENTS: [&str; 5] = ["claude", "codex", "gemini", "opencode", "qwen"];
 /// 2025-01-01: a clock before it has lost its battery.
 const EPOCH_SANE_NS: i64 = 1_735_689_600 * 1_000_000_000;
 
@@ -167,7 +167,7 @@ fn clock_is_sane() -> Check {
 
 fn known_agents(env: &dyn Fn(&str) -> Option<OsString>) -> Check {
     let path = env("PATH").unwrap_or_default();
-    let found: Vec<String> = KNOWN_AGENTS
+    let found: Vec<String> = CLIS
         .iter()
         .filter_map(|program| on_path(OsStr::new(program), &path))
         .map(|path| shown(path.as_os_str()))
@@ -175,39 +175,58 @@ fn known_agents(env: &dyn Fn(&str) -> Option<OsString>) -> Check {
     if found.is_empty() {
         return Check::ok(
             "agent programs",
-            format!("none of {} on PATH", KNOWN_AGENTS.join(", ")),
+            format!("none of {} on PATH", CLIS.join(", ")),
         );
     }
     Check::ok("agent programs", found.join(", "))
 }
 
-/// Each configured agent's program: found, and where.
-pub(super) fn agents(
-    root: &Root,
-    config: Option<&Config>,
-    env: &dyn Fn(&str) -> Option<OsString>,
-) -> Vec<Check> {
+/// Each configured agent's program: found, and where; of a CLI that harness knows, its version.
+pub(super) fn agents(root: &Root, config: Option<&Config>, facts: &Facts<'_>) -> Vec<Check> {
     let agents = config.into_iter().flat_map(|c| &c.agents);
     agents
-        .filter_map(|(agent, table)| {
-            let value = |name: &str| (name == "ROOT").then(|| root.path().as_os_str().to_owned());
-            let program = placeholder::fill(OsStr::new(table.command.first()?), value);
-            let path = table
-                .env
-                .get("PATH")
-                .map(OsString::from)
-                .or_else(|| env("PATH"));
-            let name = format!("agent {agent}");
-            Some(match on_path(&program, &path.unwrap_or_default()) {
-                Some(path) => Check::ok(&name, shown(path.as_os_str())),
-                None => Check::warn(
-                    &name,
-                    format!("its program {} is not found", shown(&program)),
-                    format!("install it, or give its whole path in [agents.{agent}] command"),
-                ),
-            })
-        })
+        .map(|(agent, table)| check_agent(root, agent, table, facts))
         .collect()
+}
+
+fn check_agent(root: &Root, agent: &str, table: &AgentTable, facts: &Facts<'_>) -> Check {
+    let name = format!("agent {agent}");
+    let value = |name: &str| (name == "ROOT").then(|| root.path().as_os_str().to_owned());
+    let about = table.cli.as_deref().and_then(adapters::by_name);
+    let about = about.map(adapters::Adapter::about);
+    let own = about.filter(|_| table.command.is_empty());
+    let mut argv: Vec<OsString> = match own {
+        Some(about) => vec![about.program.into()],
+        None => table
+            .command
+            .iter()
+            .map(|arg| placeholder::fill(OsStr::new(arg), value))
+            .collect(),
+    };
+    let program = argv.first().cloned().unwrap_or_default();
+    let path = table.env.get("PATH").map(OsString::from);
+    let path = path.or_else(|| (facts.env)("PATH")).unwrap_or_default();
+    let Some(found) = on_path(&program, &path) else {
+        let advice = match own {
+            Some(about) => about.not_installed(),
+            None => format!("install it, or give its whole path in [agents.{agent}] command"),
+        };
+        let found = format!("its program {} is not found", shown(&program));
+        return Check::warn(&name, found, advice);
+    };
+    let place = shown(found.as_os_str());
+    if about.is_none() {
+        return Check::ok(&name, place);
+    }
+    argv[0] = found.into_os_string();
+    match (facts.version)(&argv, &table.env) {
+        Ok(version) => Check::ok(&name, format!("{place}, {version}")),
+        Err(why) => Check::warn(
+            &name,
+            format!("{place}, but asked for its version {why}"),
+            format!("try it by hand: {place} --version"),
+        ),
+    }
 }
 
 /// As `execvp` finds a program; relative ones with a slash depend on the worktree and are believed.

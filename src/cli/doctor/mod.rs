@@ -1,13 +1,15 @@
 //! `harness doctor`: can this host and file system keep the promises? What not, and what to do.
 //!
-//! Does not run anything: what takes a process or an unsafe call (git, read leases) the caller
-//! finds out and hands in as `Facts`. Keeps: a check that is not Ok says what to do; whatever is
+//! Does not run anything by itself: what takes a process or an unsafe call (git, read leases, an
+//! agent's version) the caller finds out and hands in as `Facts`. Keeps: a check that is not Ok says what to do; whatever is
 //! made for a probe is removed again; nothing else in ROOT is changed, but missing directories.
 
 mod disk;
 mod host;
 mod probe;
+mod version;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -17,6 +19,7 @@ use serde_json::json;
 use super::init;
 use crate::config::{Config, Overrides, RepoPath};
 use crate::layout::Root;
+pub use version::version;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -66,12 +69,17 @@ impl Check {
     }
 }
 
+/// Program with leading arguments and variables in; the version or why there is none out.
+pub type AskVersion = dyn Fn(&[OsString], &BTreeMap<String, String>) -> Result<String, String>;
+
 /// What the caller found out.
 pub struct Facts<'a> {
     /// Of `git --version`; none where git does not run.
     pub git_version: Option<(u32, u32, u32)>,
     /// Whether a read lease (`F_SETLEASE`) can be had on this file, which nobody has open.
     pub read_lease: &'a dyn Fn(&Path) -> bool,
+    /// What a CLI says when it is asked for its version, with these variables set (`version`).
+    pub version: &'a AskVersion,
     /// Reads an environment variable (`std::env::var_os`).
     pub env: &'a dyn Fn(&str) -> Option<OsString>,
 }
@@ -122,7 +130,7 @@ pub fn doctor(root: Option<&Root>, facts: &Facts<'_>) -> DoctorReport {
                 "move aside what stands in the way, or correct owner and mode, then run `harness init`",
             )),
         }
-        checks.extend(host::agents(root, config.as_ref(), facts.env));
+        checks.extend(host::agents(root, config.as_ref(), facts));
     }
     DoctorReport { checks }
 }
@@ -220,6 +228,10 @@ mod tests {
         run(&Facts {
             git_version: git,
             read_lease: &|_| true,
+            version: &|argv, _| match argv[0].to_string_lossy().ends_with("/false") {
+                true => Err("it ends with 1".into()),
+                false => Ok("1.2.3 (of a test)".into()),
+            },
             env: &|name| std::env::var_os(name).filter(|_| !name.starts_with("HARNESS")),
         })
     }
@@ -311,12 +323,23 @@ mod tests {
 
     #[test]
     fn agents_whose_program_is_missing_are_named() {
-        let toml = "[harness]\nagent = \"a\"\n[agents.a]\ncommand = [\"sh\"]\n[agents.b]\ncommand = [\"no-such-program-7\"]\n[agents.c]\ncommand = [\"{{ROOT}}/no\"]\n";
+        let toml = "[harness]\nagent = \"a\"\n[agents.a]\ncommand = [\"sh\"]\n[agents.b]\ncommand = [\"no-such-program-7\"]\n[agents.c]\ncommand = [\"{{ROOT}}/no\"]\n\
+                    [agents.claude]\nenv = { PATH = \"/nowhere\" }\n[agents.d]\ncli = \"codex\"\ncommand = [\"true\"]\n\
+                    [agents.e]\ncli = \"codex\"\ncommand = [\"false\"]\n";
         let (_dir, root) = root_with(toml);
         let report = with(Some((2, 47, 3)), |f| doctor(Some(&root), f));
         assert_eq!(level(&report, "agent a"), Level::Ok);
         assert_eq!(level(&report, "agent b"), Level::Warn);
         assert_eq!(level(&report, "agent c"), Level::Warn);
+        assert_eq!(level(&report, "agent claude"), Level::Warn);
+        assert_eq!(level(&report, "agent d"), Level::Ok);
+        assert_eq!(level(&report, "agent e"), Level::Warn);
+        let text = report.text();
+        assert!(
+            text.contains("npm install -g @anthropic-ai/claude-code"),
+            "{text}"
+        );
+        assert!(text.contains("1.2.3 (of a test)"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Which CLIs are installed, the scripted model that they talk to, and how harness is told of them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -124,43 +125,40 @@ impl Drop for Model {
 
 /// `[harness] agent` and `[agents.real]`.
 pub fn configure(root: &Root, cli: Cli, program: &Path, model: &Model) {
-    let (command, env) = by_hand(root, cli, program, model);
+    configure_with(root, cli, program, &model.url(), "", &[]);
+}
+
+/// The same with `more` keys in the table and `more_env` in its environment, and the model at `url`.
+pub fn configure_with(
+    root: &Root,
+    cli: Cli,
+    program: &Path,
+    url: &str,
+    more: &str,
+    more_env: &[(&str, &str)],
+) {
+    let (keys, mut env) = of_cli(root, cli, url);
+    env.extend(more_env.iter().map(|(k, v)| (*k, (*v).to_owned())));
+    let env: BTreeMap<&str, String> = env.into_iter().collect();
+    // JSON's strings and lists are TOML's.
     let env = env
         .iter()
         .map(|(k, v)| format!("{k} = {}\n", Value::from(v.as_str())));
-    // The line to change for an adapter that is built in: it knows the arguments by itself.
-    // JSON's strings and lists are TOML's.
-    let how = format!(
-        "command = {}\nevents = {:?}",
-        Value::from(command),
-        cli.program()
-    );
     root.config(&format!(
-        "agent = \"real\"\ntimeout = 120\n[repo]\npath = \"repo\"\n[agents.real]\n{how}\n[agents.real.env]\n{}",
+        "agent = \"real\"\ntimeout = 120\n[repo]\npath = \"repo\"\n[agents.real]\ncli = {:?}\ncommand = [{}]\n{keys}{more}\n[agents.real.env]\n{}",
+        cli.program(),
+        Value::from(program.to_string_lossy()),
         env.collect::<String>()
     ));
 }
 
-/// Arguments and environment of each CLI as it is best called headless. The environment is what
-/// points it at the scripted model, so it is needed however the arguments are made; codex has that
-/// in its arguments too.
-fn by_hand(
-    root: &Root,
-    cli: Cli,
-    program: &Path,
-    model: &Model,
-) -> (Vec<String>, Vec<(&'static str, String)>) {
+/// Keys and environment that point each CLI at the scripted model.
+fn of_cli(root: &Root, cli: Cli, url: &str) -> (String, Vec<(&'static str, String)>) {
     let home = root.at("home");
     fs::create_dir_all(home.join(".gemini")).unwrap();
     fs::create_dir_all(home.join(".codex")).unwrap();
     let home = home.to_string_lossy().into_owned();
-    let url = model.url();
-    let program = program.to_string_lossy().into_owned();
-    let args = |list: &[&str]| {
-        let mut all = vec![program.clone()];
-        all.extend(list.iter().map(|&a| a.to_owned()));
-        all
-    };
+    let url = url.to_owned();
     let mut env = vec![
         ("HOME", home.clone()),
         // Whatever is not for loopback fails at once.
@@ -168,33 +166,15 @@ fn by_hand(
         ("HTTP_PROXY", "http://127.0.0.1:9".into()),
         ("NO_PROXY", "127.0.0.1,localhost".into()),
     ];
-    let command = match cli {
+    let keys = match cli {
         Cli::Claude | Cli::ClaudeOlder => {
             env.extend([
                 ("ANTHROPIC_BASE_URL", url),
                 ("ANTHROPIC_API_KEY", "made-up".into()),
-                ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".into()),
-                ("DISABLE_AUTOUPDATER", "1".into()),
                 ("CLAUDE_CODE_MAX_RETRIES", "1".into()),
                 ("CLAUDE_CODE_TMPDIR", home),
             ]);
-            args(&[
-                "-p",
-                "--output-format",
-                "stream-json",
-                "--verbose",
-                "--session-id",
-                "{{SESSION_ID}}",
-                "--permission-mode",
-                "acceptEdits",
-                "--allowedTools",
-                "Bash,Edit,Write,Read,Glob,Grep",
-                "--setting-sources",
-                "user",
-                "--strict-mcp-config",
-                "--max-turns",
-                "30",
-            ])
+            String::new()
         }
         Cli::Codex => {
             env.push(("OPENAI_API_KEY", "made-up".into()));
@@ -202,23 +182,9 @@ fn by_hand(
             let provider = format!(
                 "model_providers.fake={{name=\"fake\",base_url=\"{url}/v1\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}}"
             );
-            args(&[
-                "exec",
-                "--json",
-                "-C",
-                "{{WORKTREE}}",
-                "--dangerously-bypass-approvals-and-sandbox",
-                "--skip-git-repo-check",
-                "-c",
-                "analytics.enabled=false",
-                "-c",
-                "model_provider=\"fake\"",
-                "-c",
-                &provider,
-                "-m",
-                "fake-model",
-                "-",
-            ])
+            let args = ["-c", "model_provider=\"fake\"", "-c", &provider];
+            let args = Value::from(args.map(Value::from).to_vec());
+            format!("model = \"fake-model\"\nargs = {args}\n")
         }
         Cli::Gemini => {
             let settings = root.at("home/.gemini/settings.json");
@@ -228,19 +194,8 @@ fn by_hand(
             )
             .unwrap();
             env.push(("GEMINI_API_KEY", "made-up".into()));
-            env.push(("GEMINI_CLI_NO_RELAUNCH", "true".into()));
             env.push(("GOOGLE_GEMINI_BASE_URL", url));
-            args(&[
-                "-o",
-                "stream-json",
-                "--approval-mode",
-                "yolo",
-                "--skip-trust",
-                "-m",
-                "fake-model",
-                "--session-id",
-                "{{SESSION_ID}}",
-            ])
+            "model = \"fake-model\"\n".into()
         }
         Cli::OpenCode => {
             let provider = json!({"provider": {"fake": {
@@ -249,10 +204,9 @@ fn by_hand(
                 "models": {"m": {}},
             }}});
             env.push(("OPENCODE_CONFIG_CONTENT", provider.to_string()));
-            env.push(("OPENCODE_DISABLE_AUTOUPDATE", "1".into()));
             env.push(("OPENCODE_DISABLE_MODELS_FETCH", "1".into()));
-            args(&["run", "--format", "json", "--auto", "-m", "fake/m"])
+            "model = \"fake/m\"\n".into()
         }
     };
-    (command, env)
+    (keys, env)
 }

@@ -1,0 +1,52 @@
+//! What of an `[agents.NAME]` table depends on whether harness makes its command line itself.
+//!
+//! Does not know how (`adapters` do). Keeps: a CLI that is named without a table is what an empty
+//! table of its name would be.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use super::file::{self, Parsed};
+use super::keys::{CLIS, Key, NO_EVENTS, Table};
+use super::value::Value;
+use super::{AgentTable, Overrides, Sources, entry};
+use crate::error::Result;
+use crate::layout::Root;
+
+/// The CLI of `[agents.NAME]`: as given, else by its name where it has no command of its own.
+pub(super) fn cli_of<'a>(table: Table, name: &'a str, parsed: &'a Parsed) -> Option<&'a str> {
+    if table != Table::Agents {
+        return None;
+    }
+    match parsed.setting(table, name, "cli").map(|s| &s.value) {
+        Some(Value::Text(cli)) => Some(cli),
+        _ => (CLIS.contains(&name) && parsed.setting(table, name, "command").is_none())
+            .then_some(name),
+    }
+}
+
+/// What holds where nobody sets the key.
+pub(super) fn default_of(table: Table, key: &Key, cli: Option<&str>) -> Result<Value> {
+    let text = |word: &str| Ok(Value::Text(word.to_owned()));
+    match (table, key.name, cli) {
+        (Table::Agents, "cli", Some(cli)) => text(cli),
+        (Table::Agents, "events", cli) => text(cli.unwrap_or(NO_EVENTS)),
+        _ => file::default_of(key, cli.is_some()),
+    }
+}
+
+/// Every CLI as it is without a table.
+pub(super) fn without_tables(
+    root: &Root,
+    env: &impl Fn(&str) -> Option<OsString>,
+) -> Result<BTreeMap<String, AgentTable>> {
+    let (nothing, none) = (Parsed::default(), Overrides::default());
+    let mut tables = BTreeMap::new();
+    for &name in CLIS {
+        let keys = Table::Agents.keys();
+        let of = |key| entry(Table::Agents, name, key, Some(name), &nothing, &none, env);
+        let sources = Sources(keys.map(of).collect::<Result<_>>()?);
+        tables.insert(name.to_owned(), sources.agent(root, name, env)?);
+    }
+    Ok(tables)
+}
