@@ -26,6 +26,7 @@ static ABOUT: About = About {
     program: "claude",
     package: "@anthropic-ai/claude-code",
     login: "log in with `claude` and /login, or set ANTHROPIC_API_KEY",
+    tells_cost: true,
 };
 
 /// Where the user says nothing: edits are accepted, other tools as `tools` allows them.

@@ -22,6 +22,7 @@ static ABOUT: About = About {
     program: "codex",
     package: "@openai/codex",
     login: "log in with `codex login`, or set OPENAI_API_KEY",
+    tells_cost: false,
 };
 
 /// Its sandboxes make `.git` read-only, so that nothing can be committed.

@@ -22,6 +22,7 @@ static ABOUT: About = About {
     program: "gemini",
     package: "@google/gemini-cli",
     login: "log in with `gemini` and /auth, or set GEMINI_API_KEY",
+    tells_cost: false,
 };
 
 /// Other modes do not offer its shell tool at all when nobody is there to approve.

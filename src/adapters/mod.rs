@@ -84,6 +84,8 @@ pub struct About {
     pub package: &'static str,
     /// How a refused login is mended.
     pub login: &'static str,
+    /// Whether its events say what it costs.
+    pub tells_cost: bool,
 }
 
 impl About {

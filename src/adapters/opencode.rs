@@ -22,6 +22,7 @@ static ABOUT: About = About {
     program: "opencode",
     package: "opencode-ai",
     login: "log in with `opencode auth login`",
+    tells_cost: true,
 };
 
 impl Adapter for Opencode {

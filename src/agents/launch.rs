@@ -41,6 +41,8 @@ pub struct Plan {
     /// Beneath what table and item set; `None`: removed.
     pub env: BTreeMap<OsString, Option<OsString>>,
     pub limits: Limits,
+    /// Those of them that harness itself must see to: the CLI has no means for them.
+    pub watched: Limits,
     pub model: Option<String>,
     /// The dialect of its standard output, if harness reads one.
     pub events: Option<String>,
@@ -56,6 +58,14 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those whose keys are wanted.
+    fn only(self, wanted: impl Fn(&str) -> bool) -> Limits {
+        Limits {
+            max_turns: self.max_turns.filter(|_| wanted("max_turns")),
+            budget_usd: self.budget_usd.filter(|_| wanted("budget_usd")),
+        }
+    }
+
     fn of(table: &AgentTable, item: &Item) -> Limits {
         let turns = item.max_turns.unwrap_or(table.max_turns);
         let budget = item.budget_usd.unwrap_or(table.budget_usd);
@@ -101,6 +111,8 @@ pub fn plan(agent: &Agent<'_>, scene: &Scene<'_>) -> Plan {
                 plan.env = adapters::without_session(&scene.inherited);
             }
             plan.prompt = Some(prompt(told, None, scene.item));
+            // Its command line is the user's: only what is asked for is asked of it.
+            plan.watched = plan.limits.only(|key| is_asked(table, scene.item, key));
         }
         Some(adapter) => with_cli(&mut plan, adapter, table, filled(&table.args), told, scene),
     }
@@ -145,21 +157,28 @@ fn with_cli(
         launch.bootstrap_in_prompt
     });
     plan.prompt = Some(prompt(before, launch.prompt_prefix, scene.item));
-    let item = scene.item;
-    let is_asked = |key: &&&str| {
-        table.given.contains(*key)
-            || **key == "max_turns" && item.max_turns.is_some()
-            || **key == "budget_usd" && item.budget_usd.is_some()
-    };
-    let missing = launch.unsupported.iter().filter(is_asked);
+    let has_no = |key: &str| launch.unsupported.contains(&key);
+    plan.watched = plan.limits.only(has_no);
+    let missing = launch.unsupported.iter().filter(|&&key| {
+        let seen_to = key == "max_turns" || key == "budget_usd" && about.tells_cost;
+        !seen_to && is_asked(table, scene.item, key)
+    });
     plan.notes = missing
-        .map(|key| {
-            format!(
-                "{} has no means of its own to keep to `{key}`",
+        .map(|key| match *key {
+            "budget_usd" => format!(
+                "{} does not tell what it costs: `budget_usd` limits nothing",
                 about.program
-            )
+            ),
+            key => format!("{} has no means to keep to `{key}`", about.program),
         })
         .collect();
+}
+
+/// Whether the user set this key: for the agent, or for the item.
+fn is_asked(table: &AgentTable, item: &Item, key: &str) -> bool {
+    table.given.iter().any(|g| *g == key)
+        || key == "max_turns" && item.max_turns.is_some()
+        || key == "budget_usd" && item.budget_usd.is_some()
 }
 
 fn prompt(told: Option<Vec<u8>>, prefix: Option<&str>, item: &Item) -> Vec<u8> {

@@ -111,6 +111,8 @@ pub(super) fn begin(
     file.events = plan.events;
     file.max_turns = plan.limits.max_turns;
     file.budget_usd = plan.limits.budget_usd;
+    file.watched_turns = plan.watched.max_turns;
+    file.watched_budget_usd = plan.watched.budget_usd;
     file.model = plan.model;
     file.notes.extend(plan.notes);
     file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);

@@ -11,7 +11,7 @@ use crate::adapters::{self, told};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
-use crate::event::{Class, Fault, Mend};
+use crate::event::{Class, Fault, Limit, Mend};
 use crate::git::Collected;
 use crate::interrupt;
 use crate::layout::Place;
@@ -42,9 +42,15 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
         reason = advice(&attempt, fault);
         attempt.file.fault = Some(fault.class.as_str().to_owned());
     }
+    let used_up = matches!(stop, Some(Stop::OverTurns | Stop::OverBudget));
+    if let Some(class) = stop.and_then(class_of) {
+        attempt.file.fault = Some(class.as_str().to_owned());
+    }
     let failures = attempt.record.history.failures;
     let mut next = match &over {
         Over::Unstartable(_) => Next::Park,
+        // It would be used up again.
+        Over::Exited { .. } if used_up => Next::Park,
         Over::Exited { .. } => {
             let retry = &rt.config.retry;
             let max = attempt.claim.item.retries.unwrap_or(retry.max);
@@ -149,6 +155,17 @@ fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
         }
         over => over,
     }
+}
+
+/// The fault that a stop of ours stands for.
+fn class_of(stop: Stop) -> Option<Class> {
+    let limit = match stop {
+        Stop::OverTurns => Limit::Turns,
+        Stop::OverBudget => Limit::Budget,
+        Stop::Stalled => return Some(Class::Stalled),
+        _ => return None,
+    };
+    Some(Class::LimitsReached { limit })
 }
 
 /// The question of an agent that ended by itself and left an interrupt for its slot.

@@ -65,6 +65,9 @@ pub struct SessionFile {
     /// The class of what went wrong, where the CLI says it.
     pub fault: Option<String>,
     pub notes: Vec<String>,
+    /// Limits that harness itself sees to while it runs, as its CLI has no means for them.
+    pub watched_turns: Option<u64>,
+    pub watched_budget_usd: Option<f64>,
     /// Marks of the interrupts that stopped it in its tracks.
     pub interrupts: Vec<String>,
     /// Whether the item ended with this attempt.

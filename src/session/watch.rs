@@ -151,7 +151,7 @@ impl Watch {
         } else if self.runs >= self.timeout {
             Some(Stop::TimedOut)
         } else {
-            None
+            over_limit(attempt)
         };
         if let Some(stop) = stop {
             self.end(desk, stop);
@@ -278,6 +278,18 @@ impl Watch {
             Health::Healthy | Health::Dead => {}
         }
     }
+}
+
+/// Whether it has used up what harness itself must see to.
+fn over_limit(attempt: &Attempt) -> Option<Stop> {
+    let figures = attempt.stream.as_ref()?.figures();
+    let file = &attempt.file;
+    if file.watched_turns.is_some_and(|max| figures.turns > max) {
+        return Some(Stop::OverTurns);
+    }
+    let cost = figures.cost_usd.unwrap_or_default();
+    let over = file.watched_budget_usd.is_some_and(|max| cost > max);
+    over.then_some(Stop::OverBudget)
 }
 
 /// One that is dead shows at the next look at its socket.

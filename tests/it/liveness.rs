@@ -124,3 +124,33 @@ fn figures_and_a_summary_are_left_in_the_session() {
         assert!(summary.contains(words), "{words}\n{summary}");
     }
 }
+
+#[test]
+fn turns_and_money_are_limited_by_harness_where_the_cli_has_no_means() {
+    // codex tells no cost; opencode does, 0.01 USD a turn.
+    for (cli, field, outcome, words) in [
+        ("codex", "max_turns: 4", "failed", "used up its turns"),
+        (
+            "opencode",
+            "budget_usd: 0.035",
+            "over_budget",
+            "used up its budget",
+        ),
+    ] {
+        let root = root_with(cli, "");
+        let text = format!("---\n{field}\n---\n[[mock:timeout every=0.05]]\n");
+        root.drop_file("x.md", text.as_bytes(), 0o644);
+        assert_eq!(
+            root.drain().status.code(),
+            Some(1),
+            "{cli}: {}",
+            root.picture()
+        );
+        let show = root.show("x.md");
+        assert_eq!(show["outcome"], outcome, "{show:#}");
+        assert_eq!(show["attempts"].as_array().unwrap().len(), 1, "{show:#}");
+        assert!(show["reason"].as_str().unwrap().contains(words), "{show:#}");
+        assert_eq!(session(&root, "x.md", 0)["fault"], "limits_reached");
+        root.assert_nothing_left();
+    }
+}
