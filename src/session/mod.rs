@@ -4,6 +4,7 @@
 //!
 //! A harness that dies in between leaves enough for another to go on: `recovery` enters at `watch`
 //! where the agent still runs, at `conclude` where it ended, and puts back what never started.
+//! Everybody else sees a session through `read`.
 
 mod begin;
 mod conclude;
@@ -11,6 +12,7 @@ mod digest;
 pub mod file;
 mod liveness;
 pub mod pause;
+pub mod read;
 mod stream;
 mod watch;
 
