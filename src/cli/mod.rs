@@ -11,6 +11,7 @@ mod list;
 mod moves;
 mod people;
 mod show;
+mod session;
 mod run;
 
 use std::ffi::OsString;
@@ -77,6 +78,9 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// What an agent did: its events, tools, errors, times and figures
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     /// Put parked or done items back into the queue
     Retry(Names),
     /// Take items out of the queue, or stop the agents that work on them, into queue/parked/
@@ -163,6 +167,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Status { watch: false, json } => view::status::print(root, json.json).map(|()| 0),
         Command::Show { name, json } => show::show(root, &name, json.json),
         Command::List { state, json } => list::list(root, state, json.json),
+        Command::Session(command) => session::session(root, command),
         Command::Retry(names) => moves::each(root, &names.names, names.json.json, moves::retry),
         Command::Cancel(names) => moves::each(root, &names.names, names.json.json, moves::cancel),
         Command::Release(names) => moves::each(root, &names.names, names.json.json, moves::release),
@@ -223,5 +228,5 @@ fn print_text(text: &str) -> Result<u8> {
 fn print_json(value: &serde_json::Value) -> Result<u8> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::permanent("cannot write JSON", e.to_string()))?;
-    print_text(&(text + "\n"))
+    print_text(&view::safe_json(&(text + "\n")))
 }

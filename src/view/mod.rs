@@ -1,4 +1,4 @@
-//! What people see: tables, the status, the story of an item. Turns plain data into text; decides
+//! What people see: tables, the status, the story of an item, what an agent did. Turns plain data into text; decides
 //! nothing and changes nothing under ROOT.
 //!
 //! Invariants: text from outside (names, reasons, messages) reaches a terminal only through `safe`;
@@ -8,6 +8,7 @@ pub mod table;
 pub mod status;
 pub mod watch;
 pub mod story;
+pub mod session;
 
 use std::ffi::OsStr;
 use std::io::IsTerminal;
@@ -100,6 +101,26 @@ pub fn safe(text: &str) -> String {
     out
 }
 
+/// JSON that says the same without a character that a terminal would obey: such characters can
+/// only be in strings, where they may be written as `\u009b`, or between tokens, as blanks.
+pub fn safe_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push(c),
+            '\0'..='\x1f' => out.push(' '),
+            '\x7f'..='\u{9f}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
 /// `2026-01-27 10:45:00` where the user lives, for an instant in RFC 3339; else the text itself.
 pub fn local_time(at: &str) -> String {
     time_in(at, &TimeZone::system())
@@ -138,6 +159,11 @@ mod tests {
         assert_eq!(safe("a\x1b[2J\nb\u{9b}1m"), "a\\u{1b}[2J\\nb\\u{9b}1m");
         assert_eq!(safe("x\u{202e}y\u{2066}z"), "x\\u{202e}y\\u{2066}z");
         assert_eq!(safe("plain é 漢"), "plain é 漢");
+        let json = "{\"a\": \"\u{9b}1m\u{202e}é\u{7f}\"}\r\n";
+        let same = safe_json(json);
+        assert_eq!(same, "{\"a\": \"\\u009b1m\\u202eé\\u007f\"} \n");
+        let parse = |t: &str| serde_json::from_str::<serde_json::Value>(t).unwrap();
+        assert_eq!(parse(&same), parse(json));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::status::Status;
 use super::Term;
 use super::status::{Source, current, render, written};
 
-/// How often the file is looked at.
+/// How often files are looked at.
 const LOOK_MS: u16 = 200;
 /// Durations on the screen go on, and a harness that died is noticed, this often.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -39,13 +39,13 @@ pub fn watch(root: &Root, json: bool) -> Result<()> {
 }
 
 /// The signals that end a watch, as a byte to be read.
-struct Signals {
-    stop: UnixStream,
+pub(super) struct Signals {
+    pub(super) stop: UnixStream,
     ids: Vec<signal_hook::SigId>,
 }
 
 impl Signals {
-    fn new() -> Result<Signals> {
+    pub(super) fn new() -> Result<Signals> {
         let fail = |e: io::Error| Error::io("cannot watch for signals", Path::new("signals"), &e);
         let (stop, tell) = UnixStream::pair().map_err(fail)?;
         let mut ids = Vec::new();
@@ -100,7 +100,7 @@ fn watch_on<W: Write + AsFd>(
                 what,
             });
         }
-        if screen.is_over(stop)? {
+        if is_over(screen.out.as_fd(), stop)? {
             return Ok(());
         }
     }
@@ -186,19 +186,6 @@ impl<'o, W: Write + AsFd> Screen<'o, W> {
         }
         self.out.flush()
     }
-
-    /// Waits a moment; `true` where it is time to end: a signal came, or nobody reads any more.
-    fn is_over(&self, stop: BorrowedFd<'_>) -> Result<bool> {
-        let mut fds = [
-            PollFd::new(stop, PollFlags::POLLIN),
-            PollFd::new(self.out.as_fd(), PollFlags::empty()),
-        ];
-        match poll(&mut fds, LOOK_MS) {
-            Ok(_) => Ok(fds.iter().any(|fd| fd.any().unwrap_or(true))),
-            Err(Errno::EINTR) => Ok(false),
-            Err(e) => Err(Error::io("cannot wait for", Path::new("stdout"), &e.into())),
-        }
-    }
 }
 
 impl<W: Write + AsFd> Drop for Screen<'_, W> {
@@ -209,6 +196,19 @@ impl<W: Write + AsFd> Drop for Screen<'_, W> {
             drop(write!(self.out, "\x1b[?25h\x1b[?1049l{text}"));
             drop(self.out.flush());
         }
+    }
+}
+
+/// Waits a moment; `true` where it is time to end: a signal came, or nobody reads any more.
+pub(super) fn is_over(out: BorrowedFd<'_>, stop: BorrowedFd<'_>) -> Result<bool> {
+    let mut fds = [
+        PollFd::new(stop, PollFlags::POLLIN),
+        PollFd::new(out, PollFlags::empty()),
+    ];
+    match poll(&mut fds, LOOK_MS) {
+        Ok(_) => Ok(fds.iter().any(|fd| fd.any().unwrap_or(true))),
+        Err(Errno::EINTR) => Ok(false),
+        Err(e) => Err(Error::io("cannot wait for", Path::new("stdout"), &e.into())),
     }
 }
 

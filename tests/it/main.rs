@@ -32,6 +32,7 @@ mod people;
 mod processes;
 mod real_agents;
 mod rounds;
+mod sessions;
 mod signals;
 mod soak;
 mod status;
