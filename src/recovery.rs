@@ -22,7 +22,6 @@ use serde_json::json;
 use crate::atomic::{self, Moved};
 use crate::error::Result;
 use crate::git::Base;
-use crate::interrupt;
 use crate::keeper::wire::{Reply, Request};
 use crate::keeper::{self, Keeper};
 use crate::layout::{DEFAULT_REPO, Name, Place, Root, SlotId};
@@ -159,7 +158,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
             rt.say(&format!("{slot}  adopted    {name}: its agent still runs"));
             rt.show(desk.slot(), |s| s.pid = Some(pid));
             let mut attempt = rebuild(desk, claim, record, file)?;
-            let over = session::watch(desk, &mut attempt, age)?;
+            let over = session::watch(desk, &mut attempt, age, true)?;
             session::conclude(desk, attempt, over)?;
         }
         None if started => {
@@ -212,11 +211,7 @@ fn attach(desk: &mut Desk) -> Result<Option<(Keeper, Reply)>> {
 /// Connects to the surviving keeper if it runs this session's agent.
 fn adopt(desk: &mut Desk, last: &LastAttempt) -> Result<Option<(i32, std::time::Duration)>> {
     match attach(desk)? {
-        Some((mut keeper, Reply::Running { session, pid, age })) if session == last.session => {
-            // Its interrupt may have ended while nobody was there to let it go on.
-            if !interrupt::stands(&desk.rt.root, desk.slot()) {
-                let _dead = keeper.send(&Request::Thaw);
-            }
+        Some((keeper, Reply::Running { session, pid, age })) if session == last.session => {
             desk.keeper = Some(keeper);
             Ok(Some((pid, age)))
         }

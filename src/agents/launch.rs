@@ -176,7 +176,7 @@ fn with_cli(
 
 /// Whether the user set this key: for the agent, or for the item.
 fn is_asked(table: &AgentTable, item: &Item, key: &str) -> bool {
-    table.given.iter().any(|g| *g == key)
+    table.given.contains(&key)
         || key == "max_turns" && item.max_turns.is_some()
         || key == "budget_usd" && item.budget_usd.is_some()
 }

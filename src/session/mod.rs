@@ -228,7 +228,7 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
                 "{slot}  started    {name} (attempt {})",
                 attempt.file.attempt
             ));
-            watch(desk, &mut attempt, age)?
+            watch(desk, &mut attempt, age, false)?
         }
         Err(Failed::Refused(why)) => Over::Unstartable(why),
         Err(Failed::Fault(e)) if e.kind() == Kind::Temporary => {

@@ -32,9 +32,17 @@ const WORDLESS: Duration = Duration::from_millis(500);
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// Waits until the agent and its tree are gone; stops it where it must be stopped, freezes it while
-/// an interrupt stands. `age`: how long it has been running.
-pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration) -> Result<Over> {
+/// an interrupt stands. `age`: how long it has been running. `adopted`: another harness started it,
+/// and may have frozen it.
+pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration, adopted: bool) -> Result<Over> {
     let mut watch = Watch::new(desk, attempt, age);
+    if adopted {
+        // Its interrupt may have come or gone while nobody was there to see to it.
+        match interrupt::of(&desk.rt.root, desk.slot()) {
+            Some(interrupt) => watch.freeze(desk, attempt, &interrupt),
+            None => send(desk, &Request::Thaw),
+        }
+    }
     loop {
         watch.pass_time();
         watch.mind_orders(desk, attempt);

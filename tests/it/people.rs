@@ -254,3 +254,39 @@ fn what_pauses_a_slot_is_the_users_choice() {
     assert_eq!(root.drain().status.code(), Some(1));
     assert_eq!(hidden(&root), Vec::<String>::new());
 }
+
+#[test]
+fn an_interrupt_that_comes_or_goes_while_no_harness_is_there_is_seen_by_the_next() {
+    let root = root_with("claude", "");
+    play(&root, "ask.md", "question file=a.txt");
+    let first = root.start(&["--workers", "1"]);
+    root.wait_until("it is paused", || {
+        has_state(&root, "agent-1", "interrupted")
+    });
+    let pid = agent(&root, "agent-1")["pid"].as_u64().unwrap();
+    root.wait_until("its process is stopped", || process_state(pid) == "T");
+    first.kill9();
+    fs::remove_file(root.at("state/interrupts/agent-1.interrupt")).unwrap();
+    let second = root.start(&["--workers", "1"]);
+    root.wait_until("it went on and is done", || root.is_done("ask.md"));
+    play(&root, "long.md", "slow rate=20 s=30 file=b.txt");
+    root.wait_until("it works", || {
+        agent(&root, "agent-1")["turns"].as_u64() > Some(2)
+    });
+    second.kill9();
+    root.ok(&["interrupt", "agent-1", "look at this"]);
+    let mut third = root.start(&["--workers", "1"]);
+    root.wait_until("it is paused", || {
+        has_state(&root, "agent-1", "interrupted")
+    });
+    let context = folder(&root, "long.md").join("interrupt.md");
+    root.wait_until("the context is there", || context.exists());
+    assert!(
+        fs::read_to_string(context)
+            .unwrap()
+            .contains("look at this")
+    );
+    third.signal("TERM");
+    third.wait();
+    root.assert_nothing_left();
+}
