@@ -269,16 +269,18 @@ fn an_interrupt_that_comes_or_goes_while_no_harness_is_there_is_seen_by_the_next
     fs::remove_file(root.at("state/interrupts/agent-1.interrupt")).unwrap();
     let second = root.start(&["--workers", "1"]);
     root.wait_until("it went on and is done", || root.is_done("ask.md"));
-    play(&root, "long.md", "slow rate=20 s=30 file=b.txt");
-    root.wait_until("it works", || {
-        agent(&root, "agent-1")["turns"].as_u64() > Some(2)
-    });
+    let text = "---\nmax_turns: 0\nbudget_usd: 0\n---\n[[mock:slow rate=20 s=30]]\n";
+    root.drop_file("long.md", text.as_bytes(), 0o644);
+    let works = |slot: &&str| agent(&root, slot)["turns"].as_u64() > Some(2);
+    root.wait_until("it works", || ["agent-1", "agent-2"].iter().any(works));
+    let slot = ["agent-1", "agent-2"]
+        .into_iter()
+        .find(|s| works(s))
+        .unwrap();
     second.kill9();
-    root.ok(&["interrupt", "agent-1", "look at this"]);
+    root.ok(&["interrupt", slot, "look at this"]);
     let mut third = root.start(&["--workers", "1"]);
-    root.wait_until("it is paused", || {
-        has_state(&root, "agent-1", "interrupted")
-    });
+    root.wait_until("it is paused", || has_state(&root, slot, "interrupted"));
     let context = folder(&root, "long.md").join("interrupt.md");
     root.wait_until("the context is there", || context.exists());
     assert!(
