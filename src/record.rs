@@ -35,10 +35,10 @@ pub struct History {
     pub failures: u32,
     /// Attempts in a row that never started, since one did or a person stepped in.
     pub requeues: u32,
+    /// The attempt before the last one, which ended.
+    pub previous: Option<LastAttempt>,
     /// The last attempt, as far as it is recorded.
     pub last: Option<LastAttempt>,
-    /// What its last attempt asked, and a person's answer if there was one, for the next attempt.
-    pub answered: Option<(String, Option<String>)>,
     /// Whether the file was new: its directory entry is not durable yet.
     pub is_new: bool,
 }
@@ -53,6 +53,8 @@ pub struct LastAttempt {
     /// Set once its end is recorded: (`done`, `parked`, `retry`, `pending`, `left`), the outcome,
     /// and for a retry the instant before which it must not start (ns since 1970).
     pub end: Option<(String, String, Option<i64>)>,
+    /// What it asked, and a person's answer if one was written.
+    pub answered: Option<(String, Option<String>)>,
     /// The branch that its end published, with the commit.
     pub published: Option<(String, String)>,
 }
@@ -133,6 +135,15 @@ pub fn events(root: &Root, name: &Name) -> Result<Vec<Value>> {
     }
 }
 
+/// What an item's past means, without opening its record for writing.
+pub fn history(root: &Root, name: &Name) -> History {
+    let mut history = History::default();
+    for event in events(root, name).unwrap_or_default() {
+        history.fold(&event);
+    }
+    history
+}
+
 /// Whether a person let the item go before `not_before` (ns since 1970), since it was last claimed.
 pub fn is_released(root: &Root, name: &Name, not_before: i64) -> bool {
     let events = events(root, name).unwrap_or_default();
@@ -173,6 +184,9 @@ impl History {
                 let attempt = e["attempt"].as_u64().unwrap_or(0);
                 let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
                 self.attempts = self.attempts.max(attempt);
+                if let Some(before) = self.last.take().filter(|l| l.end.is_some()) {
+                    self.previous = Some(before);
+                }
                 self.last = Some(LastAttempt {
                     session: text("session"),
                     agent: text("agent"),
@@ -198,11 +212,13 @@ impl History {
             }
             "answered" => {
                 let answer = e["answer"].as_str().map(str::to_owned);
-                self.answered = Some((text("question"), answer));
+                let (session, question) = (text("session"), text("question"));
+                if let Some(last) = self.last.as_mut().filter(|l| l.session == session) {
+                    last.answered = Some((question, answer));
+                }
             }
             "started" | "adopted" => {
                 self.requeues = 0;
-                self.answered = None;
                 let session = text("session");
                 if let Some(last) = self.last.as_mut().filter(|l| l.session == session) {
                     last.started.get_or_insert_with(|| e.clone());
@@ -257,8 +273,21 @@ mod tests {
         let mut r = Record::open(&root, &name).unwrap();
         assert_eq!((r.history.attempts, r.history.failures), (2, 2));
         r.append("retried", json!({"by": "a person"})).unwrap();
-        let r = Record::open(&root, &name).unwrap();
+        let mut r = Record::open(&root, &name).unwrap();
         assert_eq!((r.history.attempts, r.history.failures), (2, 0));
-        assert_eq!(events(&root, &name).unwrap().len(), 5);
+        let previous = |h: &History| h.previous.clone().map(|p| p.session);
+        assert_eq!(previous(&r.history).as_deref(), Some("s1"));
+        // One that never started was none, and hides none.
+        for _ in 0..2 {
+            let third = json!({"session": "s3", "agent": "agent-1", "attempt": 3});
+            r.append("claimed", third.clone()).unwrap();
+            assert_eq!(previous(&r.history).as_deref(), Some("s2"));
+            r.append("requeued", third).unwrap();
+        }
+        assert_eq!(
+            history(&root, &name),
+            Record::open(&root, &name).unwrap().history
+        );
+        assert_eq!(events(&root, &name).unwrap().len(), 9);
     }
 }

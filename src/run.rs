@@ -238,6 +238,7 @@ impl Main {
             }
             if self.rt.level() == Level::Running {
                 self.staff();
+                self.rt.staffed.store(true, Ordering::SeqCst);
                 self.end_when_drained();
             }
             if self.rt.level() > Level::Running && self.workers.is_empty() {
@@ -282,6 +283,7 @@ impl Main {
         self.next_orders = clock::instant() + CONTROL_TICK;
         let (released, errors) = interrupt::release_answered(&self.rt.root);
         for name in released {
+            self.rt.goes_on(&name);
             self.rt
                 .say(&format!("{name} goes on: its interrupt has ended"));
         }

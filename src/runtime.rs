@@ -15,7 +15,7 @@ use crate::git::{self, Hub, Repo};
 use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
 use crate::outcome::Outcome;
 use crate::ready::Ready;
-use crate::status::{AgentStatus, LedgerLine};
+use crate::status::{AgentState, AgentStatus, LedgerLine};
 
 /// How far this process is on its way out. Only ever rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +35,8 @@ pub struct Runtime {
     ledger: Mutex<Ledger>,
     pub repos: Repos,
     pub paused: AtomicBool,
+    /// Set once this process has taken the slots that it begins with.
+    pub staffed: AtomicBool,
     free_space: Mutex<Option<(Instant, bool)>>,
     /// Items that this process may still claim (`--max-items`).
     pub tickets: AtomicI64,
@@ -158,6 +160,7 @@ impl Runtime {
             config,
             ready,
             paused: AtomicBool::new(false),
+            staffed: AtomicBool::new(false),
             free_space: Mutex::default(),
             tickets: AtomicI64::new(tickets),
             main_bell: Bell::new()?,
@@ -285,6 +288,16 @@ impl Runtime {
         lock(&self.board).keys().copied().collect()
     }
 
+    /// Whether a slot of this process has nothing to do, though it may not have asked for work yet;
+    /// or may still become one of its slots.
+    pub fn is_about_to_ask(&self, slot: SlotId) -> bool {
+        let board = lock(&self.board);
+        match board.get(&slot).map(|e| &e.status) {
+            Some(s) => s.state == AgentState::Idle && s.work_item.is_none(),
+            None => !self.staffed.load(Ordering::SeqCst),
+        }
+    }
+
     /// How many of this process's slots have an item.
     pub fn busy(&self) -> usize {
         let board = lock(&self.board);
@@ -317,6 +330,16 @@ impl Runtime {
             results.items.remove(0);
         }
         results.items.push(result);
+    }
+
+    /// What waited for an answer is in the queue again: it is not this run's parked one any more.
+    pub fn goes_on(&self, name: &Name) {
+        let mut results = lock(&self.results);
+        let asked = |i: &ItemResult| i.name == *name && i.outcome == Outcome::Interrupted;
+        if let Some(at) = results.items.iter().rposition(asked) {
+            results.items.remove(at);
+            results.parked = results.parked.saturating_sub(1);
+        }
     }
 
     pub fn retried(&self) {

@@ -97,6 +97,8 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
     while !leave.load(Ordering::SeqCst) && rt.level() == Level::Running {
         if let Some(state) = held_back(desk) {
             idle(desk, state);
+            // What was handed to it goes to others, and nobody wakes it in their place.
+            rt.ready.forget_bell(&desk.bell);
             desk.bell.wait(Duration::from_secs(1));
             continue;
         }
@@ -104,7 +106,7 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             break;
         }
-        let Some(candidate) = rt.ready.pop(&desk.bell, desk.repo.as_deref()) else {
+        let Some(candidate) = rt.ready.pop(&desk.bell, desk.slot(), desk.repo.as_deref()) else {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             desk.bell.wait(Duration::from_secs(5));
             continue;
@@ -170,6 +172,17 @@ fn rest(desk: &Desk) {
 /// Tries the candidate. `None`: it was not won. `Some(good)`: it was, and its attempt is over.
 fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
     let rt = desk.rt.clone();
+    if let Some(slot) = session::preferred_slot(&rt, &candidate.name)
+        && slot != desk.slot()
+    {
+        if rt.ready.hand_over(candidate, slot) {
+            return Ok(None);
+        }
+        if rt.is_about_to_ask(slot) {
+            rt.ready.tried(candidate, After::Later);
+            return Ok(None);
+        }
+    }
     let tried = spool::try_claim(
         &rt.root,
         &desk.lease,

@@ -27,6 +27,7 @@ static ABOUT: About = About {
     package: "@anthropic-ai/claude-code",
     login: "log in with `claude` and /login, or set ANTHROPIC_API_KEY",
     tells_cost: true,
+    bound_to_directory: true,
 };
 
 /// Where the user says nothing: edits are accepted, other tools as `tools` allows them.

@@ -23,6 +23,7 @@ static ABOUT: About = About {
     package: "@openai/codex",
     login: "log in with `codex login`, or set OPENAI_API_KEY",
     tells_cost: false,
+    bound_to_directory: false,
 };
 
 /// Its sandboxes make `.git` read-only, so that nothing can be committed.

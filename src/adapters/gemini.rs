@@ -23,6 +23,7 @@ static ABOUT: About = About {
     package: "@google/gemini-cli",
     login: "log in with `gemini` and /auth, or set GEMINI_API_KEY",
     tells_cost: false,
+    bound_to_directory: true,
 };
 
 /// Other modes do not offer its shell tool at all when nobody is there to approve.

@@ -86,6 +86,8 @@ pub struct About {
     pub login: &'static str,
     /// Whether its events say what it costs.
     pub tells_cost: bool,
+    /// Whether it finds a conversation again only in the directory where it was led.
+    pub bound_to_directory: bool,
 }
 
 impl About {

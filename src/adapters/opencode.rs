@@ -23,6 +23,7 @@ static ABOUT: About = About {
     package: "opencode-ai",
     login: "log in with `opencode auth login`",
     tells_cost: true,
+    bound_to_directory: false,
 };
 
 impl Adapter for Opencode {

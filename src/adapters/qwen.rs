@@ -17,6 +17,7 @@ static ABOUT: About = About {
     package: "@qwen-code/qwen-code",
     login: "log in with `qwen` and /auth, or set OPENAI_API_KEY and OPENAI_BASE_URL",
     tells_cost: false,
+    bound_to_directory: true,
 };
 
 /// Other modes leave out its shell tool when nobody is there to approve.

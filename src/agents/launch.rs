@@ -13,6 +13,7 @@ use std::path::Path;
 use super::{Agent, Facts, fill};
 use crate::adapters::{self, Adapter, Ask, Stdin, custom};
 use crate::config::{AgentStdin, AgentTable};
+use crate::event;
 use crate::item::Item;
 
 /// What of an attempt its start depends on.
@@ -24,8 +25,20 @@ pub struct Scene<'a> {
     pub worktree: &'a Path,
     /// The text of `prompts/bootstrap.md`, where there is one.
     pub bootstrap: Option<&'a [u8]>,
+    /// The attempt that this one goes on from.
+    pub before: Option<Before<'a>>,
     /// Names in harness's own environment.
     pub inherited: Vec<OsString>,
+}
+
+/// An attempt that ended before its item was done, and whose work lies in the worktree.
+pub struct Before<'a> {
+    /// The CLI's conversation to go on with; `None`: a new one.
+    pub conversation: Option<&'a str>,
+    /// Why it ended.
+    pub reason: &'a str,
+    /// What it asked, and a person's answer if one was written.
+    pub answered: Option<&'a (String, Option<String>)>,
 }
 
 /// What to start, and what to write down before.
@@ -76,6 +89,8 @@ impl Limits {
     }
 }
 
+/// As much of the reason of an attempt's end as its successor is told.
+const REASON_BYTES_MAX: usize = 500;
 /// Where the filled-in bootstrap text lies in a session's folder.
 pub const BOOTSTRAP: &str = "bootstrap.md";
 
@@ -110,7 +125,8 @@ pub fn plan(agent: &Agent<'_>, scene: &Scene<'_>) -> Plan {
                 // An agent CLI all the same, only called by hand.
                 plan.env = adapters::without_session(&scene.inherited);
             }
-            plan.prompt = Some(prompt(told, None, scene.item));
+            let prefix = scene.before.as_ref().map(going_on).unwrap_or_default();
+            plan.prompt = Some(prompt(told, &prefix, scene.item));
             // Its command line is the user's: only what is asked for is asked of it.
             plan.watched = plan.limits.only(|key| is_asked(table, scene.item, key));
         }
@@ -131,7 +147,10 @@ fn with_cli(
     let ask = Ask {
         bootstrap_file: told.is_some().then(|| scene.session_dir.join(BOOTSTRAP)),
         session_uuid: scene.session.to_owned(),
-        resume: None,
+        resume: scene
+            .before
+            .as_ref()
+            .and_then(|b| b.conversation.map(str::to_owned)),
         worktree: scene.worktree.to_path_buf(),
         model: table.model.clone(),
         max_turns: plan.limits.max_turns,
@@ -156,7 +175,11 @@ fn with_cli(
         }
         launch.bootstrap_in_prompt
     });
-    plan.prompt = Some(prompt(before, launch.prompt_prefix, scene.item));
+    let prefix = match &scene.before {
+        None => launch.prompt_prefix.unwrap_or_default().to_owned(),
+        Some(before) => going_on(before),
+    };
+    plan.prompt = Some(prompt(before, &prefix, scene.item));
     let has_no = |key: &str| launch.unsupported.contains(&key);
     plan.watched = plan.limits.only(has_no);
     let missing = launch.unsupported.iter().filter(|&&key| {
@@ -181,12 +204,38 @@ fn is_asked(table: &AgentTable, item: &Item, key: &str) -> bool {
         || key == "budget_usd" && item.budget_usd.is_some()
 }
 
-fn prompt(told: Option<Vec<u8>>, prefix: Option<&str>, item: &Item) -> Vec<u8> {
+const WORK_SO_FAR: &str = "Go on from there: what was done by then is in the current directory.\n\n\
+                           The work item:\n\n";
+
+/// What stands before the item's text where an attempt goes on from another one.
+fn going_on(before: &Before<'_>) -> String {
+    let reason: Vec<&str> = before.reason.split_whitespace().collect();
+    let reason = reason.join(" ");
+    let (reason, _) = event::clip(&reason, REASON_BYTES_MAX);
+    if let Some((question, answer)) = before.answered {
+        let quoted = |text: &str| text.lines().map(|l| format!("> {l}\n")).collect::<String>();
+        let answer = match answer {
+            Some(answer) => format!("The answer:\n\n{}", quoted(answer)),
+            None => "A person has looked, and lets you go on without a written answer.\n".into(),
+        };
+        return format!(
+            "You stopped to ask a person:\n\n{}\n{answer}\n{WORK_SO_FAR}",
+            quoted(question)
+        );
+    }
+    let words = match before.conversation {
+        Some(_) => "Your last attempt at this item ended before it was done",
+        None => "An attempt at this item before this one ended before it was done",
+    };
+    format!("{words}: {reason}\n{WORK_SO_FAR}")
+}
+
+fn prompt(told: Option<Vec<u8>>, prefix: &str, item: &Item) -> Vec<u8> {
     let mut text = told.unwrap_or_default();
     if !text.is_empty() {
         text.push(b'\n');
     }
-    text.extend(prefix.unwrap_or_default().as_bytes());
+    text.extend(prefix.as_bytes());
     text.extend(&item.prompt);
     text
 }

@@ -395,6 +395,15 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         table: Table::Agents,
+        name: "resume",
+        kind: Kind::Switch,
+        default: Fallback::Is("false"),
+        env: false,
+        doc: "Whether a retry goes on from what the attempt before had done, in the CLI's own conversation, instead of from\n\
+              the base. Needs `cli`.",
+    },
+    Key {
+        table: Table::Agents,
         name: "stdin",
         kind: Kind::Word(&["prompt", "none"]),
         default: Fallback::Is("\"prompt\""),

@@ -139,6 +139,8 @@ pub struct AgentTable {
     /// Absolute, as `config_dir`.
     pub settings: Option<PathBuf>,
     pub config_dir: Option<PathBuf>,
+    /// Whether a retry goes on where the attempt before it stopped.
+    pub resume: bool,
     /// Keys that somebody set: what of them cannot be done is worth saying.
     pub given: Vec<&'static str>,
     pub stdin: AgentStdin,

@@ -126,6 +126,7 @@ impl Sources {
             permission_mode: self.text(&key("permission_mode"))?,
             settings: path("settings")?,
             config_dir: path("config_dir")?,
+            resume: self.switch(&key("resume"))?,
             given: Table::Agents
                 .keys()
                 .map(|k| k.name)

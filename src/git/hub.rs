@@ -338,6 +338,13 @@ impl Hub {
         })
     }
 
+    /// Whether the hub holds this commit.
+    pub fn has_commit(&self, oid: &str) -> Result<bool> {
+        let commit = format!("{oid}^{{commit}}");
+        let out = self.git().args(["cat-file", "-e", &commit]).patient()?;
+        Ok(is_oid(oid) && out.ok())
+    }
+
     /// Whether commit `whole` has `part` in its history.
     pub(super) fn contains(&self, whole: &str, part: &str) -> Result<bool> {
         if whole == part {

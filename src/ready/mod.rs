@@ -22,7 +22,7 @@ use crate::bell::Bell;
 use crate::clock;
 use crate::error::{Context, Result};
 use crate::item::Order;
-use crate::layout::{Name, Place, Root};
+use crate::layout::{Name, Place, Root, SlotId};
 use crate::limits::AFTER_TROUBLE;
 use crate::record;
 use crate::spool;
@@ -37,6 +37,7 @@ pub struct Ready {
 }
 
 /// A name handed to a worker; `tried` gives it back.
+#[derive(Clone)]
 pub struct Candidate {
     pub name: Name,
     pub refuse: Option<String>,
@@ -80,12 +81,17 @@ impl Ready {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The best candidate, or `None`: then the bell rings when there may be one.
+    /// The best candidate, or one that was handed to this worker; or `None`: then the bell rings
+    /// when there may be one.
     /// `repo`: the one that the worker last worked in; of several idle workers the one whose
     /// worktree is warm is woken for an item.
-    pub fn pop(&self, bell: &Arc<Bell>, repo: Option<&str>) -> Option<Candidate> {
+    pub fn pop(&self, bell: &Arc<Bell>, slot: SlotId, repo: Option<&str>) -> Option<Candidate> {
         let mut inner = self.lock();
         inner.idle.retain(|i| !Arc::ptr_eq(&i.bell, bell));
+        let handed = inner.handed.iter();
+        if let Some(at) = handed.clone().position(|(b, _)| Arc::ptr_eq(b, bell)) {
+            return Some(inner.handed.swap_remove(at).1);
+        }
         if inner.open
             && let Some(rank) = inner.ready.pop_first()
         {
@@ -105,14 +111,37 @@ impl Ready {
         }
         inner.idle.push(Idle {
             bell: bell.clone(),
+            slot,
             repo: repo.map(str::to_owned),
         });
         None
     }
 
-    /// A worker that stops asking.
+    /// Hands a candidate on to the worker of the slot that suits it best. `false`: that one is not
+    /// idle here.
+    pub fn hand_over(&self, candidate: &Candidate, slot: SlotId) -> bool {
+        let mut inner = self.lock();
+        let Some(at) = inner.idle.iter().position(|i| i.slot == slot) else {
+            return false;
+        };
+        let idle = inner.idle.remove(at);
+        idle.bell.ring();
+        inner.handed.push((idle.bell, candidate.clone()));
+        true
+    }
+
+    /// A worker that stops asking, for a while or for good.
     pub fn forget_bell(&self, bell: &Arc<Bell>) {
-        self.lock().idle.retain(|i| !Arc::ptr_eq(&i.bell, bell));
+        let mut inner = self.lock();
+        inner.idle.retain(|i| !Arc::ptr_eq(&i.bell, bell));
+        let its = |(b, _): &(Arc<Bell>, Candidate)| Arc::ptr_eq(b, bell);
+        while let Some(at) = inner.handed.iter().position(its) {
+            let (_, candidate) = inner.handed.swap_remove(at);
+            let known = inner.known.get(&candidate.name);
+            if known.is_some_and(|k| k.place == Where::Worker(candidate.ticket)) {
+                inner.make_ready(&candidate.name);
+            }
+        }
     }
 
     /// A worker says how its try went. Ignored where news of the name came in the meantime.

@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Candidate;
 use crate::bell::Bell;
 use crate::clock;
 use crate::item::Order;
-use crate::layout::Name;
+use crate::layout::{Name, SlotId};
 use crate::limits::{RECHECK, RECHECK_EACH, RECHECK_MAX};
 
 #[derive(Default)]
@@ -23,6 +24,8 @@ pub(super) struct Inner {
     pub(super) blocked: usize,
     pub(super) with_workers: usize,
     pub(super) idle: Vec<Idle>,
+    /// Candidates handed to a worker that waited, until it asks: by its bell.
+    pub(super) handed: Vec<(Arc<Bell>, Candidate)>,
     pub(super) rescan: bool,
     pub(super) open: bool,
     pub(super) next_ticket: u64,
@@ -31,6 +34,7 @@ pub(super) struct Inner {
 /// A worker that waits for a candidate.
 pub(super) struct Idle {
     pub(super) bell: Arc<Bell>,
+    pub(super) slot: SlotId,
     /// The repository it last worked in, whose files are warm in its worktree.
     pub(super) repo: Option<String>,
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::SessionFile;
-use super::{Desk, Failed, Work};
-use crate::agents::{self, Agent, Facts, Scene};
+use super::{Desk, Failed, Work, resume};
+use crate::agents::{self, Agent, Before, Facts, Scene};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -19,6 +19,7 @@ use crate::keeper::Keeper;
 use crate::keeper::wire::{Reply, Request, Spec};
 use crate::layout::{DEFAULT_REPO, Name};
 use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::record::LastAttempt;
 use crate::runtime::{Level, Runtime};
 use crate::spool::Claim;
 use crate::status::AgentState;
@@ -27,6 +28,7 @@ use crate::status::AgentState;
 pub(super) fn begin(
     desk: &mut Desk,
     claim: &Claim,
+    previous: Option<&LastAttempt>,
     dir: &std::path::Path,
     file: &mut SessionFile,
     work: &mut Option<Work>,
@@ -36,6 +38,7 @@ pub(super) fn begin(
     let item = &claim.item;
     let agent = agents::for_item(&rt.config, item).map_err(|Refusal(why)| Failed::Refused(why))?;
     file.runner = agent.name().to_owned();
+    let before = resume::before(&rt, &claim.name, item, &agent, previous);
     atomic::make_dir_new(dir)?;
     let item_file = dir.join("item");
     let script = matches!(agent, Agent::Script);
@@ -61,7 +64,7 @@ pub(super) fn begin(
             place
         }
         Some(hub) => {
-            let made = set_up(&hub, &place, claim, file)?;
+            let made = set_up(&hub, &place, claim, before.as_ref(), file)?;
             let cwd = made.tree.path().to_path_buf();
             *work = Some(made);
             cwd
@@ -69,6 +72,13 @@ pub(super) fn begin(
     };
     file.repo = work.as_ref().map(|_| repo.to_owned());
     file.worktree = Some(cwd.to_string_lossy().into_owned());
+
+    if let (Some(before), Agent::Command(_, table)) = (&before, &agent)
+        && let Some(id) = resume::conversation(before, table, file.worktree.as_deref())
+    {
+        file.resumed = Some(id.to_owned());
+        file.conversation_before = before.conversation;
+    }
 
     let facts = facts(&rt, &claim.name, dir, &cwd, file, work.as_ref());
     let template = rt.root.path().join("prompts/bootstrap.md");
@@ -82,6 +92,11 @@ pub(super) fn begin(
             session_dir: dir,
             worktree: &cwd,
             bootstrap: template.as_deref(),
+            before: before.as_ref().map(|b| Before {
+                conversation: file.resumed.as_deref(),
+                reason: b.reason.as_deref().unwrap_or("it is not known why"),
+                answered: previous.and_then(|p| p.answered.as_ref()),
+            }),
             inherited: std::env::vars_os().map(|(name, _)| name).collect(),
         },
     );
@@ -150,17 +165,34 @@ pub(super) fn begin(
     Ok(age)
 }
 
-/// The branch in the slot's worktree, from the base's current commit.
+/// The branch in the slot's worktree, from the base's current commit, or from where the attempt
+/// before ended: then its base stays the base, with which all that was done is compared.
 fn set_up(
     hub: &Arc<Hub>,
     place: &std::path::Path,
     claim: &Claim,
+    before: Option<&SessionFile>,
     file: &mut SessionFile,
 ) -> Result<Work, Failed> {
     let branch = branch_of(&claim.name, claim.item.branch.as_deref(), file.attempt);
-    let base = hub.base(claim.item.base.as_deref())?;
+    let mut base = hub.base(claim.item.base.as_deref())?;
+    let mut from = base.clone();
+    if let Some(SessionFile {
+        base: Some(name),
+        base_oid: Some(oid),
+        head: Some(head),
+        ..
+    }) = before
+        && *name == base.name
+        && head != oid
+        && hub.has_commit(head)?
+        && hub.has_commit(oid)?
+    {
+        base.oid.clone_from(oid);
+        from.oid.clone_from(head);
+    }
     let tree = hub.worktree(place)?.under(claim.lease().lock());
-    tree.checkout(&branch, &base)?;
+    tree.checkout(&branch, &from)?;
     file.branch = Some(branch.clone());
     file.base = Some(base.name.clone());
     file.base_oid = Some(base.oid.clone());

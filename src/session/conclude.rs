@@ -61,6 +61,12 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
                 Some(fault) => match fault.class.mend() {
                     Mend::Person => Next::Park,
                     Mend::Wait(Some(at)) => Next::Wait(until(at)),
+                    // Nothing was tried yet: the failure that it was to go on from is counted.
+                    Mend::Fresh
+                        if fault.class == Class::SessionLost && attempt.file.resumed.is_some() =>
+                    {
+                        Next::PutBack
+                    }
                     Mend::Wait(None) | Mend::Again | Mend::Fresh => {
                         outcome::again(failures, max, delay)
                     }
@@ -278,6 +284,7 @@ fn hear_out(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -
     file.output_tokens = figures.output_tokens;
     file.cost_usd = figures.cost_usd.unwrap_or(0.0);
     file.cli_session.clone_from(&figures.cli_session);
+    file.conversation = figures.conversation.or(file.conversation_before);
     file.last_message.clone_from(&figures.last_message);
     let mut fault = stream.verdict(*exit, collected.map(|c| c.commits)).fault?;
     // Some CLIs say only "try again at 3:25 AM".

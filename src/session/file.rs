@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 use crate::error::{Error, Result};
+use crate::event::Tokens;
 use crate::limits::STATE_FILE_BYTES_MAX;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -61,6 +62,11 @@ pub struct SessionFile {
     pub output_tokens: u64,
     pub cost_usd: f64,
     pub cli_session: Option<String>,
+    /// The CLI's conversation that this attempt goes on with; `None`: one of its own.
+    pub resumed: Option<String>,
+    /// Tokens of that conversation, for CLIs that count on: before this attempt, and after it.
+    pub conversation_before: Option<Tokens>,
+    pub conversation: Option<Tokens>,
     pub last_message: Option<String>,
     /// The class of what went wrong, where the CLI says it.
     pub fault: Option<String>,

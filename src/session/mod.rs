@@ -13,6 +13,7 @@ pub mod file;
 mod liveness;
 pub mod pause;
 pub mod read;
+mod resume;
 mod stream;
 mod watch;
 
@@ -26,6 +27,7 @@ use begin::begin;
 pub use conclude::conclude;
 use file::SessionFile;
 use pause::Scene;
+pub use resume::preferred_slot;
 use stream::Stream;
 pub use watch::{post_mortem, watch};
 
@@ -34,6 +36,7 @@ use crate::atomic;
 use crate::bell::Bell;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::event::Figures;
 use crate::git::{Base, Hub, Worktree};
 use crate::item::{self, Refusal};
 use crate::keeper::{ExitRecord, Keeper};
@@ -111,7 +114,11 @@ impl Attempt {
     /// Opens the stream that the session's file names.
     pub fn open_stream(&mut self) {
         let events = self.file.events.as_deref();
-        self.stream = events.and_then(|e| Stream::open(&self.dir, e));
+        let previous = self.file.resumed.as_ref().map(|_| Figures {
+            conversation: self.file.conversation_before,
+            ..Figures::default()
+        });
+        self.stream = events.and_then(|e| Stream::open(&self.dir, e, previous.as_ref()));
     }
 }
 
@@ -204,7 +211,8 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
     };
     let dir = rt.root.session(&sid);
     let mut work = None;
-    let begun = begin(desk, &claim, &dir, &mut file, &mut work);
+    let previous = record.history.previous.as_ref();
+    let begun = begin(desk, &claim, previous, &dir, &mut file, &mut work);
     let mut attempt = Attempt {
         claim,
         record,
@@ -220,12 +228,13 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
                 "session": sid, "agent": slot.to_string(), "attempt": attempt.file.attempt,
                 "pid": attempt.file.pid, "branch": attempt.file.branch,
                 "base": attempt.file.base, "base_oid": attempt.file.base_oid,
-                "runner": attempt.file.runner,
+                "runner": attempt.file.runner, "resumed": attempt.file.resumed,
             });
             // Only the story would miss it: the claim and the session say what matters.
             let _lost = attempt.record.append("started", event);
+            let resumed = attempt.file.resumed.as_ref().map_or("", |_| ", resumed");
             rt.say(&format!(
-                "{slot}  started    {name} (attempt {})",
+                "{slot}  started    {name} (attempt {}{resumed})",
                 attempt.file.attempt
             ));
             watch(desk, &mut attempt, age, false)?

@@ -46,12 +46,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// For a session's folder and the dialect that `events` names; `None` for none.
-    pub fn open(dir: &Path, events: &str) -> Option<Stream> {
+    /// For a session's folder and the dialect that `events` names; `None` for none. `previous`: what
+    /// is known of the conversation that this session resumes.
+    pub fn open(dir: &Path, events: &str, previous: Option<&Figures>) -> Option<Stream> {
         if events == custom::NONE {
             return None;
         }
-        let parser = custom::parser(events, None)?;
+        let parser = custom::parser(events, previous)?;
         let mut stream = Stream {
             dir: dir.to_path_buf(),
             parser,
@@ -232,6 +233,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Tokens;
 
     fn grown(dir: &Path, text: &str) {
         let mut file = atomic::open_append(&dir.join("stdout.log")).unwrap();
@@ -259,7 +261,7 @@ mod tests {
     fn a_growing_file_is_read_once_in_order_by_whoever_reads_it() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two, three) = (said("m1", "one"), said("m2", "two"), said("m3", "three"));
-        let mut stream = Stream::open(dir.path(), "claude").unwrap();
+        let mut stream = Stream::open(dir.path(), "claude", None).unwrap();
         assert!(!stream.read_on(false));
         grown(dir.path(), &one);
         grown(dir.path(), &two[..20]);
@@ -268,7 +270,7 @@ mod tests {
         // Its harness dies; the next one reads all of it and writes only what is new.
         drop(stream);
         grown(dir.path(), &two[20..]);
-        let mut stream = Stream::open(dir.path(), "claude").unwrap();
+        let mut stream = Stream::open(dir.path(), "claude", None).unwrap();
         stream.read_on(false);
         grown(dir.path(), three.trim_end());
         stream.read_on(false);
@@ -284,5 +286,28 @@ mod tests {
             ]
         );
         assert_eq!(stream.figures().turns, 3);
+    }
+
+    #[test]
+    fn what_the_conversation_had_used_before_is_not_counted_again() {
+        let dir = tempfile::tempdir().unwrap();
+        grown(
+            dir.path(),
+            "{\"type\":\"turn.completed\",\"usage\":{\"input_tokens\":5000,\"output_tokens\":70}}\n",
+        );
+        let before = Tokens {
+            input: 2000,
+            output: 20,
+            ..Tokens::default()
+        };
+        for (conversation, want) in [(None, 5000), (Some(before), 3000)] {
+            let previous = Figures {
+                conversation,
+                ..Figures::default()
+            };
+            let mut stream = Stream::open(dir.path(), "codex", Some(&previous)).unwrap();
+            stream.read_on(true);
+            assert_eq!(stream.figures().input_tokens, want);
+        }
     }
 }

@@ -31,6 +31,7 @@ mod path;
 mod people;
 mod processes;
 mod real_agents;
+mod resume;
 mod rounds;
 mod sessions;
 mod signals;

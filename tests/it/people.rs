@@ -292,3 +292,38 @@ fn an_interrupt_that_comes_or_goes_while_no_harness_is_there_is_seen_by_the_next
     third.wait();
     root.assert_nothing_left();
 }
+
+#[test]
+fn an_answer_reaches_the_next_attempt_with_the_work_of_the_one_that_asked() {
+    for cli in ["claude", "codex"] {
+        let root = root_with(cli, "");
+        // Asks and ends without waiting; what it did before that is not lost.
+        play(
+            &root,
+            "ask.md",
+            "question first=1 wait=no file=a.txt text=Which_colour?",
+        );
+        let mut run = root.start(&["--workers", "1"]);
+        root.wait_until("it is paused, or its item waits", || {
+            has_state(&root, "agent-1", "interrupted")
+        });
+        if !root.is_parked("ask.md") {
+            // It was frozen before it had ended: let it end, and ask nothing more.
+            root.ok(&["resume", "agent-1", "--answer", "green"]);
+            root.wait_until("it is done", || root.is_done("ask.md"));
+            let answer = folder(&root, "ask.md").join("answer.md");
+            assert_eq!(fs::read_to_string(answer).unwrap(), "green\n");
+        } else {
+            root.ok(&["resume", "agent-1", "--answer", "green"]);
+            root.wait_until("it is done", || root.is_done("ask.md"));
+            let prompt = fs::read_to_string(folder(&root, "ask.md").join("prompt.md")).unwrap();
+            assert!(
+                prompt.contains("> Which colour?\n") && prompt.contains("> green\n"),
+                "{prompt}"
+            );
+        }
+        run.signal("INT");
+        assert_eq!(run.wait(), Some(0), "{}", run.said());
+        root.assert_nothing_left();
+    }
+}

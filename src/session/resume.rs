@@ -1,0 +1,99 @@
+//! Going on where an earlier attempt of the same item stopped (`resume = true`, or it asked a person
+//! who has answered): from its commits,
+//! and in its CLI's own conversation where that can be had.
+//!
+//! Reads the earlier attempt's session and changes nothing of it. Keeps: what was done well, taken
+//! away or refused is not gone on with, nor what was asked in other words; a conversation is only
+//! resumed with the agent that led it.
+
+use crate::adapters;
+use crate::agents::Agent;
+use crate::atomic;
+use crate::config::AgentTable;
+use crate::event::Class;
+use crate::item::{self, Item};
+use crate::layout::{Name, SlotId};
+use crate::limits::ITEM_BYTES_MAX;
+use crate::outcome::Outcome;
+use crate::record::{self, LastAttempt};
+use crate::runtime::Runtime;
+use crate::session::file::{self, SessionFile};
+
+/// The session of the attempt that a new one of this item goes on from.
+pub(super) fn before(
+    rt: &Runtime,
+    name: &Name,
+    item: &Item,
+    agent: &Agent<'_>,
+    previous: Option<&LastAttempt>,
+) -> Option<SessionFile> {
+    let Agent::Command(runner, table) = agent else {
+        return None;
+    };
+    let file = session_of(rt, previous?)?;
+    // A person's answer is for the one who asked.
+    let goes_on = table.resume || previous?.answered.is_some();
+    if !goes_on || file.runner != *runner {
+        return None;
+    }
+    // Another prompt under the same name is another item.
+    let copy = rt.root.session(&file.session).join("item");
+    let bytes = atomic::read_small(&copy, ITEM_BYTES_MAX).ok()?;
+    let earlier = item::parse(name, &bytes, false).ok()?;
+    (earlier.prompt == item.prompt).then_some(file)
+}
+
+fn session_of(rt: &Runtime, previous: &LastAttempt) -> Option<SessionFile> {
+    let (_, outcome, _) = previous.end.as_ref()?;
+    let for_good = [
+        Outcome::Succeeded,
+        Outcome::NoChange,
+        Outcome::Canceled,
+        Outcome::Refused,
+    ];
+    if for_good.iter().any(|o| o.as_str() == outcome) {
+        return None;
+    }
+    file::read(&rt.root.session(&previous.session), &previous.session)
+}
+
+/// The conversation to go on with, if the CLI can and if it helps.
+pub(super) fn conversation<'f>(
+    before: &'f SessionFile,
+    table: &AgentTable,
+    worktree: Option<&str>,
+) -> Option<&'f str> {
+    if table.cli.is_none() || before.events != table.cli {
+        return None;
+    }
+    let spoiled = [Class::Context, Class::SessionLost, Class::Refusal];
+    let fault = before.fault.as_deref();
+    if spoiled.iter().any(|class| Some(class.as_str()) == fault) {
+        return None;
+    }
+    if is_bound(table) && before.worktree.as_deref() != worktree {
+        return None;
+    }
+    // One that ended before it said anything has not lost what it was to resume.
+    let id = before.cli_session.as_ref().or(before.resumed.as_ref());
+    id.map(String::as_str)
+}
+
+fn is_bound(table: &AgentTable) -> bool {
+    let adapter = table.cli.as_deref().and_then(adapters::by_name);
+    adapter.is_some_and(|a| a.about().bound_to_directory)
+}
+
+/// The slot in whose worktree alone a pending item's conversation can go on.
+pub fn preferred_slot(rt: &Runtime, name: &Name) -> Option<SlotId> {
+    let resumes = |table: &AgentTable| table.resume && is_bound(table);
+    if !rt.config.agents.values().any(resumes) {
+        return None;
+    }
+    let last = record::history(&rt.root, name).last?;
+    let file = session_of(rt, &last)?;
+    let (_, table) = rt.config.agent(&file.runner)?;
+    let there = conversation(&file, table, file.worktree.as_deref());
+    there.filter(|_| resumes(table))?;
+    SlotId::parse(file.agent.as_ref())
+}
