@@ -123,6 +123,9 @@ impl Root {
     pub fn interrupts(&self) -> PathBuf {
         self.path.join("state/interrupts")
     }
+    pub fn holds(&self) -> PathBuf {
+        self.path.join("state/holds")
+    }
     pub fn repos(&self) -> PathBuf {
         self.path.join("state/repos")
     }
@@ -175,6 +178,7 @@ impl Root {
                 self.agents(),
                 self.sessions(),
                 self.interrupts(),
+                self.holds(),
                 self.repos(),
                 self.control(),
                 self.harnesses(),

@@ -10,6 +10,7 @@ pub mod sys;
 pub mod bell;
 pub mod layout;
 pub mod atomic;
+pub mod hold;
 pub mod status;
 pub mod config;
 // First floor: items, and what is known about them.

@@ -465,6 +465,12 @@ impl Main {
             return;
         }
         for (name, after) in self.rt.ready.blocked() {
+            if after.is_empty() {
+                self.rt.warn(&format!(
+                    "{name} stays in pending/: its agent is held until a person has mended it (state/holds/)"
+                ));
+                continue;
+            }
             let after: Vec<String> = after.iter().map(|n| n.shown()).collect();
             self.rt.warn(&format!(
                 "{name} stays in pending/: it waits for {}, which nobody is going to finish",

@@ -53,8 +53,18 @@ pub enum Tried {
     Unsettled,
     /// Its fields say that it must wait: they differ from what the index believed.
     Waits(Order),
+    /// Its agent is held: until this instant (ns since 1970), or until a person ends that.
+    Held(Option<i64>),
     /// It was refused and is in `parked/`, with this reason.
     Refused(String),
+}
+
+/// Whether an item can be run here.
+pub enum Fit {
+    Now,
+    /// Its agent is held; as `Tried::Held`.
+    Later(Option<i64>),
+    Never(Refusal),
 }
 
 /// Tries to claim `name` for the lease's slot. `durable`: so that it survives a power cut.
@@ -67,7 +77,7 @@ pub fn try_claim(
     durable: bool,
     refuse: Option<String>,
     may_start: &dyn Fn(&Order, &Metadata) -> bool,
-    accepts: &dyn Fn(&Item) -> Result<(), Refusal>,
+    accepts: &dyn Fn(&Item) -> Fit,
 ) -> Result<Tried> {
     let claim_path = root.claim(name);
     match atomic::link_new(&lease.marker(), &claim_path)? {
@@ -96,7 +106,7 @@ fn try_held(
     durable: bool,
     refuse: Option<String>,
     may_start: &dyn Fn(&Order, &Metadata) -> bool,
-    accepts: &dyn Fn(&Item) -> Result<(), Refusal>,
+    accepts: &dyn Fn(&Item) -> Fit,
 ) -> Result<Tried> {
     let pending = root.item(Place::Pending, name);
     let read = match refuse {
@@ -110,13 +120,19 @@ fn try_held(
         Looked::Refuse(why) => return refuse_item(root, name, why),
     };
     let executable = meta.mode() & 0o111 != 0;
-    let parsed = item::parse(name, &bytes, executable).and_then(|i| accepts(&i).map(|()| i));
-    let item = match parsed {
+    let item = match item::parse(name, &bytes, executable) {
         Ok(item) => item,
         Err(Refusal(why)) => return refuse_item(root, name, why),
     };
+    let fit = accepts(&item);
+    if let Fit::Never(Refusal(why)) = fit {
+        return refuse_item(root, name, why);
+    }
     if !may_start(&item.order, &meta) {
         return Ok(Tried::Waits(item.order));
+    }
+    if let Fit::Later(until) = fit {
+        return Ok(Tried::Held(until));
     }
     let mut record = match Record::open(root, name) {
         Ok(record) => record,

@@ -15,7 +15,7 @@ pub struct Status {
     pub agents: Vec<AgentStatus>,
     pub work_queue: WorkQueue,
     pub interrupts: Vec<InterruptStatus>,
-    pub holds: Vec<serde_json::Value>,
+    pub holds: Vec<crate::hold::Hold>,
     /// What a standing order in `state/control/` says: `pause`, `drain`, `stop`.
     pub control: Vec<String>,
     pub metrics: Metrics,

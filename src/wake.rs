@@ -37,6 +37,7 @@ struct Folders {
     parked: PathBuf,
     control: PathBuf,
     interrupts: PathBuf,
+    holds: PathBuf,
     harnesses: PathBuf,
 }
 
@@ -50,6 +51,7 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
         parked: root.place(Place::Parked),
         control: root.control(),
         interrupts: root.interrupts(),
+        holds: root.holds(),
         harnesses: root.harnesses(),
     };
     let all = [
@@ -58,6 +60,7 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
         &folders.parked,
         &folders.control,
         &folders.interrupts,
+        &folders.holds,
         &folders.harnesses,
     ]
     .map(PathBuf::clone);
@@ -124,6 +127,11 @@ fn pass_on(f: &Folders, ready: &Ready, say: &dyn Fn(Hint), event: notify::Result
         ended(f, ready, say, &event.kind, folder, name, &change);
     } else if folder == f.control || folder == f.interrupts {
         say(Hint::Orders);
+    } else if folder == f.holds {
+        // What waited for it may start.
+        if matches!(change, Change::Left) {
+            ready.ask_rescan();
+        }
     } else if folder == f.harnesses {
         say(Hint::Peers);
     }

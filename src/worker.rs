@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::bell::Bell;
 use crate::error::{Error, Result};
+use crate::hold;
 use crate::interrupt;
 use crate::layout::SlotId;
 use crate::lease::Lease;
@@ -220,6 +221,14 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
         }
         Tried::Waits(order) => {
             rt.ready.tried(candidate, After::Waits(order));
+            Ok(None)
+        }
+        Tried::Held(until) => {
+            rt.ready.tried(candidate, After::Held(until));
+            // What ended in between told of it when the item was in nobody's set.
+            if hold::all(&rt.root).is_empty() {
+                rt.ready.note(candidate.name.as_os_str());
+            }
             Ok(None)
         }
         Tried::Refused(why) => {

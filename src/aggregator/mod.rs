@@ -26,6 +26,7 @@ pub use ledger::Ledger;
 use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::hold;
 use crate::layout::{Place, Root};
 use crate::limits::{PULSE, STATUS_AGE_MAX};
 use crate::status::{AgentState, AgentStatus, Health, Metrics, Status, WorkQueue};
@@ -141,6 +142,7 @@ impl Aggregator {
             agents: self.slots.look(&self.root, &claimed, probe),
             work_queue: queue(pending, &claimed, &self.counts),
             interrupts: sources::interrupts(&self.root),
+            holds: hold::all(&self.root),
             control: sources::orders(&self.root),
             ..Status::default()
         };
@@ -188,6 +190,7 @@ pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
         agents: Slots::default().look(root, &claimed, true),
         work_queue: queue(pending, &claimed, &counts),
         interrupts: sources::interrupts(root),
+        holds: hold::all(root),
         control: sources::orders(root),
         ..Status::default()
     };

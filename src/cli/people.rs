@@ -9,6 +9,7 @@ use clap::Args;
 use crate::atomic;
 use crate::control::{self, Order};
 use crate::error::{Error, Result, tell};
+use crate::hold;
 use crate::interrupt::{self, ALL};
 use crate::layout::{Root, SlotId, shown};
 
@@ -75,6 +76,8 @@ pub fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
         None => {
             let orders = control::resume(root)?;
             ended.extend(orders.iter().map(|o| o.file().to_owned()));
+            let held = hold::end_without_end(root)?;
+            ended.extend(held.iter().map(|agent| format!("{agent}.hold")));
             interrupt::all(root)
         }
     };

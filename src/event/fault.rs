@@ -162,9 +162,9 @@ impl Fault {
     /// is mended.
     pub fn advice(&self, cli: &str, login: &str) -> String {
         match self.class {
-            Class::Auth => format!("{login}, then `harness retry` the item"),
+            Class::Auth => format!("{login}, then `harness resume` (nothing is started for it until then) and `harness retry` the item"),
             Class::Billing => {
-                "add credit to the account (or name an agent with another one), then `harness retry` the item".into()
+                "add credit to the account (or name an agent with another one), then `harness resume` (nothing is started for it until then) and `harness retry` the item".into()
             }
             Class::UsageLimit { .. } => {
                 "nothing: it goes on by itself when the limit ends; an agent with another login goes on now".into()

@@ -62,6 +62,8 @@ pub enum After {
     Later,
     /// It must wait: its fields are these.
     Waits(Order),
+    /// Its agent is held: until this instant (ns since 1970), or until a person ends that.
+    Held(Option<i64>),
     /// The host, or something about this very item, is in trouble: not again at once, or one bad
     /// item at the head of the queue would keep every worker busy.
     Trouble,
@@ -155,6 +157,8 @@ impl Ready {
         match after {
             After::Gone => inner.remove(name),
             After::Later => inner.recheck(name),
+            After::Held(Some(until)) => inner.schedule(name, until),
+            After::Held(None) => inner.block(name),
             After::Trouble => {
                 let ns = AFTER_TROUBLE.as_nanos() as i64;
                 inner.schedule(name, clock::now_ns() + ns);

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::error::{Kind, Result};
 use crate::event::{Class, Fault, Limit, Mend};
 use crate::git::Collected;
+use crate::hold::{self, Hold};
 use crate::interrupt;
 use crate::layout::Place;
 use crate::notice::{self, Notice};
@@ -46,6 +47,9 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     if let Some(class) = stop.and_then(class_of) {
         attempt.file.fault = Some(class.as_str().to_owned());
     }
+    if let Some(fault) = fault.as_ref().filter(|_| stop.is_none()) {
+        hold_for(desk, &attempt, fault);
+    }
     let failures = attempt.record.history.failures;
     let mut next = match &over {
         Over::Unstartable(_) => Next::Park,
@@ -61,6 +65,9 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
                 Some(fault) => match fault.class.mend() {
                     Mend::Person => Next::Park,
                     Mend::Wait(Some(at)) => Next::Wait(until(at)),
+                    Mend::Wait(None) if matches!(fault.class, Class::UsageLimit { .. }) => {
+                        Next::Wait(USAGE_REST)
+                    }
                     // Nothing was tried yet: the failure that it was to go on from is counted.
                     Mend::Fresh
                         if fault.class == Class::SessionLost && attempt.file.resumed.is_some() =>
@@ -160,6 +167,51 @@ fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
             }
         }
         over => over,
+    }
+}
+
+/// How long an agent is held for a usage limit whose end is not told.
+const USAGE_REST: Duration = Duration::from_secs(15 * 60);
+/// How many times longer than an item's own wait a rate limit holds all items of its agent: the CLI
+/// has waited and tried again by itself before.
+const RATE_REST: u32 = 10;
+
+/// What every item of this agent would meet too is met once: nothing is started for it meanwhile.
+fn hold_for(desk: &Desk, attempt: &Attempt, fault: &Fault) {
+    if !fault.class.is_of_the_account() {
+        return;
+    }
+    let retry = &desk.rt.config.retry;
+    let rest = match fault.class {
+        Class::UsageLimit { resets_at } => Some(resets_at.map_or(USAGE_REST, until)),
+        Class::RateLimit => Some((retry.delay * RATE_REST).min(retry.delay_max)),
+        _ => None,
+    };
+    let end = |rest: Duration| {
+        clock::now()
+            .checked_add(rest)
+            .map_or_else(|_| clock::now_iso(), clock::iso)
+    };
+    let hold = Hold {
+        agent: attempt.file.runner.clone(),
+        until: rest.map(end),
+        class: fault.class.as_str().to_owned(),
+        reason: advice(attempt, fault),
+        session: attempt.file.session.clone(),
+        since: clock::now_iso(),
+    };
+    match hold::raise(&desk.rt.root, &hold) {
+        Ok(true) => desk.rt.warn(&format!(
+            "{} is held {}: {}",
+            hold.agent,
+            hold.until.as_ref().map_or(
+                "until a person has mended it (then `harness resume`)".to_owned(),
+                |u| format!("until {u}")
+            ),
+            fault.message,
+        )),
+        Ok(false) => {}
+        Err(e) => desk.rt.warn(&e.to_string()),
     }
 }
 

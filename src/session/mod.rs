@@ -31,13 +31,14 @@ pub use resume::preferred_slot;
 use stream::Stream;
 pub use watch::{post_mortem, watch};
 
-use crate::agents;
+use crate::agents::{self, Agent};
 use crate::atomic;
 use crate::bell::Bell;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Figures;
 use crate::git::{Base, Hub, Worktree};
+use crate::hold;
 use crate::item::{self, Refusal};
 use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::SlotId;
@@ -45,7 +46,7 @@ use crate::lease::Lease;
 use crate::outcome::{self, Exit, Next, Stop};
 use crate::record::Record;
 use crate::runtime::{Level, Runtime, dice};
-use crate::spool::{Claim, Ended, Target};
+use crate::spool::{Claim, Ended, Fit, Target};
 use crate::status::{AgentState, Health};
 
 /// What a worker thread has at hand: its slot's lease, keeper and bell.
@@ -153,9 +154,23 @@ impl From<Error> for Failed {
     }
 }
 
-/// Whether an item can run here at all: its agent and its repository are known.
-pub fn accepts(rt: &Runtime, item: &item::Item) -> Result<(), Refusal> {
-    agents::for_item(&rt.config, item)?;
+/// Whether an item can run here: its agent and its repository are known, and its agent is not held.
+pub fn accepts(rt: &Runtime, item: &item::Item) -> Fit {
+    let agent = match known(rt, item) {
+        Ok(agent) => agent,
+        Err(refusal) => return Fit::Never(refusal),
+    };
+    match agent {
+        Agent::Script => Fit::Now,
+        Agent::Command(name, _) => match hold::of(&rt.root, name) {
+            Some(hold) => Fit::Later(hold.ends_at_ns()),
+            None => Fit::Now,
+        },
+    }
+}
+
+fn known<'a>(rt: &'a Runtime, item: &item::Item) -> Result<Agent<'a>, Refusal> {
+    let agent = agents::for_item(&rt.config, item)?;
     match &item.order.repo {
         Some(repo) if !rt.repos.has(repo) => {
             let known = rt.repos.names().join(", ");
@@ -168,7 +183,7 @@ pub fn accepts(rt: &Runtime, item: &item::Item) -> Result<(), Refusal> {
                 }
             )))
         }
-        _ => Ok(()),
+        _ => Ok(agent),
     }
 }
 

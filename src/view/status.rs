@@ -103,7 +103,12 @@ pub fn render(status: &Status, source: Source, now: Timestamp, term: &Term) -> S
         );
     }
     for hold in &status.holds {
-        line(Paint::Yellow, format!("HOLD: {}", safe(&hold.to_string())));
+        let end = match hold.until.as_deref() {
+            Some(until) => format!("until {}", safe(until)),
+            None => "until a person has mended it: `harness resume` ends it".to_owned(),
+        };
+        let (agent, reason) = (safe(&hold.agent), safe(&hold.reason));
+        line(Paint::Yellow, format!("{agent} is HELD {end}: {reason}"));
     }
     if !out.is_empty() {
         out.push('\n');

@@ -73,7 +73,6 @@ fn a_fault_decides_what_becomes_of_the_item() {
     let root = root_for("claude");
     // (play, outcome, class, attempts, state)
     let cases = [
-        ("auth", "failed", "auth", 1, "parked"),
         ("denied", "failed", "permission", 1, "parked"),
         ("error", "failed", "", 3, "parked"),
         ("max_turns", "failed", "limits_reached", 1, "parked"),
@@ -129,6 +128,75 @@ fn a_usage_limit_puts_the_item_back_until_it_ends_and_is_no_attempt() {
         .unwrap()
         .as_secs();
     assert!((3000..3700).contains(&wait), "{wait} s");
+    root.assert_nothing_left();
+}
+
+fn order(root: &Root, names: &[&str]) {
+    let now = std::time::SystemTime::now();
+    for (n, name) in names.iter().enumerate() {
+        let file = fs::File::open(root.at("queue/pending").join(name)).unwrap();
+        let earlier = std::time::Duration::from_secs(100 - n as u64);
+        file.set_modified(now - earlier).unwrap();
+    }
+}
+
+#[test]
+fn a_refused_login_parks_one_item_and_holds_the_others_until_a_person_mended_it() {
+    let root = root_for("claude");
+    play(&root, "a.md", "auth");
+    for name in ["b.md", "c.md"] {
+        play(&root, name, "success");
+    }
+    order(&root, &["a.md", "b.md", "c.md"]);
+    root.script("z", "exit 0");
+    let out = root.harness(&["run", "--drain", "--workers", "1"]);
+    assert_eq!(out.status.code(), Some(1), "{}", root.picture());
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("claude is held until a person"), "{said}");
+    assert!(said.contains("b.md stays in pending/"), "{said}");
+    assert!(root.is_parked("a.md") && root.is_done("z"), "{said}");
+    assert!(root.events("b.md").is_empty(), "it was never started");
+    let reason = root.show("a.md")["reason"].to_string();
+    assert!(
+        reason.contains("/login") && reason.contains("harness resume"),
+        "{reason}"
+    );
+    let status: Value = serde_json::from_str(&root.ok(&["status", "--json"])).unwrap();
+    assert_eq!(status["holds"][0]["agent"], "claude", "{status:#}");
+    assert_eq!(status["holds"][0]["class"], "auth");
+    // A running harness takes the end of a hold from the file alone.
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("it has looked at them", || {
+        root.ok(&["status", "--json"]).contains("\"blocked\": 2")
+    });
+    root.ok(&["resume"]);
+    root.wait_until("they go on", || {
+        root.is_done("b.md") && root.is_done("c.md")
+    });
+    run.signal("INT");
+    assert_eq!(run.wait(), Some(0));
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_usage_limit_is_met_once_and_all_items_of_its_agent_wait_for_its_end() {
+    let root = root_for("claude");
+    play(&root, "a.md", "usage-limit first=1 reset=2");
+    for name in ["b.md", "c.md"] {
+        play(&root, name, "success");
+    }
+    order(&root, &["a.md", "b.md", "c.md"]);
+    let out = root.harness(&["run", "--drain", "--workers", "1"]);
+    assert_eq!(out.status.code(), Some(0), "{}", root.picture());
+    let at = |name: &str, n: usize| {
+        let starts = root.show(name)["attempts"][n]["started_at"].clone();
+        starts.as_str().unwrap().parse::<jiff::Timestamp>().unwrap()
+    };
+    let waited = |name: &str, n: usize| (at(name, n) - at("a.md", 0)).get_seconds();
+    for (name, n) in [("a.md", 1), ("b.md", 0), ("c.md", 0)] {
+        assert!(waited(name, n) >= 2, "{name}: {} s", waited(name, n));
+    }
+    assert!(!root.at("state/holds/claude.hold").exists());
     root.assert_nothing_left();
 }
 

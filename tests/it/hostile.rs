@@ -341,7 +341,7 @@ fn a_writer_who_opens_the_file_while_it_is_claimed_gets_it_back_and_is_waited_fo
     let writer = std::cell::Cell::new(None);
     let tried = |may_start: &dyn Fn() -> bool| {
         let may = |_: &_, _: &_| may_start();
-        spool::try_claim(&own, &lease, &name, false, None, &may, &|_| Ok(())).unwrap()
+        spool::try_claim(&own, &lease, &name, false, None, &may, &|_| spool::Fit::Now).unwrap()
     };
     let first = tried(&|| {
         let path = path.clone();

@@ -1,0 +1,162 @@
+//! Holds: `state/holds/AGENT.hold` says that nothing is to be started for an `[agents.NAME]`, whose
+//! login or key every process shares: until an instant (a usage or rate limit), or until a person
+//! has mended it (a refused login, no credit). Every process obeys it; removing the file ends it.
+//!
+//! Does not know why a hold is raised, nor items. Keeps: a hold is never made shorter here.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::atomic;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::layout::{Root, shown};
+use crate::limits::STATE_FILE_BYTES_MAX;
+
+const ENDING: &str = ".hold";
+
+/// The content of a hold. A file that says something else, or nothing, holds until it is removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hold {
+    /// A name from `[agents.NAME]`.
+    pub agent: String,
+    /// RFC 3339, UTC; `None`: until a person ends it.
+    pub until: Option<String>,
+    /// The class of the fault behind it: `usage_limit`, `auth`, …
+    pub class: String,
+    pub reason: String,
+    /// The attempt that met it.
+    pub session: String,
+    pub since: String,
+}
+
+impl Hold {
+    /// Its end in seconds since 1970.
+    fn ends_at(&self) -> Option<i64> {
+        let until = self.until.as_ref()?.parse::<clock::Timestamp>().ok()?;
+        Some(until.as_second())
+    }
+
+    /// Its end in nanoseconds since 1970; `None`: it has none.
+    pub fn ends_at_ns(&self) -> Option<i64> {
+        self.ends_at().map(|s| s.saturating_mul(1_000_000_000))
+    }
+}
+
+fn path(root: &Root, agent: &str) -> PathBuf {
+    root.holds().join(format!("{agent}{ENDING}"))
+}
+
+/// What holds this agent now. One that is over is removed by whoever sees it.
+pub fn of(root: &Root, agent: &str) -> Option<Hold> {
+    let path = path(root, agent);
+    if atomic::is_gone(&path) {
+        return None;
+    }
+    let bytes = atomic::read_small(&path, STATE_FILE_BYTES_MAX).unwrap_or_default();
+    let hold = serde_json::from_slice::<Hold>(&bytes).unwrap_or_else(|_| Hold {
+        reason: shown(OsStr::new(
+            String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).trim(),
+        )),
+        ..Hold::default()
+    });
+    let hold = Hold {
+        agent: agent.to_owned(),
+        ..hold
+    };
+    if hold
+        .ends_at()
+        .is_some_and(|at| at <= clock::now().as_second())
+    {
+        let _stays = atomic::remove(&path);
+        return None;
+    }
+    Some(hold)
+}
+
+/// Raises a hold; one that stands and ends later, or not at all, stays. `false`: it stayed.
+pub fn raise(root: &Root, hold: &Hold) -> Result<bool> {
+    if let Some(old) = of(root, &hold.agent) {
+        let longer = match (old.ends_at(), hold.ends_at()) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(old), Some(new)) => old >= new,
+        };
+        if longer {
+            return Ok(false);
+        }
+    }
+    let mut text = serde_json::to_vec_pretty(hold)
+        .map_err(|e| Error::permanent("cannot write the hold", e.to_string()))?;
+    text.push(b'\n');
+    atomic::make_dir(&root.holds(), true)?;
+    atomic::replace(&path(root, &hold.agent), &text, false)?;
+    Ok(true)
+}
+
+/// Every hold that stands, by agent.
+pub fn all(root: &Root) -> Vec<Hold> {
+    let entries = std::fs::read_dir(root.holds())
+        .into_iter()
+        .flatten()
+        .flatten();
+    let names = entries.filter_map(|e| e.file_name().into_string().ok());
+    let mut all: Vec<Hold> = names
+        .filter_map(|n| of(root, n.strip_suffix(ENDING)?))
+        .collect();
+    all.sort_by(|a, b| a.agent.cmp(&b.agent));
+    all
+}
+
+/// Ends those that only a person can end; their agents.
+pub fn end_without_end(root: &Root) -> Result<Vec<String>> {
+    let mut ended = Vec::new();
+    for hold in all(root).into_iter().filter(|h| h.until.is_none()) {
+        if atomic::remove(&path(root, &hold.agent))? {
+            ended.push(hold.agent);
+        }
+    }
+    Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(agent: &str, seconds: Option<i64>) -> Hold {
+        let at = |s| clock::Timestamp::from_second(clock::now().as_second() + s).unwrap();
+        Hold {
+            agent: agent.into(),
+            until: seconds.map(|s| clock::iso(at(s))),
+            ..Hold::default()
+        }
+    }
+
+    #[test]
+    fn a_hold_is_obeyed_until_its_end_and_never_shortened() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        assert!(raise(&root, &hold("a", Some(100))).unwrap());
+        assert!(!raise(&root, &hold("a", Some(50))).unwrap());
+        assert!(raise(&root, &hold("a", Some(200))).unwrap());
+        assert!(raise(&root, &hold("b", None)).unwrap());
+        assert!(!raise(&root, &hold("b", Some(50))).unwrap());
+        drop(atomic::create(&path(&root, "c"), b"by hand\x1b\n", 0o600).unwrap());
+        let found: Vec<(String, bool)> = all(&root)
+            .into_iter()
+            .map(|h| (h.agent, h.until.is_none()))
+            .collect();
+        assert_eq!(
+            found,
+            [("a", false), ("b", true), ("c", true)].map(|(a, e)| (a.to_owned(), e))
+        );
+        assert_eq!(end_without_end(&root).unwrap(), ["b", "c"]);
+        assert!(of(&root, "a").is_some());
+        atomic::remove(&path(&root, "a")).unwrap();
+        raise(&root, &hold("a", Some(-1))).unwrap();
+        assert!(of(&root, "a").is_none() && atomic::is_gone(&path(&root, "a")));
+    }
+}
