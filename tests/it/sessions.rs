@@ -238,6 +238,32 @@ fn the_same_commands_read_every_cli() {
 }
 
 #[test]
+fn what_harness_has_totalled_at_the_end_is_believed_if_it_is_this_sessions() {
+    let root = root();
+    play(&root, "x.md", "claude", "success");
+    root.drain();
+    let sid = sid(&root, "x.md");
+    let totalled = |session: &str| {
+        let metrics = json!({
+            "session": session, "item": "x.md", "agent": "agent-1", "runner": "claude",
+            "attempt": 1, "outcome": "succeeded", "seconds": 7.5, "cpu_seconds": 1.5,
+            "turns": 77, "tools": {"Bash": 2}, "later": "key",
+        });
+        fs::write(file(&root, &sid, "metrics.json"), metrics.to_string()).unwrap();
+        let turns = parsed(&root, &["metrics"])["turns"].clone();
+        assert_eq!(parsed(&root, &["summary"])["figures"]["turns"], turns);
+        assert_eq!(
+            parsed(&root, &["metrics", "--all"])["total"]["turns"],
+            turns
+        );
+        turns
+    };
+    assert_eq!(totalled(&sid), 77);
+    assert_eq!(parsed(&root, &["metrics"])["seconds"], 7.5);
+    assert_eq!(totalled("another"), 3);
+}
+
+#[test]
 fn what_went_wrong_is_told_in_one_place() {
     let root = root();
     for name in ["denied", "error", "malformed", "usage-limit"] {

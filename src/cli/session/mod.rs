@@ -94,7 +94,7 @@ pub fn session(root: &Root, command: SessionCommand) -> Result<u8> {
         }
         SessionCommand::Summary(one) => {
             let session = one.find(root)?;
-            let figures = session.figures();
+            let figures = Metrics::of(&session).figures;
             match one.json.json {
                 true => print_json(&view::session::summary::json(&session, &figures)),
                 false => print_text(&view::session::summary::text(&session, &figures)),

@@ -94,7 +94,7 @@ impl Session {
 
     /// Whether anything of its output was read as events.
     pub fn has_events(&self) -> bool {
-        !atomic::is_gone(&self.path("events.jsonl"))
+        self.lines().is_some()
     }
 
     /// Its events from the first on. `None`: there are none, or nothing that is a file.

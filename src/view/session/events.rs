@@ -36,9 +36,9 @@ pub fn line(got: &Got, term: &Term) -> String {
         }
     };
     let (word, text) = (safe(&word), safe(&text));
-    let room = term
-        .width
-        .map_or(usize::MAX, |w| w.saturating_sub(19 + 2 + 9 + 2));
+    // The time, the word, and two blanks behind each.
+    let before = 19 + 2 + word.chars().count().max(9) + 2;
+    let room = term.width.map_or(usize::MAX, |w| w.saturating_sub(before));
     let text = clip(&text, room);
     let word = paint.on(&format!("{word:<9}"), term);
     format!("{at:<19}  {word}  {text}").trim_end().to_owned()
@@ -234,4 +234,82 @@ fn raw_line(
     }
     out.write_all(b"\n")?;
     Ok(left == 0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+mod tests {
+    use super::*;
+    use crate::atomic;
+    use crate::layout::Root;
+
+    #[test]
+    fn a_terminal_gets_raw_lines_that_it_cannot_obey_and_a_pipe_gets_them_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let sid = "019beef0-0000-7000-8000-0000000000aa";
+        let at = root.session(sid);
+        atomic::make_dir(&at, true).unwrap();
+        let raw = b"one\n\x1b[2J\xff\n".to_vec();
+        let long = "x".repeat(100_000);
+        let all = [&raw[..], long.as_bytes(), b"\n"].concat();
+        drop(atomic::create(&at.join("stdout.log"), &all, 0o600).unwrap());
+        let mut events = Vec::new();
+        for (offset, length) in [
+            (0, 3),
+            (4, 5),
+            (4, 5),
+            (10, 100_000),
+            (9, u64::MAX),
+            (1 << 40, 1),
+        ] {
+            let line = Line {
+                at: "2026-01-27T10:45:00.000Z".into(),
+                body: Body::Usage(Default::default()),
+                offset,
+                length,
+            };
+            line.write(&mut events);
+        }
+        drop(atomic::create(&at.join("events.jsonl"), &events, 0o600).unwrap());
+        let session = Session::read(&root, sid);
+        let written = |is_terminal| {
+            let mut out = Vec::new();
+            let missing = write_raw(&session, is_terminal, &mut out).unwrap();
+            (missing, out)
+        };
+        assert_eq!(written(false), (2, all));
+        let (missing, shown) = written(true);
+        let shown = String::from_utf8(shown).unwrap();
+        assert_eq!((missing, shown.lines().count()), (2, 3));
+        assert!(shown.starts_with("one\n\\u{1b}[2J\u{fffd}\nxxx"), "{shown}");
+        assert!(shown.ends_with("x…\n") && shown.len() < 70_000);
+    }
+
+    #[test]
+    fn an_event_is_one_line_that_fits_the_terminal() {
+        let line = Line {
+            at: "2026-01-27T10:45:00.000Z".into(),
+            body: Body::Text {
+                text: "a\nb ".repeat(100),
+                delta: false,
+                clipped: true,
+            },
+            offset: 0,
+            length: 1,
+        };
+        let got = Got::Event(Box::new(line), String::new());
+        let narrow = Term {
+            color: true,
+            width: Some(60),
+            height: None,
+        };
+        let text = super::line(&got, &narrow);
+        assert_eq!(text.chars().count(), 60, "{text}");
+        let whole = super::line(&got, &Term::PLAIN);
+        assert!(
+            whole.lines().count() == 1 && whole.ends_with("a\\nb  …"),
+            "{whole}"
+        );
+    }
 }

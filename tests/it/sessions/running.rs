@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -61,8 +62,10 @@ impl Watch {
     /// What it writes until it ends by itself, and its exit code.
     fn end(mut self) -> (Vec<String>, Option<i32>) {
         let mut seen = Vec::new();
+        let end = Instant::now() + DEADLINE;
         loop {
-            match self.lines.recv_timeout(DEADLINE) {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
                 Ok(line) => seen.push(line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(e) => panic!("the watch does not end: {e}\n{seen:#?}"),
@@ -190,11 +193,10 @@ fn a_watch_ends_at_a_signal_and_with_its_reader() {
     let (read, write) = std::io::pipe().unwrap();
     drop(read);
     let mut command = root.command();
-    let out = command
-        .args(["session", "watch"])
-        .stdout(write)
-        .output()
-        .unwrap();
-    assert_eq!((out.status.code(), &*out.stderr), (Some(0), &b""[..]));
+    let command = command.args(["session", "watch"]).stdout(write);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    root.wait_until("the watch has ended", || !crate::support::is_alive(pid));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(question(&root).exists(), "it was at work all the time");
 }
