@@ -3,6 +3,7 @@
 //! PATH. What is not there is skipped, loudly; `HARNESS_TEST_CLIS_REQUIRED=claude,codex` makes the
 //! absence of those a failure, so that nobody's CI skips them for ever.
 
+mod faults;
 mod setup;
 
 use std::collections::BTreeSet;

@@ -62,8 +62,8 @@ class Request:
             if message.get("role") == "user":
                 if any(b.get("type") == "tool_result" for b in blocks):
                     self.results += 1
-                else:
-                    self.user_said(joined(blocks))
+                # A conversation that is resumed in the middle of a turn: a result and a prompt.
+                self.user_said(joined(b for b in blocks if b.get("type") == "text"))
 
     def read_responses(self, body, headers):
         self.session = headers.get("session_id") or headers.get("session-id") or ""
@@ -267,7 +267,8 @@ class Handler(BaseHTTPRequestHandler):
         name, params = request.spec(in_path)
         voice = fake_protocols.VOICES[protocol](self, request, params)
         entry = {"protocol": protocol, "script": name, "turn": request.results, "session": request.session,
-                 "tools": len(request.tools), "cwd": request.cwd(), "said": request.last[-160:], "served": [0, 0]}
+                 "tools": len(request.tools), "cwd": request.cwd(), "said": request.last[-160:], "served": [0, 0],
+                 "model": request.model, "instructions": request.instructions[-4000:]}
         try:
             self.play(voice, request, name, params, protocol, entry)
         except LookupError as e:

@@ -180,7 +180,7 @@ fn of_cli(root: &Root, cli: Cli, url: &str) -> (String, Vec<(&'static str, Strin
             env.push(("OPENAI_API_KEY", "made-up".into()));
             env.push(("CODEX_HOME", format!("{home}/.codex")));
             let provider = format!(
-                "model_providers.fake={{name=\"fake\",base_url=\"{url}/v1\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}}"
+                "model_providers.fake={{name=\"fake\",base_url=\"{url}/v1\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\",request_max_retries=1,stream_max_retries=1}}"
             );
             let args = ["-c", "model_provider=\"fake\"", "-c", &provider];
             let args = Value::from(args.map(Value::from).to_vec());
