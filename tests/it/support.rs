@@ -181,7 +181,11 @@ impl Root {
             }
             text.push_str(&format!("{inside}\n"));
             let wanted = inside.ends_with(".log") || inside.ends_with(".jsonl");
-            if wanted && let Ok(bytes) = fs::read(&p) {
+            // A fifo would be waited for.
+            if wanted
+                && p.is_file()
+                && let Ok(bytes) = fs::read(&p)
+            {
                 for line in String::from_utf8_lossy(&bytes).lines().take(60) {
                     text.push_str(&format!("    | {line}\n"));
                 }
