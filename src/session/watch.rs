@@ -230,6 +230,9 @@ impl Watch {
             );
             let _lost = attempt.file.write(&attempt.dir, false);
         }
+        if let Some(stream) = &mut attempt.stream {
+            stream.read_on(false);
+        }
         let scene = attempt.scene();
         pause::take_notice(desk, Some(&scene), interrupt);
     }

@@ -54,12 +54,13 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
     let root = root_with("claude", &notify);
     play(&root, "ask.md", "question file=a.txt text=Which_colour?");
     let first = root.start(&["--workers", "2"]);
-    root.wait_until("it is paused", || {
-        has_state(&root, "agent-1", "interrupted")
-    });
-    let raised = root.at("state/interrupts/agent-1.interrupt");
+    let slots = ["agent-1", "agent-2"];
+    let paused = |slot: &&str| has_state(&root, slot, "interrupted");
+    root.wait_until("it is paused", || slots.iter().any(|s| paused(s)));
+    let slot = slots.into_iter().find(paused).unwrap();
+    let raised = root.at(format!("state/interrupts/{slot}.interrupt"));
     assert_eq!(fs::read_to_string(&raised).unwrap(), "Which colour?\n");
-    let pid = agent(&root, "agent-1")["pid"].as_u64().unwrap();
+    let pid = agent(&root, slot)["pid"].as_u64().unwrap();
     root.wait_until("its process is stopped", || process_state(pid) == "T");
     // The others go on.
     play(&root, "other.md", "success file=o.txt");
@@ -70,7 +71,7 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
     let text = fs::read_to_string(&context).unwrap();
     for words in [
         "Which colour?",
-        "harness resume agent-1",
+        "harness resume agent-",
         "calls ",
         "## harness/ask.md/1",
     ] {
@@ -82,13 +83,13 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
     assert!(
         fs::read_to_string(&told)
             .unwrap()
-            .starts_with("interrupt agent-1 ask.md: Which colour?")
+            .starts_with(&format!("interrupt {slot} ask.md: Which colour?"))
     );
     // A restart changes nothing.
     first.kill9();
     let mut second = root.start(&["--workers", "2"]);
     root.wait_until("the next one has it", || {
-        let status = agent(&root, "agent-1");
+        let status = agent(&root, slot);
         status["harness_pid"] == second.pid() && status["state"] == "interrupted"
     });
     assert_eq!(process_state(pid), "T");
@@ -109,7 +110,7 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
     second.signal("INT");
     assert_eq!(second.wait(), Some(0), "{}", second.said());
     let told = fs::read_to_string(&told).unwrap();
-    assert_eq!(told.matches("interrupt agent-1").count(), 1, "{told}");
+    assert_eq!(told.matches("interrupt agent-").count(), 1, "{told}");
     assert_eq!(hidden(&root), Vec::<String>::new());
     root.assert_nothing_left();
 }

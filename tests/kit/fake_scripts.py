@@ -49,6 +49,10 @@ def steps(name, p):
             [bash("echo started > tool-started; until [ -e go ]; do %s; done; echo finished" % wait("0.1"), timeout=LIMIT_MS)],
             [bash("rm tool-started go; echo once >> " + file)], [commit("fake-model: add " + file)], done],
         "work": lambda: [[text("Step %d." % i), bash("echo step %d >> work.log" % i)] for i in range(1, n + 1)] + [[commit("work")], done],
+        "question": lambda: [
+            # Asks a person, and does what the answer says.
+            [bash("echo 'Which one?' > \"$HARNESS_INTERRUPT\"")],
+            [bash("cat \"$HARNESS_SESSION_DIR/answer.md\" > " + file)], [commit("as told")], done],
         "noop": lambda: [[text("I looked and decided to change nothing.")]],
         "think": lambda: [[("think", "Let me think about this."), text("Thought about it. Done.")]],
         # Agents that misbehave.

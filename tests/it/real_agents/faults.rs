@@ -79,7 +79,11 @@ fn faults(cli: Cli, cases: &[Case]) {
         // What all items of this agent would meet holds them all; for the next case that is ended.
         let hold = root.at("state/holds/real.hold");
         let of_account = ["billing", "auth", "rate_limit", "usage_limit"].contains(&c.fault);
-        assert!(hold.exists() || !of_account || c.fault == "rate_limit", "{}", name(c));
+        assert!(
+            hold.exists() || !of_account || c.fault == "rate_limit",
+            "{}",
+            name(c)
+        );
         let _none = fs::remove_file(hold);
     }
     run.signal("TERM");
