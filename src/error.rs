@@ -3,6 +3,7 @@
 //! Only our own faults and the host's are `Error`s. A lost race is `Ok(None)`, a failing agent is
 //! data (`outcome`), a refused item is a `Refusal` (`item`).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -117,7 +118,20 @@ impl std::error::Error for Error {}
 /// A line for people on standard error. Unlike `eprintln!` it survives a standard error that is
 /// closed or on a full disk.
 pub fn tell(line: &str) {
-    let _lost = writeln!(io::stderr().lock(), "{line}");
+    let _lost = writeln!(io::stderr().lock(), "{}", printable(line));
+}
+
+/// For a terminal: control characters spelled out, but newlines. Messages quote what agents wrote.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let odd = |c: char| c.is_control() && c != '\n';
+    if !text.contains(odd) {
+        return text.into();
+    }
+    let spelled = |c: char| match odd(c) {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(spelled).collect::<String>().into()
 }
 
 fn class_of(err: &io::Error) -> (Kind, Option<&'static str>) {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::aggregator::Ledger;
 use crate::bell::Bell;
 use crate::config::{Config, Durability, RepoPath};
-use crate::error::Result;
+use crate::error::{Result, printable};
 use crate::git::{self, Hub, Repo};
 use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
 use crate::outcome::Outcome;
@@ -233,7 +233,7 @@ impl Runtime {
     /// A line for people on standard error; also for those who read it in a log.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            let _closed = writeln!(std::io::stderr().lock(), "{text}");
+            let _closed = writeln!(std::io::stderr().lock(), "{}", printable(text));
         }
     }
 
@@ -245,7 +245,7 @@ impl Runtime {
         } else {
             "!"
         };
-        let _closed = writeln!(err, "{mark} {text}");
+        let _closed = writeln!(err, "{mark} {}", printable(text));
     }
 
     pub fn register_bell(&self, bell: &Arc<Bell>) {

@@ -172,6 +172,8 @@ impl Verdict {
     }
 }
 
+pub use stream::last_words;
+
 static ADAPTERS: &[&dyn Adapter] = &[
     &claude::Claude,
     &codex::Codex,

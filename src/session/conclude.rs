@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::stream::stderr_tail;
 use super::{Attempt, Desk, Over, digest, end_claim};
 use crate::adapters::{self, told};
 use crate::atomic;
@@ -312,11 +313,17 @@ fn verdict(
                 let why = "it removed its own worktree: only what it had committed is kept";
                 return (Outcome::Failed, why.into(), stop);
             }
-            let (outcome, reason) = outcome::judge(&Evidence {
+            let (outcome, mut reason) = outcome::judge(&Evidence {
                 exit: *exit,
                 stop,
                 commits: collected.map(|c| c.commits),
             });
+            if outcome == Outcome::Failed && stop.is_none() {
+                let words = adapters::last_words(&stderr_tail(&attempt.dir));
+                if !words.is_empty() {
+                    reason = format!("{reason}: {words}");
+                }
+            }
             (outcome, reason, stop)
         }
     }

@@ -5,10 +5,10 @@
 //! Does not decide whether a slot pauses. Keeps: trouble with a summary stops nothing.
 
 use std::fmt::Write;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::stream::tail;
 use super::{Desk, Work};
 use crate::atomic;
 use crate::clock;
@@ -141,7 +141,7 @@ fn keep(
 
 /// What it did last: its events, or the end of its plain output.
 fn last_events(dir: &Path) -> String {
-    let events = tail(&dir.join("events.jsonl"));
+    let events = tail(&dir.join("events.jsonl"), TAIL_BYTES);
     let mut lines: Vec<String> = events
         .split(|&b| b == b'\n')
         .filter_map(Line::read)
@@ -150,7 +150,7 @@ fn last_events(dir: &Path) -> String {
         .map(|(at, brief)| format!("{} {brief}", at.get(11..19).unwrap_or(&at)))
         .collect();
     if lines.is_empty() {
-        let plain = tail(&dir.join("stdout.log"));
+        let plain = tail(&dir.join("stdout.log"), TAIL_BYTES);
         let text = String::from_utf8_lossy(&plain).into_owned();
         let printable = |l: &str| l.chars().filter(|c| !c.is_control()).take(200).collect();
         lines = text.lines().map(printable).collect();
@@ -158,16 +158,4 @@ fn last_events(dir: &Path) -> String {
     let from = lines.len().saturating_sub(EVENTS_SHOWN);
     let shown = lines[from..].join("\n");
     format!("```text\n{shown}\n```\n")
-}
-
-fn tail(path: &Path) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Ok(mut file) = atomic::open_to_look(path) {
-        let len = file.metadata().map_or(0, |m| m.len());
-        let from = len.saturating_sub(TAIL_BYTES);
-        if file.seek(SeekFrom::Start(from)).is_ok() {
-            let _cut = file.take(TAIL_BYTES).read_to_end(&mut bytes);
-        }
-    }
-    bytes
 }

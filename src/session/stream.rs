@@ -213,21 +213,26 @@ impl Stream {
 
     /// What the CLI's own evidence amounts to, with git's.
     pub fn verdict(&self, exit: Exit, commits: Option<u64>) -> Verdict {
-        let verdict = self.parser.verdict(exit, &self.stderr_tail());
+        let verdict = self.parser.verdict(exit, &stderr_tail(&self.dir));
         verdict.weigh(self.figures().denials, commits)
     }
+}
 
-    fn stderr_tail(&self) -> Vec<u8> {
-        let mut tail = Vec::new();
-        if let Ok(mut file) = File::open(self.dir.join("stderr.log")) {
-            let len = file.metadata().map_or(0, |m| m.len());
-            let from = len.saturating_sub(STDERR_TAIL_BYTES);
-            if file.seek(SeekFrom::Start(from)).is_ok() {
-                let _cut = file.take(STDERR_TAIL_BYTES).read_to_end(&mut tail);
-            }
+/// The end of what it said on standard error.
+pub(super) fn stderr_tail(dir: &Path) -> Vec<u8> {
+    tail(&dir.join("stderr.log"), STDERR_TAIL_BYTES)
+}
+
+/// The last bytes of a file, at most so many; nothing where it cannot be read.
+pub(super) fn tail(path: &Path, max: u64) -> Vec<u8> {
+    let mut tail = Vec::new();
+    if let Ok(mut file) = atomic::open_to_look(path) {
+        let len = file.metadata().map_or(0, |m| m.len());
+        if file.seek(SeekFrom::Start(len.saturating_sub(max))).is_ok() {
+            let _cut = file.take(max).read_to_end(&mut tail);
         }
-        tail
     }
+    tail
 }
 
 #[cfg(test)]

@@ -212,3 +212,19 @@ fn the_figures_are_seen_while_it_works() {
         agent["turns"].as_u64() > Some(3) && agent["tool_calls"].as_u64() > Some(3)
     });
 }
+
+#[test]
+fn the_last_words_on_stderr_say_why_and_reach_no_terminal_raw() {
+    let root = Root::plain();
+    root.script(
+        "x",
+        "#harness retries: 0\nprintf 'error: no \\033]0;title\\007such thing\\n' >&2\nexit 3",
+    );
+    let out = root.drain();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("exit status 3: error: no "), "{said:?}");
+    assert!(
+        !said.contains('\u{1b}') && said.contains("such thing"),
+        "{said:?}"
+    );
+}

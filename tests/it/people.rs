@@ -56,7 +56,7 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
     let first = root.start(&["--workers", "2"]);
     let slots = ["agent-1", "agent-2"];
     let paused = |slot: &&str| has_state(&root, slot, "interrupted");
-    root.wait_until("it is paused", || slots.iter().any(|s| paused(s)));
+    root.wait_until("it is paused", || slots.iter().any(&paused));
     let slot = slots.into_iter().find(paused).unwrap();
     let raised = root.at(format!("state/interrupts/{slot}.interrupt"));
     assert_eq!(fs::read_to_string(&raised).unwrap(), "Which colour?\n");

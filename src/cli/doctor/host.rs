@@ -216,6 +216,14 @@ fn check_agent(root: &Root, agent: &str, table: &AgentTable, facts: &Facts<'_>) 
     };
     let place = shown(found.as_os_str());
     if about.is_none() {
+        let known = adapters::by_name(agent).is_some();
+        if known && table.events == adapters::custom::NONE {
+            let found = format!("{place}, called by `command` alone, its output is not read");
+            let advice = format!(
+                "add `cli = \"{agent}\"` to [agents.{agent}] to have harness call it as it is best called"
+            );
+            return Check::warn(&name, found, advice);
+        }
         return Check::ok(&name, place);
     }
     argv[0] = found.into_os_string();

@@ -31,7 +31,7 @@ fn asks(cli: Cli) {
     let first = start(&root, &["--workers", "2"], "run-1.log");
     let slots = ["agent-1", "agent-2"];
     let paused = |slot: &&str| status(&root, slot)["state"] == "interrupted";
-    root.wait_until("it is paused", || slots.iter().any(|s| paused(s)));
+    root.wait_until("it is paused", || slots.iter().any(&paused));
     let slot = slots.into_iter().find(paused).unwrap();
     let mine = |(_, command): &(u32, String)| command.contains(cli.program());
     root.wait_until("its processes are stopped", || {
