@@ -42,27 +42,27 @@ fn an_agent_without_a_sign_of_life_is_warned_of_then_stopped() {
 #[test]
 fn work_without_a_word_is_life() {
     // (what the prompt of a plain program does for longer than the limits, for which it lives)
+    // In one process that sleeps: starting others would be processor time, too.
+    let every = |what: &str| {
+        format!("perl -e 'for (1..16) {{ {what}; select(undef, undef, undef, 0.3) }}'")
+    };
     for (sign, body) in [
         (
             "processor time",
-            "while [ $(date +%s) -lt $end ]; do :; done",
+            "end=$(($(date +%s) + 5))\nwhile [ $(date +%s) -lt $end ]; do :; done".to_owned(),
         ),
         (
             "changes in its worktree",
-            "while [ $(date +%s) -lt $end ]; do date > f; sleep 0.1; done",
+            every("open(F, \">f$_\"); print F \"x\"; close(F)"),
         ),
-        (
-            "bytes of stderr",
-            "while [ $(date +%s) -lt $end ]; do echo . >&2; sleep 0.1; done",
-        ),
+        ("bytes of stderr", every("print STDERR \".\"")),
     ] {
         let root = crate::support::Root::plain();
         root.config(
-            "stall = 1\nagent = \"own\"\n[repo]\npath = \"none\"\n[agents.own]\ncommand = [\"sh\", \"{{PROMPT_FILE}}\"]\nevents = \"claude\"\n",
+            "stall = 2\nagent = \"own\"\n[repo]\npath = \"none\"\n[agents.own]\ncommand = [\"sh\", \"{{PROMPT_FILE}}\"]\nevents = \"claude\"\n",
         );
         let last = r#"{"type":"result","subtype":"success","is_error":false,"num_turns":1,"result":"done"}"#;
-        let text =
-            format!("---\nretries: 0\n---\nend=$(($(date +%s) + 5))\n{body}\necho '{last}'\n");
+        let text = format!("---\nretries: 0\n---\n{body}\necho '{last}'\n");
         root.drop_file("x.md", text.as_bytes(), 0o644);
         let out = root.drain();
         assert_eq!(out.status.code(), Some(0), "{sign}: {}", root.picture());
@@ -91,8 +91,8 @@ fn one_that_lives_on_after_its_last_word_is_ended_and_has_ended_well() {
 
 #[test]
 fn a_tool_that_runs_is_given_more_time_than_silence() {
-    // Quiet for 5 s with limits of 1 and 1.5 s, and of 4 and 6 s while its tool runs.
-    let root = root_with("claude", "stall = 1");
+    // Quiet for 5 s with limits of 2 and 3 s, and of 8 and 12 s while its tool runs.
+    let root = root_with("claude", "stall = 2");
     play(&root, "x.md", "tool s=5");
     let out = root.drain();
     assert_eq!(out.status.code(), Some(0), "{}", root.picture());
