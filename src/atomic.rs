@@ -109,16 +109,22 @@ pub fn open_to_look(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// `open_to_look` for what must be a regular file: an agent may have put anything in its place.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = open_to_look(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        )),
+    }
+}
+
 /// The content of a regular file, which others may have replaced by anything. An error where it is
 /// something else (a fifo would be waited for, a device never ends) or larger than `max` bytes.
 pub fn read_small(path: &Path, max: u64) -> io::Result<Vec<u8>> {
-    let file = open_to_look(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a regular file",
-        ));
-    }
+    let file = open_regular(path)?;
     let mut bytes = Vec::new();
     file.take(max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max {

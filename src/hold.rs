@@ -5,11 +5,11 @@
 //! Does not know why a hold is raised, nor items. Keeps: a hold is never made shorter here.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic;
+use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::layout::{Root, shown};
@@ -71,10 +71,28 @@ pub fn of(root: &Root, agent: &str) -> Option<Hold> {
         .ends_at()
         .is_some_and(|at| at <= clock::now().as_second())
     {
-        let _stays = atomic::remove(&path);
+        remove_if_over(&path);
         return None;
     }
     Some(hold)
+}
+
+/// Another process may have raised a new one in its place since it was read: so it is taken aside
+/// first, and looked at again.
+fn remove_if_over(path: &Path) {
+    let aside = atomic::temp_beside(path);
+    if !matches!(atomic::rename_new(path, &aside), Ok(Moved::Done)) {
+        return;
+    }
+    let bytes = atomic::read_small(&aside, STATE_FILE_BYTES_MAX).unwrap_or_default();
+    let end = serde_json::from_slice::<Hold>(&bytes)
+        .ok()
+        .and_then(|h| h.ends_at());
+    let stands = end.is_none_or(|at| at > clock::now().as_second());
+    if stands && matches!(atomic::rename_new(&aside, path), Ok(Moved::Done)) {
+        return;
+    }
+    let _stays = atomic::remove(&aside);
 }
 
 /// Raises a hold; one that stands and ends later, or not at all, stays. `false`: it stayed.
@@ -114,7 +132,7 @@ pub fn all(root: &Root) -> Vec<Hold> {
 /// Ends those that only a person can end; their agents.
 pub fn end_without_end(root: &Root) -> Result<Vec<String>> {
     let mut ended = Vec::new();
-    for hold in all(root).into_iter().filter(|h| h.until.is_none()) {
+    for hold in all(root).into_iter().filter(|h| h.ends_at().is_none()) {
         if atomic::remove(&path(root, &hold.agent))? {
             ended.push(hold.agent);
         }

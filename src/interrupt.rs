@@ -7,8 +7,10 @@
 //! - `.agent-N.seen`: a hard link to the interrupt that somebody has taken notice of (context kept,
 //!   notification sent). The link elects who does that; as it pins the inode, another interrupt
 //!   is never taken for it.
-//! - `.agent-N.asked`: the item, in `parked/`, whose agent asked and ended. When the interrupt is
-//!   gone the item goes back to `pending/`.
+//! - `.agent-N.raised`: a hard link to an interrupt that a person or harness raised by a command:
+//!   no question of the agent's.
+//! - `.agent-N.SID.asked`: the item, in `parked/`, whose agent asked and ended in this session. When
+//!   the interrupt is gone the item goes back to `pending/`.
 //!
 //! Does not know sessions or agents' processes. Keeps: no interrupt is ever removed or overwritten
 //! here but by a person's command.
@@ -42,8 +44,15 @@ pub struct Interrupt {
     pub path: PathBuf,
     /// Why, without control characters but newlines; empty where nobody said.
     pub reason: String,
-    /// Tells it from another one of the same name.
-    inode: u64,
+    /// Tells it from another one of the same name: inode and modification time in nanoseconds, as a
+    /// file system gives the number of a removed file to the next one.
+    id: (u64, i64),
+}
+
+fn id_of(path: &Path) -> (u64, i64) {
+    path.symlink_metadata().map_or((0, 0), |m| {
+        (m.ino(), m.mtime() * 1_000_000_000 + m.mtime_nsec())
+    })
 }
 
 pub fn path(root: &Root, stem: &str) -> PathBuf {
@@ -60,15 +69,15 @@ fn read(root: &Root, stem: &str) -> Option<Interrupt> {
         return None;
     }
     // That it exists is what counts: it may be a directory, or not to be read.
-    let inode = path.symlink_metadata().map_or(0, |m| m.ino());
+    let id = id_of(&path);
     let bytes = atomic::read_small(&path, STATE_FILE_BYTES_MAX).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_BYTES_MAX)]);
     let plain = |c: &char| *c == '\n' || !c.is_control();
     Some(Interrupt {
         stem: stem.to_owned(),
         path,
+        id,
         reason: text.chars().filter(plain).collect::<String>().trim().into(),
-        inode,
     })
 }
 
@@ -102,6 +111,15 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
         format!("{}\n", reason.trim()).as_bytes(),
         0o600,
     )?);
+    let raised = hidden(root, stem, "raised");
+    // An agent that asks by the command asks all the same.
+    let by_agent = std::env::var_os("HARNESS_SESSION").is_some();
+    if atomic::is_gone(&to) {
+        atomic::remove(&raised)?;
+        if !by_agent {
+            let _linked = atomic::link_new(&temp, &raised)?;
+        }
+    }
     let moved = atomic::rename_new(&temp, &to);
     if !matches!(moved, Ok(Moved::Done)) {
         let _gone = atomic::remove(&temp);
@@ -121,8 +139,7 @@ impl Interrupt {
                 // Not a file that can be linked (a directory): nobody is told twice of it.
                 Err(_) => return Ok(false),
             }
-            let other = seen.symlink_metadata().is_ok_and(|m| m.ino() != self.inode);
-            if !other {
+            if id_of(&seen).0 == self.id.0 {
                 return Ok(false);
             }
             atomic::remove(&seen)?;
@@ -130,9 +147,14 @@ impl Interrupt {
         Ok(false)
     }
 
+    /// Whether a person or harness raised it by a command.
+    pub fn was_raised(&self, root: &Root) -> bool {
+        id_of(&hidden(root, &self.stem, "raised")).0 == self.id.0
+    }
+
     /// What a summary of it begins with: tells this interrupt from another.
     pub fn mark(&self) -> String {
-        format!("<!-- {} {} -->", self.stem, self.inode)
+        format!("<!-- {} {}-{} -->", self.stem, self.id.0, self.id.1)
     }
 
     /// The first line of the reason, or words for its absence.
@@ -144,42 +166,64 @@ impl Interrupt {
     }
 }
 
-/// What a slot's agent asked, for as long as its interrupt has been noticed: also after the
-/// interrupt itself was removed.
-fn question(root: &Root, stem: &str) -> String {
-    let bytes = atomic::read_small(&hidden(root, stem, "seen"), STATE_FILE_BYTES_MAX);
-    let bytes = bytes.unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_BYTES_MAX)]).into_owned();
-    text.trim().to_owned()
-}
-
 /// Notes that the slot's agent asked and ended: its item waits in `parked/` for the interrupt to
 /// go. To be called before the item is moved there.
-pub fn note_asked(root: &Root, slot: SlotId, session: &str, name: &Name) -> Result<()> {
-    let mut text = format!("{session}\n").into_bytes();
+pub fn note_asked(
+    root: &Root,
+    slot: SlotId,
+    session: &str,
+    name: &Name,
+    question: &str,
+) -> Result<()> {
+    // The question as one line of JSON, then the name's own bytes.
+    let mut text = format!("{}\n", serde_json::Value::from(question)).into_bytes();
     text.extend(name.bytes());
-    atomic::replace(&hidden(root, &slot.to_string(), "asked"), &text, true)
+    let marker = hidden(root, &format!("{slot}.{session}"), "asked");
+    atomic::replace(&marker, &text, true)
+}
+
+/// An item that waits for the end of an interrupt.
+struct Asked {
+    stem: String,
+    session: String,
+    marker: PathBuf,
+}
+
+fn asked(root: &Root) -> Vec<Asked> {
+    let of = |file: OsString| {
+        let name = file.to_str()?;
+        let (stem, session) = name
+            .strip_prefix('.')?
+            .strip_suffix(".asked")?
+            .split_once('.')?;
+        uuid::Uuid::parse_str(session).ok()?;
+        Some(Asked {
+            stem: stem.to_owned(),
+            session: session.to_owned(),
+            marker: root.interrupts().join(name),
+        })
+    };
+    files(root).into_iter().filter_map(of).collect()
 }
 
 /// Puts back into the queue what waited for interrupts that are gone, and clears what is left of
 /// these. Any process may; a rename elects which. The names that went back, and what went wrong.
 pub fn release_answered(root: &Root) -> (Vec<Name>, Vec<Error>) {
     let (mut released, mut errors) = (Vec::new(), Vec::new());
+    let is_over = |stem: &str| atomic::is_gone(&path(root, stem));
+    for asked in asked(root).into_iter().filter(|a| is_over(&a.stem)) {
+        match release(root, &asked) {
+            Ok(name) => released.extend(name),
+            Err(e) => errors.push(e),
+        }
+    }
     for file in files(root) {
         let bytes = file.as_bytes();
-        let stem = |ending: &[u8]| {
-            let stem = bytes.strip_prefix(b".")?.strip_suffix(ending)?;
-            let stem = std::str::from_utf8(stem).ok()?;
-            atomic::is_gone(&path(root, stem)).then(|| stem.to_owned())
-        };
-        if let Some(stem) = stem(b".asked") {
-            match release(root, &stem) {
-                Ok(name) => released.extend(name),
-                Err(e) => errors.push(e),
-            }
-        } else if let Some(stem) = stem(b".seen")
-            // The question is still wanted by the item that waits.
-            && !atomic::exists(&hidden(root, &stem, "asked"))
+        let of = |ending: &[u8]| bytes.strip_prefix(b".")?.strip_suffix(ending);
+        let stem = of(b".seen").or_else(|| of(b".raised"));
+        if stem
+            .and_then(|s| std::str::from_utf8(s).ok())
+            .is_some_and(is_over)
         {
             let _stays = atomic::remove(&root.interrupts().join(&file));
         }
@@ -192,16 +236,18 @@ fn files(root: &Root) -> Vec<OsString> {
     entries.flatten().map(|e| e.file_name()).collect()
 }
 
-fn release(root: &Root, stem: &str) -> Result<Option<Name>> {
-    let marker = hidden(root, stem, "asked");
-    let Ok(text) = atomic::read_small(&marker, STATE_FILE_BYTES_MAX) else {
+fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
+    let session = asked.session.as_str();
+    let Ok(text) = atomic::read_small(&asked.marker, STATE_FILE_BYTES_MAX) else {
         return Ok(None);
     };
     let end = text.iter().position(|&b| b == b'\n').unwrap_or(text.len());
-    let session = String::from_utf8_lossy(&text[..end]).into_owned();
+    let question: String = serde_json::from_slice(&text[..end]).unwrap_or_default();
     let name = Name::new(OsStr::from_bytes(text.get(end + 1..).unwrap_or_default()));
-    if name.bytes().is_empty() || name.bytes().contains(&b'/') {
-        return atomic::remove(&marker).map(|_| None);
+    let fits = !name.bytes().is_empty() && !name.is_too_long();
+    if !fits || name.bytes().iter().any(|b| b"/\0".contains(b)) {
+        // None of ours.
+        return atomic::remove(&asked.marker).map(|_| None);
     }
     if atomic::exists(&root.claim(&name)) {
         // On its way into parked/.
@@ -209,41 +255,52 @@ fn release(root: &Root, stem: &str) -> Result<Option<Name>> {
     }
     let parked = root.item(Place::Parked, &name);
     let mut record = Record::open(root, &name)?;
-    let waits = record
-        .history
-        .last
-        .as_ref()
-        .is_some_and(|l| l.session == session && l.end.is_some());
+    let last = record.history.last.as_ref();
+    let waits = last.is_some_and(|l| l.session == session && l.end.is_some());
     let mut released = None;
     // A person may have moved it, or it may have had another life since.
     if waits && atomic::exists(&parked) {
+        let answer = answer_of(root, session);
         record.append(
             "answered",
-            json!({"session": session, "question": question(root, stem), "answer": answer_of(root, &session)}),
+            json!({"session": session, "question": question, "answer": answer}),
         )?;
         record.sync()?;
-        atomic::set_mtime(&parked, clock::now_ns())?;
+        if let Err(e) = atomic::set_mtime(&parked, clock::now_ns())
+            && atomic::exists(&parked)
+        {
+            return Err(e);
+        }
+        // Gone: another process was faster.
         if atomic::rename_new(&parked, &root.item(Place::Pending, &name))? == Moved::Done {
             released = Some(name);
         }
     }
-    atomic::remove(&marker)?;
+    atomic::remove(&asked.marker)?;
     Ok(released)
 }
 
 /// The session whose agent waits for this interrupt to end: one that asked and ended, or the one
-/// that is frozen.
+/// that is frozen. `None`: no interrupt stands there, or nobody waits.
 pub fn asker(root: &Root, stem: &str) -> Option<String> {
-    let asked = atomic::read_small(&hidden(root, stem, "asked"), STATE_FILE_BYTES_MAX).ok();
-    if let Some(text) = asked {
-        let session = text.split(|&b| b == b'\n').next()?;
-        return String::from_utf8(session.to_vec()).ok();
+    if atomic::is_gone(&path(root, stem)) {
+        return None;
+    }
+    // Version 7: the newest is the largest.
+    let mut sessions: Vec<String> = asked(root)
+        .into_iter()
+        .filter(|a| a.stem == stem)
+        .map(|a| a.session)
+        .collect();
+    sessions.sort();
+    if let Some(session) = sessions.pop() {
+        return Some(session);
     }
     let slot = SlotId::parse(OsStr::new(stem))?;
     let status = root.agent(slot).join("status.json");
     let text = atomic::read_small(&status, STATE_FILE_BYTES_MAX).ok()?;
     let status: AgentStatus = serde_json::from_slice(&text).ok()?;
-    status.session
+    status.session.filter(|s| uuid::Uuid::parse_str(s).is_ok())
 }
 
 /// Where a person's answer goes: the agent finds it there when it goes on, the next attempt's
@@ -284,6 +341,8 @@ pub fn all(root: &Root) -> Vec<String> {
 mod tests {
     use super::*;
 
+    const SID: &str = "01a20c49-e29c-77d6-975b-03b1acf25a52";
+
     fn root() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
@@ -322,21 +381,21 @@ mod tests {
         for (event, fields) in [
             (
                 "claimed",
-                json!({"session": "S", "agent": "agent-1", "attempt": 1}),
+                json!({"session": SID, "agent": "agent-1", "attempt": 1}),
             ),
             (
                 "finished",
-                json!({"session": "S", "next": "parked", "outcome": "interrupted"}),
+                json!({"session": SID, "next": "parked", "outcome": "interrupted"}),
             ),
         ] {
             record.append(event, fields).unwrap();
         }
         raise(&root, "agent-1", "which?").unwrap();
         own(&root, SlotId(1)).unwrap().take_notice(&root).unwrap();
-        note_asked(&root, SlotId(1), "S", &name).unwrap();
+        note_asked(&root, SlotId(1), SID, &name, "which?").unwrap();
         assert_eq!(release_answered(&root).0, []);
-        atomic::make_dir(&root.session("S"), true).unwrap();
-        atomic::replace(&answer_path(&root.session("S")), b"the left one\n", false).unwrap();
+        atomic::make_dir(&root.session(SID), true).unwrap();
+        atomic::replace(&answer_path(&root.session(SID)), b"the left one\n", false).unwrap();
         end(&root, "agent-1").unwrap();
         assert_eq!(release_answered(&root).0, std::slice::from_ref(&name));
         assert!(atomic::exists(&root.item(Place::Pending, &name)) && !atomic::exists(&parked));

@@ -7,13 +7,14 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::atomic;
 use crate::clock;
 use crate::process;
 use crate::runtime::Runtime;
@@ -42,22 +43,28 @@ pub fn tell(rt: &Arc<Runtime>, notice: Notice, text: Option<&Path>) {
     if harness.notify.is_empty() || !wanted {
         return;
     }
-    let text = text.and_then(|path| File::open(path).ok());
-    let (rt, told) = (rt.clone(), rt.clone());
+    let text = text.and_then(|path| atomic::open_regular(path).ok());
+    // Started here, so that a harness that ends right after this has told all the same.
+    let child = match start(rt, &notice, text) {
+        Ok(child) => child,
+        Err(why) => return rt.warn(&format!("the notify command: {why}")),
+    };
+    let told = rt.clone();
+    let waits = move || {
+        if let Err(why) = wait_for(child) {
+            told.warn(&format!("the notify command: {why}"));
+        }
+    };
     let started = std::thread::Builder::new()
         .name("notify".into())
-        .spawn(move || {
-            if let Err(why) = run(&rt, &notice, text) {
-                rt.warn(&format!("the notify command: {why}"));
-            }
-        });
+        .spawn(waits);
     if let Err(e) = started {
-        told.warn(&format!("cannot run the notify command: {e}"));
+        rt.warn(&format!("nobody waits for the notify command: {e}"));
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this module runs notify")]
-fn run(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<(), String> {
+fn start(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<Child, String> {
     let argv = &rt.config.harness.notify;
     let (program, args) = argv.split_first().ok_or("it is empty")?;
     let mut command = Command::new(program);
@@ -75,19 +82,22 @@ fn run(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<(), String> 
         .stdin(text.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut child = command
+    command
         .spawn()
-        .map_err(|e| format!("{program} cannot be started: {e}"))?;
+        .map_err(|e| format!("{program} cannot be started: {e}"))
+}
+
+fn wait_for(mut child: Child) -> Result<(), String> {
     let end = clock::instant() + PATIENCE;
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(format!("{program} ended with {status}")),
+            Ok(Some(status)) => return Err(format!("it ended with {status}")),
             Ok(None) if clock::instant() < end => process::pause(Duration::from_millis(50)),
             _ => {
                 let _gone = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
                 let _reaped = child.wait();
-                return Err(format!("{program} was still running after a minute"));
+                return Err("it was still running after a minute".to_owned());
             }
         }
     }

@@ -187,7 +187,10 @@ impl History {
                 if let Some(before) = self.last.take().filter(|l| l.end.is_some()) {
                     self.previous = Some(before);
                 }
+                // An answer holds until its item has ended, however many attempts that takes.
+                let answered = self.last.as_ref().and_then(|l| l.answered.clone());
                 self.last = Some(LastAttempt {
+                    answered,
                     session: text("session"),
                     agent: text("agent"),
                     attempt,

@@ -94,6 +94,7 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         drain: options.drain,
         said_waiting: false,
         interrupts: 0,
+        trouble: Vec::new(),
         next_orders: clock::instant(),
         next_orphans: clock::instant(),
         next_staffing: clock::instant(),
@@ -212,6 +213,8 @@ struct Main {
     drain: bool,
     said_waiting: bool,
     interrupts: u32,
+    /// What kept answered items from going back, as far as it was said.
+    trouble: Vec<String>,
     next_orders: Instant,
     next_orphans: Instant,
     next_staffing: Instant,
@@ -283,12 +286,14 @@ impl Main {
         self.next_orders = clock::instant() + CONTROL_TICK;
         let (released, errors) = interrupt::release_answered(&self.rt.root);
         for name in released {
-            self.rt.goes_on(&name);
             self.rt
                 .say(&format!("{name} goes on: its interrupt has ended"));
         }
-        for e in errors {
-            self.rt.warn(&e.to_string());
+        // Said once, not at every look.
+        let trouble: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        if trouble != self.trouble {
+            trouble.iter().for_each(|e| self.rt.warn(e));
+            self.trouble = trouble;
         }
         let mut orders = control::read(&self.rt.root);
         if orders.workers_unclear {

@@ -335,6 +335,9 @@ impl Runtime {
     /// What waited for an answer is in the queue again: it is not this run's parked one any more.
     pub fn goes_on(&self, name: &Name) {
         let mut results = lock(&self.results);
+        if results.parked == 0 {
+            return;
+        }
         let asked = |i: &ItemResult| i.name == *name && i.outcome == Outcome::Interrupted;
         if let Some(at) = results.items.iter().rposition(asked) {
             results.items.remove(at);

@@ -53,8 +53,8 @@ pub enum Tried {
     Unsettled,
     /// Its fields say that it must wait: they differ from what the index believed.
     Waits(Order),
-    /// Its agent is held: until this instant (ns since 1970), or until a person ends that.
-    Held(Option<i64>),
+    /// This agent, which it is for, is held.
+    Held(String),
     /// It was refused and is in `parked/`, with this reason.
     Refused(String),
 }
@@ -63,7 +63,7 @@ pub enum Tried {
 pub enum Fit {
     Now,
     /// Its agent is held; as `Tried::Held`.
-    Later(Option<i64>),
+    Later(String),
     Never(Refusal),
 }
 
@@ -131,8 +131,8 @@ fn try_held(
     if !may_start(&item.order, &meta) {
         return Ok(Tried::Waits(item.order));
     }
-    if let Fit::Later(until) = fit {
-        return Ok(Tried::Held(until));
+    if let Fit::Later(agent) = fit {
+        return Ok(Tried::Held(agent));
     }
     let mut record = match Record::open(root, name) {
         Ok(record) => record,

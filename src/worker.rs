@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::bell::Bell;
 use crate::error::{Error, Result};
-use crate::hold;
 use crate::interrupt;
 use crate::layout::SlotId;
 use crate::lease::Lease;
@@ -58,6 +57,7 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
                 repo: None,
                 staggered: false,
                 scene: None,
+                noticed: Default::default(),
             };
             if let Err(e) = work(&mut desk, &l) {
                 rt.warn(&format!("{slot} gives up its slot: {e}"));
@@ -223,12 +223,8 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
             rt.ready.tried(candidate, After::Waits(order));
             Ok(None)
         }
-        Tried::Held(until) => {
-            rt.ready.tried(candidate, After::Held(until));
-            // What ended in between told of it when the item was in nobody's set.
-            if hold::all(&rt.root).is_empty() {
-                rt.ready.note(candidate.name.as_os_str());
-            }
+        Tried::Held(agent) => {
+            rt.ready.tried(candidate, After::Held(agent));
             Ok(None)
         }
         Tried::Refused(why) => {

@@ -21,6 +21,7 @@ use crate::atomic;
 use crate::bell::Bell;
 use crate::clock;
 use crate::error::{Context, Result};
+use crate::hold;
 use crate::item::Order;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::limits::AFTER_TROUBLE;
@@ -62,8 +63,8 @@ pub enum After {
     Later,
     /// It must wait: its fields are these.
     Waits(Order),
-    /// Its agent is held: until this instant (ns since 1970), or until a person ends that.
-    Held(Option<i64>),
+    /// This agent, which it is for, is held.
+    Held(String),
     /// The host, or something about this very item, is in trouble: not again at once, or one bad
     /// item at the head of the queue would keep every worker busy.
     Trouble,
@@ -157,8 +158,19 @@ impl Ready {
         match after {
             After::Gone => inner.remove(name),
             After::Later => inner.recheck(name),
-            After::Held(Some(until)) => inner.schedule(name, until),
-            After::Held(None) => inner.block(name),
+            After::Held(agent) => {
+                let (order, mtime) = match inner.known.get_mut(name) {
+                    Some(known) => {
+                        known.held = Some(agent);
+                        (known.order.clone(), known.mtime)
+                    }
+                    None => return,
+                };
+                drop(inner);
+                // The hold is looked at once more there: it may just have ended.
+                self.put(name, order, mtime);
+                return;
+            }
             After::Trouble => {
                 let ns = AFTER_TROUBLE.as_nanos() as i64;
                 inner.schedule(name, clock::now_ns() + ns);
@@ -264,7 +276,18 @@ impl Ready {
             return self.tender.ring();
         }
         let refused = inner.known.get(name).is_some_and(|k| k.refuse.is_some());
+        let held = inner.known.get(name).and_then(|k| k.held.as_ref());
+        let held = held.and_then(|agent| hold::of(&self.root, agent));
         match waits {
+            // What a claim would find again, as long as nobody changes the file.
+            None | Some(Dependency::Met) if held.is_some() && !refused => {
+                match held.and_then(|h| h.ends_at_ns()) {
+                    Some(at) => inner.schedule(name, at),
+                    None => inner.block(name),
+                }
+                drop(inner);
+                return self.tender.ring();
+            }
             _ if refused => inner.make_ready(name),
             Some(Dependency::Unmet) => {
                 inner.block(name);

@@ -51,6 +51,8 @@ pub(super) struct Known {
     pub(super) order: Order,
     pub(super) mtime: i64,
     pub(super) place: Where,
+    /// Its agent, where a claim found that held.
+    pub(super) held: Option<String>,
     /// A reason to refuse it that its file alone does not show.
     pub(super) refuse: Option<String>,
 }
@@ -108,10 +110,16 @@ impl Inner {
         // Part of a cycle whose other members may be refused, and gone, by now.
         let refuse = self.known.get(name).filter(|k| k.order == order);
         let refuse = refuse.and_then(|k| k.refuse.clone());
+        let same = self
+            .known
+            .get(name)
+            .filter(|k| k.order == order && k.mtime == mtime);
+        let held = same.and_then(|k| k.held.clone());
         let known = Known {
             order,
             mtime,
             place: Where::Worker(0),
+            held,
             refuse,
         };
         self.known.insert(name.clone(), known);

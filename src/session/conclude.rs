@@ -15,7 +15,7 @@ use crate::error::{Kind, Result};
 use crate::event::{Class, Fault, Limit, Mend};
 use crate::git::Collected;
 use crate::hold::{self, Hold};
-use crate::interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::layout::Place;
 use crate::notice::{self, Notice};
 use crate::outcome::{self, Evidence, Exit, Next, Outcome, Stop};
@@ -85,7 +85,7 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     let asked = asked(desk, &over, stop);
     if let Some(question) = &asked {
         (outcome, next) = (Outcome::Interrupted, Next::Ask);
-        reason = format!("it waits for a person: {question}");
+        reason = format!("it waits for a person: {}", question.headline());
     }
     if next == Next::Done
         && let Some(collected) = collected.as_ref().filter(|c| c.commits > 0)
@@ -105,13 +105,17 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
         next,
     );
     let not_before = match next {
-        Next::Retry(delay) | Next::Wait(delay) => Some(clock::now_ns() + delay.as_nanos() as i64),
+        Next::Retry(delay) | Next::Wait(delay) => Some(
+            clock::now_ns().saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX)),
+        ),
         _ => None,
     };
     digest::write(&rt, &attempt);
-    if asked.is_some() {
+    if let Some(question) = &asked {
         let (sid, name) = (attempt.file.session.clone(), attempt.claim.name.clone());
-        desk.insist(|| interrupt::note_asked(&rt.root, desk.slot(), &sid, &name))?;
+        desk.insist(|| {
+            interrupt::note_asked(&rt.root, desk.slot(), &sid, &name, &question.reason)
+        })?;
     }
     record(desk, &mut attempt, next, not_before)?;
     raise_where_needed(desk, &attempt, fault.as_ref(), stop, next);
@@ -171,6 +175,8 @@ fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
     }
 }
 
+/// Limits are of hours, days or a month; what ends later is not believed.
+const LIMIT_SECONDS_MAX: i64 = 32 * 86_400;
 /// How long an agent is held for a usage limit whose end is not told.
 const USAGE_REST: Duration = Duration::from_secs(15 * 60);
 /// How many times longer than an item's own wait a rate limit holds all items of its agent: the CLI
@@ -228,13 +234,14 @@ fn class_of(stop: Stop) -> Option<Class> {
 }
 
 /// The question of an agent that ended by itself and left an interrupt for its slot.
-fn asked(desk: &Desk, over: &Over, stop: Option<Stop>) -> Option<String> {
+fn asked(desk: &Desk, over: &Over, stop: Option<Stop>) -> Option<Interrupt> {
     let ran = matches!(over, Over::Exited { .. });
     if !ran || stop.is_some() {
         return None;
     }
     let interrupt = interrupt::own(&desk.rt.root, desk.slot())?;
-    Some(interrupt.headline().to_owned())
+    // A person who wants to look, or harness itself, has asked nothing of the agent's.
+    (!interrupt.was_raised(&desk.rt.root)).then_some(interrupt)
 }
 
 /// What pauses the slot until a person has looked, besides five failures in a row.
@@ -346,11 +353,13 @@ fn hear_out(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -
     file.conversation = figures.conversation.or(file.conversation_before);
     file.last_message.clone_from(&figures.last_message);
     let mut fault = stream.verdict(*exit, collected.map(|c| c.commits)).fault?;
-    // Some CLIs say only "try again at 3:25 AM".
-    if let Class::UsageLimit { resets_at } = &mut fault.class
-        && resets_at.is_none()
-    {
-        *resets_at = told::reset_after(&fault.message, &jiff::Zoned::now());
+    if let Class::UsageLimit { resets_at } = &mut fault.class {
+        let now = clock::now().as_second();
+        // An end that is over, or far away, is a slip of the CLI's or of a clock.
+        let likely = |at: &i64| (now..now + LIMIT_SECONDS_MAX).contains(at);
+        // Some CLIs say only "try again at 3:25 AM".
+        let told = || told::reset_after(&fault.message, &jiff::Zoned::now());
+        *resets_at = resets_at.filter(likely).or_else(|| told().filter(likely));
     }
     Some(fault)
 }

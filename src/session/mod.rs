@@ -17,6 +17,7 @@ mod resume;
 mod stream;
 mod watch;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub struct Desk {
     pub staggered: bool,
     /// The last attempt of this slot, for the context of an interrupt.
     pub scene: Option<Scene>,
+    /// The mark of the interrupt of which notice was taken last.
+    pub noticed: RefCell<Option<String>>,
 }
 
 impl Desk {
@@ -163,7 +166,7 @@ pub fn accepts(rt: &Runtime, item: &item::Item) -> Fit {
     match agent {
         Agent::Script => Fit::Now,
         Agent::Command(name, _) => match hold::of(&rt.root, name) {
-            Some(hold) => Fit::Later(hold.ends_at_ns()),
+            Some(hold) => Fit::Later(hold.agent),
             None => Fit::Now,
         },
     }
@@ -204,6 +207,7 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
     let last = record.history.last.clone().unwrap_or_default();
     let (sid, attempt) = (last.session, last.attempt);
     let (rt, slot) = (desk.rt.clone(), desk.slot());
+    rt.goes_on(&name);
     rt.show(slot, |s| {
         s.state = AgentState::Starting;
         s.work_item = Some(name.shown());

@@ -34,6 +34,11 @@ pub struct Scene {
 /// dead by now).
 pub fn take_notice(desk: &Desk, scene: Option<&Scene>, interrupt: &Interrupt) {
     let rt = &desk.rt;
+    let mark = interrupt.mark();
+    // Once for each slot and interrupt, whatever comes of it.
+    if desk.noticed.replace(Some(mark.clone())).as_ref() == Some(&mark) {
+        return;
+    }
     let first = interrupt.take_notice(&rt.root).unwrap_or_else(|e| {
         rt.warn(&e.to_string());
         false
@@ -46,9 +51,8 @@ pub fn take_notice(desk: &Desk, scene: Option<&Scene>, interrupt: &Interrupt) {
     if let Some(scene) = scene {
         let path = scene.dir.join("interrupt.md");
         // Under an interrupt of all, each slot keeps its own context, and none twice.
-        let mark = interrupt.mark();
         let kept = atomic::read_small(&path, 1 << 20).unwrap_or_default();
-        if kept.starts_with(mark.as_bytes()) {
+        if !first && kept.starts_with(mark.as_bytes()) {
             return;
         }
         if let Err(e) = keep(desk.slot(), scene, interrupt, &path) {

@@ -22,6 +22,10 @@ const LINE_BYTES_MAX: usize = 64 << 20;
 const LOOK_BYTES_MAX: u64 = 8 << 20;
 /// Tools that an agent runs at once are few; a hostile stream has more.
 const OPEN_TOOLS_MAX: usize = 1_000;
+/// Events are written when so many have come: a flood must not fill the memory.
+const WRITE_BYTES: usize = 1 << 20;
+/// The end of `events.jsonl` in which its last whole line is looked for; a line is far shorter.
+const EVENTS_TAIL_BYTES: u64 = 1 << 20;
 /// The end of stderr that a verdict looks at.
 const STDERR_TAIL_BYTES: u64 = 8 << 10;
 
@@ -73,9 +77,7 @@ impl Stream {
     /// Where the first line begins whose events are not all on disk. Of the last line with events
     /// some may be missing: its events are written again only if that line shows no event at all.
     fn already_written(&self) -> u64 {
-        let Ok(bytes) = std::fs::read(self.dir.join("events.jsonl")) else {
-            return 0;
-        };
+        let bytes = tail(&self.dir.join("events.jsonl"), EVENTS_TAIL_BYTES);
         let mut lines = bytes.rsplit(|&b| b == b'\n').filter_map(Line::read);
         lines.next().map_or(0, |l| l.offset + l.length + 1)
     }
@@ -85,7 +87,7 @@ impl Stream {
     /// output stays, and the exit status decides without it.
     pub fn read_on(&mut self, whole: bool) -> bool {
         if self.raw.is_none() {
-            self.raw = File::open(self.dir.join("stdout.log")).ok();
+            self.raw = atomic::open_regular(&self.dir.join("stdout.log")).ok();
         }
         let Some(raw) = &mut self.raw else {
             return false;
@@ -104,6 +106,10 @@ impl Stream {
             };
             came += n as u64;
             self.take(&chunk[..n], &mut lines);
+            if lines.len() > WRITE_BYTES {
+                self.write(&lines);
+                lines.clear();
+            }
         }
         if whole && !self.line.is_empty() && !self.skips {
             let line = std::mem::take(&mut self.line);
@@ -226,7 +232,7 @@ pub(super) fn stderr_tail(dir: &Path) -> Vec<u8> {
 /// The last bytes of a file, at most so many; nothing where it cannot be read.
 pub(super) fn tail(path: &Path, max: u64) -> Vec<u8> {
     let mut tail = Vec::new();
-    if let Ok(mut file) = atomic::open_to_look(path) {
+    if let Ok(mut file) = atomic::open_regular(path) {
         let len = file.metadata().map_or(0, |m| m.len());
         if file.seek(SeekFrom::Start(len.saturating_sub(max))).is_ok() {
             let _cut = file.take(max).read_to_end(&mut tail);

@@ -201,7 +201,12 @@ impl Watch {
                 return;
             }
             self.freeze(desk, attempt, &interrupt);
-        } else if !interrupt::stands(&root, slot) {
+        } else if let Some(interrupt) = interrupt::of(&root, slot) {
+            // Another one may have taken its place.
+            if attempt.file.interrupts.last() != Some(&interrupt.mark()) {
+                self.freeze(desk, attempt, &interrupt);
+            }
+        } else {
             self.frozen = false;
             self.wordless = None;
             send(desk, &Request::Thaw);

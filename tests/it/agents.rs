@@ -228,3 +228,22 @@ fn the_last_words_on_stderr_say_why_and_reach_no_terminal_raw() {
         "{said:?}"
     );
 }
+
+#[test]
+fn a_drain_ends_at_once_with_a_thousand_items_behind_a_hold() {
+    let root = root_for("claude");
+    fs::create_dir_all(root.at("state/holds")).unwrap();
+    fs::write(root.at("state/holds/claude.hold"), "wait\n").unwrap();
+    for n in 0..1000 {
+        play(&root, &format!("x{n}.md"), "success");
+    }
+    let mut run = root.start(&["--drain", "--workers", "2"]);
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
+    let said = run.said();
+    assert_eq!(said.matches("stays in pending/").count(), 1000);
+    assert_eq!(
+        fs::read_dir(root.at("queue/pending")).unwrap().count(),
+        1000
+    );
+    root.assert_nothing_left();
+}

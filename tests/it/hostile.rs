@@ -369,3 +369,28 @@ fn a_writer_who_opens_the_file_while_it_is_claimed_gets_it_back_and_is_waited_fo
     };
     assert_eq!(claim.bytes, b"#!/bin/sh\necho A\necho B\n");
 }
+
+#[test]
+fn fifos_in_place_of_a_sessions_files_hold_nobody_up() {
+    let root = Root::with_repo();
+    root.config(
+        "agent = \"own\"\nnotify = [\"true\"]\nnotify_on = [\"done\", \"parked\"]\n[repo]\npath = \"repo\"\n[agents.own]\ncommand = [\"sh\", \"{{PROMPT_FILE}}\"]\nevents = \"claude\"\n",
+    );
+    let files = "stdout.log stderr.log events.jsonl summary.md metrics.json interrupt.md answer.md";
+    let text = format!(
+        "cd \"$HARNESS_SESSION_DIR\"\nfor f in {files}; do rm -f $f; mkfifo $f; done\nmkfifo \"$HARNESS_INTERRUPT\"\n"
+    );
+    root.drop_file(
+        "x.md",
+        format!("---\nretries: 0\n---\n{text}").as_bytes(),
+        0o644,
+    );
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("it has ended", || {
+        root.is_parked("x.md") || root.is_done("x.md")
+    });
+    root.ok(&["resume"]);
+    run.signal("INT");
+    assert!(run.wait().is_some());
+    root.assert_nothing_left();
+}

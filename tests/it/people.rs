@@ -328,3 +328,76 @@ fn an_answer_reaches_the_next_attempt_with_the_work_of_the_one_that_asked() {
         root.assert_nothing_left();
     }
 }
+
+#[test]
+fn a_second_interrupt_is_told_like_the_first_and_one_that_takes_anothers_place() {
+    let marker = tempfile::tempdir().unwrap();
+    let told = marker.path().join("told");
+    let notify = format!(
+        "notify = [\"sh\", \"-c\", \"echo $HARNESS_REASON >> {}\"]",
+        told.display()
+    );
+    let root = root_with("claude", &notify);
+    let go = root.at("go");
+    root.script(
+        "long",
+        &format!("while [ ! -e {} ]; do sleep 0.05; done", go.display()),
+    );
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("it works", || has_state(&root, "agent-1", "working"));
+    let is_told = |words: &str| fs::read_to_string(&told).is_ok_and(|t| t.contains(words));
+    for words in ["first", "second", "third"] {
+        root.ok(&["interrupt", "agent-1", words]);
+        root.wait_until("a person was told", || is_told(words));
+        let context = folder(&root, "long").join("interrupt.md");
+        root.wait_until("the context is of this one", || {
+            fs::read_to_string(&context).is_ok_and(|t| t.contains(words))
+        });
+        root.ok(&["resume", "agent-1"]);
+        root.wait_until("it works", || has_state(&root, "agent-1", "working"));
+    }
+    let raised = root.at("state/interrupts/agent-1.interrupt");
+    fs::write(&raised, "fourth\n").unwrap();
+    root.wait_until("a person was told", || is_told("fourth"));
+    // In one step: it is never seen gone.
+    fs::write(root.at("fifth"), "fifth\n").unwrap();
+    fs::rename(root.at("fifth"), &raised).unwrap();
+    root.wait_until("a person was told", || is_told("fifth"));
+    fs::write(go, "").unwrap();
+    root.ok(&["resume"]);
+    root.wait_until("it is done", || root.is_done("long"));
+    let events = root.events("long");
+    assert_eq!(
+        events.iter().filter(|e| *e == "interrupted").count(),
+        5,
+        "{events:?}"
+    );
+    run.signal("INT");
+    assert_eq!(run.wait(), Some(0));
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_persons_interrupt_at_the_last_moment_is_no_question_of_the_agents() {
+    let root = root_with("claude", "");
+    // It raises it itself, as a person would: by the command, without the marks of an agent.
+    let harness = env!("CARGO_BIN_EXE_harness");
+    root.script(
+        "x",
+        &format!(
+            "env -u HARNESS_SESSION {harness} --root \"$HARNESS_ROOT\" interrupt agent-1 'let me look' 2>&1"
+        ),
+    );
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("it has ended, or waits", || {
+        root.is_done("x") || has_state(&root, "agent-1", "interrupted")
+    });
+    root.ok(&["resume"]);
+    root.wait_until("it is done", || root.is_done("x"));
+    let show = root.show("x");
+    assert_eq!(show["attempts"].as_array().unwrap().len(), 1, "{show:#}");
+    run.signal("INT");
+    assert_eq!(run.wait(), Some(0));
+    assert_eq!(hidden(&root), Vec::<String>::new());
+    root.assert_nothing_left();
+}
