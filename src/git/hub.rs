@@ -2,7 +2,8 @@
 //! that items begin from.
 //!
 //! Knows nothing of worktrees (`admin`) or of what becomes of branches (`publish`). Invariant: the
-//! user's repository is only read here, and a hub appears under its name complete or not at all;
+//! user's repository is only read here, and a hub appears under its name complete or not at all,
+//! after a power cut too;
 //! whatever is set up in it is set up under its flock.
 
 use std::fs::{self, File};
@@ -63,7 +64,7 @@ impl Hub {
         }
         let file = hub.dir().join(config::FILE);
         if fs::read(&file).ok().as_deref() != Some(&settings) {
-            atomic::replace(&file, &settings, false)?;
+            atomic::replace(&file, &settings, repo.durable)?;
         }
         Ok(hub)
     }
@@ -111,12 +112,18 @@ impl Hub {
         let temp = parent.join(format!("{prefix}{}.tmp", std::process::id()));
         let made = self
             .clone_to(&temp, lock)
-            .and_then(|()| self.fill(&temp, &seed, settings));
+            .and_then(|()| self.fill(&temp, &seed, settings))
+            .and_then(|()| match self.0.repo.durable {
+                // `git clone` syncs nothing, and a hub with an empty file in it is of no use.
+                true => atomic::sync_tree(&temp),
+                false => Ok(()),
+            });
         if let Err(e) = made {
             let _gone = atomic::discard_tree(&temp, "a half-made copy of our own");
             return Err(e);
         }
         match atomic::rename_new(&temp, &self.0.dir)? {
+            Moved::Done if self.0.repo.durable => atomic::sync_dir(parent),
             Moved::Done => Ok(()),
             _ => Err(Error::temporary(
                 "cannot place the copy of the repository",

@@ -169,6 +169,15 @@ impl Git {
         self
     }
 
+    /// Syncs all that it writes before it says so, whatever the repository's configuration says.
+    pub fn synced(self) -> Git {
+        self.env("GIT_CONFIG_COUNT", "2")
+            .env("GIT_CONFIG_KEY_0", "core.fsync")
+            .env("GIT_CONFIG_VALUE_0", "all")
+            .env("GIT_CONFIG_KEY_1", "core.fsyncMethod")
+            .env("GIT_CONFIG_VALUE_1", "fsync")
+    }
+
     pub fn timeout(mut self, timeout: Duration) -> Git {
         self.timeout = timeout;
         self

@@ -2,9 +2,10 @@
 //!
 //! Knows nothing of items. Invariant: objects come first, then one ref, by compare-and-swap; no
 //! other ref, no index, configuration, FETCH_HEAD or file of the user's changes, and doing it
-//! again changes nothing.
+//! again changes nothing. Once it is said to be there, it is there after a power cut.
 
 use std::fs;
+use std::path::Path;
 
 use super::hub::fetch;
 use super::{Git, Hub};
@@ -18,7 +19,7 @@ impl Hub {
     /// # Errors
     /// Permanent if another branch leaves no room for the name (`harness`).
     pub fn publish(&self, branch: &str, oid: &str, short_id: &str) -> Result<String> {
-        fetch(Git::on(self.user()), self.dir(), &[oid])
+        fetch(self.user_git(), self.dir(), &[oid])
             .must("cannot copy the branch's commits into your repository")?;
         let second = format!("{branch}-{short_id}");
         for name in [branch, &second] {
@@ -27,6 +28,7 @@ impl Hub {
             let git = self.user_git().args(["update-ref", &full, oid, &none]);
             let out = git.patient()?;
             if out.ok() || self.user_ref(&full)?.as_deref() == Some(oid) {
+                self.sync_user_ref(&full)?;
                 return Ok(name.to_owned());
             }
             if self.user_ref(&full)?.is_none() {
@@ -63,6 +65,7 @@ impl Hub {
         if !out.ok() && self.user_ref(&full)?.as_deref() == Some(oid) {
             return Err(git.failure("cannot take the published branch away", &out));
         }
+        self.sync_user_ref(&full)?;
         Ok(out.ok())
     }
 
@@ -95,8 +98,32 @@ impl Hub {
             .map(drop)
     }
 
+    /// By default git syncs neither loose objects nor refs: after a power cut they would be empty.
     fn user_git(&self) -> Git {
-        Git::on(self.user())
+        let git = Git::on(self.user());
+        if self.repo().durable {
+            git.synced()
+        } else {
+            git
+        }
+    }
+
+    /// Syncs the folders on the way to a ref: git syncs the ref's file alone. The journal keeps
+    /// its order, so the folders of the objects, which came before, are on disk with them.
+    fn sync_user_ref(&self, full: &str) -> Result<()> {
+        if !self.repo().durable {
+            return Ok(());
+        }
+        let folders = Path::new(full).ancestors().skip(1);
+        for folder in folders.chain([Path::new("reftable")]) {
+            let folder = self.user().join(folder);
+            match atomic::sync_dir(&folder) {
+                // Not there with another kind of refs, or removed by git as empty.
+                Err(_) if atomic::is_gone(&folder) => {}
+                synced => synced?,
+            }
+        }
+        Ok(())
     }
 
     fn user_ref(&self, full: &str) -> Result<Option<String>> {
