@@ -39,7 +39,7 @@ with 0. Everything lies in one temporary directory, mounted in a namespace of it
 `--mutant` preloads a library that makes fsync of everything, or of directories alone, a success
 that does nothing, in harness and in git: both must lead to findings.
 
-Exit code: 0 nothing found, 1 at least one finding (`--keep DIR`: its image, as the cut left it).
+Exit code: 0 nothing found, 1 at least one finding (`--keep DIR`: its image).
 """
 
 import argparse
@@ -95,17 +95,14 @@ int sync_file_range(int fd, off_t at, off_t n, unsigned flags) {
 #endif
 """
 
-
 def skip(why):
     print(f"powercut: SKIPPED: {why}", flush=True)
-
 
 def text_of(path):
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError):
         return ""
-
 
 class Lab:
     """The temporary directory with the images, and the one mount point."""
@@ -236,7 +233,6 @@ class Lab:
     def untouched(self):
         return [(self.repo / ".git" / f).read_bytes() for f in ("HEAD", "index", "config")]
 
-
 class Acks:
     """The ACK LOG. What comes after the cut was never said."""
 
@@ -272,7 +268,6 @@ class Acks:
             if not self.is_cut.is_set():
                 self.off()
 
-
 def add_items(lab, acks, names):
     for name in names:
         if acks.is_cut.is_set():
@@ -283,7 +278,6 @@ def add_items(lab, acks, names):
             return
         if added.returncode == 0:
             acks.say("add", name)
-
 
 def watch_done(lab, acks):
     done = lab.root / "queue/done"

@@ -266,17 +266,21 @@ fn what_harness_has_totalled_at_the_end_is_believed_if_it_is_this_sessions() {
 #[test]
 fn what_went_wrong_is_told_in_one_place() {
     let root = root();
-    for name in ["denied", "error", "malformed", "usage-limit"] {
+    for name in ["denied", "error", "malformed"] {
         play(&root, name, "claude", name);
     }
     root.script("script", "echo to-people >&2; exit 3");
-    let mut run = root.start(&["--workers", "2"]);
+    let mut run = root.start(&["--workers", "4"]);
     root.wait_until("all have ended", || {
         let parked = ["denied", "error", "script"]
             .iter()
             .all(|n| root.is_parked(n));
-        let limited = root.events("usage-limit").contains(&"finished".into());
-        parked && limited && root.is_done("malformed")
+        parked && root.is_done("malformed")
+    });
+    // The last one: it holds all others of its agent.
+    play(&root, "usage-limit", "claude", "usage-limit");
+    root.wait_until("it has met its limit", || {
+        root.events("usage-limit").contains(&"finished".into())
     });
     run.signal("TERM");
     run.wait();
