@@ -288,10 +288,12 @@ def watch_done(lab, acks):
             return
         for name in names:
             folder = lab.repo / ".git/refs/heads/harness" / name
-            branches = {p.name: text_of(p).strip() for p in folder.glob("*")}
+            try:
+                branches = {p.name: text_of(p).strip() for p in folder.glob("*")}
+            except OSError:  # the power is off
+                return
             acks.say("done", name, branches)
         time.sleep(0.001)
-
 
 def work_until_cut(lab, flag, instant, k, horizon, names, ack_log):
     """Runs the binary and cuts the power. What was acknowledged."""
@@ -319,7 +321,6 @@ def work_until_cut(lab, flag, instant, k, horizon, names, ack_log):
     os.close(mountpoint)
     acks.log.close()
     return acks
-
 
 def places_of(lab):
     """Name → list of (place, path)."""
