@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -119,6 +119,16 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
             "it is not a regular file",
         )),
     }
+}
+
+/// The last bytes of a regular file, at most `max`, and whether anything stands before them.
+pub fn read_tail(path: &Path, max: u64) -> io::Result<(Vec<u8>, bool)> {
+    let mut file = open_regular(path)?;
+    let from = file.metadata()?.len().saturating_sub(max);
+    file.seek(SeekFrom::Start(from))?;
+    let mut end = Vec::new();
+    file.take(max).read_to_end(&mut end)?;
+    Ok((end, from > 0))
 }
 
 /// The content of a regular file, which others may have replaced by anything. An error where it is

@@ -189,8 +189,8 @@ struct Asked {
     marker: PathBuf,
 }
 
-fn asked(root: &Root) -> Vec<Asked> {
-    let of = |file: OsString| {
+fn asked(root: &Root, files: &[OsString]) -> Vec<Asked> {
+    let of = |file: &OsString| {
         let name = file.to_str()?;
         let (stem, session) = name
             .strip_prefix('.')?
@@ -203,7 +203,7 @@ fn asked(root: &Root) -> Vec<Asked> {
             marker: root.interrupts().join(name),
         })
     };
-    files(root).into_iter().filter_map(of).collect()
+    files.iter().filter_map(of).collect()
 }
 
 /// Puts back into the queue what waited for interrupts that are gone, and clears what is left of
@@ -211,13 +211,15 @@ fn asked(root: &Root) -> Vec<Asked> {
 pub fn release_answered(root: &Root) -> (Vec<Name>, Vec<Error>) {
     let (mut released, mut errors) = (Vec::new(), Vec::new());
     let is_over = |stem: &str| atomic::is_gone(&path(root, stem));
-    for asked in asked(root).into_iter().filter(|a| is_over(&a.stem)) {
-        match release(root, &asked) {
+    // One listing: this is done several times a second.
+    let files = files(root);
+    for asked in asked(root, &files).iter().filter(|a| is_over(&a.stem)) {
+        match release(root, asked) {
             Ok(name) => released.extend(name),
             Err(e) => errors.push(e),
         }
     }
-    for file in files(root) {
+    for file in &files {
         let bytes = file.as_bytes();
         let of = |ending: &[u8]| bytes.strip_prefix(b".")?.strip_suffix(ending);
         let stem = of(b".seen").or_else(|| of(b".raised"));
@@ -225,7 +227,7 @@ pub fn release_answered(root: &Root) -> (Vec<Name>, Vec<Error>) {
             .and_then(|s| std::str::from_utf8(s).ok())
             .is_some_and(is_over)
         {
-            let _stays = atomic::remove(&root.interrupts().join(&file));
+            let _stays = atomic::remove(&root.interrupts().join(file));
         }
     }
     (released, errors)
@@ -287,7 +289,7 @@ pub fn asker(root: &Root, stem: &str) -> Option<String> {
         return None;
     }
     // Version 7: the newest is the largest.
-    let mut sessions: Vec<String> = asked(root)
+    let mut sessions: Vec<String> = asked(root, &files(root))
         .into_iter()
         .filter(|a| a.stem == stem)
         .map(|a| a.session)

@@ -231,14 +231,9 @@ pub(super) fn stderr_tail(dir: &Path) -> Vec<u8> {
 
 /// The last bytes of a file, at most so many; nothing where it cannot be read.
 pub(super) fn tail(path: &Path, max: u64) -> Vec<u8> {
-    let mut tail = Vec::new();
-    if let Ok(mut file) = atomic::open_regular(path) {
-        let len = file.metadata().map_or(0, |m| m.len());
-        if file.seek(SeekFrom::Start(len.saturating_sub(max))).is_ok() {
-            let _cut = file.take(max).read_to_end(&mut tail);
-        }
-    }
-    tail
+    atomic::read_tail(path, max)
+        .map(|(end, _)| end)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::open;
+use crate::atomic;
 use crate::event::Line;
 
 /// Events are clipped when they are written: 8 KiB of text, six bytes each where all is escaped.
@@ -38,7 +38,7 @@ pub struct Lines {
 impl Lines {
     pub fn open(path: &Path) -> io::Result<Lines> {
         Ok(Lines {
-            reader: BufReader::with_capacity(64 << 10, open(path)?),
+            reader: BufReader::with_capacity(64 << 10, atomic::open_regular(path)?),
             line: Vec::new(),
             length: 0,
         })

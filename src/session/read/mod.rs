@@ -12,8 +12,6 @@ pub mod timeline;
 pub mod tools;
 pub mod trouble;
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -165,28 +163,10 @@ fn exit_of(dir: &Path) -> Option<ExitRecord> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Opens a file of a session's folder, which its agent could have replaced by anything.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let file = atomic::open_to_look(path)?;
-    if !file.metadata()?.is_file() {
-        let why = "it is not a regular file";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    }
-    Ok(file)
-}
-
 /// The last bytes of a file as text, from the beginning of a line where it was cut; empty where
 /// there is none.
 pub fn tail(path: &Path, bytes: u64) -> String {
-    let read = || -> io::Result<(Vec<u8>, bool)> {
-        let mut file = open(path)?;
-        let from = file.metadata()?.len().saturating_sub(bytes);
-        file.seek(SeekFrom::Start(from))?;
-        let mut end = Vec::new();
-        file.take(bytes).read_to_end(&mut end)?;
-        Ok((end, from > 0))
-    };
-    let Ok((end, cut)) = read() else {
+    let Ok((end, cut)) = atomic::read_tail(path, bytes) else {
         return String::new();
     };
     let skip = match end.iter().position(|&b| b == b'\n') {

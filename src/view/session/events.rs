@@ -6,10 +6,11 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use crate::atomic;
 use crate::event::{Body, Line};
+use crate::session::read::Session;
 use crate::session::read::lines::Got;
 use crate::session::read::trouble::{limit_words, retry_words};
-use crate::session::read::{self, Session};
 use crate::view::table::clip;
 use crate::view::{Paint, Term, count_of, local_time, safe, safe_json};
 
@@ -178,7 +179,10 @@ pub fn write(session: &Session, json: bool, term: &Term, out: &mut dyn Write) ->
 /// not be read.
 pub fn write_raw(session: &Session, is_terminal: bool, out: &mut dyn Write) -> io::Result<u64> {
     let mut missing = 0;
-    let (Some(mut lines), raw) = (session.lines(), read::open(&session.path("stdout.log"))) else {
+    let (Some(mut lines), raw) = (
+        session.lines(),
+        atomic::open_regular(&session.path("stdout.log")),
+    ) else {
         return Ok(0);
     };
     let mut raw = raw.ok();

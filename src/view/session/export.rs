@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::atomic;
 use crate::event::Figures;
 use crate::session::read::lines::Got;
 use crate::session::read::{self, Session, TAIL_BYTES};
@@ -63,6 +64,8 @@ pub(super) fn prompt(session: &Session) -> Option<String> {
 
 fn beginning(path: &Path, max: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
-    read::open(path)?.take(max).read_to_end(&mut bytes)?;
+    atomic::open_regular(path)?
+        .take(max)
+        .read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
