@@ -5,6 +5,7 @@
 // Ground: what everything stands on.
 pub mod error;
 pub mod limits;
+pub mod mutant;
 pub mod clock;
 pub mod sys;
 pub mod bell;

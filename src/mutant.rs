@@ -1,0 +1,41 @@
+//! Planted faults: what the proofs of README's reliability section must notice, each behind a name.
+//! Without the cargo feature `mutants` nothing of this is in the program. With it, the environment
+//! variable `HARNESS_MUTANT` (names, separated by commas) says which faults a run has;
+//! `tests/mutants.py` runs every proof against its faults and demands that it fails.
+
+/// Every planted fault: its name, and what it breaks.
+pub const ALL: &[(&str, &str)] = &[];
+
+/// Whether this run has the planted fault of that name, which must be in [`ALL`].
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn planted(_name: &str) -> bool {
+    false
+}
+
+/// Whether this run has the planted fault of that name, which must be in [`ALL`].
+#[cfg(feature = "mutants")]
+#[expect(
+    clippy::panic,
+    reason = "a fault that is misspelt would make a proof look as if it could not fail"
+)]
+pub fn planted(name: &str) -> bool {
+    static CHOSEN: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {
+        let chosen = std::env::var("HARNESS_MUTANT").unwrap_or_default();
+        let chosen: Vec<_> = chosen
+            .split(',')
+            .filter(|n| !n.is_empty())
+            .map(str::to_owned)
+            .collect();
+        for name in &chosen {
+            if !ALL.iter().any(|(known, _)| known == name) {
+                panic!("HARNESS_MUTANT: no planted fault is called {name:?}");
+            }
+        }
+        chosen
+    });
+    if !ALL.iter().any(|(known, _)| *known == name) {
+        panic!("the planted fault {name:?} is not in mutant::ALL");
+    }
+    CHOSEN.iter().any(|c| c == name)
+}

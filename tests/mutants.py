@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Runs every proof of README's reliability section against its planted faults: each must fail.
+
+A proof that stays green with its fault planted proves nothing. The faults are in src/mutant.rs,
+behind the cargo feature `mutants`, and are chosen by HARNESS_MUTANT.
+
+    tests/mutants.py [--only PART] [--list] [-v]
+
+`--only`: the faults or proofs whose name has this part. Exit code: 0 every proof failed as it
+must, 1 at least one did not.
+"""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent.parent
+BIN = "target/debug/harness"
+
+
+def it(*filters):
+    """A proof that is a test of tests/it."""
+    return ["cargo", "test", "-q", "--features", "mutants", "--test", "it", "--", *filters]
+
+
+# (planted fault, proof that must notice it)
+PROOFS = [
+]
+
+
+def main():
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    args.add_argument("--only", default="")
+    args.add_argument("--list", action="store_true")
+    args.add_argument("-v", "--verbose", action="store_true")
+    opts = args.parse_args()
+    build = ["cargo", "build", "-q", "--features", "mutants"]
+    if not opts.list:
+        subprocess.run(build, cwd=HERE, check=True)
+    blind = 0
+    for fault, proof in PROOFS:
+        shown = " ".join(proof)
+        if opts.only not in fault and opts.only not in shown:
+            continue
+        if opts.list:
+            print(f"{fault:32} {shown}")
+            continue
+        begun = time.monotonic()
+        env = {**os.environ, "HARNESS_MUTANT": fault}
+        run = subprocess.run(proof, cwd=HERE, env=env, capture_output=True, text=True)
+        said = (run.stdout + run.stderr).strip()
+        # A proof that cannot even be run has noticed nothing.
+        seen = run.returncode == 1 or "test result: FAILED" in said
+        blind += not seen
+        word = "noticed" if seen else f"NOT NOTICED (exit code {run.returncode})"
+        print(f"{fault:32} {word:12} {time.monotonic() - begun:6.1f} s  {shown}")
+        if opts.verbose or not seen:
+            print("    " + "\n    ".join(said.split("\n")[-12:]))
+        sys.stdout.flush()
+    return 1 if blind else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
