@@ -81,6 +81,12 @@ impl Error {
         self
     }
 
+    /// The same where trying again will not help.
+    pub fn lasting(mut self) -> Self {
+        self.0.kind = Kind::Permanent;
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.0.kind
     }

@@ -4,7 +4,16 @@
 //! `tests/mutants.py` runs every proof against its faults and demands that it fails.
 
 /// Every planted fault: its name, and what it breaks.
-pub const ALL: &[(&str, &str)] = &[];
+pub const ALL: &[(&str, &str)] = &[
+    (
+        "publish-unsaid",
+        "a branch appears before the record says that it will",
+    ),
+    (
+        "end-unsynced",
+        "an item is moved before its recorded end is on disk",
+    ),
+];
 
 /// Whether this run has the planted fault of that name, which must be in [`ALL`].
 #[cfg(not(feature = "mutants"))]

@@ -39,6 +39,8 @@ pub struct History {
     pub previous: Option<LastAttempt>,
     /// The last attempt, as far as it is recorded.
     pub last: Option<LastAttempt>,
+    /// What attempts had said that they publish, as long as their end is not recorded.
+    pub publishing: Vec<Value>,
     /// Whether the file was new: its directory entry is not durable yet.
     pub is_new: bool,
 }
@@ -197,7 +199,15 @@ impl History {
                     ..LastAttempt::default()
                 });
             }
+            "publishing" => {
+                self.publishing.retain(|p| p["session"] != e["session"]);
+                self.publishing.push(e.clone());
+            }
             "finished" => {
+                // Whoever publishes takes back first what others had said.
+                let published = e["published"].is_string();
+                let others = |p: &Value| !published && p["session"] != e["session"];
+                self.publishing.retain(others);
                 let next = text("next");
                 match next.as_str() {
                     "retry" => self.failures += 1,
@@ -292,5 +302,17 @@ mod tests {
             Record::open(&root, &name).unwrap().history
         );
         assert_eq!(events(&root, &name).unwrap().len(), 9);
+        // What was to be published is known until the end of that attempt is.
+        for sid in ["s3", "s3", "s4"] {
+            r.append("publishing", json!({"session": sid})).unwrap();
+        }
+        for sid in ["s3", "s5"] {
+            r.append("finished", json!({"session": sid})).unwrap();
+        }
+        let left = history(&root, &name).publishing;
+        assert_eq!((left.len(), left[0]["session"].as_str()), (1, Some("s4")));
+        r.append("finished", json!({"session": "s5", "published": "b"}))
+            .unwrap();
+        assert!(r.history.publishing.is_empty());
     }
 }

@@ -6,6 +6,7 @@
 //! | found | then |
 //! |---|---|
 //! | the end is recorded | only the move of the file is made up for |
+//! | what it publishes is recorded | that is published, and the end recorded |
 //! | the keeper lives and runs the session's agent | adopted: watched to its end as if nothing had happened |
 //! | `exit.json` | judged from it |
 //! | `stdout.log` or a `started` line, but no `exit.json` | the keeper was killed: the tree is ended, the end is not known |
@@ -134,7 +135,9 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
         return make_up_for_move(desk, claim, next, *not_before);
     }
     let dir = rt.root.session(&last.session);
-    let started = last.started.is_some() || has_started(&dir);
+    let mut said = record.history.publishing.iter();
+    let said = said.find(|p| p["session"] == *last.session).cloned();
+    let started = last.started.is_some() || has_started(&dir) || said.is_some();
     let file = match session::file::read(&dir, &last.session) {
         Some(file) => file,
         // Its agent ran, and may have removed it.
@@ -149,6 +152,17 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
         s.started_at = Some(file.started_at.clone());
         s.pid = file.pid;
     });
+    if let Some(said) = said.filter(|_| claim.is_ours()) {
+        let attempt = Attempt {
+            claim,
+            record,
+            dir,
+            file,
+            work: None,
+            stream: None,
+        };
+        return session::publish_on(desk, attempt, &said);
+    }
     match adopt(desk, &last)? {
         Some((pid, age)) => {
             let event = json!({"session": last.session, "agent": slot, "pid": pid,

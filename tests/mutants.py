@@ -26,8 +26,17 @@ def it(*filters):
     return ["cargo", "test", "-q", "--features", "mutants", "--test", "it", "--", *filters]
 
 
-# (planted fault, proof that must notice it)
+def powercut(*options):
+    """A proof by power cuts, of which a few at the right moments are enough."""
+    return ["python3", "tests/powercut", "--bin", BIN, "--seed", "1", *options]
+
+
+# (planted fault, proof that must notice it); "-": the proof plants its fault itself
 PROOFS = [
+    ("-", powercut("--fs", "ext4", "--ways", "1", "--cuts", "3", "--mutant", "no-fsync")),
+    ("-", powercut("--ways", "2", "--instants", "done", "--cuts", "8", "--mutant", "no-dir-fsync")),
+    ("publish-unsaid", powercut("--ways", "1", "--instants", "publish", "--cuts", "16")),
+    ("end-unsynced", powercut("--ways", "1", "--instants", "done", "--cuts", "16")),
 ]
 
 
@@ -51,7 +60,7 @@ def main():
             print(f"{fault:32} {shown}")
             continue
         begun = time.monotonic()
-        env = {**os.environ, "HARNESS_MUTANT": fault}
+        env = {**os.environ, "HARNESS_MUTANT": "" if fault == "-" else fault}
         run = subprocess.run(proof, cwd=HERE, env=env, capture_output=True, text=True)
         said = (run.stdout + run.stderr).strip()
         # A proof that cannot even be run has noticed nothing.

@@ -3,8 +3,7 @@
 //!
 //! Knows nothing of worktrees (`admin`) or of what becomes of branches (`publish`). Invariant: the
 //! user's repository is only read here, and a hub appears under its name complete or not at all,
-//! after a power cut too;
-//! whatever is set up in it is set up under its flock.
+//! after a power cut too; whatever is set up in it is set up under its flock.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -30,6 +30,7 @@ use crate::limits::GIT_TIMEOUT;
 
 pub use crate::config::Clean;
 pub use hub::Hub;
+pub use publish::Users;
 pub use worktree::{Collected, Worktree};
 
 /// Oldest git that is good enough: 2.29 knows `fetch --no-write-fetch-head`, 2.31
@@ -357,6 +358,8 @@ fn is_lock_trouble(stderr: &str) -> bool {
         // An agent's `git gc` removed the empty directory that an object was just to go into.
         || stderr.contains("unable to create temporary file: No such file")
         || stderr.contains("could not lock config file")
+        // With reftable, one lock for all refs.
+        || stderr.contains("cannot lock references")
         || stderr.contains("could not open '") && stderr.contains("/worktrees/")
 }
 

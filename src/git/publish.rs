@@ -2,71 +2,29 @@
 //!
 //! Knows nothing of items. Invariant: objects come first, then one ref, by compare-and-swap; no
 //! other ref, no index, configuration, FETCH_HEAD or file of the user's changes, and doing it
-//! again changes nothing. Once it is said to be there, it is there after a power cut.
+//! again changes nothing. Once it is said to be there, it is there after a power cut. Locks that
+//! a power cut left there are not ours to remove, and nothing waits for them for ever.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::hub::fetch;
-use super::{Git, Hub};
+use super::{Git, Hub, Output, is_lock_trouble};
 use crate::atomic;
 use crate::error::{Error, Result};
 
-impl Hub {
-    /// Makes `branch` appear at `oid` in the user's repository, as `BRANCH-SHORT_ID` where that
-    /// name is taken by another commit. Returns the name.
-    ///
-    /// # Errors
-    /// Permanent if another branch leaves no room for the name (`harness`).
-    pub fn publish(&self, branch: &str, oid: &str, short_id: &str) -> Result<String> {
-        fetch(self.user_git(), self.dir(), &[oid])
-            .must("cannot copy the branch's commits into your repository")?;
-        let second = format!("{branch}-{short_id}");
-        for name in [branch, &second] {
-            let full = format!("refs/heads/{name}");
-            let none = "0".repeat(oid.len());
-            let git = self.user_git().args(["update-ref", &full, oid, &none]);
-            let out = git.patient()?;
-            if out.ok() || self.user_ref(&full)?.as_deref() == Some(oid) {
-                self.sync_user_ref(&full)?;
-                return Ok(name.to_owned());
-            }
-            if self.user_ref(&full)?.is_none() {
-                return Err(git.failure("cannot make the branch in your repository", &out));
-            }
-        }
-        Err(Error::permanent(
-            "cannot make the branch in your repository",
-            format!("both {branch} and {second} are other commits there"),
-        )
-        .at_path(self.user())
-        .hint("rename these branches (`git branch -m OLD NEW`)"))
-    }
+/// The user's repository, as the holder of a slot changes it.
+pub struct Users<'a> {
+    hub: &'a Hub,
+    lock: Option<Arc<File>>,
+}
 
-    /// Takes a published branch away again if it still is at `oid` and nobody has it checked
-    /// out; `false` where it stays or was gone.
-    pub fn unpublish(&self, published: &str, oid: &str) -> Result<bool> {
-        let full = format!("refs/heads/{published}");
-        let git = self.user_git().args([
-            "for-each-ref",
-            "--format=%(refname) %(objectname) %(worktreepath)",
-            &full,
-        ]);
-        let out = git.must("cannot look up the published branch")?;
-        let free = format!("{full} {oid} ");
-        if !String::from_utf8_lossy(&out.stdout)
-            .lines()
-            .any(|l| l == free)
-        {
-            return Ok(false);
-        }
-        let git = self.user_git().args(["update-ref", "-d", &full, oid]);
-        let out = git.patient()?;
-        if !out.ok() && self.user_ref(&full)?.as_deref() == Some(oid) {
-            return Err(git.failure("cannot take the published branch away", &out));
-        }
-        self.sync_user_ref(&full)?;
-        Ok(out.ok())
+impl Hub {
+    /// Every git that works in the user's repository keeps the slot's lease while it runs: what a
+    /// killed harness's git still does there comes first.
+    pub fn users(&self, lock: Option<Arc<File>>) -> Users<'_> {
+        Users { hub: self, lock }
     }
 
     /// Deletes the hub's `branch` if it is at `oid` and holds nothing that no other ref holds:
@@ -97,11 +55,118 @@ impl Hub {
             .must(what)
             .map(drop)
     }
+}
+
+impl Users<'_> {
+    /// Copies a commit and all that it stands on into the user's repository, where no ref shows
+    /// it yet.
+    ///
+    /// # Errors
+    /// Permanent if the hub has lost something of it.
+    pub fn bring(&self, oid: &str) -> Result<()> {
+        let git = fetch(self.git(), self.hub.dir(), &[oid]);
+        let out = git.patient()?;
+        if out.ok() {
+            return Ok(());
+        }
+        Err(lasting_or_not(
+            &git,
+            "cannot copy the branch's commits into your repository",
+            &out,
+        ))
+    }
+
+    /// Whether a commit and all that it stands on was brought already.
+    pub fn was_brought(&self, oid: &str) -> Result<bool> {
+        let all = ["rev-list", "--objects", "--quiet", oid, "--not", "--all"];
+        Ok(self.git().args(all).output()?.ok())
+    }
+
+    /// The name under which `publish` made the branch appear, if it did.
+    pub fn published(&self, branch: &str, oid: &str, short_id: &str) -> Result<Option<String>> {
+        for name in names(branch, short_id) {
+            if self.value(&format!("refs/heads/{name}"))?.as_deref() == Some(oid) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes `branch` appear at `oid`, which was brought, in the user's repository; as
+    /// `BRANCH-SHORT_ID` where that name is taken by another commit, or by a lock that stays: it
+    /// may be a power cut's, and nobody can tell. Returns the name.
+    ///
+    /// # Errors
+    /// Permanent if there is no room for either name (another branch is called `harness`).
+    pub fn publish(&self, branch: &str, oid: &str, short_id: &str) -> Result<String> {
+        let what = "cannot make the branch in your repository";
+        let mut locked = None;
+        for name in names(branch, short_id) {
+            let full = format!("refs/heads/{name}");
+            let none = "0".repeat(oid.len());
+            let git = self.git().args(["update-ref", &full, oid, &none]);
+            let out = git.patient()?;
+            if out.ok() || self.value(&full)?.as_deref() == Some(oid) {
+                self.sync_ref(&full)?;
+                return Ok(name);
+            }
+            if self.value(&full)?.is_none() {
+                let e = lasting_or_not(&git, what, &out);
+                if !is_lock_trouble(&out.stderr) {
+                    return Err(e);
+                }
+                locked = Some(e);
+            }
+        }
+        Err(locked.unwrap_or_else(|| {
+            let [first, second] = names(branch, short_id);
+            let why = format!("both {first} and {second} are other commits there");
+            Error::permanent(what, why)
+                .at_path(self.hub.user())
+                .hint("rename these branches (`git branch -m OLD NEW`)")
+        }))
+    }
+
+    /// Takes away again what `publish` made, by whichever name. `false` as `unpublish`.
+    pub fn unpublish_any(&self, branch: &str, oid: &str, short_id: &str) -> Result<bool> {
+        let mut any = false;
+        for name in names(branch, short_id) {
+            any |= self.unpublish(&name, oid)?;
+        }
+        Ok(any)
+    }
+
+    /// Takes a published branch away again if it still is at `oid` and nobody has it checked
+    /// out; `false` where it stays or was gone.
+    pub fn unpublish(&self, published: &str, oid: &str) -> Result<bool> {
+        let full = format!("refs/heads/{published}");
+        let git = self.git().args([
+            "for-each-ref",
+            "--format=%(refname) %(objectname) %(worktreepath)",
+            &full,
+        ]);
+        let out = git.must("cannot look up the published branch")?;
+        let free = format!("{full} {oid} ");
+        if !String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .any(|l| l == free)
+        {
+            return Ok(false);
+        }
+        let git = self.git().args(["update-ref", "-d", &full, oid]);
+        let out = git.patient()?;
+        if !out.ok() && self.value(&full)?.as_deref() == Some(oid) {
+            let what = "cannot take the published branch away";
+            return Err(lasting_or_not(&git, what, &out));
+        }
+        self.sync_ref(&full)?;
+        Ok(out.ok())
+    }
 
     /// By default git syncs neither loose objects nor refs: after a power cut they would be empty.
-    fn user_git(&self) -> Git {
-        let git = Git::on(self.user());
-        if self.repo().durable {
+    fn git(&self) -> Git {
+        let git = Git::on(self.hub.user()).holding(self.lock.as_ref());
+        if self.hub.repo().durable {
             git.synced()
         } else {
             git
@@ -110,13 +175,13 @@ impl Hub {
 
     /// Syncs the folders on the way to a ref: git syncs the ref's file alone. The journal keeps
     /// its order, so the folders of the objects, which came before, are on disk with them.
-    fn sync_user_ref(&self, full: &str) -> Result<()> {
-        if !self.repo().durable {
+    fn sync_ref(&self, full: &str) -> Result<()> {
+        if !self.hub.repo().durable {
             return Ok(());
         }
         let folders = Path::new(full).ancestors().skip(1);
         for folder in folders.chain([Path::new("reftable")]) {
-            let folder = self.user().join(folder);
+            let folder = self.hub.user().join(folder);
             match atomic::sync_dir(&folder) {
                 // Not there with another kind of refs, or removed by git as empty.
                 Err(_) if atomic::is_gone(&folder) => {}
@@ -126,11 +191,26 @@ impl Hub {
         Ok(())
     }
 
-    fn user_ref(&self, full: &str) -> Result<Option<String>> {
+    fn value(&self, full: &str) -> Result<Option<String>> {
         let out = self
-            .user_git()
+            .git()
             .args(["rev-parse", "--verify", "--quiet", full])
             .output()?;
         Ok(out.ok().then(|| out.line()))
     }
+}
+
+fn names(branch: &str, short_id: &str) -> [String; 2] {
+    [branch.to_owned(), format!("{branch}-{short_id}")]
+}
+
+/// git's failure; lasting where only a person can mend it: a lock that has outlived all patience,
+/// or objects that are damaged or gone.
+fn lasting_or_not(git: &Git, what: &str, out: &Output) -> Error {
+    let damaged = ["repository corruption", "not our ref"];
+    let e = git.failure(what, out);
+    if is_lock_trouble(&out.stderr) || damaged.iter().any(|w| out.stderr.contains(w)) {
+        return e.lasting();
+    }
+    e
 }

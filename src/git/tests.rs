@@ -191,7 +191,9 @@ fn eight_agents_work_on_one_hub_for_rounds() {
                     }
                     let got = tree.collect(&branch, &base, "left over", AUTHOR).unwrap();
                     assert_eq!((got.commits, got.files_changed, got.leftover), (2, 2, true));
-                    assert_eq!(hub.publish(&branch, &got.head, "s").unwrap(), branch);
+                    let users = hub.users(None);
+                    users.bring(&got.head).unwrap();
+                    assert_eq!(users.publish(&branch, &got.head, "s").unwrap(), branch);
                     if round == 2 {
                         // Gone between two items: it is made again.
                         fs::rename(w.slot(n), w.root.path().join(format!("gone-{n}"))).unwrap();
@@ -245,6 +247,39 @@ fn debris_is_made_again_and_files_in_it_are_kept() {
     assert_eq!(git(tree.path(), &["status", "--porcelain"]), "?? work");
 }
 
+/// A power cut leaves git's locks, and nobody can tell whose they are.
+#[test]
+fn no_lock_in_the_users_repository_is_waited_for_for_ever() {
+    let w = world();
+    let (hub, tree, base) = w.ready();
+    put(&tree.path().join("b"), "b");
+    let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
+    let users = hub.users(None);
+    users.bring(&got.head).unwrap();
+    let locks = ["x/1", "y/1", "y/1-abc"].map(|n| format!(".git/refs/heads/harness/{n}.lock"));
+    for lock in &locks {
+        put(&w.user.join(lock), "");
+    }
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let made = users.publish("harness/x/1", &got.head, "abc").unwrap();
+            assert_eq!(made, "harness/x/1-abc");
+            put(&w.user.join(".git/packed-refs.lock"), "");
+            let e = users.unpublish(&made, &got.head).unwrap_err();
+            assert_eq!(e.kind(), Kind::Permanent);
+            assert!(e.to_string().contains("packed-refs.lock'"), "{e}");
+        });
+        s.spawn(|| {
+            let e = users.publish("harness/y/1", &got.head, "abc").unwrap_err();
+            assert_eq!(e.kind(), Kind::Permanent);
+            assert!(e.to_string().contains("y/1-abc.lock'"), "{e}");
+        });
+    });
+    for lock in &locks {
+        assert!(atomic::exists(&w.user.join(lock)), "{lock} is not ours");
+    }
+}
+
 #[test]
 fn publishing_is_idempotent_and_never_overwrites() {
     let w = world();
@@ -252,29 +287,41 @@ fn publishing_is_idempotent_and_never_overwrites() {
     put(&tree.path().join("b"), "b");
     let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
     let before = w.print();
+    let users = hub.users(None);
+    assert!(!users.was_brought(&got.head).unwrap());
+    users.bring(&got.head).unwrap();
+    assert!(users.was_brought(&got.head).unwrap());
+    assert_eq!(
+        users.published("harness/x/1", &got.head, "abc").unwrap(),
+        None
+    );
     for _ in 0..2 {
         assert_eq!(
-            hub.publish("harness/x/1", &got.head, "abc").unwrap(),
+            users.publish("harness/x/1", &got.head, "abc").unwrap(),
             "harness/x/1"
         );
     }
-    assert!(!hub.unpublish("harness/x/1", &base.oid).unwrap());
-    assert!(hub.unpublish("harness/x/1", &got.head).unwrap());
-    assert!(!hub.unpublish("harness/x/1", &got.head).unwrap());
+    assert!(!users.unpublish("harness/x/1", &base.oid).unwrap());
+    assert!(users.unpublish("harness/x/1", &got.head).unwrap());
+    assert!(!users.unpublish("harness/x/1", &got.head).unwrap());
     git(&w.user, &["branch", "harness/x/1", "main"]);
     for _ in 0..2 {
         assert_eq!(
-            hub.publish("harness/x/1", &got.head, "abc").unwrap(),
+            users.publish("harness/x/1", &got.head, "abc").unwrap(),
             "harness/x/1-abc"
         );
     }
+    assert_eq!(
+        users.published("harness/x/1", &got.head, "abc").unwrap(),
+        Some("harness/x/1-abc".into())
+    );
     assert_eq!(w.print(), before);
     git(
         &w.user,
         &["branch", "-D", "-q", "harness/x/1", "harness/x/1-abc"],
     );
     git(&w.user, &["branch", "harness", "main"]);
-    let e = hub.publish("harness/x/1", &got.head, "abc").unwrap_err();
+    let e = users.publish("harness/x/1", &got.head, "abc").unwrap_err();
     assert_eq!(e.kind(), Kind::Permanent);
     assert!(e.to_string().contains("git branch -m"), "{e}");
 
@@ -353,7 +400,9 @@ fn bare_linked_shallow_borrowing_and_sha256_repositories_work() {
             put(&tree.path().join("b"), "b");
             let got = tree.collect(&branch, &base, "m", AUTHOR).unwrap();
             assert_eq!(got.commits, 1);
-            hub.publish(&branch, &got.head, "s").unwrap();
+            let users = hub.users(None);
+            users.bring(&got.head).unwrap();
+            users.publish(&branch, &got.head, "s").unwrap();
             assert_eq!(git(path, &["show", &format!("{branch}:b")]), "b");
             if !path.ends_with("bare.git") {
                 git(

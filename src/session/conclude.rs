@@ -1,11 +1,13 @@
 //! The end of an attempt. In this order, each step safe to repeat by another process:
-//! keep its work (commit), judge, publish, record, move the file. The record's `finished` line
-//! decides: once it is written, only the move is left to do.
+//! keep its work (commit), judge, publish, record, move the file. Two lines of the record decide:
+//! once `publishing` is written, its branch appears and no other attempt's; once `finished` is,
+//! only the move is left to do.
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::publish::{publish, take_back, unpublished, withdraw};
 use super::stream::stderr_tail;
 use super::{Attempt, Desk, Over, digest, end_claim};
 use crate::adapters::{self, told};
@@ -13,10 +15,11 @@ use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::event::{Class, Fault, Limit, Mend};
-use crate::git::Collected;
+use crate::git::{Collected, Hub};
 use crate::hold::{self, Hold};
 use crate::interrupt::{self, Interrupt};
 use crate::layout::Place;
+use crate::mutant::planted;
 use crate::notice::{self, Notice};
 use crate::outcome::{self, Evidence, Exit, Next, Outcome, Stop};
 use crate::runtime::{ItemResult, dice};
@@ -87,15 +90,6 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
         (outcome, next) = (Outcome::Interrupted, Next::Ask);
         reason = format!("it waits for a person: {}", question.headline());
     }
-    if next == Next::Done
-        && let Some(collected) = collected.as_ref().filter(|c| c.commits > 0)
-        && let Err(e) = publish(desk, &mut attempt, collected)
-    {
-        // The work is safe in the hub; a person must make room for its branch.
-        outcome = Outcome::Failed;
-        reason = format!("its branch could not be published: {e}");
-        next = Next::Park;
-    }
     fill_file(
         &mut attempt,
         &over,
@@ -104,6 +98,16 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
         &reason,
         next,
     );
+    let hub = attempt.hub(&rt)?;
+    if let Some(hub) = &hub {
+        if stop == Some(Stop::Canceled) {
+            // A harness that died right here may have published it before it was canceled.
+            take_back(desk, hub, &mut attempt)?;
+        }
+        if next == Next::Done && collected.as_ref().is_some_and(|c| c.commits > 0) {
+            (outcome, next) = publish(desk, hub, &mut attempt, false)?;
+        }
+    }
     let not_before = match next {
         Next::Retry(delay) | Next::Wait(delay) => Some(
             clock::now_ns().saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX)),
@@ -121,10 +125,6 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     raise_where_needed(desk, &attempt, fault.as_ref(), stop, next);
     match stop {
         Some(Stop::Canceled) => {
-            // A harness that died right here may have published it before it was canceled.
-            if let (Some(work), Some(collected)) = (&attempt.work, &collected) {
-                work.hub.unpublish(&work.branch, &collected.head)?;
-            }
             // The file is where a person put it; only our claim is left to give up.
             end_claim(desk, attempt.claim, Target::Parked)?;
             rt.say(&format!(
@@ -133,25 +133,55 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
                 attempt.file.item
             ));
         }
-        _ => {
-            let (hub, file) = (attempt.work.as_ref().map(|w| w.hub.clone()), attempt.file);
-            let name = attempt.claim.name.clone();
-            let ended = end_claim(desk, attempt.claim, target_of(next, not_before))?;
-            if ended == Ended::TakenAway
-                && let (Some(hub), Some(branch), Some(head)) = (hub, &file.published, &file.head)
-            {
-                // Taken away at the last moment: what is canceled publishes nothing.
-                desk.insist(|| hub.unpublish(branch, head))?;
-                attempt
-                    .record
-                    .append("canceled", json!({"reason": "its file was taken away"}))?;
-                rt.say(&format!("{}  canceled   {name}", desk.slot()));
-            } else {
-                report(desk, &file, &name, outcome, next, ended);
-            }
-        }
+        _ => place(desk, hub.as_deref(), attempt, outcome, next, not_before)?,
     }
     Ok(next)
+}
+
+/// Goes on with an attempt that had said what it publishes (`said`, of its record) when its harness
+/// died. Everything was decided: neither its files nor its worktree are asked again, which a power
+/// cut may have spoiled.
+pub fn publish_on(desk: &Desk, mut attempt: Attempt, said: &Value) -> Result<()> {
+    desk.rt.say(&format!(
+        "{}  recovered  {}: its work is published",
+        desk.slot(),
+        attempt.claim.name
+    ));
+    attempt.file.overlay(&said["end"]);
+    attempt.open_stream();
+    if let Some(stream) = &mut attempt.stream {
+        stream.read_on(true);
+    }
+    let hub = attempt.hub(&desk.rt)?;
+    let (outcome, next) = match &hub {
+        Some(hub) => publish(desk, hub, &mut attempt, true)?,
+        None => unpublished(&mut attempt, "its repository is no longer configured"),
+    };
+    digest::write(&desk.rt, &attempt);
+    record(desk, &mut attempt, next, None)?;
+    place(desk, hub.as_deref(), attempt, outcome, next, None)
+}
+
+/// Moves the file to where its end puts it.
+fn place(
+    desk: &Desk,
+    hub: Option<&Hub>,
+    mut attempt: Attempt,
+    outcome: Outcome,
+    next: Next,
+    not_before: Option<i64>,
+) -> Result<()> {
+    let (file, name) = (attempt.file, attempt.claim.name.clone());
+    let ended = end_claim(desk, attempt.claim, target_of(next, not_before))?;
+    match (ended, hub, &file.published, &file.head) {
+        (Ended::TakenAway, Some(hub), Some(branch), Some(head)) => {
+            withdraw(desk, hub, &mut attempt.record, &name, (branch, head))
+        }
+        _ => {
+            report(desk, &file, &name, outcome, next, ended);
+            Ok(())
+        }
+    }
 }
 
 /// One that had said its last word and was ended for living on has ended well, as far as its exit
@@ -380,17 +410,6 @@ fn until(at: i64) -> Duration {
     Duration::from_secs(left.unsigned_abs() + 5)
 }
 
-fn publish(desk: &Desk, attempt: &mut Attempt, collected: &Collected) -> Result<()> {
-    let Some(work) = &attempt.work else {
-        return Ok(());
-    };
-    let short: String = attempt.file.session.chars().rev().take(8).collect();
-    let short: String = short.chars().rev().collect();
-    let branch = desk.insist(|| work.hub.publish(&work.branch, &collected.head, &short))?;
-    attempt.file.published = Some(branch);
-    Ok(())
-}
-
 fn fill_file(
     attempt: &mut Attempt,
     over: &Over,
@@ -457,18 +476,17 @@ fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64
         let head = file.head.as_deref().unwrap_or(&work.base.oid);
         let _stays = work.hub.forget(&work.branch, head);
     }
-    let event = json!({
+    let mut event = json!({
         "session": file.session, "attempt": file.attempt, "agent": file.agent,
-        "outcome": file.outcome, "reason": file.reason,
-        "exit_status": file.exit_status, "signal": file.signal, "seconds": file.seconds,
-        "commits": file.commits, "files_changed": file.files_changed, "leftover": file.leftover,
-        "branch": file.branch, "head": file.head, "published": file.published,
-        "notes": file.notes, "fault": file.fault, "turns": file.turns,
-        "tokens": file.input_tokens + file.output_tokens, "cost_usd": file.cost_usd, "next": next.as_str(), "not_before_ns": not_before, "last": file.last,
+        "published": file.published, "tokens": file.input_tokens + file.output_tokens,
+        "next": next.as_str(), "not_before_ns": not_before,
     });
+    if let (Some(event), Value::Object(end)) = (event.as_object_mut(), file.end()) {
+        event.extend(end);
+    }
     let record = &mut attempt.record;
     desk.insist(|| record.append("finished", event.clone()))?;
-    if durable {
+    if durable && !planted("end-unsynced") {
         desk.insist(|| record.sync())?;
     }
     let line = LedgerLine {

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -92,6 +93,32 @@ pub fn read(dir: &Path, sid: &str) -> Option<SessionFile> {
 }
 
 impl SessionFile {
+    /// How it ended, for its item's record.
+    pub fn end(&self) -> Value {
+        json!({
+            "outcome": self.outcome, "reason": self.reason, "ended_at": self.ended_at,
+            "exit_status": self.exit_status, "signal": self.signal, "seconds": self.seconds,
+            "commits": self.commits, "files_changed": self.files_changed,
+            "leftover": self.leftover, "branch": self.branch, "head": self.head,
+            "notes": self.notes, "fault": self.fault, "turns": self.turns,
+            "input_tokens": self.input_tokens, "output_tokens": self.output_tokens,
+            "cost_usd": self.cost_usd, "last": self.last,
+        })
+    }
+
+    /// Takes over what `end` gave.
+    pub fn overlay(&mut self, end: &Value) {
+        self.status = "ended".into();
+        if let (Ok(Value::Object(mut all)), Value::Object(end)) =
+            (serde_json::to_value(&*self), end)
+        {
+            all.extend(end.clone());
+            if let Ok(file) = serde_json::from_value(Value::Object(all)) {
+                *self = file;
+            }
+        }
+    }
+
     pub fn write(&self, dir: &Path, durable: bool) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::permanent("cannot write session.json", e.to_string()))?;

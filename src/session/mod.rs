@@ -12,6 +12,7 @@ mod digest;
 pub mod file;
 mod liveness;
 pub mod pause;
+mod publish;
 pub mod read;
 mod resume;
 mod stream;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use begin::begin;
-pub use conclude::conclude;
+pub use conclude::{conclude, publish_on};
 use file::SessionFile;
 use pause::Scene;
 pub use resume::preferred_slot;
@@ -42,7 +43,7 @@ use crate::git::{Base, Hub, Worktree};
 use crate::hold;
 use crate::item::{self, Refusal};
 use crate::keeper::{ExitRecord, Keeper};
-use crate::layout::SlotId;
+use crate::layout::{DEFAULT_REPO, SlotId};
 use crate::lease::Lease;
 use crate::outcome::{self, Exit, Next, Stop};
 use crate::record::Record;
@@ -105,6 +106,18 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// The hub that its branch is in, also where its worktree is gone.
+    pub fn hub(&self, rt: &Runtime) -> Result<Option<Arc<Hub>>> {
+        match (&self.work, &self.file.branch) {
+            (Some(work), _) => Ok(Some(work.hub.clone())),
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                let repo = self.file.repo.as_deref().unwrap_or(DEFAULT_REPO);
+                rt.repos.hub(&rt.root, repo)
+            }
+        }
+    }
+
     /// For whoever looks at an interrupt.
     fn scene(&self) -> Scene {
         Scene {

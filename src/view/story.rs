@@ -172,6 +172,11 @@ fn sentence(event: &Value, tz: &TimeZone) -> String {
             who(event),
             part(event, "session", " (session ", ")")
         ),
+        "publishing" => format!(
+            "{} ended well; its branch {} is being put into your repository",
+            attempt_of(event),
+            text(event, "branch").unwrap_or_else(|| "?".to_owned()),
+        ),
         "finished" => finished(event, tz),
         "requeued" => format!("put back into the queue{}", because(event)),
         "parked" => format!(
@@ -345,6 +350,8 @@ mod tests {
                 "outcome": "timed_out", "signal": 15, "seconds": 850.2, "commits": 1,
                 "branch": "harness/fix.md/1", "published": null, "leftover": true,
                 "reason": "too slow", "next": "retry", "not_before_ns": 1_769_511_852_000_000_000_i64}),
+            json!({"at": at("11:19:59"), "event": "publishing", "session": "S2", "attempt": 2,
+                "branch": "harness/fix.md/2", "head": "ab", "end": {"outcome": "succeeded"}}),
             json!({"at": at("11:20:00"), "event": "finished", "session": "S2", "attempt": 2,
                 "outcome": "succeeded", "exit_status": 0, "seconds": 61, "commits": 1,
                 "files_changed": 2, "branch": "harness/fix.md/2", "published": "harness/fix.md/2",
@@ -358,6 +365,7 @@ fix.md: done
   2026-01-27 10:45:02  attempt 1 started from main (012345678) on its branch harness/fix.md/1, process 70, session S1
   2026-01-27 10:46:00  harness process 8 took over the running agent-2 (session S1)
   2026-01-27 10:59:12  attempt 1 ran out of time and was stopped after 14m10s: too slow; what it had not committed was committed for it; its work is kept as harness/fix.md/1 in state/repos/; tried again from 2026-01-27 11:04:12
+  2026-01-27 11:19:59  attempt 2 ended well; its branch harness/fix.md/2 is being put into your repository
   2026-01-27 11:20:00  attempt 2 succeeded after 1m01s, 2 files changed; branch harness/fix.md/2 is in your repository; a; b
 
 What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it

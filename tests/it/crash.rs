@@ -75,6 +75,67 @@ fn a_process_that_runs_already_adopts_the_agents_of_a_killed_one_at_once() {
     root.assert_nothing_left();
 }
 
+/// After a power cut the record may be all that is whole: it was synced, the session's files and
+/// its worktree were not.
+#[test]
+fn what_was_said_to_be_published_is_or_goes_with_its_item_whatever_else_was_lost() {
+    for canceled in [false, true] {
+        let root = Root::with_repo();
+        root.script("x", "echo made > made; git add .; git commit -q -m made");
+        // Somebody's lock holds the harness up between the word and the deed.
+        let lock = root.repo().join(".git/refs/heads/harness/x/1.lock");
+        fs::create_dir_all(lock.parent().unwrap()).unwrap();
+        fs::write(&lock, "").unwrap();
+        let first = root.start(&["--workers", "1"]);
+        root.wait_until("it is said", || has_event(&root, "x", "publishing"));
+        first.kill9();
+        fs::remove_file(&lock).unwrap();
+        for session in fs::read_dir(root.at("state/sessions")).unwrap() {
+            for file in ["session.json", "exit.json", "stdout.log"] {
+                fs::write(session.as_ref().unwrap().path().join(file), "").unwrap();
+            }
+        }
+        fs::remove_dir_all(root.at("worktrees")).unwrap();
+        let events = root.show("x")["events"].clone();
+        let said = |key: &str| {
+            let all = events.as_array().unwrap();
+            let line = all.iter().find(|e| e["event"] == "publishing").unwrap();
+            line[key].as_str().unwrap().to_owned()
+        };
+        let branches = || {
+            git(
+                &root.repo(),
+                &["branch", "--list", "--format=%(refname:short)", "harness/*"],
+            )
+        };
+        if canceled {
+            // It was done, too, and not recorded; then a person took the file.
+            let name = format!("refs/heads/{}", said("branch"));
+            git(&root.repo(), &["update-ref", &name, &said("head")]);
+            let (from, to) = ("queue/claimed/agent-1/x", "queue/parked/x");
+            fs::rename(root.at(from), root.at(to)).unwrap();
+            root.drain();
+            assert_eq!(branches(), "", "{}", root.picture());
+            let hub = root.at("state/repos/default.git");
+            assert_eq!(
+                git(&hub, &["rev-parse", "harness/x/1"]).trim(),
+                said("head")
+            );
+        } else {
+            root.drain();
+            assert_eq!(branches(), "harness/x/1\n", "{}", root.picture());
+            assert_eq!(git(&root.repo(), &["show", "harness/x/1:made"]), "made\n");
+            let show = root.show("x");
+            let attempts = show["attempts"].as_array().unwrap();
+            assert_eq!(attempts.len(), 1, "{show:#}");
+            assert_eq!(attempts[0]["outcome"], "succeeded");
+            assert_eq!(attempts[0]["exit_status"], 0);
+            assert!(root.is_done("x"));
+        }
+        root.assert_nothing_left();
+    }
+}
+
 #[test]
 fn an_agent_that_ended_with_nobody_watching_is_judged_from_its_files() {
     let (root, journal) = (Root::with_repo(), Journal::new());

@@ -1,0 +1,115 @@
+"""What must hold of a disk after a power cut."""
+
+import json
+
+from lab import PLACES
+
+
+def text_of(path):
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def places_of(lab):
+    """Name → list of (place, path)."""
+    found = {}
+    for place in PLACES:
+        for path in (lab.root / "queue" / place).rglob("*"):
+            name = path.name
+            if path.is_dir() or name == ".gitignore" or name.endswith(".tmp"):
+                continue
+            found.setdefault(name, []).append((place, path))
+    return found
+
+
+def finished_lines(lab, name):
+    lines = []
+    for line in text_of(lab.root / f"state/items/{name}.jsonl").split("\n"):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("event") == "finished":
+            lines.append(event)
+    return lines
+
+
+def fsck(lab, where, repo, worktrees=True):
+    """Without `worktrees`: an administration folder that git never synced is no loss, the next to
+    use that slot throws it away."""
+    out = lab.git(repo, "fsck", "--full", "--no-dangling")
+    said = [line for line in (out.stdout + out.stderr).strip().split("\n")
+            if line and (worktrees or not line.startswith("error: invalid worktrees/"))]
+    if not said and (out.returncode == 0 or not worktrees):
+        return []
+    return [f"git fsck of {where} ({out.returncode}): {'; '.join(said[:6])}"]
+
+
+def check_adds(lab, acks):
+    lost, found = [], places_of(lab)
+    for name in acks.adds:
+        at = found.get(name, [])
+        if len(at) != 1:
+            lost.append(f"{name} was added and is in {[p for p, _ in at] or 'no place'}")
+        elif at[0][1].read_bytes() != (lab.dir / name).read_bytes():
+            lost.append(f"{name} is not whole in {at[0][0]}/: {at[0][1].stat().st_size} bytes")
+    return lost
+
+
+def check_done(lab, name, branches, place):
+    wrong = []
+    if place not in ("done", "claimed"):
+        wrong.append(f"is in {place}")
+    ends = [e for e in finished_lines(lab, name) if e.get("next") == "done"]
+    if len(ends) != 1:
+        wrong.append(f"has {len(ends)} `finished` lines with next=done")
+    else:
+        sid = ends[0].get("session", "")
+        try:
+            session = json.loads((lab.root / "state/sessions" / sid / "session.json").read_text())
+            if session.get("outcome") != "succeeded":
+                wrong.append(f"session.json says {session.get('outcome')}")
+        except (OSError, ValueError) as e:
+            wrong.append(f"session.json: {e}")
+    if len(branches) != 1:
+        wrong.append(f"had the branches {branches} when it was seen")
+    for attempt, oid in branches.items():
+        ref = f"refs/heads/harness/{name}/{attempt}"
+        now = lab.git(lab.repo, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+        if now.stdout.strip() != oid:
+            wrong.append(f"its branch was {oid} and is {now.stdout.strip() or 'gone'}")
+        elif lab.git(lab.repo, "show", f"{oid}:f-{name}").stdout != f"the work of {name}\n":
+            wrong.append("its branch does not hold its work")
+    return [f"{name} was done and {w}" for w in wrong]
+
+
+def check_end(lab, acks, drain):
+    """The books after the run that set everything right."""
+    wrong = []
+    if drain.returncode != 0:
+        last = (drain.stdout + drain.stderr).strip().split("\n")[-12:]
+        wrong.append(f"the run after ended with {drain.returncode}: " + " | ".join(last))
+    found = places_of(lab)
+    for name in acks.adds:
+        if name not in found:
+            wrong.append(f"{name} was added and is nowhere")
+    listed = lab.git(lab.repo, "for-each-ref", "--format=%(refname) %(objectname)",
+                     "refs/heads/harness").stdout.split("\n")[:-1]
+    branches = [line.removeprefix("refs/heads/harness/").split() for line in listed]
+    for name, at in found.items():
+        if [p for p, _ in at] != ["done"]:
+            wrong.append(f"{name} is in {[p for p, _ in at]}")
+            continue
+        own = {b.split("/", 1)[1]: oid for b, oid in branches if b.startswith(name + "/")}
+        if len(own) != 1:
+            wrong.append(f"{name} has the branches {own}")
+        elif name in acks.dones and own != acks.dones[name]:
+            wrong.append(f"{name} was done as {acks.dones[name]} and is {own}")
+        for oid in own.values():
+            if lab.git(lab.repo, "show", f"{oid}:f-{name}").stdout != f"the work of {name}\n":
+                wrong.append(f"the branch of {name} does not hold its work")
+        if name in acks.dones and len(finished_lines(lab, name)) != 1:
+            wrong.append(f"{name} was done and ended again")
+    return wrong
