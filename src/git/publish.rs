@@ -39,7 +39,8 @@ impl Hub {
             .git()
             .args(["rev-list", "--max-count=1", oid, "--not"])
             .arg(format!("--exclude={full}"))
-            .args(["--all", "--"])
+            // Not `--all`: HEAD of its worktree, which is on it, holds nothing for long.
+            .args(["--glob=refs/*", "--"])
             .must(what)?;
         if !alone.stdout.is_empty() {
             return Ok(());
