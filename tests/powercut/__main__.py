@@ -18,10 +18,13 @@ which replays its journal. Three ways, each loses something else:
 - snapshots: the image lies on xfs, and clones of it (FICLONE) are taken while the run goes on: each
   is the device at one moment, with everything that had reached it. The only way for btrfs.
 
-The instant of an ioctl is taken in turn from `--instants`: at the k-th acknowledged add; at the k-th
-acknowledged done; while the k-th branch appears in the user's repository (and up to 15 ms later); at
-a random time; at an add with no harness running (nobody else's sync helps). k and the times are
-random. Three cuts in four begin before harness has its copy of the repository. What must hold:
+The instant of an ioctl is taken in turn from `--instants`: while the k-th branch appears in the
+user's repository and its item ends; at the k-th acknowledged add; at the k-th acknowledged done; at a
+random time; at an add with no harness running (nobody else's sync helps). k and the times are random.
+Where a time is (and for snapshots), the disk takes 10 ms more for each sync, so that most cuts fall
+between two of them. Three cuts in four begin before harness has its copy of the repository.
+
+What must hold of each:
 
 - as the disk is: each acknowledged add is whole in exactly one of pending/, claimed/, done/, parked/;
 - each acknowledged done has its `finished` line, a whole session.json and its branch, at the same
@@ -42,7 +45,8 @@ with 0. Everything lies in one temporary directory, mounted in a namespace of it
         [--mutant none|no-fsync|no-dir-fsync] [--keep DIR] [--json] [-v]
 
 `--mutant` preloads a library that makes fsync of everything, or of directories alone, a success
-that does nothing, in harness and in git: both must lead to findings.
+that does nothing, in harness and in git: both must lead to findings. The slow disk is such a library,
+too, and needs `cc`.
 
 Exit code: 0 nothing found, 1 at least one finding (`--keep DIR`: its image).
 """
@@ -176,8 +180,8 @@ def cuts(lab, opts, dice, fs, way):
             n += count
             continue
         template = templates[n // len(instants) % len(templates)]
-        plan = Plan(instants[n % len(instants)], dice.randint(1, ITEMS), dice.uniform(0.02, 1.5),
-                    dice.uniform(0, 0.015))
+        plan = Plan(instants[n % len(instants)], dice.randint(1, ITEMS), dice.uniform(0.02, 2.5),
+                    dice.uniform(0, 0.12))
         when = f"{plan.horizon:.3f} s" if plan.instant == "time" else f"{plan.instant} {plan.k}"
         yield f"cut {n} at {when}, {template.stem}", *cut.by_ioctl(
             lab, fs, int(way), plan, template, label)

@@ -36,13 +36,14 @@ def finished_lines(lab, name):
     return lines
 
 
-def fsck(lab, where, repo, worktrees=True):
-    """Without `worktrees`: an administration folder that git never synced is no loss, the next to
-    use that slot throws it away."""
+def fsck(lab, where, repo):
     out = lab.git(repo, "fsck", "--full", "--no-dangling")
+    # A slot's administration folder in harness's copy, which git does not sync, is no loss: it is
+    # nobody's way, and the next to use that slot throws it away.
+    broken = "error: invalid worktrees/"
     said = [line for line in (out.stdout + out.stderr).strip().split("\n")
-            if line and (worktrees or not line.startswith("error: invalid worktrees/"))]
-    if not said and (out.returncode == 0 or not worktrees):
+            if line and not (repo == lab.hub and line.startswith(broken))]
+    if not said and (out.returncode == 0 or broken in out.stderr):
         return []
     return [f"git fsck of {where} ({out.returncode}): {'; '.join(said[:6])}"]
 

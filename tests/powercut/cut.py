@@ -94,7 +94,7 @@ def watch_done(lab, acks):
 
 
 def watch_publish(lab, acks, k, delay):
-    """Cuts at a moment in which the k-th branch is about to appear, or just has."""
+    """Cuts between the moment in which the k-th branch is about to appear and the end of its item."""
     folder = lab.repo / ".git/refs/heads/harness"
     while not acks.is_cut.is_set():
         try:
@@ -161,6 +161,7 @@ def by_ioctl(lab, fs, flag, plan, template, label):
     try:
         lab.mount(image, fs)
         before = lab.untouched()
+        lab.disk_is(plan.instant in ("publish", "time"))
         acks = work_until_cut(lab, flag, plan, names, lab.dir / f"{label}.acks")
         lab.unmount()
         return acks, *judge(lab, fs, image, acks, before, label)
@@ -180,6 +181,7 @@ def by_snapshots(lab, fs, count, dice, template, label):
     try:
         lab.mount(image, fs)
         before = lab.untouched()
+        lab.disk_is(slow=True)
         acks = Acks(lab.dir / f"{label}.acks")
         threads = begin(lab, acks, names, True)
         for thread in threads:
@@ -229,7 +231,7 @@ def judge(lab, fs, image, acks, before, label):
             found["lost"] += books.check_done(lab, name, branches, place)
         found["corrupt"] += books.fsck(lab, "the user's repository", lab.repo)
         if lab.hub.exists():
-            found["corrupt"] += books.fsck(lab, "harness's copy", lab.hub, worktrees=False)
+            found["corrupt"] += books.fsck(lab, "harness's copy", lab.hub)
         if lab.untouched() != before:
             found["corrupt"].append("HEAD, index or config of the user's repository has changed")
         try:

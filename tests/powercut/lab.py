@@ -19,30 +19,29 @@ WORKERS = 3
 PLACES = ("pending", "claimed", "done", "parked")
 DEADLINE = 60
 
+# What stands between harness, git and the disk: POWERCUT_SYNC says how.
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+static int how(const char *word) {
+    const char *how = getenv("POWERCUT_SYNC");
+    return how && !strcmp(how, word);
+}
 static int lies(int fd) {
-#ifdef ONLY_DIRS
     struct stat s;
-    return fstat(fd, &s) == 0 && S_ISDIR(s.st_mode);
-#else
-    return fd != -2;
-#endif
+    if (how("slow")) usleep(10000);
+    return how("no-fsync") || (how("no-dir-fsync") && fstat(fd, &s) == 0 && S_ISDIR(s.st_mode));
 }
 #define FAKE(name) int name(int fd) { \
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, #name); \
     return lies(fd) ? 0 : real(fd); }
 FAKE(fsync)
 FAKE(fdatasync)
-#ifndef ONLY_DIRS
 FAKE(syncfs)
-void sync(void) {}
-int sync_file_range(int fd, off_t at, off_t n, unsigned flags) {
-    (void)fd; (void)at; (void)n; (void)flags; return 0; }
-#endif
 """
 
 
@@ -64,15 +63,22 @@ class Lab:
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "LC_ALL": "C",
         }
-        # What runs until the cut.
-        self.lying = dict(self.env)
-        if opts.mutant != "none":
-            source, shim = self.dir / "shim.c", self.dir / "shim.so"
+        # What runs until the cut; a planted fault (tests/mutants.py) is in that.
+        self.lying = {**self.env, "HARNESS_MUTANT": os.environ.get("HARNESS_MUTANT", "")}
+        self.shim = None
+        if shutil.which("cc"):
+            source, self.shim = self.dir / "shim.c", self.dir / "shim.so"
             source.write_text(SHIM)
-            only = ["-DONLY_DIRS"] if opts.mutant == "no-dir-fsync" else []
-            command = ["cc", "-shared", "-fPIC", *only, "-o", str(shim), str(source), "-ldl"]
+            command = ["cc", "-shared", "-fPIC", "-o", str(self.shim), str(source), "-ldl"]
             subprocess.run(command, check=True)
-            self.lying["LD_PRELOAD"] = str(shim)
+        elif opts.mutant != "none":
+            raise OSError("cc is missing, which makes the mutant")
+
+    def disk_is(self, slow):
+        """What happens when it is told to sync; a mutant's is never slow."""
+        how = self.opts.mutant if self.opts.mutant != "none" else "slow" if slow else ""
+        if self.shim:
+            self.lying |= {"LD_PRELOAD": str(self.shim), "POWERCUT_SYNC": how}
 
     def close(self):
         self.kill_all()
