@@ -42,7 +42,7 @@ with 0. Everything lies in one temporary directory, mounted in a namespace of it
 
     python3 tests/powercut [--bin target/release/harness] [--cuts 30] [--fs ext4,xfs]
         [--ways 2,1,snapshots] [--instants add,done,publish,time,quiet] [--seed N]
-        [--mutant none|no-fsync|no-dir-fsync] [--keep DIR] [--json] [-v]
+        [--mutant none|no-fsync|no-dir-fsync] [--keep DIR] [--fail-fast] [--json] [-v]
 
 `--mutant` preloads a library that makes fsync of everything, or of directories alone, a success
 that does nothing, in harness and in git: both must lead to findings. The slow disk is such a library,
@@ -97,6 +97,7 @@ def main():
     args.add_argument("--seed", type=int, default=None)
     args.add_argument("--mutant", default="none", choices=["none", "no-fsync", "no-dir-fsync"])
     args.add_argument("--keep", metavar="DIR")
+    args.add_argument("--fail-fast", action="store_true", help="end at the first finding")
     args.add_argument("--json", action="store_true")
     args.add_argument("-v", "--verbose", action="store_true")
     opts = args.parse_args()
@@ -126,29 +127,32 @@ def main():
     lab = Lab(opts)
     started = time.monotonic()
     total, groups, skipped, findings = Counter(), {}, [], []
-    for fs in opts.fs.split(","):
-        for way in opts.ways.split(","):
-            if why := cut.why_not(lab, fs, way):
-                skip(f"{fs}, {way}: {why}")
-                skipped.append(f"{fs}, {way}: {why}")
-                continue
-            group = groups.setdefault(f"{fs}, {way}", Counter())
-            for where, acks, found, unmoved in cuts(lab, opts, dice, fs, way):
-                counts = Counter(cuts=1, adds=len(acks.adds), dones=len(acks.dones),
-                                 unmoved=unmoved, cuts_with_findings=int(any(found.values())),
-                                 **{kind: len(lines) for kind, lines in found.items()})
-                total.update(counts)
-                group.update(counts)
-                where = f"{fs}, {way}, {where}"
-                if any(found.values()):
-                    findings.append({"cut": where, **found})
-                    print(f"{where}: FOUND", flush=True)
-                    for kind, lines in found.items():
-                        for line in lines:
-                            print(f"    {kind}: {line}", flush=True)
-                elif opts.verbose:
-                    print(f"{where}: {len(acks.adds)} adds, {len(acks.dones)} dones, all there",
-                          flush=True)
+    for fs, way in ((fs, way) for fs in opts.fs.split(",") for way in opts.ways.split(",")):
+        if why := cut.why_not(lab, fs, way):
+            skip(f"{fs}, {way}: {why}")
+            skipped.append(f"{fs}, {way}: {why}")
+            continue
+        group = groups.setdefault(f"{fs}, {way}", Counter())
+        for where, acks, found, unmoved in cuts(lab, opts, dice, fs, way):
+            counts = Counter(cuts=1, adds=len(acks.adds), dones=len(acks.dones),
+                             unmoved=unmoved, cuts_with_findings=int(any(found.values())),
+                             **{kind: len(lines) for kind, lines in found.items()})
+            total.update(counts)
+            group.update(counts)
+            where = f"{fs}, {way}, {where}"
+            if any(found.values()):
+                findings.append({"cut": where, **found})
+                print(f"{where}: FOUND", flush=True)
+                for kind, lines in found.items():
+                    for line in lines:
+                        print(f"    {kind}: {line}", flush=True)
+            elif opts.verbose:
+                print(f"{where}: {len(acks.adds)} adds, {len(acks.dones)} dones, all there",
+                      flush=True)
+            if findings and opts.fail_fast:
+                break
+        if findings and opts.fail_fast:
+            break
     seconds = round(time.monotonic() - started, 1)
     if opts.json:
         print(json.dumps({"seed": seed, "mutant": opts.mutant, "seconds": seconds, **total,
