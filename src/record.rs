@@ -59,6 +59,8 @@ pub struct LastAttempt {
     pub answered: Option<(String, Option<String>)>,
     /// The branch that its end published, with the commit.
     pub published: Option<(String, String)>,
+    /// The file's: tells whether it was taken away, or moved at its end and then taken from there.
+    pub inode: Option<u64>,
 }
 
 impl Record {
@@ -196,6 +198,7 @@ impl History {
                     session: text("session"),
                     agent: text("agent"),
                     attempt,
+                    inode: e["inode"].as_u64(),
                     ..LastAttempt::default()
                 });
             }

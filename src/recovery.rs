@@ -131,13 +131,16 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     let Some(last) = last else {
         return put_back(desk, claim, record, "");
     };
-    if let Some((next, _, not_before)) = &last.end {
-        return make_up_for_move(desk, claim, next, *not_before);
+    if last.end.is_some() {
+        return make_up_for_move(desk, claim, record, &last);
     }
     let dir = rt.root.session(&last.session);
+    // Before its files: a keeper first does what the dead harness had asked it to.
+    let running = adopt(desk, &last)?;
     let mut said = record.history.publishing.iter();
     let said = said.find(|p| p["session"] == *last.session).cloned();
-    let started = last.started.is_some() || has_started(&dir) || said.is_some();
+    let started =
+        running.is_some() || last.started.is_some() || has_started(&dir) || said.is_some();
     let file = match session::file::read(&dir, &last.session) {
         Some(file) => file,
         // Its agent ran, and may have removed it.
@@ -163,7 +166,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
         };
         return session::publish_on(desk, attempt, &said);
     }
-    match adopt(desk, &last)? {
+    match running {
         Some((pid, age)) => {
             let event = json!({"session": last.session, "agent": slot, "pid": pid,
                                "harness_pid": std::process::id()});
@@ -299,7 +302,8 @@ fn put_back(desk: &mut Desk, claim: Box<Claim>, mut record: Record, sid: &str) -
             Ok::<(), crate::error::Error>(())
         })?;
     }
-    end_claim(desk, claim, Target::Pending { not_before: None })?;
+    let target = Target::Pending { not_before: None };
+    end_claim(desk, claim, target, &mut || Ok(()))?;
     rt.say(&format!(
         "{}  requeued   {name}: it had not started",
         desk.slot()
@@ -311,13 +315,37 @@ fn put_back(desk: &mut Desk, claim: Box<Claim>, mut record: Record, sid: &str) -
 fn make_up_for_move(
     desk: &mut Desk,
     claim: Box<Claim>,
-    next: &str,
-    not_before: Option<i64>,
+    mut record: Record,
+    last: &LastAttempt,
 ) -> Result<()> {
-    let target = match next {
-        "done" => Target::Done,
-        "retry" | "pending" => Target::Pending { not_before },
+    let target = match &last.end {
+        Some((next, ..)) if next == "done" => Target::Done,
+        Some((next, _, not_before)) if next == "retry" || next == "pending" => Target::Pending {
+            not_before: *not_before,
+        },
         _ => Target::Parked,
     };
-    end_claim(desk, claim, target).map(drop)
+    let (root, name) = (&desk.rt.root, claim.name.clone());
+    let mut taken = || match &last.published {
+        Some((branch, head)) if was_taken(root, &name, last) => {
+            let file = session::file::read(&root.session(&last.session), &last.session);
+            let repo = file.and_then(|f| f.repo);
+            let repo = repo.as_deref().unwrap_or(DEFAULT_REPO);
+            if let Some(hub) = desk.rt.repos.hub(root, repo)? {
+                session::withdraw(desk, &hub, &mut record, &name, (branch, head))?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    end_claim(desk, claim, target, &mut taken).map(drop)
+}
+
+/// Whether the file was taken from `claimed/` by a person, who wants it parked or tried again. One
+/// that is in neither place was moved to `done/`, whoever took it from there.
+fn was_taken(root: &Root, name: &Name, last: &LastAttempt) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let places = [Place::Pending, Place::Parked].map(|place| root.item(place, name));
+    let inode = |path: &std::path::PathBuf| path.symlink_metadata().ok().map(|m| m.ino());
+    last.inode.is_some() && places.iter().any(|path| inode(path) == last.inode)
 }

@@ -148,7 +148,7 @@ fn try_held(
         key = Some(path);
     }
     let claimed = root.claimed(lease.slot).join(name.as_os_str());
-    let noted = note_claim(&mut record, lease, durable);
+    let noted = note_claim(&mut record, lease, meta.ino(), durable);
     let moved = noted.and_then(|()| atomic::rename_new(&pending, &claimed));
     // The read lease holds writers off while it is moved. One that waits by now, having opened the
     // file where it was, shows here: what it writes belongs to the item, so the file goes back
@@ -202,7 +202,7 @@ fn try_held(
 
 /// The line that begins an attempt. It must be on disk before the rename only where the end of an
 /// earlier attempt stands before it: without it, that end would be taken for this one's.
-fn note_claim(record: &mut Record, lease: &Lease, durable: bool) -> Result<()> {
+fn note_claim(record: &mut Record, lease: &Lease, inode: u64, durable: bool) -> Result<()> {
     let again = record.history.last.is_some();
     record.append(
         "claimed",
@@ -211,6 +211,7 @@ fn note_claim(record: &mut Record, lease: &Lease, durable: bool) -> Result<()> {
             "agent": lease.slot.to_string(),
             "attempt": record.history.attempts + 1,
             "harness_pid": std::process::id(),
+            "inode": inode,
         }),
     )?;
     if durable && again {
@@ -387,24 +388,36 @@ impl Claim {
 
     /// Ends the claim. The error gives the claim back: stay in place and try again, nothing is
     /// lost (a full disk can make even a rename fail).
+    ///
+    /// `taken` is called where the file had been taken away, before the claim is given up: what
+    /// must be true before somebody else may hold the name.
     pub fn end(
         mut self: Box<Self>,
         to: Target,
         durable: bool,
+        taken: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Ended, (Error, Box<Claim>)> {
-        match self.try_end(to, durable) {
+        match self.try_end(to, durable, taken) {
             Ok(ended) => Ok(ended),
             Err(e) => Err((e, self)),
         }
     }
 
-    fn try_end(&mut self, to: Target, durable: bool) -> Result<Ended> {
+    fn try_end(
+        &mut self,
+        to: Target,
+        durable: bool,
+        taken: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Ended> {
         // Once moved, moved: a second try must not take the empty place for a cancel.
         let ended = match self.ended {
             Some(ended) => ended,
             None => self.place(to)?,
         };
         self.ended = Some(ended);
+        if ended == Ended::TakenAway {
+            taken()?;
+        }
         if durable && let Ended::Placed(place) = ended {
             atomic::sync_dir(&self.root.place(place))?;
         }

@@ -126,7 +126,7 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     match stop {
         Some(Stop::Canceled) => {
             // The file is where a person put it; only our claim is left to give up.
-            end_claim(desk, attempt.claim, Target::Parked)?;
+            end_claim(desk, attempt.claim, Target::Parked, &mut || Ok(()))?;
             rt.say(&format!(
                 "{}  canceled   {}: its work is kept",
                 desk.slot(),
@@ -172,16 +172,21 @@ fn place(
     not_before: Option<i64>,
 ) -> Result<()> {
     let (file, name) = (attempt.file, attempt.claim.name.clone());
-    let ended = end_claim(desk, attempt.claim, target_of(next, not_before))?;
-    match (ended, hub, &file.published, &file.head) {
-        (Ended::TakenAway, Some(hub), Some(branch), Some(head)) => {
-            withdraw(desk, hub, &mut attempt.record, &name, (branch, head))
-        }
-        _ => {
-            report(desk, &file, &name, outcome, next, ended);
-            Ok(())
-        }
+    let published = match (hub, &file.published, &file.head) {
+        (Some(hub), Some(branch), Some(head)) => Some((hub, (branch.as_str(), head.as_str()))),
+        _ => None,
+    };
+    let record = &mut attempt.record;
+    let mut taken = || match published {
+        Some((hub, branch)) => withdraw(desk, hub, record, &name, branch),
+        None => Ok(()),
+    };
+    let target = target_of(next, not_before);
+    let ended = end_claim(desk, attempt.claim, target, &mut taken)?;
+    if ended != Ended::TakenAway || published.is_none() {
+        report(desk, &file, &name, outcome, next, ended);
     }
+    Ok(())
 }
 
 /// One that had said its last word and was ended for living on has ended well, as far as its exit

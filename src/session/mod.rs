@@ -29,6 +29,7 @@ use begin::begin;
 pub use conclude::{conclude, publish_on};
 use file::SessionFile;
 use pause::Scene;
+pub use publish::withdraw;
 pub use resume::preferred_slot;
 use stream::Stream;
 pub use watch::{post_mortem, watch};
@@ -315,17 +316,22 @@ fn give_back(
     } else {
         Target::Parked
     };
-    end_claim(desk, claim, target)?;
+    end_claim(desk, claim, target, &mut || Ok(()))?;
     Ok(Next::PutBack)
 }
 
-/// Ends a claim, however long the host needs.
-pub fn end_claim(desk: &Desk, claim: Box<Claim>, target: Target) -> Result<Ended> {
+/// Ends a claim, however long the host needs. `taken`: as `Claim::end`.
+pub fn end_claim(
+    desk: &Desk,
+    claim: Box<Claim>,
+    target: Target,
+    taken: &mut dyn FnMut() -> Result<()>,
+) -> Result<Ended> {
     let mut held = Some(claim);
     let durable = desk.rt.durable();
     let ended = desk.insist(|| match held.take() {
         None => Err(Error::permanent("cannot end the claim", "it has ended")),
-        Some(claim) => claim.end(target, durable).map_err(|(e, claim)| {
+        Some(claim) => claim.end(target, durable, taken).map_err(|(e, claim)| {
             held = Some(claim);
             e
         }),

@@ -101,7 +101,7 @@ fn short_id(session: &str) -> &str {
 }
 
 /// Its file was taken away at the last moment: what is canceled publishes nothing.
-pub(super) fn withdraw(
+pub fn withdraw(
     desk: &Desk,
     hub: &Hub,
     record: &mut Record,
