@@ -14,6 +14,11 @@ impl Dice {
         Dice(seed)
     }
 
+    /// For another thread: its choices follow from the same seed.
+    pub fn another(&mut self) -> Dice {
+        Dice(self.below(u64::MAX))
+    }
+
     pub fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;

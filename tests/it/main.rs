@@ -30,6 +30,7 @@ mod order;
 mod path;
 mod people;
 mod processes;
+mod races;
 mod real_agents;
 mod resume;
 mod rounds;
