@@ -3,6 +3,8 @@
 //! are no sleeps elsewhere. A ring is a hint: the woken thread looks for itself.
 
 use std::os::fd::{AsFd, BorrowedFd};
+/// The locks of what rings bells (`ready`): tests/threads puts a scheduler's in their place.
+pub use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::errno::Errno;

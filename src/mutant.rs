@@ -13,6 +13,31 @@ pub const ALL: &[(&str, &str)] = &[
         "end-unsynced",
         "an item is moved before its recorded end is on disk",
     ),
+    (
+        "claim-without-election",
+        "a name whose claim is taken is claimed all the same",
+    ),
+    (
+        "publish-unfenced",
+        "what a person took away is finished and published all the same",
+    ),
+    (
+        "return-overwrites",
+        "what goes back to pending/ is renamed over what was dropped meanwhile",
+    ),
+    (
+        "idle-late",
+        "a worker that found nothing is on the list of those to wake a moment later",
+    ),
+    ("lease-not-locked", "a slot is taken without its lock"),
+    (
+        "started-is-requeued",
+        "recovery puts back what had started, where nobody watches it",
+    ),
+    (
+        "wake-up-kept",
+        "a worker that leaves was woken for an item, and nobody is in its place",
+    ),
 ];
 
 /// Whether this run has the planted fault of that name, which must be in [`ALL`].

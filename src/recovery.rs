@@ -27,6 +27,7 @@ use crate::keeper::wire::{Reply, Request};
 use crate::keeper::{self, Keeper};
 use crate::layout::{DEFAULT_REPO, Name, Place, Root, SlotId};
 use crate::lease;
+use crate::mutant::planted;
 use crate::outcome::Stop;
 use crate::record::{LastAttempt, Record};
 use crate::session::file::SessionFile;
@@ -141,6 +142,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     let said = said.find(|p| p["session"] == *last.session).cloned();
     let started =
         running.is_some() || last.started.is_some() || has_started(&dir) || said.is_some();
+    let started = started && !planted("started-is-requeued");
     let file = match session::file::read(&dir, &last.session) {
         Some(file) => file,
         // Its agent ran, and may have removed it.

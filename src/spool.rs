@@ -24,6 +24,7 @@ use crate::item::{self, Item, Order, Refusal};
 use crate::layout::{Name, Place, Root};
 use crate::lease::Lease;
 use crate::limits::{ITEM_BYTES_MAX, SETTLE};
+use crate::mutant::planted;
 use crate::record::Record;
 use crate::sys::{self, ReadLease};
 
@@ -82,6 +83,7 @@ pub fn try_claim(
     let claim_path = root.claim(name);
     match atomic::link_new(&lease.marker(), &claim_path)? {
         Moved::Done => {}
+        Moved::Taken if planted("claim-without-election") => {}
         Moved::Taken => return Ok(Tried::Busy),
         Moved::SourceGone => {
             return Err(
@@ -383,7 +385,7 @@ impl Claim {
 
     /// Whether the file is still where this claim put it. A person cancels by moving it.
     pub fn is_ours(&self) -> bool {
-        !atomic::is_gone(&self.path())
+        planted("publish-unfenced") || !atomic::is_gone(&self.path())
     }
 
     /// Ends the claim. The error gives the claim back: stay in place and try again, nothing is
@@ -439,7 +441,12 @@ impl Claim {
                 {
                     atomic::set_mtime(&from, ns)?;
                 }
-                match atomic::rename_new(&from, &self.root.item(Place::Pending, &self.name))? {
+                let to = self.root.item(Place::Pending, &self.name);
+                if planted("return-overwrites") && atomic::exists(&from) {
+                    atomic::rename_over(&from, &to)?;
+                    return Ok(Ended::Placed(Place::Pending));
+                }
+                match atomic::rename_new(&from, &to)? {
                     Moved::Done => return Ok(Ended::Placed(Place::Pending)),
                     Moved::SourceGone => return Ok(Ended::TakenAway),
                     // The same name was dropped again meanwhile: the newer file is what its owner

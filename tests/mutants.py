@@ -21,9 +21,9 @@ HERE = pathlib.Path(__file__).resolve().parent.parent
 BIN = "target/debug/harness"
 
 
-def it(*filters):
-    """A proof that is a test of tests/it."""
-    return ["cargo", "test", "-q", "--features", "mutants", "--test", "it", "--", *filters]
+def it(*filters, of="it"):
+    """A proof that is a test of tests/it, or of another test program."""
+    return ["cargo", "test", "-q", "--features", "mutants", "--test", of, "--", *filters]
 
 
 def powercut(*options):
@@ -37,6 +37,13 @@ PROOFS = [
     ("-", powercut("--ways", "2", "--mutant", "no-dir-fsync")),
     ("publish-unsaid", powercut("--ways", "1", "--instants", "publish")),
     ("end-unsynced", powercut("--ways", "1", "--instants", "done")),
+    ("claim-without-election", it("races::what")),
+    ("publish-unfenced", it("races::what")),
+    ("return-overwrites", it("races::what")),
+    ("lease-not-locked", it("races::what")),
+    ("started-is-requeued", it("races::what")),
+    ("idle-late", it(of="threads")),
+    ("wake-up-kept", it("leaves", of="threads")),
 ]
 
 

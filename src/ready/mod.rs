@@ -13,18 +13,19 @@ mod sets;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::Metadata;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::aggregator::PendingCounts;
 use crate::atomic;
-use crate::bell::Bell;
+use crate::bell::{Bell, Mutex, MutexGuard};
 use crate::clock;
 use crate::error::{Context, Result};
 use crate::hold;
 use crate::item::Order;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::limits::AFTER_TROUBLE;
+use crate::mutant::planted;
 use crate::record;
 use crate::spool;
 pub use peek::{mtime_of, peek};
@@ -112,6 +113,10 @@ impl Ready {
                 ticket,
             });
         }
+        if planted("idle-late") {
+            drop(inner);
+            inner = self.lock();
+        }
         inner.idle.push(Idle {
             bell: bell.clone(),
             slot,
@@ -144,6 +149,14 @@ impl Ready {
             if known.is_some_and(|k| k.place == Where::Worker(candidate.ticket)) {
                 inner.make_ready(&candidate.name);
             }
+        }
+        // It may have been woken for an item that it does not take now.
+        if inner.open
+            && !inner.ready.is_empty()
+            && !planted("wake-up-kept")
+            && let Some(idle) = inner.idle.pop()
+        {
+            idle.bell.ring();
         }
     }
 
