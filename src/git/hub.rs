@@ -254,6 +254,7 @@ impl Hub {
         }
         let lock = self.lock()?;
         if !here(&pin) {
+            self.clear_ref_lock(&pin);
             let git = self.git().holding(Some(&lock));
             fetch_in(git, &self.0.user, &[&format!("+{}:{pin}", base.oid)])
                 .must("cannot bring the base into harness's copy of the repository")?;
@@ -327,7 +328,7 @@ impl Hub {
         }
         let mut args = vec!["update-ref", full, oid];
         args.extend(old.as_deref());
-        let _moved = self.git().args(args).patient()?;
+        let _moved = self.git().args(args).output()?;
         Ok(())
     }
 
@@ -377,6 +378,8 @@ impl Hub {
             .collect();
         let short = oid.get(..12).unwrap_or(oid);
         let name = format!("{SALVAGE}/{}/{short}", label.join("/"));
+        // Whoever else keeps this commit under this name keeps the same.
+        self.clear_ref_lock(&name);
         self.git().args(["update-ref", &name, oid]).must(what)?;
         let found = self
             .git()
@@ -388,6 +391,12 @@ impl Hub {
             );
         }
         Ok(name)
+    }
+
+    /// Removes the lock that a killed git or a power cut left on a ref of the hub which only
+    /// harness writes, and the caller alone.
+    pub(super) fn clear_ref_lock(&self, full: &str) {
+        let _gone = atomic::remove(&self.0.dir.join(format!("{full}.lock")));
     }
 
     /// Admin folders of worktrees whose HEAD is on this branch.

@@ -51,10 +51,12 @@ impl Hub {
                 atomic::replace(&admin.join("HEAD"), format!("{oid}\n").as_bytes(), false)?;
             }
         }
-        self.git()
-            .args(["update-ref", "-d", &full, oid])
-            .must(what)
-            .map(drop)
+        // Not patient: a stale `packed-refs.lock` must not hold up every item that changed nothing.
+        let git = self.git().args(["update-ref", "-d", &full, oid]);
+        match git.output()? {
+            out if out.ok() => Ok(()),
+            out => Err(git.failure(what, &out)),
+        }
     }
 }
 

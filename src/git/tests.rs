@@ -15,7 +15,7 @@ use std::sync::Barrier;
 use super::{Base, Clean, Git, Hub, Repo, Worktree, discover, version};
 use crate::atomic;
 use crate::error::Kind;
-use crate::layout::{Root, SlotId};
+use crate::layout::{Name, Root, SlotId};
 
 const AUTHOR: &str = "An Agent <agent@localhost>";
 
@@ -278,6 +278,34 @@ fn no_lock_in_the_users_repository_is_waited_for_for_ever() {
     for lock in &locks {
         assert!(atomic::exists(&w.user.join(lock)), "{lock} is not ours");
     }
+}
+
+#[test]
+fn locks_that_a_power_cut_left_in_the_hub_hold_nothing_up() {
+    let w = world();
+    let (hub, tree, _) = w.ready();
+    put(&w.user.join("a"), "two\n");
+    git(&w.user, &["commit", "-q", "-a", "-m", "second"]);
+    let head = git(&w.user, &["rev-parse", "HEAD"]);
+    let pin = Name::new("refs/heads/main").ref_component();
+    let short = &head[..12];
+    for name in [
+        format!("refs/harness/base/{pin}"),
+        format!("refs/harness/salvage/x/{short}"),
+        "refs/heads/main".into(),
+        "refs/heads/harness/y/1".into(),
+        "packed-refs".into(),
+    ] {
+        put(&hub.dir().join(format!("{name}.lock")), "");
+    }
+    let begun = crate::clock::instant();
+    let base = hub.base(None).unwrap();
+    assert_eq!(base.oid, head);
+    hub.keep_ref("x", &head).unwrap();
+    tree.checkout("harness/y/1", &base).unwrap();
+    tree.collect("harness/y/1", &base, "m", AUTHOR).unwrap();
+    let _stays = hub.forget("harness/y/1", &head);
+    assert!(begun.elapsed() < super::LOCK_PATIENCE);
 }
 
 #[test]

@@ -429,6 +429,6 @@ impl Worktree {
 
     /// Only this item's harness and agent write its branch, and the agent is gone.
     fn clear_branch_lock(&self, branch: &str) {
-        let _gone = atomic::remove(&self.hub.dir().join(format!("refs/heads/{branch}.lock")));
+        self.hub.clear_ref_lock(&format!("refs/heads/{branch}"));
     }
 }

@@ -189,8 +189,11 @@ def by_snapshots(lab, fs, count, dice, template, label):
         source = os.open(image, os.O_RDONLY)
         end = time.monotonic() + 20
         while len(taken) < count and time.monotonic() < end:
-            # Most of a run is over in a second or two, and later there is nothing to lose.
-            time.sleep(dice.uniform(0, 2.0 / count))
+            # Spread over what there is to be told, then anywhere until the next word.
+            if len(acks.adds) + len(acks.dones) < 2 * ITEMS * len(taken) // count:
+                time.sleep(0.001)
+                continue
+            time.sleep(dice.uniform(0, 0.1))
             snapshot = lab.outer() / f"snapshot-{len(taken)}.img"
             told = acks.so_far(lab.dir / f"{label}-{len(taken)}.acks")
             with open(snapshot, "wb") as file:
