@@ -289,10 +289,14 @@ impl Runtime {
     }
 
     /// Whether a slot of this process has nothing to do, though it may not have asked for work yet;
-    /// or may still become one of its slots.
-    pub fn is_about_to_ask(&self, slot: SlotId) -> bool {
+    /// or is just giving up this very item; or may still become one of its slots.
+    pub fn is_about_to_ask(&self, slot: SlotId, name: &Name) -> bool {
         let board = lock(&self.board);
         match board.get(&slot).map(|e| &e.status) {
+            Some(s) if s.state == AgentState::Finishing => s
+                .work_item
+                .as_ref()
+                .is_some_and(|item| *item == name.shown()),
             Some(s) => s.state == AgentState::Idle && s.work_item.is_none(),
             None => !self.staffed.load(Ordering::SeqCst),
         }

@@ -179,7 +179,7 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
         if rt.ready.hand_over(candidate, slot) {
             return Ok(None);
         }
-        if rt.is_about_to_ask(slot) {
+        if rt.is_about_to_ask(slot, &candidate.name) {
             rt.ready.tried(candidate, After::Later);
             return Ok(None);
         }
