@@ -64,20 +64,94 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<File> {
     Ok(f)
 }
 
+/// A whole file that has no name yet: whatever dies before it gets one leaves nothing behind. Where
+/// the file system has no such files (NFS), it has a temporary name.
+pub struct Nameless {
+    file: File,
+    temp: Option<PathBuf>,
+}
+
+impl Nameless {
+    /// For a name in the folder of `beside`.
+    pub fn new(beside: &Path, content: &[u8], mode: u32, durable: bool) -> Result<Nameless> {
+        let what = "cannot write the file";
+        let dir = beside.parent().unwrap_or(Path::new("."));
+        let opened = OpenOptions::new()
+            .write(true)
+            .mode(mode)
+            .custom_flags(libc::O_TMPFILE)
+            .open(dir);
+        let (mut written, temp) = match opened {
+            Ok(file) => (file, None),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+                let temp = temp_beside(beside);
+                (create(&temp, b"", mode)?, Some(temp))
+            }
+            Err(e) => return Err(Error::io(what, beside, &e)),
+        };
+        let whole = written.write_all(content).or_fail(what, beside);
+        let whole = whole.and_then(|()| match durable {
+            true => written.sync_all().or_fail("cannot sync the file", beside),
+            false => Ok(()),
+        });
+        // From here on nobody has it open for writing: it can be executed, and leased.
+        let file = whole.and_then(|()| File::open(proc_path(&written)).or_fail(what, beside));
+        let named = |temp: Option<PathBuf>, file| Nameless { file, temp };
+        match file {
+            Ok(file) => Ok(named(temp, file)),
+            Err(e) => {
+                drop(named(temp, written));
+                Err(e)
+            }
+        }
+    }
+
+    /// Gives it this name (it may have several), unless that is taken.
+    pub fn link(&self, to: &Path) -> Result<Moved> {
+        use nix::fcntl::{AT_FDCWD, AtFlags};
+        if let Some(temp) = &self.temp {
+            return link_new(temp, to);
+        }
+        let from = proc_path(&self.file);
+        let follow = AtFlags::AT_SYMLINK_FOLLOW;
+        match nix::unistd::linkat(AT_FDCWD, from.as_path(), AT_FDCWD, to, follow) {
+            Ok(()) => Ok(Moved::Done),
+            Err(Errno::EEXIST) => Ok(Moved::Taken),
+            Err(e) => Err(Error::io("cannot name the file", to, &e.into())),
+        }
+    }
+}
+
+impl Drop for Nameless {
+    fn drop(&mut self) {
+        if let Some(temp) = &self.temp {
+            let _stays = remove(temp);
+        }
+    }
+}
+
+fn proc_path(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
 /// Replaces a file as one step: readers see the old content or the new, whole.
 pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
-    let temp = temp_beside(path);
-    let f = create(&temp, content, 0o600)?;
-    let placed = (|| {
-        if durable {
-            f.sync_all().or_fail("cannot sync the file", &temp)?;
+    let is_new = !exists(path);
+    if !(is_new && Nameless::new(path, content, 0o600, durable)?.link(path)? == Moved::Done) {
+        let temp = temp_beside(path);
+        let f = create(&temp, content, 0o600)?;
+        let placed = (|| {
+            if durable {
+                f.sync_all().or_fail("cannot sync the file", &temp)?;
+            }
+            rename_over(&temp, path)
+        })();
+        if placed.is_err() {
+            let _gone = remove(&temp);
         }
-        rename_over(&temp, path)
-    })();
-    if placed.is_err() {
-        let _gone = remove(&temp);
+        placed?;
     }
-    placed?;
     if durable { sync_parent(path) } else { Ok(()) }
 }
 

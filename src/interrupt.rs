@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::atomic::{self, Moved};
+use crate::atomic::{self, Moved, Nameless};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::layout::{Name, Place, Root, SlotId};
@@ -105,26 +105,17 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
             .hint("say why, for whoever looks: harness interrupt agent-1 'which database?'"));
     }
     let to = path(root, stem);
-    let temp = atomic::temp_beside(&to);
-    drop(atomic::create(
-        &temp,
-        format!("{}\n", reason.trim()).as_bytes(),
-        0o600,
-    )?);
+    let file = Nameless::new(&to, format!("{}\n", reason.trim()).as_bytes(), 0o600, false)?;
     let raised = hidden(root, stem, "raised");
     // An agent that asks by the command asks all the same.
     let by_agent = std::env::var_os("HARNESS_SESSION").is_some();
     if atomic::is_gone(&to) {
         atomic::remove(&raised)?;
         if !by_agent {
-            let _linked = atomic::link_new(&temp, &raised)?;
+            let _linked = file.link(&raised)?;
         }
     }
-    let moved = atomic::rename_new(&temp, &to);
-    if !matches!(moved, Ok(Moved::Done)) {
-        let _gone = atomic::remove(&temp);
-    }
-    Ok(moved? == Moved::Done)
+    Ok(file.link(&to)? == Moved::Done)
 }
 
 impl Interrupt {

@@ -38,6 +38,43 @@ pub const ALL: &[(&str, &str)] = &[
         "wake-up-kept",
         "a worker that leaves was woken for an item, and nobody is in its place",
     ),
+    (
+        "move-before-record",
+        "an item is moved before its end is on record",
+    ),
+    (
+        "claim-not-recorded",
+        "an item is taken without a line in its record",
+    ),
+    (
+        "forget-then-remove",
+        "a session is forgotten before its folder is removed",
+    ),
+    (
+        "reset-without-salvage",
+        "a worktree is reset before its uncommitted work is kept",
+    ),
+    (
+        "clean-before-salvage",
+        "untracked files are removed before they are kept",
+    ),
+    ("trouble-is-final", "an error of the host's parks its item"),
+    (
+        "no-second-try",
+        "what the host refused once is not tried again",
+    ),
+    (
+        "unread-end-is-unknown",
+        "an end that cannot be read counts as unknown",
+    ),
+    (
+        "keeper-forgets-end",
+        "a keeper whose exit record failed does not try again",
+    ),
+    (
+        "disk-floor-sunk",
+        "claiming does not stop while the disk is nearly full",
+    ),
 ];
 
 /// Whether this run has the planted fault of that name, which must be in [`ALL`].

@@ -115,7 +115,8 @@ impl Pulse {
                 aggregator.as_ref().map(|a| a.counts().clone());
         }
         if let Some(aggregator) = aggregator {
-            if self.lost.swap(false, Ordering::SeqCst) {
+            // The last word counts for itself: events about what just ended may still be under way.
+            if self.lost.swap(false, Ordering::SeqCst) || force {
                 aggregator.counts().recount(&rt.root)?;
             }
             aggregator.refresh(rt.ready.tally(), force)?;

@@ -294,15 +294,15 @@ fn put_back(desk: &mut Desk, claim: Box<Claim>, mut record: Record, sid: &str) -
     let (rt, name) = (desk.rt.clone(), claim.name.clone());
     if !sid.is_empty() {
         let reason = "its harness died before its agent was started";
-        record.append("requeued", json!({"session": sid, "reason": reason}))?;
-        atomic::discard_tree(
-            &rt.root.session(sid),
-            "the attempt never started: it holds copies only",
-        )
-        .or_else(|e| {
+        if planted("forget-then-remove") {
+            record.append("requeued", json!({"session": sid, "reason": reason}))?;
+        }
+        // The folder first: once the record has forgotten the session, nobody looks for it again.
+        let copies = "the attempt never started: it holds copies only";
+        if let Err(e) = atomic::discard_tree(&rt.root.session(sid), copies) {
             rt.warn(&e.to_string());
-            Ok::<(), crate::error::Error>(())
-        })?;
+        }
+        record.append("requeued", json!({"session": sid, "reason": reason}))?;
     }
     let target = Target::Pending { not_before: None };
     end_claim(desk, claim, target, &mut || Ok(()))?;

@@ -18,12 +18,18 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
-BIN = "target/debug/harness"
+BIN = os.environ.get("HARNESS_BIN", "target/debug/harness")
 
 
 def it(*filters, of="it"):
     """A proof that is a test of tests/it, or of another test program."""
     return ["cargo", "test", "-q", "--features", "mutants", "--test", of, "--", *filters]
+
+
+def sweep(scene, role, *more, mode="plain"):
+    """A proof that is one scene of tests/sweep."""
+    args = ["--scene", scene, "--mode", mode, "--role", role, "--stop", *more]
+    return [sys.executable, "tests/sweep", "--bin", BIN, *args]
 
 
 def powercut(*options):
@@ -44,6 +50,17 @@ PROOFS = [
     ("started-is-requeued", it("races::what")),
     ("idle-late", it(of="threads")),
     ("wake-up-kept", it("leaves", of="threads")),
+    ("move-before-record", sweep("finish", "slot")),
+    ("claim-not-recorded", sweep("finish", "slot")),
+    ("started-is-requeued", sweep("judge", "command", "--slice", "8")),
+    ("forget-then-remove", sweep("put-back", "slot")),
+    ("reset-without-salvage", sweep("salvage", "slot", "--slice", "9", mode="git")),
+    ("clean-before-salvage", sweep("salvage-merge", "slot", "--slice", "9", mode="git")),
+    ("clean-before-salvage", sweep("salvage", "git", "--slice", "12", mode="git")),
+    ("trouble-is-final", sweep("finish", "slot", "--error", "ENOSPC", "--slice", "2")),
+    ("no-second-try", sweep("finish", "slot", "--error", "EIO", "--slice", "2")),
+    ("unread-end-is-unknown", sweep("judge", "slot", "--error", "EIO", "--slice", "2")),
+    ("keeper-forgets-end", sweep("finish", "keeper", "--error", "ENOSPC")),
 ]
 
 

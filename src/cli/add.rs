@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::{init, print_json, print_text};
-use crate::atomic::{self, Moved};
+use crate::atomic::{self, Moved, Nameless};
 use crate::error::{Context, Error, Result};
 use crate::item::{self, Kind, Refusal};
 use crate::layout::{Name, Place, Root};
@@ -255,33 +255,22 @@ fn with_fields(
 /// Puts the file into `pending/`, whole, under the first free name.
 fn place(root: &Root, drop: &NewItem) -> Result<Name> {
     let pending = root.place(Place::Pending);
-    let temp = atomic::temp_beside(&pending.join("x"));
     let mode = if drop.executable { 0o755 } else { 0o644 };
-    let file = atomic::create(&temp, &drop.bytes, mode)?;
-    let placed = (|| {
-        file.sync_all().or_fail("cannot sync the item", &temp)?;
-        for n in 1..10_000 {
-            let name = numbered(&drop.name, n);
-            if name.is_too_long() {
-                break;
-            }
-            match atomic::rename_new(&temp, &root.item(Place::Pending, &name))? {
-                Moved::Done => return Ok(name),
-                Moved::Taken => {}
-                Moved::SourceGone => break,
-            }
+    let file = Nameless::new(&pending.join("x"), &drop.bytes, mode, true)?;
+    for n in 1..10_000 {
+        let name = numbered(&drop.name, n);
+        if name.is_too_long() {
+            break;
         }
-        Err(
-            Error::permanent("cannot add the item", "its name is taken again and again")
-                .at_path(Path::new(&drop.name)),
-        )
-    })();
-    if placed.is_err() {
-        atomic::remove(&temp)?;
+        if file.link(&root.item(Place::Pending, &name))? == Moved::Done {
+            Record::open(root, &name)?.append("added", json!({"by": "harness add"}))?;
+            return Ok(name);
+        }
     }
-    let name = placed?;
-    Record::open(root, &name)?.append("added", json!({"by": "harness add"}))?;
-    Ok(name)
+    Err(
+        Error::permanent("cannot add the item", "its name is taken again and again")
+            .at_path(Path::new(&drop.name)),
+    )
 }
 
 /// `fix.md`, `fix-2.md`, `fix-3.md`, …

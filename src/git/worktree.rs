@@ -15,6 +15,7 @@ use super::{Base, Clean, Git, Hub};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::shown;
+use crate::mutant;
 
 /// A worktree of a hub.
 #[derive(Debug, Clone)]
@@ -165,7 +166,12 @@ impl Worktree {
             }
         };
         let label = state.branch.as_deref().unwrap_or("detached");
-        self.salvage_state(label, &state)?;
+        if mutant::planted("clean-before-salvage") && state.dirty {
+            self.git().args(["clean", "-fdq"]).must("planted")?;
+        }
+        if !mutant::planted("reset-without-salvage") {
+            self.salvage_state(label, &state)?;
+        }
         self.move_nested_aside(&state.nested)?;
         for sub in &state.submodules {
             let dir = self.dir.join(sub);

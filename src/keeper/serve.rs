@@ -19,6 +19,7 @@ use crate::bell::poll_timeout;
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result, tell};
 use crate::lease;
+use crate::mutant;
 use crate::outcome::Stop;
 use crate::process;
 
@@ -312,7 +313,7 @@ impl Serving {
             if !said {
                 tell(&e.to_string());
             }
-            if e.kind() == Kind::Temporary {
+            if e.kind() == Kind::Temporary && !mutant::planted("keeper-forgets-end") {
                 self.unwritten = Some((agent, text));
                 return Some(Duration::from_millis(500));
             }

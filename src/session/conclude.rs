@@ -121,6 +121,11 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
             interrupt::note_asked(&rt.root, desk.slot(), &sid, &name, &question.reason)
         })?;
     }
+    if planted("move-before-record") {
+        let from = attempt.claim.path();
+        let _moved =
+            atomic::rename_with_backup(&from, &rt.root.item(Place::Done, &attempt.claim.name));
+    }
     record(desk, &mut attempt, next, not_before)?;
     raise_where_needed(desk, &attempt, fault.as_ref(), stop, next);
     match stop {

@@ -46,6 +46,7 @@ use crate::item::{self, Refusal};
 use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::{DEFAULT_REPO, SlotId};
 use crate::lease::Lease;
+use crate::mutant;
 use crate::outcome::{self, Exit, Next, Stop};
 use crate::record::Record;
 use crate::runtime::{Level, Runtime, dice};
@@ -80,7 +81,11 @@ impl Desk {
         let mut said = false;
         loop {
             match work() {
-                Err(e) if e.kind() == Kind::Temporary && self.rt.level() < Level::Stopping => {
+                Err(e)
+                    if e.kind() == Kind::Temporary
+                        && self.rt.level() < Level::Stopping
+                        && !mutant::planted("no-second-try") =>
+                {
                     if !said {
                         self.rt
                             .warn(&format!("{}: {e}\n  it goes on by itself", self.slot()));
@@ -297,14 +302,15 @@ fn give_back(
 ) -> Result<Next> {
     desk.rt
         .warn(&format!("{}: {} goes back: {why}", desk.slot(), claim.name));
-    let temporary = why.kind() == Kind::Temporary;
+    let temporary = why.kind() == Kind::Temporary && !mutant::planted("trouble-is-final");
     let before = record.history.requeues;
     let reason = why.to_string();
-    let _full = record.append("requeued", json!({"session": sid, "reason": reason}));
+    // The folder first: once the record has forgotten the session, nobody looks for it again.
     atomic::discard_tree(
         &desk.rt.root.session(sid),
         "the attempt never started: it holds copies only",
     )?;
+    let _full = record.append("requeued", json!({"session": sid, "reason": reason}));
     let target = if temporary {
         // Not at once: the trouble is the host's, and the next item would meet it too. Later and
         // later: it may be the item's own after all (a submodule that cannot be had).

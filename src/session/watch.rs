@@ -13,13 +13,14 @@ use super::liveness::{Liveness, Pulse, Signs};
 use super::{Attempt, Desk, Over, pause};
 use crate::atomic;
 use crate::clock;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::event::Figures;
 use crate::interrupt::{self, Interrupt};
 use crate::keeper::ExitRecord;
 use crate::keeper::wire::{Reply, Request};
 use crate::layout::SlotId;
 use crate::limits::{STATE_FILE_BYTES_MAX, TREE_LOOK_ENTRIES_MAX};
+use crate::mutant;
 use crate::outcome::{Exit, Stop};
 use crate::runtime::{Level, Runtime};
 use crate::status::{AgentState, Health};
@@ -369,9 +370,21 @@ fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
 pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result<Over> {
     // What it, or a harness before us, was just writing.
     atomic::remove_temps(&attempt.dir);
-    if let Ok(text) = atomic::read_small(&attempt.dir.join("exit.json"), STATE_FILE_BYTES_MAX)
-        && let Some(over) = exit_of(&text, stop)
-    {
+    // Trouble with reading how it ended is no proof that nobody knows.
+    let path = attempt.dir.join("exit.json");
+    let text = desk.insist(|| match atomic::read_small(&path, STATE_FILE_BYTES_MAX) {
+        Ok(text) => Ok(text),
+        Err(e) if mutant::planted("unread-end-is-unknown") => {
+            drop(e);
+            Ok(Vec::new())
+        }
+        Err(e) => match Error::io("cannot read how the agent ended", &path, &e) {
+            e if e.kind() == Kind::Temporary => Err(e),
+            // There is none, or its agent has put something else in its place.
+            _ => Ok(Vec::new()),
+        },
+    })?;
+    if let Some(over) = exit_of(&text, stop) {
         return Ok(over);
     }
     let (killed, clean) = crate::process::sweep_session(&attempt.file.session, &attempt.dir, SWEEP);

@@ -1,0 +1,527 @@
+"""Every transition as a scene: what was before, what is traced, what others do meanwhile, and what
+must have become of it. The names are those of ARCHITECTURE's tables.
+
+A scene's `play` goes on beside what is traced and ends with `Over` when that dies; `settle` then
+does what a person or a script would still do (open a gate, end an interrupt), so that one plain run
+can end everything.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+from root import Over, git
+
+RUN = ["run", "--drain", "--workers", "1"]
+WORK = "echo work >f-$HARNESS_ITEM"
+HARNESS = ("slot", "command", "pulse")
+
+
+class Scene:
+    # Where each item must be in the end, and how often it is started if nothing is unknown.
+    items = {"x": ("done", 1)}
+    modes = ("plain", "git")
+    roles = (*HARNESS, "keeper", "git")
+    toml = ""
+    args = RUN
+    # Whether the keeper that is traced has started its agent already.
+    started = False
+    # Whether the world before has a lock file of git's, which is cleared when it is met.
+    stale_lock = False
+    # Sessions of which nobody can know how they ended, because this scene killed their keeper.
+    unknown = 0
+
+    def prepare(self, r):
+        """The world before, by processes that nobody traces."""
+
+    def also(self, r):
+        """Processes to be traced besides: keepers that are there already."""
+        return []
+
+    def play(self, r):
+        r.until(lambda: False)
+
+    def settle(self, r):
+        r.open()
+
+    def outcome(self, r, name):
+        return {"done": "succeeded", "parked": "failed"}[self.items[name][0]]
+
+    def check(self, r):
+        return []
+
+
+class Finish(Scene):
+    """claim, start, finish; of a name that was done before, so that the older file is kept."""
+
+    def prepare(self, r):
+        (r.path / "queue/done/x").write_text("older\n")
+        r.script("x", WORK, "#harness exclusive: key")
+
+    def check(self, r):
+        kept = r.path / ("queue/done/x.~1~" if r.places("x") == ["done"] else "queue/done/x")
+        if not kept.exists() or kept.read_text() != "older\n":
+            return [f"the older file is not kept: {r.picture()}"]
+        return []
+
+
+class Retry(Scene):
+    """It fails, waits, and succeeds."""
+
+    items = {"x": ("done", 2)}
+
+    def prepare(self, r):
+        r.script("x", f"{WORK}; [ $HARNESS_ATTEMPT -ge 2 ] || exit 75")
+
+
+class Park(Scene):
+    """It fails for good."""
+
+    items = {"x": ("parked", 1)}
+
+    def prepare(self, r):
+        r.script("x", f"{WORK}; exit 3", "#harness retries: 0")
+
+
+class Refuse(Scene):
+    items = {"x.json": ("parked", 0)}
+    modes = ("plain",)
+    roles = HARNESS
+
+    def prepare(self, r):
+        (r.path / "queue/parked/x.json").write_text("older\n")
+        r.drop("x.json", "{ this is no JSON", 0o644)
+
+    def outcome(self, r, name):
+        return "refused"
+
+
+class PutBack(Scene):
+    """recover: claimed and begun, but not started."""
+
+    def prepare(self, r):
+        r.script("x", WORK, "#harness exclusive: key")
+        r.killed_at("slot", "link */session.json")
+
+
+class PutBackEarly(PutBack):
+    """recover: claimed, and nothing else."""
+
+    def prepare(self, r):
+        r.script("x", WORK, "#harness exclusive: key")
+        r.killed_at("slot", "mkdir */sessions/SID")
+
+
+class Recover(Scene):
+    """recover: harness and keeper were killed under a running agent: its end is not known."""
+
+    items = {"x": ("done", 2)}
+    unknown = 1
+
+    def prepare(self, r):
+        r.script("x", f"{WORK}; [ $HARNESS_ATTEMPT -ge 2 ] || {{ {r.gate('never')}; }}")
+        first = r.start()
+        r.until(lambda: r.ran("begin", "x"))
+        keeper = r.keeper()
+        first.kill()
+        first.wait()
+        r.kill(keeper)
+
+
+class Judge(Scene):
+    """recover: its agent ended while no harness lived."""
+
+    roles = (*HARNESS, "git")
+
+    def prepare(self, r):
+        r.script("x", f"{WORK}; {r.gate()}")
+        first = r.start()
+        r.until(lambda: r.ran("begin", "x"))
+        first.kill()
+        first.wait()
+        r.open()
+        r.until(lambda: not r.processes())
+
+
+class Publish(Scene):
+    """recover: published, and the end not recorded."""
+
+    modes = ("git",)
+    roles = (*HARNESS, "git")
+
+    def prepare(self, r):
+        r.script("x", WORK)
+        r.killed_at("slot", "write */items/x.jsonl", 3)
+
+
+class Move(Scene):
+    """recover: the end is recorded, only the move is left."""
+
+    roles = HARNESS
+
+    def prepare(self, r):
+        r.script("x", WORK, "#harness exclusive: key")
+        r.killed_at("slot", "rename */x /queue/done/x")
+
+
+class LetGo(Scene):
+    """recover: moved, and its key and claim are left."""
+
+    modes = ("plain",)
+    roles = HARNESS
+
+    def prepare(self, r):
+        r.script("x", WORK, "#harness exclusive: key")
+        r.killed_at("slot", "unlink /state/exclusive/*")
+
+
+class Adopt(Scene):
+    """A harness was killed, its agent runs on under its keeper."""
+
+    started = True
+
+    def prepare(self, r):
+        r.script("x", f"{WORK}; {r.gate()}")
+        first = r.start()
+        r.until(lambda: r.has("x", "started"))
+        r.until(lambda: r.ran("begin", "x"))
+        first.kill()
+        first.wait()
+
+    def also(self, r):
+        return [r.keeper()]
+
+    def play(self, r):
+        # Or its keeper was killed, and it is tried again.
+        r.until(lambda: r.has("x", "adopted") or r.has("x", "finished")
+                or "adopted" in r.said())
+        r.open()
+        r.until(lambda: False)
+
+
+class Cancel(Scene):
+    """Its file is moved away by hand while it runs."""
+
+    items = {"x": ("parked", 1)}
+
+    def prepare(self, r):
+        r.script("x", f"{WORK}; {r.gate()}")
+
+    def play(self, r):
+        r.until(lambda: r.ran("begin", "x"))
+        r.until(lambda: self.cancel(r))
+        r.until(lambda: False)
+
+    def cancel(self, r):
+        """Whether it is canceled: it may be elsewhere, its keeper having been killed."""
+        try:
+            os.rename(r.claimed("x") or "", r.path / "queue/parked/x")
+            return True
+        except FileNotFoundError:
+            return False
+
+    def settle(self, r):
+        if r.at("queue/parked/x"):
+            return
+        if not r.claimed("x") or not r.ran("begin", "x"):
+            # It was not there to be canceled. Then it is canceled in the run that follows.
+            second = r.start("--drain")
+            r.until(lambda: r.ran("begin", "x"))
+            r.until(lambda: self.cancel(r))
+            second.wait()
+        else:
+            self.cancel(r)
+
+    def outcome(self, r, name):
+        return "canceled"
+
+
+class CancelByCommand(Cancel):
+    """`harness cancel` of one that runs."""
+
+    modes = ("plain",)
+    roles = ("slot",)
+
+    def cancel(self, r):
+        return r.harness("cancel", "x").returncode == 0
+
+
+class Interrupt(Scene):
+    """freeze, notice, thaw."""
+
+    def prepare(self, r):
+        r.script("x", f"{WORK}; sleep 600 & {r.gate()}; kill $!")
+
+    def play(self, r):
+        r.until(lambda: r.ran("begin", "x"))
+        file = r.path / f"state/interrupts/{r.claimed('x').parent.name}.interrupt"
+        (r.base / "why").write_text("a person wants to look\n")
+        os.rename(r.base / "why", file)
+        # With its keeper killed it ends instead.
+        ended = lambda: r.has("x", "finished")
+        r.until(lambda: r.has("x", "interrupted") or ended())
+        r.until(lambda: self.is_frozen(r) or ended())
+        file.unlink()
+        r.until(lambda: r.has("x", "resumed") or ended())
+        r.open()
+        r.until(lambda: False)
+
+    def is_frozen(self, r):
+        agents = [pid for pid, command in r.processes() if "/sessions/" in command]
+        try:
+            return any("State:\tT" in pathlib.Path(f"/proc/{p}/status").read_text() for p in agents)
+        except OSError:
+            return False
+
+    def settle(self, r):
+        for file in r.files("state/interrupts"):
+            if file.suffix == ".interrupt":
+                file.unlink()
+        r.open()
+
+
+class Asked(Scene):
+    """asked, answer: its agent asks and ends; its item goes on when a person has answered."""
+
+    items = {"x": ("done", 2)}
+    args = ["run", "--workers", "1"]
+
+    def prepare(self, r):
+        # Without a word, so that it is not frozen before it has ended.
+        r.script("x", f"{WORK}; [ $HARNESS_ATTEMPT -ge 2 ] || : >$HARNESS_INTERRUPT")
+
+    def waits(self, r):
+        return r.at("queue/parked/x") and not r.at("state/claims/x")
+
+    def play(self, r):
+        r.until(lambda: self.waits(r) or r.at("queue/done/x"))
+        if r.at("queue/done/x"):
+            # Its keeper was killed when it had asked, and it was tried again.
+            os.kill(r.traced[1], signal.SIGTERM)
+            r.until(lambda: False)
+        slot = next(iter(r.files("state/interrupts"))).name.strip(".").split(".")[0]
+        r.harness("resume", slot, "--answer", "the left one")
+        r.until(lambda: r.at("queue/done/x") and not r.at("state/claims/x"))
+        os.kill(r.traced[1], signal.SIGTERM)
+        r.until(lambda: False)
+
+    def settle(self, r):
+        if r.at("queue/done/x"):
+            return
+        if not r.has("x", "answered") and not any("answer.md" in str(p) for p in r.files("state/sessions")):
+            r.drain()
+        r.harness("resume")
+
+
+class Hold(Scene):
+    """A refused login holds its agent; a person mends it, and the other item goes on."""
+
+    items = {"a.md": ("parked", 1), "b.md": ("done", 1)}
+    args = ["run", "--workers", "1"]
+    modes = ("git",)
+
+    def __init__(self):
+        self.toml = ""
+
+    def prepare(self, r):
+        mock = pathlib.Path(r.opts.bin).with_name("mock-agent")
+        wrapper = r.base / "agent"
+        wrapper.write_text(f'#!/bin/sh\nwho="$HARNESS_ITEM $HARNESS_SESSION"\necho begin $who >>{r.log}\n'
+                           f'{mock} claude "$@"\ns=$?\necho end $who >>{r.log}\nexit $s\n')
+        wrapper.chmod(0o755)
+        args = ["-p", "--output-format", "stream-json", "--verbose", "--session-id",
+                "{{SESSION_ID}}", "--allowedTools", "Bash,Write,Edit"]
+        with open(r.path / "harness.toml", "a") as toml:
+            toml.write(f'agent = "mine"\n[agents.mine]\ncommand = {json.dumps([str(wrapper), *args])}\n'
+                       f'events = "claude"\nenv = {{ MOCK_HOME = "{r.base}/home" }}\n')
+        r.drop("a.md", "---\npriority: high\n---\nDo it.\n[[mock:auth]]\n", 0o644)
+        r.drop("b.md", "Do it.\n[[mock:success file=f-b.md]]\n", 0o644)
+
+    def play(self, r):
+        r.until(lambda: r.at("queue/parked/a.md") and r.at("state/holds/mine.hold"))
+        r.harness("resume")
+        r.until(lambda: r.at("queue/done/b.md") and not r.at("state/claims/b.md"))
+        os.kill(r.traced[1], signal.SIGTERM)
+        r.until(lambda: False)
+
+    def settle(self, r):
+        if not r.at("queue/parked/a.md"):
+            r.drain()
+        r.harness("resume")
+
+    def check(self, r):
+        held = [p.name for p in r.files("state/holds")]
+        return [f"still held: {held}"] if held else []
+
+
+class Dirty(Scene):
+    """salvage: the worktree holds what a dead attempt left: edited, staged, untracked."""
+
+    modes = ("git",)
+    roles = ("slot", "git")
+    items = {"w": ("done", 1), "x": ("done", 1)}
+
+    def prepare(self, r):
+        r.script("w", WORK)
+        r.drain()
+        self.tree = r.path / "worktrees/agent-1"
+        self.texts = {}
+        self.soil(r)
+        r.script("x", WORK)
+
+    def write(self, path, text):
+        self.texts[path] = f"{text} {'.' * 20}"
+        file = self.tree / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(self.texts[path] + "\n")
+
+    def soil(self, r):
+        self.write("README", "edited by nobody knows whom")
+        self.write("staged", "staged and not committed")
+        git(self.tree, "add", "staged", check=True)
+        self.write("untracked", "known to nobody")
+        self.write("deep/untracked", "known to nobody, and deeper")
+
+    def lost(self, r):
+        """Which of the texts are neither in the worktree nor in what a ref of the hub holds."""
+        names = git(r.hub, "rev-list", "--objects", "--all").split("\n")
+        heads = [p.read_text().strip() for p in r.hub.glob("worktrees/*/HEAD")]
+        for head in heads:
+            if not head.startswith("ref:"):
+                names += git(r.hub, "rev-list", "--objects", head).split("\n")
+        oids = "\n".join(sorted({name.split(" ")[0] for name in names if name}))
+        held = subprocess.run(["git", "-C", r.hub, "cat-file", "--batch"], input=oids.encode(),
+                              capture_output=True).stdout.decode(errors="replace")
+        held += "".join(p.read_text(errors="replace") for p in (r.path / "worktrees").rglob("*")
+                        if p.is_file() and ".git/" not in str(p))
+        return [path for path, text in self.texts.items() if text not in held]
+
+    def settle(self, r):
+        # Now, before anything is mended: not only in the end.
+        self.early = self.lost(r)
+
+    def check(self, r):
+        wrong = [f"lost at once: {self.early}"] if self.early else []
+        left = self.lost(r)
+        return wrong + ([f"lost: {left}"] if left else [])
+
+
+class DirtyMerge(Dirty):
+    """salvage: in the middle of a merge, on no branch, with a lock that nobody holds."""
+
+    stale_lock = True
+
+    def soil(self, r):
+        run = lambda *args: git(self.tree, *args)
+        run("checkout", "-q", "-b", "theirs")
+        self.write("README", "theirs")
+        run("commit", "-qam", "theirs")
+        run("checkout", "-q", "--detach", "HEAD~1")
+        self.write("README", "ours")
+        run("commit", "-qam", "ours, on no branch")
+        self.texts["ours"] = self.texts["README"]
+        run("branch", "-q", "-M", "theirs", "elsewhere")
+        run("merge", "-q", "elsewhere")
+        super().soil(r)
+        (r.hub / "worktrees/agent-1/index.lock").touch()
+
+
+class Command(Scene):
+    """A command that a person types: done or not done, never half. What was not done is done again."""
+
+    modes = ("plain",)
+    roles = ("command",)
+
+
+class Add(Command):
+    items = {"new.sh": ("done", 1)}
+
+    def prepare(self, r):
+        who = "$HARNESS_ITEM $HARNESS_SESSION"
+        file = r.base / "new.sh"
+        file.write_text(f"#!/bin/sh\necho begin {who} >>{r.log}\necho end {who} >>{r.log}\n")
+        self.args = ["add", "-p", "high", str(file)]
+
+    def settle(self, r):
+        if not r.places("new.sh"):
+            r.harness(*self.args)
+
+    def outcome(self, r, name):
+        return "succeeded"
+
+
+class RetryCommand(Command):
+    items = {"x": ("done", 2)}
+    args = ["retry", "x"]
+
+    def prepare(self, r):
+        r.script("x", "[ $HARNESS_ATTEMPT -ge 2 ]", "#harness retries: 0")
+        r.drain()
+
+    def settle(self, r):
+        if r.at("queue/parked/x"):
+            r.harness("retry", "x")
+
+
+class Release(Command):
+    args = ["release", "x"]
+
+    def prepare(self, r):
+        r.script("x", WORK)
+        tomorrow = time.time() + 86400
+        os.utime(r.path / "queue/pending/x", (tomorrow, tomorrow))
+
+    def settle(self, r):
+        if (r.path / "queue/pending/x").stat().st_mtime > time.time() + 3600:
+            r.harness("release", "x")
+
+
+class CancelPending(Command):
+    items = {"x": ("parked", 0)}
+    args = ["cancel", "x"]
+
+    def prepare(self, r):
+        r.script("x", WORK)
+
+    def settle(self, r):
+        if r.at("queue/pending/x"):
+            r.harness("cancel", "x")
+
+    def outcome(self, r, name):
+        return "canceled"
+
+
+class InterruptCommand(Command):
+    args = ["interrupt", "agent-1", "a person wants to look"]
+
+    def prepare(self, r):
+        r.script("x", WORK)
+
+    def settle(self, r):
+        r.harness("resume")
+
+
+class Answer(Command):
+    items = {"x": ("done", 2)}
+    args = ["resume", "agent-1", "--answer", "the left one"]
+
+    def prepare(self, r):
+        r.script("x", "[ $HARNESS_ATTEMPT -ge 2 ] || : >$HARNESS_INTERRUPT")
+        r.drain()
+
+    def settle(self, r):
+        r.harness("resume")
+
+
+SCENES = {
+    "finish": Finish, "retry": Retry, "park": Park, "refuse": Refuse, "put-back": PutBack,
+    "put-back-early": PutBackEarly, "recover": Recover, "judge": Judge, "publish": Publish,
+    "move": Move, "let-go": LetGo, "adopt": Adopt, "cancel": Cancel,
+    "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold,
+    "salvage": Dirty, "salvage-merge": DirtyMerge, "add": Add, "retry-command": RetryCommand,
+    "release": Release, "cancel-pending": CancelPending, "interrupt-command": InterruptCommand,
+    "answer": Answer,
+}
