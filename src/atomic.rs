@@ -412,13 +412,22 @@ pub fn temp_beside(path: &Path) -> PathBuf {
 /// Removes temporary files that processes left which were killed while they wrote. The caller
 /// holds the lock without which no other process writes in this folder.
 pub fn remove_temps(dir: &Path) {
+    sweep_temps(dir, |name| !name.starts_with(TAG.as_bytes()));
+}
+
+/// The same where no other thread of this process writes either.
+pub fn remove_every_temp(dir: &Path) {
+    sweep_temps(dir, |_| true);
+}
+
+fn sweep_temps(dir: &Path, is_litter: impl Fn(&[u8]) -> bool) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.as_bytes();
         let is_temp = name.first() == Some(&b'.')
             && name.get(1).is_some_and(u8::is_ascii_digit)
             && name.ends_with(b".tmp");
-        if is_temp && !name.starts_with(TAG.as_bytes()) {
+        if is_temp && is_litter(name) {
             // Only litter: trouble with it stops nothing.
             let _stays = remove(&entry.path());
         }

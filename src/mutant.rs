@@ -60,16 +60,12 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     ("trouble-is-final", "an error of the host's parks its item"),
     (
-        "no-second-try",
-        "what the host refused once is not tried again",
+        "not-given-back-on-record",
+        "what could not be started goes back, and its record does not say so",
     ),
     (
         "unread-end-is-unknown",
         "an end that cannot be read counts as unknown",
-    ),
-    (
-        "keeper-forgets-end",
-        "a keeper whose exit record failed does not try again",
     ),
     (
         "disk-floor-sunk",

@@ -58,9 +58,10 @@ PROOFS = [
     ("clean-before-salvage", sweep("salvage-merge", "slot", "--slice", "9", mode="git")),
     ("clean-before-salvage", sweep("salvage", "git", "--slice", "12", mode="git")),
     ("trouble-is-final", sweep("finish", "slot", "--error", "ENOSPC", "--slice", "2")),
-    ("no-second-try", sweep("finish", "slot", "--error", "EIO", "--slice", "2")),
+    ("not-given-back-on-record", sweep("retry", "slot", "--error", "EMFILE", "--lasting", "1.3",
+                                       "--slice", "4")),
     ("unread-end-is-unknown", sweep("judge", "slot", "--error", "EIO", "--slice", "2")),
-    ("keeper-forgets-end", sweep("finish", "keeper", "--error", "ENOSPC")),
+    ("disk-floor-sunk", [sys.executable, "tests/sweep/real.py", "--bin", BIN, "--only", "floor"]),
 ]
 
 

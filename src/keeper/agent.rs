@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 
 use super::ExitRecord;
 use super::wire::Spec;
+use crate::atomic;
 use crate::clock;
 use crate::limits::STRAY_GRACE;
 use crate::process;
@@ -156,8 +157,9 @@ pub(super) fn start(spec: &Spec) -> io::Result<Pid> {
         Some(path) => File::open(path)?,
         None => File::open("/dev/null")?,
     };
-    let stdout = append(&spec.stdout)?;
     let stderr = append(&spec.stderr)?;
+    // The last thing before the start: what fails earlier must not look like one.
+    let stdout = append(&spec.stdout)?;
     let _held = fs2::FileExt::try_lock_exclusive(&stdout);
     let (program, args) = spec.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
@@ -184,8 +186,12 @@ pub(super) fn start(spec: &Spec) -> io::Result<Pid> {
             Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => {
                 process::pause(Duration::from_millis(5));
             }
-            Err(e) => return Err(e),
+            Err(e) => {
+                let _stays = atomic::remove(&spec.stdout);
+                return Err(e);
+            }
         }
     }
+    let _stays = atomic::remove(&spec.stdout);
     Err(io::Error::from_raw_os_error(libc::ETXTBSY))
 }

@@ -19,7 +19,6 @@ use crate::bell::poll_timeout;
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result, tell};
 use crate::lease;
-use crate::mutant;
 use crate::outcome::Stop;
 use crate::process;
 
@@ -313,7 +312,7 @@ impl Serving {
             if !said {
                 tell(&e.to_string());
             }
-            if e.kind() == Kind::Temporary && !mutant::planted("keeper-forgets-end") {
+            if e.kind() == Kind::Temporary {
                 self.unwritten = Some((agent, text));
                 return Some(Duration::from_millis(500));
             }

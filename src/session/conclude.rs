@@ -469,8 +469,6 @@ fn fill_file(
 /// Session, record, ledger; durable before the item is seen in its new place.
 fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64>) -> Result<()> {
     let durable = desk.rt.durable();
-    // The agent and its keeper's work are over: the folder is ours alone.
-    atomic::remove_temps(&attempt.dir);
     let file = attempt.file.clone();
     if let Err(e) = desk.insist(|| file.write(&attempt.dir, durable)) {
         if e.kind() == Kind::Temporary {
@@ -479,6 +477,9 @@ fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64
         // Its agent removed the folder, or locked it: the record alone tells how it ended.
         desk.rt.warn(&format!("{}: {e}", desk.slot()));
     }
+    // The agent and its keeper's work are over: the folder is ours alone, and what lies there
+    // half-written (also by us, on a disk that then refused to remove it) is nobody's.
+    atomic::remove_every_temp(&attempt.dir);
     if let Some(work) = &attempt.work
         && (file.commits == Some(0) || file.exit_status.or(file.signal).or(file.pid).is_none())
     {

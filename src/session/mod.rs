@@ -81,11 +81,7 @@ impl Desk {
         let mut said = false;
         loop {
             match work() {
-                Err(e)
-                    if e.kind() == Kind::Temporary
-                        && self.rt.level() < Level::Stopping
-                        && !mutant::planted("no-second-try") =>
-                {
+                Err(e) if e.kind() == Kind::Temporary && self.rt.level() < Level::Stopping => {
                     if !said {
                         self.rt
                             .warn(&format!("{}: {e}\n  it goes on by itself", self.slot()));
@@ -305,12 +301,20 @@ fn give_back(
     let temporary = why.kind() == Kind::Temporary && !mutant::planted("trouble-is-final");
     let before = record.history.requeues;
     let reason = why.to_string();
-    // The folder first: once the record has forgotten the session, nobody looks for it again.
-    atomic::discard_tree(
-        &desk.rt.root.session(sid),
-        "the attempt never started: it holds copies only",
-    )?;
-    let _full = record.append("requeued", json!({"session": sid, "reason": reason}));
+    // The folder first: once the record has forgotten the session, nobody looks for it again. Both
+    // as long as the host needs: a half of it would look like an attempt that was started.
+    let copies = "the attempt never started: it holds copies only";
+    let dir = desk.rt.root.session(sid);
+    let mut done = desk.insist(|| atomic::discard_tree(&dir, copies));
+    if !mutant::planted("not-given-back-on-record") {
+        let line = json!({"session": sid, "reason": reason});
+        done = done.and(desk.insist(|| record.append("requeued", line.clone())));
+    }
+    match done {
+        Err(e) if e.kind() == Kind::Temporary => return Err(e),
+        Err(e) => desk.rt.warn(&e.to_string()),
+        Ok(()) => {}
+    }
     let target = if temporary {
         // Not at once: the trouble is the host's, and the next item would meet it too. Later and
         // later: it may be the item's own after all (a submodule that cannot be had).

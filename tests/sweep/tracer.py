@@ -90,16 +90,12 @@ class Point:
     like: str = "*"
 
 
-class Woken(Exception):
-    pass
-
-
 class Tracer:
     def __init__(self, root, point):
         self.root, self.point = str(root), point
         self.images, self.names, self.live, self.failing = {}, {}, set(), {}
         self.row, self.hit, self.failed, self.leaving, self.count = [], None, [], False, 0
-        self.code = None
+        self.code, self.expired = None, False
         self.buf = ctypes.create_string_buffer(128)
         self.regs = ctypes.create_string_buffer(27 * 8)
 
@@ -126,12 +122,10 @@ class Tracer:
         while self.live or self.code is None:
             try:
                 tid, status = os.waitpid(-1, 0x40000000)
-            except Woken:
-                # It lasted as long as it was to.
-                self.leave()
-                continue
             except ChildProcessError:
                 break
+            if self.expired and not self.leaving:
+                self.leave()
             if not os.WIFSTOPPED(status):
                 self.live.discard(tid)
                 if tid == pid:
@@ -353,11 +347,13 @@ def start(root, point, command, log, env=None, also=()):
             os.execve("/bin/sh", ["/bin/sh", "-c", stopped, "sh", *command], env or os.environ)
         os.waitpid(pid, os.WUNTRACED)
 
-        def woken(_signal, _frame):
-            raise Woken
-
-        signal.signal(signal.SIGALRM, woken)
         traced = Tracer(root, point)
+
+        def expired(_signal, _frame):
+            # Seen at the next stop: an exception here could lose one.
+            traced.expired = True
+
+        signal.signal(signal.SIGALRM, expired)
         begun = time.monotonic()
         os.write(go, str(pid).encode())
         os.close(go)
