@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 
-from root import Over, git
+from root import git
 
 RUN = ["run", "--drain", "--workers", "1"]
 WORK = "echo work >f-$HARNESS_ITEM"
