@@ -13,7 +13,7 @@ use crate::config::{Config, Durability, RepoPath};
 use crate::error::{Result, printable};
 use crate::git::{self, Hub, Repo};
 use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
-use crate::mutant;
+use crate::mutant::planted;
 use crate::outcome::Outcome;
 use crate::ready::Ready;
 use crate::status::{AgentState, AgentStatus, LedgerLine};
@@ -184,7 +184,7 @@ impl Runtime {
     /// Whether the disk is too full to begin anything: below `limits.disk_free_min`. Looked at
     /// once a second; said once each time it becomes so.
     pub fn is_disk_low(&self) -> bool {
-        if mutant::planted("disk-floor-sunk") {
+        if planted("disk-floor-sunk") {
             return false;
         }
         let now = crate::clock::instant();

@@ -15,7 +15,7 @@ use super::{Base, Clean, Git, Hub};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::shown;
-use crate::mutant;
+use crate::mutant::planted;
 
 /// A worktree of a hub.
 #[derive(Debug, Clone)]
@@ -166,10 +166,10 @@ impl Worktree {
             }
         };
         let label = state.branch.as_deref().unwrap_or("detached");
-        if mutant::planted("clean-before-salvage") && state.dirty {
+        if planted("clean-before-salvage") && state.dirty {
             self.git().args(["clean", "-fdq"]).must("planted")?;
         }
-        if !mutant::planted("reset-without-salvage") {
+        if !planted("reset-without-salvage") {
             self.salvage_state(label, &state)?;
         }
         self.move_nested_aside(&state.nested)?;

@@ -46,7 +46,7 @@ use crate::item::{self, Refusal};
 use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::{DEFAULT_REPO, SlotId};
 use crate::lease::Lease;
-use crate::mutant;
+use crate::mutant::planted;
 use crate::outcome::{self, Exit, Next, Stop};
 use crate::record::Record;
 use crate::runtime::{Level, Runtime, dice};
@@ -298,7 +298,7 @@ fn give_back(
 ) -> Result<Next> {
     desk.rt
         .warn(&format!("{}: {} goes back: {why}", desk.slot(), claim.name));
-    let temporary = why.kind() == Kind::Temporary && !mutant::planted("trouble-is-final");
+    let temporary = why.kind() == Kind::Temporary && !planted("trouble-is-final");
     let before = record.history.requeues;
     let reason = why.to_string();
     // The folder first: once the record has forgotten the session, nobody looks for it again. Both
@@ -306,7 +306,7 @@ fn give_back(
     let copies = "the attempt never started: it holds copies only";
     let dir = desk.rt.root.session(sid);
     let mut done = desk.insist(|| atomic::discard_tree(&dir, copies));
-    if !mutant::planted("not-given-back-on-record") {
+    if !planted("not-given-back-on-record") {
         let line = json!({"session": sid, "reason": reason});
         done = done.and(desk.insist(|| record.append("requeued", line.clone())));
     }

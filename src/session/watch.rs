@@ -20,7 +20,7 @@ use crate::keeper::ExitRecord;
 use crate::keeper::wire::{Reply, Request};
 use crate::layout::SlotId;
 use crate::limits::{STATE_FILE_BYTES_MAX, TREE_LOOK_ENTRIES_MAX};
-use crate::mutant;
+use crate::mutant::planted;
 use crate::outcome::{Exit, Stop};
 use crate::runtime::{Level, Runtime};
 use crate::status::{AgentState, Health};
@@ -374,7 +374,7 @@ pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result
     let path = attempt.dir.join("exit.json");
     let text = desk.insist(|| match atomic::read_small(&path, STATE_FILE_BYTES_MAX) {
         Ok(text) => Ok(text),
-        Err(e) if mutant::planted("unread-end-is-unknown") => {
+        Err(e) if planted("unread-end-is-unknown") => {
             drop(e);
             Ok(Vec::new())
         }
