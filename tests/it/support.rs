@@ -1,7 +1,7 @@
 //! A ROOT of its own for each test, harness processes that never outlive it, and waiting for a
 //! condition with a deadline (never a sleep) that prints the tree when it fails.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Long enough for a loaded two-core machine; a test that meets it has failed.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(25);
 
 pub struct Root {
     pub dir: tempfile::TempDir,
+    /// What harness finds in its environment besides the test's own.
+    pub env: Vec<(&'static str, OsString)>,
 }
 
 impl Root {
@@ -24,7 +26,8 @@ impl Root {
             .prefix("harness-")
             .tempdir()
             .unwrap();
-        let root = Root { dir };
+        let env = Vec::new();
+        let root = Root { dir, env };
         root.ok(&["init"]);
         root.config("[repo]\npath = \"none\"\n");
         root
@@ -65,7 +68,7 @@ impl Root {
     pub fn command(&self) -> Command {
         let mut c = Command::new(env!("CARGO_BIN_EXE_harness"));
         c.arg("--root").arg(self.path()).stdin(Stdio::null());
-        c.env_remove("HARNESS_ROOT");
+        c.env_remove("HARNESS_ROOT").envs(self.env.iter().cloned());
         c
     }
 
