@@ -5,11 +5,13 @@
 //! agent sets with `git config` comes later and wins. Hooks in the user's `.git/hooks` are not
 //! taken over; `core.hooksPath` is, for the agents' own commits (ours run no hooks).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use super::Git;
 use crate::error::Result;
-use std::path::Path;
 
 /// File name inside the hub, beside its `config`.
 pub(super) const FILE: &str = "harness.config";
@@ -70,11 +72,36 @@ const CORE: [&str; 13] = [
     "extensions.partialclone",
 ];
 
-/// Reads the user's settings (one git process) and gives the text for `FILE`.
-pub(super) fn text(repo_path: &Path, durable: bool) -> Result<Vec<u8>> {
+/// What is of use in the user's settings.
+pub(super) struct Settings {
+    /// For `FILE`.
+    pub text: Vec<u8>,
+    /// Names of hooks that are defined by settings, in whatever file.
+    pub hooks: Vec<OsString>,
+}
+
+/// Reads the user's settings (one git process).
+pub(super) fn read(repo_path: &Path, durable: bool) -> Result<Settings> {
     let git = Git::at(repo_path).args(["config", "--list", "--show-scope", "-z"]);
-    let listed = git.must("cannot read the repository's configuration")?;
-    Ok(render(&listed.stdout, durable))
+    let listed = git
+        .must("cannot read the repository's configuration")?
+        .stdout;
+    Ok(Settings {
+        text: render(&listed, durable),
+        hooks: hooks(&listed),
+    })
+}
+
+/// The NAMEs of `hook.NAME.command` and the like.
+fn hooks(listed: &[u8]) -> Vec<OsString> {
+    let entries = listed.split(|&b| b == 0).skip(1).step_by(2);
+    let names = entries.filter_map(|entry| {
+        let key = entry.split(|&b| b == b'\n').next()?;
+        let name = key.strip_prefix(b"hook.")?;
+        let end = name.iter().rposition(|&b| b == b'.')?;
+        Some(OsString::from_vec(name[..end].to_vec()))
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn render(listed: &[u8], durable: bool) -> Vec<u8> {

@@ -5,6 +5,7 @@
 //! user's repository is only read here, and a hub appears under its name complete or not at all,
 //! after a power cut too; whatever is set up in it is set up under its flock.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ struct Inner {
     lock: PathBuf,
     /// The user's git directory (of the main worktree, if the path is in a linked one).
     user: PathBuf,
+    /// Hooks that settings define; those in folders are kept off by `core.hooksPath`.
+    hooks: Vec<OsString>,
 }
 
 impl Hub {
@@ -47,23 +50,24 @@ impl Hub {
         atomic::make_dir(&root.repos(), true)?;
         let repos = root.repos();
         let repos = repos.canonicalize().or_fail("cannot find", &repos)?;
+        let config::Settings { text, hooks } = config::read(&repo.path, repo.durable)?;
         let hub = Hub(Arc::new(Inner {
             repo: repo.clone(),
             dir: repos.join(format!("{stem}.git")),
             lock: repos.join(format!("{stem}.lock")),
             user,
+            hooks,
         }));
-        let settings = config::text(&repo.path, repo.durable)?;
         if !atomic::exists(hub.dir()) {
             let lock = hub.lock()?;
             if !atomic::exists(hub.dir()) {
-                hub.create(&stem, &settings, &lock)?;
+                hub.create(&stem, &text, &lock)?;
             }
             drop(lock);
         }
         let file = hub.dir().join(config::FILE);
-        if fs::read(&file).ok().as_deref() != Some(&settings) {
-            atomic::replace(&file, &settings, repo.durable)?;
+        if fs::read(&file).ok().as_deref() != Some(&text) {
+            atomic::replace(&file, &text, repo.durable)?;
         }
         Ok(hub)
     }
@@ -83,7 +87,12 @@ impl Hub {
 
     /// A command on the hub itself.
     pub(super) fn git(&self) -> Git {
-        Git::on(&self.0.dir)
+        self.quiet(Git::on(&self.0.dir))
+    }
+
+    /// The command without the hooks that the user's settings define.
+    pub(super) fn quiet(&self, git: Git) -> Git {
+        git.without_hooks(&self.0.hooks)
     }
 
     /// Waits for the set-up of others. Dropping the file lets go.
@@ -159,13 +168,11 @@ impl Hub {
     fn clone_to(&self, temp: &Path, lock: &Arc<File>) -> Result<()> {
         let user = &self.0.user;
         let clone = |local: bool| {
-            let mut git = Git::at(Path::new("/")).args([
-                "clone",
-                "--bare",
-                "--quiet",
-                "--origin=origin",
-                "--template=",
-            ]);
+            // Git 2.38 knows no `--origin` with `--bare`.
+            let mut git = self
+                .quiet(Git::at(Path::new("/")))
+                .set("clone.defaultRemoteName", "origin")
+                .args(["clone", "--bare", "--quiet", "--template="]);
             if atomic::exists(&user.join("objects/info/alternates")) {
                 git = git.arg("--dissociate");
             }
@@ -189,7 +196,7 @@ impl Hub {
 
     fn fill(&self, temp: &Path, seed: &str, settings: &[u8]) -> Result<()> {
         let what = "cannot set up the copy of the repository";
-        let git = || Git::on(temp);
+        let git = || self.quiet(Git::on(temp));
         git()
             .args(["config", "--remove-section", "remote.origin"])
             .must(what)?;

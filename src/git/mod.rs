@@ -100,6 +100,8 @@ pub struct Base {
 pub struct Git {
     args: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
+    /// Further settings, whose keys may have any characters.
+    settings: Vec<(OsString, &'static str)>,
     timeout: Duration,
     held: Option<Arc<File>>,
 }
@@ -142,6 +144,7 @@ impl Git {
         let git = Git {
             args: Vec::new(),
             env: Vec::new(),
+            settings: Vec::new(),
             timeout: GIT_TIMEOUT,
             held: None,
         };
@@ -172,11 +175,23 @@ impl Git {
 
     /// Syncs all that it writes before it says so, whatever the repository's configuration says.
     pub fn synced(self) -> Git {
-        self.env("GIT_CONFIG_COUNT", "2")
-            .env("GIT_CONFIG_KEY_0", "core.fsync")
-            .env("GIT_CONFIG_VALUE_0", "all")
-            .env("GIT_CONFIG_KEY_1", "core.fsyncMethod")
-            .env("GIT_CONFIG_VALUE_1", "fsync")
+        self.set("core.fsync", "all")
+            .set("core.fsyncMethod", "fsync")
+    }
+
+    /// Runs none of the hooks of these names, which configuration can define since git 2.54.
+    fn without_hooks(self, names: &[OsString]) -> Git {
+        names.iter().fold(self, |git, name| {
+            let mut key = OsString::from("hook.");
+            key.push(name);
+            key.push(".enabled");
+            git.set(key, "false")
+        })
+    }
+
+    fn set(mut self, key: impl Into<OsString>, value: &'static str) -> Git {
+        self.settings.push((key.into(), value));
+        self
     }
 
     pub fn timeout(mut self, timeout: Duration) -> Git {
@@ -206,6 +221,10 @@ impl Git {
             Some(lock) => Stdio::from(lock.try_clone().or_fail("cannot start git", program)?),
             None => Stdio::null(),
         };
+        for (n, (key, value)) in self.settings.iter().enumerate() {
+            cmd.env(format!("GIT_CONFIG_KEY_{n}"), key)
+                .env(format!("GIT_CONFIG_VALUE_{n}"), value);
+        }
         let child = cmd
             .args(&self.args)
             .env("LC_ALL", "C")
@@ -215,6 +234,7 @@ impl Git {
             .env("GIT_SEQUENCE_EDITOR", "true")
             .env("GIT_DEFAULT_REF_FORMAT", "files")
             .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .env("GIT_CONFIG_COUNT", self.settings.len().to_string())
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -262,8 +282,11 @@ impl Git {
             "dubious ownership",
             "cannot change to",
             "exists; cannot create",
+            "unknown repository extension",
+            "Expected git repo version",
         ];
-        let error = if permanent.iter().any(|w| words.contains(w)) {
+        let permanent = permanent.iter().any(|w| words.contains(w));
+        let error = if permanent || lacks_program(&words) {
             Error::permanent(what, &words).at_path(dir)
         } else {
             Error::temporary(what, &words).at_path(dir)
@@ -363,7 +386,20 @@ fn is_lock_trouble(stderr: &str) -> bool {
         || stderr.contains("could not open '") && stderr.contains("/worktrees/")
 }
 
+/// The shell's words for a program (a filter, such as git-lfs) that the repository's settings name
+/// and that is not installed.
+fn lacks_program(words: &str) -> bool {
+    let missing = [": not found", ": command not found"];
+    words
+        .lines()
+        .any(|line| missing.iter().any(|m| line.ends_with(m)))
+}
+
 fn hint_for(words: &str) -> Option<String> {
+    if lacks_program(words) {
+        let hint = "install the program that the repository's settings name, or remove the setting (`git config --show-origin --list`)";
+        return Some(hint.to_owned());
+    }
     if let Some(lock) = words
         .split('\'')
         .find(|part| part.starts_with('/') && part.ends_with(".lock"))
@@ -399,6 +435,14 @@ fn hint_for(words: &str) -> Option<String> {
         (
             "exists; cannot create",
             "rename the branch that stands in the way (`git branch -m OLD NEW`)",
+        ),
+        (
+            "unknown repository extension",
+            "the repository was made by a newer git: install that one",
+        ),
+        (
+            "Expected git repo version",
+            "the repository was made by a newer git: install that one",
         ),
         (
             "not a git repository",

@@ -168,7 +168,8 @@ impl Users<'_> {
 
     /// By default git syncs neither loose objects nor refs: after a power cut they would be empty.
     fn git(&self) -> Git {
-        let git = Git::on(self.hub.user()).holding(self.lock.as_ref());
+        let git = self.hub.quiet(Git::on(self.hub.user()));
+        let git = git.holding(self.lock.as_ref());
         if self.hub.repo().durable {
             git.synced()
         } else {

@@ -152,7 +152,10 @@ impl Worktree {
         if !atomic::exists(&dir.join(".git")) {
             return Ok(None);
         }
-        let at = || Git::at(&dir).env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(&self.dir));
+        let at = || {
+            let git = self.hub.quiet(Git::at(&dir));
+            git.env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(&self.dir))
+        };
         let head = at()
             .args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
             .patient()?;

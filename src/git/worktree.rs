@@ -69,7 +69,8 @@ impl Worktree {
     }
 
     pub(super) fn git(&self) -> Git {
-        Git::at(&self.dir)
+        self.hub
+            .quiet(Git::at(&self.dir))
             .env("GIT_DIR", &self.admin)
             .env("GIT_WORK_TREE", &self.dir)
             .holding(self.lease.as_ref())
@@ -176,7 +177,10 @@ impl Worktree {
         for sub in &state.submodules {
             let dir = self.dir.join(sub);
             if atomic::exists(&dir.join(".git")) {
-                let git = Git::at(&dir).env("GIT_CEILING_DIRECTORIES", &self.dir);
+                let git = self
+                    .hub
+                    .quiet(Git::at(&dir))
+                    .env("GIT_CEILING_DIRECTORIES", &self.dir);
                 git.args(["clean", "-fdq"])
                     .must("cannot clean a submodule")?;
             }

@@ -3,6 +3,7 @@
 //! shapes, over every git of the machine.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::gits::{self, Git, HOOKS, User, hook_text, locks};
@@ -114,7 +115,12 @@ impl World<'_> {
 
         let user = self.plain("settings", &[]);
         user.make_hooks(&user.repo.join(".git/hooks"), &self.told);
-        let monitor = user.repo.join(".git/hooks/pre-commit");
+        let monitor = user.repo.join(".git/hooks/post-index-change");
+        let told_to_git = "printf 'token\\0/\\0'";
+        let text = fs::read_to_string(&monitor).unwrap() + told_to_git;
+        let monitor = user.repo.join(".git/hooks/monitor");
+        fs::write(&monitor, text).unwrap();
+        fs::set_permissions(&monitor, fs::Permissions::from_mode(0o755)).unwrap();
         let included = self.dir("included.config");
         fs::write(
             &included,
@@ -348,6 +354,9 @@ fn live(git: &Git) {
                 "[ -f sub/b ]; echo {name} > by-agent; {commit}; echo {name} > 'left over'; echo >> sub/b"
             ),
         );
+        if shape.refused.is_some() {
+            continue;
+        }
         item(
             "nothing",
             &format!("#harness after: [{name}-work]"),

@@ -220,14 +220,11 @@ pub fn locks(git_dir: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// In a repository, and in those of its submodules.
 fn is_of_harness(inside: &str) -> bool {
-    let ours = [
-        "objects/",
-        "refs/heads/harness/",
-        "logs/refs/heads/harness/",
-        "reftable/",
-    ];
-    ours.iter().any(|o| inside.starts_with(o))
+    let ours = ["objects", "refs/heads/harness", "reftable"];
+    let inside = format!("/{inside}");
+    ours.iter().any(|o| inside.contains(&format!("/{o}/")))
 }
 
 /// What git runs in the commands that harness has use for, and a few more.
