@@ -359,6 +359,12 @@ impl Hub {
         Ok(is_oid(oid) && out.ok())
     }
 
+    /// Whether the user's repository holds this commit.
+    pub(super) fn user_has(&self, oid: &str) -> Result<bool> {
+        let git = Git::on(&self.0.user).args(["cat-file", "-e", &format!("{oid}^{{commit}}")]);
+        Ok(git.patient()?.ok())
+    }
+
     /// Whether commit `whole` has `part` in its history.
     pub(super) fn contains(&self, whole: &str, part: &str) -> Result<bool> {
         if whole == part {

@@ -376,7 +376,9 @@ impl Worktree {
     ) -> Result<String> {
         let old = self.hub.read_ref(full);
         if let Some(tip) = &old {
-            if self.hub.contains(tip, head)? {
+            // An agent that ends on `main`, say, which its user has moved on meanwhile: HEAD holds
+            // nothing of this item's.
+            if self.hub.contains(tip, head)? || self.hub.user_has(head)? {
                 return Ok(tip.clone());
             }
             if !self.hub.contains(head, tip)? && !self.hub.contains(&base.oid, tip)? {

@@ -36,7 +36,7 @@ fn script(n: usize) -> String {
         7 | 8 => format!("{work}; {keep}; rm .git"),
         // What a `git worktree add` of its own leaves when it is killed: git fails at it for all.
         9 => format!("{work}; mkdir \"$(git rev-parse --git-common-dir)/worktrees/half-{n}\""),
-        10 => format!("{work}; {keep}; git checkout -q main; git stash -u"),
+        10 => format!("{work}; {keep} || exit 1; git checkout -q main; git stash -u"),
         _ => format!("{work}; : > \"$(git rev-parse --git-dir)/index.lock\""),
     };
     format!("#!/bin/sh\n#harness retries: 50\n{body}\nexit 0\n")
@@ -240,6 +240,16 @@ struct Killed {
     taken_away: u32,
 }
 
+/// What is said where something was killed.
+const EXPLAINED: [&str; 6] = [
+    "a signal ended git",
+    "died of signal",
+    "its keeper died",
+    "the keeper of",
+    "hung up unexpectedly",
+    "early EOF",
+];
+
 /// Keeps sixteen harnesses and a stock of items there, and kills, until the time is over. How many
 /// items there were.
 fn run_and_kill(root: &Root, seconds: u64, dice: &mut Dice, killed: &mut Killed) -> usize {
@@ -257,7 +267,7 @@ fn run_and_kill(root: &Root, seconds: u64, dice: &mut Dice, killed: &mut Killed)
             items += 1;
         }
         let pids: Vec<u32> = runs.iter().map(Running::pid).collect();
-        match dice.below(12) {
+        match dice.below(16) {
             0 => {
                 let victim = dice.below(runs.len() as u64) as usize;
                 runs.swap_remove(victim).kill9();
@@ -297,7 +307,7 @@ fn run_and_kill(root: &Root, seconds: u64, dice: &mut Dice, killed: &mut Killed)
             }
             _ => killed.gits += u32::from(kill_a_git(&pids, dice)),
         }
-        std::thread::park_timeout(Duration::from_millis(dice.below(30)));
+        std::thread::park_timeout(Duration::from_millis(dice.below(10)));
     }
     for run in runs {
         run.kill9();
@@ -337,7 +347,7 @@ fn complaints(root: &Root) -> BTreeMap<String, u32> {
             let no_digits = |c: char| if c.is_ascii_digit() { '#' } else { c };
             let line: String = line.chars().map(no_digits).collect();
             let line = line.replace(&*root.path().to_string_lossy(), "ROOT");
-            if !line.contains("a signal ended git") {
+            if !EXPLAINED.iter().any(|e| line.contains(e)) {
                 *all.entry(line).or_default() += 1;
             }
         }

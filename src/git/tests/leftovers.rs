@@ -75,6 +75,21 @@ fn leftovers_of_every_kind_are_collected() {
 }
 
 #[test]
+fn an_agent_that_ends_on_a_base_that_moved_on_has_its_branch_all_the_same() {
+    let w = world();
+    let (hub, tree, base) = w.ready();
+    put(&tree.path().join("new"), "mine");
+    git(tree.path(), &["add", "new"]);
+    git(tree.path(), &["commit", "-q", "-m", "mine"]);
+    let mine = git(tree.path(), &["rev-parse", "HEAD"]);
+    git(&w.user, &["commit", "-q", "--allow-empty", "-m", "2"]);
+    assert_ne!(hub.base(None).unwrap(), base);
+    git(tree.path(), &["checkout", "-q", "main"]);
+    let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
+    assert_eq!((got.head, got.commits), (mine, 1));
+}
+
+#[test]
 fn a_conflicted_merge_is_committed_as_it_is_and_ended() {
     let w = world();
     let (hub, tree, base) = w.ready();
