@@ -71,7 +71,11 @@ pub const ALL: &[(&str, &str)] = &[
         "disk-floor-sunk",
         "claiming does not stop while the disk is nearly full",
     ),
-];
+    (&str, &str),
+] = &[(
+    "git-stale-lock-stays",
+    "a lock that a killed git left in harness's own repository is not cleared",
+)];
 
 /// Whether this run has the planted fault of that name, which must be in [`ALL`].
 #[cfg(not(feature = "mutants"))]

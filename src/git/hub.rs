@@ -87,7 +87,12 @@ impl Hub {
 
     /// A command on the hub itself.
     pub(super) fn git(&self) -> Git {
-        self.quiet(Git::on(&self.0.dir))
+        self.ours(Git::on(&self.0.dir))
+    }
+
+    /// A command on what lies in the hub: the hub, its worktrees, their submodules.
+    pub(super) fn ours(&self, git: Git) -> Git {
+        self.quiet(git).in_hub(&self.0.dir)
     }
 
     /// The command without the hooks that the user's settings define.
@@ -267,7 +272,7 @@ impl Hub {
                 .must("cannot bring the base into harness's copy of the repository")?;
         }
         if branch.is_some() {
-            self.follow(&full, &base.oid)?;
+            self.follow(&full, &base.oid, &lock)?;
         }
         Ok(base)
     }
@@ -321,7 +326,7 @@ impl Hub {
 
     /// Lets the hub's branch be where the user's is, so that `git diff main` means what an agent
     /// expects. A convenience: where it cannot be had, items still begin at the right commit.
-    fn follow(&self, full: &str, oid: &str) -> Result<()> {
+    fn follow(&self, full: &str, oid: &str, lock: &Arc<File>) -> Result<()> {
         let old = self.read_ref(full);
         if old.as_deref() == Some(oid) || self.heads_on(full).next().is_some() {
             // Moved under a worktree that has it checked out, it would make that tree look as
@@ -335,7 +340,7 @@ impl Hub {
         }
         let mut args = vec!["update-ref", full, oid];
         args.extend(old.as_deref());
-        let _moved = self.git().args(args).output()?;
+        let _moved = self.git().holding(Some(lock)).args(args).output()?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod picture;
 mod publish;
 mod run;
 mod salvage;
+mod stale;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -104,6 +105,8 @@ pub struct Git {
     settings: Vec<(OsString, &'static str)>,
     timeout: Duration,
     held: Option<Arc<File>>,
+    /// Where stale locks may be cleared.
+    hub: Option<PathBuf>,
 }
 
 /// What a git command left: a failing exit is data.
@@ -147,6 +150,7 @@ impl Git {
             settings: Vec::new(),
             timeout: GIT_TIMEOUT,
             held: None,
+            hub: None,
         };
         let git = git.arg("-C").arg(dir);
         SETTINGS.iter().fold(git, |g, s| g.arg("-c").arg(s))
@@ -187,6 +191,12 @@ impl Git {
             key.push(".enabled");
             git.set(key, "false")
         })
+    }
+
+    /// Clears locks below this directory, a hub, that killed gits left.
+    fn in_hub(mut self, dir: &Path) -> Git {
+        self.hub = Some(dir.to_owned());
+        self
     }
 
     fn set(mut self, key: impl Into<OsString>, value: &'static str) -> Git {
@@ -243,14 +253,22 @@ impl Git {
         self.attend(child)
     }
 
-    /// Runs it, waiting for locks that other git processes hold for a moment.
+    /// Runs it, waiting for locks that other git processes hold for a moment, and clearing those
+    /// in the hub that nobody holds any more.
     pub fn patient(&self) -> Result<Output> {
         let deadline = clock::instant() + LOCK_PATIENCE;
         let mut pause = Duration::from_millis(5);
+        let mut lock = None;
         loop {
             let out = self.output()?;
             if out.ok() || !is_lock_trouble(&out.stderr) || clock::instant() >= deadline {
                 return Ok(out);
+            }
+            if let Some(hub) = &self.hub {
+                lock = stale::Lock::told(&out.stderr, hub, self.dir(), lock);
+                if let Some(lock) = &lock {
+                    lock.clear(hub)?;
+                }
             }
             std::thread::park_timeout(pause + jitter(pause));
             pause = (pause * 2).min(Duration::from_millis(400));
@@ -276,7 +294,7 @@ impl Git {
             },
             said => said.to_owned(),
         };
-        let dir = self.args.get(1).map(Path::new).unwrap_or(Path::new("."));
+        let dir = self.dir();
         let permanent = [
             "not a git repository",
             "dubious ownership",
@@ -295,6 +313,11 @@ impl Git {
             Some(hint) => error.hint(hint),
             None => error,
         }
+    }
+
+    /// Where it works: `-C DIR` comes first.
+    fn dir(&self) -> &Path {
+        self.args.get(1).map_or(Path::new("."), Path::new)
     }
 
     fn attend(&self, child: Child) -> Result<Output> {

@@ -153,7 +153,7 @@ impl Worktree {
             return Ok(None);
         }
         let at = || {
-            let git = self.hub.quiet(Git::at(&dir));
+            let git = self.hub.ours(Git::at(&dir));
             git.env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(&self.dir))
         };
         let head = at()

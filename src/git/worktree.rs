@@ -70,7 +70,7 @@ impl Worktree {
 
     pub(super) fn git(&self) -> Git {
         self.hub
-            .quiet(Git::at(&self.dir))
+            .ours(Git::at(&self.dir))
             .env("GIT_DIR", &self.admin)
             .env("GIT_WORK_TREE", &self.dir)
             .holding(self.lease.as_ref())
