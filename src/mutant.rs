@@ -71,11 +71,35 @@ pub const ALL: &[(&str, &str)] = &[
         "disk-floor-sunk",
         "claiming does not stop while the disk is nearly full",
     ),
-    (&str, &str),
-] = &[(
-    "git-stale-lock-stays",
-    "a lock that a killed git left in harness's own repository is not cleared",
-)];
+    (
+        "git-stale-lock-stays",
+        "a lock that a killed git left in harness's own repository is not cleared",
+    ),
+    (
+        "git-debris-stays",
+        "a worktree's administration that a killed git left is not moved away",
+    ),
+    (
+        "git-set-up-without-flock",
+        "worktrees are set up beside each other, with no lock of the repository",
+    ),
+    (
+        "git-publish-without-swap",
+        "a branch is published over one of its name",
+    ),
+    (
+        "git-writes-user-config",
+        "a setting is written into the user's repository",
+    ),
+    (
+        "git-environment-kept",
+        "git is run with GIT_DIR and the like as harness found them",
+    ),
+    (
+        "git-hooks-run",
+        "the hooks of the user's repository run for commands of ours",
+    ),
+];
 
 /// Whether this run has the planted fault of that name, which must be in [`ALL`].
 #[cfg(not(feature = "mutants"))]
