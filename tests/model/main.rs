@@ -215,9 +215,9 @@ fn a_name_dropped_twice_with_a_death_and_a_person() {
     );
     if large() {
         check(
-            "two deaths, two deeds",
+            "two deaths and a deed",
             Protocol {
-                moves: 2,
+                moves: 1,
                 kills: 2,
                 ..WORLD
             },
@@ -227,7 +227,7 @@ fn a_name_dropped_twice_with_a_death_and_a_person() {
             Protocol {
                 helpers: 1,
                 moves: 1,
-                kills: 2,
+                kills: 1,
                 ..WORLD
             },
         );
@@ -266,20 +266,9 @@ fn one_item_with_deaths_of_harness_and_keeper_and_a_person() {
             },
         );
         check(
-            "two of each",
+            "two deaths of harnesses, one of a keeper",
             Protocol {
-                moves: 2,
                 kills: 2,
-                keeper_kills: 2,
-                ..one
-            },
-        );
-        check(
-            "three slots",
-            Protocol {
-                slots: 3,
-                moves: 1,
-                kills: 1,
                 keeper_kills: 1,
                 ..one
             },
