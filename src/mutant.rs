@@ -99,6 +99,66 @@ pub const ALL: &[(&str, &str)] = &[
         "git-hooks-run",
         "the hooks of the user's repository run for commands of ours",
     ),
+    (
+        "echild-not-waited-for",
+        "a keeper calls an item's end when its agent has ended, whatever that left behind",
+    ),
+    (
+        "cgroup-not-killed",
+        "recovery does not kill a dead keeper's cgroup",
+    ),
+    (
+        "mark-not-looked-for",
+        "recovery does not look for the session's mark in environments",
+    ),
+    (
+        "unseen-is-dead",
+        "recovery takes an agent for dead whose output is still held where it cannot be seen",
+    ),
+    (
+        "a-copy-is-the-original",
+        "recovery takes the agents of the ROOT that this one is a copy of for its own",
+    ),
+    (
+        "set-back-not-seen",
+        "an item whose file's time is ahead since the clock was set back waits for the clock",
+    ),
+    (
+        "wall-clock-for-timeouts",
+        "the time that an agent runs is told by the wall clock",
+    ),
+    (
+        "pid-proves-life",
+        "a harness is taken for alive while any process has its number",
+    ),
+    (
+        "recorded-pid-killed",
+        "recovery kills whatever process has the number that the agent had",
+    ),
+    (
+        "claim-not-let-go",
+        "spool: an ended item keeps its claim until its slot is recovered",
+    ),
+    (
+        "retry-not-counted",
+        "record: an item that always fails is tried for ever",
+    ),
+    (
+        "line-without-bound",
+        "session/stream: a line of an agent's output is kept whole, however long",
+    ),
+    (
+        "symlink-followed",
+        "atomic: a slot's or session's folder may be a symlink out of ROOT",
+    ),
+    (
+        "name-shown-as-it-is",
+        "layout: control characters of a name reach the terminal",
+    ),
+    (
+        "percent-not-escaped",
+        "layout: two names can have the same ref and the same key",
+    ),
 ];
 
 /// Whether this run has the planted fault of that name, which must be in [`ALL`].

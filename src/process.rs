@@ -3,8 +3,10 @@
 //! A keeper is a child subreaper: whatever its agent leaves behind becomes the keeper's own child,
 //! and a child's pid is not used again before its parent has waited for it. So a keeper signals
 //! its direct children only, again and again, until the kernel says that there are none (ECHILD):
-//! nothing escapes, and nothing that is not ours is ever hit.
+//! nothing escapes, and nothing that is not ours is ever hit. What forks faster than that, and what
+//! outlives its keeper, is ended through its cgroup, where the host has one for us.
 
+pub mod cgroup;
 pub mod tree;
 
 use std::fs;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::atomic;
 use crate::bell;
 use crate::clock;
 
@@ -22,6 +25,9 @@ use crate::clock;
 /// the kernel was built without `children` files.
 pub fn children() -> Vec<Pid> {
     let me = std::process::id();
+    if !proc_is_ours() {
+        return Vec::new();
+    }
     if let Ok(list) = fs::read_to_string(format!("/proc/{me}/task/{me}/children")) {
         return list
             .split_whitespace()
@@ -34,8 +40,16 @@ pub fn children() -> Vec<Pid> {
         .collect()
 }
 
+/// Whether /proc counts processes as we do. That of another pid namespace (`unshare --pid` without
+/// `--mount-proc`) has other processes behind our numbers: nothing in it may be believed.
+pub fn proc_is_ours() -> bool {
+    let me = fs::read_link("/proc/self").ok();
+    me.is_some_and(|me| me.as_os_str() == &*std::process::id().to_string())
+}
+
 fn pids() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let entries = proc_is_ours().then(|| fs::read_dir("/proc"));
+    let entries = entries.into_iter().flatten().flatten().flatten();
     entries.filter_map(|e| e.file_name().to_str()?.parse().ok())
 }
 
@@ -74,74 +88,138 @@ pub fn signal_each(pids: &[Pid], signal: Signal) {
     }
 }
 
-/// Kills every process that carries `HARNESS_SESSION=sid` in its environment or has the session's
-/// output open for writing (people read it): the means for a tree whose keeper is dead. Repeats
-/// until two passes find none (a process that is just executing another program shows no
-/// environment), or the deadline. Returns how many it killed, and whether none was left.
-///
-/// A process is held by a pidfd before its environment is read, so that the one that is killed is
-/// the one that was looked at.
-pub fn sweep_session(sid: &str, dir: &Path, deadline: Duration) -> (u32, bool) {
-    let mark = format!("HARNESS_SESSION={sid}");
-    let outputs: Vec<(u64, u64)> = ["stdout.log", "stderr.log"]
-        .iter()
-        .filter_map(|name| fs::metadata(dir.join(name)).ok().map(|m| id_of(&m)))
-        .collect();
+/// What became of a tree whose keeper is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    pub killed: u32,
+    /// Whether none was left that can be seen.
+    pub clean: bool,
+    /// Something that cannot be seen from here (another pid namespace: a container) still has the
+    /// agent's output open.
+    pub unseen: bool,
+}
+
+/// Ends the tree of a session (`dir`) whose keeper is dead, in every way there is: what lives in
+/// the slot's cgroup, what carries the session's mark in its environment, and what has its output
+/// open for writing (people read it). The latter two are looked for until two passes find none (a
+/// process that is just executing another program shows no environment), or the deadline.
+pub fn end_tree(slot_dir: &Path, sid: &str, dir: &Path, deadline: Duration) -> Ended {
+    let (mut killed, clean_group) = match cgroup::name_of(slot_dir) {
+        Ok(name) => cgroup::end_all(&name),
+        Err(_) => (0, true),
+    };
+    let session = Session::new(sid, dir);
     let end = clock::instant() + deadline;
-    let (mut killed, mut clean) = (0, 0);
-    loop {
-        let found = sweep_once(&mark, &outputs);
+    let (mut passes, mut clean) = (0, clean_group);
+    // What forks without end is missed by most looks, but has the output open.
+    while passes < 2 || is_output_held(dir) {
+        let found = session.sweep();
         killed += found;
-        clean = if found == 0 { clean + 1 } else { 0 };
-        if clean == 2 {
-            return (killed, true);
-        }
+        passes = if found == 0 { passes + 1 } else { 0 };
         if clock::instant() >= end {
-            return (killed, false);
+            clean &= passes >= 2;
+            break;
         }
-        pause(Duration::from_millis(5));
+        pause(Duration::from_millis(if passes < 2 { 5 } else { 1 }));
+    }
+    let unseen = clean && is_output_held(dir);
+    Ended {
+        killed,
+        clean,
+        unseen,
     }
 }
 
-fn sweep_once(mark: &str, outputs: &[(u64, u64)]) -> u32 {
-    use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    let me = std::process::id();
-    let is_of = |pid| carries(pid, mark) || writes_to(pid, outputs);
-    let mut found = 0;
-    for pid in pids().filter(|&p| p != me) {
-        if !is_of(pid) {
-            continue;
-        }
-        let Some(handle) = rustix::process::Pid::from_raw(pid as i32) else {
-            continue;
-        };
-        let Ok(fd) = pidfd_open(handle, PidfdFlags::empty()) else {
-            continue;
-        };
-        if is_of(pid) && pidfd_send_signal(&fd, Signal::KILL).is_ok() {
-            found += 1;
+/// The lock on `stdout.log` is the agent's and that of whatever inherited it. Any user of the host
+/// can hold it, so it only ever makes us wait.
+pub fn is_output_held(dir: &Path) -> bool {
+    let output = atomic::open_regular(&dir.join("stdout.log"));
+    output.is_ok_and(|f| f.try_lock_shared().is_err()) && !crate::mutant::planted("unseen-is-dead")
+}
+
+/// How processes of one session are told from all others.
+struct Session {
+    mark: String,
+    dir: Option<(u64, u64)>,
+    outputs: Vec<(u64, u64)>,
+}
+
+impl Session {
+    fn new(sid: &str, dir: &Path) -> Session {
+        let id = |path: &Path| fs::metadata(path).ok().map(|m| id_of(&m));
+        let outputs = ["stdout.log", "stderr.log"].iter();
+        Session {
+            mark: format!("HARNESS_SESSION={sid}"),
+            dir: id(dir),
+            outputs: outputs.filter_map(|name| id(&dir.join(name))).collect(),
         }
     }
-    found
-}
 
-/// Whether a living process has this assignment in the environment it was started with.
-fn carries(pid: u32, mark: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|env| env.split(|&b| b == 0).any(|var| var == mark.as_bytes()))
-}
+    /// Kills what is found; how many. A process is held by a pidfd before it is looked at, so that
+    /// the one that is killed is the one that was looked at.
+    fn sweep(&self) -> u32 {
+        use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+        let me = std::process::id();
+        let mut found = 0;
+        // The newest first: by the time of a later look they may have forked and gone.
+        let mut all: Vec<u32> = pids().filter(|&p| p != me).collect();
+        all.reverse();
+        for pid in all {
+            if !self.has(pid) {
+                continue;
+            }
+            let Some(handle) = rustix::process::Pid::from_raw(pid as i32) else {
+                continue;
+            };
+            let Ok(fd) = pidfd_open(handle, PidfdFlags::empty()) else {
+                continue;
+            };
+            if self.has(pid) && pidfd_send_signal(&fd, Signal::KILL).is_ok() {
+                found += 1;
+            }
+        }
+        found
+    }
 
-/// Whether a process has one of these files (device, inode) open for writing.
-fn writes_to(pid: u32, files: &[(u64, u64)]) -> bool {
-    let listed = fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten();
-    listed.flatten().any(|e| {
-        let link = e.path();
-        // The link's own mode says how the file was opened.
-        let writable = link.symlink_metadata().is_ok_and(|m| m.mode() & 0o200 != 0);
-        writable && fs::metadata(&link).is_ok_and(|m| files.contains(&id_of(&m)))
-    })
+    fn has(&self, pid: u32) -> bool {
+        self.marks(pid) || self.is_written_by(pid)
+    }
+
+    /// Whether a living process carries the session's mark in the environment it was started with.
+    /// A copy of ROOT has the same sessions, and the original's agents may be at work: a process
+    /// whose session directory is another one is not ours.
+    fn marks(&self, pid: u32) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+        let proc = Path::new("/proc").join(pid.to_string());
+        let Ok(environ) = fs::read(proc.join("environ")) else {
+            return false;
+        };
+        let mut vars = environ.split(|&b| b == 0);
+        if crate::mutant::planted("mark-not-looked-for")
+            || !vars.clone().any(|v| v == self.mark.as_bytes())
+        {
+            return false;
+        }
+        let at = vars.find_map(|v| v.strip_prefix(b"HARNESS_SESSION_DIR=/"));
+        // As that process sees it: it may live in another mount namespace.
+        let theirs = at.map(|at| proc.join("root").join(std::ffi::OsStr::from_bytes(at)));
+        let theirs = theirs.and_then(|path| fs::metadata(path).ok());
+        theirs.is_none_or(|m| Some(id_of(&m)) == self.dir)
+            || crate::mutant::planted("a-copy-is-the-original")
+    }
+
+    /// Whether a process has the session's output open for writing.
+    fn is_written_by(&self, pid: u32) -> bool {
+        let listed = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten();
+        listed.flatten().any(|e| {
+            let link = e.path();
+            // The link's own mode says how the file was opened.
+            let writable = link.symlink_metadata().is_ok_and(|m| m.mode() & 0o200 != 0);
+            writable && fs::metadata(&link).is_ok_and(|m| self.outputs.contains(&id_of(&m)))
+        })
+    }
 }
 
 fn id_of(meta: &fs::Metadata) -> (u64, u64) {

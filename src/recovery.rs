@@ -136,6 +136,12 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
         return make_up_for_move(desk, claim, record, &last);
     }
     let dir = rt.root.session(&last.session);
+    if planted("recorded-pid-killed")
+        && let Some(pid @ 2..) = last.started.as_ref().and_then(|s| s["pid"].as_i64())
+    {
+        let pid = nix::unistd::Pid::from_raw(pid as i32);
+        crate::process::signal_each(&[pid], nix::sys::signal::Signal::SIGKILL);
+    }
     // Before its files: a keeper first does what the dead harness had asked it to.
     let running = adopt(desk, &last)?;
     let mut said = record.history.publishing.iter();

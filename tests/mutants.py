@@ -26,6 +26,11 @@ def it(*filters, of="it"):
     return ["cargo", "test", "-q", "--features", "mutants", "--test", of, "--", *filters]
 
 
+def ending(name, filter="with_a_cgroup"):
+    """One line of the table of tests/it/endings.rs."""
+    return ["env", f"HARNESS_ENDING={name}", *it(f"endings::nothing_outlives_any_ending_{filter}")]
+
+
 def sweep(scene, role, *more, mode="plain"):
     """A proof that is one scene of tests/sweep."""
     args = ["--scene", scene, "--mode", mode, "--role", role, "--stop", *more]
@@ -62,6 +67,15 @@ PROOFS = [
                                        "--slice", "4")),
     ("unread-end-is-unknown", sweep("judge", "slot", "--error", "EIO", "--slice", "2")),
     ("disk-floor-sunk", [sys.executable, "tests/sweep/real.py", "--bin", BIN, "--only", "floor"]),
+    ("echild-not-waited-for", ending("success")),
+    ("cgroup-not-killed", ending("kill -9 of harness and keeper")),
+    ("mark-not-looked-for", ending("kill -9 of harness and keeper", "without_a_cgroup")),
+    ("unseen-is-dead", it("clocks::an_agent_that_lives_in_another_container")),
+    ("a-copy-is-the-original", it("clocks::a_copy_of_a_root")),
+    ("set-back-not-seen", it("clocks::a_time_that_a_person_set")),
+    ("wall-clock-for-timeouts", it("clocks::a_clock_that_is_set")),
+    ("pid-proves-life", it("clocks::a_process_that_has_a_dead_ones_number")),
+    ("recorded-pid-killed", it("clocks::a_process_that_has_a_dead_ones_number")),
 ]
 
 

@@ -24,7 +24,7 @@ use crate::config::{Config, Overrides};
 use crate::control::Order;
 use crate::error::{Context, Error, Kind, Result};
 use crate::layout::Root;
-use crate::{git, keeper, sys, view};
+use crate::{git, keeper, process, sys, view};
 
 /// Drop a file into queue/pending/ and an agent or script works on it in its own git worktree.
 #[derive(Parser)]
@@ -202,6 +202,7 @@ fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
     let facts = doctor::Facts {
         git_version: git::version().ok(),
         read_lease: &lease,
+        cgroup: process::cgroup::probe().map_err(|e| e.to_string()),
         version: &doctor::version,
         env: &|name| std::env::var_os(name),
     };

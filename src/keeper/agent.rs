@@ -20,6 +20,7 @@ use crate::atomic;
 use crate::clock;
 use crate::limits::STRAY_GRACE;
 use crate::process;
+use crate::process::cgroup::Cgroup;
 
 /// How long processes that SIGKILL does not end (another user's, stuck in the kernel) are tried.
 const GIVE_UP: Duration = Duration::from_secs(10);
@@ -77,8 +78,8 @@ impl Agent {
     }
 
     /// The agent itself has ended and others of its tree live: SIGTERM once, SIGKILL later, in
-    /// rounds over the direct children, until there are none. `None`: given up.
-    pub(super) fn sweep_on(&mut self) -> Option<Duration> {
+    /// rounds, until there are none. `None`: given up.
+    pub(super) fn sweep_on(&mut self, cgroup: Option<&Cgroup>) -> Option<Duration> {
         let now = clock::instant();
         let children = process::children();
         let stop = self.stop;
@@ -98,7 +99,9 @@ impl Agent {
         if now > sweep.kill_from + GIVE_UP {
             return None;
         }
-        process::signal_each(&children, Signal::SIGKILL);
+        if cgroup.is_none_or(|c| c.kill_others().is_err()) {
+            process::signal_each(&children, Signal::SIGKILL);
+        }
         // Children of those killed become ours a moment later: SIGCHLD or the next round.
         sweep.pause = (sweep.pause * 2).min(Duration::from_millis(200));
         Some(sweep.pause)

@@ -144,7 +144,7 @@ impl Keeper {
     }
 
     /// For one that is dead, or that cannot be talked to: it is dead then, and no zombie. What it
-    /// ran is for `process::sweep_session`.
+    /// ran is for `process::end_tree`.
     pub fn put_down(&mut self) {
         let _closed = self.stream.shutdown(std::net::Shutdown::Both);
         if let Some(child) = &mut self.child {

@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Kind, Result, tell};
 use crate::lease;
 use crate::outcome::Stop;
 use crate::process;
+use crate::process::cgroup::{self, Cgroup};
 
 /// How long a keeper waits for its predecessor, which has nothing left to do, to be gone.
 const PREDECESSOR: Duration = Duration::from_secs(10);
@@ -33,6 +34,8 @@ pub fn serve(dir: &Path) -> Result<()> {
     let _leader = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true).or_fail("cannot become a subreaper", dir)?;
     let _lock = take_lock(dir)?;
+    // Where there is none (`doctor` says so), the other means have to do.
+    let cgroup = cgroup::name_of(dir).and_then(|name| Cgroup::enter(&name));
     let harness = io::stdin()
         .as_fd()
         .try_clone_to_owned()
@@ -53,6 +56,7 @@ pub fn serve(dir: &Path) -> Result<()> {
         agent: None,
         unwritten: None,
         tainted: false,
+        cgroup: cgroup.ok(),
     };
     keeper.say(&Reply::Idle);
     while !keeper.is_over() {
@@ -161,6 +165,8 @@ struct Serving {
     unwritten: Option<(Agent, Vec<u8>)>,
     /// To end after this agent: told to, or with foreign processes as children.
     tainted: bool,
+    /// In which it lives with its agent. Left, and removed, when it ends.
+    cgroup: Option<Cgroup>,
 }
 
 impl Serving {
@@ -291,14 +297,16 @@ impl Serving {
             }
             return Some(left);
         }
-        if !none_left && let Some(wait) = agent.sweep_on() {
+        let none_left = none_left || crate::mutant::planted("echild-not-waited-for");
+        if !none_left && let Some(wait) = agent.sweep_on(self.cgroup.as_ref()) {
             return Some(wait);
         }
         let agent = self.agent.take()?;
         let left = if none_left {
             0
         } else {
-            process::children().len() as u32
+            // At least one: it may be that /proc tells of none.
+            process::children().len().max(1) as u32
         };
         self.tainted |= left > 0;
         let text = agent.exit_record(left);
@@ -339,6 +347,7 @@ fn reap(mut agent: Option<&mut Agent>) -> bool {
                 }
             }
             Err(Errno::EINTR) => {}
+            // The kernel's word: no child is left, however deep in the tree it began.
             Err(_) => return true,
         }
     }

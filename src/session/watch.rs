@@ -22,6 +22,7 @@ use crate::layout::SlotId;
 use crate::limits::{STATE_FILE_BYTES_MAX, TREE_LOOK_ENTRIES_MAX};
 use crate::mutant::planted;
 use crate::outcome::{Exit, Stop};
+use crate::process::{self, Ended};
 use crate::runtime::{Level, Runtime};
 use crate::status::{AgentState, Health};
 
@@ -31,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const WORDLESS: Duration = Duration::from_millis(500);
 /// How long the tree of an agent without a keeper is hunted for.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often an agent that cannot be seen from here is asked for.
+const UNSEEN: Duration = Duration::from_secs(1);
 
 /// Waits until the agent and its tree are gone; stops it where it must be stopped, freezes it while
 /// an interrupt stands. `age`: how long it has been running. `adopted`: another harness started it,
@@ -387,11 +390,31 @@ pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result
     if let Some(over) = exit_of(&text, stop) {
         return Ok(over);
     }
-    let (killed, clean) = crate::process::sweep_session(&attempt.file.session, &attempt.dir, SWEEP);
+    let (slot, name) = (desk.slot(), &attempt.claim.name);
+    let slot_dir = desk.rt.root.agent(slot);
+    let end_tree = || process::end_tree(&slot_dir, &attempt.file.session, &attempt.dir, SWEEP);
+    let mut ended = end_tree();
+    while ended.unseen {
+        desk.rt.warn(&format!(
+            "{slot}: the keeper of {name} died, and its agent lives where it cannot be seen from \
+             here (a container of its own?)\n  it must end, or be ended there: it holds the lock on {}",
+            attempt.dir.join("stdout.log").display()
+        ));
+        // Another attempt beside it would be the second of an item that has not ended.
+        while process::is_output_held(&attempt.dir) {
+            if desk.rt.level() >= Level::Stopping {
+                return Err(Error::temporary(
+                    "cannot end the agent",
+                    "it lives where it cannot be seen from here",
+                ));
+            }
+            desk.bell.wait(UNSEEN);
+        }
+        ended = end_tree();
+    }
+    let Ended { killed, clean, .. } = ended;
     desk.rt.warn(&format!(
-        "{}: the keeper of {} died; {killed} of its processes were ended{}",
-        desk.slot(),
-        attempt.claim.name,
+        "{slot}: the keeper of {name} died; {killed} of its processes were ended{}",
         if clean { "" } else { ", and some could not be" },
     ));
     Ok(Over::Exited {

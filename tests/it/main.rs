@@ -21,6 +21,7 @@ mod dice;
 mod git_races;
 mod git_shapes;
 mod gits;
+mod endings;
 mod hostile;
 mod house;
 mod items;

@@ -25,19 +25,12 @@ impl Mark {
     }
 
     pub fn alive(&self) -> Vec<u32> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let name = entry.file_name();
-            let Some(pid) = name.to_str().and_then(|n| n.parse().ok()) else {
-                continue;
-            };
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let mut args = line.split(|&b| b == 0);
-            if args.any(|a| a == self.0.as_bytes()) {
-                found.push(pid);
-            }
-        }
-        found
+        let found = alive_of(std::slice::from_ref(self)).into_iter();
+        found.map(|(_, pid)| pid).collect()
+    }
+
+    pub fn text(&self) -> &str {
+        &self.0
     }
 
     /// Shell text that starts one of each kind of process that wants to be left behind.
@@ -54,6 +47,23 @@ impl Mark {
         )
     }
     const ESCAPES: usize = 7;
+}
+
+/// Living processes with any of these marks, in one look: which mark, and the pid.
+pub fn alive_of(marks: &[Mark]) -> Vec<(usize, u32)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        for arg in line.split(|&b| b == 0) {
+            let at = marks.iter().position(|m| m.0.as_bytes() == arg);
+            found.extend(at.map(|at| (at, pid)));
+        }
+    }
+    found
 }
 
 impl Drop for Mark {

@@ -339,6 +339,12 @@ impl Drop for Over<'_> {
     }
 }
 
+/// Says, past the capture of a passing test's output, that something could not be tried here.
+pub fn skipped(what: &str) {
+    use std::io::Write;
+    let _closed = writeln!(std::io::stderr(), "SKIPPED: {what}");
+}
+
 pub fn kill(pid: u32, signal: &str) {
     let _gone = Command::new("kill")
         .args(["-s", signal, "--", &pid.to_string()])

@@ -14,6 +14,7 @@ use crate::clock;
 use crate::config::keys::CLIS;
 use crate::config::{AgentTable, Config, placeholder};
 use crate::layout::{Root, shown};
+use crate::process;
 
 /// Open files one slot needs at most: its lease, marker, session files, keeper's socket, pidfd and
 /// what git and a directory walk hold for a moment.
@@ -28,18 +29,15 @@ const QUEUED_EVENTS_MIN: u64 = 1_024;
 /// 2025-01-01: a clock before it has lost its battery.
 const EPOCH_SANE_NS: i64 = 1_735_689_600 * 1_000_000_000;
 
-pub(super) fn checks(
-    config: Option<&Config>,
-    env: &dyn Fn(&str) -> Option<OsString>,
-) -> Vec<Check> {
+pub(super) fn checks(config: Option<&Config>, facts: &Facts<'_>) -> Vec<Check> {
     let workers = config.map_or(3, |c| c.harness.workers as u64);
     vec![
         inotify(workers),
         open_files(workers),
         proc(),
-        cgroup(),
+        cgroup(&facts.cgroup),
         clock_is_sane(),
-        known_agents(env),
+        known_agents(facts.env),
     ]
 }
 
@@ -115,6 +113,14 @@ fn proc() -> Check {
             "mount proc on /proc: without it strays of an agent cannot be found and ended",
         );
     }
+    if !process::proc_is_ours() {
+        return Check::fail(
+            name,
+            "it is that of another pid namespace",
+            "mount this one's (`unshare --mount-proc`): until then what agents leave behind cannot \
+             be found and ended",
+        );
+    }
     match fs::read("/proc/thread-self/children") {
         Ok(_) => Check::ok(name, "readable, with lists of children"),
         Err(e) => Check::warn(
@@ -125,32 +131,28 @@ fn proc() -> Check {
     }
 }
 
-/// For information: a delegated group is the surest way to end a tree, but not the only one.
-fn cgroup() -> Check {
-    let name = "cgroup v2";
-    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let mounts = String::from_utf8_lossy(&mounts);
-    let mount = mounts.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        right
-            .starts_with("cgroup2 ")
-            .then(|| left.split(' ').nth(4))?
-    });
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    let (Some(mount), Some(own)) = (mount, own) else {
-        return Check::ok(
+/// What ends an item's tree where the agent's keeper cannot, since it was killed itself.
+fn cgroup(probed: &Result<PathBuf, String>) -> Check {
+    let name = "end of a tree";
+    match probed {
+        Ok(dir) => Check::ok(
             name,
-            "none: process groups and a subreaper end an item's tree",
-        );
-    };
-    let dir = Path::new(mount).join(own);
-    let found = if access(&dir, AccessFlags::W_OK).is_ok() {
-        "delegated"
-    } else {
-        "not delegated: process groups and a subreaper end an item's tree"
-    };
-    Check::ok(name, format!("{found} ({})", shown(dir.as_os_str())))
+            format!(
+                "each keeper has a cgroup of its own below {}: nothing of an item outlives it",
+                shown(dir.as_os_str())
+            ),
+        ),
+        Err(why) => Check::warn(
+            name,
+            format!(
+                "no cgroup of its own ({why}): keepers are subreapers, which nothing escapes \
+                 while they live; after a `kill -9` of a keeper, what is neither marked by \
+                 its environment nor has the agent's output open lives on"
+            ),
+            "run harness where it may make cgroups, for example by `systemd-run --user --scope -p \
+             Delegate=yes harness run`, or never kill keepers by hand",
+        ),
+    }
 }
 
 fn clock_is_sane() -> Check {

@@ -11,7 +11,7 @@ mod version;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::json;
@@ -78,6 +78,8 @@ pub struct Facts<'a> {
     pub git_version: Option<(u32, u32, u32)>,
     /// Whether a read lease (`F_SETLEASE`) can be had on this file, which nobody has open.
     pub read_lease: &'a dyn Fn(&Path) -> bool,
+    /// Below which cgroup keepers can make theirs, or why they cannot.
+    pub cgroup: Result<PathBuf, String>,
     /// What a CLI says when it is asked for its version, with these variables set (`version`).
     pub version: &'a AskVersion,
     /// Reads an environment variable (`std::env::var_os`).
@@ -117,7 +119,7 @@ pub fn doctor(root: Option<&Root>, facts: &Facts<'_>) -> DoctorReport {
     }
     let config = config.and_then(Result::ok);
     checks.push(git(facts.git_version, config.as_ref()));
-    checks.extend(host::checks(config.as_ref(), facts.env));
+    checks.extend(host::checks(config.as_ref(), facts));
     if let Some(root) = root {
         match init::ensure_tree(root) {
             Ok(()) => {
@@ -228,6 +230,10 @@ mod tests {
         run(&Facts {
             git_version: git,
             read_lease: &|_| true,
+            cgroup: match git {
+                Some(_) => Ok("/sys/fs/cgroup".into()),
+                None => Err("of a test".into()),
+            },
             version: &|argv, _| match argv[0].to_string_lossy().ends_with("/false") {
                 true => Err("it ends with 1".into()),
                 false => Ok("1.2.3 (of a test)".into()),
@@ -300,6 +306,7 @@ mod tests {
     fn git_is_needed_unless_nothing_is_a_repository() {
         let (_dir, root) = root_with("[repo]\npath = \"none\"\n");
         let report = with(None, |f| doctor(Some(&root), f));
+        assert_eq!(level(&report, "end of a tree"), Level::Warn);
         assert_eq!(level(&report, "git"), Level::Ok);
         let report = with(Some((2, 37, 9)), |f| doctor(None, f));
         assert_eq!(

@@ -1,0 +1,254 @@
+//! A cgroup (v2) for each keeper and whatever its agent starts: the one bond that no process can
+//! leave by itself, whatever it closes, clears or forks. The keeper moves itself in before it starts
+//! anything, so that being in it costs no start a thing; when the keeper is killed, whoever recovers
+//! the slot ends the rest with one write (`cgroup.kill`).
+//!
+//! Does not know slots: a cgroup is found by its name, which only one slot of one ROOT can have, in
+//! whatever part of the hierarchy its keeper was started. Where the host offers none that may be
+//! written (see `enter`), nothing of this happens, and the other means have to do.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::pause;
+use crate::clock;
+
+/// Set to `off`, this host counts as one without cgroups: for tests.
+pub const SWITCH: &str = "HARNESS_CGROUP";
+
+/// How long the kernel is given to end what it was told to kill.
+const KILLED: Duration = Duration::from_secs(5);
+
+/// The name of a slot's cgroup, by the slot's directory: it says which directory ROOT is, not
+/// where, so that it is never that of a copy, nor that of what once had the same path.
+pub fn name_of(slot_dir: &Path) -> io::Result<String> {
+    let top = slot_dir.ancestors().nth(3).unwrap_or(slot_dir);
+    let root = fs::metadata(top)?;
+    let born = root.created().ok();
+    let born = born.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+    let born = born.unwrap_or_default().as_nanos();
+    let slot = slot_dir.file_name().unwrap_or_default().to_string_lossy();
+    let (dev, ino) = super::id_of(&root);
+    Ok(format!("harness-{dev:x}-{ino:x}-{born:x}-{slot}"))
+}
+
+/// The cgroup in which this process lives.
+#[derive(Debug)]
+pub struct Cgroup {
+    dir: PathBuf,
+    /// Where it came from.
+    parent: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes the cgroup of that name below this process's own, and moves this process in. One that
+    /// is there is a dead keeper's: what lives in it is ended.
+    ///
+    /// # Errors
+    /// No cgroup v2, or none below which we may make one (not delegated, a read-only mount), or a
+    /// kernel before 5.14, without `cgroup.kill`.
+    pub fn enter(name: &str) -> io::Result<Cgroup> {
+        let parent = own()?;
+        let dir = parent.join(name);
+        match fs::create_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                end(&dir)?;
+            }
+            made => made?,
+        }
+        let entered = match dir.join("cgroup.kill").exists() {
+            true => put(&dir.join("cgroup.procs"), "0"),
+            false => Err(io::Error::other("this kernel has no cgroup.kill")),
+        };
+        if let Err(e) = entered {
+            let _stays = fs::remove_dir(&dir);
+            return Err(e);
+        }
+        Ok(Cgroup { dir, parent })
+    }
+
+    /// Kills every other process in it, at once: however fast they fork, none escapes. This process
+    /// steps out for as long, so it must have nothing else in there that it wants to keep.
+    pub fn kill_others(&self) -> io::Result<()> {
+        put(&self.parent.join("cgroup.procs"), "0")?;
+        let killed = put(&self.dir.join("cgroup.kill"), "1");
+        put(&self.dir.join("cgroup.procs"), "0")?;
+        killed
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // What cannot be removed is empty, and taken over by the slot's next keeper.
+        if put(&self.parent.join("cgroup.procs"), "0").is_ok() {
+            remove_tree(&self.dir);
+        }
+    }
+}
+
+/// Below which cgroup keepers can make theirs here, found out by doing it; else why they cannot.
+pub fn probe() -> io::Result<PathBuf> {
+    let own = Cgroup::enter(&format!("harness-doctor-{}", std::process::id()))?;
+    Ok(own.parent.clone())
+}
+
+/// Ends what lives in every cgroup of that name, wherever its keeper had made it, and removes them.
+/// How many processes lived there, and whether none is left.
+pub fn end_all(name: &str) -> (u32, bool) {
+    let Some(mount) = mount() else {
+        return (0, true);
+    };
+    let dirs = walkdir::WalkDir::new(&mount.point).into_iter();
+    let dirs = dirs.filter_entry(|e| e.file_type().is_dir());
+    let found: Vec<PathBuf> = dirs
+        .flatten()
+        .filter(|e| e.file_name() == name)
+        .map(walkdir::DirEntry::into_path)
+        .collect();
+    let (mut killed, mut clean) = (0, true);
+    for dir in found {
+        match end(&dir) {
+            Ok(n) => {
+                killed += n;
+                remove_tree(&dir);
+            }
+            Err(e) => clean &= e.kind() == io::ErrorKind::NotFound,
+        }
+    }
+    (killed, clean)
+}
+
+/// Kills everything below and waits until the kernel says that nothing lives there.
+fn end(dir: &Path) -> io::Result<u32> {
+    let lived = count(dir);
+    if crate::mutant::planted("cgroup-not-killed") {
+        return Ok(0);
+    }
+    put(&dir.join("cgroup.kill"), "1")?;
+    let end = clock::instant() + KILLED;
+    while fs::read_to_string(dir.join("cgroup.events"))?.contains("populated 1") {
+        if clock::instant() >= end {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        pause(Duration::from_millis(1));
+    }
+    Ok(lived)
+}
+
+fn count(dir: &Path) -> u32 {
+    let below = walkdir::WalkDir::new(dir).into_iter().flatten();
+    let lists = below.filter(|e| e.file_name() == "cgroup.procs");
+    let lines =
+        |e: walkdir::DirEntry| fs::read_to_string(e.path()).map_or(0, |t| t.lines().count());
+    u32::try_from(lists.map(lines).sum::<usize>()).unwrap_or(u32::MAX)
+}
+
+/// An agent may have made cgroups of its own in there: deepest first. Only directories can be
+/// removed from this file system, and only empty ones.
+fn remove_tree(dir: &Path) {
+    let below = walkdir::WalkDir::new(dir).contents_first(true).into_iter();
+    for e in below.flatten().filter(|e| e.file_type().is_dir()) {
+        let _in_use = fs::remove_dir(e.path());
+    }
+}
+
+/// These files are orders to the kernel: one write each, nothing to be made atomic.
+fn put(file: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(file)?
+        .write_all(text.as_bytes())
+}
+
+/// Where the v2 hierarchy is mounted, and which part of it that shows.
+struct Mount {
+    root: PathBuf,
+    point: PathBuf,
+}
+
+fn mount() -> Option<Mount> {
+    if std::env::var_os(SWITCH).is_some_and(|v| v == "off") {
+        return None;
+    }
+    mount_in(&fs::read("/proc/self/mountinfo").ok()?)
+}
+
+/// `36 35 0:30 ROOT POINT options tags… - cgroup2 source options`
+fn mount_in(mountinfo: &[u8]) -> Option<Mount> {
+    mountinfo.split(|&b| b == b'\n').find_map(|line| {
+        let dash = line.windows(3).position(|w| w == b" - ")?;
+        if !line[dash + 3..].starts_with(b"cgroup2 ") {
+            return None;
+        }
+        let mut fields = line[..dash].split(|&b| b == b' ').skip(3);
+        Some(Mount {
+            root: unescaped(fields.next()?),
+            point: unescaped(fields.next()?),
+        })
+    })
+}
+
+/// The directory of the cgroup in which this process is.
+fn own() -> io::Result<PathBuf> {
+    let none = || io::Error::other("this host has no cgroup v2");
+    let mount = mount().ok_or_else(none)?;
+    own_in(&mount, &fs::read("/proc/self/cgroup")?).ok_or_else(none)
+}
+
+/// The line `0::PATH` of `/proc/self/cgroup`; none where what is mounted does not show it.
+fn own_in(mount: &Mount, cgroups: &[u8]) -> Option<PathBuf> {
+    let mut lines = cgroups.split(|&b| b == b'\n');
+    let path = lines.find_map(|l| l.strip_prefix(b"0::"))?;
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    Some(mount.point.join(path.strip_prefix(&mount.root).ok()?))
+}
+
+/// Spaces, tabs, newlines and backslashes are octal there.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut out = Vec::new();
+    let mut rest = field;
+    while let Some((&b, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|d| std::str::from_utf8(d).ok());
+        match octal.and_then(|d| u8::from_str_radix(d, 8).ok()) {
+            Some(c) if b == b'\\' => {
+                out.push(c);
+                rest = &tail[3..];
+            }
+            _ => {
+                out.push(b);
+                rest = tail;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(out).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hierarchy_is_found_where_it_is_mounted() {
+        let own = |mounts: &str, cgroups: &str| {
+            let mount = mount_in(mounts.as_bytes())?;
+            own_in(&mount, cgroups.as_bytes())
+        };
+        let v2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
+        let hybrid = "30 1 0:25 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+                      41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw - cgroup2 cgroup2 rw\n";
+        let part = "9 8 0:26 /box/1 /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let found = |p: &str| Some(PathBuf::from(p));
+        assert_eq!(own(v2, "0::/a/b\n"), found("/sys/fs/cgroup/a/b"));
+        assert_eq!(
+            own(hybrid, "4:memory:/x\n0::/\n"),
+            found("/sys/fs/cgroup/uni fied/")
+        );
+        assert_eq!(own(part, "0::/box/1/c\n"), found("/sys/fs/cgroup/c"));
+        assert_eq!(own(part, "0::/elsewhere\n"), None);
+        assert_eq!(own(v2, "4:memory:/x\n"), None);
+        assert_eq!(own("1 1 0:1 / /proc rw - proc proc rw\n", "0::/\n"), None);
+    }
+}
