@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
+use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::limits::{BACKUPS_MAX, FILE_NAME_BYTES_MAX};
 
@@ -398,7 +399,7 @@ pub fn is_gone(path: &Path) -> bool {
 /// In every temporary name of this process. Not its pid alone: in a container each process has
 /// the pid of the one before it, whose temporary files may still be there.
 static TAG: LazyLock<String> = LazyLock::new(|| {
-    let id = uuid::Uuid::now_v7().simple().to_string();
+    let id = clock::unique().simple().to_string();
     format!(".{}-{}-", std::process::id(), &id[20..])
 });
 

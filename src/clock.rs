@@ -2,13 +2,23 @@
 //! every duration and deadline is measured on the monotonic clock, which stops while the machine
 //! is suspended (Linux `CLOCK_MONOTONIC`), so that a sleeping laptop makes nobody late.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::mutant;
+
 pub use jiff::Timestamp;
+use uuid::Uuid;
 
 /// Monotonic now.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clocks")]
 pub fn instant() -> Instant {
+    if mutant::planted("wall-clock-for-timeouts") {
+        static START: LazyLock<(Instant, i64)> = LazyLock::new(|| (Instant::now(), now_ns()));
+        return START.0 + Duration::from_nanos((now_ns() - START.1).unsigned_abs());
+    }
     Instant::now()
 }
 
@@ -32,6 +42,47 @@ pub fn now_ns() -> i64 {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(d) => i64::try_from(d.as_nanos()).unwrap_or(i64::MAX),
         Err(_) => 0,
+    }
+}
+
+/// A file's modification time in nanoseconds since 1970. A file system's largest (year 2446 on ext4)
+/// is beyond what 64 bits of them hold.
+pub fn mtime_ns(meta: &Metadata) -> i64 {
+    ns(meta.mtime(), meta.mtime_nsec())
+}
+
+/// When a file, or its name, was last changed by anybody. Nobody can set it.
+pub fn ctime_ns(meta: &Metadata) -> i64 {
+    ns(meta.ctime(), meta.ctime_nsec())
+}
+
+fn ns(seconds: i64, nanos: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// The instant before which an item must not start, as its file's time says: a modification time
+/// that somebody set ahead. One that is ahead because the clock was set back is none.
+pub fn postponed(meta: &Metadata) -> Option<i64> {
+    let at = mtime_ns(meta);
+    let set_ahead = at > ctime_ns(meta).saturating_add(SET_BACK_NS) || !was_set_back_since(meta);
+    (at > now_ns() && set_ahead).then_some(at)
+}
+
+/// Whether the clock was set back since the file was last changed: it then was changed in what is
+/// the future now.
+pub fn was_set_back_since(meta: &Metadata) -> bool {
+    ctime_ns(meta) > now_ns().saturating_add(SET_BACK_NS) && !mutant::planted("set-back-not-seen")
+}
+
+/// By less than this, clocks (a file server's and ours) differ without having been set.
+const SET_BACK_NS: i64 = 2_000_000_000;
+
+/// A new name that nothing else has, and that sorts by when it was made, as far as the clock does.
+pub fn unique() -> Uuid {
+    match now_ns() {
+        // A clock that has lost its battery may show a time before 1970, of which there is none.
+        0 => Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 0, 0)),
+        _ => Uuid::now_v7(),
     }
 }
 

@@ -50,9 +50,8 @@ pub struct Interrupt {
 }
 
 fn id_of(path: &Path) -> (u64, i64) {
-    path.symlink_metadata().map_or((0, 0), |m| {
-        (m.ino(), m.mtime() * 1_000_000_000 + m.mtime_nsec())
-    })
+    path.symlink_metadata()
+        .map_or((0, 0), |m| (m.ino(), clock::mtime_ns(&m)))
 }
 
 pub fn path(root: &Root, stem: &str) -> PathBuf {

@@ -23,7 +23,7 @@ pub struct Presence {
 impl Presence {
     pub fn announce(root: &Root, workers: usize) -> Result<Presence> {
         let pid = std::process::id();
-        let id = uuid::Uuid::now_v7().simple().to_string();
+        let id = clock::unique().simple().to_string();
         let path = root.harnesses().join(format!("{pid}-{}.json", &id[24..]));
         let file = locked(&path)?;
         let mut presence = Presence {

@@ -156,6 +156,16 @@ pub fn is_released(root: &Root, name: &Name, not_before: i64) -> bool {
         .is_some_and(|e| e["not_before_ns"].as_i64() == Some(not_before))
 }
 
+/// Whether this time (ns since 1970) is the one before which its last attempt's end, or failed
+/// start, lets the item not start again.
+pub fn is_backoff(root: &Root, name: &Name, at: i64) -> bool {
+    let events = events(root, name).unwrap_or_default();
+    let mut last = events.iter().rev();
+    let last = last.find(|e| matches!(e["event"].as_str(), Some("finished" | "requeued")));
+    last.and_then(|e| e["not_before_ns"].as_i64())
+        .is_some_and(|noted| noted.abs_diff(at) < 2_000_000_000)
+}
+
 fn read_bounded(file: &mut File, path: &std::path::Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(RECORD_BYTES_MAX + 1)

@@ -10,10 +10,13 @@
 //! Order at the end: file first, then exclusive key, then claim. A crash in between leaves links
 //! to the marker, which the slot's next holder removes (`recovery`).
 
+use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -212,7 +215,7 @@ fn note_claim(record: &mut Record, lease: &Lease, inode: u64, durable: bool) -> 
     record.append(
         "claimed",
         json!({
-            "session": uuid::Uuid::now_v7().to_string(),
+            "session": clock::unique().to_string(),
             "agent": lease.slot.to_string(),
             "attempt": record.history.attempts + 1,
             "harness_pid": std::process::id(),
@@ -288,10 +291,21 @@ fn read_whole(name: &Name, path: &std::path::Path) -> Result<Looked> {
     Ok(Looked::Whole(file, meta, bytes))
 }
 
-/// Whether nobody changed the file for a while. A time in the future is a `not_before`, not news.
+/// Whether nobody changed the file for a while. Where it was changed in the future (the clock was
+/// set back since, or is behind a file server's), for a while since we first saw it like this.
 pub fn settled(meta: &Metadata) -> bool {
-    let changed = meta.ctime() * 1_000_000_000 + meta.ctime_nsec();
-    clock::now_ns() - changed >= SETTLE.as_nanos() as i64
+    type Seen = HashMap<(u64, u64, i64), Instant>;
+    static SEEN: LazyLock<Mutex<Seen>> = LazyLock::new(Mutex::default);
+    let changed = clock::ctime_ns(meta);
+    let age = clock::now_ns().saturating_sub(changed);
+    if age >= 0 {
+        return age >= SETTLE.as_nanos() as i64;
+    }
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (now, key) = (clock::instant(), (meta.dev(), meta.ino(), changed));
+    // Few are ever in it: what was looked at long ago has settled, or is gone.
+    seen.retain(|k, at| *k == key || now.duration_since(*at) < SETTLE * 10);
+    now.duration_since(*seen.entry(key).or_insert(now)) >= SETTLE
 }
 
 fn refuse_item(root: &Root, name: &Name, why: String) -> Result<Tried> {

@@ -166,8 +166,7 @@ impl Aggregator {
 pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
     let period = Period::current();
     let pending = pending.unwrap_or_else(|| {
-        let (pending, scheduled) =
-            sources::list_pending(&root.place(Place::Pending), clock::now_ns());
+        let (pending, scheduled) = sources::list_pending(&root.place(Place::Pending));
         PendingCounts {
             pending,
             scheduled,

@@ -97,7 +97,9 @@ impl Harnesses {
                     drop(atomic::remove(&path));
                 }
             };
-            if !is_held(&file, bury) || half_made {
+            let taken_for_alive = crate::mutant::planted("pid-proves-life")
+                && Path::new("/proc").join(pid_of(&name).to_string()).exists();
+            if !(taken_for_alive || is_held(&file, bury)) || half_made {
                 continue;
             }
             let read =
@@ -303,7 +305,7 @@ pub(super) fn orders(root: &Root) -> Vec<String> {
 }
 
 /// Counts the pending folder by a listing: files not yet due are `scheduled`.
-pub(super) fn list_pending(dir: &Path, now_ns: i64) -> (u64, u64) {
+pub(super) fn list_pending(dir: &Path) -> (u64, u64) {
     let (mut due, mut scheduled) = (0, 0);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if Name::is_ignored(&entry.file_name()) {
@@ -311,11 +313,7 @@ pub(super) fn list_pending(dir: &Path, now_ns: i64) -> (u64, u64) {
         }
         // One that is gone by now was claimed: it is counted there, or not at all.
         let Ok(meta) = entry.metadata() else { continue };
-        let mtime_ns = meta
-            .mtime()
-            .saturating_mul(1_000_000_000)
-            .saturating_add(meta.mtime_nsec());
-        if mtime_ns > now_ns {
+        if clock::postponed(&meta).is_some() {
             scheduled += 1;
         } else {
             due += 1;

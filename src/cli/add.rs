@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{init, print_json, print_text};
 use crate::atomic::{self, Moved, Nameless};
+use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::item::{self, Kind, Refusal};
 use crate::layout::{Name, Place, Root};
@@ -151,7 +152,7 @@ fn slug(text: &str) -> String {
     if stem.is_empty() {
         stem = "item".into();
     }
-    let id = uuid::Uuid::now_v7().simple().to_string();
+    let id = clock::unique().simple().to_string();
     format!("{stem}-{}", &id[26..])
 }
 

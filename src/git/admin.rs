@@ -89,10 +89,12 @@ impl Hub {
         if target == admin && back == link {
             return Some(admin);
         }
-        // Both ends point into the place where ROOT once was: let them point at each other again.
+        // Both ends point into the place where ROOT once was, or into that of which it is a copy:
+        // let them point at each other again.
         let moved = back.parent()?.file_name() == dir.file_name()
             && !atomic::exists(&back)
-            && (target == admin || !atomic::exists(&target));
+            && (target == admin || !atomic::exists(&target))
+            || is_copy(&target, &back, &admin, &link);
         if !moved {
             return None;
         }
@@ -153,6 +155,19 @@ impl Hub {
         }
         Ok(())
     }
+}
+
+/// Whether two paths lie in another ROOT as `admin` and `link` lie in ours.
+fn is_copy(target: &Path, back: &Path, admin: &Path, link: &Path) -> bool {
+    let root = admin.ancestors().find(|a| link.starts_with(a));
+    let other = |theirs: &Path, ours: &Path| {
+        let inside = ours.strip_prefix(root?).ok()?;
+        let depth = inside.components().count();
+        let other = theirs.ancestors().nth(depth)?;
+        (theirs.ends_with(inside)).then(|| other.to_path_buf())
+    };
+    let other_root = other(target, admin);
+    other_root.is_some() && other_root == other(back, link)
 }
 
 /// Renames `from` to the first free `NAME.~K~` beside `to`, and says which.

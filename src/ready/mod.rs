@@ -28,7 +28,7 @@ use crate::limits::AFTER_TROUBLE;
 use crate::mutant::planted;
 use crate::record;
 use crate::spool;
-pub use peek::{mtime_of, peek};
+pub use peek::peek;
 use sets::{Idle, Inner, Known, Where, cycle_text, rank};
 
 pub struct Ready {
@@ -212,13 +212,13 @@ impl Ready {
         if meta.is_file() && meta.len() == 0 && !spool::settled(&meta) {
             // Perhaps being created: a close event or the next look will tell.
             let mut inner = self.lock();
-            inner.learn(&name, Order::default(), mtime_of(&meta));
+            inner.learn(&name, Order::default(), clock::mtime_ns(&meta));
             inner.recheck(&name);
             drop(inner);
             return self.tender.ring();
         }
         let order = peek(&name, &path, &meta);
-        self.put(&name, order, mtime_of(&meta));
+        self.put(&name, order, clock::mtime_ns(&meta));
     }
 
     /// A file in `pending/` is being written, or its time was changed: of news only where it waits
@@ -322,12 +322,28 @@ impl Ready {
     /// The instant before which it must not start: its file's time and its `not_before`, unless a
     /// person let it go (`harness release`) since.
     fn due(&self, name: &Name, order: &Order, mtime: i64) -> i64 {
+        let mtime = match mtime > clock::now_ns() {
+            true => self.postponed(name),
+            false => mtime,
+        };
         match order.not_before {
             Some(at) if at > clock::now_ns() && !record::is_released(&self.root, name, at) => {
                 mtime.max(at)
             }
             _ => mtime,
         }
+    }
+
+    /// The instant to which its file's time postpones it; in the past where it does not. A backoff
+    /// of ours is a duration: where the clock was set back since, nobody knows what is left of it,
+    /// and it is over.
+    fn postponed(&self, name: &Name) -> i64 {
+        let meta = self.root.item(Place::Pending, name).symlink_metadata();
+        let Some((at, meta)) = meta.ok().and_then(|m| Some((clock::postponed(&m)?, m))) else {
+            return 0;
+        };
+        let backoff = clock::was_set_back_since(&meta) && record::is_backoff(&self.root, name, at);
+        if backoff { 0 } else { at }
     }
 
     fn dependency(&self, dep: &Name) -> Dependency {
@@ -345,7 +361,7 @@ impl Ready {
 
     /// Whether an item with these fields may start now: what a claim asks of the whole file.
     pub fn may_start(&self, name: &Name, order: &Order, meta: &Metadata) -> bool {
-        self.due(name, order, mtime_of(meta)) <= clock::now_ns()
+        self.due(name, order, clock::mtime_ns(meta)) <= clock::now_ns()
             && order
                 .after
                 .iter()
@@ -414,8 +430,16 @@ impl Ready {
         let now = clock::instant();
         let wall = clock::now_ns();
         let due: Vec<Name> = {
-            let inner = self.lock();
-            let timed = inner.scheduled.iter().take_while(|(at, _)| *at <= wall);
+            let mut inner = self.lock();
+            // Set back: what waits for a time is looked at again.
+            let set_back = inner.turn.replace((now, wall)).is_some_and(|(then, at)| {
+                let passed = i64::try_from(now.duration_since(then).as_nanos());
+                wall < at
+                    .saturating_add(passed.unwrap_or(i64::MAX))
+                    .saturating_sub(SET_BACK_NS)
+            });
+            let is_due = |at: i64| at <= wall || set_back;
+            let timed = inner.scheduled.iter().take_while(|(at, _)| is_due(*at));
             let later = inner.later.iter().take_while(|(at, _)| *at <= now);
             timed
                 .map(|(_, n)| n.clone())
@@ -524,6 +548,8 @@ impl Ready {
 /// been seen. A thousand items are listed in a hundredth of it.
 const OPEN_AFTER: Duration = Duration::from_millis(800);
 const TEND_MAX: Duration = Duration::from_secs(1);
+/// A clock that is behind by so much since the last turn was set.
+const SET_BACK_NS: i64 = 1_000_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Dependency {

@@ -9,13 +9,6 @@ use crate::item::{self, Kind, Order};
 use crate::layout::Name;
 use crate::limits::{ITEM_BYTES_MAX, SCRIPT_HEAD_BYTES};
 
-pub fn mtime_of(meta: &Metadata) -> i64 {
-    // A file system's largest time (year 2446 on ext4) is beyond what 64 bits of ns hold.
-    meta.mtime()
-        .saturating_mul(1_000_000_000)
-        .saturating_add(meta.mtime_nsec())
-}
-
 /// The fields that order a file, as far as they can be read now. Never an error: the claim reads
 /// the file again and says what is wrong.
 pub fn peek(name: &Name, path: &std::path::Path, meta: &Metadata) -> Order {

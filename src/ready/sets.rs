@@ -29,6 +29,8 @@ pub(super) struct Inner {
     pub(super) rescan: bool,
     pub(super) open: bool,
     pub(super) next_ticket: u64,
+    /// When the tender looked last, by both clocks.
+    pub(super) turn: Option<(Instant, i64)>,
 }
 
 /// A worker that waits for a candidate.

@@ -301,13 +301,19 @@ fn give_back(
     let temporary = why.kind() == Kind::Temporary && !planted("trouble-is-final");
     let before = record.history.requeues;
     let reason = why.to_string();
+    // Not at once: the trouble is the host's, and the next item would meet it too. Later and
+    // later: it may be the item's own after all (a submodule that cannot be had).
+    let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, dice());
+    let not_before = temporary.then(|| {
+        clock::now_ns().saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX))
+    });
     // The folder first: once the record has forgotten the session, nobody looks for it again. Both
     // as long as the host needs: a half of it would look like an attempt that was started.
     let copies = "the attempt never started: it holds copies only";
     let dir = desk.rt.root.session(sid);
     let mut done = desk.insist(|| atomic::discard_tree(&dir, copies));
     if !planted("not-given-back-on-record") {
-        let line = json!({"session": sid, "reason": reason});
+        let line = json!({"session": sid, "reason": reason, "not_before_ns": not_before});
         done = done.and(desk.insist(|| record.append("requeued", line.clone())));
     }
     match done {
@@ -315,16 +321,9 @@ fn give_back(
         Err(e) => desk.rt.warn(&e.to_string()),
         Ok(()) => {}
     }
-    let target = if temporary {
-        // Not at once: the trouble is the host's, and the next item would meet it too. Later and
-        // later: it may be the item's own after all (a submodule that cannot be had).
-        let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, dice());
-        let not_before = clock::now_ns() + delay.as_nanos() as i64;
-        Target::Pending {
-            not_before: Some(not_before),
-        }
-    } else {
-        Target::Parked
+    let target = match temporary {
+        true => Target::Pending { not_before },
+        false => Target::Parked,
     };
     end_claim(desk, claim, target, &mut || Ok(()))?;
     Ok(Next::PutBack)

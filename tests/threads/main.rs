@@ -42,6 +42,8 @@ mod clock {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
+    pub use harness::clock::{mtime_ns, now_ns, postponed, was_set_back_since};
+
     static START: LazyLock<Instant> = LazyLock::new(harness::clock::instant);
     static PASSED: AtomicU64 = AtomicU64::new(0);
 
@@ -52,10 +54,6 @@ mod clock {
     pub fn pass(time: Duration) {
         let micros = time.as_micros() as u64 + 1;
         PASSED.fetch_add(micros, Ordering::SeqCst);
-    }
-
-    pub fn now_ns() -> i64 {
-        harness::clock::now_ns()
     }
 }
 
