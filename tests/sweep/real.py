@@ -49,7 +49,7 @@ class Small:
     def start(self, **more):
         with open(self.log, "a") as log:
             command = self.r.command("run", "--workers", "2")
-            self.run = subprocess.Popen(command, stdout=log, stderr=log, **more)
+            self.run = Small.last = subprocess.Popen(command, stdout=log, stderr=log, **more)
         return self.run
 
     def said(self):
@@ -213,6 +213,8 @@ def main():
             except (AssertionError, OSError, subprocess.TimeoutExpired) as e:
                 found += 1
                 word = f"FOUND {type(e).__name__} {e}"
+                # It is nobody's otherwise.
+                Small.last.kill()
             print(f"{name:12} {time.monotonic() - begun:5.1f} s  {word}", flush=True)
     return 1 if found else 0
 
