@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::mutant;
+use crate::mutant::planted;
 
 pub use jiff::Timestamp;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// Monotonic now.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clocks")]
 pub fn instant() -> Instant {
-    if mutant::planted("wall-clock-for-timeouts") {
+    if planted("wall-clock-for-timeouts") {
         static START: LazyLock<(Instant, i64)> = LazyLock::new(|| (Instant::now(), now_ns()));
         return START.0 + Duration::from_nanos((now_ns() - START.1).unsigned_abs());
     }
@@ -71,7 +71,7 @@ pub fn postponed(meta: &Metadata) -> Option<i64> {
 /// Whether the clock was set back since the file was last changed: it then was changed in what is
 /// the future now.
 pub fn was_set_back_since(meta: &Metadata) -> bool {
-    ctime_ns(meta) > now_ns().saturating_add(SET_BACK_NS) && !mutant::planted("set-back-not-seen")
+    ctime_ns(meta) > now_ns().saturating_add(SET_BACK_NS) && !planted("set-back-not-seen")
 }
 
 /// By less than this, clocks (a file server's and ours) differ without having been set.

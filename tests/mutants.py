@@ -76,6 +76,14 @@ PROOFS = [
     ("wall-clock-for-timeouts", it("clocks::a_clock_that_is_set")),
     ("pid-proves-life", it("clocks::a_process_that_has_a_dead_ones_number")),
     ("recorded-pid-killed", it("clocks::a_process_that_has_a_dead_ones_number")),
+    ("git-stale-lock-stays", it("git_races::what_killed_gits_leave")),
+    ("git-debris-stays", it("git_races::what_killed_gits_leave")),
+    ("git-set-up-without-flock", it("git_races::sixteen")),
+    ("git-writes-user-config", it("git_races::sixteen")),
+    ("git-publish-without-swap", it("git_shapes")),
+    ("git-writes-user-config", it("git_shapes")),
+    ("git-environment-kept", it("git_shapes")),
+    ("git-hooks-run", it("git_shapes")),
 ]
 
 

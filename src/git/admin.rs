@@ -16,6 +16,7 @@ use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::limits::BACKUPS_MAX;
+use crate::mutant::planted;
 
 /// An admin folder that is still incomplete after this is nobody's work in progress: git makes
 /// one in milliseconds.
@@ -31,11 +32,14 @@ impl Hub {
         if let Some(admin) = self.sound(dir) {
             return Ok(Worktree::new(self.clone(), dir.clone(), admin));
         }
-        let lock = self.lock()?;
+        let lock = match planted("git-set-up-without-flock") {
+            false => Some(self.lock()?),
+            true => None,
+        };
         self.clear_place(dir)?;
         self.clear_admin(dir)?;
         self.git()
-            .holding(Some(&lock))
+            .holding(lock.as_ref())
             .args([
                 "worktree",
                 "add",
@@ -128,7 +132,10 @@ impl Hub {
     /// Moves broken admin folders, and the one that stands for `dir`, out of git's sight. One
     /// broken folder makes every worktree command in the hub fail. The flock is held; somebody's
     /// own `git worktree add` gets a moment to finish.
-    fn clear_admin(&self, dir: &Path) -> Result<()> {
+    pub(super) fn clear_admin(&self, dir: &Path) -> Result<()> {
+        if planted("git-debris-stays") {
+            return Ok(());
+        }
         let all = self.dir().join("worktrees");
         let link = dir.join(".git");
         for entry in fs::read_dir(&all).into_iter().flatten().flatten() {

@@ -15,6 +15,7 @@ use super::{Base, Git, Repo, config};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
+use crate::mutant::planted;
 
 /// Any commit of the repository: new worktrees are made at it, then moved to their base.
 pub(super) const SEED: &str = "refs/harness/seed";
@@ -51,6 +52,11 @@ impl Hub {
         let repos = root.repos();
         let repos = repos.canonicalize().or_fail("cannot find", &repos)?;
         let config::Settings { text, hooks } = config::read(&repo.path, repo.durable)?;
+        if planted("git-writes-user-config") {
+            Git::on(&user)
+                .args(["config", "harness.seen", "1"])
+                .must("mark it")?;
+        }
         let hub = Hub(Arc::new(Inner {
             repo: repo.clone(),
             dir: repos.join(format!("{stem}.git")),
@@ -267,6 +273,8 @@ impl Hub {
         let lock = self.lock()?;
         if !here(&pin) {
             self.clear_ref_lock(&pin);
+            // One half-made worktree fails every fetch.
+            self.clear_admin(Path::new(""))?;
             let git = self.git().holding(Some(&lock));
             fetch_in(git, &self.0.user, &[&format!("+{}:{pin}", base.oid)])
                 .must("cannot bring the base into harness's copy of the repository")?;

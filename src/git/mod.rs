@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::limits::GIT_TIMEOUT;
+use crate::mutant::planted;
 
 pub use crate::config::Clean;
 pub use hub::Hub;
@@ -153,7 +154,11 @@ impl Git {
             hub: None,
         };
         let git = git.arg("-C").arg(dir);
-        SETTINGS.iter().fold(git, |g, s| g.arg("-c").arg(s))
+        let hooks = planted("git-hooks-run");
+        let settings = SETTINGS
+            .iter()
+            .filter(|s| !(hooks && s.contains("hooksPath")));
+        settings.fold(git, |g, s| g.arg("-c").arg(s))
     }
 
     /// A command on the repository whose git directory is `git_dir`; nothing is looked for.
@@ -223,7 +228,8 @@ impl Git {
         let mut cmd = Command::new(program);
         for (key, _) in std::env::vars_os() {
             let ours = key.as_bytes().starts_with(b"GIT_");
-            if ours && !KEPT_ENV.iter().any(|k| key == *k) {
+            let kept = KEPT_ENV.iter().any(|k| key == *k);
+            if ours && !kept && !planted("git-environment-kept") {
                 cmd.env_remove(key);
             }
         }

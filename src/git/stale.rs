@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Result};
+use crate::mutant::planted;
 
 const SWEEP: &str = "harness.sweep";
 /// So long a lock stands before anybody is looked for: git holds one for milliseconds, and so do
@@ -49,7 +50,7 @@ impl Lock {
 
     /// Removes it if it has stood for a while and nobody lives who could hold it.
     pub fn clear(&self, hub: &Path) -> Result<()> {
-        if self.since.elapsed() < UNTOUCHED || crate::mutant::planted("git-stale-lock-stays") {
+        if self.since.elapsed() < UNTOUCHED || planted("git-stale-lock-stays") {
             return Ok(());
         }
         let file = hub.join(SWEEP);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::dice::Dice;
 use crate::gits::{self, Git, User, locks};
-use crate::support::{Over, Root, Running, files_below, kill};
+use crate::support::{Over, Root, Running, files_below, git, kill};
 
 const PROCESSES: usize = 16;
 /// Items that wait at any time.
@@ -472,9 +472,57 @@ fn sixteen_processes_and_a_user_share_a_repository() {
     let given = std::env::var("HARNESS_RACES_SECONDS").ok();
     let seconds = given
         .and_then(|s| s.parse().ok())
-        .unwrap_or(6 / gits.len() as u64);
+        .unwrap_or(4 / gits.len() as u64);
     for git in &gits {
         println!("git {}: {seconds} s", git.version);
         race(git, seconds.max(2), &mut dice);
     }
+}
+
+/// What gits that were killed leave in harness's own repository is cleared, by whoever comes next.
+#[test]
+fn what_killed_gits_leave_stops_nobody() {
+    let root = Root::with_repo();
+    root.script("first", "echo 1 > file");
+    assert_eq!(root.drain().status.code(), Some(0));
+    let hub = root.at("state/repos/default.git");
+    git(
+        &root.repo(),
+        &["commit", "-q", "--allow-empty", "-m", "the base moves on"],
+    );
+    let pins = hub.join("refs/harness/base");
+    fs::create_dir_all(&pins).unwrap();
+    let pin = pins.join("refs%2Fheads%2Fmain.lock");
+    let left = ["refs/heads/main.lock", "packed-refs.lock", "shallow.lock"].map(|l| hub.join(l));
+    let left = [&left[..], &[pin, hub.join("worktrees/agent-1/index.lock")]].concat();
+    for lock in &left {
+        fs::write(lock, "").unwrap();
+    }
+    // Half-made: a worktree of somebody's, and the next slot's, whose `git worktree add` was killed.
+    fs::create_dir(hub.join("worktrees/half")).unwrap();
+    for n in 1..4 {
+        let made = hub.join(format!("worktrees/agent-{n}"));
+        fs::create_dir_all(&made).unwrap();
+        fs::write(
+            made.join("gitdir"),
+            root.at(format!("worktrees/agent-{n}/.git"))
+                .to_str()
+                .unwrap(),
+        )
+        .unwrap();
+        fs::write(made.join("commondir"), "").unwrap();
+    }
+    root.script("changes", "git rev-parse --git-dir && echo 2 > file");
+    root.script("nothing", "git rev-parse --git-dir");
+    assert_eq!(root.drain().status.code(), Some(0), "{}", root.picture());
+    for (name, outcome) in [("changes", "succeeded"), ("nothing", "no_change")] {
+        assert_eq!(root.show(name)["outcome"], outcome, "{}", root.picture());
+    }
+    let mut stays = locks(&hub);
+    stays.retain(|l| !l.starts_with(hub.join("harness-debris")));
+    assert!(
+        stays.iter().all(|l| l.ends_with("shallow.lock")),
+        "{stays:?}"
+    );
+    git(&hub, &["fsck", "--full"]);
 }

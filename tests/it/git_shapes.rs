@@ -241,6 +241,11 @@ impl World<'_> {
         std::os::unix::fs::symlink(self.dir("packed"), &link).unwrap();
         self.add("link", link);
 
+        // A branch of his with the name that ours would have.
+        let user = self.plain("occupied", &[]);
+        user.git(&["branch", "-q", "harness/occupied-work/1"]);
+        self.add("occupied", path(user));
+
         let user = self.plain("taken", &[]);
         user.git(&["branch", "-q", "harness"]);
         self.add_refused("taken", path(user), "harness");
@@ -384,8 +389,17 @@ fn live(git: &Git) {
             continue;
         }
         assert_eq!(show["outcome"], "succeeded", "{name}: {show:#}");
-        let branch = format!("harness/{name}-work/1");
-        assert_eq!(show["branch"], *branch, "{show:#}");
+        let branch = show["branch"].as_str().unwrap();
+        let wanted = format!("harness/{name}-work/1");
+        let mut expected = vec![branch];
+        if name == "occupied" {
+            expected.insert(0, &wanted);
+            assert!(branch.starts_with(&format!("{wanted}-")), "{show:#}");
+            let tips = user.git(&["rev-parse", "main", &wanted]);
+            assert_eq!(tips.lines().next(), tips.lines().last(), "his branch");
+        } else {
+            assert_eq!(branch, wanted);
+        }
         assert_eq!(show["attempts"][0]["commits"], 2, "{show:#}");
         assert_eq!(
             user.git(&["show", &format!("{branch}:by-agent")]),
@@ -413,7 +427,7 @@ fn live(git: &Git) {
             .lines()
             .filter(|b| b.starts_with(&format!("harness/{name}-")))
             .collect();
-        assert_eq!(mine, [branch], "{name}");
+        assert_eq!(mine, expected, "{name}");
         let (now, before) = (user.bytes(), checked.next().unwrap());
         for (old, new) in before.iter().zip(&now) {
             assert_eq!(
