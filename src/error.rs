@@ -127,9 +127,17 @@ pub fn tell(line: &str) {
     let _lost = writeln!(io::stderr().lock(), "{}", printable(line));
 }
 
-/// For a terminal: control characters spelled out, but newlines. Messages quote what agents wrote.
+/// Whether a terminal, or a reader's eye, obeys the character instead of showing it: control
+/// characters, and those that turn the direction of writing round.
+pub fn is_obeyed(c: char) -> bool {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    c.is_control() || turns
+}
+
+/// For a terminal: characters that it would obey spelled out, but newlines. Messages quote what
+/// agents wrote.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let odd = |c: char| c.is_control() && c != '\n';
+    let odd = |c: char| is_obeyed(c) && c != '\n';
     if !text.contains(odd) {
         return text.into();
     }

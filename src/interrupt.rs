@@ -24,7 +24,7 @@ use serde_json::json;
 
 use crate::atomic::{self, Moved, Nameless};
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_obeyed};
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::record::Record;
@@ -71,7 +71,7 @@ fn read(root: &Root, stem: &str) -> Option<Interrupt> {
     let id = id_of(&path);
     let bytes = atomic::read_small(&path, STATE_FILE_BYTES_MAX).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_BYTES_MAX)]);
-    let plain = |c: &char| *c == '\n' || !c.is_control();
+    let plain = |c: &char| *c == '\n' || !is_obeyed(*c);
     Some(Interrupt {
         stem: stem.to_owned(),
         path,

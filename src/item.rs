@@ -14,7 +14,10 @@ use serde_json::{Map, Value};
 use crate::clock;
 use crate::config;
 use crate::layout::Name;
-use crate::limits::{AFTER_MAX, ITEM_BYTES_MAX, SCRIPT_HEAD_BYTES};
+use crate::limits::{
+    AFTER_MAX, FIELDS_BYTES_MAX, FIELDS_NODES_MAX, ITEM_BYTES_MAX, NAME_BYTES_MAX,
+    SCRIPT_HEAD_BYTES,
+};
 
 /// Why an item is not accepted, in a sentence for its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +97,20 @@ pub fn kind_of(name: &Name, head: &[u8], executable: bool) -> Kind {
     }
 }
 
+/// A reason is for people, and goes into the record: a parser may quote a whole line, however long.
+const REASON_CHARS_MAX: usize = 500;
+
 /// Understands a whole file.
 pub fn parse(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Item> {
+    understand(name, bytes, executable).map_err(|Refusal(why)| {
+        match why.char_indices().nth(REASON_CHARS_MAX) {
+            Some((end, _)) => Refusal(format!("{}…", &why[..end])),
+            None => Refusal(why),
+        }
+    })
+}
+
+fn understand(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Item> {
     if bytes.is_empty() {
         return refuse("the file is empty");
     }
@@ -106,6 +121,7 @@ pub fn parse(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Item> {
         ));
     }
     let kind = kind_of(name, bytes, executable);
+    let bytes = without_mark(bytes);
     let (fields, prompt) = match kind {
         Kind::Script => (script_fields(bytes)?, Vec::new()),
         Kind::Json => json_fields(bytes)?,
@@ -172,7 +188,7 @@ impl Item {
             "agent" => self.agent = Some(short_text(value, 64)?),
             "repo" => self.order.repo = Some(short_text(value, 64)?),
             "base" => self.base = Some(revision(value)?),
-            "branch" => self.branch = Some(short_text(value, 100)?),
+            "branch" => self.branch = Some(branch(value)?),
             "timeout" => {
                 let d = config::duration_from_json(value).map_err(Refusal)?;
                 if d.is_zero() {
@@ -247,7 +263,23 @@ fn yaml_fields(yaml: &[u8], what: &str) -> Parsed<Map<String, Value>> {
     let Ok(text) = std::str::from_utf8(yaml) else {
         return refuse(format!("the {what} is not UTF-8"));
     };
-    match serde_saphyr::from_str::<Value>(text) {
+    if text.len() > FIELDS_BYTES_MAX {
+        return refuse(format!(
+            "the {what} is longer than {} KiB; the text goes behind it, large data into the repository",
+            FIELDS_BYTES_MAX >> 10
+        ));
+    }
+    // Aliases of aliases grow without end: a few pages of text must not become more than a few.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: FIELDS_NODES_MAX * 2,
+            max_nodes: FIELDS_NODES_MAX,
+            max_total_scalar_bytes: 4 * FIELDS_BYTES_MAX,
+            max_recorded_anchor_events: FIELDS_NODES_MAX,
+            max_merge_keys: 100,
+        },
+    };
+    match serde_saphyr::from_str_with_options::<Value>(text, options) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(Value::Null) => Ok(Map::new()),
         Ok(_) => refuse(format!("the {what} is not a list of `key: value`")),
@@ -257,6 +289,11 @@ fn yaml_fields(yaml: &[u8], what: &str) -> Parsed<Map<String, Value>> {
             refuse(format!("bad {what}: {why}"))
         }
     }
+}
+
+/// Without the byte order mark that some editors put in front: it hides what a file begins with.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// Where front matter ends and the text begins. `None`: the file has none.
@@ -313,15 +350,18 @@ fn after(value: &Value) -> Parsed<Vec<Name>> {
     names
         .iter()
         .map(|name| match name {
-            Value::String(name) if !name.is_empty() && !name.contains(['/', '\0']) => {
-                Ok(Name::new(name))
-            }
-            Value::String(_) => refuse("not a file name"),
+            Value::String(name) if is_file_name(name) => Ok(Name::new(name)),
+            Value::String(_) => refuse("not the name of an item"),
             _ => refuse(
                 "not a name; put quotes round one that YAML takes for a number or a yes or no",
             ),
         })
         .collect()
+}
+
+/// `.` and `..` are in every folder: what waits for them would wait for nothing.
+fn is_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(['/', '\0'])
 }
 
 fn not_before(value: &Value) -> Parsed<i64> {
@@ -383,6 +423,15 @@ fn revision(value: &Value) -> Parsed<String> {
     let text = short_text(value, 200)?;
     if text.starts_with('-') {
         return refuse("a revision does not begin with `-`");
+    }
+    Ok(text)
+}
+
+/// What is forbidden in a ref is escaped; but nothing at all is no name.
+fn branch(value: &Value) -> Parsed<String> {
+    let text = short_text(value, 100)?;
+    if text.bytes().all(|b| b == b'/') {
+        return refuse("not a name for a branch");
     }
     Ok(text)
 }

@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::error::is_obeyed;
 use crate::limits::NAME_BYTES_MAX;
+use crate::mutant::planted;
 
 /// A ROOT: absolute path of the directory that holds `harness.toml queue state worktrees`.
 #[derive(Debug, Clone)]
@@ -266,12 +268,12 @@ impl fmt::Debug for Name {
     }
 }
 
-/// A file name as text without control characters; bytes that are not UTF-8 show as `\xNN`.
+/// A file name as text without a character that a terminal obeys; bytes that are not UTF-8 show as `\xNN`.
 pub fn shown(name: &OsStr) -> String {
     let mut out = String::new();
     for chunk in name.as_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c) {
+            if is_obeyed(c) && !planted("name-shown-as-it-is") {
                 out.extend(c.escape_default());
             } else {
                 out.push(c);
@@ -296,6 +298,7 @@ fn escape_component(bytes: &[u8]) -> String {
                 !(edge || twin || of_lock)
             }
             b'-' => i > 0,
+            b'%' => planted("percent-not-escaped"),
             _ => b.is_ascii_alphanumeric() || b == b'_',
         };
         if plain {

@@ -12,8 +12,12 @@ pub const FILE_NAME_BYTES_MAX: usize = 255;
 pub const AFTER_MAX: usize = 1_000;
 /// Slots one process holds at most; each is a thread, a keeper and a worktree.
 pub const WORKERS_MAX: usize = 1_024;
-/// One line of configuration or front matter is read by people: 64 KiB is generous.
+/// A configuration is read by people: 1 MiB is generous.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Front matter is read by people, and parsed at every look: 64 KiB is generous.
+pub const FIELDS_BYTES_MAX: usize = 64 << 10;
+/// Values in it, with what its aliases repeat.
+pub const FIELDS_NODES_MAX: usize = 10_000;
 /// How far a script is read for `#harness` lines.
 pub const SCRIPT_HEAD_BYTES: usize = 8 << 10;
 /// A file of ours in `state/` but a record: an order, a reason, a session. Larger is none of ours.

@@ -191,6 +191,12 @@ fn lines(bytes: &[u8]) -> Vec<Value> {
 }
 
 impl History {
+    /// The number of the next attempt.
+    pub fn next_attempt(&self) -> u32 {
+        // A record is a file: an agent may have written any number into it.
+        self.attempts.saturating_add(1)
+    }
+
     fn fold(&mut self, e: &Value) {
         let text = |key: &str| e[key].as_str().unwrap_or_default().to_owned();
         match e["event"].as_str().unwrap_or_default() {

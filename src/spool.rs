@@ -217,7 +217,7 @@ fn note_claim(record: &mut Record, lease: &Lease, inode: u64, durable: bool) -> 
         json!({
             "session": clock::unique().to_string(),
             "agent": lease.slot.to_string(),
-            "attempt": record.history.attempts + 1,
+            "attempt": record.history.next_attempt(),
             "harness_pid": std::process::id(),
             "inode": inode,
         }),

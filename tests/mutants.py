@@ -84,6 +84,8 @@ PROOFS = [
     ("git-writes-user-config", it("git_shapes")),
     ("git-environment-kept", it("git_shapes")),
     ("git-hooks-run", it("git_shapes")),
+    ("name-shown-as-it-is", it("fuzz::screens")),
+    ("percent-not-escaped", it("fuzz::names")),
 ]
 
 

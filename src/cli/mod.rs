@@ -129,9 +129,14 @@ struct Names {
 pub fn main() -> Result<u8> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(e) if e.use_stderr() => {
+            // It quotes what was typed, which may be a name that a script passed on.
+            crate::error::tell(e.render().to_string().trim_end());
+            return Ok(2);
+        }
         Err(e) => {
             let _closed = e.print();
-            return Ok(u8::from(e.use_stderr()) * 2);
+            return Ok(0);
         }
     };
     match cli.command {

@@ -1,6 +1,7 @@
 //! `harness run`: adds the FILEs, works, and says at the end what became of the items.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -99,9 +100,10 @@ fn summary(root: &Root, results: &Results) -> Result<()> {
             Cell::new(item.name.shown()),
             Cell::painted(item.outcome.as_str(), paint),
             Cell::new(item.attempt.to_string()),
-            Cell::new(clock::human(std::time::Duration::from_secs_f64(
-                item.seconds,
-            ))),
+            Cell::new(clock::human(
+                // Out of a file that an agent can have written.
+                Duration::try_from_secs_f64(item.seconds).unwrap_or_default(),
+            )),
             Cell::new(item.branch.clone().unwrap_or_else(|| "-".into())),
             Cell::new(&item.reason),
         ]);

@@ -30,7 +30,7 @@ fn read_order(name: &Name, path: &std::path::Path, meta: &Metadata) -> Result<Or
     bytes.truncate(n);
     let has_fields = match item::kind_of(name, &bytes, executable) {
         Kind::Json => true,
-        Kind::Prompt => bytes.starts_with(b"---"),
+        Kind::Prompt => item::without_mark(&bytes).starts_with(b"---"),
         Kind::Script => return Ok(item::peek(name, &bytes, executable)),
     };
     if !has_fields {

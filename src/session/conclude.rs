@@ -489,7 +489,7 @@ fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64
     }
     let mut event = json!({
         "session": file.session, "attempt": file.attempt, "agent": file.agent,
-        "published": file.published, "tokens": file.input_tokens + file.output_tokens,
+        "published": file.published, "tokens": file.input_tokens.saturating_add(file.output_tokens),
         "next": next.as_str(), "not_before_ns": not_before,
     });
     if let (Some(event), Value::Object(end)) = (event.as_object_mut(), file.end()) {

@@ -56,7 +56,7 @@ fn summary(attempt: &Attempt, figures: &Figures) -> String {
         said(&f.outcome),
         said(&f.reason)
     );
-    let took = clock::human(Duration::from_secs_f64(f.seconds.max(0.0)));
+    let took = clock::human(Duration::try_from_secs_f64(f.seconds).unwrap_or_default());
     let mut line = |key: &str, value: String| {
         if !value.is_empty() {
             let _infallible = writeln!(md, "- {key}: {value}");

@@ -17,6 +17,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::clock::{self, Timestamp};
+use crate::error::is_obeyed;
 use crate::layout::shown;
 
 /// What the output can show.
@@ -89,16 +90,7 @@ impl Paint {
 /// Text from outside without control characters, and without those that turn the direction of
 /// writing round: what is read is what is there.
 pub fn safe(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in shown(OsStr::new(text)).chars() {
-        match c {
-            '\u{200e}' | '\u{200f}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
-                out.extend(c.escape_default());
-            }
-            _ => out.push(c),
-        }
-    }
-    out
+    shown(OsStr::new(text))
 }
 
 /// JSON that says the same without a character that a terminal would obey: such characters can
@@ -109,12 +101,7 @@ pub fn safe_json(text: &str) -> String {
         match c {
             '\n' => out.push(c),
             '\0'..='\x1f' => out.push(' '),
-            '\x7f'..='\u{9f}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
-            | '\u{feff}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ if is_obeyed(c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
             _ => out.push(c),
         }
     }

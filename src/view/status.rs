@@ -13,7 +13,7 @@ use crate::layout::Root;
 use crate::status::{AgentState, AgentStatus, Health, Metrics, Status};
 
 use super::table::{Cell, Table, clip};
-use super::{Paint, Term, ago, count_of, local_time, safe};
+use super::{Paint, Term, ago, count_of, local_time, safe, safe_json};
 
 /// An older file is of a harness that hangs: five times what a healthy one allows itself.
 const TRUSTED_SECONDS: u64 = 5;
@@ -204,7 +204,7 @@ fn today_line(m: &Metrics) -> String {
         let mean = Duration::try_from_secs_f64(m.average_work_duration).unwrap_or_default();
         s += &format!(", {} an attempt", clock::human(mean));
     }
-    if m.input_tokens + m.output_tokens > 0 {
+    if m.input_tokens.max(m.output_tokens) > 0 {
         s += &format!(", tokens {} in, {} out", m.input_tokens, m.output_tokens);
     }
     if m.cost_usd > 0.0 {
@@ -221,7 +221,8 @@ pub fn print(root: &Root, json: bool) -> Result<()> {
             crate::error::tell(&format!("harness: {note}"));
         }
         let json = serde_json::to_string_pretty(&status);
-        json.map_err(|e| Error::permanent("cannot encode the status", e.to_string()))? + "\n"
+        let json = json.map_err(|e| Error::permanent("cannot encode the status", e.to_string()))?;
+        safe_json(&(json + "\n"))
     } else {
         render(&status, source, clock::now(), &Term::of_stdout())
     };

@@ -23,6 +23,7 @@ mod git_races;
 mod git_shapes;
 mod gits;
 mod endings;
+mod fuzz;
 mod hostile;
 mod house;
 mod items;
