@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::limits::{BACKUPS_MAX, FILE_NAME_BYTES_MAX};
+use crate::mutant::planted;
 
 /// What became of a move or link that must not hit an existing name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,6 +384,13 @@ pub fn sync_tree(path: &Path) -> Result<()> {
 /// Whether the name exists, without following a symlink.
 pub fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
+}
+
+/// Whether it is a directory and no symlink to one. Folders that harness makes below those of the
+/// tree (a slot's, a session's) are never symlinks: one that an agent put there leads out of ROOT.
+pub fn is_own_dir(path: &Path) -> bool {
+    let own = path.symlink_metadata().is_ok_and(|m| m.is_dir());
+    own || planted("symlink-followed") && path.is_dir()
 }
 
 /// Whether the name is known not to exist: trouble (an I/O error, a folder that may not be looked

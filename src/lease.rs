@@ -42,7 +42,17 @@ impl Lease {
     pub fn try_take(root: &Root, slot: SlotId) -> Result<Option<Lease>> {
         let dir = root.agent(slot);
         atomic::make_dir(&dir, true)?;
-        atomic::make_dir(&root.claimed(slot), false)?;
+        let claimed = root.claimed(slot);
+        atomic::make_dir(&claimed, false)?;
+        if let Some(odd) = [&dir, &claimed]
+            .into_iter()
+            .find(|d| !atomic::is_own_dir(d))
+        {
+            let why = "it is a symlink, which harness does not follow there";
+            return Err(Error::permanent("cannot take the slot", why)
+                .at_path(odd)
+                .hint("remove the symlink: harness makes its own folder"));
+        }
         let path = dir.join("lease");
         let Some(lock) = try_lock(&path)? else {
             return Ok(None);

@@ -54,8 +54,10 @@ impl Pulse {
         self.bell.ring();
     }
 
-    /// To be the last one: one more turn, then the thread ends.
+    /// To be the last one: one more turn, then the thread ends. What it leaves stands until another
+    /// process runs, and nobody hears of the last events any more: it counts anew.
     pub fn end(&self) {
+        self.lost.store(true, Ordering::SeqCst);
         self.over.store(true, Ordering::SeqCst);
         self.bell.ring();
     }

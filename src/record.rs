@@ -16,6 +16,7 @@ use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
 use crate::limits::RECORD_BYTES_MAX;
+use crate::mutant::planted;
 
 /// An item's record, open for appending, with what it held when it was opened.
 pub struct Record {
@@ -229,7 +230,8 @@ impl History {
                 self.publishing.retain(others);
                 let next = text("next");
                 match next.as_str() {
-                    "retry" => self.failures += 1,
+                    "retry" if planted("retry-not-counted") => {}
+                    "retry" => self.failures = self.failures.saturating_add(1),
                     "done" | "parked" => self.failures = 0,
                     _ => {}
                 }

@@ -60,7 +60,11 @@ pub fn orphans(root: &Root) -> Vec<SlotId> {
         .collect()
 }
 
+/// None in what is a symlink: those files are somebody else's.
 fn files_in(dir: &Path) -> Vec<OsString> {
+    if !atomic::is_own_dir(dir) {
+        return Vec::new();
+    }
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .map(|e| e.file_name())

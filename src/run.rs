@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::atomic;
 use crate::clock;
 use crate::config::Config;
 use crate::control::{self, Orders};
@@ -511,7 +512,7 @@ fn nothing_claimed(root: &Root) -> bool {
         f.map_or(true, |f| !Name::is_ignored(&f.file_name()))
     };
     slots
-        .filter(|e| SlotId::parse(&e.file_name()).is_some())
+        .filter(|e| SlotId::parse(&e.file_name()).is_some() && atomic::is_own_dir(&e.path()))
         .all(|e| match std::fs::read_dir(e.path()) {
             Ok(mut files) => !files.any(is_item),
             Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),

@@ -84,6 +84,10 @@ PROOFS = [
     ("git-writes-user-config", it("git_shapes")),
     ("git-environment-kept", it("git_shapes")),
     ("git-hooks-run", it("git_shapes")),
+    ("claim-not-let-go", it("soak_in_plain")),
+    ("retry-not-counted", it("soak_in_plain")),
+    ("line-without-bound", ["env", "HARNESS_ROGUE=flood", *it("an_agent_that_meddles")]),
+    ("symlink-followed", ["env", "HARNESS_TRICKS=AGENT out", *it("nothing_put")]),
     ("name-shown-as-it-is", it("fuzz::screens")),
     ("percent-not-escaped", it("fuzz::names")),
 ]

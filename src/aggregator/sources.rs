@@ -161,7 +161,8 @@ impl Claimed {
     pub(super) fn look(root: &Root) -> Claimed {
         let mut all = Claimed::default();
         let dir = root.claimed_root();
-        for agent in names(&dir).iter().filter(|n| !Name::is_ignored(n)) {
+        let is_slot = |n: &&OsString| !Name::is_ignored(n) && atomic::is_own_dir(&dir.join(n));
+        for agent in names(&dir).iter().filter(is_slot) {
             for file in names(&dir.join(agent)) {
                 if Name::is_ignored(&file) {
                     continue;

@@ -15,7 +15,7 @@ use super::{Hub, Worktree};
 use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Context, Error, Result};
-use crate::limits::BACKUPS_MAX;
+use crate::limits::{BACKUPS_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
 
 /// An admin folder that is still incomplete after this is nobody's work in progress: git makes
@@ -205,20 +205,22 @@ pub(super) fn is_empty_but_for_link(dir: &Path) -> bool {
 
 /// What a killed `git worktree add` leaves, and any other folder that git cannot read.
 fn is_broken(admin: &Path) -> bool {
-    let head = fs::read_to_string(admin.join("HEAD")).unwrap_or_default();
+    let read = |name: &str| {
+        let text = atomic::read_small(&admin.join(name), STATE_FILE_BYTES_MAX).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let head = read("HEAD");
     let head = head.trim_end();
-    let common = fs::read_to_string(admin.join("commondir")).unwrap_or_default();
+    let common = read("commondir");
     let on_branch = head
         .strip_prefix("ref: refs/")
         .is_some_and(|r| !r.is_empty());
-    !(on_branch || is_oid(head))
-        || common.trim_end() != "../.."
-        || fs::read(admin.join("gitdir")).map_or(true, |text| text.is_empty())
+    !(on_branch || is_oid(head)) || common.trim_end() != "../.." || read("gitdir").is_empty()
 }
 
 /// The path that a pointer file of git's holds.
 fn pointer(file: &Path, before: &[u8]) -> Option<PathBuf> {
-    let text = fs::read(file).ok()?;
+    let text = atomic::read_small(file, STATE_FILE_BYTES_MAX).ok()?;
     let text = text.strip_prefix(before)?;
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let path = Path::new(std::ffi::OsStr::from_bytes(text));

@@ -64,6 +64,12 @@ impl Hub {
             user,
             hooks,
         }));
+        if atomic::exists(hub.dir()) && !atomic::is_own_dir(hub.dir()) {
+            let why = "something else stands where harness keeps its copy of the repository";
+            return Err(Error::permanent("cannot use the repository", why)
+                .at_path(hub.dir())
+                .hint("put the copy back, or remove what is there: a new one is made"));
+        }
         if !atomic::exists(hub.dir()) {
             let lock = hub.lock()?;
             if !atomic::exists(hub.dir()) {

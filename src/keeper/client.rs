@@ -1,8 +1,7 @@
 //! The harness's side of a keeper: start one, or attach to one that survived its harness.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -47,12 +46,8 @@ impl Keeper {
         let dir = root.agent(slot);
         let what = "cannot start the keeper";
         let (ours, theirs) = UnixStream::pair().or_fail(what, &dir)?;
-        let log = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(dir.join("keeper.log"))
-            .or_fail(what, &dir)?;
+        // What stands in the log's place stops no item.
+        let log = atomic::open_append(&dir.join("keeper.log"));
         // The running program itself, even where its file was replaced by an upgrade.
         let child = Command::new("/proc/self/exe")
             .arg0("harness")
@@ -61,7 +56,7 @@ impl Keeper {
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            .stderr(Stdio::from(log))
+            .stderr(log.map_or_else(|_| Stdio::null(), Stdio::from))
             .spawn()
             .or_fail(what, &dir)?;
         let mut keeper = Keeper {

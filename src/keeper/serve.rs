@@ -316,7 +316,9 @@ impl Serving {
     /// Writes the exit record and tells the harness. A folder that was removed or locked (by a
     /// person, or by the agent) does not mend itself: then only the harness is told.
     fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
-        if let Err(e) = atomic::replace(&agent.spec.exit, &text, false) {
+        // The agent may have put a symlink in its folder's place, which leads out of ROOT.
+        let ours = agent.spec.exit.parent().is_none_or(|d| !d.is_symlink());
+        if ours && let Err(e) = atomic::replace(&agent.spec.exit, &text, false) {
             if !said {
                 tell(&e.to_string());
             }

@@ -29,6 +29,10 @@ use crate::status::{AgentState, LedgerLine};
 /// Judges the attempt and moves its item. What followed from it.
 pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Next> {
     let rt = desk.rt.clone();
+    if attempt.dir.is_symlink() && !atomic::is_own_dir(&attempt.dir) {
+        // Its agent's doing: what it leads to is not ours to write in, and the folder is gone.
+        atomic::remove(&attempt.dir)?;
+    }
     desk.scene = Some(attempt.scene());
     let over = without_lingering(&mut attempt, over);
     rt.show(desk.slot(), |s| {

@@ -120,6 +120,10 @@ impl SessionFile {
     }
 
     pub fn write(&self, dir: &Path, durable: bool) -> Result<()> {
+        if atomic::exists(dir) && !atomic::is_own_dir(dir) {
+            let why = "its folder was replaced by something else";
+            return Err(Error::permanent("cannot write session.json", why).at_path(dir));
+        }
         let mut text = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::permanent("cannot write session.json", e.to_string()))?;
         text.push(b'\n');

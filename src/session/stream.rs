@@ -14,6 +14,7 @@ use crate::adapters::{Parser, Verdict, custom};
 use crate::atomic;
 use crate::clock;
 use crate::event::{Body, Figures, Line};
+use crate::mutant::planted;
 use crate::outcome::Exit;
 
 /// A longer line is not read whole: no CLI's own line needs it, and memory is bounded by it.
@@ -137,7 +138,7 @@ impl Stream {
             return;
         }
         self.line.extend(bytes);
-        if self.line.len() > LINE_BYTES_MAX {
+        if self.line.len() > LINE_BYTES_MAX && !planted("line-without-bound") {
             let mut bodies = Vec::new();
             let line = std::mem::take(&mut self.line);
             self.parser.too_long(&line, &mut bodies);
@@ -204,7 +205,7 @@ impl Stream {
         if lines.is_empty() {
             return;
         }
-        if self.events.is_none() {
+        if self.events.is_none() && atomic::is_own_dir(&self.dir) {
             self.events = atomic::open_append(&self.dir.join("events.jsonl")).ok();
         }
         if let Some(events) = &mut self.events {

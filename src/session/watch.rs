@@ -372,7 +372,9 @@ fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
 /// Whatever still runs of the tree is ended first.
 pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result<Over> {
     // What it, or a harness before us, was just writing.
-    atomic::remove_temps(&attempt.dir);
+    if atomic::is_own_dir(&attempt.dir) {
+        atomic::remove_temps(&attempt.dir);
+    }
     // Trouble with reading how it ended is no proof that nobody knows.
     let path = attempt.dir.join("exit.json");
     let text = desk.insist(|| match atomic::read_small(&path, STATE_FILE_BYTES_MAX) {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::support::{Root, describe, files_below, git};
 
 /// Names that a shell, git, a path or a terminal might take for something else.
-fn hostile_names() -> Vec<OsString> {
+pub fn hostile_names() -> Vec<OsString> {
     let mut names: Vec<OsString> = [
         "$(touch pwned)",
         "`touch pwned`",

@@ -1,10 +1,16 @@
-//! Two hundred items by `cp` while four harness processes run and are killed and started again at
-//! random; then the books are checked. `HARNESS_SOAK_SEED` repeats a run's choices, and
-//! `HARNESS_SOAK_SECONDS` lets the killing go on for longer.
+//! The whole zoo for a given time: scripts and prompts of every kind in two repositories, dropped by
+//! `cp`, `mv` and `add`, while processes, keepers and agents are killed at random, people cancel,
+//! retry, interrupt, pause and resume, and others read all the time; then the books are checked.
+//! `HARNESS_SOAK_SECONDS` says for how long (5; a minute in CI), `HARNESS_SOAK_SEED` repeats a run's
+//! choices.
 
+mod books;
+mod zoo;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,67 +18,24 @@ use serde_json::Value;
 
 use crate::dice::Dice;
 use crate::journal::Journal;
+use crate::launch::{VOICES, table};
 use crate::processes::Mark;
-use crate::support::{Over, Root, Running, describe, files_below, git};
+use crate::support::{Over, Root, Running, describe, git, kill};
+use zoo::Animal;
 
-const ITEMS: usize = 200;
-const PROCESSES: usize = 4;
+/// Dropped as long as fewer than so many wait: as many as the machine can do.
+const WAITING_MAX: usize = 40;
+const PROCESSES: usize = 3;
 
-/// Fields and body of the n-th item, and whether it can end in `done/`.
-fn item(n: usize, mark: &Mark) -> (String, String, bool) {
-    let work = format!("echo {n} > file-{n}");
-    let keep = "git add -A && git -c user.name=a -c user.email=a@b commit -qm work";
-    match n % 10 {
-        0 => (String::new(), format!("{work}; sleep 0.4; {keep}"), true),
-        1 => (
-            "#harness retries: 0".into(),
-            format!("{work}; exit 3"),
-            false,
-        ),
-        2 => (
-            "#harness retries: 3".into(),
-            format!("{work}; [ $HARNESS_ATTEMPT -ge 2 ] || exit 4"),
-            true,
-        ),
-        3 => (
-            String::new(),
-            format!(
-                "setsid {0} & ( env -i sh -c 'exec {0}' & ); {work}",
-                mark.sleep()
-            ),
-            true,
-        ),
-        4 => (format!("#harness after: [item-{}]", n - 4), work, true),
-        5 => (
-            "#harness exclusive: one".into(),
-            format!("{work}; {keep}"),
-            true,
-        ),
-        6 => ("#harness priority: high".into(), ":".into(), true),
-        _ => (String::new(), format!("{work}; sleep 0.0{}", n % 7), true),
-    }
+/// Where it happens.
+pub struct Place {
+    pub root: Root,
+    pub journal: Journal,
+    pub mark: Mark,
 }
 
-fn checkout(repo: &Path) -> Vec<(String, Vec<u8>)> {
-    let kept = |p: &Path| {
-        let inside = p.strip_prefix(repo).unwrap().to_string_lossy().into_owned();
-        let ours = [
-            "objects/",
-            "refs/heads/harness/",
-            "logs/refs/heads/harness/",
-        ];
-        let ours = ours
-            .iter()
-            .any(|o| inside.starts_with(&format!(".git/{o}")));
-        (!ours).then_some(inside)
-    };
-    let mut all: Vec<_> = files_below(repo)
-        .iter()
-        .filter_map(|p| Some((kept(p)?, fs::read(p).unwrap())))
-        .collect();
-    all.sort();
-    all
-}
+/// By name; how often it was dropped.
+pub type Animals = BTreeMap<OsString, (Animal, u32)>;
 
 /// Reads status.json until told to stop; how often it was there.
 fn read_status(root: &Root, over: &AtomicBool) -> u64 {
@@ -83,120 +46,435 @@ fn read_status(root: &Root, over: &AtomicBool) -> u64 {
             assert_eq!(status["version"], 1);
             whole += 1;
         }
-        std::thread::park_timeout(Duration::from_millis(1));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     whole
 }
 
-/// Drops all items by `cp`, several at a time, while processes are killed and started.
-fn drop_and_kill(root: &Root, source: &Path, dice: &mut Dice) {
-    let seconds = std::env::var("HARNESS_SOAK_SECONDS").ok();
-    let seconds = seconds.and_then(|s| s.parse().ok()).unwrap_or(12);
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let mut runs: Vec<Running> = Vec::new();
-    let mut next = 0;
-    let mut kills = 0;
-    while next < ITEMS || Instant::now() < until {
-        while runs.len() < PROCESSES {
-            runs.push(root.start(&["--workers", "2"]));
-        }
-        let some = (ITEMS - next).min(dice.below(14) as usize);
-        if some > 0 {
-            let files = (next..next + some).map(|n| source.join(format!("item-{n}")));
-            let out = Command::new("cp")
-                .args(files)
-                .arg(root.at("queue/pending"))
-                .output();
-            let out = out.unwrap();
-            assert!(out.status.success(), "{}", describe(&out));
-            next += some;
-        }
-        std::thread::park_timeout(Duration::from_millis(dice.below(300)));
-        // Slots that met five failures in a row wait for a person.
-        root.ok(&["resume"]);
-        for _ in 0..=dice.below(3) {
-            if !runs.is_empty() {
-                let victim = dice.below(runs.len() as u64) as usize;
-                runs.swap_remove(victim).kill9();
-                kills += 1;
+/// Everything that only looks, all the time.
+fn look_around(root: &Root, over: &AtomicBool) -> u64 {
+    let mut looks = 0;
+    while !over.load(Ordering::SeqCst) {
+        for words in [
+            &["list", "--json"][..],
+            &["status"],
+            &["show", "n1-commit"],
+            &["session", "list"],
+            &["session", "events"],
+            &["session", "summary"],
+            &["status", "--json"],
+        ] {
+            let out = root.harness(words);
+            // Nothing of that name may be there yet, or no session.
+            let ok = matches!(out.status.code(), Some(0 | 100));
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(
+                ok && !said.contains("panicked"),
+                "{words:?}: {}",
+                describe(&out)
+            );
+            looks += 1;
+            if over.load(Ordering::SeqCst) {
+                break;
             }
         }
     }
-    println!("{kills} kills");
-    for run in runs {
-        run.kill9();
+    looks
+}
+
+/// Resident memory in kB and descriptors of a process.
+fn size(pid: u32) -> Option<(u64, usize)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kb = text.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kb = kb.trim().trim_end_matches(" kB").parse().ok()?;
+    Some((kb, fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()))
+}
+
+struct Chaos<'a> {
+    place: &'a Place,
+    animals: Animals,
+    dice: &'a mut Dice,
+    runs: Vec<Running>,
+    /// One that is never killed: its size after a while, and now.
+    steady: Running,
+    small: Option<(u64, usize)>,
+    next: usize,
+    did: BTreeMap<&'static str, u32>,
+}
+
+impl Chaos<'_> {
+    fn below(&mut self, n: usize) -> usize {
+        self.dice.below(n as u64) as usize
+    }
+
+    fn pick(&mut self, found: Vec<PathBuf>) -> Option<PathBuf> {
+        (!found.is_empty())
+            .then(|| self.below(found.len()))
+            .map(|n| found[n].clone())
+    }
+
+    /// Files in a folder below ROOT of which `wanted` is true of the animal.
+    fn files(&self, dir: &str, wanted: impl Fn(&Animal) -> bool) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = walkdir::WalkDir::new(self.place.root.at(dir))
+            .into_iter()
+            .flatten()
+            .filter(|e| {
+                self.animals
+                    .get(e.file_name())
+                    .is_some_and(|(a, _)| wanted(a))
+            })
+            .map(walkdir::DirEntry::into_path)
+            .collect();
+        found.sort();
+        found
+    }
+
+    fn drop_some(&mut self) {
+        let waiting = fs::read_dir(self.place.root.at("queue/pending"))
+            .unwrap()
+            .count();
+        let some = self.below(12).min(WAITING_MAX.saturating_sub(waiting));
+        for _ in 0..some {
+            let animal = zoo::animal(self.next, &self.place.journal, &self.place.mark);
+            self.next += 1;
+            self.animals
+                .insert(animal.name.clone(), (animal.clone(), 1));
+            self.drop_it(&animal);
+        }
+    }
+
+    fn drop_it(&mut self, animal: &Animal) {
+        let (root, name) = (&self.place.root, &animal.name);
+        let mode = if animal.executable { 0o755 } else { 0o644 };
+        match self.dice.below(3) {
+            0 if animal.can_be_added() => {
+                let dir = tempfile::tempdir().unwrap();
+                let path = dir.path().join(name);
+                fs::write(&path, &animal.text).unwrap();
+                fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                    .unwrap();
+                let out = root
+                    .command()
+                    .args(["add", "--"])
+                    .arg(&path)
+                    .output()
+                    .unwrap();
+                assert!(out.status.success(), "{}", describe(&out));
+            }
+            1 if animal.executable => {
+                // As `cp` does: open, write, close.
+                let path = root.at("queue/pending").join(name);
+                fs::write(&path, &animal.text).unwrap();
+                let _gone =
+                    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode));
+            }
+            _ => root.drop_file(name, animal.text.as_bytes(), mode),
+        }
+    }
+
+    /// What befalls them.
+    fn strike(&mut self) {
+        let names = [
+            "kill -9 harness",
+            "kill -9 harness",
+            "TERM",
+            "INT",
+            "HUP",
+            "kill -9 keeper",
+            "kill -9 agent",
+            "kill -9 agent",
+            "cancel by mv",
+            "cancel",
+            "retry by mv",
+            "retry",
+            "drop again",
+            "interrupt",
+            "answer",
+            "pause",
+            "drain",
+            "workers",
+            "hold",
+            "release",
+            "nothing",
+            "nothing",
+        ];
+        let what = names[self.below(names.len())];
+        *self.did.entry(what).or_default() += 1;
+        let is_victim = |a: &Animal| a.must == zoo::Must::End;
+        let root_path = self.place.root.path().to_owned();
+        let queue = |dir: &str| root_path.join("queue").join(dir);
+        match what {
+            "kill -9 harness" if !self.runs.is_empty() => {
+                let n = self.below(self.runs.len());
+                self.runs.swap_remove(n).kill9();
+            }
+            "TERM" | "INT" | "HUP" if !self.runs.is_empty() => {
+                let n = self.below(self.runs.len());
+                self.runs[n].signal(what);
+            }
+            "kill -9 keeper" | "kill -9 agent" => {
+                let wanted = what.ends_with("keeper");
+                let mut all = self.place.root.processes();
+                all.retain(|(_, command)| (command.contains(" keeper ")) == wanted);
+                if !all.is_empty() {
+                    let n = self.below(all.len());
+                    kill(all[n].0, "KILL");
+                }
+            }
+            "cancel by mv" => {
+                let found = self.files("queue/claimed", is_victim);
+                if let Some(path) = self.pick(found) {
+                    let _gone = fs::rename(&path, queue("parked").join(path.file_name().unwrap()));
+                }
+            }
+            "retry by mv" => {
+                let found = self.files("queue/parked", is_victim);
+                if let Some(path) = self.pick(found) {
+                    let to = queue("pending").join(path.file_name().unwrap());
+                    if !to.exists() {
+                        let _gone = fs::rename(&path, to);
+                    }
+                }
+            }
+            "cancel" | "retry" | "release" => {
+                let found = self.files("queue", is_victim);
+                if let Some(path) = self.pick(found) {
+                    let name = path.file_name().unwrap().to_owned();
+                    // It may be where that makes no sense by now: then it says so.
+                    let out = self
+                        .place
+                        .root
+                        .command()
+                        .args([what, "--"])
+                        .arg(&name)
+                        .output()
+                        .unwrap();
+                    assert!(
+                        matches!(out.status.code(), Some(0 | 1 | 2 | 100)),
+                        "{what} {name:?}: {}",
+                        describe(&out)
+                    );
+                }
+            }
+            "drop again" => {
+                let found = self.files("queue", |a| a.must == zoo::Must::End);
+                if let Some(path) = self.pick(found) {
+                    let name = path.file_name().unwrap().to_owned();
+                    let known = self.animals.get_mut(&name).unwrap();
+                    known.1 += 1;
+                    let animal = known.0.clone();
+                    self.place
+                        .root
+                        .drop_file(&animal.name, animal.text.as_bytes(), 0o755);
+                }
+            }
+            "interrupt" => {
+                let slot = format!("agent-{}", self.below(6) + 1);
+                let _stands = self
+                    .place
+                    .root
+                    .harness(&["interrupt", &slot, "a person looks"]);
+            }
+            "answer" => {
+                let slot = format!("agent-{}", self.below(6) + 1);
+                let _none = self
+                    .place
+                    .root
+                    .harness(&["resume", &slot, "--answer", "the left one"]);
+            }
+            "pause" | "drain" => drop(self.place.root.ok(&[what])),
+            "workers" => {
+                let n = self.below(7);
+                fs::write(
+                    self.place.root.at("state/control/workers"),
+                    format!("{n}\n"),
+                )
+                .unwrap();
+            }
+            "hold" => {
+                let cli = VOICES[self.below(VOICES.len())];
+                fs::write(
+                    self.place
+                        .root
+                        .at("state/holds")
+                        .join(format!("{cli}.hold")),
+                    "a person\n",
+                )
+                .unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    /// As people who look after it: every slot and order goes on.
+    fn look_after(&mut self) {
+        let root = &self.place.root;
+        root.ok(&["resume"]);
+        if self.dice.below(3) == 0 {
+            let _none = fs::remove_file(root.at("state/control/workers"));
+        }
+        self.runs
+            .retain_mut(|r| r.child.try_wait().unwrap().is_none());
+        if self.steady.child.try_wait().unwrap().is_some() {
+            assert!(
+                !self.steady.said().contains("panicked"),
+                "{}",
+                self.steady.said()
+            );
+            self.steady = root.start(&["--workers", "2"]);
+            self.small = None;
+        }
+        while self.runs.len() < PROCESSES {
+            self.runs.push(root.start(&["--workers", "2"]));
+        }
+    }
+
+    fn go_on_for(&mut self, time: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            self.look_after();
+            self.drop_some();
+            std::thread::park_timeout(Duration::from_millis(self.dice.below(250)));
+            self.strike();
+            if self.small.is_none() && begun.elapsed() > time / 4 {
+                self.small = size(self.steady.pid());
+            }
+        }
+        if let (Some(small), Some(large)) = (self.small, size(self.steady.pid())) {
+            println!("the steady one: {small:?}, then {large:?} (kB, descriptors)");
+            assert!(
+                large.0 < small.0 + 40_000,
+                "its memory grows: {small:?} {large:?}"
+            );
+            assert!(
+                large.1 < small.1 + 24,
+                "its descriptors grow: {small:?} {large:?}"
+            );
+        }
     }
 }
 
-#[test]
-fn soak() {
-    let mut dice = Dice::new();
-    let (root, journal, mark) = (Root::with_repo(), Journal::new(), Mark::new());
-    let repo = root.repo();
-    fs::write(repo.join("dirty"), "mine").unwrap();
-    git(&repo, &["add", "dirty"]);
-    fs::write(repo.join("README"), "edited\n").unwrap();
-    let before = checkout(&repo);
-    let source = tempfile::tempdir().unwrap();
-    let names: Vec<String> = (0..ITEMS).map(|n| format!("item-{n}")).collect();
-    for (n, name) in names.iter().enumerate() {
-        let (head, body, _) = item(n, &mark);
-        let path = source.path().join(name);
-        fs::write(&path, journal.text(&head, &body)).unwrap();
+fn place(kind: &str) -> Place {
+    let root = Root::with_repo();
+    let second = root.at("second");
+    fs::create_dir(&second).unwrap();
+    git(&second, &["init", "-q", "-b", "trunk"]);
+    fs::write(second.join("README"), "second\n").unwrap();
+    git(&second, &["add", "."]);
+    git(&second, &["commit", "-q", "-m", "one"]);
+    for repo in [&root.repo(), &second] {
+        fs::write(repo.join("dirty"), "mine").unwrap();
+        git(repo, &["add", "dirty"]);
+        fs::write(repo.join("README"), "edited\n").unwrap();
     }
+    let tables: String = VOICES.iter().map(|cli| table(&root, cli, "")).collect();
+    let repos = match kind {
+        "repositories" => "[repo]\npath = \"repo\"\n[repos.second]\npath = \"second\"\n",
+        _ => "[repo]\npath = \"none\"\n",
+    };
+    root.config(&format!(
+        "agent = \"claude\"\nstall = 3\nlinger = 1\n{repos}{tables}"
+    ));
+    Place {
+        root,
+        journal: Journal::new(),
+        mark: Mark::new(),
+    }
+}
+
+fn soak(kind: &str) {
+    let mut dice = Dice::new();
+    let seconds = std::env::var("HARNESS_SOAK_SECONDS").ok();
+    let seconds = seconds.and_then(|s| s.parse().ok()).unwrap_or(5);
+    let place = place(kind);
+    let before = books::checkouts(&place.root);
     let over = AtomicBool::new(false);
-    std::thread::scope(|s| {
-        let reader = s.spawn(|| read_status(&root, &over));
+    let animals = std::thread::scope(|s| {
+        let reader = s.spawn(|| read_status(&place.root, &over));
+        let walker = s.spawn(|| look_around(&place.root, &over));
         let _even_after_a_panic = Over(&over);
-        drop_and_kill(&root, source.path(), &mut dice);
-        let mut last = root.start(&["--drain", "--workers", "4"]);
-        // The deadline is for one step, not for all: machines differ.
-        let mut ended = false;
-        while !ended {
-            let steps = journal.lines().len();
-            root.wait_until("everything has ended, or something happens", || {
-                root.ok(&["resume"]);
-                ended = last.child.try_wait().unwrap().is_some();
-                ended || journal.lines().len() > steps
-            });
+        let steady = place.root.start(&["--workers", "2"]);
+        let mut chaos = Chaos {
+            place: &place,
+            animals: Animals::new(),
+            dice: &mut dice,
+            runs: Vec::new(),
+            steady,
+            small: None,
+            next: 0,
+            did: BTreeMap::new(),
+        };
+        chaos.go_on_for(Duration::from_secs(seconds));
+        println!("{kind}: {} items, {:?}", chaos.next, chaos.did);
+        for run in std::mem::take(&mut chaos.runs) {
+            run.kill9();
         }
-        assert!(matches!(last.wait(), Some(0 | 1)), "{}", last.said());
+        chaos.steady.signal("TERM");
+        chaos.steady.wait();
+        let animals = std::mem::take(&mut chaos.animals);
+        drop(chaos);
+        drain(&place.root);
         over.store(true, Ordering::SeqCst);
         assert!(reader.join().unwrap() > 0);
+        println!("{} looks", walker.join().unwrap());
+        animals
     });
-    root.assert_nothing_left();
-    assert_eq!(mark.alive(), Vec::<u32>::new());
-    journal.assert_books(&root, &names);
-    let mut published = Vec::new();
-    for (n, name) in names.iter().enumerate() {
-        let show = root.show(name);
-        assert_eq!(root.is_done(name), item(n, &mark).2, "{name}: {show:#}");
-        let changes = n % 10 != 6;
-        match show["branch"].as_str() {
-            Some(branch) => {
-                assert_eq!(show["outcome"], "succeeded", "{show:#}");
-                let text = git(&repo, &["show", &format!("{branch}:file-{n}")]);
-                assert_eq!(text, format!("{n}\n"), "{name}");
-                let files = git(&repo, &["diff", "--name-only", "main", branch]);
-                assert_eq!(files, format!("file-{n}\n"), "{name}: others' files in it");
-                published.push(branch.to_owned());
-            }
-            None => assert!(!root.is_done(name) || !changes, "{show:#}"),
-        }
+    books::check(&place, &animals, &before, kind == "repositories");
+}
+
+/// What is left, undisturbed.
+fn drain(root: &Root) {
+    for order in ["pause", "drain", "workers"] {
+        let _none = fs::remove_file(root.at("state/control").join(order));
     }
-    let listed = git(&repo, &["branch", "--format=%(refname:short)"]);
-    let mut listed: Vec<&str> = listed.lines().filter(|b| *b != "main").collect();
-    listed.sort_unstable();
-    published.sort_unstable();
-    assert_eq!(listed, published, "branches exactly for what succeeded");
-    assert_eq!(checkout(&repo), before, "the user's checkout");
-    let hub = root.at("state/repos/default.git");
-    for git_dir in [&repo, &hub] {
-        git(git_dir, &["fsck", "--full", "--strict"]);
+    let mut last = root.start(&["--drain", "--workers", "4"]);
+    let ended = |root: &Root| {
+        ["done", "parked"].map(|d| fs::read_dir(root.at("queue").join(d)).unwrap().count())
+    };
+    // The deadline is for one step, not for all: machines differ.
+    let mut over = false;
+    while !over {
+        let steps = ended(root);
+        root.wait_until("everything has ended, or something happens", || {
+            root.ok(&["resume"]);
+            over = last.child.try_wait().unwrap().is_some();
+            over || ended(root) != steps
+        });
     }
-    let stale: Vec<_> = files_below(&hub)
-        .into_iter()
-        .filter(|p| p.extension().is_some_and(|e| e == "lock"))
-        .collect();
-    println!("stale lock files in the hub: {stale:?}");
+    assert!(matches!(last.wait(), Some(0 | 1)), "{}", last.said());
+}
+
+#[test]
+fn soak_in_repositories() {
+    soak("repositories");
+}
+
+#[test]
+fn soak_in_plain_directories() {
+    soak("plain directories");
+}
+
+/// The name as the commands take it.
+pub fn show(root: &Root, name: &OsStr) -> Value {
+    let out = root
+        .command()
+        .args(["show", "--json", "--"])
+        .arg(name)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{name:?}: {}", describe(&out));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+/// Whether a file is the user's own, and not a branch that harness made.
+pub fn is_of_the_user(inside: &Path) -> bool {
+    let inside = inside.to_string_lossy();
+    let ours = [
+        "objects/",
+        "refs/heads/harness/",
+        "logs/refs/heads/harness/",
+    ];
+    !ours
+        .iter()
+        .any(|o| inside.starts_with(&format!(".git/{o}")))
 }
