@@ -93,7 +93,9 @@ impl Pulse {
         force: bool,
     ) -> Result<()> {
         let now = clock::instant();
-        for slot in rt.slots() {
+        // What an agent put in the place of a slot's folder is not ours to write in.
+        let is_own = |slot: SlotId| !rt.root.agent(slot).is_symlink();
+        for slot in rt.slots().into_iter().filter(|&s| is_own(s)) {
             let due = beats.get(&slot).is_none_or(|&at| now - at >= HEARTBEAT);
             if due {
                 beats.insert(slot, now);
@@ -107,6 +109,9 @@ impl Pulse {
             }
         }
         for (slot, status) in rt.take_changed() {
+            if !is_own(slot) {
+                continue;
+            }
             let mut text = serde_json::to_vec(&status).unwrap_or_default();
             text.push(b'\n');
             atomic::replace(&rt.root.agent(slot).join("status.json"), &text, false)?;

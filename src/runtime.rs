@@ -137,7 +137,8 @@ impl Repos {
             return Ok(None);
         };
         let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hub) = open().get(name) {
+        // One that an agent replaced by a symlink is looked at again, and refused.
+        if let Some(hub) = open().get(name).filter(|h| !h.dir().is_symlink()) {
             return Ok(Some(hub.clone()));
         }
         // Not under the mutex: the first one may take a while, and others use other repositories.

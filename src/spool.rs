@@ -402,7 +402,13 @@ impl Claim {
 
     /// Whether the file is still where this claim put it. A person cancels by moving it.
     pub fn is_ours(&self) -> bool {
-        planted("publish-unfenced") || !atomic::is_gone(&self.path())
+        planted("publish-unfenced") || (!atomic::is_gone(&self.path()) && !self.leads_out())
+    }
+
+    /// Its agent put a symlink in the place of the slot's folder: what lies behind it is somebody
+    /// else's, whatever its name.
+    fn leads_out(&self) -> bool {
+        self.root.claimed(self.lease.slot).is_symlink()
     }
 
     /// Ends the claim. The error gives the claim back: stay in place and try again, nothing is
@@ -451,6 +457,9 @@ impl Claim {
 
     fn place(&self, to: Target) -> Result<Ended> {
         let from = self.path();
+        if self.leads_out() {
+            return Ok(Ended::TakenAway);
+        }
         let place = match to {
             Target::Done => Place::Done,
             Target::Parked => Place::Parked,

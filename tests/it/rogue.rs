@@ -1,12 +1,14 @@
 //! An agent that writes into `queue/` and `state/` itself, as it runs as the same user: whatever it
 //! does there, harness goes on, what it did to itself is judged, the item beside it is unharmed, and
 //! every item is in one place in the end. `tricks` replaces things; here they are forged, removed,
-//! filled and killed.
+//! filled and killed. `HARNESS_ROGUE=all` tries all, `HARNESS_ROGUE=PART` those with this in their
+//! name; else a few, by chance.
 
 use std::fs;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::dice::Dice;
 use crate::support::{Root, describe, files_below, git, is_alive};
 
 /// Far above what a run needs, far below what it would need to keep what an agent says.
@@ -314,7 +316,15 @@ fn attempt(trick: &Trick) {
 #[test]
 fn an_agent_that_meddles_hurts_itself_alone() {
     let wanted = std::env::var("HARNESS_ROGUE").unwrap_or_default();
-    let tricks: Vec<&Trick> = TRICKS.iter().filter(|t| t.name.contains(&wanted)).collect();
+    let tricks: Vec<&Trick> = match wanted.as_str() {
+        "all" => TRICKS.iter().collect(),
+        "" => {
+            let mut dice = Dice::new();
+            let some = (0..5).map(|_| &TRICKS[dice.below(TRICKS.len() as u64) as usize]);
+            some.filter(|t| t.name != "flood").collect()
+        }
+        part => TRICKS.iter().filter(|t| t.name.contains(part)).collect(),
+    };
     let (queue, failed) = (Mutex::new(tricks), Mutex::new(Vec::new()));
     std::thread::scope(|s| {
         for _ in 0..3 {

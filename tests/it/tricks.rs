@@ -157,7 +157,9 @@ fn trick(case: &Case) -> String {
     }
 }
 
-const MEND: &str = "[ \"$TRICK\" = fixed ] && { chattr -i \"$T\" 2>/dev/null; exit 0; }\n\
+const MEND: &str = "[ \"$TRICK\" = out ] && [ -n \"$LINK\" ] && exit 0\n\
+    [ \"$TRICK\" = gone ] && [ -n \"$LINK\" ] && [ -d \"$T\" ] && { cp -an \"$OUT/aside/.\" \"$T/\"; exit 0; }\n\
+    [ \"$TRICK\" = fixed ] && { chattr -i \"$T\" 2>/dev/null; exit 0; }\n\
     chattr -i \"$T\" 2>/dev/null\n\
     if [ -e \"$OUT/aside\" ] || [ -L \"$OUT/aside\" ]; then rm -rf \"$T\"; mkdir -p \"$(dirname \"$T\")\"; mv \"$OUT/aside\" \"$T\"\n\
     elif [ ! -d \"$T\" ] || [ -L \"$T\" ] || [ -e \"$T/inside\" ]; then rm -rf \"$T\"; fi";
@@ -167,6 +169,7 @@ struct Place {
     root: Root,
     out: tempfile::TempDir,
     trick: &'static str,
+    is_link: bool,
 }
 
 impl Drop for Place {
@@ -191,6 +194,7 @@ impl Place {
             .env("T", target)
             .env("OUT", self.out.path())
             .env("TRICK", self.trick)
+            .env("LINK", if self.is_link { "yes" } else { "" })
             .output()
             .unwrap();
         assert!(out.stderr.is_empty(), "{}", describe(&out));
@@ -277,7 +281,7 @@ impl Place {
         );
         if reference.is_file() || reference.is_dir() {
             let out = Command::new("diff")
-                .args(["-r", "--no-dereference"])
+                .args(["-r", "--no-dereference", "--exclude=keeper.sock"])
                 .arg(&reference)
                 .arg(&victim)
                 .output()
@@ -296,6 +300,7 @@ fn attempt(case: &Case) {
         root: Root::with_repo(),
         out: tempfile::tempdir().unwrap(),
         trick: case.trick,
+        is_link: case.may_be_link && case.target.starts_with("queue"),
     };
     let root = &place.root;
     let out = place.out.path().to_owned();
@@ -343,7 +348,9 @@ fn attempt(case: &Case) {
             PathBuf::from(fs::read_to_string(&tricked).unwrap().trim())
         }
     };
-    if !case.may_be_link {
+    // An agent's own git writes into the repository that its worktree is of.
+    let of_git = case.by == By::Agent && case.target == "state/repos/default.git";
+    if !case.may_be_link && !of_git {
         place.assert_victim_unharmed();
     }
     place.look();
@@ -378,9 +385,14 @@ fn attempt(case: &Case) {
             root.picture()
         );
         if *item != "rogue" && !dropped {
-            let may_wait = places == ["parked"] && place.said().contains(item);
+            // An agent that takes the folder away takes away what another has in it: that is canceled
+            // and in parked/, and what waits for it waits.
+            let hurt = case.by == By::Agent
+                && !place.root.is_done("bystander")
+                && ["parked", "pending"].contains(&places[0].as_str())
+                && place.said().contains(item);
             assert!(
-                places == ["done"] || may_wait && case.by == By::Agent,
+                places == ["done"] || hurt,
                 "{item} is in {places:?}\n{}\n{}",
                 place.said(),
                 root.picture()
