@@ -83,6 +83,13 @@ pub fn try_claim(
     may_start: &dyn Fn(&Order, &Metadata) -> bool,
     accepts: &dyn Fn(&Item) -> Fit,
 ) -> Result<Tried> {
+    let claimed = root.claimed(lease.slot);
+    if claimed.is_symlink() {
+        let why = "the slot's folder was replaced by a symlink, which harness does not follow";
+        return Err(Error::permanent("cannot claim", why)
+            .at_path(&claimed)
+            .hint("remove the symlink: harness makes its own folder"));
+    }
     let claim_path = root.claim(name);
     match atomic::link_new(&lease.marker(), &claim_path)? {
         Moved::Done => {}

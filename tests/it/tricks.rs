@@ -123,7 +123,9 @@ fn table() -> Vec<Case> {
 /// Shell text that does it to `$T`, with what was there kept as `$OUT/aside`, and what a symlink
 /// leads to as `$OUT/victim`, and once more as `$OUT/reference`.
 fn trick(case: &Case) -> String {
-    let victim = if case.folder {
+    let victim = if case.may_be_link {
+        "mkdir -p \"$OUT/victim\""
+    } else if case.folder {
         "mkdir -p \"$OUT/victim\"; echo mine > \"$OUT/victim/mine\"; echo mine > \"$OUT/victim/.1-1.tmp\""
     } else {
         "[ -e \"$OUT/victim\" ] || echo mine > \"$OUT/victim\""
@@ -157,8 +159,8 @@ fn trick(case: &Case) -> String {
     }
 }
 
-const MEND: &str = "[ \"$TRICK\" = out ] && [ -n \"$LINK\" ] && exit 0\n\
-    [ \"$TRICK\" = gone ] && [ -n \"$LINK\" ] && [ -d \"$T\" ] && { cp -an \"$OUT/aside/.\" \"$T/\"; exit 0; }\n\
+const MEND: &str = "[ \"$TRICK\" = out ] && [ -n \"$LINK\" ] && [ -L \"$T\" ] && exit 0\n\
+    [ \"$TRICK\" = gone -o \"$TRICK\" = out ] && [ -n \"$LINK\" ] && [ -d \"$T\" ] && { cp -an \"$OUT/aside/.\" \"$T/\"; exit 0; }\n\
     [ \"$TRICK\" = fixed ] && { chattr -i \"$T\" 2>/dev/null; exit 0; }\n\
     chattr -i \"$T\" 2>/dev/null\n\
     if [ -e \"$OUT/aside\" ] || [ -L \"$OUT/aside\" ]; then rm -rf \"$T\"; mkdir -p \"$(dirname \"$T\")\"; mv \"$OUT/aside\" \"$T\"\n\
@@ -417,7 +419,10 @@ fn attempt(case: &Case) {
     }
     git(&root.repo(), &["fsck", "--no-dangling"]);
     assert_eq!(git(&root.repo(), &["status", "--porcelain"]), "");
-    root.assert_nothing_left();
+    // There the symlink itself would count as what is left.
+    if (case.target, case.trick) != ("queue/claimed", "out") {
+        root.assert_nothing_left();
+    }
 }
 
 #[test]
