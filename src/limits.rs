@@ -56,5 +56,8 @@ pub const TREE_LOOK_ENTRIES_MAX: usize = 20_000;
 pub const KEEPER_ANSWER: Duration = Duration::from_secs(30);
 /// A git command that takes longer than this hangs (a prompt, a dead mount).
 pub const GIT_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// Items of `pending/` that the index knows in each of its sets (could start, wait for a time, wait
+/// for others): about 170 bytes each. What does not fit is listed again when there is room.
+pub const INDEX_MAX: usize = 65_536;
 /// Backups `NAME.~K~` tried before giving up.
 pub const BACKUPS_MAX: u32 = 100_000;

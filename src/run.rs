@@ -160,11 +160,13 @@ fn watch(rt: &Arc<Runtime>, pulse: &Arc<Pulse>, news: &Arc<News>) -> Result<wake
 
 /// The tender's life: the first listing, then timers, and listings where events may be missing.
 fn tend(rt: &Runtime, watched: bool) {
-    let every = if watched { RESCAN_TICK } else { CONTROL_TICK };
+    let tick = if watched { RESCAN_TICK } else { CONTROL_TICK };
     let mut listed = clock::instant();
     let mut folder = folder_time(rt);
     rt.ready.ask_rescan();
     while rt.level() == Level::Running {
+        // A listing of a million files takes seconds: most of the time is for other work.
+        let every = tick.max(rt.ready.listing_took() * 50);
         if listed.elapsed() >= every {
             listed = clock::instant();
             // An unchanged folder needs no listing; a touched file sends an event of its own.
@@ -469,6 +471,10 @@ impl Main {
             && recovery::orphans(&self.rt.root).is_empty();
         if !quiet {
             return;
+        }
+        let more = self.rt.ready.more_blocked();
+        if more > 0 {
+            self.rt.warn(&format!("{more} more items stay in pending/"));
         }
         for (name, after) in self.rt.ready.blocked() {
             if after.is_empty() {

@@ -30,7 +30,7 @@ pub fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
         }));
     }
     if wants(&[State::Pending, State::Scheduled, State::Blocked]) {
-        let ready = Ready::new(root)?;
+        let ready = Ready::unbounded(root)?;
         ready.rescan()?;
         rows.extend(ready.standing().into_iter().map(|(name, standing)| match standing {
             Standing::Ready(priority) => Row {

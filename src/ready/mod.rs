@@ -5,15 +5,17 @@
 //! It decides nothing for good. Events and scans put names in, a claim reads the file again and
 //! may find it gone, changed or taken. Every process has its own index and they need not agree.
 //! Invariant: a name that is in `pending/` is in exactly one of the sets, or with a worker that
-//! is trying to claim it and will say how that went (`tried`).
+//! is trying to claim it and will say how that went (`tried`), or `beyond`: left out, because the
+//! sets are bounded, and behind everything that is in them.
 
+mod beyond;
 mod peek;
 mod sets;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::Metadata;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
 use crate::aggregator::PendingCounts;
@@ -24,7 +26,7 @@ use crate::error::{Context, Result};
 use crate::hold;
 use crate::item::Order;
 use crate::layout::{Name, Place, Root, SlotId};
-use crate::limits::AFTER_TROUBLE;
+use crate::limits::{AFTER_TROUBLE, INDEX_MAX};
 use crate::mutant::planted;
 use crate::record;
 use crate::spool;
@@ -34,6 +36,8 @@ use sets::{Idle, Inner, Known, Where, cycle_text, rank};
 pub struct Ready {
     root: Root,
     inner: Mutex<Inner>,
+    /// One listing at a time.
+    listing: Mutex<()>,
     /// Rung when the tender has something to do: a rescan, a new timer.
     pub tender: Bell,
 }
@@ -73,9 +77,19 @@ pub enum After {
 
 impl Ready {
     pub fn new(root: &Root) -> Result<Ready> {
+        Ready::with_room_for(root, INDEX_MAX)
+    }
+
+    /// For one who wants to see all of `pending/` at once.
+    pub fn unbounded(root: &Root) -> Result<Ready> {
+        Ready::with_room_for(root, usize::MAX)
+    }
+
+    fn with_room_for(root: &Root, cap: usize) -> Result<Ready> {
         Ok(Ready {
             root: root.clone(),
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner::new(cap)),
+            listing: Mutex::default(),
             tender: Bell::new()?,
         })
     }
@@ -99,13 +113,16 @@ impl Ready {
         if inner.open
             && let Some(rank) = inner.ready.pop_first()
         {
+            if inner.runs_low() {
+                self.tender.ring();
+            }
             inner.next_ticket += 1;
             inner.with_workers += 1;
             let ticket = inner.next_ticket;
             let mut refuse = None;
             if let Some(known) = inner.known.get_mut(&rank.name) {
                 known.place = Where::Worker(ticket);
-                refuse = known.refuse.clone();
+                refuse = known.refuse.as_deref().map(str::to_owned);
             }
             return Some(Candidate {
                 name: rank.name,
@@ -174,7 +191,7 @@ impl Ready {
             After::Held(agent) => {
                 let (order, mtime) = match inner.known.get_mut(name) {
                     Some(known) => {
-                        known.held = Some(agent);
+                        known.held = Some(agent.into());
                         (known.order.clone(), known.mtime)
                     }
                     None => return,
@@ -191,7 +208,7 @@ impl Ready {
             After::Waits(order) => {
                 let mtime = inner.known.get(name).map_or(0, |k| k.mtime);
                 drop(inner);
-                self.put(name, order, mtime);
+                self.put(name, shared(order), mtime);
                 return;
             }
         }
@@ -212,13 +229,13 @@ impl Ready {
         if meta.is_file() && meta.len() == 0 && !spool::settled(&meta) {
             // Perhaps being created: a close event or the next look will tell.
             let mut inner = self.lock();
-            inner.learn(&name, Order::default(), clock::mtime_ns(&meta));
+            inner.learn(&name, shared(Order::default()), clock::mtime_ns(&meta));
             inner.recheck(&name);
             drop(inner);
             return self.tender.ring();
         }
         let order = peek(&name, &path, &meta);
-        self.put(&name, order, clock::mtime_ns(&meta));
+        self.put(&name, shared(order), clock::mtime_ns(&meta));
     }
 
     /// A file in `pending/` is being written, or its time was changed: of news only where it waits
@@ -238,7 +255,11 @@ impl Ready {
 
     /// A name came into `done/` or left its claim: what waits for it may start.
     pub fn ended(&self, name: &Name) {
-        let waiting = self.lock().dependents.get(name).cloned();
+        let waiting = {
+            let mut inner = self.lock();
+            inner.beyond.ended = true;
+            inner.dependents.get(name).cloned()
+        };
         for waiter in waiting.unwrap_or_default() {
             self.look_again(&waiter);
         }
@@ -275,7 +296,7 @@ impl Ready {
     }
 
     /// Sorts a name into the set where it belongs now.
-    fn put(&self, name: &Name, order: Order, mtime: i64) {
+    fn put(&self, name: &Name, order: Arc<Order>, mtime: i64) {
         let due = self.due(name, &order, mtime);
         let waits = order.after.iter().map(|dep| self.dependency(dep)).max();
         let key = order.exclusive.as_ref().map(|k| self.root.exclusive(k));
@@ -375,38 +396,46 @@ impl Ready {
 
     /// Lists `pending/` and sorts in what is new or changed; forgets what is gone.
     pub fn rescan(&self) -> Result<()> {
-        self.lock().rescan = false;
-        let dir = self.root.place(Place::Pending);
+        let _one = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
         let started = clock::instant();
-        let mut seen: HashSet<Name> = HashSet::new();
-        let before: HashSet<Name> = self.lock().known.keys().cloned().collect();
+        let listing = {
+            let mut inner = self.lock();
+            inner.rescan = false;
+            inner.beyond.begin()
+        };
+        let dir = self.root.place(Place::Pending);
         for entry in std::fs::read_dir(&dir).or_fail("cannot list", &dir)? {
             let file = entry.or_fail("cannot list", &dir)?.file_name();
             if Name::is_ignored(&file) {
                 continue;
             }
             let name = Name::new(&file);
-            let untouched = {
-                let inner = self.lock();
-                inner
-                    .known
-                    .get(&name)
-                    .is_some_and(|k| matches!(k.place, Where::Worker(_)))
+            let with_a_worker = match self.lock().known.get_mut(&name) {
+                Some(known) => {
+                    known.seen = listing;
+                    matches!(known.place, Where::Worker(_))
+                }
+                None => false,
             };
-            if !untouched {
+            if !with_a_worker {
                 self.note(&file);
             }
-            seen.insert(name);
             // A large folder: begin with what is known rather than wait for all of it.
             if started.elapsed() > OPEN_AFTER {
                 self.open();
             }
         }
-        for name in before.difference(&seen) {
+        let unseen: Vec<Name> = {
+            let inner = self.lock();
+            let unseen = inner.known.iter().filter(|(_, k)| k.seen != listing);
+            unseen.map(|(name, _)| name.clone()).collect()
+        };
+        for name in &unseen {
             if !atomic::exists(&self.root.item(Place::Pending, name)) {
                 self.gone(name);
             }
         }
+        self.lock().beyond.end(started);
         self.open();
         Ok(())
     }
@@ -424,11 +453,12 @@ impl Ready {
     /// One turn of the tender: rescan where asked, bring up what is due. Returns how long until
     /// there is something to do again.
     pub fn tend(&self) -> Result<Duration> {
-        if self.lock().rescan {
-            self.rescan()?;
-        }
         let now = clock::instant();
         let wall = clock::now_ns();
+        let listing = self.lock().listing_due(now, wall);
+        if listing.is_some_and(|at| at <= now) {
+            self.rescan()?;
+        }
         let due: Vec<Name> = {
             let mut inner = self.lock();
             // Set back: what waits for a time is looked at again.
@@ -438,6 +468,7 @@ impl Ready {
                     .saturating_add(passed.unwrap_or(i64::MAX))
                     .saturating_sub(SET_BACK_NS)
             });
+            inner.rescan |= set_back && inner.beyond.due.is_some();
             let is_due = |at: i64| at <= wall || set_back;
             let timed = inner.scheduled.iter().take_while(|(at, _)| is_due(*at));
             let later = inner.later.iter().take_while(|(at, _)| *at <= now);
@@ -458,18 +489,31 @@ impl Ready {
             .later
             .first()
             .map(|(at, _)| at.saturating_duration_since(clock::instant()));
+        let listing = inner.listing_due(now, wall);
+        let listing = listing.map(|at| at.saturating_duration_since(clock::instant()));
         // The wall clock may jump: never trust a long wait for it.
-        let wait = [timed, later].into_iter().flatten().min();
+        let wait = [timed, later, listing].into_iter().flatten().min();
         Ok(wait.unwrap_or(TEND_MAX).min(TEND_MAX))
     }
 
     pub fn tally(&self) -> PendingCounts {
         let inner = self.lock();
+        let beyond = inner.beyond.counts();
         PendingCounts {
-            pending: (inner.ready.len() + inner.with_workers) as u64,
-            scheduled: inner.scheduled.len() as u64,
-            blocked: (inner.blocked + inner.later.len()) as u64,
+            pending: (inner.ready.len() + inner.with_workers + beyond.ready) as u64,
+            scheduled: (inner.scheduled.len() + beyond.scheduled) as u64,
+            blocked: (inner.blocked + inner.later.len() + beyond.waiting) as u64,
         }
+    }
+
+    /// How long the last listing took.
+    pub fn listing_took(&self) -> Duration {
+        self.lock().beyond.took
+    }
+
+    /// Items that wait for others and are not among `blocked`.
+    pub fn more_blocked(&self) -> usize {
+        self.lock().beyond.waiting
     }
 
     /// Whether nothing in `pending/` can ever start by itself. Items that wait for others do not
@@ -482,6 +526,8 @@ impl Ready {
             && inner.with_workers == 0
             && inner.scheduled.is_empty()
             && inner.later.is_empty()
+            && inner.beyond.ready.is_none()
+            && inner.beyond.due.is_none()
     }
 
     /// Looks at every blocked item again: an event about what it waits for may still be under way.
@@ -541,6 +587,15 @@ impl Ready {
         blocked
             .map(|(n, k)| (n.clone(), k.order.after.clone()))
             .collect()
+    }
+}
+
+/// An order that says nothing special takes no room of its own.
+fn shared(order: Order) -> Arc<Order> {
+    static PLAIN: LazyLock<Arc<Order>> = LazyLock::new(Arc::default);
+    match order == **PLAIN {
+        true => PLAIN.clone(),
+        false => Arc::new(order),
     }
 }
 

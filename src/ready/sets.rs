@@ -12,8 +12,13 @@ use crate::item::Order;
 use crate::layout::{Name, SlotId};
 use crate::limits::{RECHECK, RECHECK_EACH, RECHECK_MAX};
 
-#[derive(Default)]
+use super::beyond::Beyond;
+
 pub(super) struct Inner {
+    /// How many names each set holds at most.
+    pub(super) cap: usize,
+    /// What was left out because of `cap`.
+    pub(super) beyond: Beyond,
     pub(super) ready: BTreeSet<Rank>,
     pub(super) scheduled: BTreeSet<(i64, Name)>,
     /// Names in flight or unsettled, by the instant at which to look again.
@@ -50,13 +55,16 @@ pub(super) struct Rank {
 }
 
 pub(super) struct Known {
-    pub(super) order: Order,
+    /// One that says nothing special is shared by all of them.
+    pub(super) order: Arc<Order>,
     pub(super) mtime: i64,
     pub(super) place: Where,
+    /// The number of the last listing that saw it.
+    pub(super) seen: u64,
     /// Its agent, where a claim found that held.
-    pub(super) held: Option<String>,
+    pub(super) held: Option<Box<str>>,
     /// A reason to refuse it that its file alone does not show.
-    pub(super) refuse: Option<String>,
+    pub(super) refuse: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +77,26 @@ pub(super) enum Where {
 }
 
 impl Inner {
+    pub(super) fn new(cap: usize) -> Inner {
+        Inner {
+            cap,
+            beyond: Beyond::default(),
+            ready: BTreeSet::new(),
+            scheduled: BTreeSet::new(),
+            later: BTreeSet::new(),
+            dependents: HashMap::new(),
+            known: HashMap::new(),
+            blocked: 0,
+            with_workers: 0,
+            idle: Vec::new(),
+            handed: Vec::new(),
+            rescan: false,
+            open: false,
+            next_ticket: 0,
+            turn: None,
+        }
+    }
+
     /// Takes the name out of whatever set it is in.
     pub(super) fn unplace(&mut self, name: &Name) {
         let Some(known) = self.known.get(name) else {
@@ -106,7 +134,7 @@ impl Inner {
     }
 
     /// Records what is known of a name, out of all sets: the caller places it at once.
-    pub(super) fn learn(&mut self, name: &Name, order: Order, mtime: i64) {
+    pub(super) fn learn(&mut self, name: &Name, order: Arc<Order>, mtime: i64) {
         self.unplace(name);
         self.with_workers += 1;
         // Part of a cycle whose other members may be refused, and gone, by now.
@@ -121,6 +149,7 @@ impl Inner {
             order,
             mtime,
             place: Where::Worker(0),
+            seen: self.beyond.listing,
             held,
             refuse,
         };
@@ -136,13 +165,25 @@ impl Inner {
 
     pub(super) fn make_ready(&mut self, name: &Name) {
         self.place(name, Where::Ready);
-        if let Some(known) = self.known.get(name) {
-            self.ready.insert(rank(name, known));
-            if self.open
-                && let Some(idle) = self.take_idle(name)
-            {
-                idle.bell.ring();
-            }
+        let Some(known) = self.known.get(name) else {
+            return;
+        };
+        let (rank, refused) = (rank(name, known), known.refuse.is_some());
+        if !refused && self.beyond.is_beyond(&rank) {
+            self.known.remove(name);
+            return self.beyond.leave_out_ready(rank);
+        }
+        self.ready.insert(rank);
+        if self.ready.len() > self.cap
+            && let Some(last) = self.ready.pop_last()
+        {
+            self.known.remove(&last.name);
+            self.beyond.leave_out_ready(last);
+        }
+        if self.open
+            && let Some(idle) = self.take_idle(name)
+        {
+            idle.bell.ring();
         }
     }
 
@@ -158,18 +199,40 @@ impl Inner {
     pub(super) fn schedule(&mut self, name: &Name, due: i64) {
         self.place(name, Where::Scheduled(due));
         self.scheduled.insert((due, name.clone()));
+        let too_late = self.beyond.due.is_some_and(|first| due >= first);
+        if too_late || self.scheduled.len() > self.cap {
+            let out = match too_late {
+                true => self.scheduled.take(&(due, name.clone())),
+                false => self.scheduled.pop_last(),
+            };
+            if let Some((due, name)) = out {
+                self.known.remove(&name);
+                self.beyond.leave_out_scheduled(due);
+            }
+        }
     }
 
     /// Looks again in a moment; the more there are that wait so, the longer a moment, so that a
     /// thousand items for one key cost no more than a few.
     pub(super) fn recheck(&mut self, name: &Name) {
+        if self.later.len() >= self.cap {
+            return self.leave_out_waiting(name);
+        }
         let crowd = u32::try_from(self.later.len()).unwrap_or(u32::MAX);
         let at = clock::instant() + RECHECK + RECHECK_EACH.saturating_mul(crowd).min(RECHECK_MAX);
         self.place(name, Where::Later(at));
         self.later.insert((at, name.clone()));
     }
 
+    fn leave_out_waiting(&mut self, name: &Name) {
+        self.remove(name);
+        self.beyond.waiting += 1;
+    }
+
     pub(super) fn block(&mut self, name: &Name) {
+        if self.blocked >= self.cap {
+            return self.leave_out_waiting(name);
+        }
         self.place(name, Where::Blocked);
         self.blocked += 1;
         if let Some(known) = self.known.get(name) {
@@ -181,7 +244,7 @@ impl Inner {
 
     pub(super) fn refuse(&mut self, name: &Name, why: String) {
         if let Some(known) = self.known.get_mut(name) {
-            known.refuse = Some(why);
+            known.refuse = Some(why.into());
             self.make_ready(name);
         }
     }
