@@ -4,14 +4,15 @@
 //! Knows nothing of items, claims or sessions. Losing a race is not an error: `link_new` and
 //! `rename_new` say so by their return value.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use nix::errno::Errno;
 
@@ -358,6 +359,32 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 
 pub fn sync_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// `sync_dir` for one of the few directories that all threads change: one sync serves everybody
+/// who changed it before that sync began. Waits for at most two: the one under way, and one more.
+pub fn sync_shared_dir(path: &Path) -> Result<()> {
+    static DIRS: LazyLock<Mutex<HashMap<PathBuf, Arc<SharedDir>>>> = LazyLock::new(Mutex::default);
+    let dir = {
+        let mut dirs = DIRS.lock().unwrap_or_else(PoisonError::into_inner);
+        dirs.entry(path.to_owned()).or_default().clone()
+    };
+    let mine = dir.changes.fetch_add(1, Ordering::SeqCst) + 1;
+    let mut synced = dir.synced.lock().unwrap_or_else(PoisonError::into_inner);
+    if *synced < mine {
+        let all = dir.changes.load(Ordering::SeqCst);
+        sync_dir(path)?;
+        *synced = all;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct SharedDir {
+    /// How often it was changed by one who then asked for a sync.
+    changes: AtomicU64,
+    /// So many of these are on disk.
+    synced: Mutex<u64>,
 }
 
 /// Makes a directory tree that nobody else writes into survive a power cut: every file, then the

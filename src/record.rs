@@ -114,8 +114,11 @@ impl Record {
         self.file
             .sync_data()
             .or_fail("cannot sync the item's record", &self.path)?;
-        if std::mem::take(&mut self.history.is_new) {
-            atomic::sync_parent(&self.path)?;
+        if self.history.is_new
+            && let Some(folder) = self.path.parent()
+        {
+            atomic::sync_shared_dir(folder)?;
+            self.history.is_new = false;
         }
         Ok(())
     }

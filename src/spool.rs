@@ -451,7 +451,7 @@ impl Claim {
             taken()?;
         }
         if durable && let Ended::Placed(place) = ended {
-            atomic::sync_dir(&self.root.place(place))?;
+            atomic::sync_shared_dir(&self.root.place(place))?;
         }
         if let Some(word) = &self.item.order.exclusive {
             self.lease.let_go(&self.root.exclusive(word))?;
