@@ -11,6 +11,8 @@
 mod beyond;
 mod peek;
 mod sets;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -1,0 +1,140 @@
+//! The bounds of the index: what is left out comes in its turn.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::atomic;
+
+fn root() -> (tempfile::TempDir, Root) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path());
+    for (dir, private) in root.dirs() {
+        atomic::make_dir(&dir, private).unwrap();
+    }
+    (dir, root)
+}
+
+fn drop_item(root: &Root, name: &str, fields: &str, mtime: i64) -> Name {
+    let name = Name::new(name);
+    let path = root.item(Place::Pending, &name);
+    let text = format!("#!/bin/sh\n#harness {fields}\n");
+    drop(atomic::create(&path, text.as_bytes(), 0o755).unwrap());
+    atomic::set_mtime(&path, mtime * 1_000_000_000).unwrap();
+    name
+}
+
+/// Takes one as a worker does and finishes it.
+fn take(root: &Root, ready: &Ready, bell: &Arc<Bell>) -> Option<Name> {
+    ready.tend().unwrap();
+    let candidate = ready.pop(bell, SlotId(1), None)?;
+    let place = |p| root.item(p, &candidate.name);
+    atomic::rename_over(&place(Place::Pending), &place(Place::Done)).unwrap();
+    ready.tried(&candidate, After::Gone);
+    ready.ended(&candidate.name);
+    Some(candidate.name)
+}
+
+fn take_all(root: &Root, ready: &Ready, most: usize) -> Vec<String> {
+    let bell = Arc::new(Bell::new().unwrap());
+    let mut taken = Vec::new();
+    let end = clock::instant() + Duration::from_secs(20);
+    while clock::instant() < end {
+        let Some(name) = take(root, ready, &bell) else {
+            if ready.more_blocked() == 0 {
+                break;
+            }
+            // The next listing is not due yet.
+            ready.tender.wait(Duration::from_millis(1));
+            continue;
+        };
+        taken.push(name.shown());
+        assert!(taken.len() <= most, "{taken:?}");
+        let inner = ready.lock();
+        assert!(inner.ready.len() <= inner.cap && inner.scheduled.len() <= inner.cap);
+    }
+    taken
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// However few the index holds, the next to start is the first of the whole folder, also while
+    /// more are dropped.
+    #[test]
+    fn a_small_index_starts_items_in_the_order_of_the_whole(
+        cap in 1usize..12,
+        items in proptest::collection::vec((0u8..10, 0i64..50), 1..40),
+        there in 1usize..40,
+    ) {
+        let (_dir, root) = root();
+        let ready = Ready::with_room_for(&root, cap).unwrap();
+        let mut waiting = BTreeSet::new();
+        let mut to_drop = items.iter().enumerate().map(|(n, (priority, mtime))| {
+            let fields = format!("priority: {priority}");
+            let name = drop_item(&root, &format!("i{n:02}"), &fields, *mtime);
+            (9 - priority, *mtime, name)
+        });
+        waiting.extend(to_drop.by_ref().take(there));
+        ready.ask_rescan();
+        ready.tend().unwrap();
+        prop_assert_eq!(ready.tally().pending, waiting.len() as u64);
+        let bell = Arc::new(Bell::new().unwrap());
+        while let Some(name) = take(&root, &ready, &bell) {
+            prop_assert_eq!(Some(name), waiting.pop_first().map(|(_, _, name)| name));
+            if let Some(new) = to_drop.next() {
+                ready.note(new.2.as_os_str());
+                waiting.insert(new);
+            }
+        }
+        prop_assert!(waiting.is_empty());
+        prop_assert!(ready.is_exhausted());
+    }
+}
+
+#[test]
+fn chains_longer_than_the_index_come_to_their_end() {
+    let (_dir, root) = root();
+    for n in 0..20 {
+        // Those that wait sort before what they wait for.
+        let after = if n < 19 {
+            format!("after: [c{:02}]", n + 1)
+        } else {
+            String::new()
+        };
+        drop_item(&root, &format!("c{n:02}"), &after, n);
+    }
+    let ready = Ready::with_room_for(&root, 3).unwrap();
+    ready.ask_rescan();
+    let taken = take_all(&root, &ready, 20);
+    assert_eq!(taken.len(), 20);
+    assert_eq!((taken[0].as_str(), taken[19].as_str()), ("c19", "c00"));
+}
+
+#[test]
+fn what_waits_for_its_time_is_brought_up_when_it_was_left_out() {
+    let (_dir, root) = root();
+    let soon = crate::clock::now_ns() / 1_000_000_000 + 1;
+    for n in 0..12 {
+        drop_item(&root, &format!("t{n:02}"), "", soon);
+    }
+    let ready = Ready::with_room_for(&root, 2).unwrap();
+    ready.ask_rescan();
+    ready.tend().unwrap();
+    let tally = ready.tally();
+    assert_eq!((tally.scheduled, ready.lock().scheduled.len()), (12, 2));
+    assert!(!ready.is_exhausted());
+    let bell = Arc::new(Bell::new().unwrap());
+    let end = clock::instant() + Duration::from_secs(20);
+    let mut taken = HashSet::new();
+    while taken.len() < 12 && clock::instant() < end {
+        match take(&root, &ready, &bell) {
+            Some(name) => assert!(taken.insert(name)),
+            None => drop(ready.tender.wait(Duration::from_millis(10))),
+        }
+    }
+    assert_eq!(taken.len(), 12);
+}
