@@ -6,6 +6,7 @@ pub mod root;
 pub mod init;
 pub mod doctor;
 mod find;
+mod gc;
 mod add;
 mod list;
 mod moves;
@@ -95,6 +96,9 @@ enum Command {
     Resume(people::ResumeArgs),
     /// Have every harness process end when nothing is left to do
     Drain,
+    /// Remove what is provably not needed any more: sessions of items that are done, merged
+    /// branches, unused worktrees, each older than `limits.keep`
+    Gc(gc::GcArgs),
     /// The configuration in force, and where each value comes from
     Config {
         #[command(flatten)]
@@ -177,6 +181,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Cancel(names) => moves::each(root, &names.names, names.json.json, moves::cancel),
         Command::Release(names) => moves::each(root, &names.names, names.json.json, moves::release),
         Command::Pause => people::order(root, Order::Pause),
+        Command::Gc(args) => gc::gc(root, &args),
         Command::Drain => people::order(root, Order::Drain),
         Command::Interrupt(args) => people::interrupt(root, &args),
         Command::Resume(args) => people::resume(root, &args),

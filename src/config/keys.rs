@@ -531,4 +531,12 @@ pub static KEYS: &[Key] = &[
         env: true,
         doc: "Bytes (or \"10GB\", \"512MiB\") of free disk below which nothing is claimed: a full disk loses agents' work.",
     },
+    Key {
+        table: Table::Limits,
+        name: "keep",
+        kind: ANY_TIME,
+        default: Fallback::Is("\"30d\""),
+        env: true,
+        doc: "How long sessions, merged branches and unused worktrees are kept before `harness gc` removes them.",
+    },
 ];

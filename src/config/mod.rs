@@ -179,6 +179,8 @@ pub struct RetryTable {
 pub struct LimitsTable {
     /// Bytes of free disk below which nothing is claimed.
     pub disk_free_min: u64,
+    /// What `harness gc` leaves alone: whatever is younger.
+    pub keep: Duration,
 }
 
 /// Where a value comes from.
@@ -419,6 +421,7 @@ fn build(
     };
     let limits = LimitsTable {
         disk_free_min: s.bytes("limits.disk_free_min")?,
+        keep: s.time("limits.keep")?,
     };
     let repo = repo("repo")?;
     Ok(Config {

@@ -122,8 +122,10 @@ pub fn duration_from_str(text: &str) -> Result<Duration, String> {
     let plain = text.parse::<f64>().ok();
     let found = match plain {
         Some(s) => Duration::try_from_secs_f64(s).ok(),
+        // A day is 24 hours: this is no calendar.
         None => text
-            .parse::<SignedDuration>()
+            .parse::<jiff::Span>()
+            .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()))
             .ok()
             .and_then(|d| Duration::try_from(d).ok()),
     };
@@ -369,6 +371,7 @@ mod tests {
             (json!("10m"), 600_000),
             (json!("1h30m"), 5_400_000),
             (json!("1h 30m"), 5_400_000),
+            (json!("30d"), 2_592_000_000),
             (json!("250ms"), 250),
         ] {
             assert_eq!(

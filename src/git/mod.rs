@@ -6,6 +6,7 @@
 
 mod admin;
 mod config;
+mod gc;
 mod hub;
 mod picture;
 mod publish;

@@ -62,6 +62,10 @@ impl Hub {
 }
 
 impl Users<'_> {
+    pub(super) fn hub(&self) -> &Hub {
+        self.hub
+    }
+
     /// Copies a commit and all that it stands on into the user's repository, where no ref shows
     /// it yet.
     ///
@@ -172,7 +176,7 @@ impl Users<'_> {
     }
 
     /// By default git syncs neither loose objects nor refs: after a power cut they would be empty.
-    fn git(&self) -> Git {
+    pub(super) fn git(&self) -> Git {
         let git = self.hub.quiet(Git::on(self.hub.user()));
         let git = git.holding(self.lock.as_ref());
         if self.hub.repo().durable {

@@ -153,7 +153,7 @@ impl Worktree {
     }
 
     /// Salvages what is uncommitted and takes it out of the tree. Returns HEAD's commit.
-    fn empty_out(&self) -> Result<Option<String>> {
+    pub(super) fn empty_out(&self) -> Result<Option<String>> {
         let state = match self.state() {
             Ok(state) => state,
             Err(_) => {

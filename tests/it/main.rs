@@ -24,6 +24,7 @@ mod git_shapes;
 mod gits;
 mod endings;
 mod fuzz;
+mod gc;
 mod hostile;
 mod house;
 mod items;

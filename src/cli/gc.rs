@@ -1,0 +1,223 @@
+//! `harness gc`: what of the past is provably not needed any more, and only when a person asks.
+//!
+//! A session's folder goes when its item has left the queue for `done/` (or altogether), its end
+//! is in the item's record, and it is older than `limits.keep`; a branch when its base holds it;
+//! a worktree when nobody has used its slot for that long and all that is in it is held by a ref.
+//! Records of items and items in `done/` stay.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{print_json, print_text};
+use crate::atomic;
+use crate::clock;
+use crate::config::{Config, Overrides};
+use crate::error::{Context, Result};
+use crate::git::Hub;
+use crate::layout::{Name, Place, Root, SlotId};
+use crate::lease::{self, Lease};
+use crate::record;
+use crate::recovery;
+use crate::runtime::Repos;
+use crate::session::file;
+
+#[derive(clap::Args)]
+pub struct GcArgs {
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    json: super::Json,
+}
+
+/// What went, or would.
+#[derive(Default)]
+struct Gone {
+    sessions: u64,
+    branches: Vec<String>,
+    worktrees: Vec<String>,
+    /// What could not be looked at or removed, and why.
+    trouble: Vec<String>,
+}
+
+pub fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
+    let config = Config::load(root, &Overrides::default())?;
+    let keep = config.limits.keep;
+    let mut gone = Gone::default();
+    sessions(root, keep, args.dry_run, &mut gone)?;
+    let repos = Repos::new(root, &config)?;
+    // A repository that was never worked in has nothing; opening it would make a copy.
+    for name in repos.names() {
+        if !atomic::exists(&root.repos().join(format!("{name}.git"))) {
+            continue;
+        }
+        match repos.hub(root, name) {
+            Ok(Some(hub)) => {
+                branches(&hub, name, keep, args.dry_run, &mut gone);
+                worktrees(root, (name, &hub), keep, args.dry_run, &mut gone);
+            }
+            Ok(None) => {}
+            Err(e) => gone.trouble.push(e.to_string()),
+        }
+    }
+    for why in &gone.trouble {
+        crate::error::tell(&format!("harness: {why}"));
+    }
+    if args.json.json {
+        return print_json(&json!({
+            "dry_run": args.dry_run, "sessions": gone.sessions, "branches": gone.branches,
+            "worktrees": gone.worktrees, "trouble": gone.trouble,
+        }));
+    }
+    let word = if args.dry_run {
+        "would remove"
+    } else {
+        "removed"
+    };
+    let mut text = format!(
+        "{word} {} sessions that ended more than {} ago\n",
+        gone.sessions,
+        clock::human(keep)
+    );
+    for branch in &gone.branches {
+        text.push_str(&format!("{word} the merged branch {branch}\n"));
+    }
+    for tree in &gone.worktrees {
+        text.push_str(&format!("{word} the unused {tree}\n"));
+    }
+    print_text(&text)
+}
+
+/// A folder that is being removed: no session any more, and the next `gc` goes on with it.
+const DYING: &str = ".gc-";
+
+fn sessions(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) -> Result<()> {
+    let dir = root.sessions();
+    let before = clock::now_ns() / 1_000_000 - i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    for entry in std::fs::read_dir(&dir).or_fail("cannot list the sessions", &dir)? {
+        let entry = entry.or_fail("cannot list the sessions", &dir)?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let left_over = name.starts_with(DYING);
+        if !left_over && !is_over(root, &entry.path(), &name, before) {
+            continue;
+        }
+        if dry {
+            gone.sessions += 1;
+            continue;
+        }
+        let dying = match left_over {
+            true => entry.path(),
+            false => dir.join(format!("{DYING}{name}")),
+        };
+        let removed = match left_over {
+            true => Ok(()),
+            false => atomic::rename_over(&entry.path(), &dying),
+        };
+        let removed = removed.and_then(|()| {
+            atomic::discard_tree(&dying, "its end is in the item's record, and it is old")
+        });
+        match removed {
+            Ok(()) => gone.sessions += 1,
+            Err(e) => gone.trouble.push(e.to_string()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a session is old, ended, recorded, and nothing that could still need it: a retry goes
+/// on from the last attempt, and a person looks at what was parked.
+fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
+    let Some(started) = started_ms(sid) else {
+        return false;
+    };
+    if started >= before_ms {
+        return false;
+    }
+    let Some(session) = file::read(dir, sid).filter(|s| s.status == "ended") else {
+        return false;
+    };
+    let item = Name::new(&session.item);
+    let waits = [Place::Pending, Place::Parked];
+    if waits.iter().any(|&p| atomic::exists(&root.item(p, &item)))
+        || atomic::exists(&root.claim(&item))
+    {
+        return false;
+    }
+    let events = record::events(root, &item).unwrap_or_default();
+    let ended = events
+        .iter()
+        .any(|e| e["event"] == "finished" && e["session"] == sid);
+    // Something of its agent's may live on, and write.
+    ended && matches!(lease::try_lock(&dir.join("stdout.log")), Ok(Some(_)))
+}
+
+/// When a session began, in milliseconds since 1970: its id is a UUIDv7.
+fn started_ms(sid: &str) -> Option<i64> {
+    let id = uuid::Uuid::try_parse(sid).ok()?;
+    let ms = (id.get_version_num() == 7).then(|| id.as_u128() >> 80)?;
+    i64::try_from(ms).ok()
+}
+
+fn branches(hub: &Hub, repo: &str, keep: Duration, dry: bool, gone: &mut Gone) {
+    let before = clock::now().as_second() - i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
+    let merged = match hub.users(None).merged(before) {
+        Ok(merged) => merged,
+        Err(e) => return gone.trouble.push(format!("{repo}: {e}")),
+    };
+    for (branch, oid) in merged {
+        let removed = match dry {
+            true => Ok(true),
+            false => hub
+                .users(None)
+                .unpublish(&branch, &oid)
+                .and_then(|was| hub.forget(&branch, &oid).map(|()| was)),
+        };
+        match removed {
+            Ok(true) => gone.branches.push(branch),
+            Ok(false) => {}
+            Err(e) => gone.trouble.push(e.to_string()),
+        }
+    }
+}
+
+fn worktrees(root: &Root, (repo, hub): (&str, &Hub), keep: Duration, dry: bool, gone: &mut Gone) {
+    for entry in std::fs::read_dir(root.agents())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let Some(slot) = SlotId::parse(&entry.file_name()) else {
+            continue;
+        };
+        // Renewed whenever the slot is taken.
+        let used = root.agent(slot).join("marker");
+        let used = used.metadata().and_then(|m| m.modified());
+        let is_old = |t: std::time::SystemTime| t.elapsed().is_ok_and(|age| age > keep);
+        if !used.is_ok_and(is_old) || recovery::has_residue(root, slot) {
+            continue;
+        }
+        let Some(tree) = hub.worktree_as_it_is(&root.worktree(slot, repo)) else {
+            continue;
+        };
+        // Held by a living harness, which may begin something in it at any time.
+        let Ok(Some(lease)) = Lease::try_take(root, slot) else {
+            continue;
+        };
+        let shown = format!("worktree of {slot} for {repo}");
+        if !tree.can_be_given_up() {
+            continue;
+        }
+        let given_up = match dry {
+            true => Ok(()),
+            false => tree.under(lease.lock()).give_up(),
+        };
+        match given_up {
+            Ok(()) => gone.worktrees.push(shown),
+            Err(e) => gone.trouble.push(format!("{slot}: {e}")),
+        }
+    }
+}
