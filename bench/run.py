@@ -2,7 +2,7 @@
 """Measures harness against the queues that this machine has, and against the least that a queue of
 files can cost, interleaved, and prints one table of medians and ratios.
 
-    bench/run.py [--only dispatch,latency,…] [--rounds 5] [--jobs 1000] [--million 1000000]
+    bench/run.py [--only dispatch,latency,…] [--rounds 5] [--jobs 1000] [--million 1000000] [--files 20000]
                  [--dir DIR] [--json]
 
 Peers are used where they are found: xargs, nq, tsp (task-spooler), parallel, pueue, hq.
@@ -380,7 +380,85 @@ def recovery(lab):
     lab.row("kill -9 to adopted, p99", "harness", percentile(took, 99), "ms")
 
 
-SECTIONS = {f.__name__: f for f in (dispatch, latency, contention, recovery, flat)}
+def parsing(lab):
+    recordings = sorted((HERE / "tests/streams").glob("claude-*.jsonl"))
+    for line in sh(RELEASE / "examples/parse", *recordings).stdout.splitlines():
+        what, ours, serde, ratio = line.split("\t")
+        lab.row(f"events, {what}", "serde_json, needed fields", float(serde), "MB/s")
+        lab.row(f"events, {what}", "harness", float(ours), "MB/s", float(ratio), "≥ 0.7 × serde_json")
+
+
+def make_repo(lab, files):
+    """A repository of so many files, in folders of a hundred."""
+    repo = lab.fresh("repo")
+    sh("git", "init", "-q", "-b", "main", repo)
+    for n in range(files):
+        path = repo / f"d{n // 100:03}" / f"f{n % 100:02}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"file {n}\n" * 20)
+    me = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    sh("git", "-C", repo, "add", ".")
+    sh("git", "-C", repo, *me, "commit", "-q", "-m", "one")
+    return repo
+
+
+def worktrees(lab):
+    """From claim to a ready worktree: what a script that prints the clock says, less its claim."""
+    files = lab.opts.files
+    repo = make_repo(lab, files)
+    first, warm, git = [], [], []
+    for _ in range(lab.opts.rounds):
+        begun = time.monotonic()
+        lab.n += 1
+        tree = lab.base / f"root-tree-{lab.n}"
+        sh("git", "-C", repo, "worktree", "add", "--quiet", "--detach", tree)
+        git.append(time.monotonic() - begun)
+        sh("git", "-C", repo, "worktree", "remove", "--force", tree)
+        root = lab.root(repo=repo)
+        # The copy of the repository is made once for a ROOT and is not what is measured.
+        times = []
+        body = b"#!/bin/sh\n" + str(STAMP).encode() + b" > $HARNESS_ROOT/at-$HARNESS_ITEM\necho x > made-$HARNESS_ITEM\n"
+        run = subprocess.Popen([HARNESS, "--root", root, "run", "--workers", "1"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for n in range(4):
+            name = f"i{n}"
+            temp = root / "queue" / f".{name}"
+            temp.write_bytes(body)
+            temp.chmod(0o755)
+            dropped = time.monotonic_ns()
+            temp.rename(root / "queue/pending" / name)
+            while not (root / "queue/done" / name).exists():
+                time.sleep(0.005)
+            times.append((int((root / f"at-{name}").read_text()) - dropped) / 1e9)
+        run.terminate()
+        run.wait()
+        first.append(times[0])
+        warm += times[1:]
+        for path in lab.base.glob("root-*"):
+            shutil.rmtree(path, ignore_errors=True)
+    what = f"worktree of {files:,} files"
+    lab.row(what, "git worktree add", median(git) * 1e3, "ms")
+    lab.row(what, "harness, first (with its copy)", median(first) * 1e3, "ms", median(git) / median(first),
+            "as fast as git")
+    lab.row(what, "harness, warm", median(warm) * 1e3, "ms", median(git) / median(warm),
+            "≥ 10 × faster")
+    lab.drop_all()
+
+
+def efficiency(lab):
+    """Agents of two seconds, so many at once, two rounds of them: the ideal is four seconds."""
+    for agents in (3, 5, 64):
+        root = lab.root()
+        lab.fill(root / "in", agents * 2, b"#!/bin/sh\nsleep 2\n")
+        for path in (root / "in").iterdir():
+            path.rename(root / "queue/pending" / path.name)
+        with Cost() as cost:
+            sh(HARNESS, "--root", root, "run", "--drain", "--workers", agents)
+        lab.row(f"{agents} agents of 2 s, twice", "harness", cost.wall, "s", 4 / cost.wall, "≥ 0.98")
+        lab.drop_all()
+
+
+SECTIONS = {f.__name__: f for f in (dispatch, latency, contention, recovery, worktrees, efficiency, parsing, flat)}
 
 
 def main():
@@ -390,6 +468,7 @@ def main():
     args.add_argument("--rounds", type=int, default=5)
     args.add_argument("--jobs", type=int, default=1000)
     args.add_argument("--million", type=int, default=1_000_000)
+    args.add_argument("--files", type=int, default=20_000)
     args.add_argument("--dir", default=None)
     args.add_argument("--json", action="store_true")
     opts = args.parse_args()
