@@ -11,8 +11,6 @@
 mod beyond;
 mod peek;
 mod sets;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -87,7 +85,8 @@ impl Ready {
         Ready::with_room_for(root, usize::MAX)
     }
 
-    fn with_room_for(root: &Root, cap: usize) -> Result<Ready> {
+    /// With so many names in each of its sets.
+    pub fn with_room_for(root: &Root, cap: usize) -> Result<Ready> {
         Ok(Ready {
             root: root.clone(),
             inner: Mutex::new(Inner::new(cap)),

@@ -27,6 +27,7 @@ mod fuzz;
 mod gc;
 mod hostile;
 mod house;
+mod index;
 mod items;
 mod journal;
 mod kit;

@@ -1,4 +1,4 @@
-//! The bounds of the index: what is left out comes in its turn.
+//! The bounds of the index of `pending/`: what is left out comes in its turn.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::atomic;
+use harness::atomic;
+use harness::bell::Bell;
+use harness::clock;
+use harness::layout::{Name, Place, Root, SlotId};
+use harness::ready::{After, Ready};
 
 fn root() -> (tempfile::TempDir, Root) {
     let dir = tempfile::tempdir().unwrap();
@@ -53,8 +56,6 @@ fn take_all(root: &Root, ready: &Ready, most: usize) -> Vec<String> {
         };
         taken.push(name.shown());
         assert!(taken.len() <= most, "{taken:?}");
-        let inner = ready.lock();
-        assert!(inner.ready.len() <= inner.cap && inner.scheduled.len() <= inner.cap);
     }
     taken
 }
@@ -117,15 +118,15 @@ fn chains_longer_than_the_index_come_to_their_end() {
 #[test]
 fn what_waits_for_its_time_is_brought_up_when_it_was_left_out() {
     let (_dir, root) = root();
-    let soon = crate::clock::now_ns() / 1_000_000_000 + 1;
+    let soon = clock::now_ns() / 1_000_000_000 + 1;
     for n in 0..12 {
         drop_item(&root, &format!("t{n:02}"), "", soon);
     }
     let ready = Ready::with_room_for(&root, 2).unwrap();
     ready.ask_rescan();
     ready.tend().unwrap();
-    let tally = ready.tally();
-    assert_eq!((tally.scheduled, ready.lock().scheduled.len()), (12, 2));
+    assert_eq!(ready.tally().scheduled, 12);
+    assert_eq!(ready.standing().len(), 2);
     assert!(!ready.is_exhausted());
     let bell = Arc::new(Bell::new().unwrap());
     let end = clock::instant() + Duration::from_secs(20);
