@@ -33,6 +33,8 @@ use crate::status::AgentStatus;
 /// Stem of the interrupt that holds for every slot.
 pub const ALL: &str = "all";
 const ENDING: &str = ".interrupt";
+/// How often the mark of one that is being raised may be taken for a left-over one.
+const RAISE_TRIES: u32 = 100;
 /// A reason is for people: more than this of it is not read.
 const REASON_BYTES_MAX: usize = 4 << 10;
 
@@ -104,17 +106,29 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
             .hint("say why, for whoever looks: harness interrupt agent-1 'which database?'"));
     }
     let to = path(root, stem);
-    let file = Nameless::new(&to, format!("{}\n", reason.trim()).as_bytes(), 0o600, false)?;
     let raised = hidden(root, stem, "raised");
     // An agent that asks by the command asks all the same.
     let by_agent = std::env::var_os("HARNESS_SESSION").is_some();
-    if atomic::is_gone(&to) {
-        atomic::remove(&raised)?;
-        if !by_agent {
-            let _linked = file.link(&raised)?;
+    for _ in 0..RAISE_TRIES {
+        let file = Nameless::new(&to, format!("{}\n", reason.trim()).as_bytes(), 0o600, false)?;
+        if atomic::is_gone(&to) {
+            atomic::remove(&raised)?;
+            if !by_agent {
+                let _linked = file.link(&raised)?;
+            }
+        }
+        match file.link(&to) {
+            // Whoever saw the mark before the interrupt took it for a left-over one and removed it:
+            // a file that has lost its only name cannot get another.
+            Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT as i32) => {}
+            done => return Ok(done? == Moved::Done),
         }
     }
-    Ok(file.link(&to)? == Moved::Done)
+    Err(Error::temporary(
+        "cannot raise the interrupt",
+        "its mark is removed again and again",
+    )
+    .at_path(&to))
 }
 
 impl Interrupt {
@@ -212,12 +226,19 @@ pub fn release_answered(root: &Root) -> (Vec<Name>, Vec<Error>) {
     for file in &files {
         let bytes = file.as_bytes();
         let of = |ending: &[u8]| bytes.strip_prefix(b".")?.strip_suffix(ending);
-        let stem = of(b".seen").or_else(|| of(b".raised"));
-        if stem
-            .and_then(|s| std::str::from_utf8(s).ok())
-            .is_some_and(is_over)
-        {
-            let _stays = atomic::remove(&root.interrupts().join(file));
+        let raised = of(b".raised");
+        let stem = of(b".seen").or(raised);
+        let Some(stem) = stem.and_then(|s| std::str::from_utf8(s).ok()) else {
+            continue;
+        };
+        if is_over(stem) {
+            let mark = root.interrupts().join(file);
+            let id = id_of(&mark);
+            let _stays = atomic::remove(&mark);
+            // It was not left over: its interrupt came only now.
+            if raised.is_some() && id_of(&path(root, stem)) == id {
+                let _marked = atomic::link_new(&path(root, stem), &mark);
+            }
         }
     }
     (released, errors)

@@ -354,7 +354,7 @@ impl Hub {
         }
         let mut args = vec!["update-ref", full, oid];
         args.extend(old.as_deref());
-        let _moved = self.git().holding(Some(lock)).args(args).output()?;
+        let _moved = self.git().holding(Some(lock)).args(args).brief()?;
         Ok(())
     }
 

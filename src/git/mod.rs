@@ -263,7 +263,16 @@ impl Git {
     /// Runs it, waiting for locks that other git processes hold for a moment, and clearing those
     /// in the hub that nobody holds any more.
     pub fn patient(&self) -> Result<Output> {
-        let deadline = clock::instant() + LOCK_PATIENCE;
+        self.patient_for(LOCK_PATIENCE)
+    }
+
+    /// As `patient`, for what is only a convenience: no longer than it takes to tell a stale lock.
+    pub fn brief(&self) -> Result<Output> {
+        self.patient_for(stale::UNTOUCHED * 2)
+    }
+
+    fn patient_for(&self, patience: Duration) -> Result<Output> {
+        let deadline = clock::instant() + patience;
         let mut pause = Duration::from_millis(5);
         let mut lock = None;
         loop {

@@ -52,9 +52,9 @@ impl Hub {
                 atomic::replace(&admin.join("HEAD"), format!("{oid}\n").as_bytes(), false)?;
             }
         }
-        // Not patient: a stale `packed-refs.lock` must not hold up every item that changed nothing.
+        // `packed-refs.lock` must not hold up every item that changed nothing.
         let git = self.git().args(["update-ref", "-d", &full, oid]);
-        match git.output()? {
+        match git.brief()? {
             out if out.ok() => Ok(()),
             out => Err(git.failure(what, &out)),
         }

@@ -19,7 +19,7 @@ use crate::mutant::planted;
 const SWEEP: &str = "harness.sweep";
 /// So long a lock stands before anybody is looked for: git holds one for milliseconds, and so do
 /// programs that work in a repository without git, which the look does not find.
-const UNTOUCHED: Duration = Duration::from_secs(1);
+pub(super) const UNTOUCHED: Duration = Duration::from_secs(1);
 
 /// A lock that stood in the way, and since when.
 pub(super) struct Lock {

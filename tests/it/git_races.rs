@@ -241,10 +241,11 @@ struct Killed {
 }
 
 /// What is said where something was killed.
-const EXPLAINED: [&str; 6] = [
+const EXPLAINED: [&str; 7] = [
     "a signal ended git",
     "died of signal",
     "its keeper died",
+    "cannot start the keeper",
     "the keeper of",
     "hung up unexpectedly",
     "early EOF",
