@@ -266,9 +266,10 @@ impl Git {
         self.patient_for(LOCK_PATIENCE)
     }
 
-    /// As `patient`, for what is only a convenience: no longer than it takes to tell a stale lock.
+    /// As `patient`, for what is only a convenience: no longer than it takes to tell a stale lock (git
+    /// itself waits a second for some).
     pub fn brief(&self) -> Result<Output> {
-        self.patient_for(stale::UNTOUCHED * 2)
+        self.patient_for(stale::UNTOUCHED * 4)
     }
 
     fn patient_for(&self, patience: Duration) -> Result<Output> {
