@@ -11,14 +11,13 @@
 mod beyond;
 mod peek;
 mod sets;
+mod view;
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
-use crate::aggregator::PendingCounts;
 use crate::atomic;
 use crate::bell::{Bell, Mutex, MutexGuard};
 use crate::clock;
@@ -31,7 +30,8 @@ use crate::mutant::planted;
 use crate::record;
 use crate::spool;
 pub use peek::peek;
-use sets::{Idle, Inner, Known, Where, cycle_text, rank};
+use sets::{Idle, Inner, Known, Where, cycle_text};
+pub use view::Standing;
 
 pub struct Ready {
     root: Root,
@@ -48,16 +48,6 @@ pub struct Candidate {
     pub name: Name,
     pub refuse: Option<String>,
     ticket: u64,
-}
-
-/// Why an item in `pending/` is not at work yet.
-pub enum Standing {
-    /// It could start: its priority.
-    Ready(u8),
-    /// Not before this instant (ns since 1970).
-    Scheduled(i64),
-    /// It waits for these; for none: for its own name or key, or for its writer.
-    Blocked(Vec<Name>),
 }
 
 /// How a worker's try ended, as far as the index cares.
@@ -497,16 +487,6 @@ impl Ready {
         Ok(wait.unwrap_or(TEND_MAX).min(TEND_MAX))
     }
 
-    pub fn tally(&self) -> PendingCounts {
-        let inner = self.lock();
-        let beyond = inner.beyond.counts();
-        PendingCounts {
-            pending: (inner.ready.len() + inner.with_workers + beyond.ready) as u64,
-            scheduled: (inner.scheduled.len() + beyond.scheduled) as u64,
-            blocked: (inner.blocked + inner.later.len() + beyond.waiting) as u64,
-        }
-    }
-
     /// How long the last listing took.
     pub fn listing_took(&self) -> Duration {
         self.lock().beyond.took
@@ -544,50 +524,6 @@ impl Ready {
         for name in names {
             self.look_again(&name);
         }
-    }
-
-    /// What is scheduled next, for people who wait: (name, due in ns since 1970).
-    pub fn next_scheduled(&self) -> Option<(Name, i64)> {
-        let inner = self.lock();
-        inner.scheduled.first().map(|(at, n)| (n.clone(), *at))
-    }
-
-    /// Every item in `pending/` in the order in which they would start, for people.
-    pub fn standing(&self) -> Vec<(Name, Standing)> {
-        let inner = self.lock();
-        let of = |name: &Name, k: &Known| match k.place {
-            Where::Ready | Where::Worker(_) => Standing::Ready(k.order.priority),
-            Where::Scheduled(at) => Standing::Scheduled(at),
-            Where::Blocked => Standing::Blocked(k.order.after.clone()),
-            Where::Later(_) if atomic::exists(&self.root.claim(name)) => {
-                Standing::Blocked(Vec::new())
-            }
-            Where::Later(_) => Standing::Blocked(k.order.after.clone()),
-        };
-        let mut all: Vec<_> = inner.known.iter().collect();
-        all.sort_by_key(|(name, k)| {
-            let class = match k.place {
-                Where::Ready | Where::Worker(_) => (0, 0),
-                Where::Scheduled(at) => (1, at),
-                Where::Later(_) | Where::Blocked => (2, 0),
-            };
-            (class, rank(name, k))
-        });
-        all.into_iter()
-            .map(|(n, k)| (n.clone(), of(n, k)))
-            .collect()
-    }
-
-    /// Blocked items and what they wait for, for people.
-    pub fn blocked(&self) -> BTreeMap<Name, Vec<Name>> {
-        let inner = self.lock();
-        let blocked = inner
-            .known
-            .iter()
-            .filter(|(_, k)| k.place == Where::Blocked);
-        blocked
-            .map(|(n, k)| (n.clone(), k.order.after.clone()))
-            .collect()
     }
 }
 

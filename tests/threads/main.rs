@@ -13,6 +13,7 @@
     clippy::expect_used,
     clippy::print_stdout,
     dead_code,
+    unused_imports,
     reason = "tests do by hand what the program has doors for; not all of the index is used"
 )]
 
