@@ -456,18 +456,29 @@ pub fn remove_every_temp(dir: &Path) {
     sweep_temps(dir, |_| true);
 }
 
+/// Whether a process is writing in this folder, or was killed while it did.
+pub fn has_temps(dir: &Path) -> bool {
+    temps(dir).next().is_some()
+}
+
 fn sweep_temps(dir: &Path, is_litter: impl Fn(&[u8]) -> bool) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.as_bytes();
-        let is_temp = name.first() == Some(&b'.')
-            && name.get(1).is_some_and(u8::is_ascii_digit)
-            && name.ends_with(b".tmp");
-        if is_temp && is_litter(name) {
+    for entry in temps(dir) {
+        if is_litter(entry.file_name().as_bytes()) {
             // Only litter: trouble with it stops nothing.
             let _stays = remove(&entry.path());
         }
     }
+}
+
+fn temps(dir: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.as_bytes();
+        name.first() == Some(&b'.')
+            && name.get(1).is_some_and(u8::is_ascii_digit)
+            && name.ends_with(b".tmp")
+    })
 }
 
 #[cfg(test)]

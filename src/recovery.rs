@@ -40,7 +40,10 @@ pub fn has_residue(root: &Root, slot: SlotId) -> bool {
     use std::os::unix::fs::MetadataExt;
     let marker = root.agent(slot).join("marker");
     let linked = marker.symlink_metadata().is_ok_and(|m| m.nlink() > 1);
-    linked || !files_in(&root.claimed(slot)).is_empty() || keeper::is_alive(root, slot)
+    linked
+        || !files_in(&root.claimed(slot)).is_empty()
+        || keeper::is_alive(root, slot)
+        || atomic::has_temps(&root.agent(slot))
 }
 
 /// Slots of other, dead processes that need recovering.

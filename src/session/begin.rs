@@ -133,7 +133,7 @@ pub(super) fn begin(
     file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
     file.started_at = clock::now_iso();
-    file.write(dir)?;
+    file.write(dir, false)?;
 
     if !script && !desk.staggered {
         desk.staggered = true;

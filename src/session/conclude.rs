@@ -474,8 +474,7 @@ fn fill_file(
 fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64>) -> Result<()> {
     let durable = desk.rt.durable();
     let file = attempt.file.clone();
-    // Not synced: the record's line alone is what must survive a power cut.
-    if let Err(e) = desk.insist(|| file.write(&attempt.dir)) {
+    if let Err(e) = desk.insist(|| file.write(&attempt.dir, durable)) {
         if e.kind() == Kind::Temporary {
             return Err(e);
         }

@@ -119,7 +119,7 @@ impl SessionFile {
         }
     }
 
-    pub fn write(&self, dir: &Path) -> Result<()> {
+    pub fn write(&self, dir: &Path, durable: bool) -> Result<()> {
         if atomic::exists(dir) && !atomic::is_own_dir(dir) {
             let why = "its folder was replaced by something else";
             return Err(Error::permanent("cannot write session.json", why).at_path(dir));
@@ -127,6 +127,6 @@ impl SessionFile {
         let mut text = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::permanent("cannot write session.json", e.to_string()))?;
         text.push(b'\n');
-        atomic::replace(&path(dir), &text, false)
+        atomic::replace(&path(dir), &text, durable)
     }
 }

@@ -237,7 +237,7 @@ impl Watch {
                 "interrupted",
                 json!({"session": attempt.file.session, "agent": attempt.file.agent, "reason": reason}),
             );
-            let _lost = attempt.file.write(&attempt.dir);
+            let _lost = attempt.file.write(&attempt.dir, false);
         }
         if let Some(stream) = &mut attempt.stream {
             stream.read_on(false);

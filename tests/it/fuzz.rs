@@ -385,7 +385,7 @@ proptest! {
         fs::write(session::file::path(dir.path()), &bytes).unwrap();
         if let Some(file) = promptly(|| session::file::read(dir.path(), "s")) {
             prop_assert_eq!(&file.session, "s");
-            file.write(dir.path()).unwrap();
+            file.write(dir.path(), false).unwrap();
             prop_assert_eq!(session::file::read(dir.path(), "s"), Some(file));
         }
     }
