@@ -3,6 +3,7 @@
 //! does that; when its process dies, the next pulse of another one takes over.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -101,11 +102,7 @@ impl Pulse {
                 beats.insert(slot, now);
                 rt.show(slot, |s| s.last_heartbeat = Some(clock::now_iso()));
                 let text = format!("{}\n", clock::now_iso());
-                atomic::replace(
-                    &rt.root.agent(slot).join("heartbeat"),
-                    text.as_bytes(),
-                    false,
-                )?;
+                put(&rt.root.agent(slot), "heartbeat", text.as_bytes())?;
             }
         }
         for (slot, status) in rt.take_changed() {
@@ -114,7 +111,7 @@ impl Pulse {
             }
             let mut text = serde_json::to_vec(&status).unwrap_or_default();
             text.push(b'\n');
-            atomic::replace(&rt.root.agent(slot).join("status.json"), &text, false)?;
+            put(&rt.root.agent(slot), "status.json", &text)?;
         }
         if aggregator.is_none() {
             *aggregator = Aggregator::try_become(&rt.root)?;
@@ -129,5 +126,14 @@ impl Pulse {
             aggregator.refresh(rt.ready.tally(), force)?;
         }
         Ok(())
+    }
+}
+
+/// Replaces a file of a slot's folder. The slot may just have been given up: its next holder clears
+/// what is being written there, and writes its own.
+fn put(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
+    match atomic::replace(&folder.join(name), content, false) {
+        Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT as i32) && folder.is_dir() => Ok(()),
+        done => done,
     }
 }
