@@ -118,6 +118,7 @@ def main():
         said = (run.stdout + run.stderr).strip()
         # A proof that cannot even be run has noticed nothing.
         seen = run.returncode == 1 or "test result: FAILED" in said
+        seen = seen and "Traceback (most" not in said
         blind += not seen
         word = "noticed" if seen else f"NOT NOTICED (exit code {run.returncode})"
         print(f"{fault:32} {word:12} {time.monotonic() - begun:6.1f} s  {shown}")
