@@ -79,7 +79,6 @@ PROOFS = [
     ("git-stale-lock-stays", it("git_races::what_killed_gits_leave")),
     ("git-debris-stays", it("git_races::what_killed_gits_leave")),
     ("git-set-up-without-flock", it("git_races::sixteen")),
-    ("git-writes-user-config", it("git_races::sixteen")),
     ("git-publish-without-swap", it("git_shapes")),
     ("git-writes-user-config", it("git_shapes")),
     ("git-environment-kept", it("git_shapes")),
