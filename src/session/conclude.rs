@@ -60,6 +60,8 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     }
     let failures = attempt.record.history.failures;
     let mut next = match &over {
+        // Its folder was removed under it, by another agent: that is not this item's fault.
+        Over::Unstartable(_) if atomic::is_gone(&attempt.dir) => Next::PutBack,
         Over::Unstartable(_) => Next::Park,
         // It would be used up again.
         Over::Exited { .. } if used_up => Next::Park,

@@ -343,15 +343,23 @@ fn a_writer_who_opens_the_file_while_it_is_claimed_gets_it_back_and_is_waited_fo
         let may = |_: &_, _: &_| may_start();
         spool::try_claim(&own, &lease, &name, false, None, &may, &|_| spool::Fit::Now).unwrap()
     };
-    let first = tried(&|| {
-        let path = path.clone();
-        let open = move || OpenOptions::new().append(true).open(path).unwrap();
-        writer.set(Some(std::thread::spawn(open)));
-        root.wait_until("the writer stands in its open()", || {
-            let probe = fs::File::open(root.at("queue/pending/x")).unwrap();
-            sys::read_lease(&probe).unwrap() == ReadLease::BeingWritten
+    // A child that another test starts has every descriptor, too, until it becomes another program.
+    let mut first = Tried::Unsettled;
+    root.wait_until("it is looked at", || {
+        first = tried(&|| {
+            let path = path.clone();
+            let open = move || OpenOptions::new().append(true).open(path).unwrap();
+            writer.set(Some(std::thread::spawn(open)));
+            root.wait_until("the writer stands in its open()", || {
+                let probe = fs::File::open(root.at("queue/pending/x")).unwrap();
+                sys::read_lease(&probe).unwrap() == ReadLease::BeingWritten
+            });
+            true
         });
-        true
+        let begun = writer.take();
+        let is_begun = begun.is_some();
+        writer.set(begun);
+        is_begun
     });
     assert!(
         matches!(first, Tried::Unsettled),
@@ -364,7 +372,6 @@ fn a_writer_who_opens_the_file_while_it_is_claimed_gets_it_back_and_is_waited_fo
     );
     file.write_all(b"echo B\n").unwrap();
     drop(file);
-    // A child that another test starts has the descriptor, too, until it becomes another program.
     let mut won = None;
     root.wait_until("it is claimed", || {
         if let Tried::Won(claim, _) = tried(&|| true) {
