@@ -73,10 +73,33 @@ impl Worktree {
             self.keep_submodule(sub, label)?;
         }
         if state.dirty {
+            self.keep_index(state, label)?;
             self.salvage_files(label).map(Some)
         } else {
             Ok(None)
         }
+    }
+
+    /// Keeps what was staged and then changed again, or removed, in the tree, under the label's
+    /// salvage refs. Says where, for people.
+    pub(super) fn keep_index(&self, state: &TreeState, label: &str) -> Result<Option<String>> {
+        if !state.staged {
+            return Ok(None);
+        }
+        let what = "cannot keep what is staged";
+        let tree = self.git().arg("write-tree").must(what)?.line();
+        let message = format!("index of {label}");
+        let mut commit =
+            KEEPER
+                .sign(self.git())
+                .args(["commit-tree", &tree, "-m", &printable(&message)]);
+        if let Some(head) = &state.head {
+            commit = commit.args(["-p", head]);
+        }
+        let kept = self.hub.keep_ref(label, &commit.must(what)?.line())?;
+        Ok(Some(format!(
+            "what was staged and then changed is in {kept}"
+        )))
     }
 
     fn salvage_files(&self, label: &str) -> Result<String> {

@@ -14,6 +14,8 @@ pub(super) struct TreeState {
     pub branch: Option<String>,
     /// There is something that a commit here would hold.
     pub dirty: bool,
+    /// Something is staged that the tree has no more: a commit of the tree would not hold it.
+    pub staged: bool,
     /// Untracked repositories inside the tree: git would record a link to them and no content.
     pub nested: Vec<OsString>,
     /// Submodules whose commit or content differs.
@@ -82,6 +84,8 @@ impl TreeState {
         };
         if sub.first() != Some(&b'S') {
             self.dirty = true;
+            let was_staged = !matches!(xy.first(), None | Some(b'.' | b'D'));
+            self.staged |= kind != b'u' && was_staged && xy.get(1) != Some(&b'.');
             return;
         }
         self.submodules.push(OsString::from_vec(path.to_vec()));

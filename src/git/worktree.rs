@@ -280,6 +280,7 @@ impl Worktree {
                 }
                 if state.dirty {
                     leftover = true;
+                    notes.extend(self.keep_index(&state, branch)?);
                     self.commit_all(&state, message, author)?
                 } else {
                     state

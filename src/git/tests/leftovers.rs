@@ -305,3 +305,37 @@ fn submodules_are_brought_and_their_changes_kept() {
     );
     assert_eq!(kept.lines().count(), 2, "{kept}");
 }
+
+#[test]
+fn what_is_staged_and_then_changed_or_removed_is_kept_too() {
+    let w = world();
+    let (hub, tree, base) = w.ready();
+    let staged = |branch: &str| {
+        let text = hub.git().args(["for-each-ref", "--format=%(refname)"]);
+        let text = text.arg(format!("refs/harness/salvage/{branch}"));
+        let refs = String::from_utf8(text.must("list").unwrap().stdout).unwrap();
+        let shown = refs.lines().map(|name| {
+            let show = |path: &str| {
+                let git = hub.git().args(["show", &format!("{name}:{path}")]);
+                String::from_utf8(git.output().unwrap().stdout).unwrap()
+            };
+            (show("a"), show("new"))
+        });
+        shown.collect::<Vec<_>>()
+    };
+    let stage = || {
+        put(&tree.path().join("a"), "staged\n");
+        put(&tree.path().join("new"), "staged, too\n");
+        git(tree.path(), &["add", "."]);
+        put(&tree.path().join("a"), "changed again\n");
+        fs::remove_file(tree.path().join("new")).unwrap();
+    };
+    let want = ("staged\n".to_owned(), "staged, too\n".to_owned());
+    stage();
+    let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
+    assert_eq!((got.commits, got.notes.len()), (1, 1), "{got:?}");
+    assert_eq!(staged("harness/x/1").first(), Some(&want));
+    stage();
+    tree.checkout("harness/y/1", &base).unwrap();
+    assert!(staged("harness/x/1").contains(&want));
+}
