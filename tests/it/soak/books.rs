@@ -197,7 +197,14 @@ fn worktrees_are_clean(root: &Root) {
     for tree in fs::read_dir(root.at("worktrees")).unwrap().flatten() {
         if tree.path().join(".git").exists() {
             let left = git(&tree.path(), &["status", "--porcelain"]);
-            assert_eq!(left, "", "{:?}", tree.path());
+            // A git that was killed between a checkout's files and its HEAD, in a slot that nobody
+            // has used since: the tree is one that a commit holds.
+            let half_way = left.lines().all(|l| l.as_bytes()[1] == b' ') && {
+                let trees = git(&tree.path(), &["log", "--all", "--format=%T"]);
+                let is = git(&tree.path(), &["write-tree"]);
+                trees.lines().any(|t| t == is.trim())
+            };
+            assert!(left.is_empty() || half_way, "{:?}: {left}", tree.path());
         }
     }
 }
