@@ -86,6 +86,14 @@ pub fn unique() -> Uuid {
     }
 }
 
+/// When a name that `unique` gave was made, in milliseconds since 1970; `None`: it is none.
+pub fn made_ms(id: &str) -> Option<i64> {
+    let id = Uuid::try_parse(id).ok()?;
+    (id.get_version_num() == 7)
+        .then(|| id.as_u128() >> 80)
+        .and_then(|ms| i64::try_from(ms).ok())
+}
+
 /// Midnight of today where the user lives, for the figures "of today".
 pub fn midnight() -> Timestamp {
     let today = jiff::Zoned::now();

@@ -75,7 +75,7 @@ pub(super) fn lost_lines(root: &Root, period: Period) -> Result<Vec<LedgerLine>>
         let name = entry.file_name();
         let Some(sid) = name.to_str() else { continue };
         let recent =
-            started_ms(sid).is_some_and(|ms| ms >= start.as_millisecond() - ATTEMPT_MS_MAX);
+            clock::made_ms(sid).is_some_and(|ms| ms >= start.as_millisecond() - ATTEMPT_MS_MAX);
         if !recent || known.contains(sid) {
             continue;
         }
@@ -90,14 +90,6 @@ pub(super) fn lost_lines(root: &Root, period: Period) -> Result<Vec<LedgerLine>>
     }
     lines.sort_by(|a, b| a.at.cmp(&b.at));
     Ok(lines)
-}
-
-/// When the session of this id began, in milliseconds since 1970; `None`: no UUIDv7.
-fn started_ms(sid: &str) -> Option<i64> {
-    let id = uuid::Uuid::try_parse(sid).ok()?;
-    (id.get_version_num() == 7)
-        .then(|| id.as_u128() >> 80)
-        .and_then(|ms| i64::try_from(ms).ok())
 }
 
 /// `None`: no record, not readable, or not ended.

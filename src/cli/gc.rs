@@ -131,7 +131,7 @@ fn sessions(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) -> Result<(
 /// Whether a session is old, ended, recorded, and nothing that could still need it: a retry goes
 /// on from the last attempt, and a person looks at what was parked.
 fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
-    let Some(started) = started_ms(sid) else {
+    let Some(started) = clock::made_ms(sid) else {
         return false;
     };
     if started >= before_ms {
@@ -153,13 +153,6 @@ fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
         .any(|e| e["event"] == "finished" && e["session"] == sid);
     // Something of its agent's may live on, and write.
     ended && matches!(lease::try_lock(&dir.join("stdout.log")), Ok(Some(_)))
-}
-
-/// When a session began, in milliseconds since 1970: its id is a UUIDv7.
-fn started_ms(sid: &str) -> Option<i64> {
-    let id = uuid::Uuid::try_parse(sid).ok()?;
-    let ms = (id.get_version_num() == 7).then(|| id.as_u128() >> 80)?;
-    i64::try_from(ms).ok()
 }
 
 fn branches(hub: &Hub, repo: &str, keep: Duration, dry: bool, gone: &mut Gone) {
