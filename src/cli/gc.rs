@@ -50,7 +50,7 @@ pub fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     let repos = Repos::new(root, &config)?;
     // A repository that was never worked in has nothing; opening it would make a copy.
     for name in repos.names() {
-        if !atomic::exists(&root.repos().join(format!("{name}.git"))) {
+        if !Hub::is_made(root, name) {
             continue;
         }
         match repos.hub(root, name) {

@@ -47,7 +47,7 @@ impl Hub {
         let git =
             Git::at(&repo.path).args(["rev-parse", "--path-format=absolute", "--git-common-dir"]);
         let user = git.must("cannot find the repository")?.path();
-        let stem = Name::new(&repo.name).ref_component();
+        let stem = stem(&repo.name);
         atomic::make_dir(&root.repos(), true)?;
         let repos = root.repos();
         let repos = repos.canonicalize().or_fail("cannot find", &repos)?;
@@ -85,6 +85,11 @@ impl Hub {
     }
 
     /// The hub's own git directory.
+    /// Whether the repository of this name has been worked in: `open` would make no new copy.
+    pub fn is_made(root: &Root, name: &str) -> bool {
+        atomic::exists(&root.repos().join(format!("{}.git", stem(name))))
+    }
+
     pub fn dir(&self) -> &Path {
         &self.0.dir
     }
@@ -441,6 +446,11 @@ impl Hub {
             fs::read_to_string(admin.join("HEAD")).is_ok_and(|head| head.trim_end() == want)
         })
     }
+}
+
+/// What the folder of a repository's hub, and its lock, are called.
+fn stem(name: &str) -> String {
+    Name::new(name).ref_component()
 }
 
 /// A fetch that touches nothing but the refs named: no FETCH_HEAD, no tags, no configured map.
