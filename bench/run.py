@@ -25,7 +25,7 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
-RELEASE = HERE / "target/release"
+RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release"
 HARNESS, BARE, STAMP = (RELEASE / n for n in ("harness", "examples/bare-loop", "examples/stamp"))
 CONFIG = """[harness]
 stagger = 0

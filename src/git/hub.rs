@@ -399,8 +399,8 @@ impl Hub {
             .args(["merge-base", "--is-ancestor", part, whole]);
         let out = git.patient()?;
         match out.code {
-            Some(0) => Ok(true),
-            Some(1) => Ok(false),
+            0 => Ok(true),
+            1 => Ok(false),
             _ => Err(git.failure("cannot compare two commits", &out)),
         }
     }

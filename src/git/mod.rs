@@ -114,8 +114,7 @@ pub struct Git {
 /// What a git command left: a failing exit is data.
 #[derive(Debug)]
 pub struct Output {
-    /// Exit code; `None` if a signal ended it.
-    pub code: Option<i32>,
+    pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: String,
     /// Standard output was longer than we keep.
@@ -124,7 +123,7 @@ pub struct Output {
 
 impl Output {
     pub fn ok(&self) -> bool {
-        self.code == Some(0)
+        self.code == 0
     }
 
     /// Standard output as one line of text.
@@ -222,7 +221,8 @@ impl Git {
         self
     }
 
-    /// Runs it once. Errors are the host's (git missing, no processes left, timeout).
+    /// Runs it once. Errors are the host's (git missing, no processes left, timeout), and that git
+    /// was killed: its silence is no answer, neither "there is no such commit" nor "files differ".
     #[expect(clippy::disallowed_methods, reason = "this module is the door to git")]
     pub fn output(&self) -> Result<Output> {
         let program = program()?;
@@ -302,13 +302,13 @@ impl Git {
         }
     }
 
-    /// An error with git's own words.
+    /// An error with git's own words, but for its advice: that is on settings nobody asked about,
+    /// and comes before what went wrong.
     pub fn failure(&self, what: &str, out: &Output) -> Error {
-        let words = match out.stderr.trim() {
-            "" => match out.code {
-                Some(code) => format!("git ended with exit code {code} and said nothing"),
-                None => "a signal ended git".to_owned(),
-            },
+        let advice = |line: &&str| line.starts_with("hint:");
+        let said: Vec<&str> = out.stderr.lines().filter(|l| !advice(l)).collect();
+        let words = match said.join("\n").trim() {
+            "" => format!("git ended with exit code {} and said nothing", out.code),
             said => said.to_owned(),
         };
         let dir = self.dir();
@@ -339,22 +339,30 @@ impl Git {
 
     fn attend(&self, child: Child) -> Result<Output> {
         let ended = run::attend(child, self.timeout)?;
-        let Some(status) = ended.status else {
+        let shown = || {
             let shown = self.args.iter().skip(2 + 2 * SETTINGS.len()).take(2);
             let shown: Vec<_> = shown.map(|a| a.to_string_lossy()).collect();
+            format!("`git {}`", shown.join(" "))
+        };
+        let Some(status) = ended.status else {
             let why = format!(
-                "`git {}` was still running after {} and was stopped",
-                shown.join(" "),
+                "{} was still running after {} and was stopped",
+                shown(),
                 clock::human(self.timeout)
             );
             return Err(Error::temporary("git hangs", why).hint(
                 "run the same git command by hand: it may wait for a network or a dead mount",
             ));
         };
+        let stderr = String::from_utf8_lossy(&ended.stderr.kept).into_owned();
+        let Some(code) = status.code() else {
+            let why = format!("{}: {status} {}", shown(), stderr.trim());
+            return Err(Error::temporary("a signal ended git", why).at_path(self.dir()));
+        };
         Ok(Output {
-            code: status.code(),
+            code,
             stdout: ended.stdout.kept,
-            stderr: String::from_utf8_lossy(&ended.stderr.kept).into_owned(),
+            stderr,
             truncated: ended.stdout.cut,
         })
     }

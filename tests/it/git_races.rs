@@ -241,7 +241,7 @@ struct Killed {
 }
 
 /// What is said where something was killed.
-const EXPLAINED: [&str; 7] = [
+const EXPLAINED: [&str; 8] = [
     "a signal ended git",
     "died of signal",
     "its keeper died",
@@ -249,6 +249,7 @@ const EXPLAINED: [&str; 7] = [
     "the keeper of",
     "hung up unexpectedly",
     "early EOF",
+    "Could not read from remote repository",
 ];
 
 /// Keeps sixteen harnesses and a stock of items there, and kills, until the time is over. How many
@@ -444,7 +445,9 @@ fn check_items(root: &Root, user: &User<'_>, items: usize) {
             continue;
         }
         assert!(root.is_done(&name), "{name}: {show:#}\n{}", root.picture());
-        assert_eq!(branch.is_none(), changes_nothing(n), "{show:#}");
+        let held = branch.map(|b| user.git(&["log", "-p", "--format=%h %an %cn %s", &format!("main..{b}")]));
+        let record = fs::read_to_string(root.at(&format!("state/items/{name}.jsonl")));
+        assert_eq!(branch.is_none(), changes_nothing(n), "{held:?}\n{record:?}");
         if let Some(branch) = branch {
             let text = user.git(&["show", &format!("{branch}:file-{n}")]);
             assert_eq!(text, format!("{n}\n"), "{name}");
