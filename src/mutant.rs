@@ -10,6 +10,10 @@ pub const ALL: &[(&str, &str)] = &[
         "a branch appears before the record says that it will",
     ),
     (
+        "end-unflushed",
+        "the data of an ended session's file is left to the kernel",
+    ),
+    (
         "end-unsynced",
         "an item is moved before its recorded end is on disk",
     ),

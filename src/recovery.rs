@@ -178,6 +178,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
             file,
             work: None,
             stream: None,
+            recovered: true,
         };
         return session::publish_on(desk, attempt, &said);
     }
@@ -298,6 +299,7 @@ fn rebuild(
         file,
         work,
         stream: None,
+        recovered: true,
     };
     attempt.open_stream();
     Ok(attempt)

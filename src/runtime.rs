@@ -238,7 +238,9 @@ impl Runtime {
     /// A line for people on standard error; also for those who read it in a log.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            let _closed = writeln!(std::io::stderr().lock(), "{}", printable(text));
+            // One call: standard error is not buffered.
+            let line = format!("{}\n", printable(text));
+            let _closed = std::io::stderr().lock().write_all(line.as_bytes());
         }
     }
 

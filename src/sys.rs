@@ -4,6 +4,21 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+/// Writes a file's data to disk and waits for it, without syncing its size and place: whatever
+/// syncs another file of the same journal carries those.
+#[expect(unsafe_code, reason = "neither nix nor rustix has sync_file_range")]
+pub fn flush_data(file: &File) -> io::Result<()> {
+    let how = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: it takes integers and touches no memory of ours; the descriptor is open for the whole
+    // call because `file` is borrowed.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, how) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// What asking for a read lease said about writers of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadLease {

@@ -5,10 +5,12 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::layout::{Name, Place, Root};
 use crate::ready::Ready;
@@ -65,7 +67,11 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
     ]
     .map(PathBuf::clone);
     let ready = ready.clone();
-    let handler = move |event: notify::Result<Event>| pass_on(&folders, &ready, &tell, event);
+    let mut rush = Rush::default();
+    let handler = move |event: notify::Result<Event>| {
+        pass_on(&folders, &ready, &tell, event);
+        rush.rest();
+    };
     let failed = |path: &Path, e: &notify::Error| {
         Error::temporary("cannot watch the folder", e.to_string())
             .at_path(path)
@@ -79,6 +85,48 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
             .map_err(|e| failed(&folder, &e))?;
     }
     Ok(Watch { _watcher: watcher })
+}
+
+/// In a rush of events the thread waits a moment between two looks, so that many are read at once:
+/// being woken for each costs more than all the rest of it.
+struct Rush {
+    since: Instant,
+    events: u32,
+    is_on: bool,
+    rested: Instant,
+}
+
+/// So many events in `SPAN` are a rush: single drops are told at once.
+const RUSH: u32 = 8;
+const SPAN: Duration = Duration::from_millis(2);
+const REST: Duration = Duration::from_millis(1);
+
+impl Default for Rush {
+    fn default() -> Rush {
+        let now = clock::instant();
+        Rush {
+            since: now,
+            events: 0,
+            is_on: false,
+            rested: now,
+        }
+    }
+}
+
+impl Rush {
+    fn rest(&mut self) {
+        let now = clock::instant();
+        self.events += 1;
+        if now - self.since >= SPAN {
+            self.is_on = self.events >= RUSH;
+            (self.since, self.events) = (now, 0);
+        }
+        // What had gathered meanwhile is handled faster than this.
+        if self.is_on && now - self.rested >= REST / 4 {
+            std::thread::park_timeout(REST);
+            self.rested = clock::instant();
+        }
+    }
 }
 
 enum Change {

@@ -92,7 +92,6 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             s.started_at = None;
             s.pid = None;
         });
-        rt.main_bell.ring();
     };
     idle(desk, AgentState::Idle);
     while !leave.load(Ordering::SeqCst) && rt.level() == Level::Running {
@@ -100,6 +99,7 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             idle(desk, state);
             // What was handed to it goes to others, and nobody wakes it in their place.
             rt.ready.forget_bell(&desk.bell);
+            rt.main_bell.ring();
             desk.bell.wait(Duration::from_secs(1));
             continue;
         }
@@ -109,6 +109,8 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
         }
         let Some(candidate) = rt.ready.pop(&desk.bell, desk.slot(), desk.repo.as_deref()) else {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
+            // Only now may there be nothing left to do.
+            rt.main_bell.ring();
             desk.bell.wait(Duration::from_secs(5));
             continue;
         };

@@ -28,7 +28,7 @@ pub struct Scene<'a> {
     /// The attempt that this one goes on from.
     pub before: Option<Before<'a>>,
     /// Names in harness's own environment.
-    pub inherited: Vec<OsString>,
+    pub inherited: &'a [OsString],
 }
 
 /// An attempt that ended before its item was done, and whose work lies in the worktree.
@@ -123,7 +123,7 @@ pub fn plan(agent: &Agent<'_>, scene: &Scene<'_>) -> Plan {
         None => {
             if plan.events.is_some() {
                 // An agent CLI all the same, only called by hand.
-                plan.env = adapters::without_session(&scene.inherited);
+                plan.env = adapters::without_session(scene.inherited);
             }
             let prefix = scene.before.as_ref().map(going_on).unwrap_or_default();
             plan.prompt = Some(prompt(told, &prefix, scene.item));
@@ -160,7 +160,7 @@ fn with_cli(
         settings: table.settings.clone(),
         config_dir: table.config_dir.clone(),
         extra_args,
-        inherited: scene.inherited.clone(),
+        inherited: scene.inherited.to_vec(),
     };
     let launch = adapter.launch(&ask);
     if plan.argv.is_empty() {

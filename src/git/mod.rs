@@ -429,6 +429,8 @@ fn is_lock_trouble(stderr: &str) -> bool {
         // An agent's `git gc` removed the empty directory that an object was just to go into.
         || stderr.contains("unable to create temporary file: No such file")
         || stderr.contains("could not lock config file")
+        // Its lock went while it held it: `git pack-refs` and the like tidy the same folder.
+        || stderr.contains(": couldn't set '")
         // With reftable, one lock for all refs.
         || stderr.contains("cannot lock references")
         || stderr.contains("could not open '") && stderr.contains("/worktrees/")

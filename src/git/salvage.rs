@@ -61,7 +61,7 @@ impl Worktree {
     /// submodules is kept in the submodule's own repository.
     pub fn salvage(&self, label: &str) -> Result<Option<String>> {
         self.clear_locks();
-        match self.state() {
+        match self.state_if_readable()? {
             Ok(state) => self.salvage_state(label, &state),
             // Whatever is wrong with the index, the files are there.
             Err(_) => self.salvage_files(label).map(Some),

@@ -77,13 +77,20 @@ impl Worktree {
     }
 
     pub(super) fn state(&self) -> Result<TreeState> {
-        let out = self
-            .git()
-            .args(TreeState::ARGS)
-            .must("cannot read the worktree")?;
+        self.state_if_readable()?
+    }
+
+    /// The inner error is git's own word: it cannot read this worktree (a broken index). The outer
+    /// one says nothing of the worktree: git was killed, or could not be started.
+    pub(super) fn state_if_readable(&self) -> Result<Result<TreeState>> {
+        let git = self.git().args(TreeState::ARGS);
+        let out = git.patient()?;
+        if !out.ok() {
+            return Ok(Err(git.failure("cannot read the worktree", &out)));
+        }
         let mut state = TreeState::parse(&out.stdout);
         state.dirty |= out.truncated;
-        Ok(state)
+        Ok(Ok(state))
     }
 
     /// Object id of a revision, `None` if there is none.
@@ -154,7 +161,7 @@ impl Worktree {
 
     /// Salvages what is uncommitted and takes it out of the tree. Returns HEAD's commit.
     pub(super) fn empty_out(&self) -> Result<Option<String>> {
-        let state = match self.state() {
+        let state = match self.state_if_readable()? {
             Ok(state) => state,
             Err(_) => {
                 self.salvage("unread")?;
@@ -272,7 +279,7 @@ impl Worktree {
         }
         let author = Author::parse(author);
         let mut leftover = false;
-        let state = match self.state() {
+        let state = match self.state_if_readable()? {
             Ok(state) if state.is_clean() => state,
             Ok(state) => {
                 for sub in &state.submodules {
@@ -287,11 +294,13 @@ impl Worktree {
                 }
             }
             Err(_) => {
-                leftover = true;
                 notes.push(
                     "git could not read the index: the files were committed as they are".to_owned(),
                 );
-                self.rescue(message, author)?
+                let before = self.rev("HEAD^{commit}")?;
+                let after = self.rescue(message, author)?;
+                leftover = after.head != before;
+                after
             }
         };
         notes.extend(state.nested.iter().map(|path| {
@@ -346,7 +355,14 @@ impl Worktree {
 
     /// The long way: a commit of the files as they are, which HEAD and the index then follow.
     fn rescue(&self, message: &str, author: Author<'_>) -> Result<TreeState> {
-        let commit = self.snapshot(message, author)?;
+        let mut commit = self.snapshot(message, author)?;
+        let head = self.rev("HEAD")?;
+        if self.rev(&format!("{commit}^{{tree}}"))? == self.rev("HEAD^{tree}")?
+            && self.rev("MERGE_HEAD")?.is_none()
+        {
+            // Nothing had changed: an empty commit would be published as if it were work.
+            commit = head.unwrap_or(commit);
+        }
         self.hub.keep_ref("rescue", &commit)?;
         self.end_operations("autostash")?;
         atomic::replace(

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -25,6 +25,9 @@ use crate::process::cgroup::{self, Cgroup};
 
 /// How long a keeper waits for its predecessor, which has nothing left to do, to be gone.
 const PREDECESSOR: Duration = Duration::from_secs(10);
+
+/// An agent that ends sooner is told of once, with its end: each word wakes the harness.
+const FIRST_WORD: Duration = Duration::from_millis(2);
 
 /// Runs the keeper of the slot whose directory this is. Its standard input is the socket to the
 /// harness that started it.
@@ -56,6 +59,7 @@ pub fn serve(dir: &Path) -> Result<()> {
         agent: None,
         unwritten: None,
         tainted: false,
+        untold: None,
         cgroup: cgroup.ok(),
     };
     keeper.say(&Reply::Idle);
@@ -64,7 +68,7 @@ pub fn serve(dir: &Path) -> Result<()> {
             keeper.stop(None, Stop::Shutdown.as_str());
             keeper.tainted = true;
         }
-        let wait = keeper.turn();
+        let wait = soonest(keeper.turn(), keeper.tell_of_start());
         if keeper.is_over() {
             break;
         }
@@ -165,6 +169,8 @@ struct Serving {
     unwritten: Option<(Agent, Vec<u8>)>,
     /// To end after this agent: told to, or with foreign processes as children.
     tainted: bool,
+    /// When the harness is told at the latest that its agent runs.
+    untold: Option<Instant>,
     /// In which it lives with its agent. Left, and removed, when it ends.
     cgroup: Option<Cgroup>,
 }
@@ -176,24 +182,35 @@ impl Serving {
     }
 
     fn say(&mut self, reply: &Reply) {
+        self.say_all(&[reply.fields()]);
+    }
+
+    fn say_all(&mut self, replies: &[Vec<Vec<u8>>]) {
         if let Some(stream) = &mut self.harness
-            && wire::send(stream, &reply.fields()).is_err()
+            && wire::send_all(stream, replies).is_err()
         {
             self.harness = None;
         }
     }
 
     fn introduce(&mut self) {
+        self.untold = None;
         let unwritten = self.unwritten.as_ref().map(|(agent, _)| agent);
         let reply = match self.agent.as_ref().or(unwritten) {
             None => Reply::Idle,
-            Some(a) => Reply::Running {
-                session: a.spec.session.clone(),
-                pid: a.pid.as_raw(),
-                age: a.age(),
-            },
+            Some(agent) => running(agent),
         };
         self.say(&reply);
+    }
+
+    /// Tells the harness that the agent runs, once it has for a moment. How long until then.
+    fn tell_of_start(&mut self) -> Option<Duration> {
+        let left = self.untold?.saturating_duration_since(clock::instant());
+        if left.is_zero() {
+            self.introduce();
+            return None;
+        }
+        Some(left)
     }
 
     fn hear(&mut self) {
@@ -228,7 +245,7 @@ impl Serving {
         match started {
             Ok(pid) => {
                 self.agent = Some(Agent::new(spec, pid, cpu_before));
-                self.introduce();
+                self.untold = Some(clock::instant() + FIRST_WORD);
             }
             Err((why, temporary)) => self.say(&Reply::SpawnFailed {
                 session,
@@ -318,7 +335,14 @@ impl Serving {
     fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
         // The agent may have put a symlink in its folder's place, which leads out of ROOT.
         let ours = agent.spec.exit.parent().is_none_or(|d| !d.is_symlink());
-        if ours && let Err(e) = atomic::replace(&agent.spec.exit, &text, false) {
+        // Nobody takes it for an end while this keeper lives, nor for one if it is half-written.
+        let written = || match atomic::create(&agent.spec.exit, &text, 0o600) {
+            Err(e) if e.errno() == Some(Errno::EEXIST as i32) => {
+                atomic::replace(&agent.spec.exit, &text, false)
+            }
+            created => created.map(drop),
+        };
+        if ours && let Err(e) = written() {
             if !said {
                 tell(&e.to_string());
             }
@@ -327,12 +351,27 @@ impl Serving {
                 return Some(Duration::from_millis(500));
             }
         }
-        self.say(&Reply::Exited {
+        let started = self.untold.take().map(|_| running(&agent).fields());
+        let exited = Reply::Exited {
             session: agent.spec.session,
             exit: text,
-        });
+        };
+        let words: Vec<_> = started.into_iter().chain([exited.fields()]).collect();
+        self.say_all(&words);
         None
     }
+}
+
+fn running(agent: &Agent) -> Reply {
+    Reply::Running {
+        session: agent.spec.session.clone(),
+        pid: agent.pid.as_raw(),
+        age: agent.age(),
+    }
+}
+
+fn soonest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.into_iter().chain(b).min()
 }
 
 /// Waits for whatever child has ended. `true`: there is no child left at all.

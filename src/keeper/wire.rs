@@ -234,21 +234,30 @@ impl Reply {
 
 /// Sends one frame.
 pub fn send(to: &mut impl Write, fields: &[Vec<u8>]) -> io::Result<()> {
+    send_all(to, std::slice::from_ref(&fields))
+}
+
+/// Sends several at once, so that whoever hears them is woken once.
+pub fn send_all(to: &mut impl Write, frames: &[impl AsRef<[Vec<u8>]>]) -> io::Result<()> {
     let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-    let mut frame = vec![0; 4];
-    for field in fields {
-        frame.extend(size(field.len()));
-        frame.extend(field);
+    let mut bytes = Vec::new();
+    for fields in frames {
+        let begin = bytes.len();
+        bytes.extend([0; 4]);
+        for field in fields.as_ref() {
+            bytes.extend(size(field.len()));
+            bytes.extend(field);
+        }
+        let len = bytes.len() - begin - 4;
+        if len > KEEPER_MESSAGE_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "arguments and environment are larger than 4 MiB",
+            ));
+        }
+        bytes[begin..begin + 4].copy_from_slice(&size(len));
     }
-    let len = frame.len() - 4;
-    if len > KEEPER_MESSAGE_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "arguments and environment are larger than 4 MiB",
-        ));
-    }
-    frame[..4].copy_from_slice(&size(len));
-    to.write_all(&frame)
+    to.write_all(&bytes)
 }
 
 /// Receives one frame; `None` at the end of the stream, wherever it was cut.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::file::SessionFile;
@@ -82,7 +82,9 @@ pub(super) fn begin(
 
     let facts = facts(&rt, &claim.name, dir, &cwd, file, work.as_ref());
     let template = rt.root.path().join("prompts/bootstrap.md");
-    let template = atomic::read_small(&template, STATE_FILE_BYTES_MAX).ok();
+    let template = (!script)
+        .then(|| atomic::read_small(&template, STATE_FILE_BYTES_MAX).ok())
+        .flatten();
     let plan = agents::plan(
         &agent,
         &Scene {
@@ -97,7 +99,7 @@ pub(super) fn begin(
                 reason: b.reason.as_deref().unwrap_or("it is not known why"),
                 answered: previous.and_then(|p| p.answered.as_ref()),
             }),
-            inherited: std::env::vars_os().map(|(name, _)| name).collect(),
+            inherited: &INHERITED,
         },
     );
     let prompt_file = dir.join("prompt.md");
@@ -133,7 +135,7 @@ pub(super) fn begin(
     file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
     file.started_at = clock::now_iso();
-    file.write(dir, false)?;
+    file.write_new(dir)?;
 
     if !script && !desk.staggered {
         desk.staggered = true;
@@ -259,6 +261,10 @@ fn rig(work: Option<&Work>) -> OsString {
     }
 }
 
+/// The names of the variables that this process was started with.
+static INHERITED: LazyLock<Vec<OsString>> =
+    LazyLock::new(|| std::env::vars_os().map(|(name, _)| name).collect());
+
 /// What is set (or removed: `None`) on top of the harness's own environment. `env`: what the agent's
 /// CLI wants; the user's own words go over it.
 fn environment(
@@ -270,9 +276,9 @@ fn environment(
     file: &SessionFile,
 ) -> BTreeMap<OsString, Option<OsString>> {
     // A harness started from a git hook must not hand on the hook's repository.
-    for (key, _) in std::env::vars_os() {
+    for key in INHERITED.iter() {
         if key.to_str().is_some_and(|k| k.starts_with("GIT_")) {
-            env.insert(key, None);
+            env.insert(key.clone(), None);
         }
     }
     let interrupt = rt

@@ -11,7 +11,7 @@ use super::publish::{publish, take_back, unpublished, withdraw};
 use super::stream::stderr_tail;
 use super::{Attempt, Desk, Over, digest, end_claim};
 use crate::adapters::{self, told};
-use crate::atomic;
+use crate::atomic::{self, Lasting};
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::event::{Class, Fault, Limit, Mend};
@@ -476,16 +476,27 @@ fn fill_file(
 fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64>) -> Result<()> {
     let durable = desk.rt.durable();
     let file = attempt.file.clone();
-    if let Err(e) = desk.insist(|| file.write(&attempt.dir, durable)) {
+    let mut tries = 0;
+    let written = desk.insist(|| {
+        tries += 1;
+        let lasting = match durable {
+            true => Lasting::WithNextSync(attempt.record.device()?),
+            false => Lasting::No,
+        };
+        file.write(&attempt.dir, lasting)
+    });
+    if let Err(e) = written {
         if e.kind() == Kind::Temporary {
             return Err(e);
         }
         // Its agent removed the folder, or locked it: the record alone tells how it ended.
         desk.rt.warn(&format!("{}: {e}", desk.slot()));
     }
-    // The agent and its keeper's work are over: the folder is ours alone, and what lies there
-    // half-written (also by us, on a disk that then refused to remove it) is nobody's.
-    atomic::remove_every_temp(&attempt.dir);
+    if attempt.recovered || tries > 1 || desk.keeper.is_none() {
+        // The agent and its keeper's work are over: the folder is ours alone, and what lies there
+        // half-written (by a dead harness or keeper, or by us on a full disk) is nobody's.
+        atomic::remove_every_temp(&attempt.dir);
+    }
     if let Some(work) = &attempt.work
         && (file.commits == Some(0) || file.exit_status.or(file.signal).or(file.pid).is_none())
     {

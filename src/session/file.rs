@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::atomic;
+use crate::atomic::{self, Lasting};
 use crate::error::{Error, Result};
 use crate::event::Tokens;
 use crate::limits::STATE_FILE_BYTES_MAX;
@@ -119,14 +119,24 @@ impl SessionFile {
         }
     }
 
-    pub fn write(&self, dir: &Path, durable: bool) -> Result<()> {
-        if atomic::exists(dir) && !atomic::is_own_dir(dir) {
+    /// Into the new folder of an attempt that has not begun. Half-written it is as good as not
+    /// there: the attempt never began.
+    pub fn write_new(&self, dir: &Path) -> Result<()> {
+        atomic::create(&path(dir), &self.text()?, 0o600).map(drop)
+    }
+
+    pub fn write(&self, dir: &Path, lasting: Lasting) -> Result<()> {
+        if !atomic::is_own_dir(dir) && atomic::exists(dir) {
             let why = "its folder was replaced by something else";
             return Err(Error::permanent("cannot write session.json", why).at_path(dir));
         }
+        atomic::replace_lasting(&path(dir), &self.text()?, lasting)
+    }
+
+    fn text(&self) -> Result<Vec<u8>> {
         let mut text = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::permanent("cannot write session.json", e.to_string()))?;
         text.push(b'\n');
-        atomic::replace(&path(dir), &text, durable)
+        Ok(text)
     }
 }

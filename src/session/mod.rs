@@ -105,6 +105,8 @@ pub struct Attempt {
     pub work: Option<Arc<Work>>,
     /// What its CLI says, where harness reads its dialect.
     pub stream: Option<Stream>,
+    /// Whether another harness began it.
+    pub recovered: bool,
 }
 
 impl Attempt {
@@ -254,6 +256,7 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
         file,
         work: work.map(Arc::new),
         stream: None,
+        recovered: false,
     };
     attempt.open_stream();
     let over = match begun {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::liveness::{Liveness, Pulse, Signs};
 use super::{Attempt, Desk, Over, pause};
-use crate::atomic;
+use crate::atomic::{self, Lasting};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Figures;
@@ -158,7 +158,7 @@ impl Watch {
         }
         let stop = if desk.rt.level() >= Level::Stopping {
             Some(Stop::Shutdown)
-        } else if !attempt.claim.is_ours() {
+        } else if !self.first && !attempt.claim.is_ours() {
             Some(Stop::Canceled)
         } else if self.runs >= self.timeout {
             Some(Stop::TimedOut)
@@ -237,7 +237,7 @@ impl Watch {
                 "interrupted",
                 json!({"session": attempt.file.session, "agent": attempt.file.agent, "reason": reason}),
             );
-            let _lost = attempt.file.write(&attempt.dir, false);
+            let _lost = attempt.file.write(&attempt.dir, Lasting::No);
         }
         if let Some(stream) = &mut attempt.stream {
             stream.read_on(false);
