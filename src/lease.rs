@@ -111,10 +111,14 @@ impl Lease {
         Ok(held)
     }
 
-    /// Gives up a claim or key, if it is this slot's.
+    /// Gives up a claim or key, if it is this slot's: also where the marker was deleted, by which
+    /// it would be known.
     pub fn let_go(&self, link: &Path) -> Result<()> {
         let inode = |path: &Path| path.symlink_metadata().map(|m| (m.dev(), m.ino())).ok();
-        if inode(link).is_some_and(|i| Some(i) == inode(&self.marker())) {
+        let linked = inode(link);
+        if linked.is_some_and(|i| Some(i) == inode(&self.marker()))
+            || linked.is_some() && holder(link) == Some(self.slot)
+        {
             atomic::remove(link)?;
         }
         Ok(())

@@ -38,8 +38,12 @@ pub const RECHECK_MAX: Duration = Duration::from_secs(10);
 pub const AFTER_TROUBLE: Duration = Duration::from_secs(10);
 /// Control files are seen within 200 ms even where the kernel sends no events.
 pub const CONTROL_TICK: Duration = Duration::from_millis(150);
-/// How often agents' status files are brought up to date.
+/// How often agents' status files are brought up to date while something goes on, and while nothing
+/// does (a slot that changes its state wakes it).
 pub const PULSE: Duration = Duration::from_millis(250);
+pub const PULSE_AT_REST: Duration = Duration::from_secs(1);
+/// Turns, tokens and cost of a slot are written this often; its state, at the next pulse.
+pub const FIGURES: Duration = Duration::from_secs(1);
 /// status.json is never older than 2 s while a harness runs.
 pub const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
 /// Other processes' leases are looked at this often where no event told of a death.

@@ -14,11 +14,11 @@ use crate::bell::Bell;
 use crate::clock;
 use crate::error::Result;
 use crate::layout::{Place, SlotId};
-use crate::limits::{HEARTBEAT, PULSE};
+use crate::limits::{HEARTBEAT, PULSE, PULSE_AT_REST};
 use crate::runtime::Runtime;
 
 pub struct Pulse {
-    pub bell: Bell,
+    pub bell: Arc<Bell>,
     /// Set while this process aggregates: where events about finished items are counted.
     counts: Mutex<Option<Arc<Counts>>>,
     lost: AtomicBool,
@@ -26,13 +26,13 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    pub fn new() -> Result<Pulse> {
-        Ok(Pulse {
-            bell: Bell::new()?,
+    pub fn new(bell: Arc<Bell>) -> Pulse {
+        Pulse {
+            bell,
             counts: Mutex::default(),
             lost: AtomicBool::new(false),
             over: AtomicBool::new(false),
-        })
+        }
     }
 
     fn counts(&self) -> Option<Arc<Counts>> {
@@ -69,7 +69,11 @@ impl Pulse {
         let mut beats: HashMap<SlotId, Instant> = HashMap::new();
         let mut said = false;
         loop {
-            self.bell.wait(PULSE);
+            // Before the look: whoever begins after it rings.
+            rt.pulse_rests.store(true, Ordering::SeqCst);
+            let rests = rt.busy() == 0;
+            rt.pulse_rests.store(rests, Ordering::SeqCst);
+            self.bell.wait(if rests { PULSE_AT_REST } else { PULSE });
             let over = self.over.load(Ordering::SeqCst);
             match self.beat(rt, &mut aggregator, &mut beats, over) {
                 Ok(()) => said = false,

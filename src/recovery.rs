@@ -46,17 +46,17 @@ pub fn has_residue(root: &Root, slot: SlotId) -> bool {
         || atomic::has_temps(&root.agent(slot))
 }
 
-/// Slots of other, dead processes that need recovering.
-pub fn orphans(root: &Root) -> Vec<SlotId> {
+/// Slots of other, dead processes that need recovering; `ours` are not looked at.
+pub fn orphans(root: &Root, ours: &[SlotId]) -> Vec<SlotId> {
     // `state/agents/` may have been deleted: items and claims say who had them all the same.
     let holders: BTreeSet<SlotId> = lease::holders(root).into_iter().collect();
     let folders = [root.agents(), root.claimed_root()].map(std::fs::read_dir);
     let entries = folders.into_iter().flatten().flatten().flatten();
     let mut slots: BTreeSet<SlotId> = entries
         .filter_map(|e| SlotId::parse(&e.file_name()))
-        .filter(|&slot| has_residue(root, slot))
+        .filter(|slot| !ours.contains(slot) && has_residue(root, *slot))
         .collect();
-    slots.extend(holders);
+    slots.extend(holders.into_iter().filter(|slot| !ours.contains(slot)));
     slots
         .into_iter()
         .filter(|&slot| !lease::is_held(root, slot))
@@ -84,7 +84,9 @@ pub fn recover(desk: &mut Desk) -> Result<()> {
         .into_iter()
         .map(Name::new)
         .collect();
-    for held in desk.lease.held()? {
+    let held = desk.lease.held()?;
+    let was_empty = names.is_empty() && held.is_empty();
+    for held in held {
         if let (Some(dir), Some(file)) = (held.parent(), held.file_name())
             && dir == root.claims()
             && !names.iter().any(|n| n.as_os_str() == file)
@@ -102,6 +104,10 @@ pub fn recover(desk: &mut Desk) -> Result<()> {
         let _dead = keeper.send(&Request::Stop { grace, why });
         let _ended = keeper.receive();
         keeper.dismiss();
+    }
+    if was_empty {
+        // The lease is ours: nobody has claimed anything for this slot meanwhile.
+        return desk.lease.renew_marker();
     }
     for link in desk.lease.held()? {
         atomic::remove(&link)?;

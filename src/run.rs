@@ -19,7 +19,7 @@ use crate::control::{self, Orders};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::layout::{Name, Place, Root, SlotId};
-use crate::lease::Lease;
+use crate::lease::{self, Lease};
 use crate::limits::{CONTROL_TICK, ORPHAN_TICK, RESCAN_TICK, WORKERS_MAX};
 use crate::peers::Presence;
 use crate::pulse::Pulse;
@@ -52,6 +52,8 @@ pub enum End {
 struct News {
     orders: AtomicBool,
     peers: AtomicBool,
+    /// Set while nothing is left to claim and others' items are waited for: their ends are news.
+    others_end: AtomicBool,
 }
 
 pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
@@ -64,7 +66,7 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         .map_or(i64::MAX / 2, |n| i64::try_from(n).unwrap_or(i64::MAX / 2));
     let rt = Arc::new(Runtime::new(root, config, ready, tickets, options.quiet)?);
     let signals = listen(&rt)?;
-    let pulse = Arc::new(Pulse::new()?);
+    let pulse = Arc::new(Pulse::new(rt.pulse_bell.clone()));
     let news = Arc::new(News::default());
     let presence = Presence::announce(root, workers)?;
     let watch = match watch(&rt, &pulse, &news) {
@@ -93,6 +95,7 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         presence,
         orders: Orders::default(),
         drain: options.drain,
+        watched: watch.is_some(),
         said_waiting: false,
         interrupts: 0,
         trouble: Vec::new(),
@@ -143,7 +146,12 @@ fn listen(rt: &Arc<Runtime>) -> Result<Receiver<i32>> {
 fn watch(rt: &Arc<Runtime>, pulse: &Arc<Pulse>, news: &Arc<News>) -> Result<wake::Watch> {
     let (told, pulse, news) = (rt.clone(), pulse.clone(), news.clone());
     let tell = move |hint| match hint {
-        Hint::Ended(place, delta) => pulse.count(place, delta),
+        Hint::Ended(place, delta) => {
+            pulse.count(place, delta);
+            if news.others_end.load(Ordering::SeqCst) {
+                told.main_bell.ring();
+            }
+        }
         Hint::Lost => pulse.recount(),
         Hint::Orders => {
             news.orders.store(true, Ordering::SeqCst);
@@ -155,7 +163,7 @@ fn watch(rt: &Arc<Runtime>, pulse: &Arc<Pulse>, news: &Arc<News>) -> Result<wake
             pulse.bell.ring();
         }
     };
-    wake::watch(&rt.root, &rt.ready, Box::new(tell))
+    wake::watch(&rt.root, &rt.ready, Arc::new(tell))
 }
 
 /// The tender's life: the first listing, then timers, and listings where events may be missing.
@@ -214,6 +222,8 @@ struct Main {
     presence: Presence,
     orders: Orders,
     drain: bool,
+    /// Whether the kernel tells of changes.
+    watched: bool,
     said_waiting: bool,
     interrupts: u32,
     /// What kept answered items from going back, as far as it was said.
@@ -228,6 +238,8 @@ struct Main {
 /// and how often.
 const ALERT: Duration = Duration::from_secs(3);
 const ALERT_TICK: Duration = Duration::from_millis(20);
+/// How often a process looks round that has nothing to do.
+const TICK_AT_REST: Duration = Duration::from_secs(1);
 
 impl Main {
     fn work(&mut self, signals: &Receiver<i32>) -> How {
@@ -250,7 +262,17 @@ impl Main {
             if self.rt.level() > Level::Running && self.workers.is_empty() {
                 return How::Finished;
             }
-            self.rt.main_bell.wait(CONTROL_TICK);
+            self.rt.main_bell.wait(self.tick());
+        }
+    }
+
+    /// Where nothing goes on and events tell of whatever begins, there is little to look for.
+    fn tick(&self) -> Duration {
+        let waits = self.watched && !self.drain && !self.orders.drain;
+        let at_rest = waits && self.rt.level() == Level::Running && self.rt.busy() == 0;
+        match at_rest && clock::instant() >= self.alert_until {
+            true => TICK_AT_REST,
+            false => CONTROL_TICK,
         }
     }
 
@@ -376,11 +398,15 @@ impl Main {
         }
         let alert = now < self.alert_until;
         self.next_orphans = now + if alert { ALERT_TICK } else { ORPHAN_TICK };
-        for slot in recovery::orphans(&self.rt.root) {
+        for slot in recovery::orphans(&self.rt.root, &self.slots()) {
             if self.take(slot, Mode::RecoverOnly).is_none() {
                 break;
             }
         }
+    }
+
+    fn slots(&self) -> Vec<SlotId> {
+        self.workers.iter().map(|w| w.slot).collect()
     }
 
     /// `None`: it failed.
@@ -461,14 +487,19 @@ impl Main {
             return;
         }
         let before = folder_time(&self.rt);
-        if !nothing_claimed(&self.rt.root) || self.rt.ready.rescan().is_err() {
+        // A claim without a file is half made or half given up; or its holder died and a git of its
+        // own has the slot's lease for a moment more.
+        let others_work =
+            !nothing_claimed(&self.rt.root) || !lease::holders(&self.rt.root).is_empty();
+        self.news.others_end.store(others_work, Ordering::SeqCst);
+        if others_work || self.rt.ready.rescan().is_err() {
             return;
         }
         self.rt.ready.look_at_blocked();
         let quiet = self.rt.ready.is_exhausted()
             && nothing_claimed(&self.rt.root)
             && folder_time(&self.rt) == before
-            && recovery::orphans(&self.rt.root).is_empty();
+            && recovery::orphans(&self.rt.root, &self.slots()).is_empty();
         if !quiet {
             return;
         }

@@ -13,6 +13,7 @@ use crate::config::{Config, Durability, RepoPath};
 use crate::error::{Result, printable};
 use crate::git::{self, Hub, Repo};
 use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
+use crate::limits::FIGURES;
 use crate::mutant::planted;
 use crate::outcome::Outcome;
 use crate::ready::Ready;
@@ -41,8 +42,12 @@ pub struct Runtime {
     free_space: Mutex<Option<(Instant, bool)>>,
     /// Items that this process may still claim (`--max-items`).
     pub tickets: AtomicI64,
-    /// Rung when a worker became idle or an item ended.
+    /// Rung when a worker has found nothing to do, or has ended.
     pub main_bell: Bell,
+    /// Wakes the pulse.
+    pub pulse_bell: Arc<Bell>,
+    /// Set while the pulse sleeps long, as nothing goes on.
+    pub pulse_rests: AtomicBool,
     level: AtomicU8,
     board: Mutex<BTreeMap<SlotId, Entry>>,
     bells: Mutex<Vec<Arc<Bell>>>,
@@ -53,7 +58,16 @@ pub struct Runtime {
 
 struct Entry {
     status: AgentStatus,
-    changed: bool,
+    changed: Option<Changed>,
+    /// When it was last given to be written.
+    taken: Option<Instant>,
+}
+
+/// What of a slot's status is new.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Changed {
+    Figures,
+    State,
 }
 
 /// What became of the items of this run.
@@ -166,6 +180,8 @@ impl Runtime {
             free_space: Mutex::default(),
             tickets: AtomicI64::new(tickets),
             main_bell: Bell::new()?,
+            pulse_bell: Arc::new(Bell::new()?),
+            pulse_rests: AtomicBool::new(false),
             level: AtomicU8::new(0),
             board: Mutex::default(),
             bells: Mutex::default(),
@@ -273,6 +289,7 @@ impl Runtime {
 
     /// Changes what is shown of a slot.
     pub fn show(&self, slot: SlotId, change: impl FnOnce(&mut AgentStatus)) {
+        let state = |s: &AgentStatus| (s.state, s.health, s.pid);
         let mut board = lock(&self.board);
         let entry = board.entry(slot).or_insert_with(|| Entry {
             status: AgentStatus {
@@ -280,10 +297,20 @@ impl Runtime {
                 harness_pid: Some(std::process::id()),
                 ..AgentStatus::default()
             },
-            changed: true,
+            changed: Some(Changed::State),
+            taken: None,
         });
+        let before = state(&entry.status);
         change(&mut entry.status);
-        entry.changed = true;
+        let changed = match state(&entry.status) == before {
+            true => Changed::Figures,
+            false => Changed::State,
+        };
+        entry.changed = entry.changed.max(Some(changed));
+        drop(board);
+        if changed == Changed::State && self.pulse_rests.swap(false, Ordering::SeqCst) {
+            self.pulse_bell.ring();
+        }
     }
 
     pub fn hide(&self, slot: SlotId) {
@@ -318,13 +345,19 @@ impl Runtime {
             .count()
     }
 
-    /// The statuses that changed since the last call.
+    /// The statuses that changed since the last call; where only figures did, not too often.
     pub fn take_changed(&self) -> Vec<(SlotId, AgentStatus)> {
+        let now = crate::clock::instant();
+        let is_due = |e: &Entry| match e.changed {
+            None => false,
+            Some(Changed::State) => true,
+            Some(Changed::Figures) => e.taken.is_none_or(|at| now - at >= FIGURES),
+        };
         let mut board = lock(&self.board);
-        let changed = board.iter_mut().filter(|(_, e)| e.changed);
+        let changed = board.iter_mut().filter(|(_, e)| is_due(e));
         changed
             .map(|(&slot, e)| {
-                e.changed = false;
+                (e.changed, e.taken) = (None, Some(now));
                 (slot, e.status.clone())
             })
             .collect()

@@ -2,15 +2,15 @@
 //! alone: whoever is told looks for itself, and scans find what events missed (an overflow, a
 //! network file system, a watch that could not be had).
 
+mod drops;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::layout::{Name, Place, Root};
 use crate::ready::Ready;
@@ -31,10 +31,10 @@ pub enum Hint {
 /// Keeps the watches while it lives.
 pub struct Watch {
     _watcher: RecommendedWatcher,
+    _drops: drops::Drops,
 }
 
 struct Folders {
-    pending: PathBuf,
     done: PathBuf,
     parked: PathBuf,
     control: PathBuf,
@@ -43,12 +43,13 @@ struct Folders {
     harnesses: PathBuf,
 }
 
-/// Who is told; called on the watcher's own thread, so it must be quick.
-pub type Tell = Box<dyn Fn(Hint) + Send>;
+/// Who is told; called on the watchers' own threads, so it must be quick.
+pub type Tell = Arc<dyn Fn(Hint) + Send + Sync>;
 
 pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
+    let told = tell.clone();
+    let drops = drops::watch(&root.place(Place::Pending), ready, move |hint| told(hint))?;
     let folders = Folders {
-        pending: root.place(Place::Pending),
         done: root.place(Place::Done),
         parked: root.place(Place::Parked),
         control: root.control(),
@@ -57,7 +58,6 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
         harnesses: root.harnesses(),
     };
     let all = [
-        &folders.pending,
         &folders.done,
         &folders.parked,
         &folders.control,
@@ -67,11 +67,7 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
     ]
     .map(PathBuf::clone);
     let ready = ready.clone();
-    let mut rush = Rush::default();
-    let handler = move |event: notify::Result<Event>| {
-        pass_on(&folders, &ready, &tell, event);
-        rush.rest();
-    };
+    let handler = move |event: notify::Result<Event>| pass_on(&folders, &ready, &*tell, event);
     let failed = |path: &Path, e: &notify::Error| {
         Error::temporary("cannot watch the folder", e.to_string())
             .at_path(path)
@@ -84,54 +80,14 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
             .watch(&folder, RecursiveMode::NonRecursive)
             .map_err(|e| failed(&folder, &e))?;
     }
-    Ok(Watch { _watcher: watcher })
-}
-
-/// In a rush of events the thread waits a moment between two looks, so that many are read at once:
-/// being woken for each costs more than all the rest of it.
-struct Rush {
-    since: Instant,
-    events: u32,
-    is_on: bool,
-    rested: Instant,
-}
-
-/// So many events in `SPAN` are a rush: single drops are told at once.
-const RUSH: u32 = 8;
-const SPAN: Duration = Duration::from_millis(2);
-const REST: Duration = Duration::from_millis(1);
-
-impl Default for Rush {
-    fn default() -> Rush {
-        let now = clock::instant();
-        Rush {
-            since: now,
-            events: 0,
-            is_on: false,
-            rested: now,
-        }
-    }
-}
-
-impl Rush {
-    fn rest(&mut self) {
-        let now = clock::instant();
-        self.events += 1;
-        if now - self.since >= SPAN {
-            self.is_on = self.events >= RUSH;
-            (self.since, self.events) = (now, 0);
-        }
-        // What had gathered meanwhile is handled faster than this.
-        if self.is_on && now - self.rested >= REST / 4 {
-            std::thread::park_timeout(REST);
-            self.rested = clock::instant();
-        }
-    }
+    Ok(Watch {
+        _watcher: watcher,
+        _drops: drops,
+    })
 }
 
 enum Change {
     Came,
-    Touched,
     Left,
 }
 
@@ -151,9 +107,7 @@ fn pass_on(f: &Folders, ready: &Ready, say: &dyn Fn(Hint), event: notify::Result
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
             Change::Left
         }
-        // The kernel tells of a changed modification time alone (`touch -m`) as of a write.
-        EventKind::Modify(ModifyKind::Data(_)) => Change::Touched,
-        // Opens; and `Both`, which repeats a `From` and a `To`.
+        // Writes and opens; and `Both`, which repeats a `From` and a `To`.
         _ => return,
     };
     let Some(path) = event.paths.first() else {
@@ -162,16 +116,7 @@ fn pass_on(f: &Folders, ready: &Ready, say: &dyn Fn(Hint), event: notify::Result
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return;
     };
-    if matches!(change, Change::Touched) && folder != f.pending {
-        return;
-    }
-    if folder == f.pending {
-        match change {
-            Change::Came => ready.note(name),
-            Change::Touched => ready.touched(name),
-            Change::Left => ready.gone(&Name::new(name)),
-        }
-    } else if folder == f.done || folder == f.parked {
+    if folder == f.done || folder == f.parked {
         ended(f, ready, say, &event.kind, folder, name, &change);
     } else if folder == f.control || folder == f.interrupts {
         say(Hint::Orders);

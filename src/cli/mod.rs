@@ -131,6 +131,13 @@ struct Names {
 
 /// Runs the command that was typed; the exit code of one that worked.
 pub fn main() -> Result<u8> {
+    // Started once for each slot, by harness itself: what parses for people is too slow for it.
+    let typed: Vec<_> = std::env::args_os().skip(1).take(3).collect();
+    if let [keeper, dir] = &typed[..]
+        && keeper == "keeper"
+    {
+        return keeper::serve(Path::new(dir)).map(|()| 0);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) if e.use_stderr() => {

@@ -28,6 +28,8 @@ use crate::status::{AgentState, Health};
 
 /// How often a running agent's file and limits are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// So many agents are looked at that often; of more, each more seldom, down to once a second.
+const LOOKERS: usize = 16;
 /// An interrupt without a word is taken to be just being written, for so long.
 const WORDLESS: Duration = Duration::from_millis(500);
 /// How long the tree of an agent without a keeper is hunted for.
@@ -55,7 +57,7 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration, adopted: boo
         let Some(keeper) = &mut desk.keeper else {
             return post_mortem(desk, attempt, watch.stop);
         };
-        let (_, readable) = desk.bell.wait_or(Some(keeper.fd()), watch.wait());
+        let (_, readable) = desk.bell.wait_or(Some(keeper.fd()), watch.wait(&desk.rt));
         if let Some(stream) = &mut attempt.stream
             && stream.read_on(false)
         {
@@ -143,12 +145,15 @@ impl Watch {
         }
     }
 
-    fn wait(&self) -> Duration {
+    fn wait(&self, rt: &Runtime) -> Duration {
         if self.stop.is_some() || self.frozen {
             return LOOK;
         }
-        let look = self.life.as_ref().map_or(LOOK, Liveness::interval);
-        LOOK.min(look).min(self.timeout.saturating_sub(self.runs))
+        let look = LOOK * u32::try_from(rt.busy() / LOOKERS).unwrap_or(1).clamp(1, 4);
+        self.life
+            .as_ref()
+            .map_or(look, |life| life.interval().min(look))
+            .min(self.timeout.saturating_sub(self.runs))
     }
 
     /// What ends it whatever it does.

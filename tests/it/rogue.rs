@@ -196,7 +196,7 @@ fn attempt(trick: &Trick) {
         &format!("#harness after: [beside]\n{}", keep("later")),
     );
     let body = format!(
-        "Q=$HARNESS_ROOT/queue S=$HARNESS_ROOT/state A=$HARNESS_AGENT\n(\n{}\n) || exit 1\ntouch '{1}'\n{2}\n",
+        "Q=$HARNESS_ROOT/queue S=$HARNESS_ROOT/state A=$HARNESS_AGENT\n{3} || (\n{}\n) || exit 1\ntouch '{1}'\n{2}\n",
         trick
             .shell
             .replace(
@@ -205,7 +205,13 @@ fn attempt(trick: &Trick) {
             )
             .replace("kill -9", &format!("touch '{}'; kill -9", gate.display())),
         gate.display(),
-        keep("rogue")
+        keep("rogue"),
+        // Stopped before it was through, it is started again, and would end the next harness too.
+        if trick.again {
+            format!("[ -e '{}' ]", gate.display())
+        } else {
+            "false".to_owned()
+        },
     );
     if trick.name == "flood" {
         root.drop_file(
