@@ -5,7 +5,8 @@ files can cost, interleaved, and prints one table of medians and ratios.
     bench/run.py [--only dispatch,latency,…] [--rounds 5] [--jobs 1000] [--million 1000000]
                  [--sessions 100000] [--files 20000] [--dir DIR] [--json]
 
-Peers are used where they are found: xargs, nq, tsp (task-spooler), parallel, pueue, hq.
+Peers are used where they are found: xargs, nq, tsp (task-spooler), parallel (`apt install nq
+task-spooler parallel`).
 `--dir`: where to work; a journaled file system, please (`--dir loop`: as root, a loop-mounted ext4,
 for machines whose own has no journal). Only ratios within one run mean anything.
 """

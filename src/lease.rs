@@ -180,3 +180,32 @@ pub fn try_lock(path: &Path) -> Result<Option<File>> {
 pub fn hostname() -> String {
     nix::unistd::gethostname().map_or_else(|_| "?".into(), |h| h.to_string_lossy().into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_given_up_though_the_marker_was_deleted_and_only_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        atomic::make_dir(&root.claims(), true).unwrap();
+        let (one, two) = (SlotId(1), SlotId(2));
+        let take = |slot| Lease::try_take(&root, slot).unwrap().unwrap();
+        let (one, two) = (take(one), take(two));
+        let link = root.claims().join("x");
+        for marker_stays in [true, false] {
+            assert_eq!(
+                atomic::link_new(&one.marker(), &link).unwrap(),
+                atomic::Moved::Done
+            );
+            if !marker_stays {
+                atomic::remove(&one.marker()).unwrap();
+            }
+            two.let_go(&link).unwrap();
+            assert!(atomic::exists(&link));
+            one.let_go(&link).unwrap();
+            assert!(!atomic::exists(&link));
+        }
+    }
+}

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::wire::{self, Reply, Request};
@@ -22,6 +23,21 @@ pub struct Keeper {
     /// Set where this process started it: then it must be waited for.
     child: Option<Child>,
     dir: PathBuf,
+}
+
+/// The running program itself, even where its file was replaced by an upgrade. Through an open file,
+/// as `/proc/self/exe` of a program that callgrind watches is callgrind.
+fn program() -> Result<String> {
+    static OPEN: OnceLock<File> = OnceLock::new();
+    let path = Path::new("/proc/self/exe");
+    let file = match OPEN.get() {
+        Some(file) => file,
+        None => {
+            let file = File::open(path).or_fail("cannot find the running program", path)?;
+            OPEN.get_or_init(|| file)
+        }
+    };
+    Ok(format!("/proc/self/fd/{}", super::serve::fd_number(file)))
 }
 
 /// Whether the slot has a living keeper, by its lock.
@@ -48,8 +64,7 @@ impl Keeper {
         let (ours, theirs) = UnixStream::pair().or_fail(what, &dir)?;
         // What stands in the log's place stops no item.
         let log = atomic::open_append(&dir.join("keeper.log"));
-        // The running program itself, even where its file was replaced by an upgrade.
-        let child = Command::new("/proc/self/exe")
+        let child = Command::new(program()?)
             .arg0("harness")
             .arg("keeper")
             .arg(&dir)

@@ -33,6 +33,8 @@ const FIRST_WORD: Duration = Duration::from_millis(2);
 /// harness that started it.
 pub fn serve(dir: &Path) -> Result<()> {
     close_inherited();
+    // For `ps`: it was executed through a descriptor.
+    let _unnamed = nix::sys::prctl::set_name(c"keeper");
     // Out of the harness's session: a terminal's Ctrl-C and hang-up are not for agents.
     let _leader = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true).or_fail("cannot become a subreaper", dir)?;

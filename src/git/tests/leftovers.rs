@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{AUTHOR, git, put, salvaged, world};
+use crate::error::Kind;
 use crate::git::Git;
 
 #[test]
@@ -338,4 +339,38 @@ fn what_is_staged_and_then_changed_or_removed_is_kept_too() {
     stage();
     tree.checkout("harness/y/1", &base).unwrap();
     assert!(staged("harness/x/1").contains(&want));
+}
+
+#[test]
+fn a_broken_index_and_nothing_changed_is_no_work() {
+    let w = world();
+    let (_hub, tree, base) = w.ready();
+    let admin = PathBuf::from(git(&w.slot(1), &["rev-parse", "--absolute-git-dir"]));
+    put(&admin.join("index"), "no index");
+    let kept = tree.collect("harness/x/1", &base, "left", AUTHOR).unwrap();
+    assert_eq!((kept.commits, kept.leftover), (0, false));
+    put(&admin.join("index"), "no index");
+    put(&w.slot(1).join("new"), "made\n");
+    let kept = tree.collect("harness/x/1", &base, "left", AUTHOR).unwrap();
+    assert_eq!((kept.commits, kept.leftover), (1, true));
+}
+
+#[test]
+fn a_git_that_was_killed_has_answered_nothing_and_advice_is_not_what_went_wrong() {
+    let w = world();
+    let killed = Git::at(&w.user).set("alias.die", "!kill -KILL $PPID; sleep 9");
+    let e = killed.arg("die").output().unwrap_err();
+    assert_eq!(e.kind(), Kind::Temporary);
+    assert!(e.to_string().contains("a signal ended git"), "{e}");
+    let advises = Git::at(&w.user).set(
+        "alias.fail",
+        "!echo hint: some setting >&2; echo fatal: no room >&2; exit 3",
+    );
+    let advises = advises.arg("fail");
+    let out = advises.output().unwrap();
+    let said = advises.failure("cannot", &out).to_string();
+    assert!(
+        said.contains("fatal: no room") && !said.contains("hint:"),
+        "{said}"
+    );
 }
