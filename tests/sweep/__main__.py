@@ -38,7 +38,7 @@ def is_end_unknown(row, started):
     done = row[:-1]
     starts = [n for n, call in enumerate(done) if call.startswith("create") and "stdout.log" in call]
     ends = [n for n, call in enumerate(done) if call.endswith("exit.json")
-            and call.startswith(("link", "rename"))]
+            and call.startswith("write")]
     starts = [-1] * started + starts
     return bool(starts) and (not ends or ends[-1] < starts[-1])
 
