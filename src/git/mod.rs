@@ -431,6 +431,8 @@ fn is_lock_trouble(stderr: &str) -> bool {
         || stderr.contains("could not lock config file")
         // Its lock went while it held it: `git pack-refs` and the like tidy the same folder.
         || stderr.contains(": couldn't set '")
+        // A worktree of the user's that is just coming or going, seen while a fetch looks at all heads.
+        || stderr.contains("bad object worktrees/")
         // With reftable, one lock for all refs.
         || stderr.contains("cannot lock references")
         || stderr.contains("could not open '") && stderr.contains("/worktrees/")
