@@ -48,7 +48,11 @@ def make_repo(lab, files):
         path.write_text(f"file {n}\n" * 20)
     me = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
     sh("git", "-C", repo, "add", ".")
-    sh("git", "-C", repo, *me, "commit", "-q", "-m", "one")
+    # Packed, as a repository of that size is: the commit would have git do it in the background,
+    # between two measurements.
+    sh("git", "-C", repo, "-c", "gc.auto=0", *me, "commit", "-q", "-m", "one")
+    sh("git", "-C", repo, "repack", "-adq")
+    sh("git", "-C", repo, "prune-packed")
     return repo
 
 
