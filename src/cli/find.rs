@@ -47,8 +47,17 @@ pub enum At {
     Parked,
 }
 
+/// How often a name that is nowhere is looked for: it may be moving from a folder that was not looked
+/// into yet to one that was.
+const LOOKS: usize = 3;
+
 /// Everywhere that the name is now, what is at work first.
 pub fn places(root: &Root, name: &Name) -> Vec<Found> {
+    let mut looks = (0..LOOKS).map(|_| look(root, name));
+    looks.find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+fn look(root: &Root, name: &Name) -> Vec<Found> {
     let mut found: Vec<Found> = claimed(root)
         .into_iter()
         .filter(|(_, n)| n == name)
