@@ -162,6 +162,15 @@ pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
     )
 }
 
+/// `create` so that it survives what `lasting` says.
+pub fn create_lasting(path: &Path, content: &[u8], lasting: Lasting) -> Result<()> {
+    let f = create(path, content, 0o600)?;
+    if make_last(&f, lasting).or_fail("cannot sync the file", path)? {
+        sync_parent(path)?;
+    }
+    Ok(())
+}
+
 pub fn replace_lasting(path: &Path, content: &[u8], lasting: Lasting) -> Result<()> {
     let old = path.symlink_metadata();
     if old.is_err() {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::atomic;
 use crate::clock;
@@ -87,10 +87,20 @@ impl Record {
 
     /// Appends an event: `fields` is an object; its instant and kind are put in front.
     pub fn append(&mut self, event: &str, fields: Value) -> Result<()> {
-        let line = line(event, fields);
-        let start = if self.torn { "\n" } else { "" };
-        self.write(format!("{start}{line}\n").as_bytes())?;
-        self.history.fold(&line);
+        self.append_line(&line(event, fields))
+    }
+
+    /// Appends what `line` made.
+    pub fn append_line(&mut self, line: &Value) -> Result<()> {
+        let mut bytes = Vec::with_capacity(512);
+        if self.torn {
+            bytes.push(b'\n');
+        }
+        serde_json::to_writer(&mut bytes, line)
+            .map_err(|e| Error::permanent("cannot write to the item's record", e.to_string()))?;
+        bytes.push(b'\n');
+        self.write(&bytes)?;
+        self.history.fold(line);
         Ok(())
     }
 
@@ -135,12 +145,12 @@ impl Record {
 }
 
 /// One event as it stands in the record.
-fn line(event: &str, fields: Value) -> Value {
-    let mut line = json!({"at": clock::now_iso(), "event": event});
-    if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
-        line.extend(fields);
+pub fn line(event: &str, mut fields: Value) -> Value {
+    if let Value::Object(fields) = &mut fields {
+        fields.insert("at".into(), clock::now_iso().into());
+        fields.insert("event".into(), event.into());
     }
-    line
+    fields
 }
 
 /// All events of an item, oldest first; empty where nothing is recorded.
@@ -293,6 +303,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn history_survives_garbage_and_cut_lines() {

@@ -20,12 +20,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::agents::{self, Agent};
 use crate::atomic::{self, Moved};
 use crate::error::Result;
 use crate::git::Base;
 use crate::keeper::wire::{Reply, Request};
 use crate::keeper::{self, Keeper};
-use crate::layout::{DEFAULT_REPO, Name, Place, Root, SlotId};
+use crate::layout::{self, DEFAULT_REPO, Name, Place, Root, SlotId};
 use crate::lease;
 use crate::mutant::planted;
 use crate::outcome::Stop;
@@ -164,7 +165,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     let started = started && !planted("started-is-requeued");
     let file = match session::file::read(&dir, &last.session) {
         Some(file) => file,
-        // Its agent ran, and may have removed it.
+        // Its agent ran: a short script, or one that may have removed it.
         None if started => from_record(desk, &claim, &last),
         None => return put_back(desk, claim, record, &last.session),
     };
@@ -218,10 +219,11 @@ fn has_started(dir: &Path) -> bool {
 
 /// What is known of an attempt without its session's file.
 fn from_record(desk: &Desk, claim: &Claim, last: &LastAttempt) -> SessionFile {
+    let root = &desk.rt.root;
     let started = last.started.clone().unwrap_or_default();
     let said = |key: &str| started[key].as_str().map(str::to_owned);
     let timeout = claim.item.timeout.unwrap_or(desk.rt.config.harness.timeout);
-    SessionFile {
+    let mut file = SessionFile {
         session: last.session.clone(),
         item: claim.name.shown(),
         agent: last.agent.clone(),
@@ -233,9 +235,21 @@ fn from_record(desk: &Desk, claim: &Claim, last: &LastAttempt) -> SessionFile {
         base: said("base"),
         base_oid: said("base_oid"),
         started_at: said("at").unwrap_or_default(),
-        notes: vec!["its session.json was removed while it ran".into()],
         ..SessionFile::default()
+    };
+    match agents::for_item(&desk.rt.config, &claim.item) {
+        // Its file is written when it has run for a moment, right before that is recorded.
+        Ok(Agent::Script) if last.started.is_none() => {
+            let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
+            let place = root.worktree(desk.slot(), repo);
+            let program = root.session(&last.session).join("item");
+            file.runner = Agent::Script.name().to_owned();
+            file.command = vec![layout::shown(program.as_os_str())];
+            file.worktree = Some(place.to_string_lossy().into_owned());
+        }
+        _ => file.notes = vec!["its session.json was removed while it ran".into()],
     }
+    file
 }
 
 /// Connects to whatever keeper the slot has. One that this process is connected to (after an error

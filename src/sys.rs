@@ -1,8 +1,14 @@
-//! The one module with `unsafe`: system calls that neither std nor nix wraps.
+//! The one module with `unsafe`: system calls that neither std nor nix wraps, or not well enough.
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
 
 /// Writes a file's data to disk and waits for it, without syncing its size and place: whatever
 /// syncs another file of the same journal carries those.
@@ -64,4 +70,128 @@ fn is_remote(file: &File) -> bool {
 pub fn ignore_lease_breaks() -> io::Result<()> {
     let never_read = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGIO, never_read).map(drop)
+}
+
+/// Has these signals read from a file instead of ending or interrupting the process. Before any
+/// other thread is started, as each thread has a mask of its own.
+#[expect(unsafe_code, reason = "a signal's action is set")]
+pub fn signals_as_file(signals: &[Signal]) -> io::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    for &signal in signals {
+        // Inherited as ignored it would never come, and children would be reaped by nobody.
+        // SAFETY: no handler is installed, so none runs where it must not.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+        mask.add(signal);
+    }
+    mask.thread_block()?;
+    Ok(SignalFd::with_flags(
+        &mask,
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?)
+}
+
+/// A program to start.
+pub struct Program<'a> {
+    /// Executed as it is: no search, no shell.
+    pub path: &'a CStr,
+    pub args: &'a [CString],
+    pub env: &'a [&'a CStr],
+    pub cwd: &'a CStr,
+    /// Its descriptors 0, 1 and 2.
+    pub stdio: [BorrowedFd<'a>; 3],
+}
+
+/// What the child reads, and where it says why it failed.
+struct Start<'a> {
+    path: &'a CStr,
+    argv: Vec<*const libc::c_char>,
+    envp: Vec<*const libc::c_char>,
+    cwd: &'a CStr,
+    stdio: [i32; 3],
+    errno: i32,
+}
+
+/// Starts a program in a process group of its own, with no signal blocked and SIGPIPE as usual.
+/// Every descriptor but its three must be one that closes on exec.
+///
+/// For a process without other threads. `posix_spawn` would do the same for the price of 120 more
+/// system calls: it asks for the action of every signal there is.
+#[expect(
+    unsafe_code,
+    reason = "std's and libc's ways cost a third of a small item's start"
+)]
+pub fn start(program: &Program<'_>) -> io::Result<Pid> {
+    /// Of the child until it executes. It calls the kernel and nothing else.
+    const STACK_BYTES: usize = 64 << 10;
+    let strings = |all: &mut dyn Iterator<Item = &CStr>| -> Vec<*const libc::c_char> {
+        all.map(CStr::as_ptr).chain([ptr::null()]).collect()
+    };
+    let mut start = Start {
+        path: program.path,
+        argv: strings(&mut program.args.iter().map(CString::as_c_str)),
+        envp: strings(&mut program.env.iter().copied()),
+        cwd: program.cwd,
+        stdio: program.stdio.map(|fd| fd.as_raw_fd()),
+        errno: 0,
+    };
+    let mut stack: Vec<u128> = Vec::with_capacity(STACK_BYTES / size_of::<u128>());
+    let before = SigSet::thread_get_mask()?;
+    // A handler must not run in the child, whose memory is ours.
+    SigSet::all().thread_block()?;
+    // SAFETY: the child has a stack of its own (its upper end, as stacks grow down, aligned to 16).
+    // CLONE_VFORK keeps us here until it has executed or ended, so all that `start` refers to
+    // outlives its use there and is changed by one process at a time.
+    let pid = unsafe {
+        libc::clone(
+            child,
+            stack.as_mut_ptr().add(stack.capacity()).cast(),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            (&raw mut start).cast(),
+        )
+    };
+    let failed = io::Error::last_os_error();
+    before.thread_set_mask()?;
+    match pid {
+        ..0 => Err(failed),
+        pid if start.errno == 0 => Ok(Pid::from_raw(pid)),
+        pid => {
+            // It never executed: nobody is to hear of it.
+            let _status = nix::sys::wait::waitpid(Pid::from_raw(pid), None);
+            Err(io::Error::from_raw_os_error(start.errno))
+        }
+    }
+}
+
+/// The new process, in its parent's memory: no allocation, no lock, no panic.
+#[expect(
+    unsafe_code,
+    reason = "between clone and exec there is nothing but the kernel"
+)]
+extern "C" fn child(arg: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: it is the `Start` of `start`, which waits meanwhile. The strings end with NUL, the
+    // lists with a null pointer; the descriptors are open.
+    unsafe {
+        let start = &mut *arg.cast::<Start<'_>>();
+        let [stdin, stdout, stderr] = start.stdio;
+        let mut none = std::mem::zeroed();
+        // A handler goes back to the default when another program is executed; what is ignored
+        // stays so, and Rust ignores this one.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        let ready = libc::setpgid(0, 0) == 0
+            && libc::dup2(stdin, 0) >= 0
+            && libc::dup2(stdout, 1) >= 0
+            && libc::dup2(stderr, 2) >= 0
+            && libc::chdir(start.cwd.as_ptr()) == 0
+            && libc::sigemptyset(&raw mut none) == 0
+            && libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) == 0;
+        if ready {
+            libc::execve(
+                start.path.as_ptr(),
+                start.argv.as_ptr(),
+                start.envp.as_ptr(),
+            );
+        }
+        start.errno = *libc::__errno_location();
+        libc::_exit(127)
+    }
 }

@@ -1,12 +1,13 @@
 //! The agent that a keeper has started: how it is started, how long it has run, how its tree is
 //! ended, and what is written of its end. Does not know the harness.
 
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -21,6 +22,7 @@ use crate::clock;
 use crate::limits::STRAY_GRACE;
 use crate::process;
 use crate::process::cgroup::Cgroup;
+use crate::sys::{self, Program};
 
 /// How long processes that SIGKILL does not end (another user's, stuck in the kernel) are tried.
 const GIVE_UP: Duration = Duration::from_secs(10);
@@ -145,56 +147,110 @@ pub(super) fn cpu_of_children() -> Duration {
     })
 }
 
-/// Starts the agent in a process group of its own. Its standard output carries a lock that lives
-/// until the last process that has it is gone; the file's existence says that a start was tried.
-#[expect(clippy::disallowed_methods, reason = "the keeper starts agents")]
-pub(super) fn start(spec: &Spec) -> io::Result<Pid> {
-    let append = |path: &Path| {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-    };
-    let stdin = match &spec.stdin {
-        Some(path) => File::open(path)?,
-        None => File::open("/dev/null")?,
-    };
-    let stderr = append(&spec.stderr)?;
-    // The last thing before the start: what fails earlier must not look like one.
-    let stdout = append(&spec.stdout)?;
-    let _held = fs2::FileExt::try_lock_exclusive(&stdout);
-    let (program, args) = spec.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut command = Command::new(program);
-    command
-        .args(args)
-        .current_dir(&spec.cwd)
-        .process_group(0)
-        .stdin(Stdio::from(stdin))
-        .stdout(Stdio::from(stdout))
-        .stderr(Stdio::from(stderr));
-    for (key, value) in &spec.env {
-        match value {
-            Some(value) => command.env(key, value),
-            None => command.env_remove(key),
-        };
+/// What every agent is started with: nothing of it changes from one to the next.
+pub(super) struct Starter {
+    nothing: File,
+    /// Of the harness that started this keeper, each as NAME=VALUE.
+    environment: Vec<CString>,
+}
+
+impl Starter {
+    pub(super) fn new() -> io::Result<Starter> {
+        let environment = std::env::vars_os().filter_map(|(name, value)| pair(&name, &value).ok());
+        Ok(Starter {
+            nothing: File::open("/dev/null")?,
+            environment: environment.collect(),
+        })
     }
-    // Programs that trust PWD more than their directory would work in our user's.
-    command.env("PWD", &spec.cwd).env_remove("OLDPWD");
-    for _ in 0..200 {
-        match command.spawn() {
-            Ok(child) => return Ok(Pid::from_raw(child.id() as i32)),
-            // Another thread of the harness forked while the item's copy was still open for
-            // writing: the descriptor is gone as soon as that child has executed.
-            Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => {
-                process::pause(Duration::from_millis(5));
-            }
-            Err(e) => {
-                let _stays = atomic::remove(&spec.stdout);
-                return Err(e);
+
+    /// Starts the agent in a process group of its own. Its standard output carries a lock that lives
+    /// until the last process that has it is gone; the file's existence says that a start was tried.
+    pub(super) fn start(&self, spec: &Spec) -> io::Result<Pid> {
+        let append = |path: &Path| {
+            OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(path)
+        };
+        let args = spec.argv.iter().map(|arg| c_string(arg));
+        let args = args.collect::<io::Result<Vec<_>>>()?;
+        let path = args.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let cwd = c_string(spec.cwd.as_os_str())?;
+        let set = self.set(spec)?;
+        let stdin = spec.stdin.as_ref().map(File::open).transpose()?;
+        let stderr = append(&spec.stderr)?;
+        // The last thing before the start: what fails earlier must not look like one.
+        let stdout = append(&spec.stdout)?;
+        let _held = fs2::FileExt::try_lock_exclusive(&stdout);
+        let program = Program {
+            path,
+            args: &args,
+            env: &self.environment(spec, &set),
+            cwd: &cwd,
+            stdio: [
+                stdin.as_ref().unwrap_or(&self.nothing).as_fd(),
+                stdout.as_fd(),
+                stderr.as_fd(),
+            ],
+        };
+        for _ in 0..200 {
+            match sys::start(&program) {
+                Ok(pid) => return Ok(pid),
+                // Another thread of the harness forked while the item's copy was still open for
+                // writing: the descriptor is gone as soon as that child has executed.
+                Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => {
+                    process::pause(Duration::from_millis(5));
+                }
+                Err(e) => {
+                    let _stays = atomic::remove(&spec.stdout);
+                    return Err(e);
+                }
             }
         }
+        let _stays = atomic::remove(&spec.stdout);
+        Err(io::Error::from_raw_os_error(libc::ETXTBSY))
     }
-    let _stays = atomic::remove(&spec.stdout);
-    Err(io::Error::from_raw_os_error(libc::ETXTBSY))
+
+    /// What the agent's environment has that the keeper's has not.
+    fn set(&self, spec: &Spec) -> io::Result<Vec<CString>> {
+        let set = spec.env.iter().filter(|(name, _)| !is_of_cwd(name));
+        let set = set.filter_map(|(name, value)| Some(pair(name, value.as_ref()?)));
+        // Programs that trust PWD more than their directory would work in our user's.
+        set.chain([pair(PWD.as_ref(), spec.cwd.as_os_str())])
+            .collect()
+    }
+
+    fn environment<'a>(&'a self, spec: &Spec, set: &'a [CString]) -> Vec<&'a CStr> {
+        let is_replaced = |have: &CStr| {
+            let have = have.to_bytes();
+            let is_its_name = |name: &OsStr| {
+                have.strip_prefix(name.as_bytes())
+                    .is_some_and(|rest| rest.first() == Some(&b'='))
+            };
+            is_its_name(PWD.as_ref())
+                || is_its_name(OLDPWD.as_ref())
+                || spec.env.iter().any(|(name, _)| is_its_name(name))
+        };
+        let kept = self.environment.iter().map(CString::as_c_str);
+        let kept = kept.filter(|have| !is_replaced(have));
+        kept.chain(set.iter().map(CString::as_c_str)).collect()
+    }
+}
+
+const PWD: &str = "PWD";
+const OLDPWD: &str = "OLDPWD";
+
+fn is_of_cwd(name: &OsStr) -> bool {
+    name == PWD || name == OLDPWD
+}
+
+fn pair(name: &OsStr, value: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(
+        [name.as_bytes(), b"=", value.as_bytes()].concat(),
+    )?)
+}
+
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_bytes())?)
 }

@@ -1,4 +1,4 @@
-//! The keeper's side: one thread, one loop, three descriptors (harness, listener, SIGCHLD).
+//! The keeper's side: one thread, one loop, three descriptors (harness, listener, signals).
 
 use std::fs::File;
 use std::io;
@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-use super::agent::{Agent, cpu_of_children, start};
+use super::agent::{Agent, Starter, cpu_of_children};
 use super::wire::{self, Reply, Request, Spec};
 use crate::atomic;
 use crate::bell::poll_timeout;
@@ -22,11 +23,12 @@ use crate::lease;
 use crate::outcome::Stop;
 use crate::process;
 use crate::process::cgroup::{self, Cgroup};
+use crate::sys;
 
 /// How long a keeper waits for its predecessor, which has nothing left to do, to be gone.
 const PREDECESSOR: Duration = Duration::from_secs(10);
 
-/// An agent that ends sooner is told of once, with its end: each word wakes the harness.
+/// Of an agent that ends sooner the harness hears its end only: each word wakes it.
 const FIRST_WORD: Duration = Duration::from_millis(2);
 
 /// Runs the keeper of the slot whose directory this is. Its standard input is the socket to the
@@ -47,15 +49,9 @@ pub fn serve(dir: &Path) -> Result<()> {
         .map(UnixStream::from)
         .or_fail("cannot use the socket on standard input", dir)?;
     let listener = listen(dir)?;
-    let (wake, pipe) = UnixStream::pair().or_fail("cannot make a socket pair", dir)?;
-    wake.set_nonblocking(true).or_fail("cannot set up", dir)?;
-    for signal in [signal_hook::consts::SIGCHLD, signal_hook::consts::SIGTERM] {
-        let pipe = pipe.try_clone().or_fail("cannot set up", dir)?;
-        signal_hook::low_level::pipe::register(signal, pipe).or_fail("cannot set up", dir)?;
-    }
-    let term = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGTERM, term.clone())
-        .or_fail("cannot set up", dir)?;
+    let signals =
+        sys::signals_as_file(&[Signal::SIGCHLD, Signal::SIGTERM]).or_fail("cannot set up", dir)?;
+    let starter = Starter::new().or_fail("cannot set up", dir)?;
     let mut keeper = Serving {
         harness: Some(harness),
         agent: None,
@@ -63,21 +59,21 @@ pub fn serve(dir: &Path) -> Result<()> {
         tainted: false,
         untold: None,
         cgroup: cgroup.ok(),
+        starter,
     };
     keeper.say(&Reply::Idle);
     while !keeper.is_over() {
-        if term.swap(false, std::sync::atomic::Ordering::Relaxed) {
-            keeper.stop(None, Stop::Shutdown.as_str());
-            keeper.tainted = true;
-        }
         let wait = soonest(keeper.turn(), keeper.tell_of_start());
         if keeper.is_over() {
             break;
         }
-        let woken = wait_for(&keeper, &listener, &wake, wait);
-        if woken.signal {
-            let mut sink = [0; 64];
-            while matches!(io::Read::read(&mut (&wake), &mut sink), Ok(n) if n > 0) {}
+        let woken = wait_for(&keeper, &listener, &signals, wait);
+        if woken.signal
+            && let Ok(Some(signal)) = signals.read_signal()
+            && signal.ssi_signo == Signal::SIGTERM as u32
+        {
+            keeper.stop(None, Stop::Shutdown.as_str());
+            keeper.tainted = true;
         }
         if woken.harness {
             keeper.hear();
@@ -144,7 +140,7 @@ struct Woken {
 fn wait_for(
     keeper: &Serving,
     listener: &UnixListener,
-    wake: &UnixStream,
+    signals: &SignalFd,
     wait: Option<Duration>,
 ) -> Woken {
     fn read(fd: BorrowedFd<'_>) -> PollFd<'_> {
@@ -153,7 +149,7 @@ fn wait_for(
     let harness = keeper.harness.as_ref();
     // With a harness connected, another one waits in the listener's queue until that is gone.
     let other = harness.map_or(listener.as_fd(), |h| h.as_fd());
-    let mut fds = [read(wake.as_fd()), read(other)];
+    let mut fds = [read(signals.as_fd()), read(other)];
     let timeout = wait.map_or(nix::poll::PollTimeout::NONE, poll_timeout);
     let _interrupted = poll(&mut fds, timeout);
     let [signal, other] = fds.map(|fd| fd.any().unwrap_or(false));
@@ -175,6 +171,7 @@ struct Serving {
     untold: Option<Instant>,
     /// In which it lives with its agent. Left, and removed, when it ends.
     cgroup: Option<Cgroup>,
+    starter: Starter,
 }
 
 impl Serving {
@@ -184,12 +181,8 @@ impl Serving {
     }
 
     fn say(&mut self, reply: &Reply) {
-        self.say_all(&[reply.fields()]);
-    }
-
-    fn say_all(&mut self, replies: &[Vec<Vec<u8>>]) {
         if let Some(stream) = &mut self.harness
-            && wire::send_all(stream, replies).is_err()
+            && wire::send(stream, &reply.fields()).is_err()
         {
             self.harness = None;
         }
@@ -241,7 +234,10 @@ impl Serving {
         let session = spec.session.clone();
         let cpu_before = cpu_of_children();
         let started = match (&self.agent, &self.unwritten) {
-            (None, None) => start(&spec).map_err(|e| (e.to_string(), is_temporary(&e))),
+            (None, None) => self
+                .starter
+                .start(&spec)
+                .map_err(|e| (e.to_string(), is_temporary(&e))),
             _ => Err(("an agent of this slot is still running".into(), true)),
         };
         match started {
@@ -353,13 +349,11 @@ impl Serving {
                 return Some(Duration::from_millis(500));
             }
         }
-        let started = self.untold.take().map(|_| running(&agent).fields());
-        let exited = Reply::Exited {
+        self.untold = None;
+        self.say(&Reply::Exited {
             session: agent.spec.session,
             exit: text,
-        };
-        let words: Vec<_> = started.into_iter().chain([exited.fields()]).collect();
-        self.say_all(&words);
+        });
         None
     }
 }

@@ -2,7 +2,6 @@
 //! arguments, environment and paths need not be UTF-8. A frame is its length and its fields, each
 //! with a length of its own, all 32 bits little-endian.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -26,7 +25,7 @@ pub struct Spec {
     /// Between SIGTERM and SIGKILL when it is stopped for good by its own keeper.
     pub grace: Duration,
     /// Set on top of the environment that the keeper has from its harness; `None`: removed.
-    pub env: BTreeMap<OsString, Option<OsString>>,
+    pub env: Vec<(OsString, Option<OsString>)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +48,7 @@ pub enum Request {
 pub enum Reply {
     /// Said once after a connect: nothing runs.
     Idle,
-    /// Said after a connect or a start.
+    /// Said after a connect, and after a start when the agent has run for a moment.
     Running {
         session: String,
         pid: i32,
@@ -161,10 +160,10 @@ impl Request {
                 let argv: Option<Vec<_>> = (0..argc)
                     .map(|_| f.next().map(OsString::from_vec))
                     .collect();
-                let mut env = BTreeMap::new();
+                let mut env = Vec::new();
                 while let Some(key) = f.next() {
                     let value = f.next()?;
-                    env.insert(os(&key), value.strip_prefix(b"=").map(os));
+                    env.push((os(&key), value.strip_prefix(b"=").map(os)));
                 }
                 Some(Request::Spawn(Box::new(Spec {
                     session,
@@ -234,28 +233,19 @@ impl Reply {
 
 /// Sends one frame.
 pub fn send(to: &mut impl Write, fields: &[Vec<u8>]) -> io::Result<()> {
-    send_all(to, std::slice::from_ref(&fields))
-}
-
-/// Sends several at once, so that whoever hears them is woken once.
-pub fn send_all(to: &mut impl Write, frames: &[impl AsRef<[Vec<u8>]>]) -> io::Result<()> {
     let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-    let mut bytes = Vec::new();
-    for fields in frames {
-        let begin = bytes.len();
-        bytes.extend([0; 4]);
-        for field in fields.as_ref() {
-            bytes.extend(size(field.len()));
-            bytes.extend(field);
-        }
-        let len = bytes.len() - begin - 4;
-        if len > KEEPER_MESSAGE_BYTES_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "arguments and environment are larger than 4 MiB",
-            ));
-        }
-        bytes[begin..begin + 4].copy_from_slice(&size(len));
+    let len = fields.iter().map(|f| f.len() + 4).sum();
+    if len > KEEPER_MESSAGE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "arguments and environment are larger than 4 MiB",
+        ));
+    }
+    let mut bytes = Vec::with_capacity(4 + len);
+    bytes.extend(size(len));
+    for field in fields {
+        bytes.extend(size(field.len()));
+        bytes.extend(field);
     }
     to.write_all(&bytes)
 }

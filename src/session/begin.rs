@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::file::SessionFile;
 use super::{Desk, Failed, Work, resume};
 use crate::agents::{self, Agent, Before, Facts, Scene};
-use crate::atomic;
+use crate::atomic::{self, Lasting};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::git::Hub;
@@ -24,7 +24,15 @@ use crate::runtime::{Level, Runtime};
 use crate::spool::Claim;
 use crate::status::AgentState;
 
-/// Makes the session's folder, the worktree and the agent's process. Returns the agent's age.
+/// An agent that was started.
+pub(super) enum Begun {
+    /// For so long.
+    Runs(Duration),
+    /// Over already: its exit record (JSON).
+    Ended(Vec<u8>),
+}
+
+/// Makes the session's folder, the worktree and the agent's process.
 pub(super) fn begin(
     desk: &mut Desk,
     claim: &Claim,
@@ -32,7 +40,7 @@ pub(super) fn begin(
     dir: &std::path::Path,
     file: &mut SessionFile,
     work: &mut Option<Work>,
-) -> Result<Duration, Failed> {
+) -> Result<Begun, Failed> {
     let rt = desk.rt.clone();
     let slot = desk.slot();
     let item = &claim.item;
@@ -52,15 +60,19 @@ pub(super) fn begin(
     let place = rt.root.worktree(slot, repo);
     let cwd = match rt.repos.hub(&rt.root, repo)? {
         None => {
-            let elsewhere = place.symlink_metadata().is_ok_and(|m| !m.is_dir());
-            let locked = atomic::exists(&place)
-                && nix::unistd::access(&place, nix::unistd::AccessFlags::all()).is_err();
-            if elsewhere || locked || atomic::exists(&place.join(".git")) {
+            let mut look = place.symlink_metadata();
+            let usable = look.as_ref().is_ok_and(|m| m.is_dir())
+                && nix::unistd::access(&place, nix::unistd::AccessFlags::all()).is_ok()
+                && !atomic::exists(&place.join(".git"));
+            if look.is_ok() && !usable {
                 // A worktree from a time with a repository, or what an agent locked or put in its
                 // place: kept, not worked in.
                 atomic::keep_older(&place)?;
+                look = place.symlink_metadata();
             }
-            atomic::make_dir(&place, true)?;
+            if look.is_err() {
+                atomic::make_dir(&place, true)?;
+            }
             place
         }
         Some(hub) => {
@@ -80,7 +92,10 @@ pub(super) fn begin(
         file.conversation_before = before.conversation;
     }
 
-    let facts = facts(&rt, &claim.name, dir, &cwd, file, work.as_ref());
+    let facts = match script {
+        true => Facts::default(),
+        false => facts(&rt, &claim.name, dir, &cwd, file, work.as_ref()),
+    };
     let template = rt.root.path().join("prompts/bootstrap.md");
     let template = (!script)
         .then(|| atomic::read_small(&template, STATE_FILE_BYTES_MAX).ok())
@@ -110,13 +125,15 @@ pub(super) fn begin(
         drop(atomic::create(&dir.join(agents::BOOTSTRAP), text, 0o600)?);
     }
     let env = environment(&rt, claim, &agent, plan.env, dir, file);
-    let path = env.get(&OsString::from("PATH")).cloned().flatten();
-    let path = path.or_else(|| std::env::var_os("PATH"));
     let mut argv = plan.argv;
-    let program = argv.first().cloned().unwrap_or_default();
-    argv[0] = agents::find_program(&program, &cwd, path.as_deref())
-        .map_err(|why| Failed::Refused(agents::not_found(&agent, &program, why)))?
-        .into();
+    if !script {
+        let path = env.get(&OsString::from("PATH")).cloned().flatten();
+        let path = path.or_else(|| std::env::var_os("PATH"));
+        let program = argv.first().cloned().unwrap_or_default();
+        argv[0] = agents::find_program(&program, &cwd, path.as_deref())
+            .map_err(|why| Failed::Refused(agents::not_found(&agent, &program, why)))?
+            .into();
+    }
     let table = match &agent {
         Agent::Script => None,
         Agent::Command(_, table) => Some(*table),
@@ -135,7 +152,11 @@ pub(super) fn begin(
     file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
     file.started_at = clock::now_iso();
-    file.write_new(dir)?;
+    // What the record and the item say of a script in a plain directory is all there is to it.
+    let told_by_record = script && work.is_none();
+    if !told_by_record {
+        file.write(dir, Lasting::No)?;
+    }
 
     if !script && !desk.staggered {
         desk.staggered = true;
@@ -156,15 +177,22 @@ pub(super) fn begin(
         stderr: dir.join("stderr.log"),
         exit: dir.join("exit.json"),
         grace: rt.config.harness.kill_grace,
-        env,
+        env: env.into_iter().collect(),
     };
-    let (pid, age) = start(desk, spec)?;
+    let (pid, age) = match start(desk, spec)? {
+        Started::Ended(exit) => return Ok(Begun::Ended(exit)),
+        Started::Runs(pid, age) => (pid, age),
+    };
     file.pid = pid;
     rt.show(slot, |s| {
         s.state = AgentState::Working;
         s.pid = pid;
     });
-    Ok(age)
+    if told_by_record && let Err(e) = file.write(dir, Lasting::No) {
+        // Only those who look would miss it: the agent runs.
+        rt.warn(&format!("{slot}: {e}"));
+    }
+    Ok(Begun::Runs(age))
 }
 
 /// The branch in the slot's worktree, from the base's current commit, or from where the attempt
@@ -312,8 +340,15 @@ fn environment(
     env
 }
 
+/// What the keeper says of a start.
+enum Started {
+    /// With this pid, where it could be told, for so long.
+    Runs(Option<i32>, Duration),
+    Ended(Vec<u8>),
+}
+
 /// Has the slot's keeper start the agent; starts the keeper where there is none.
-fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed> {
+fn start(desk: &mut Desk, spec: Spec) -> Result<Started, Failed> {
     let session = spec.session.clone();
     let stdout = spec.stdout.clone();
     let program = PathBuf::from(spec.argv.first().cloned().unwrap_or_default());
@@ -336,7 +371,11 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed>
             age,
         })) if s == session => {
             desk.keeper = Some(keeper);
-            Ok((Some(pid), age))
+            Ok(Started::Runs(Some(pid), age))
+        }
+        Ok(Some(Reply::Exited { session: s, exit })) if s == session => {
+            desk.keeper = Some(keeper);
+            Ok(Started::Ended(exit))
         }
         Ok(Some(Reply::SpawnFailed { why, temporary, .. })) => {
             desk.keeper = Some(keeper);
@@ -352,7 +391,7 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Duration), Failed>
             keeper.put_down();
             if !atomic::is_gone(&stdout) {
                 // It may have started the agent before it died: that counts as a start.
-                return Ok((None, Duration::ZERO));
+                return Ok(Started::Runs(None, Duration::ZERO));
             }
             Err(Failed::Fault(Error::temporary(
                 "cannot start the agent",

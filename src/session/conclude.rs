@@ -22,6 +22,7 @@ use crate::layout::Place;
 use crate::mutant::planted;
 use crate::notice::{self, Notice};
 use crate::outcome::{self, Evidence, Exit, Next, Outcome, Stop};
+use crate::record;
 use crate::runtime::{ItemResult, dice};
 use crate::spool::{Ended, Target};
 use crate::status::{AgentState, LedgerLine};
@@ -132,7 +133,7 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
         let _moved =
             atomic::rename_with_backup(&from, &rt.root.item(Place::Done, &attempt.claim.name));
     }
-    record(desk, &mut attempt, next, not_before)?;
+    write_end(desk, &mut attempt, next, not_before)?;
     raise_where_needed(desk, &attempt, fault.as_ref(), stop, next);
     match stop {
         Some(Stop::Canceled) => {
@@ -169,7 +170,7 @@ pub fn publish_on(desk: &Desk, mut attempt: Attempt, said: &Value) -> Result<()>
         None => unpublished(&mut attempt, "its repository is no longer configured"),
     };
     digest::write(&desk.rt, &attempt);
-    record(desk, &mut attempt, next, None)?;
+    write_end(desk, &mut attempt, next, None)?;
     place(desk, hub.as_deref(), attempt, outcome, next, None)
 }
 
@@ -450,6 +451,9 @@ fn fill_file(
         file.seconds = exit.seconds;
         file.cpu_seconds = exit.cpu_seconds;
         file.ended_at = Some(exit.ended_at.clone());
+        if file.started_at.is_empty() {
+            file.started_at.clone_from(&exit.started_at);
+        }
         if exit.strays > 0 {
             file.notes.push(format!(
                 "processes that it left behind and that were ended: {}",
@@ -473,17 +477,22 @@ fn fill_file(
 }
 
 /// Session, record, ledger; durable before the item is seen in its new place.
-fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64>) -> Result<()> {
+fn write_end(
+    desk: &Desk,
+    attempt: &mut Attempt,
+    next: Next,
+    not_before: Option<i64>,
+) -> Result<()> {
     let durable = desk.rt.durable();
-    let file = attempt.file.clone();
+    let (file, dir, record) = (&attempt.file, &attempt.dir, &mut attempt.record);
     let mut tries = 0;
     let written = desk.insist(|| {
         tries += 1;
         let lasting = match durable {
-            true => Lasting::WithNextSync(attempt.record.device()?),
+            true => Lasting::WithNextSync(record.device()?),
             false => Lasting::No,
         };
-        file.write(&attempt.dir, lasting)
+        file.write(dir, lasting)
     });
     if let Err(e) = written {
         if e.kind() == Kind::Temporary {
@@ -495,7 +504,7 @@ fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64
     if attempt.recovered || tries > 1 || desk.keeper.is_none() {
         // The agent and its keeper's work are over: the folder is ours alone, and what lies there
         // half-written (by a dead harness or keeper, or by us on a full disk) is nobody's.
-        atomic::remove_every_temp(&attempt.dir);
+        atomic::remove_every_temp(dir);
     }
     if let Some(work) = &attempt.work
         && (file.commits == Some(0) || file.exit_status.or(file.signal).or(file.pid).is_none())
@@ -504,16 +513,16 @@ fn record(desk: &Desk, attempt: &mut Attempt, next: Next, not_before: Option<i64
         let head = file.head.as_deref().unwrap_or(&work.base.oid);
         let _stays = work.hub.forget(&work.branch, head);
     }
-    let mut event = json!({
-        "session": file.session, "attempt": file.attempt, "agent": file.agent,
-        "published": file.published, "tokens": file.input_tokens.saturating_add(file.output_tokens),
-        "next": next.as_str(), "not_before_ns": not_before,
-    });
-    if let (Some(event), Value::Object(end)) = (event.as_object_mut(), file.end()) {
-        event.extend(end);
-    }
-    let record = &mut attempt.record;
-    desk.insist(|| record.append("finished", event.clone()))?;
+    let mut event = file.end();
+    event["session"] = json!(file.session);
+    event["attempt"] = json!(file.attempt);
+    event["agent"] = json!(file.agent);
+    event["published"] = json!(file.published);
+    event["tokens"] = json!(file.input_tokens.saturating_add(file.output_tokens));
+    event["next"] = json!(next.as_str());
+    event["not_before_ns"] = json!(not_before);
+    let line = record::line("finished", event);
+    desk.insist(|| record.append_line(&line))?;
     if durable && !planted("end-unsynced") {
         desk.insist(|| record.sync())?;
     }

@@ -1,5 +1,7 @@
 //! `sessions/SID/session.json`: what an attempt is, written before its agent starts and once more
 //! when it is over. Recovery re-makes an attempt from it; people and the aggregator read it.
+//! Of a script in a plain directory the item's record says enough: its file is written when it has
+//! run for a moment, and that of a short one only at its end.
 
 use std::path::{Path, PathBuf};
 
@@ -119,18 +121,17 @@ impl SessionFile {
         }
     }
 
-    /// Into the new folder of an attempt that has not begun. Half-written it is as good as not
-    /// there: the attempt never began.
-    pub fn write_new(&self, dir: &Path) -> Result<()> {
-        atomic::create(&path(dir), &self.text()?, 0o600).map(drop)
-    }
-
     pub fn write(&self, dir: &Path, lasting: Lasting) -> Result<()> {
         if !atomic::is_own_dir(dir) && atomic::exists(dir) {
             let why = "its folder was replaced by something else";
             return Err(Error::permanent("cannot write session.json", why).at_path(dir));
         }
-        atomic::replace_lasting(&path(dir), &self.text()?, lasting)
+        let (path, text) = (path(dir), self.text()?);
+        // Half-written it is as good as not there: it tells nothing that the record does not.
+        match atomic::exists(&path) {
+            true => atomic::replace_lasting(&path, &text, lasting),
+            false => atomic::create_lasting(&path, &text, lasting),
+        }
     }
 
     fn text(&self) -> Result<Vec<u8>> {

@@ -25,13 +25,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use begin::begin;
+use begin::{Begun, begin};
 pub use conclude::{conclude, publish_on};
 use file::SessionFile;
 use pause::Scene;
 pub use publish::withdraw;
 pub use resume::preferred_slot;
 use stream::Stream;
+use watch::exit_of;
 pub use watch::{post_mortem, watch};
 
 use crate::agents::{self, Agent};
@@ -260,21 +261,15 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
     };
     attempt.open_stream();
     let over = match begun {
-        Ok(age) => {
-            let event = json!({
-                "session": sid, "agent": slot.to_string(), "attempt": attempt.file.attempt,
-                "pid": attempt.file.pid, "branch": attempt.file.branch,
-                "base": attempt.file.base, "base_oid": attempt.file.base_oid,
-                "runner": attempt.file.runner, "resumed": attempt.file.resumed,
-            });
-            // Only the story would miss it: the claim and the session say what matters.
-            let _lost = attempt.record.append("started", event);
-            let resumed = attempt.file.resumed.as_ref().map_or("", |_| ", resumed");
-            rt.say(&format!(
-                "{slot}  started    {name} (attempt {}{resumed})",
-                attempt.file.attempt
-            ));
-            watch(desk, &mut attempt, age, false)?
+        Ok(begun) => {
+            note_start(&rt, slot, &mut attempt);
+            match begun {
+                Begun::Runs(age) => watch(desk, &mut attempt, age, false)?,
+                Begun::Ended(exit) => match exit_of(&exit, None) {
+                    Some(over) => over,
+                    None => post_mortem(desk, &attempt, None)?,
+                },
+            }
         }
         Err(Failed::Refused(why)) => Over::Unstartable(why),
         Err(Failed::Fault(e)) if e.kind() == Kind::Temporary => {
@@ -284,6 +279,22 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
         Err(Failed::Fault(e)) => Over::Unstartable(e.to_string()),
     };
     conclude(desk, attempt, over)
+}
+
+/// Only the story would miss it: the claim and the session say what matters.
+fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt) {
+    let file = &attempt.file;
+    let event = json!({
+        "session": file.session, "agent": file.agent, "attempt": file.attempt, "pid": file.pid,
+        "branch": file.branch, "base": file.base, "base_oid": file.base_oid,
+        "runner": file.runner, "resumed": file.resumed,
+    });
+    let _lost = attempt.record.append("started", event);
+    let resumed = file.resumed.as_ref().map_or("", |_| ", resumed");
+    rt.say(&format!(
+        "{slot}  started    {} (attempt {}{resumed})",
+        attempt.claim.name, file.attempt
+    ));
 }
 
 /// How long an item that could not be started waits: at first, and at most.

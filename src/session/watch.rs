@@ -357,7 +357,8 @@ fn show(rt: &Runtime, slot: SlotId, figures: &Figures) {
     });
 }
 
-fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
+/// From an exit record; `None`: it is none.
+pub(super) fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
     let record: ExitRecord = serde_json::from_slice(text).ok()?;
     // A stop that came when it had ended already stopped nothing, but a cancel is a cancel.
     let stop = match (stop, record.stop()) {
