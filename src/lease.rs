@@ -6,10 +6,11 @@
 //! links in `state/claims/` and `state/exclusive/` are the slot's claims: its link count says
 //! whether any is left.
 
+use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use fs2::FileExt;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, SlotId};
-use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::limits::{STATE_FILE_BYTES_MAX, WORKERS_MAX};
 use crate::mutant::planted;
 
 /// The right to act as `agent-N`. Dropping it gives the slot up.
@@ -102,8 +103,7 @@ impl Lease {
         for dir in [self.root.claims(), self.root.exclusive_root()] {
             for entry in std::fs::read_dir(&dir).or_fail("cannot list", &dir)? {
                 let path = entry.or_fail("cannot list", &dir)?.path();
-                let is_ours = |m: Metadata| (m.dev(), m.ino()) == (meta.dev(), meta.ino());
-                if path.symlink_metadata().is_ok_and(is_ours) || holder(&path) == Some(self.slot) {
+                if self.is_ours(&path, Some(id(&meta))) {
                     held.push(path);
                 }
             }
@@ -114,22 +114,45 @@ impl Lease {
     /// Gives up a claim or key, if it is this slot's: also where the marker was deleted, by which
     /// it would be known.
     pub fn let_go(&self, link: &Path) -> Result<()> {
-        let inode = |path: &Path| path.symlink_metadata().map(|m| (m.dev(), m.ino())).ok();
-        let linked = inode(link);
-        if linked.is_some_and(|i| Some(i) == inode(&self.marker()))
-            || linked.is_some() && holder(link) == Some(self.slot)
-        {
+        let marker = self.marker().symlink_metadata().ok();
+        if self.is_ours(link, marker.as_ref().map(id)) {
             atomic::remove(link)?;
         }
         Ok(())
     }
+
+    /// Whether the link is to the slot's marker, or says that it is the slot's.
+    fn is_ours(&self, link: &Path, marker: Option<(u64, u64)>) -> bool {
+        let linked = link.symlink_metadata().ok();
+        linked.is_some_and(|m| Some(id(&m)) == marker || holder(link) == Some(self.slot))
+    }
+}
+
+fn id(meta: &Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
 }
 
 /// Whom a claim names as its holder.
 fn holder(claim: &Path) -> Option<SlotId> {
+    /// A marker is never written again, and its links are many: each is read once.
+    type Read = HashMap<(u64, u64, i64, i64), Option<SlotId>>;
+    static READ: LazyLock<Mutex<Read>> = LazyLock::new(Mutex::default);
+    let meta = claim.symlink_metadata().ok()?;
+    let key = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
+    let known = || READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(&holder) = known().get(&key) {
+        return holder;
+    }
+    // What cannot be read may be read another time.
     let text = atomic::read_small(claim, STATE_FILE_BYTES_MAX).ok()?;
-    let marker: Value = serde_json::from_slice(&text).ok()?;
-    SlotId::parse(marker["agent"].as_str()?.as_ref())
+    let marker = serde_json::from_slice::<Value>(&text).ok();
+    let holder = marker.and_then(|m| SlotId::parse(m["agent"].as_str()?.as_ref()));
+    let mut known = known();
+    if known.len() >= WORKERS_MAX * 4 {
+        known.clear();
+    }
+    known.insert(key, holder);
+    holder
 }
 
 /// The slots that claims name as their holders, living or not.

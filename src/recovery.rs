@@ -50,17 +50,16 @@ pub fn has_residue(root: &Root, slot: SlotId) -> bool {
 /// Slots of other, dead processes that need recovering; `ours` are not looked at.
 pub fn orphans(root: &Root, ours: &[SlotId]) -> Vec<SlotId> {
     // `state/agents/` may have been deleted: items and claims say who had them all the same.
-    let holders: BTreeSet<SlotId> = lease::holders(root).into_iter().collect();
+    let holders = lease::holders(root);
     let folders = [root.agents(), root.claimed_root()].map(std::fs::read_dir);
     let entries = folders.into_iter().flatten().flatten().flatten();
-    let mut slots: BTreeSet<SlotId> = entries
+    let left = entries
         .filter_map(|e| SlotId::parse(&e.file_name()))
-        .filter(|slot| !ours.contains(slot) && has_residue(root, *slot))
-        .collect();
-    slots.extend(holders.into_iter().filter(|slot| !ours.contains(slot)));
+        .filter(|&slot| !ours.contains(&slot) && has_residue(root, slot));
+    let slots: BTreeSet<SlotId> = left.chain(holders).collect();
     slots
         .into_iter()
-        .filter(|&slot| !lease::is_held(root, slot))
+        .filter(|slot| !ours.contains(slot) && !lease::is_held(root, *slot))
         .collect()
 }
 

@@ -109,9 +109,6 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Owns the agent of one slot; started by `harness run`
-    #[command(hide = true)]
-    Keeper { dir: PathBuf },
 }
 
 #[derive(Args, Clone, Copy)]
@@ -131,7 +128,7 @@ struct Names {
 
 /// Runs the command that was typed; the exit code of one that worked.
 pub fn main() -> Result<u8> {
-    // Started once for each slot, by harness itself: what parses for people is too slow for it.
+    // Started once for each slot, by harness itself, and not a command for people.
     let typed: Vec<_> = std::env::args_os().skip(1).take(3).collect();
     if let [keeper, dir] = &typed[..]
         && keeper == "keeper"
@@ -151,7 +148,6 @@ pub fn main() -> Result<u8> {
         }
     };
     match cli.command {
-        Command::Keeper { dir } => keeper::serve(&dir).map(|()| 0),
         Command::Init { dir, json } => {
             let dir = dir.or(cli.root).unwrap_or_else(|| ".".into());
             let report = init::init(&dir, &crate::config::template())?;
@@ -200,7 +196,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
                 print_text(&config::text(&config))
             }
         }
-        Command::Init { .. } | Command::Doctor { .. } | Command::Keeper { .. } => Ok(0),
+        Command::Init { .. } | Command::Doctor { .. } => Ok(0),
     }
 }
 
