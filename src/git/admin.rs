@@ -25,10 +25,7 @@ const HALF_MADE: Duration = Duration::from_millis(500);
 impl Hub {
     /// The worktree at `dir`: the one that is there if it is sound, else a new one, empty.
     pub fn worktree(&self, dir: &Path) -> Result<Worktree> {
-        let parent = dir.parent().unwrap_or(Path::new("/"));
-        atomic::make_dir(parent, false)?;
-        let parent = parent.canonicalize().or_fail("cannot find", parent)?;
-        let dir = &parent.join(dir.file_name().unwrap_or_default());
+        let dir = &place(dir)?;
         if let Some(admin) = self.sound(dir) {
             return Ok(Worktree::new(self.clone(), dir.clone(), admin));
         }
@@ -59,6 +56,13 @@ impl Hub {
             )
             .at_path(dir)),
         }
+    }
+
+    /// The sound worktree at `dir`, if there is one.
+    pub(super) fn standing(&self, dir: &Path) -> Result<Option<Worktree>> {
+        let dir = place(dir)?;
+        let admin = self.sound(&dir);
+        Ok(admin.map(|admin| Worktree::new(self.clone(), dir, admin)))
     }
 
     /// The worktree at `dir`, whatever its agent did to it or to its `.git`: nothing is made, nothing
@@ -162,6 +166,14 @@ impl Hub {
         }
         Ok(())
     }
+}
+
+/// The path as git writes it: the folder above, made where it is missing, without symlinks.
+fn place(dir: &Path) -> Result<PathBuf> {
+    let parent = dir.parent().unwrap_or(Path::new("/"));
+    atomic::make_dir(parent, false)?;
+    let parent = parent.canonicalize().or_fail("cannot find", parent)?;
+    Ok(parent.join(dir.file_name().unwrap_or_default()))
 }
 
 /// Whether two paths lie in another ROOT as `admin` and `link` lie in ours.

@@ -15,6 +15,7 @@ use super::{Base, Git, Repo, config};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
+use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::mutant::planted;
 
 /// Any commit of the repository: new worktrees are made at it, then moved to their base.
@@ -365,7 +366,9 @@ impl Hub {
 
     /// Value of a ref, read without a process; `None` where that does not tell.
     pub(super) fn read_ref(&self, name: &str) -> Option<String> {
-        if let Ok(loose) = fs::read_to_string(self.0.dir.join(name)) {
+        let file = self.0.dir.join(name);
+        if let Ok(loose) = atomic::read_small(&file, STATE_FILE_BYTES_MAX) {
+            let loose = String::from_utf8(loose).unwrap_or_default();
             return is_oid(loose.trim_end()).then(|| loose.trim_end().to_owned());
         }
         let packed = fs::read(self.0.dir.join("packed-refs")).ok()?;
@@ -402,6 +405,14 @@ impl Hub {
             0 => Ok(true),
             1 => Ok(false),
             _ => Err(git.failure("cannot compare two commits", &out)),
+        }
+    }
+
+    /// Keeps what only the tip of an old branch of this name holds.
+    pub(super) fn keep_tip(&self, branch: &str, base: &Base) -> Result<()> {
+        match self.read_ref(&format!("refs/heads/{branch}")) {
+            Some(tip) if !self.contains(&base.oid, &tip)? => self.keep_ref(branch, &tip).map(drop),
+            _ => Ok(()),
         }
     }
 

@@ -16,6 +16,7 @@ mod stale;
 mod state;
 #[cfg(test)]
 mod tests;
+mod way;
 mod worktree;
 
 use std::ffi::{OsStr, OsString};
@@ -223,8 +224,19 @@ impl Git {
 
     /// Runs it once. Errors are the host's (git missing, no processes left, timeout), and that git
     /// was killed: its silence is no answer, neither "there is no such commit" nor "files differ".
-    #[expect(clippy::disallowed_methods, reason = "this module is the door to git")]
     pub fn output(&self) -> Result<Output> {
+        self.attend(self.start()?)
+    }
+
+    /// As `output`, while `work` is done here.
+    fn output_beside<T>(&self, work: impl FnOnce() -> T) -> (Result<Output>, T) {
+        let child = self.start();
+        let done = work();
+        (child.and_then(|child| self.attend(child)), done)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this module is the door to git")]
+    fn start(&self) -> Result<Child> {
         let program = program()?;
         let mut cmd = Command::new(program);
         for (key, _) in std::env::vars_os() {
@@ -242,8 +254,7 @@ impl Git {
             cmd.env(format!("GIT_CONFIG_KEY_{n}"), key)
                 .env(format!("GIT_CONFIG_VALUE_{n}"), value);
         }
-        let child = cmd
-            .args(&self.args)
+        cmd.args(&self.args)
             .env("LC_ALL", "C")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ASKPASS", "true")
@@ -256,8 +267,7 @@ impl Git {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .or_fail("cannot start git", program)?;
-        self.attend(child)
+            .or_fail("cannot start git", program)
     }
 
     /// Runs it, waiting for locks that other git processes hold for a moment, and clearing those

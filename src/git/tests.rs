@@ -7,6 +7,7 @@
 )]
 
 mod leftovers;
+mod ways;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::admin::is_empty_but_for_link;
 use super::salvage::{Author, add_all, printable};
 use super::state::TreeState;
+use super::way::{Way, quick_status};
 use super::{Base, Clean, Git, Hub};
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -73,6 +74,8 @@ impl Worktree {
             .ours(Git::at(&self.dir))
             .env("GIT_DIR", &self.admin)
             .env("GIT_WORK_TREE", &self.dir)
+            // What an agent's git has kept of untracked files is not believed.
+            .set("core.untrackedCache", "false")
             .holding(self.lease.as_ref())
     }
 
@@ -83,7 +86,10 @@ impl Worktree {
     /// The inner error is git's own word: it cannot read this worktree (a broken index). The outer
     /// one says nothing of the worktree: git was killed, or could not be started.
     pub(super) fn state_if_readable(&self) -> Result<Result<TreeState>> {
-        let git = self.git().args(TreeState::ARGS);
+        Self::read_state(self.git().args(TreeState::ARGS))
+    }
+
+    fn read_state(git: Git) -> Result<Result<TreeState>> {
         let out = git.patient()?;
         if !out.ok() {
             return Ok(Err(git.failure("cannot read the worktree", &out)));
@@ -108,13 +114,20 @@ impl Worktree {
     /// Permanent if a branch stands in the way of `harness/…`. Whatever the error, nothing that
     /// was in the tree is lost.
     pub fn checkout(&self, branch: &str, base: &Base) -> Result<()> {
+        let (_, way) = self.look_while(branch, || Ok(((), base.clone())))?;
+        self.move_to(branch, base, way.as_ref())
+    }
+
+    /// As `checkout`, by the short way where one was found (`look_while`) and nothing has happened
+    /// in the tree since.
+    pub(super) fn move_to(&self, branch: &str, base: &Base, way: Option<&Way>) -> Result<()> {
         self.clear_locks();
         self.clear_branch_lock(branch);
         let fresh = !atomic::exists(&self.admin.join("index")) && is_empty_but_for_link(&self.dir);
-        let head = if fresh {
-            self.rev("HEAD^{commit}")?
-        } else {
-            self.empty_out()?
+        let head = match way {
+            Some(way) => Some(way.head.clone()),
+            None if fresh => self.rev("HEAD^{commit}")?,
+            None => self.empty_out()?,
         };
         self.end_operations("autostash")?;
         let on_branch = fs::read_to_string(self.admin.join("HEAD"))
@@ -126,14 +139,25 @@ impl Worktree {
         {
             self.hub.keep_ref("detached", head)?;
         }
-        let full = format!("refs/heads/{branch}");
-        if let Some(tip) = self.hub.read_ref(&full)
-            && !self.hub.contains(&base.oid, &tip)?
-        {
-            self.hub.keep_ref(branch, &tip)?;
-        }
         self.end_sparse()?;
-        let what = "cannot check out the base";
+        let arrived = match way {
+            Some(way) => self.go(way, branch, base)?,
+            None => false,
+        };
+        if !arrived {
+            self.check_out_all(branch, base)?;
+        }
+        if self.hub.repo().clean == Clean::All {
+            self.git()
+                .args(["clean", "-ffdxq"])
+                .must("cannot clean the worktree")?;
+        } else if let Some(old) = head.filter(|h| !arrived && !fresh && *h != base.oid) {
+            self.end_old_ignores(&old, base)?;
+        }
+        self.update_submodules()
+    }
+
+    fn check_out_all(&self, branch: &str, base: &Base) -> Result<()> {
         let done = self
             .git()
             .args([
@@ -144,19 +168,12 @@ impl Worktree {
                 "--ignore-other-worktrees",
             ])
             .args(["-B", branch, &base.oid, "--"])
-            .must(what)?;
+            .must("cannot check out the base")?;
         if done.stderr.contains("unable to rmdir") {
             // A repository inside the tree that the last item had committed as a link.
             self.empty_out()?;
         }
-        if self.hub.repo().clean == Clean::All {
-            self.git()
-                .args(["clean", "-ffdxq"])
-                .must("cannot clean the worktree")?;
-        } else if let Some(old) = head.filter(|h| !fresh && *h != base.oid) {
-            self.end_old_ignores(&old, base)?;
-        }
-        self.update_submodules()
+        Ok(())
     }
 
     /// Salvages what is uncommitted and takes it out of the tree. Returns HEAD's commit.
@@ -345,7 +362,8 @@ impl Worktree {
                     &message,
                 ])
                 .patient()?;
-            let after = self.state()?;
+            // It keeps in the index what the next item's look then need not do again.
+            let after = Self::read_state(quick_status(self.git()))??;
             if !after.dirty {
                 return Ok(after);
             }

@@ -205,24 +205,26 @@ fn set_up(
     file: &mut SessionFile,
 ) -> Result<Work, Failed> {
     let branch = branch_of(&claim.name, claim.item.branch.as_deref(), file.attempt);
-    let mut base = hub.base(claim.item.base.as_deref())?;
-    let mut from = base.clone();
-    if let Some(SessionFile {
-        base: Some(name),
-        base_oid: Some(oid),
-        head: Some(head),
-        ..
-    }) = before
-        && *name == base.name
-        && head != oid
-        && hub.has_commit(head)?
-        && hub.has_commit(oid)?
-    {
-        base.oid.clone_from(oid);
-        from.oid.clone_from(head);
-    }
-    let tree = hub.worktree(place)?.under(claim.lease().lock());
-    tree.checkout(&branch, &from)?;
+    let find = || {
+        let mut base = hub.base(claim.item.base.as_deref())?;
+        let mut from = base.clone();
+        if let Some(SessionFile {
+            base: Some(name),
+            base_oid: Some(oid),
+            head: Some(head),
+            ..
+        }) = before
+            && *name == base.name
+            && head != oid
+            && hub.has_commit(head)?
+            && hub.has_commit(oid)?
+        {
+            base.oid.clone_from(oid);
+            from.oid.clone_from(head);
+        }
+        Ok((base, from))
+    };
+    let (tree, base) = hub.set_up(place, claim.lease().lock(), &branch, find)?;
     file.branch = Some(branch.clone());
     file.base = Some(base.name.clone());
     file.base_oid = Some(base.oid.clone());

@@ -21,6 +21,7 @@ mod crash;
 mod dice;
 mod git_races;
 mod git_shapes;
+mod git_short;
 mod gits;
 mod endings;
 mod fuzz;

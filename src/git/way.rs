@@ -1,0 +1,261 @@
+//! The short way from one item to the next: where the last one left nothing uncommitted, only the
+//! files that differ between its commit and the new base are touched, and the worktree is looked at
+//! while the base is looked up.
+//!
+//! Knows nothing of items. Invariant: the short way is taken only for what it was seen to be right
+//! for; everything else, and whatever fails here, goes the long way (`worktree`), which salvages.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::state::TreeState;
+use super::{Base, Git, Hub, Worktree};
+use crate::atomic;
+use crate::clock;
+use crate::error::Result;
+use crate::limits::STATE_FILE_BYTES_MAX;
+
+/// git compares each path with each file of the index: with more, the long way is as fast.
+const PATHS_MAX: usize = 64;
+/// What a checkout and commits leave in a worktree's admin folder. Anything else (a merge half-way,
+/// a sparse checkout, submodules, a lock) goes the long way.
+const AT_REST: [&str; 9] = [
+    "COMMIT_EDITMSG",
+    "FETCH_HEAD",
+    "HEAD",
+    "ORIG_HEAD",
+    "commondir",
+    "gitdir",
+    "index",
+    "logs",
+    "refs",
+];
+
+/// So long a look counts: who looks for a base may wait for others, or for many objects to come.
+const LOOK_HOLDS: Duration = Duration::from_secs(10);
+
+/// From a worktree in which nothing is uncommitted to a base.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// HEAD's commit, at which the tree was seen to be.
+    pub head: String,
+    /// What differs between it and the base: all files or symlinks.
+    paths: Vec<Changed>,
+}
+
+/// A file that differs between two commits.
+#[derive(Debug, PartialEq, Eq)]
+struct Changed {
+    path: OsString,
+    /// The newer one has it.
+    stays: bool,
+}
+
+impl Hub {
+    /// The worktree at `dir`, made where there is none, on the new branch `branch`, at the second of
+    /// the bases that `find` finds; returns the first with it. Every git that works in the tree
+    /// keeps `lease`.
+    ///
+    /// # Errors
+    /// Those of `find`, `worktree` and `Worktree::checkout`.
+    pub fn set_up(
+        &self,
+        dir: &Path,
+        lease: Arc<File>,
+        branch: &str,
+        find: impl FnOnce() -> Result<(Base, Base)>,
+    ) -> Result<(Worktree, Base)> {
+        if let Some(tree) = self.standing(dir)? {
+            let tree = tree.under(lease);
+            let ((base, from), way) = tree.look_while(branch, find)?;
+            tree.move_to(branch, &from, way.as_ref())?;
+            return Ok((tree, base));
+        }
+        let (base, from) = find()?;
+        let tree = self.worktree(dir)?.under(lease);
+        tree.checkout(branch, &from)?;
+        Ok((tree, base))
+    }
+
+    /// The files that differ between two commits; `None` where they are too many, or of a kind that
+    /// says how others are to be checked out.
+    fn paths_between(&self, old: &str, new: &str) -> Option<Vec<Changed>> {
+        if old == new {
+            return Some(Vec::new());
+        }
+        let git = self.git().args([
+            "diff-tree",
+            "-r",
+            "--raw",
+            "--no-renames",
+            "-z",
+            old,
+            new,
+            "--",
+        ]);
+        let out = git.output().ok().filter(|out| out.ok() && !out.truncated)?;
+        plain_paths(&out.stdout)
+    }
+}
+
+impl Worktree {
+    /// Looks up the next base (the second thing that `find` returns) while git looks at the tree;
+    /// what only the branch's old tip holds is kept. `Way`: the short way to that base, where there
+    /// is one. The caller vouches that no process works in the tree.
+    pub(super) fn look_while<T>(
+        &self,
+        branch: &str,
+        find: impl FnOnce() -> Result<(T, Base)>,
+    ) -> Result<((T, Base), Option<Way>)> {
+        let find = || {
+            let found = find()?;
+            self.hub.keep_tip(branch, &found.1)?;
+            Ok(found)
+        };
+        let Some(head) = self.at_rest() else {
+            return Ok((find()?, None));
+        };
+        let since = clock::instant();
+        let look = quick_status(self.git()).env("GIT_OPTIONAL_LOCKS", "0");
+        let (said, found) = look.output_beside(|| {
+            let found = find()?;
+            let paths = self.hub.paths_between(&head, &found.1.oid);
+            Ok((found, paths))
+        });
+        let (found, paths) = found?;
+        let clean = said.is_ok_and(|out| {
+            let state = TreeState::parse(&out.stdout);
+            out.ok() && !out.truncated && state.is_clean() && state.head.as_ref() == Some(&head)
+        });
+        let clean = clean && since.elapsed() < LOOK_HOLDS;
+        let way = paths.filter(|_| clean).map(|paths| Way { head, paths });
+        Ok((found, way))
+    }
+
+    /// HEAD's commit, read without a process, if nothing is half-way here.
+    fn at_rest(&self) -> Option<String> {
+        for entry in fs::read_dir(&self.admin).ok()? {
+            let name = entry.ok()?.file_name();
+            AT_REST.iter().find(|known| name == **known)?;
+        }
+        if !atomic::exists(&self.admin.join("index")) {
+            return None;
+        }
+        let head = atomic::read_small(&self.admin.join("HEAD"), STATE_FILE_BYTES_MAX).ok()?;
+        let head = String::from_utf8(head).ok()?;
+        let head = head.strip_suffix('\n')?;
+        match head.strip_prefix("ref: ") {
+            Some(name) if name.starts_with("refs/heads/") => self.hub.read_ref(name),
+            Some(_) => None,
+            None => super::hub::is_oid(head).then(|| head.to_owned()),
+        }
+    }
+
+    /// Goes that way. `false`: it did not work out, and the long way is to be gone; nothing that was
+    /// not committed was there to be lost.
+    pub(super) fn go(&self, way: &Way, branch: &str, base: &Base) -> Result<bool> {
+        let full = format!("refs/heads/{branch}");
+        let set_branch = || {
+            let git = self.hub.git().args(["update-ref", &full, &base.oid]);
+            git.must("cannot make the item's branch").map(drop)
+        };
+        if way.paths.is_empty() {
+            set_branch()?;
+        } else {
+            let files = self
+                .git()
+                .env("GIT_LITERAL_PATHSPECS", "1")
+                // Else every file of the index would be looked at again.
+                .set("core.preloadIndex", "false")
+                .args(["checkout", "--quiet", "--no-overlay"])
+                .args(["--ignore-skip-worktree-bits", &base.oid, "--"])
+                .args(way.paths.iter().map(|changed| &changed.path));
+            let (out, set) = files.output_beside(set_branch);
+            set?;
+            // Names that a file system takes for one (`A`, `a`) got in each other's way.
+            let there = |c: &Changed| atomic::exists(&self.dir.join(&c.path)) == c.stays;
+            if !out.is_ok_and(|out| out.ok()) || !way.paths.iter().all(there) {
+                return Ok(false);
+            }
+        }
+        let head = format!("ref: {full}\n");
+        let durable = self.hub.repo().durable;
+        atomic::replace(&self.admin.join("HEAD"), head.as_bytes(), durable)?;
+        Ok(true)
+    }
+}
+
+/// A look at the whole tree that trusts what an earlier one kept in the index of folders whose times
+/// have not changed since: half the work. Only for looks whose miss loses nothing: what they do not
+/// see stays where it is, and the full look at the item's end commits it.
+pub(super) fn quick_status(git: Git) -> Git {
+    git.set("core.untrackedCache", "true")
+        // What is kept is kept for one way of listing.
+        .set("status.showUntrackedFiles", "all")
+        .args(TreeState::ARGS)
+}
+
+/// The files of a `diff-tree --raw -z`, if they are few and each can be checked out for itself.
+fn plain_paths(raw: &[u8]) -> Option<Vec<Changed>> {
+    let mut paths = Vec::new();
+    let mut parts = raw.split(|&b| b == 0).filter(|part| !part.is_empty());
+    while let Some(told) = parts.next() {
+        // `:OLD_MODE NEW_MODE OLD NEW STATUS`, then the path.
+        let path = parts.next()?;
+        let mut modes = told.strip_prefix(b":")?.split(|&b| b == b' ');
+        let (old, new) = (modes.next()?, modes.next()?);
+        let file = |mode: &[u8]| matches!(mode, b"000000" | b"100644" | b"100755" | b"120000");
+        let name = path.rsplit(|&b| b == b'/').next()?;
+        // `.gitattributes`, `.gitignore`, `.gitmodules` say what becomes of others.
+        let of_git = name
+            .get(..4)
+            .is_some_and(|start| start.eq_ignore_ascii_case(b".git"));
+        if !file(old) || !file(new) || of_git || paths.len() == PATHS_MAX {
+            return None;
+        }
+        paths.push(Changed {
+            path: OsString::from_vec(path.to_vec()),
+            stays: new != b"000000",
+        });
+    }
+    let all: HashSet<&[u8]> = paths.iter().map(|c| c.path.as_bytes()).collect();
+    let in_the_way = |c: &Changed| {
+        let folders = Path::new(&c.path).ancestors().skip(1);
+        let mut folders = folders.map(|f| f.as_os_str().as_bytes());
+        folders.any(|folder| all.contains(folder))
+    };
+    (!paths.iter().any(in_the_way)).then_some(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_files_that_stand_for_themselves_go_the_short_way() {
+        let line = |old: &str, new: &str, path: &str| format!(":{old} {new} a b X\0{path}\0");
+        let edit = |path: &str| line("100644", "100644", path);
+        let read = |raw: &str| plain_paths(raw.as_bytes());
+        let gone = line("120000", "000000", "d/gone");
+        let both = read(&(edit("a b\n") + &gone)).unwrap();
+        let told: Vec<_> = both.iter().map(|c| (c.path.as_bytes(), c.stays)).collect();
+        assert_eq!(told, [(&b"a b\n"[..], true), (b"d/gone", false)]);
+        assert_eq!(read("").unwrap(), []);
+        for long in [
+            line("160000", "160000", "sub"),
+            line("100644", "160000", "now/sub"),
+            edit("deep/.gitignore"),
+            edit(".GITattributes"),
+            edit("a") + &edit("a/b"),
+            (0..=PATHS_MAX).map(|n| edit(&n.to_string())).collect(),
+            edit("x") + ":100644",
+        ] {
+            assert_eq!(read(&long), None, "{long}");
+        }
+    }
+}
