@@ -160,6 +160,8 @@ impl Worktree {
     fn check_out_all(&self, branch: &str, base: &Base) -> Result<()> {
         let done = self
             .git()
+            // By default one process makes all files, and waits for each. Few are still left to one.
+            .set("checkout.workers", "8")
             .args([
                 "checkout",
                 "--quiet",
