@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::json;
+
 pub use fault::{Class, Fault, Limit, Mend};
 
 /// A text of the agent in an event: a screen or two, which is what a viewer shows of it.
@@ -127,6 +129,70 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// Appends its `Line` with a newline. Never more than a line: JSON escapes newlines. Its own
+    /// object is opened up here, and not flattened into another one by serde, which takes longer.
+    pub fn write(&self, out: &mut Vec<u8>, at: &str, offset: u64, length: u64) {
+        let begin = out.len();
+        out.extend_from_slice(b"{\"at\":\"");
+        out.extend_from_slice(at.as_bytes());
+        out.extend_from_slice(b"\",");
+        match self {
+            // What comes by the thousand.
+            Body::Text {
+                text,
+                delta,
+                clipped,
+            } => {
+                out.extend_from_slice(b"\"event\":\"text\",\"text\":");
+                json::put_text(out, text);
+                for (is, name) in [(*delta, "delta"), (*clipped, "clipped")] {
+                    if is {
+                        out.extend_from_slice(b",\"");
+                        out.extend_from_slice(name.as_bytes());
+                        out.extend_from_slice(b"\":true");
+                    }
+                }
+            }
+            Body::Usage(Usage {
+                turns,
+                input_tokens,
+                output_tokens,
+                cache_read_tokens,
+                cache_write_tokens,
+                cost_usd: None,
+                conversation: None,
+            }) => {
+                out.extend_from_slice(b"\"event\":\"usage\"");
+                for (name, n) in [
+                    (",\"turns\":", turns),
+                    (",\"input_tokens\":", input_tokens),
+                    (",\"output_tokens\":", output_tokens),
+                    (",\"cache_read_tokens\":", cache_read_tokens),
+                    (",\"cache_write_tokens\":", cache_write_tokens),
+                ] {
+                    out.extend_from_slice(name.as_bytes());
+                    json::put_number(out, *n);
+                }
+            }
+            _ => {
+                let brace = out.len();
+                // Strings, numbers and maps with string keys into memory: nothing here can fail.
+                if serde_json::to_writer(&mut *out, self).is_err() {
+                    return out.truncate(begin);
+                }
+                out.pop();
+                out.remove(brace);
+            }
+        }
+        out.extend_from_slice(b",\"offset\":");
+        json::put_number(out, offset);
+        out.extend_from_slice(b",\"length\":");
+        json::put_number(out, length);
+        out.extend_from_slice(b"}\n");
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn is_false(b: &bool) -> bool {
     !b
@@ -213,12 +279,9 @@ pub struct Line {
 }
 
 impl Line {
-    /// Appends it with its newline. Never more than a line: JSON escapes newlines.
+    /// Appends it with its newline.
     pub fn write(&self, out: &mut Vec<u8>) {
-        // Strings, numbers and maps with string keys into memory: nothing here can fail.
-        if serde_json::to_writer(&mut *out, self).is_ok() {
-            out.push(b'\n');
-        }
+        self.body.write(out, &self.at, self.offset, self.length);
     }
 
     /// `None` for what is no event line, such as the cut last line of a crash.
@@ -327,7 +390,9 @@ impl Figures {
 
     fn say(&mut self, text: &str) {
         if !text.trim().is_empty() {
-            self.last_message = Some(clip(text, MESSAGE_BYTES_MAX).0.to_owned());
+            let said = self.last_message.get_or_insert_default();
+            said.clear();
+            said.push_str(clip(text, MESSAGE_BYTES_MAX).0);
         }
     }
 

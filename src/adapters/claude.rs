@@ -8,7 +8,6 @@
 
 mod wire;
 
-use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use self::wire::{Line, Message, sum};
@@ -95,14 +94,19 @@ pub(super) enum Dialect {
     Qwen,
 }
 
-/// Ids remembered to take a message or denial once. Repeats follow each other closely, but those
-/// of many subagents may stand between.
-const RECENT_MAX: usize = 512;
+/// Ids are remembered to take a message or denial once. Repeats follow each other closely, but those
+/// of many subagents may stand between: an id is forgotten when so many newer ones have met in its
+/// set, which is after about a thousand.
+const RECENT_WAYS: usize = 16;
+const RECENT_SETS: usize = 64;
 
-#[derive(Default)]
-struct Recent(VecDeque<u64>);
+struct Recent(Vec<[u64; RECENT_WAYS]>);
 
 impl Recent {
+    fn new() -> Recent {
+        Recent(Vec::new())
+    }
+
     /// Whether it was not there before. What has no id is always new.
     fn is_new(&mut self, id: &str) -> bool {
         if id.is_empty() {
@@ -110,14 +114,15 @@ impl Recent {
         }
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
-        let hash = hasher.finish();
-        if self.0.contains(&hash) {
+        // Nought is an empty place.
+        let hash = hasher.finish().max(1);
+        self.0.resize(RECENT_SETS, [0; RECENT_WAYS]);
+        let set = &mut self.0[hash as usize % RECENT_SETS];
+        if set.contains(&hash) {
             return false;
         }
-        if self.0.len() >= RECENT_MAX {
-            self.0.pop_front();
-        }
-        self.0.push_back(hash);
+        set.rotate_right(1);
+        set[0] = hash;
         true
     }
 }
@@ -144,8 +149,8 @@ impl Stream {
         Stream {
             dialect,
             tally: Tally::default(),
-            messages: Recent::default(),
-            denials: Recent::default(),
+            messages: Recent::new(),
+            denials: Recent::new(),
             settled: Tokens::default(),
             live: Tokens::default(),
             partial: 0,
@@ -430,9 +435,10 @@ impl Stream {
 impl Parser for Stream {
     fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
         let mut spare = String::new();
-        match loose::object::<Line<'_>>(line, &mut spare) {
-            Some(read) => self.read(&read, out),
-            None => self.tally.malformed(out, line),
+        let mut read = Line::default();
+        match loose::object(line, &mut spare, &mut read) {
+            true => self.read(&read, out),
+            false => self.tally.malformed(out, line),
         }
         self.tally.usage.set(self.settled.plus(self.live));
         self.tally.settle(out);

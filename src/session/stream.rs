@@ -7,7 +7,8 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::adapters::{Parser, Verdict, custom};
@@ -21,6 +22,8 @@ use crate::outcome::Exit;
 const LINE_BYTES_MAX: usize = 64 << 20;
 /// Read at one look while the agent runs, so that one that floods its output holds nothing up.
 const LOOK_BYTES_MAX: u64 = 8 << 20;
+/// Read by one call.
+const CHUNK_BYTES: usize = 64 << 10;
 /// Tools that an agent runs at once are few; a hostile stream has more.
 const OPEN_TOOLS_MAX: usize = 1_000;
 /// Events are written when so many have come: a flood must not fill the memory.
@@ -40,6 +43,8 @@ pub struct Stream {
     /// The line that is not whole yet, and where it begins.
     line: Vec<u8>,
     begins: u64,
+    /// What one line says: kept to be filled again.
+    bodies: Vec<Body>,
     /// The rest of a line that was too long is passed over.
     skips: bool,
     /// Events of lines that begin before this are on disk already.
@@ -66,6 +71,7 @@ impl Stream {
             taken: 0,
             line: Vec::new(),
             begins: 0,
+            bodies: Vec::new(),
             skips: false,
             written: 0,
             tools: HashSet::new(),
@@ -90,49 +96,59 @@ impl Stream {
         if self.raw.is_none() {
             self.raw = atomic::open_regular(&self.dir.join("stdout.log")).ok();
         }
-        let Some(raw) = &mut self.raw else {
+        let Some(raw) = self.raw.take() else {
             return false;
         };
-        if raw.seek(SeekFrom::Start(self.taken)).is_err() {
-            return false;
-        }
+        let end = raw.metadata().map_or(0, |m| m.len());
+        let began = self.taken;
         let limit = if whole { u64::MAX } else { LOOK_BYTES_MAX };
-        let mut chunk = vec![0; 64 << 10];
-        let mut came = 0;
-        let mut lines = Vec::new();
-        while came < limit {
-            let n = match self.raw.as_mut().map(|r| r.read(&mut chunk)) {
-                Some(Ok(n)) if n > 0 => n,
+        let mut chunk = Vec::new();
+        // As much again is about what its events take.
+        let left = usize::try_from(end.saturating_sub(began)).unwrap_or(usize::MAX);
+        let mut lines = Vec::with_capacity(left.saturating_mul(2).min(WRITE_BYTES));
+        // What comes at one look has one time.
+        let at = if end > began {
+            clock::now_iso()
+        } else {
+            String::new()
+        };
+        while self.taken < end && self.taken - began < limit {
+            let left = usize::try_from(end - self.taken).unwrap_or(usize::MAX);
+            chunk.resize(left.min(CHUNK_BYTES), 0);
+            let n = match raw.read_at(&mut chunk, self.taken) {
+                Ok(n) if n > 0 => n,
                 _ => break,
             };
-            came += n as u64;
-            self.take(&chunk[..n], &mut lines);
+            self.take(&chunk[..n], &at, &mut lines);
             if lines.len() > WRITE_BYTES {
                 self.write(&lines);
                 lines.clear();
             }
         }
+        self.raw = Some(raw);
         if whole && !self.line.is_empty() && !self.skips {
             let line = std::mem::take(&mut self.line);
-            self.parse(&line, &mut lines);
+            self.parse(&line, &clock::now_iso(), &mut lines);
         }
         self.write(&lines);
-        came > 0
+        self.taken > began
     }
 
-    fn take(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+    fn take(&mut self, mut bytes: &[u8], at: &str, out: &mut Vec<u8>) {
         self.taken += bytes.len() as u64;
-        while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
-            let mut line = std::mem::take(&mut self.line);
-            let length = line.len() + end;
-            if !self.skips {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            if self.skips {
+                self.skips = false;
+            } else if self.line.is_empty() {
+                self.parse(&bytes[..end], at, out);
+            } else {
+                let mut line = std::mem::take(&mut self.line);
                 line.extend(&bytes[..end]);
-                self.parse(&line, out);
+                debug_assert!(line.len() <= LINE_BYTES_MAX + end);
+                self.parse(&line, at, out);
             }
-            self.skips = false;
             bytes = &bytes[end + 1..];
             self.begins = self.taken - bytes.len() as u64;
-            debug_assert!(length <= LINE_BYTES_MAX + end);
         }
         if self.skips {
             return;
@@ -142,33 +158,25 @@ impl Stream {
             let mut bodies = Vec::new();
             let line = std::mem::take(&mut self.line);
             self.parser.too_long(&line, &mut bodies);
-            self.note(bodies, line.len() as u64, out);
+            self.note(&bodies, line.len() as u64, at, out);
             self.skips = true;
         }
     }
 
-    fn parse(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        let mut bodies = Vec::new();
+    fn parse(&mut self, line: &[u8], at: &str, out: &mut Vec<u8>) {
+        let mut bodies = std::mem::take(&mut self.bodies);
         self.parser.line(line, &mut bodies);
-        self.note(bodies, line.len() as u64, out);
+        self.note(&bodies, line.len() as u64, at, out);
+        bodies.clear();
+        self.bodies = bodies;
     }
 
-    fn note(&mut self, bodies: Vec<Body>, length: u64, out: &mut Vec<u8>) {
-        for body in &bodies {
-            self.follow(body);
-        }
-        if self.begins < self.written {
-            return;
-        }
-        let at = clock::now_iso();
+    fn note(&mut self, bodies: &[Body], length: u64, at: &str, out: &mut Vec<u8>) {
         for body in bodies {
-            let line = Line {
-                at: at.clone(),
-                body,
-                offset: self.begins,
-                length,
-            };
-            line.write(out);
+            self.follow(body);
+            if self.begins >= self.written {
+                body.write(out, at, self.begins, length);
+            }
         }
     }
 
