@@ -14,7 +14,7 @@ use crate::bell::Bell;
 use crate::clock;
 use crate::error::Result;
 use crate::layout::{Place, SlotId};
-use crate::limits::{HEARTBEAT, PULSE, PULSE_AT_REST};
+use crate::limits::{FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PULSE_AT_REST};
 use crate::runtime::Runtime;
 
 pub struct Pulse {
@@ -73,7 +73,11 @@ impl Pulse {
             rt.pulse_rests.store(true, Ordering::SeqCst);
             let rests = rt.busy() == 0;
             rt.pulse_rests.store(rests, Ordering::SeqCst);
-            self.bell.wait(if rests { PULSE_AT_REST } else { PULSE });
+            self.bell.wait(if rests {
+                PULSE_AT_REST
+            } else {
+                PULSE * rt.pace()
+            });
             let over = self.over.load(Ordering::SeqCst);
             match self.beat(rt, &mut aggregator, &mut beats, over) {
                 Ok(()) => said = false,
@@ -100,16 +104,20 @@ impl Pulse {
         let now = clock::instant();
         // What an agent put in the place of a slot's folder is not ours to write in.
         let is_own = |slot: SlotId| !rt.root.agent(slot).is_symlink();
-        for slot in rt.slots().into_iter().filter(|&s| is_own(s)) {
+        for slot in rt.slots() {
             let due = beats.get(&slot).is_none_or(|&at| now - at >= HEARTBEAT);
-            if due {
+            if due && is_own(slot) {
                 beats.insert(slot, now);
                 rt.show(slot, |s| s.last_heartbeat = Some(clock::now_iso()));
                 let text = format!("{}\n", clock::now_iso());
                 put(&rt.root.agent(slot), "heartbeat", text.as_bytes())?;
             }
         }
-        for (slot, status) in rt.take_changed() {
+        let figures = match aggregator {
+            Some(_) if rt.pace() > 1 => FIGURES_AT_HAND,
+            _ => FIGURES,
+        };
+        for (slot, status) in rt.take_changed(figures) {
             if !is_own(slot) {
                 continue;
             }
@@ -127,7 +135,7 @@ impl Pulse {
             if self.lost.swap(false, Ordering::SeqCst) || force {
                 aggregator.counts().recount(&rt.root)?;
             }
-            aggregator.refresh(rt.ready.tally(), force)?;
+            aggregator.refresh(rt.ready.tally(), &rt.statuses(), force)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::aggregator::Ledger;
 use crate::bell::Bell;
@@ -13,7 +13,7 @@ use crate::config::{Config, Durability, RepoPath};
 use crate::error::{Result, printable};
 use crate::git::{self, Hub, Repo};
 use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
-use crate::limits::FIGURES;
+use crate::limits::{LOOKERS, PACE_MAX};
 use crate::mutant::planted;
 use crate::outcome::Outcome;
 use crate::ready::Ready;
@@ -208,7 +208,7 @@ impl Runtime {
         let mut known = lock(&self.free_space);
         let was_low = known.is_some_and(|(_, low)| low);
         if let Some((at, low)) = *known
-            && now - at < std::time::Duration::from_secs(1)
+            && now - at < Duration::from_secs(1)
         {
             return low;
         }
@@ -336,6 +336,20 @@ impl Runtime {
         }
     }
 
+    /// How many times more seldom than one each of so many running agents is looked at and shown:
+    /// of more than a few, the processor time for that stays the same, down to once a second.
+    pub fn pace(&self) -> u32 {
+        u32::try_from(self.busy() / LOOKERS)
+            .unwrap_or(1)
+            .clamp(1, PACE_MAX)
+    }
+
+    /// What is shown of the slots of this process.
+    pub fn statuses(&self) -> BTreeMap<SlotId, AgentStatus> {
+        let board = lock(&self.board);
+        board.iter().map(|(&s, e)| (s, e.status.clone())).collect()
+    }
+
     /// How many of this process's slots have an item.
     pub fn busy(&self) -> usize {
         let board = lock(&self.board);
@@ -345,13 +359,13 @@ impl Runtime {
             .count()
     }
 
-    /// The statuses that changed since the last call; where only figures did, not too often.
-    pub fn take_changed(&self) -> Vec<(SlotId, AgentStatus)> {
+    /// The statuses that changed since the last call; where only figures did, not more often than this.
+    pub fn take_changed(&self, figures: Duration) -> Vec<(SlotId, AgentStatus)> {
         let now = crate::clock::instant();
         let is_due = |e: &Entry| match e.changed {
             None => false,
             Some(Changed::State) => true,
-            Some(Changed::Figures) => e.taken.is_none_or(|at| now - at >= FIGURES),
+            Some(Changed::Figures) => e.taken.is_none_or(|at| now - at >= figures),
         };
         let mut board = lock(&self.board);
         let changed = board.iter_mut().filter(|(_, e)| is_due(e));
@@ -399,14 +413,14 @@ impl Runtime {
 
     /// How long a prompt agent's first start in a slot must still wait, so that many that start
     /// together do not refresh the same credential at once. Zero: go, and the next one waits.
-    pub fn stagger(&self) -> std::time::Duration {
+    pub fn stagger(&self) -> Duration {
         let now = crate::clock::instant();
         let mut next = lock(&self.next_start);
         match *next {
             Some(at) if at > now => at - now,
             _ => {
                 *next = Some(now + self.config.harness.stagger);
-                std::time::Duration::ZERO
+                Duration::ZERO
             }
         }
     }

@@ -14,6 +14,7 @@ mod sources;
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -27,7 +28,7 @@ use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::hold;
-use crate::layout::{Place, Root};
+use crate::layout::{Place, Root, SlotId};
 use crate::limits::{PULSE, STATUS_AGE_MAX};
 use crate::status::{AgentState, AgentStatus, Health, Metrics, Status, WorkQueue};
 
@@ -122,8 +123,14 @@ impl Aggregator {
 
     /// Brings `status.json` up to date: about every `PULSE`, and when something changed. Writes only
     /// if something but the time is new, if the file would become too old before the next call, or
-    /// by `force`, which also looks at every lease. Fails only where the file cannot be written.
-    pub fn refresh(&mut self, pending: PendingCounts, force: bool) -> Result<()> {
+    /// by `force`, which also looks at every lease. `own`: the slots that the caller's process holds,
+    /// as it knows them. Fails only where the file cannot be written.
+    pub fn refresh(
+        &mut self,
+        pending: PendingCounts,
+        own: &BTreeMap<SlotId, AgentStatus>,
+        force: bool,
+    ) -> Result<()> {
         let now = clock::instant();
         let is_late = |then: Option<Instant>, age| {
             then.is_none_or(|then| now.saturating_duration_since(then) >= age)
@@ -139,7 +146,7 @@ impl Aggregator {
         let mut status = Status {
             version: VERSION,
             harnesses: self.harnesses.look(&self.root, true),
-            agents: self.slots.look(&self.root, &claimed, probe),
+            agents: self.slots.look(&self.root, &claimed, own, probe),
             work_queue: queue(pending, &claimed, &self.counts),
             interrupts: sources::interrupts(&self.root),
             holds: hold::all(&self.root),
@@ -186,7 +193,7 @@ pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
     let mut status = Status {
         version: VERSION,
         harnesses: Harnesses::default().look(root, false),
-        agents: Slots::default().look(root, &claimed, true),
+        agents: Slots::default().look(root, &claimed, &BTreeMap::new(), true),
         work_queue: queue(pending, &claimed, &counts),
         interrupts: sources::interrupts(root),
         holds: hold::all(root),

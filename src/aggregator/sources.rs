@@ -199,17 +199,29 @@ fn stamp(m: &Metadata) -> Stamp {
 
 impl Slots {
     /// The slots that somebody holds, and those whose holder died and left an item, by number.
-    /// `probe`: look at the leases of those that were held at the last look too.
-    pub(super) fn look(&mut self, root: &Root, claimed: &Claimed, probe: bool) -> Vec<AgentStatus> {
+    /// `own` are known to be held, and how they are. `probe`: look at the leases of those that were
+    /// held at the last look too.
+    pub(super) fn look(
+        &mut self,
+        root: &Root,
+        claimed: &Claimed,
+        own: &BTreeMap<SlotId, AgentStatus>,
+        probe: bool,
+    ) -> Vec<AgentStatus> {
         let mut present: BTreeSet<SlotId> = claimed.by_slot.keys().copied().collect();
         present.extend(
             names(&root.agents())
                 .iter()
                 .filter_map(|n| SlotId::parse(n)),
         );
+        present.extend(own.keys());
         self.seen.retain(|slot, _| present.contains(slot));
         let mut shown_ones = Vec::new();
         for slot in present {
+            if let Some(status) = own.get(&slot) {
+                shown_ones.push(status.clone());
+                continue;
+            }
             let dir = root.agent(slot);
             let seen = self.seen.entry(slot).or_insert_with(|| Seen {
                 stamp: None,

@@ -208,7 +208,9 @@ fn files_of_dead_harnesses_go_and_those_of_the_living_stay() {
     assert!(any_harness_alive(&root).unwrap());
     let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
     let mut pids = || -> Vec<u32> {
-        aggregator.refresh(PendingCounts::default(), false).unwrap();
+        aggregator
+            .refresh(PendingCounts::default(), &BTreeMap::new(), false)
+            .unwrap();
         read(&root)
             .unwrap()
             .unwrap()
@@ -246,7 +248,9 @@ fn readers_see_whole_files_while_everything_changes() {
     let (_dir, root) = tree();
     odd_tree(&root);
     let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
-    aggregator.refresh(PendingCounts::default(), false).unwrap();
+    aggregator
+        .refresh(PendingCounts::default(), &BTreeMap::new(), false)
+        .unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -267,7 +271,7 @@ fn readers_see_whole_files_while_everything_changes() {
                 pending,
                 ..PendingCounts::default()
             };
-            aggregator.refresh(counts, false).unwrap();
+            aggregator.refresh(counts, &BTreeMap::new(), false).unwrap();
             let seen = read(&root).unwrap().unwrap();
             assert_eq!(seen.work_queue.pending, pending);
             assert_eq!(seen.agents[0].turns, pending);
@@ -282,17 +286,25 @@ fn nothing_new_is_not_written_and_a_deleted_file_comes_back() {
     let (_dir, root) = tree();
     let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
     let inode = || root.status().metadata().unwrap().ino();
-    aggregator.refresh(PendingCounts::default(), false).unwrap();
+    aggregator
+        .refresh(PendingCounts::default(), &BTreeMap::new(), false)
+        .unwrap();
     // Held open, so that its number is not given to the next file.
     let (_first, first) = (File::open(root.status()).unwrap(), inode());
     aggregator.written = Some(clock::instant());
-    aggregator.refresh(PendingCounts::default(), false).unwrap();
+    aggregator
+        .refresh(PendingCounts::default(), &BTreeMap::new(), false)
+        .unwrap();
     assert_eq!(inode(), first);
     aggregator.written = clock::instant().checked_sub(STATUS_AGE_MAX - PULSE);
-    aggregator.refresh(PendingCounts::default(), false).unwrap();
+    aggregator
+        .refresh(PendingCounts::default(), &BTreeMap::new(), false)
+        .unwrap();
     assert_ne!(inode(), first);
     atomic::remove(&root.status()).unwrap();
-    aggregator.refresh(PendingCounts::default(), true).unwrap();
+    aggregator
+        .refresh(PendingCounts::default(), &BTreeMap::new(), true)
+        .unwrap();
     assert!(read(&root).unwrap().is_some());
     put(&root.status(), b"junk");
     assert!(read(&root).unwrap().is_none());
@@ -305,7 +317,9 @@ fn a_slot_that_is_taken_again_is_never_shown_dead_from_memory() {
     put(&root.agent(slot).join("lease"), b"");
     let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
     let mut look = |force: bool| -> Vec<Health> {
-        aggregator.refresh(PendingCounts::default(), force).unwrap();
+        aggregator
+            .refresh(PendingCounts::default(), &BTreeMap::new(), force)
+            .unwrap();
         let status = read(&root).unwrap().unwrap();
         status.agents.iter().map(|a| a.health).collect()
     };
@@ -318,4 +332,34 @@ fn a_slot_that_is_taken_again_is_never_shown_dead_from_memory() {
     assert_eq!(look(true), [Health::Dead]);
     atomic::remove(&root.claimed(slot).join("x")).unwrap();
     assert_eq!(look(false), []);
+}
+
+#[test]
+fn of_its_own_slots_the_process_tells_what_it_knows_and_of_others_what_their_files_say() {
+    let (_dir, root) = tree();
+    let status = |turns| AgentStatus {
+        turns,
+        ..AgentStatus::default()
+    };
+    // Both are held; the files are of a while ago.
+    let mut leases = Vec::new();
+    for slot in [SlotId(1), SlotId(2)] {
+        let dir = root.agent(slot);
+        atomic::make_dir(&dir, true).unwrap();
+        let lease = put(&dir.join("lease"), b"");
+        lock(&lease);
+        leases.push(lease);
+        put(
+            &dir.join("status.json"),
+            &serde_json::to_vec(&status(5)).unwrap(),
+        );
+    }
+    let own = BTreeMap::from([(SlotId(2), status(7)), (SlotId(3), status(9))]);
+    let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
+    aggregator
+        .refresh(PendingCounts::default(), &own, false)
+        .unwrap();
+    let agents = read(&root).unwrap().unwrap().agents;
+    let turns: Vec<u64> = agents.iter().map(|a| a.turns).collect();
+    assert_eq!(turns, [5, 7, 9]);
 }

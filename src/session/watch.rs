@@ -28,8 +28,6 @@ use crate::status::{AgentState, Health};
 
 /// How often a running agent's file and limits are looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// So many agents are looked at that often; of more, each more seldom, down to once a second.
-const LOOKERS: usize = 16;
 /// An interrupt without a word is taken to be just being written, for so long.
 const WORDLESS: Duration = Duration::from_millis(500);
 /// How long the tree of an agent without a keeper is hunted for.
@@ -149,7 +147,7 @@ impl Watch {
         if self.stop.is_some() || self.frozen {
             return LOOK;
         }
-        let look = LOOK * u32::try_from(rt.busy() / LOOKERS).unwrap_or(1).clamp(1, 4);
+        let look = LOOK * rt.pace();
         self.life
             .as_ref()
             .map_or(look, |life| life.interval().min(look))

@@ -213,7 +213,9 @@ fn a_lost_ledger_is_made_again_from_the_sessions_once() {
     assert_eq!(lines().len(), 1, "rebuild writes nothing");
     for _ in 0..2 {
         let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
-        aggregator.refresh(PendingCounts::default(), false).unwrap();
+        aggregator
+            .refresh(PendingCounts::default(), &BTreeMap::new(), false)
+            .unwrap();
         let m = read(&root).unwrap().unwrap().metrics;
         assert_eq!(m.throughput_per_hour, 3.0);
         assert_eq!(
