@@ -19,7 +19,7 @@ pub(super) struct Beyond {
     pub(super) waiting: usize,
     /// An item has ended since the last listing: what waits for others may have changed.
     pub(super) ended: bool,
-    /// How long the last listing took, and when it ended.
+    /// How long the last listing took without its rests, and when it ended.
     pub(super) took: Duration,
     at: Option<Instant>,
     could_start: usize,
@@ -64,11 +64,15 @@ impl Beyond {
         self.listing
     }
 
-    pub(super) fn end(&mut self, started: Instant) {
-        let now = clock::instant();
-        self.took = now.saturating_duration_since(started);
-        self.at = Some(now);
+    pub(super) fn end(&mut self, took: Duration) {
+        self.took = took;
+        self.at = Some(clock::instant());
         self.before = None;
+    }
+
+    /// Whether a listing has begun and not ended: not all is known.
+    pub(super) fn is_listing(&self) -> bool {
+        self.before.is_some()
     }
 
     /// As of the last listing that was whole, or more.
@@ -86,6 +90,11 @@ impl Inner {
     /// Whether what is known could soon be used up while more is there.
     pub(super) fn runs_low(&self) -> bool {
         self.beyond.ready.is_some() && self.ready.len() <= self.cap / 4
+    }
+
+    /// Whether the last one that was taken made it so: it is said once, not at each one.
+    pub(super) fn has_just_run_low(&self) -> bool {
+        self.runs_low() && (self.ready.len() == self.cap / 4 || self.ready.is_empty())
     }
 
     /// When `pending/` is to be listed again, if at all. A listing that takes long (a million

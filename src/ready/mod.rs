@@ -9,6 +9,7 @@
 //! sets are bounded, and behind everything that is in them.
 
 mod beyond;
+mod listing;
 mod peek;
 mod sets;
 mod view;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use crate::atomic;
 use crate::bell::{Bell, Mutex, MutexGuard};
 use crate::clock;
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::hold;
 use crate::item::Order;
 use crate::layout::{Name, Place, Root, SlotId};
@@ -29,6 +30,7 @@ use crate::limits::{AFTER_TROUBLE, INDEX_MAX};
 use crate::mutant::planted;
 use crate::record;
 use crate::spool;
+use listing::{FIRST_PIECE, Listing};
 pub use peek::peek;
 use sets::{Idle, Inner, Known, Where, cycle_text};
 pub use view::Standing;
@@ -36,8 +38,10 @@ pub use view::Standing;
 pub struct Ready {
     root: Root,
     inner: Mutex<Inner>,
-    /// One listing at a time.
-    listing: Mutex<()>,
+    /// The listing that is under way.
+    listing: Mutex<Option<Listing>>,
+    /// How long its first piece is.
+    first_piece: Duration,
     /// Rung when the tender has something to do: a rescan, a new timer.
     pub tender: Bell,
 }
@@ -81,8 +85,15 @@ impl Ready {
             root: root.clone(),
             inner: Mutex::new(Inner::new(cap)),
             listing: Mutex::default(),
+            first_piece: FIRST_PIECE,
             tender: Bell::new()?,
         })
+    }
+
+    /// As one of a huge folder, which is not listed in one go: a name at a time.
+    pub fn in_small_pieces(mut self) -> Ready {
+        self.first_piece = Duration::ZERO;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -104,7 +115,7 @@ impl Ready {
         if inner.open
             && let Some(rank) = inner.ready.pop_first()
         {
-            if inner.runs_low() {
+            if inner.has_just_run_low() {
                 self.tender.ring();
             }
             inner.next_ticket += 1;
@@ -125,6 +136,10 @@ impl Ready {
             drop(inner);
             inner = self.lock();
         }
+        if inner.beyond.is_listing() {
+            // It rests beside workers that have enough to do.
+            self.tender.ring();
+        }
         inner.idle.push(Idle {
             bell: bell.clone(),
             slot,
@@ -144,6 +159,12 @@ impl Ready {
         idle.bell.ring();
         inner.handed.push((idle.bell, candidate.clone()));
         true
+    }
+
+    /// Whether no worker waits and the next one that asks finds an item: news can wait a moment.
+    pub fn needs_no_news(&self) -> bool {
+        let inner = self.lock();
+        inner.open && inner.idle.is_empty() && !inner.ready.is_empty()
     }
 
     /// A worker that stops asking, for a while or for good.
@@ -177,7 +198,7 @@ impl Ready {
             _ => return,
         }
         match after {
-            After::Gone => inner.remove(name),
+            After::Gone => return inner.remove(name),
             After::Later => inner.recheck(name),
             After::Held(agent) => {
                 let (order, mtime) = match inner.known.get_mut(name) {
@@ -203,8 +224,16 @@ impl Ready {
                 return;
             }
         }
+        self.look_at_timers(inner);
+    }
+
+    /// Wakes the tender where it would come too late for what was just given a time.
+    fn look_at_timers(&self, inner: MutexGuard<'_, Inner>) {
+        let late = inner.tender_wakes.is_none_or(|at| inner.is_due_before(at));
         drop(inner);
-        self.tender.ring();
+        if late {
+            self.tender.ring();
+        }
     }
 
     /// News of a name in `pending/`: looks at the file and sorts it in.
@@ -217,16 +246,22 @@ impl Ready {
         let Ok(meta) = path.symlink_metadata() else {
             return self.gone(&name);
         };
-        if meta.is_file() && meta.len() == 0 && !spool::settled(&meta) {
+        let order = peek(&name, &path, &meta);
+        let claimed = atomic::exists(&self.root.claim(&name));
+        self.sort_in(&name, order, &meta, claimed);
+    }
+
+    /// Sorts in what was seen of a file.
+    fn sort_in(&self, name: &Name, order: Order, meta: &Metadata, claimed: bool) {
+        let mtime = clock::mtime_ns(meta);
+        if meta.is_file() && meta.len() == 0 && !spool::settled(meta) {
             // Perhaps being created: a close event or the next look will tell.
             let mut inner = self.lock();
-            inner.learn(&name, shared(Order::default()), clock::mtime_ns(&meta));
-            inner.recheck(&name);
-            drop(inner);
-            return self.tender.ring();
+            inner.learn(name, shared(Order::default()), mtime);
+            inner.recheck(name);
+            return self.look_at_timers(inner);
         }
-        let order = peek(&name, &path, &meta);
-        self.put(&name, shared(order), clock::mtime_ns(&meta));
+        self.place(name, shared(order), mtime, claimed);
     }
 
     /// A file in `pending/` is being written, or its time was changed: of news only where it waits
@@ -288,17 +323,20 @@ impl Ready {
 
     /// Sorts a name into the set where it belongs now.
     fn put(&self, name: &Name, order: Arc<Order>, mtime: i64) {
+        let claimed = atomic::exists(&self.root.claim(name));
+        self.place(name, order, mtime, claimed);
+    }
+
+    fn place(&self, name: &Name, order: Arc<Order>, mtime: i64, claimed: bool) {
         let due = self.due(name, &order, mtime);
         let waits = order.after.iter().map(|dep| self.dependency(dep)).max();
         let key = order.exclusive.as_ref().map(|k| self.root.exclusive(k));
-        let in_flight =
-            atomic::exists(&self.root.claim(name)) || key.is_some_and(|k| atomic::exists(&k));
+        let in_flight = claimed || key.is_some_and(|k| atomic::exists(&k));
         let mut inner = self.lock();
         inner.learn(name, order, mtime);
         if due > clock::now_ns() {
             inner.schedule(name, due);
-            drop(inner);
-            return self.tender.ring();
+            return self.look_at_timers(inner);
         }
         let refused = inner.known.get(name).is_some_and(|k| k.refuse.is_some());
         let held = inner.known.get(name).and_then(|k| k.held.as_ref());
@@ -310,8 +348,6 @@ impl Ready {
                     Some(at) => inner.schedule(name, at),
                     None => inner.block(name),
                 }
-                drop(inner);
-                return self.tender.ring();
             }
             _ if refused => inner.make_ready(name),
             Some(Dependency::Unmet) => {
@@ -325,10 +361,7 @@ impl Ready {
             _ if in_flight => inner.recheck(name),
             _ => inner.make_ready(name),
         }
-        drop(inner);
-        if waits == Some(Dependency::Soon) || in_flight {
-            self.tender.ring();
-        }
+        self.look_at_timers(inner);
     }
 
     /// The instant before which it must not start: its file's time and its `not_before`, unless a
@@ -385,52 +418,6 @@ impl Ready {
         self.tender.ring();
     }
 
-    /// Lists `pending/` and sorts in what is new or changed; forgets what is gone.
-    pub fn rescan(&self) -> Result<()> {
-        let _one = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
-        let started = clock::instant();
-        let listing = {
-            let mut inner = self.lock();
-            inner.rescan = false;
-            inner.beyond.begin()
-        };
-        let dir = self.root.place(Place::Pending);
-        for entry in std::fs::read_dir(&dir).or_fail("cannot list", &dir)? {
-            let file = entry.or_fail("cannot list", &dir)?.file_name();
-            if Name::is_ignored(&file) {
-                continue;
-            }
-            let name = Name::new(&file);
-            let with_a_worker = match self.lock().known.get_mut(&name) {
-                Some(known) => {
-                    known.seen = listing;
-                    matches!(known.place, Where::Worker(_))
-                }
-                None => false,
-            };
-            if !with_a_worker {
-                self.note(&file);
-            }
-            // A large folder: begin with what is known rather than wait for all of it.
-            if started.elapsed() > OPEN_AFTER {
-                self.open();
-            }
-        }
-        let unseen: Vec<Name> = {
-            let inner = self.lock();
-            let unseen = inner.known.iter().filter(|(_, k)| k.seen != listing);
-            unseen.map(|(name, _)| name.clone()).collect()
-        };
-        for name in &unseen {
-            if !atomic::exists(&self.root.item(Place::Pending, name)) {
-                self.gone(name);
-            }
-        }
-        self.lock().beyond.end(started);
-        self.open();
-        Ok(())
-    }
-
     fn open(&self) {
         let mut inner = self.lock();
         if !inner.open {
@@ -441,15 +428,12 @@ impl Ready {
         }
     }
 
-    /// One turn of the tender: rescan where asked, bring up what is due. Returns how long until
-    /// there is something to do again.
+    /// One turn of the tender: a piece of a listing where one is due, and what is due itself. Returns
+    /// how long until there is something to do again.
     pub fn tend(&self) -> Result<Duration> {
+        let rest = self.list_a_piece()?;
         let now = clock::instant();
         let wall = clock::now_ns();
-        let listing = self.lock().listing_due(now, wall);
-        if listing.is_some_and(|at| at <= now) {
-            self.rescan()?;
-        }
         let due: Vec<Name> = {
             let mut inner = self.lock();
             // Set back: what waits for a time is looked at again.
@@ -471,20 +455,19 @@ impl Ready {
         for name in &due {
             self.note(name.as_os_str());
         }
-        let inner = self.lock();
+        let mut inner = self.lock();
+        let now = clock::instant();
         let timed = inner.scheduled.first().map(|(at, _)| {
             let ns = at.saturating_sub(clock::now_ns()).max(0);
             Duration::from_nanos(ns as u64)
         });
-        let later = inner
-            .later
-            .first()
-            .map(|(at, _)| at.saturating_duration_since(clock::instant()));
-        let listing = inner.listing_due(now, wall);
-        let listing = listing.map(|at| at.saturating_duration_since(clock::instant()));
+        let later = inner.later.first().map(|(at, _)| *at - now);
+        let listing = inner.listing_due(now, wall).map(|at| at - now);
         // The wall clock may jump: never trust a long wait for it.
-        let wait = [timed, later, listing].into_iter().flatten().min();
-        Ok(wait.unwrap_or(TEND_MAX).min(TEND_MAX))
+        let waits = [timed, later, rest.or(listing), Some(TEND_MAX)];
+        let wait = waits.into_iter().flatten().min().unwrap_or(TEND_MAX);
+        inner.tender_wakes = Some(now + wait);
+        Ok(wait)
     }
 
     /// How long the last listing took.
@@ -507,6 +490,7 @@ impl Ready {
             && inner.with_workers == 0
             && inner.scheduled.is_empty()
             && inner.later.is_empty()
+            && !inner.beyond.is_listing()
             && inner.beyond.ready.is_none()
             && inner.beyond.due.is_none()
     }
@@ -536,9 +520,6 @@ fn shared(order: Order) -> Arc<Order> {
     }
 }
 
-/// A first listing longer than this no longer holds the workers back: order is then by what has
-/// been seen. A thousand items are listed in a hundredth of it.
-const OPEN_AFTER: Duration = Duration::from_millis(800);
 const TEND_MAX: Duration = Duration::from_secs(1);
 /// A clock that is behind by so much since the last turn was set.
 const SET_BACK_NS: i64 = 1_000_000_000;

@@ -1,45 +1,64 @@
 //! What can be seen of a pending file without claiming it.
 
-use std::fs::{Metadata, OpenOptions};
-use std::io::Read;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
-use crate::error::{Context, Error, Result};
 use crate::item::{self, Kind, Order};
 use crate::layout::Name;
 use crate::limits::{ITEM_BYTES_MAX, SCRIPT_HEAD_BYTES};
 
 /// The fields that order a file, as far as they can be read now. Never an error: the claim reads
 /// the file again and says what is wrong.
-pub fn peek(name: &Name, path: &std::path::Path, meta: &Metadata) -> Order {
-    if !meta.is_file() || meta.len() > ITEM_BYTES_MAX || name.is_too_long() {
-        return Order::default();
+pub fn peek(name: &Name, path: &Path, meta: &Metadata) -> Order {
+    match is_readable(name, meta) {
+        true => open(path).and_then(|file| read_order(name, &file, meta)),
+        false => Ok(Order::default()),
     }
-    read_order(name, path, meta).unwrap_or_default()
+    .unwrap_or_default()
 }
 
-fn read_order(name: &Name, path: &std::path::Path, meta: &Metadata) -> Result<Order> {
-    let mut file = OpenOptions::new()
+/// The same of what a listing says is a regular file, with what else is known of it.
+pub(super) fn peek_regular(name: &Name, path: &Path) -> io::Result<(Metadata, Order)> {
+    let file = open(path)?;
+    let meta = file.metadata()?;
+    let order = match is_readable(name, &meta) {
+        true => read_order(name, &file, &meta).unwrap_or_default(),
+        false => Order::default(),
+    };
+    Ok((meta, order))
+}
+
+fn is_readable(name: &Name, meta: &Metadata) -> bool {
+    meta.is_file() && meta.len() <= ITEM_BYTES_MAX && !name.is_too_long()
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
-        .map_err(|e| Error::io("cannot read", path, &e))?;
+}
+
+fn read_order(name: &Name, mut file: &File, meta: &Metadata) -> io::Result<Order> {
     let executable = meta.mode() & 0o111 != 0;
-    let mut bytes = vec![0; SCRIPT_HEAD_BYTES];
-    let n = file.read(&mut bytes).or_fail("cannot read", path)?;
-    bytes.truncate(n);
-    let has_fields = match item::kind_of(name, &bytes, executable) {
+    let mut head = [0; SCRIPT_HEAD_BYTES];
+    let n = file.read(&mut head)?;
+    let head = &head[..n];
+    let says = |what: &[u8]| head.windows(what.len()).any(|part| part == what);
+    let has_fields = match item::kind_of(name, head, executable) {
         Kind::Json => true,
-        Kind::Prompt => item::without_mark(&bytes).starts_with(b"---"),
-        Kind::Script => return Ok(item::peek(name, &bytes, executable)),
+        Kind::Prompt => item::without_mark(head).starts_with(b"---"),
+        Kind::Script if says(b"#harness ") => return Ok(item::peek(name, head, executable)),
+        Kind::Script => false,
     };
     if !has_fields {
         return Ok(Order::default());
     }
+    let mut bytes = head.to_vec();
     if n == SCRIPT_HEAD_BYTES {
-        file.take(ITEM_BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .or_fail("cannot read", path)?;
+        file.take(ITEM_BYTES_MAX).read_to_end(&mut bytes)?;
     }
     Ok(item::peek(name, &bytes, executable))
 }

@@ -36,6 +36,8 @@ pub(super) struct Inner {
     pub(super) next_ticket: u64,
     /// When the tender looked last, by both clocks.
     pub(super) turn: Option<(Instant, i64)>,
+    /// Until when it waits now, if nobody wakes it. `None`: it has not looked yet.
+    pub(super) tender_wakes: Option<Instant>,
 }
 
 /// A worker that waits for a candidate.
@@ -94,6 +96,7 @@ impl Inner {
             open: false,
             next_ticket: 0,
             turn: None,
+            tender_wakes: None,
         }
     }
 
@@ -222,6 +225,15 @@ impl Inner {
         let at = clock::instant() + RECHECK + RECHECK_EACH.saturating_mul(crowd).min(RECHECK_MAX);
         self.place(name, Where::Later(at));
         self.later.insert((at, name.clone()));
+    }
+
+    /// Whether something has its time before this instant.
+    pub(super) fn is_due_before(&self, at: Instant) -> bool {
+        let later = self.later.first().is_some_and(|(first, _)| *first < at);
+        let wait = at.saturating_duration_since(clock::instant());
+        let wait = i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
+        let wall = clock::now_ns().saturating_add(wait);
+        later || self.scheduled.first().is_some_and(|(due, _)| *due < wall)
     }
 
     fn leave_out_waiting(&mut self, name: &Name) {

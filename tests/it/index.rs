@@ -96,6 +96,60 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// A listing that goes on piece by piece while items are taken, dropped and removed loses none,
+    /// and nothing is thought to be used up before all is known.
+    #[test]
+    fn a_listing_in_pieces_finds_everything(
+        cap in 1usize..12,
+        steps in proptest::collection::vec(0u8..6, 1..120),
+        there in 1usize..30,
+    ) {
+        let (_dir, root) = root();
+        let ready = Ready::with_room_for(&root, cap).unwrap().in_small_pieces();
+        let pending = |name: &Name| root.item(Place::Pending, name);
+        let mut waiting: BTreeSet<Name> = (0..there)
+            .map(|n| drop_item(&root, &format!("i{n:02}"), &format!("priority: {}", n % 3), 7))
+            .collect();
+        let bell = Arc::new(Bell::new().unwrap());
+        let take = |waiting: &mut BTreeSet<Name>| {
+            let Some(candidate) = ready.pop(&bell, SlotId(1), None) else {
+                return;
+            };
+            std::fs::remove_file(pending(&candidate.name)).unwrap();
+            ready.tried(&candidate, After::Gone);
+            assert!(waiting.remove(&candidate.name));
+        };
+        ready.ask_rescan();
+        for (n, step) in steps.iter().enumerate() {
+            match step {
+                0 => take(&mut waiting),
+                1 => {
+                    let name = drop_item(&root, &format!("n{n:03}"), "", 3);
+                    ready.note(name.as_os_str());
+                    waiting.insert(name);
+                }
+                2 => if let Some(name) = waiting.pop_last() {
+                    std::fs::remove_file(pending(&name)).unwrap();
+                    ready.gone(&name);
+                },
+                3 => ready.ask_rescan(),
+                _ => drop(ready.tend().unwrap()),
+            }
+            prop_assert!(waiting.is_empty() || !ready.is_exhausted());
+        }
+        let end = clock::instant() + Duration::from_secs(20);
+        while !ready.is_exhausted() && clock::instant() < end {
+            let _wait = ready.tend().unwrap();
+            take(&mut waiting);
+        }
+        prop_assert!(ready.is_exhausted());
+        prop_assert!(waiting.is_empty(), "{:?}", waiting);
+    }
+}
+
 #[test]
 fn chains_longer_than_the_index_come_to_their_end() {
     let (_dir, root) = root();

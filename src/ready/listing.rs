@@ -1,0 +1,192 @@
+//! Listings of `pending/`. A million files take many seconds of processor time: the tender lists them
+//! piece by piece, looks after its timers in between, and rests while the workers have enough to do,
+//! so that an item costs no more where many wait.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::ReadDir;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::Ready;
+use super::peek::peek_regular;
+use super::sets::Where;
+use crate::atomic;
+use crate::clock;
+use crate::error::{Context, Result};
+use crate::layout::{Name, Place};
+
+pub(super) struct Listing {
+    number: u64,
+    entries: ReadDir,
+    began: Instant,
+    /// How long it took until now, without its rests.
+    took: Duration,
+    /// When it goes on.
+    next: Instant,
+    /// How many items the workers had been given when the last piece began.
+    given: u64,
+}
+
+/// How long the first piece of a listing is: some ten thousand files, or all there are.
+pub(super) const FIRST_PIECE: Duration = Duration::from_millis(100);
+/// How long the others are at most.
+const PIECE: Duration = Duration::from_millis(2);
+/// How much longer than a piece the rest after it is: a twentieth of one core goes into listing.
+const RESTS: u32 = 19;
+/// A first listing longer than this no longer holds the workers back: order is then by what has
+/// been seen. A thousand items are listed in a hundredth of it.
+const OPEN_AFTER: Duration = Duration::from_millis(800);
+
+impl Ready {
+    /// Lists all of `pending/`: sorts in what is new or changed, and forgets what is gone.
+    pub fn rescan(&self) -> Result<()> {
+        // In the place of one that is under way: that one may have passed by what came since.
+        let mut under_way = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = self.begin().and_then(|mut listing| {
+            while self.piece(&mut listing)? {}
+            Ok(())
+        });
+        *under_way = None;
+        if listed.is_err() {
+            self.ask_rescan();
+        }
+        listed
+    }
+
+    /// The next piece of a listing, where one is due. How long until the one after it; `None`: no
+    /// listing is under way.
+    pub(super) fn list_a_piece(&self) -> Result<Option<Duration>> {
+        let mut under_way = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::instant();
+        let mut listing = match under_way.take() {
+            Some(listing) if now < listing.next && self.needs_no_news() => {
+                let rest = listing.next - now;
+                *under_way = Some(listing);
+                return Ok(Some(rest));
+            }
+            Some(listing) => listing,
+            None => {
+                let due = self.lock().listing_due(now, clock::now_ns());
+                if due.is_none_or(|at| at > now) {
+                    return Ok(None);
+                }
+                self.begin()?
+            }
+        };
+        let given = self.lock().next_ticket;
+        let took = listing.took;
+        if !self.piece(&mut listing)? {
+            return Ok(None);
+        }
+        let inner = self.lock();
+        // Agents at work for minutes leave it the processor.
+        let hurries = inner.rescan || inner.next_ticket == listing.given;
+        drop(inner);
+        let rest = match hurries || !self.needs_no_news() {
+            true => Duration::ZERO,
+            false => (listing.took - took) * RESTS,
+        };
+        listing.given = given;
+        listing.next = clock::instant() + rest;
+        *under_way = Some(listing);
+        Ok(Some(rest))
+    }
+
+    fn begin(&self) -> Result<Listing> {
+        let dir = self.root.place(Place::Pending);
+        let (number, given) = {
+            let mut inner = self.lock();
+            inner.rescan = false;
+            (inner.beyond.begin(), inner.next_ticket)
+        };
+        let began = clock::instant();
+        Ok(Listing {
+            number,
+            entries: std::fs::read_dir(&dir).or_fail("cannot list", &dir)?,
+            began,
+            took: Duration::ZERO,
+            next: began,
+            given,
+        })
+    }
+
+    /// `false`: it was the last one.
+    fn piece(&self, listing: &mut Listing) -> Result<bool> {
+        let began = clock::instant();
+        let most = match listing.took.is_zero() {
+            true => self.first_piece,
+            false => self.first_piece.min(PIECE),
+        };
+        // Few names are claimed at a time, and many are listed.
+        let claims = self.claimed_names();
+        let is_claimed = |name: &Name| match &claims {
+            Some(names) => names.contains(name.as_os_str()),
+            None => atomic::exists(&self.root.claim(name)),
+        };
+        let mut ended = true;
+        for entry in &mut listing.entries {
+            let dir = self.root.place(Place::Pending);
+            let entry = entry.or_fail("cannot list", &dir)?;
+            let file = entry.file_name();
+            if !Name::is_ignored(&file) {
+                let name = Name::new(&file);
+                let regular = entry.file_type().is_ok_and(|kind| kind.is_file());
+                if !self.is_with_a_worker(&name, listing.number) {
+                    self.list_one(&name, regular, &is_claimed);
+                }
+            }
+            if began.elapsed() > most {
+                ended = false;
+                break;
+            }
+        }
+        listing.took += clock::instant().saturating_duration_since(began);
+        if ended {
+            self.forget_unseen(listing.number);
+            self.lock().beyond.end(listing.took);
+        }
+        // A large folder: begin with what is known rather than wait for all of it.
+        if ended || listing.began.elapsed() > OPEN_AFTER {
+            self.open();
+        }
+        Ok(!ended)
+    }
+
+    /// As `note`, in fewer calls.
+    fn list_one(&self, name: &Name, regular: bool, is_claimed: &dyn Fn(&Name) -> bool) {
+        let path = self.root.item(Place::Pending, name);
+        match regular.then(|| peek_regular(name, &path)) {
+            Some(Ok((meta, order))) => self.sort_in(name, order, &meta, is_claimed(name)),
+            // It is gone, may not be read, or is none of the files that can be opened unseen.
+            Some(Err(_)) | None => self.note(name.as_os_str()),
+        }
+    }
+
+    /// A name that a listing has met.
+    fn is_with_a_worker(&self, name: &Name, listing: u64) -> bool {
+        let mut inner = self.lock();
+        inner.known.get_mut(name).is_some_and(|known| {
+            known.seen = listing;
+            matches!(known.place, Where::Worker(_))
+        })
+    }
+
+    fn claimed_names(&self) -> Option<HashSet<OsString>> {
+        let entries = std::fs::read_dir(self.root.claims()).ok()?;
+        entries.map(|e| Some(e.ok()?.file_name())).collect()
+    }
+
+    fn forget_unseen(&self, listing: u64) {
+        let unseen: Vec<Name> = {
+            let inner = self.lock();
+            let unseen = inner.known.iter().filter(|(_, k)| k.seen != listing);
+            unseen.map(|(name, _)| name.clone()).collect()
+        };
+        for name in &unseen {
+            if !atomic::exists(&self.root.item(Place::Pending, name)) {
+                self.gone(name);
+            }
+        }
+    }
+}
