@@ -396,8 +396,13 @@ impl Main {
         if flagged {
             self.alert_until = now + ALERT;
         }
-        let alert = now < self.alert_until;
-        self.next_orphans = now + if alert { ALERT_TICK } else { ORPHAN_TICK };
+        // The longer ago it was, the less likely is a change: a look goes over all slots.
+        let left = self.alert_until.saturating_duration_since(now);
+        self.next_orphans = now
+            + match left.is_zero() {
+                false => ALERT_TICK.max((ALERT - left) / 8),
+                true => ORPHAN_TICK,
+            };
         for slot in recovery::orphans(&self.rt.root, &self.slots()) {
             if self.take(slot, Mode::RecoverOnly).is_none() {
                 break;

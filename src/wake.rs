@@ -2,9 +2,8 @@
 //! alone: whoever is told looks for itself, and scans find what events missed (an overflow, a
 //! network file system, a watch that could not be had).
 
-mod drops;
+mod moves;
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::error::{Error, Result};
-use crate::layout::{Name, Place, Root};
+use crate::layout::{Place, Root};
 use crate::ready::Ready;
 
 /// What a process is told, besides news of pending items, which go straight into its index.
@@ -31,12 +30,11 @@ pub enum Hint {
 /// Keeps the watches while it lives.
 pub struct Watch {
     _watcher: RecommendedWatcher,
-    _drops: drops::Drops,
+    _moves: moves::Moves,
 }
 
+/// The folders in which little happens.
 struct Folders {
-    done: PathBuf,
-    parked: PathBuf,
     control: PathBuf,
     interrupts: PathBuf,
     holds: PathBuf,
@@ -47,19 +45,14 @@ struct Folders {
 pub type Tell = Arc<dyn Fn(Hint) + Send + Sync>;
 
 pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
-    let told = tell.clone();
-    let drops = drops::watch(&root.place(Place::Pending), ready, move |hint| told(hint))?;
+    let moves = moves::watch(root, ready, tell.clone())?;
     let folders = Folders {
-        done: root.place(Place::Done),
-        parked: root.place(Place::Parked),
         control: root.control(),
         interrupts: root.interrupts(),
         holds: root.holds(),
         harnesses: root.harnesses(),
     };
     let all = [
-        &folders.done,
-        &folders.parked,
         &folders.control,
         &folders.interrupts,
         &folders.holds,
@@ -68,11 +61,6 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
     .map(PathBuf::clone);
     let ready = ready.clone();
     let handler = move |event: notify::Result<Event>| pass_on(&folders, &ready, &*tell, event);
-    let failed = |path: &Path, e: &notify::Error| {
-        Error::temporary("cannot watch the folder", e.to_string())
-            .at_path(path)
-            .hint("raise fs.inotify.max_user_instances and max_user_watches (`harness doctor`)")
-    };
     let mut watcher =
         notify::recommended_watcher(handler).map_err(|e| failed(&root.queue(), &e))?;
     for folder in all {
@@ -82,13 +70,14 @@ pub fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Watch> {
     }
     Ok(Watch {
         _watcher: watcher,
-        _drops: drops,
+        _moves: moves,
     })
 }
 
-enum Change {
-    Came,
-    Left,
+fn failed(path: &Path, e: &dyn std::fmt::Display) -> Error {
+    Error::temporary("cannot watch the folder", e.to_string())
+        .at_path(path)
+        .hint("raise fs.inotify.max_user_instances and max_user_watches (`harness doctor`)")
 }
 
 fn pass_on(f: &Folders, ready: &Ready, say: &dyn Fn(Hint), event: notify::Result<Event>) {
@@ -100,64 +89,25 @@ fn pass_on(f: &Folders, ready: &Ready, say: &dyn Fn(Hint), event: notify::Result
         ready.ask_rescan();
         return say(Hint::Lost);
     }
-    let change = match event.kind {
+    let left = match event.kind {
         EventKind::Create(_)
         | EventKind::Modify(ModifyKind::Name(RenameMode::To) | ModifyKind::Metadata(_))
-        | EventKind::Access(AccessKind::Close(AccessMode::Write)) => Change::Came,
-        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
-            Change::Left
-        }
+        | EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => true,
         // Writes and opens; and `Both`, which repeats a `From` and a `To`.
         _ => return,
     };
-    let Some(path) = event.paths.first() else {
+    let Some(folder) = event.paths.first().and_then(|path| path.parent()) else {
         return;
     };
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return;
-    };
-    if folder == f.done || folder == f.parked {
-        ended(f, ready, say, &event.kind, folder, name, &change);
-    } else if folder == f.control || folder == f.interrupts {
+    if folder == f.control || folder == f.interrupts {
         say(Hint::Orders);
     } else if folder == f.holds {
         // What waited for it may start.
-        if matches!(change, Change::Left) {
+        if left {
             ready.ask_rescan();
         }
     } else if folder == f.harnesses {
         say(Hint::Peers);
-    }
-}
-
-fn ended(
-    f: &Folders,
-    ready: &Ready,
-    say: &dyn Fn(Hint),
-    kind: &EventKind,
-    folder: &Path,
-    name: &OsStr,
-    change: &Change,
-) {
-    if Name::is_ignored(name) {
-        return;
-    }
-    let place = if folder == f.done {
-        Place::Done
-    } else {
-        Place::Parked
-    };
-    match (change, kind) {
-        (
-            Change::Came,
-            EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::To)),
-        ) => {
-            if place == Place::Done {
-                ready.ended(&Name::new(name));
-            }
-            say(Hint::Ended(place, 1));
-        }
-        (Change::Left, _) => say(Hint::Ended(place, -1)),
-        _ => {}
     }
 }
