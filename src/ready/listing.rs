@@ -32,8 +32,8 @@ pub(super) struct Listing {
 pub(super) const FIRST_PIECE: Duration = Duration::from_millis(100);
 /// How long the others are at most.
 const PIECE: Duration = Duration::from_millis(2);
-/// How much longer than a piece the rest after it is: a twentieth of one core goes into listing.
-const RESTS: u32 = 19;
+/// How much longer than a piece the rest after it is: a tenth of one core goes into listing.
+const RESTS: u32 = 9;
 /// A first listing longer than this no longer holds the workers back: order is then by what has
 /// been seen. A thousand items are listed in a hundredth of it.
 const OPEN_AFTER: Duration = Duration::from_millis(800);
