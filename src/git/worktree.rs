@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::admin::is_empty_but_for_link;
 use super::salvage::{Author, add_all, printable};
@@ -158,10 +159,14 @@ impl Worktree {
     }
 
     fn check_out_all(&self, branch: &str, base: &Base) -> Result<()> {
+        // By default one process makes all files, and waits for each; few are left to one anyway. With
+        // others at it, more processes would only be in each other's way.
+        static AT_IT: AtomicUsize = AtomicUsize::new(0);
+        let alone = AT_IT.fetch_add(1, Ordering::Relaxed) == 0;
+        let workers = if alone { "8" } else { "1" };
         let done = self
             .git()
-            // By default one process makes all files, and waits for each. Few are still left to one.
-            .set("checkout.workers", "8")
+            .set("checkout.workers", workers)
             .args([
                 "checkout",
                 "--quiet",
@@ -170,8 +175,9 @@ impl Worktree {
                 "--ignore-other-worktrees",
             ])
             .args(["-B", branch, &base.oid, "--"])
-            .must("cannot check out the base")?;
-        if done.stderr.contains("unable to rmdir") {
+            .must("cannot check out the base");
+        AT_IT.fetch_sub(1, Ordering::Relaxed);
+        if done?.stderr.contains("unable to rmdir") {
             // A repository inside the tree that the last item had committed as a link.
             self.empty_out()?;
         }
