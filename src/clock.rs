@@ -2,6 +2,7 @@
 //! every duration and deadline is measured on the monotonic clock, which stops while the machine
 //! is suspended (Linux `CLOCK_MONOTONIC`), so that a sleeping laptop makes nobody late.
 
+use std::cell::RefCell;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::sync::LazyLock;
@@ -33,7 +34,23 @@ pub fn iso(t: Timestamp) -> String {
 }
 
 pub fn now_iso() -> String {
-    iso(now())
+    thread_local! {
+        /// A second, and how it is written. An item has some ten times written for it.
+        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    let now = now();
+    let (second, millis) = (now.as_second(), now.subsec_nanosecond() / 1_000_000);
+    if millis < 0 {
+        return iso(now);
+    }
+    SECOND.with_borrow_mut(|(known, text)| {
+        if *known != second {
+            let whole = Timestamp::from_second(second).map_or_else(|_| iso(now), iso);
+            *text = whole.trim_end_matches("000Z").to_owned();
+            *known = second;
+        }
+        format!("{text}{millis:03}Z")
+    })
 }
 
 /// Wall time in nanoseconds since 1970, comparable with a file's modification time.

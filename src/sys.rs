@@ -121,8 +121,9 @@ struct Start<'a> {
     reason = "std's and libc's ways cost a third of a small item's start"
 )]
 pub fn start(program: &Program<'_>) -> io::Result<Pid> {
-    /// Of the child until it executes. It calls the kernel and nothing else.
-    const STACK_BYTES: usize = 64 << 10;
+    /// Of the child until it executes. It calls the kernel and nothing else. What is larger, malloc
+    /// tidies up after.
+    const STACK_BYTES: usize = 32 << 10;
     let strings = |all: &mut dyn Iterator<Item = &CStr>| -> Vec<*const libc::c_char> {
         all.map(CStr::as_ptr).chain([ptr::null()]).collect()
     };

@@ -150,13 +150,15 @@ pub(super) fn cpu_of_children() -> Duration {
 /// What every agent is started with: nothing of it changes from one to the next.
 pub(super) struct Starter {
     nothing: File,
-    /// Of the harness that started this keeper, each as NAME=VALUE.
-    environment: Vec<CString>,
+    /// Of the harness that started this keeper, each as NAME=VALUE, with the length of its name.
+    environment: Vec<(usize, CString)>,
 }
 
 impl Starter {
     pub(super) fn new() -> io::Result<Starter> {
-        let environment = std::env::vars_os().filter_map(|(name, value)| pair(&name, &value).ok());
+        let environment = std::env::vars_os()
+            .filter(|(name, _)| !is_of_cwd(name))
+            .filter_map(|(name, value)| Some((name.len(), pair(&name, &value).ok()?)));
         Ok(Starter {
             nothing: File::open("/dev/null")?,
             environment: environment.collect(),
@@ -222,18 +224,13 @@ impl Starter {
     }
 
     fn environment<'a>(&'a self, spec: &Spec, set: &'a [CString]) -> Vec<&'a CStr> {
-        let is_replaced = |have: &CStr| {
-            let have = have.to_bytes();
-            let is_its_name = |name: &OsStr| {
-                have.strip_prefix(name.as_bytes())
-                    .is_some_and(|rest| rest.first() == Some(&b'='))
-            };
-            is_its_name(PWD.as_ref())
-                || is_its_name(OLDPWD.as_ref())
-                || spec.env.iter().any(|(name, _)| is_its_name(name))
+        let is_kept = |&&(len, ref have): &&(usize, CString)| {
+            let have = &have.as_bytes()[..len];
+            let mut names = spec.env.iter().map(|(name, _)| name.as_bytes());
+            !names.any(|name| name.len() == len && name == have)
         };
-        let kept = self.environment.iter().map(CString::as_c_str);
-        let kept = kept.filter(|have| !is_replaced(have));
+        let kept = self.environment.iter().filter(is_kept);
+        let kept = kept.map(|(_, have)| have.as_c_str());
         kept.chain(set.iter().map(CString::as_c_str)).collect()
     }
 }

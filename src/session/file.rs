@@ -128,9 +128,11 @@ impl SessionFile {
         }
         let (path, text) = (path(dir), self.text()?);
         // Half-written it is as good as not there: it tells nothing that the record does not.
-        match atomic::exists(&path) {
-            true => atomic::replace_lasting(&path, &text, lasting),
-            false => atomic::create_lasting(&path, &text, lasting),
+        match atomic::create_lasting(&path, &text, lasting) {
+            Err(e) if e.errno() == Some(libc::EEXIST) => {
+                atomic::replace_lasting(&path, &text, lasting)
+            }
+            made => made,
         }
     }
 
