@@ -15,8 +15,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::json;
-
 pub use fault::{Class, Fault, Limit, Mend};
 
 /// A text of the agent in an event: a screen or two, which is what a viewer shows of it.
@@ -145,7 +143,7 @@ impl Body {
                 clipped,
             } => {
                 out.extend_from_slice(b"\"event\":\"text\",\"text\":");
-                json::put_text(out, text);
+                put(out, text);
                 for (is, name) in [(*delta, "delta"), (*clipped, "clipped")] {
                     if is {
                         out.extend_from_slice(b",\"");
@@ -172,7 +170,7 @@ impl Body {
                     (",\"cache_write_tokens\":", cache_write_tokens),
                 ] {
                     out.extend_from_slice(name.as_bytes());
-                    json::put_number(out, *n);
+                    put(out, n);
                 }
             }
             _ => {
@@ -186,11 +184,16 @@ impl Body {
             }
         }
         out.extend_from_slice(b",\"offset\":");
-        json::put_number(out, offset);
+        put(out, &offset);
         out.extend_from_slice(b",\"length\":");
-        json::put_number(out, length);
+        put(out, &length);
         out.extend_from_slice(b"}\n");
     }
+}
+
+/// As JSON. Strings and numbers into memory: nothing here can fail.
+fn put(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let _infallible = serde_json::to_writer(out, value);
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]

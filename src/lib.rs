@@ -11,7 +11,6 @@ pub mod sys;
 pub mod bell;
 pub mod layout;
 pub mod atomic;
-pub mod json;
 pub mod hold;
 pub mod status;
 pub mod config;

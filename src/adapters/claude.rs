@@ -435,10 +435,9 @@ impl Stream {
 impl Parser for Stream {
     fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
         let mut spare = String::new();
-        let mut read = Line::default();
-        match loose::object(line, &mut spare, &mut read) {
-            true => self.read(&read, out),
-            false => self.tally.malformed(out, line),
+        match loose::object::<Line<'_>>(line, &mut spare) {
+            Some(read) => self.read(&read, out),
+            None => self.tally.malformed(out, line),
         }
         self.tally.usage.set(self.settled.plus(self.live));
         self.tally.settle(out);

@@ -5,7 +5,10 @@
 //! neither turns nor cost are told. A failed `git commit` may leave no trace but git's own.
 //! Does not know: git, time.
 
-use super::loose::{self, Num, Obj, Raw, Text, Words, fields};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::loose::{self, Num, Obj, Text, Words};
 use super::stream::{Said, Tally};
 use super::{About, Adapter, Ask, Build, Launch, Parser, Verdict, told};
 use crate::event::{self, Body, Class, Figures, Tokens};
@@ -88,43 +91,48 @@ struct Stream {
 /// Tools that run at once; further ones are counted when they complete.
 const OPEN_MAX: usize = 64;
 
-fields! {
-    struct Line<'a> {
-        kind["type"]: Text<'a>,
-        thread_id: Text<'a>,
-        item: Obj<Item<'a>>,
-        message: Text<'a>,
-        error: Words<'a>,
-        usage: Obj<Counts>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Line<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    thread_id: Text<'a>,
+    item: Obj<Item<'a>>,
+    message: Text<'a>,
+    error: Words<'a>,
+    usage: Obj<Counts>,
 }
 
-fields! {
-    struct Item<'a> {
-        id: Text<'a>,
-        kind["type"]: Text<'a>,
-        text: Text<'a>,
-        message: Text<'a>,
-        command: Text<'a>,
-        aggregated_output: Text<'a>,
-        exit_code: Num,
-        status: Text<'a>,
-        server: Text<'a>,
-        tool: Text<'a>,
-        query: Text<'a>,
-        error: Words<'a>,
-        arguments: Raw<'a>,
-        changes: Raw<'a>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Item<'a> {
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(rename = "type")]
+    kind: Text<'a>,
+    text: Text<'a>,
+    message: Text<'a>,
+    command: Text<'a>,
+    aggregated_output: Text<'a>,
+    exit_code: Num,
+    status: Text<'a>,
+    server: Text<'a>,
+    tool: Text<'a>,
+    query: Text<'a>,
+    error: Words<'a>,
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow)]
+    changes: Option<&'a RawValue>,
 }
 
-fields! {
-    struct Counts {
-        input_tokens: Num,
-        cached_input_tokens: Num,
-        cache_write_input_tokens: Num,
-        output_tokens: Num,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    input_tokens: Num,
+    cached_input_tokens: Num,
+    cache_write_input_tokens: Num,
+    output_tokens: Num,
 }
 
 impl Counts {
@@ -322,10 +330,9 @@ impl Stream {
 impl Parser for Stream {
     fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
         let mut spare = String::new();
-        let mut read = Line::default();
-        match loose::object(line, &mut spare, &mut read) {
-            true => self.read(&read, out),
-            false => self.tally.malformed(out, line),
+        match loose::object::<Line<'_>>(line, &mut spare) {
+            Some(read) => self.read(&read, out),
+            None => self.tally.malformed(out, line),
         }
         self.tally.settle(out);
     }

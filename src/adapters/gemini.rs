@@ -5,7 +5,10 @@
 //! are HTTP statuses modulo 256.
 //! Does not know: git, time.
 
-use super::loose::{self, Num, Obj, Raw, Text, Words, fields};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::loose::{self, Num, Obj, Text, Words};
 use super::stream::{Said, TURNS, Tally};
 use super::{About, Adapter, Ask, Build, Launch, PROMPT_PREFIX, Parser, Verdict, told};
 use crate::event::{self, Body, Class, Figures, Tokens};
@@ -70,39 +73,42 @@ struct Stream {
     tally: Tally,
 }
 
-fields! {
-    struct Line<'a> {
-        kind["type"]: Text<'a>,
-        session_id: Text<'a>,
-        model: Text<'a>,
-        role: Text<'a>,
-        content: Text<'a>,
-        delta: loose::Flag,
-        tool_name: Text<'a>,
-        tool_id: Text<'a>,
-        parameters: Raw<'a>,
-        status: Text<'a>,
-        output: Text<'a>,
-        error: Obj<Trouble<'a>>,
-        severity: Text<'a>,
-        message: Text<'a>,
-        stats: Obj<Stats>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Line<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    session_id: Text<'a>,
+    model: Text<'a>,
+    role: Text<'a>,
+    content: Text<'a>,
+    delta: loose::Flag,
+    tool_name: Text<'a>,
+    tool_id: Text<'a>,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
+    status: Text<'a>,
+    output: Text<'a>,
+    error: Obj<Trouble<'a>>,
+    severity: Text<'a>,
+    message: Text<'a>,
+    stats: Obj<Stats>,
 }
 
-fields! {
-    struct Trouble<'a> {
-        kind["type"]: Text<'a>,
-        message: Words<'a>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Trouble<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    message: Words<'a>,
 }
 
-fields! {
-    struct Stats {
-        input_tokens: Num,
-        output_tokens: Num,
-        cached: Num,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Stats {
+    input_tokens: Num,
+    output_tokens: Num,
+    cached: Num,
 }
 
 impl Stream {
@@ -207,10 +213,9 @@ impl Stream {
 impl Parser for Stream {
     fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
         let mut spare = String::new();
-        let mut read = Line::default();
-        match loose::object(line, &mut spare, &mut read) {
-            true => self.read(&read, out),
-            false => self.tally.malformed(out, line),
+        match loose::object::<Line<'_>>(line, &mut spare) {
+            Some(read) => self.read(&read, out),
+            None => self.tally.malformed(out, line),
         }
         self.tally.settle(out);
     }

@@ -1,89 +1,97 @@
 //! Reading JSON from programs that may write anything: a field of an unexpected type counts as
 //! absent instead of spoiling its line, strings are borrowed where they can be, and what is not
-//! asked for is skipped without being built. Of a key that comes twice, the last one counts.
+//! asked for is skipped without being built.
 //!
 //! Does not know any dialect. Keeps: memory is bounded by the line, never by what it claims to hold.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::event::{self, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, clip};
-use crate::json::{Bad, Read, Reader};
 
 /// Blocks read of one line. Models send a handful; a line of millions of empty ones is an attack.
 pub const BLOCKS_MAX: usize = 1_000;
 
-/// What a value can be read into, whatever it is. Filled in place: lines are large and mostly empty.
-pub trait Fill<'a>: Default {
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()>;
+/// Reads one line as an object; `None` where it is none. Invalid UTF-8 is replaced, in `spare`.
+pub fn object<'a, T: Deserialize<'a>>(line: &'a [u8], spare: &'a mut String) -> Option<T> {
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    match serde_json::from_slice(line) {
+        Ok(read) => Some(read),
+        Err(_) if std::str::from_utf8(line).is_err() => {
+            *spare = String::from_utf8_lossy(line).into_owned();
+            serde_json::from_str(spare).ok()
+        }
+        Err(_) => None,
+    }
 }
 
-/// What an object can be read into: `fields!` makes one.
-pub trait Fields<'a>: Default {
-    /// Reads the value of this key, or passes over it.
-    fn field(&mut self, key: &str, r: &mut Reader<'a>) -> Read<()>;
-}
-
-/// A structure whose fields are read from those of an object: by their own names, or by the name in
-/// brackets.
-macro_rules! fields {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident<'a> { $($fields:tt)* }) => {
-        fields! { @ [$(#[$meta])* $vis] $name [<'a>] $($fields)* }
-    };
-    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($fields:tt)* }) => {
-        fields! { @ [$(#[$meta])* $vis] $name [] $($fields)* }
-    };
-    (@ [$(#[$meta:meta])* $vis:vis] $name:ident [$($of:tt)*]
-        $($fvis:vis $field:ident $([$key:literal])?: $type:ty,)*
-    ) => {
-        #[derive(Default)]
-        $(#[$meta])* $vis struct $name $($of)* { $($fvis $field: $type,)* }
-        impl<'a> $crate::adapters::loose::Fields<'a> for $name $($of)* {
-            fn field(
-                &mut self,
-                key: &str,
-                r: &mut $crate::json::Reader<'a>,
-            ) -> $crate::json::Read<()> {
-                use $crate::adapters::loose::Fill;
-                match key {
-                    $(fields!(@key $field $($key)?) => self.$field.fill(r),)*
-                    _ => r.skip(),
-                }
+/// Takes every value there is; each type below says what it makes of which.
+macro_rules! loose {
+    ($type:ty, [$($generic:tt)*], $de:lifetime, $($body:tt)*) => {
+        impl<$($generic)*> Deserialize<$de> for $type {
+            fn deserialize<D: Deserializer<$de>>(d: D) -> Result<Self, D::Error> {
+                d.deserialize_any(Loose(PhantomData::<$type>))
             }
         }
-    };
-    (@key $field:ident) => { stringify!($field) };
-    (@key $field:ident $key:literal) => { $key };
-}
-pub(super) use fields;
-
-/// Reads one line as an object; `false` where it is none. Invalid UTF-8 is replaced, in `spare`.
-pub fn object<'a>(line: &'a [u8], spare: &'a mut String, read: &mut impl Fields<'a>) -> bool {
-    let text = match std::str::from_utf8(line) {
-        Ok(text) => text,
-        Err(_) => {
-            *spare = String::from_utf8_lossy(line).into_owned();
-            spare
+        impl<$($generic)*> Visitor<$de> for Loose<$type> {
+            type Value = $type;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+            $($body)*
         }
     };
-    let mut r = Reader::new(text);
-    r.object(|key, r| read.field(key, r)).is_ok() && r.end().is_ok()
+}
+
+struct Loose<T>(PhantomData<T>);
+
+macro_rules! nothing {
+    ($nothing:expr; $($visit:ident($arg:ty)),*) => {
+        $(fn $visit<E>(self, _: $arg) -> Result<Self::Value, E> { Ok($nothing) })*
+        fn visit_unit<E>(self) -> Result<Self::Value, E> { Ok($nothing) }
+    };
+    ($nothing:expr; $($visit:ident($arg:ty)),*; map) => {
+        nothing!($nothing; $($visit($arg)),*);
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok($nothing)
+        }
+    };
+    ($nothing:expr; $($visit:ident($arg:ty)),*; map, seq) => {
+        nothing!($nothing; $($visit($arg)),*; map);
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok($nothing)
+        }
+    };
+    ($nothing:expr; $($visit:ident($arg:ty)),*; seq) => {
+        nothing!($nothing; $($visit($arg)),*);
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok($nothing)
+        }
+    };
 }
 
 /// A string, or nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Text<'a>(pub Option<Cow<'a, str>>);
 
-impl<'a> Fill<'a> for Text<'a> {
-    #[inline]
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()> {
-        if r.peek()? == b'"' {
-            self.0 = Some(r.string()?);
-            return Ok(());
-        }
-        self.0 = None;
-        r.skip()
+loose! { Text<'a>, ['de: 'a, 'a], 'de,
+    nothing! { Text(None); visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64); map, seq }
+    fn visit_borrowed_str<E>(self, s: &'de str) -> Result<Self::Value, E> {
+        Ok(Text(Some(Cow::Borrowed(s))))
+    }
+    fn visit_str<E>(self, s: &str) -> Result<Self::Value, E> {
+        Ok(Text(Some(Cow::Owned(s.to_owned()))))
     }
 }
 
@@ -103,21 +111,18 @@ impl Text<'_> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Num(pub Option<f64>);
 
-fn number(text: &str) -> Option<f64> {
-    // What nearly all are, in a tenth of the time.
-    if let Ok(n) = text.parse::<u32>() {
-        return Some(n.into());
+loose! { Num, ['de], 'de,
+    nothing! { Num(None); visit_bool(bool), visit_str(&str); map, seq }
+    #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
+    fn visit_u64<E>(self, n: u64) -> Result<Self::Value, E> {
+        Ok(Num(Some(n as f64)))
     }
-    text.parse().ok().filter(|n: &f64| n.is_finite())
-}
-
-impl<'a> Fill<'a> for Num {
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()> {
-        self.0 = match r.peek()? {
-            b'-' | b'0'..=b'9' => number(r.number()?),
-            _ => return r.skip(),
-        };
-        Ok(())
+    #[expect(clippy::cast_precision_loss, reason = "instants are far below 2^53")]
+    fn visit_i64<E>(self, n: i64) -> Result<Self::Value, E> {
+        Ok(Num(Some(n as f64)))
+    }
+    fn visit_f64<E>(self, n: f64) -> Result<Self::Value, E> {
+        Ok(Num(Some(n)))
     }
 }
 
@@ -155,10 +160,10 @@ impl Num {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Flag(pub bool);
 
-impl<'a> Fill<'a> for Flag {
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()> {
-        self.0 = r.peek()? == b't';
-        r.skip()
+loose! { Flag, ['de], 'de,
+    nothing! { Flag(false); visit_u64(u64), visit_i64(i64), visit_f64(f64), visit_str(&str); map, seq }
+    fn visit_bool<E>(self, b: bool) -> Result<Self::Value, E> {
+        Ok(Flag(b))
     }
 }
 
@@ -172,14 +177,10 @@ impl<T> Default for Obj<T> {
     }
 }
 
-impl<'a, T: Fields<'a>> Fill<'a> for Obj<T> {
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()> {
-        if r.peek()? == b'{' {
-            let read = self.0.insert(T::default());
-            return r.object(|key, r| read.field(key, r));
-        }
-        self.0 = None;
-        r.skip()
+loose! { Obj<T>, ['de, T: Deserialize<'de>], 'de,
+    nothing! { Obj(None); visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64), visit_str(&str); seq }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(|t| Obj(Some(t)))
     }
 }
 
@@ -199,24 +200,29 @@ impl<T> Default for List<T> {
     }
 }
 
-impl<'a, T: Fields<'a>> Fill<'a> for List<T> {
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()> {
-        *self = List::default();
-        if r.peek()? != b'[' {
-            return r.skip();
+impl<T> List<T> {
+    fn gather<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<Self, A::Error>
+    where
+        T: Deserialize<'de>,
+    {
+        let mut list = List::default();
+        while list.items.len() < BLOCKS_MAX {
+            match seq.next_element::<Obj<T>>()? {
+                Some(Obj(item)) => list.items.extend(item),
+                None => return Ok(list),
+            }
         }
-        r.list(|r| {
-            if self.items.len() >= BLOCKS_MAX {
-                self.more += 1;
-                return r.skip();
-            }
-            if r.peek()? != b'{' {
-                return r.skip();
-            }
-            self.items.push(T::default());
-            let item = self.items.last_mut().ok_or(Bad)?;
-            r.object(|key, r| item.field(key, r))
-        })
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            list.more += 1;
+        }
+        Ok(list)
+    }
+}
+
+loose! { List<T>, ['de, T: Deserialize<'de>], 'de,
+    nothing! { List::default(); visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64), visit_str(&str); map }
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        List::gather(seq)
     }
 }
 
@@ -236,59 +242,49 @@ impl<T> Default for Content<'_, T> {
     }
 }
 
-impl<'a, T: Fields<'a>> Fill<'a> for Content<'a, T> {
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()> {
-        self.text = None;
-        if r.peek()? == b'"' {
-            self.text = Some(r.string()?);
-            self.blocks = List::default();
-            return Ok(());
-        }
-        self.blocks.fill(r)
+loose! { Content<'a, T>, ['de: 'a, 'a, T: Deserialize<'de>], 'de,
+    nothing! { Content::default(); visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64); map }
+    fn visit_borrowed_str<E>(self, s: &'de str) -> Result<Self::Value, E> {
+        Ok(Content { text: Some(Cow::Borrowed(s)), blocks: List::default() })
+    }
+    fn visit_str<E>(self, s: &str) -> Result<Self::Value, E> {
+        Ok(Content { text: Some(Cow::Owned(s.to_owned())), blocks: List::default() })
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        Ok(Content { text: None, blocks: List::gather(seq)? })
     }
 }
 
-/// A message: a text, an object's `message` (or its `data.message`), or the first text of a list.
+/// A message: a text, an object's `message`, or the first of a list of these.
 #[derive(Debug, Clone, Default)]
 pub struct Words<'a>(pub Option<Cow<'a, str>>);
 
-fields! {
-    struct WithMessage<'a> {
-        message: Text<'a>,
-        data: Obj<Data<'a>>,
-    }
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct WithMessage<'a> {
+    #[serde(borrow)]
+    message: Text<'a>,
+    data: Obj<Box<WithMessage<'a>>>,
 }
 
-fields! {
-    struct Data<'a> {
-        message: Text<'a>,
+loose! { Words<'a>, ['de: 'a, 'a], 'de,
+    nothing! { Words(None); visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64) }
+    fn visit_borrowed_str<E>(self, s: &'de str) -> Result<Self::Value, E> {
+        Ok(Words(Some(Cow::Borrowed(s))))
     }
-}
-
-impl<'a> Fill<'a> for Words<'a> {
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()> {
-        self.0 = None;
-        match r.peek()? {
-            b'"' => self.0 = Some(r.string()?),
-            b'{' => {
-                let mut read = WithMessage::default();
-                r.object(|key, r| read.field(key, r))?;
-                let deeper = read.data.0.and_then(|d| d.message.0);
-                self.0 = read.message.0.or(deeper);
-            }
-            b'[' => {
-                let first = &mut self.0;
-                return r.list(|r| {
-                    if first.is_none() && r.peek()? == b'"' {
-                        *first = Some(r.string()?);
-                        return Ok(());
-                    }
-                    r.skip()
-                });
-            }
-            _ => return r.skip(),
+    fn visit_str<E>(self, s: &str) -> Result<Self::Value, E> {
+        Ok(Words(Some(Cow::Owned(s.to_owned()))))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let read = WithMessage::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Words(read.message.0.or(read.data.0.and_then(|d| d.message.0))))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut first = None;
+        while let Some(text) = seq.next_element::<Text<'a>>()? {
+            first = first.or(text.0);
         }
-        Ok(())
+        Ok(Words(first))
     }
 }
 
@@ -298,7 +294,7 @@ impl Words<'_> {
     }
 }
 
-/// The objects in an object whose keys do not matter.
+/// The values of an object whose keys do not matter.
 #[derive(Debug, Clone)]
 pub struct Values<T>(pub Option<Vec<T>>);
 
@@ -308,46 +304,30 @@ impl<T> Default for Values<T> {
     }
 }
 
-impl<'a, T: Fields<'a>> Fill<'a> for Values<T> {
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()> {
-        self.0 = None;
-        if r.peek()? != b'{' {
-            return r.skip();
-        }
-        let values = self.0.insert(Vec::new());
-        r.object(|_, r| {
-            let mut value = Obj::default();
-            value.fill(r)?;
+loose! { Values<T>, ['de, T: Deserialize<'de>], 'de,
+    nothing! { Values(None); visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64), visit_str(&str); seq }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some((_, value)) = map.next_entry::<IgnoredAny, Obj<T>>()? {
             if values.len() < BLOCKS_MAX {
                 values.extend(value.0);
             }
-            Ok(())
-        })
-    }
-}
-
-/// A value of any kind as it stands in the line; nothing for `null`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Raw<'a>(pub Option<&'a str>);
-
-impl<'a> Fill<'a> for Raw<'a> {
-    fn fill(&mut self, r: &mut Reader<'a>) -> Read<()> {
-        self.0 = Some(r.raw()?).filter(|raw| *raw != "null");
-        Ok(())
+        }
+        Ok(Values(Some(values)))
     }
 }
 
 /// A tool's input for an event: as it is, or its first bytes.
-pub fn input(raw: Raw<'_>) -> (Value, bool) {
-    let Some(raw) = raw.0 else {
+pub fn input(raw: Option<&RawValue>) -> (Value, bool) {
+    let Some(raw) = raw else {
         return (Value::Null, false);
     };
-    if raw.len() <= INPUT_BYTES_MAX
-        && let Ok(value) = serde_json::from_str(raw)
+    if raw.get().len() <= INPUT_BYTES_MAX
+        && let Ok(value) = serde_json::from_str(raw.get())
     {
         return (value, false);
     }
-    let (text, _) = clip(raw, INPUT_BYTES_MAX);
+    let (text, _) = clip(raw.get(), INPUT_BYTES_MAX);
     (Value::String(text.to_owned()), true)
 }
 

@@ -5,7 +5,10 @@
 //! retries are silent.
 //! Does not know: git, time.
 
-use super::loose::{self, Num, Obj, Raw, Text, Words, fields};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::loose::{self, Num, Obj, Text, Words};
 use super::stream::{Said, Tally};
 use super::{About, Adapter, Ask, Build, Launch, Parser, Verdict, told};
 use crate::event::{Body, Class, Figures, Limit, Tokens};
@@ -61,71 +64,80 @@ struct Stream {
     started: bool,
 }
 
-fields! {
-    struct Line<'a> {
-        kind["type"]: Text<'a>,
-        session["sessionID"]: Text<'a>,
-        part: Obj<Part<'a>>,
-        error: Obj<Trouble<'a>>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Line<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    #[serde(rename = "sessionID")]
+    session: Text<'a>,
+    part: Obj<Part<'a>>,
+    error: Obj<Trouble<'a>>,
 }
 
-fields! {
-    struct Part<'a> {
-        text: Text<'a>,
-        tool: Text<'a>,
-        call["callID"]: Text<'a>,
-        state: Obj<State<'a>>,
-        reason: Text<'a>,
-        tokens: Obj<Counts>,
-        cost: Num,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Part<'a> {
+    #[serde(borrow)]
+    text: Text<'a>,
+    tool: Text<'a>,
+    #[serde(rename = "callID")]
+    call: Text<'a>,
+    state: Obj<State<'a>>,
+    reason: Text<'a>,
+    tokens: Obj<Counts>,
+    cost: Num,
 }
 
-fields! {
-    struct State<'a> {
-        status: Text<'a>,
-        input: Raw<'a>,
-        output: Text<'a>,
-        error: Words<'a>,
-        metadata: Obj<Metadata>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct State<'a> {
+    #[serde(borrow)]
+    status: Text<'a>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+    output: Text<'a>,
+    error: Words<'a>,
+    metadata: Obj<Metadata>,
 }
 
-fields! {
-    struct Metadata {
-        exit: Num,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    exit: Num,
 }
 
-fields! {
-    struct Counts {
-        input: Num,
-        output: Num,
-        reasoning: Num,
-        cache: Obj<Cache>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    input: Num,
+    output: Num,
+    reasoning: Num,
+    cache: Obj<Cache>,
 }
 
-fields! {
-    struct Cache {
-        read: Num,
-        write: Num,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Cache {
+    read: Num,
+    write: Num,
 }
 
-fields! {
-    struct Trouble<'a> {
-        name: Text<'a>,
-        data: Obj<Data<'a>>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Trouble<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    data: Obj<Data<'a>>,
 }
 
-fields! {
-    struct Data<'a> {
-        message: Text<'a>,
-        status["statusCode"]: Num,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Data<'a> {
+    #[serde(borrow)]
+    message: Text<'a>,
+    #[serde(rename = "statusCode")]
+    status: Num,
 }
 
 impl Stream {
@@ -254,10 +266,9 @@ impl Stream {
 impl Parser for Stream {
     fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
         let mut spare = String::new();
-        let mut read = Line::default();
-        match loose::object(line, &mut spare, &mut read) {
-            true => self.read(&read, out),
-            false => self.tally.malformed(out, line),
+        match loose::object::<Line<'_>>(line, &mut spare) {
+            Some(read) => self.read(&read, out),
+            None => self.tally.malformed(out, line),
         }
         self.tally.settle(out);
     }

@@ -3,102 +3,116 @@
 //!
 //! Does not know what any of it means.
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use super::Dialect;
-use crate::adapters::loose::{Content, Flag, List, Num, Obj, Raw, Text, Values, Words, fields};
+use crate::adapters::loose::{Content, Flag, List, Num, Obj, Text, Values, Words};
 use crate::event::Tokens;
 
-fields! {
-    pub(super) struct Line<'a> {
-        pub(super) kind["type"]: Text<'a>,
-        pub(super) subtype: Text<'a>,
-        pub(super) session_id: Text<'a>,
-        pub(super) model: Text<'a>,
-        pub(super) claude_code_version: Text<'a>,
-        pub(super) qwen_code_version: Text<'a>,
-        pub(super) message: Obj<Message<'a>>,
-        pub(super) error: Words<'a>,
-        pub(super) is_api_error_message: Flag,
-        pub(super) api_error_status: Num,
-        pub(super) attempt: Num,
-        pub(super) max_retries: Num,
-        pub(super) retry_delay_ms: Num,
-        pub(super) error_status: Num,
-        pub(super) rate_limit_info: Obj<RateLimit<'a>>,
-        pub(super) tool_name: Text<'a>,
-        pub(super) tool_use_id: Text<'a>,
-        pub(super) event: Obj<Partial<'a>>,
-        pub(super) is_error: Flag,
-        pub(super) result: Text<'a>,
-        pub(super) errors: Words<'a>,
-        pub(super) terminal_reason: Text<'a>,
-        pub(super) stop_reason: Text<'a>,
-        pub(super) total_cost_usd: Num,
-        pub(super) usage: Obj<Counts>,
-        pub(super) model_usage["modelUsage"]: Values<ModelCounts>,
-        pub(super) model_usage_since_last_result: Values<ModelCounts>,
-        pub(super) permission_denials: List<Denial<'a>>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Line<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    pub(super) subtype: Text<'a>,
+    pub(super) session_id: Text<'a>,
+    pub(super) model: Text<'a>,
+    pub(super) claude_code_version: Text<'a>,
+    pub(super) qwen_code_version: Text<'a>,
+    pub(super) message: Obj<Message<'a>>,
+    pub(super) error: Words<'a>,
+    pub(super) is_api_error_message: Flag,
+    pub(super) api_error_status: Num,
+    pub(super) attempt: Num,
+    pub(super) max_retries: Num,
+    pub(super) retry_delay_ms: Num,
+    pub(super) error_status: Num,
+    pub(super) rate_limit_info: Obj<RateLimit<'a>>,
+    pub(super) tool_name: Text<'a>,
+    pub(super) tool_use_id: Text<'a>,
+    pub(super) event: Obj<Partial<'a>>,
+    pub(super) is_error: Flag,
+    pub(super) result: Text<'a>,
+    pub(super) errors: Words<'a>,
+    pub(super) terminal_reason: Text<'a>,
+    pub(super) stop_reason: Text<'a>,
+    pub(super) total_cost_usd: Num,
+    pub(super) usage: Obj<Counts>,
+    #[serde(rename = "modelUsage")]
+    pub(super) model_usage: Values<ModelCounts>,
+    pub(super) model_usage_since_last_result: Values<ModelCounts>,
+    pub(super) permission_denials: List<Denial<'a>>,
 }
 
-fields! {
-    pub(super) struct Message<'a> {
-        pub(super) id: Text<'a>,
-        pub(super) model: Text<'a>,
-        pub(super) content: Content<'a, Block<'a>>,
-        pub(super) usage: Obj<Counts>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Message<'a> {
+    #[serde(borrow)]
+    pub(super) id: Text<'a>,
+    pub(super) model: Text<'a>,
+    pub(super) content: Content<'a, Block<'a>>,
+    pub(super) usage: Obj<Counts>,
 }
 
-fields! {
-    pub(super) struct Block<'a> {
-        pub(super) kind["type"]: Text<'a>,
-        pub(super) id: Text<'a>,
-        pub(super) name: Text<'a>,
-        pub(super) text: Text<'a>,
-        pub(super) thinking: Text<'a>,
-        pub(super) input: Raw<'a>,
-        pub(super) tool_use_id: Text<'a>,
-        pub(super) is_error: Flag,
-        pub(super) content: Content<'a, Piece<'a>>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Block<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    pub(super) id: Text<'a>,
+    pub(super) name: Text<'a>,
+    pub(super) text: Text<'a>,
+    pub(super) thinking: Text<'a>,
+    #[serde(borrow)]
+    pub(super) input: Option<&'a RawValue>,
+    pub(super) tool_use_id: Text<'a>,
+    pub(super) is_error: Flag,
+    pub(super) content: Content<'a, Piece<'a>>,
 }
 
-fields! {
-    pub(super) struct Piece<'a> {
-        pub(super) text: Text<'a>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Piece<'a> {
+    #[serde(borrow)]
+    pub(super) text: Text<'a>,
 }
 
-fields! {
-    pub(super) struct Partial<'a> {
-        pub(super) kind["type"]: Text<'a>,
-        pub(super) message: Obj<Message<'a>>,
-        pub(super) usage: Obj<Counts>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Partial<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Text<'a>,
+    pub(super) message: Obj<Message<'a>>,
+    pub(super) usage: Obj<Counts>,
 }
 
-fields! {
-    pub(super) struct RateLimit<'a> {
-        pub(super) status: Text<'a>,
-        pub(super) resets_at["resetsAt"]: Num,
-        pub(super) limit["rateLimitType"]: Text<'a>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RateLimit<'a> {
+    #[serde(borrow)]
+    pub(super) status: Text<'a>,
+    #[serde(rename = "resetsAt")]
+    pub(super) resets_at: Num,
+    #[serde(rename = "rateLimitType")]
+    pub(super) limit: Text<'a>,
 }
 
-fields! {
-    pub(super) struct Denial<'a> {
-        pub(super) tool_name: Text<'a>,
-        pub(super) tool_use_id: Text<'a>,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Denial<'a> {
+    #[serde(borrow)]
+    pub(super) tool_name: Text<'a>,
+    pub(super) tool_use_id: Text<'a>,
 }
 
-fields! {
-    pub(super) struct Counts {
-        pub(super) input_tokens: Num,
-        pub(super) output_tokens: Num,
-        pub(super) cache_read_input_tokens: Num,
-        pub(super) cache_creation_input_tokens: Num,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Counts {
+    pub(super) input_tokens: Num,
+    pub(super) output_tokens: Num,
+    pub(super) cache_read_input_tokens: Num,
+    pub(super) cache_creation_input_tokens: Num,
 }
 
 impl Counts {
@@ -117,14 +131,15 @@ impl Counts {
     }
 }
 
-fields! {
-    pub(super) struct ModelCounts {
-        pub(super) input_tokens["inputTokens"]: Num,
-        pub(super) output_tokens["outputTokens"]: Num,
-        pub(super) cache_read_input_tokens["cacheReadInputTokens"]: Num,
-        pub(super) cache_creation_input_tokens["cacheCreationInputTokens"]: Num,
-        pub(super) cost_usd["costUSD"]: Num,
-    }
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct ModelCounts {
+    pub(super) input_tokens: Num,
+    pub(super) output_tokens: Num,
+    pub(super) cache_read_input_tokens: Num,
+    pub(super) cache_creation_input_tokens: Num,
+    #[serde(rename = "costUSD")]
+    pub(super) cost_usd: Num,
 }
 
 pub(super) fn sum(models: &[ModelCounts]) -> Tokens {
