@@ -203,14 +203,13 @@ impl Watch {
             let Some(interrupt) = interrupt::of(&root, slot) else {
                 return;
             };
-            let since = *self.wordless.get_or_insert(self.at);
-            if interrupt.reason.is_empty() && self.at - since < WORDLESS {
-                return;
+            if !self.is_being_written(&interrupt) {
+                self.freeze(desk, attempt, &interrupt);
             }
-            self.freeze(desk, attempt, &interrupt);
         } else if let Some(interrupt) = interrupt::of(&root, slot) {
             // Another one may have taken its place.
-            if attempt.file.interrupts.last() != Some(&interrupt.mark()) {
+            let is_new = attempt.file.interrupts.last() != Some(&interrupt.mark());
+            if is_new && !self.is_being_written(&interrupt) {
                 self.freeze(desk, attempt, &interrupt);
             }
         } else {
@@ -226,8 +225,15 @@ impl Watch {
         }
     }
 
+    /// Its word is what a person is told: it is waited for, not for long.
+    fn is_being_written(&mut self, interrupt: &Interrupt) -> bool {
+        let since = *self.wordless.get_or_insert(self.at);
+        interrupt.reason.is_empty() && self.at - since < WORDLESS
+    }
+
     fn freeze(&mut self, desk: &mut Desk, attempt: &mut Attempt, interrupt: &Interrupt) {
         self.frozen = true;
+        self.wordless = None;
         send(desk, &Request::Freeze);
         desk.rt
             .show(desk.slot(), |s| s.state = AgentState::Interrupted);
