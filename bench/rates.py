@@ -194,8 +194,7 @@ def latency(lab):
 
 
 def contention(lab):
-    """So many items that starting eight processes instead of one is little of it."""
-    one, eight, jobs = [], [], lab.opts.jobs * 4
+    one, eight, jobs = [], [], lab.opts.jobs
     for _ in range(lab.opts.rounds):
         one.append(jobs / run_harness(lab, jobs, 8).wall)
         eight.append(jobs / run_harness(lab, jobs, 8, processes=8).wall)

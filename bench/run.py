@@ -2,9 +2,10 @@
 """Measures harness against the queues that this machine has, and against the least that a queue of
 files can cost, interleaved, and prints one table of medians and ratios.
 
-    bench/run.py [--only dispatch,latency,…] [--rounds 5] [--jobs 1000] [--million 1000000]
+    bench/run.py [--only dispatch,latency,…] [--rounds 5] [--jobs 4000] [--million 1000000]
                  [--sessions 100000] [--files 20000] [--dir DIR] [--json]
 
+`--jobs`: so many that starting and ending a process is little of it.
 Peers are used where they are found: xargs, nq, tsp (task-spooler), parallel (`apt install nq
 task-spooler parallel`).
 `--dir`: where to work; a journaled file system, please (`--dir loop`: as root, a loop-mounted ext4,
@@ -38,7 +39,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--only", default=",".join(SECTIONS))
     args.add_argument("--rounds", type=int, default=5)
-    args.add_argument("--jobs", type=int, default=1000)
+    args.add_argument("--jobs", type=int, default=4000)
     args.add_argument("--million", type=int, default=1_000_000)
     args.add_argument("--sessions", type=int, default=100_000)
     args.add_argument("--files", type=int, default=20_000)

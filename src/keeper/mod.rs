@@ -2,7 +2,7 @@
 //! survives the harness. It makes three things true:
 //!
 //! - an agent outlives its harness, and its exit status is recorded all the same (`exit.json`);
-//! - starting an agent costs the same however big the harness is (posix_spawn from 2 MB);
+//! - starting an agent costs the same however big the harness is (from a process of 2 MB, by clone);
 //! - an item's process tree ends with the item: the keeper is a child subreaper, so whatever the
 //!   agent leaves behind becomes its child, and it goes on until it has none.
 //!

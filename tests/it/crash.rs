@@ -136,6 +136,41 @@ fn what_was_said_to_be_published_is_or_goes_with_its_item_whatever_else_was_lost
     }
 }
 
+/// A script in a plain directory that ends at once has no session.json yet when it ends.
+#[test]
+fn a_short_script_whose_harness_died_is_judged_from_its_record() {
+    let (root, journal) = (Root::plain(), Journal::new());
+    journal.drop_script(&root, "x", "", &journal.wait_for("go"));
+    let first = root.start(&["--workers", "1"]);
+    root.wait_until("it runs", || has_event(&root, "x", "started"));
+    first.kill9();
+    journal.open("go");
+    let sessions = fs::read_dir(root.at("state/sessions")).unwrap();
+    let [session] = &sessions.map(|s| s.unwrap().path()).collect::<Vec<_>>()[..] else {
+        panic!("{}", root.picture());
+    };
+    root.wait_until("it has ended", || {
+        fs::read(session.join("exit.json")).is_ok_and(|text| text.ends_with(b"\n"))
+    });
+    // As it would be, had it ended within the moment for which its keeper says nothing.
+    fs::remove_file(session.join("session.json")).unwrap();
+    let record = root.at("state/items/x.jsonl");
+    let text = fs::read_to_string(&record).unwrap();
+    let lines = text.lines().filter(|l| !l.contains("\"started\""));
+    let text: String = lines.map(|l| format!("{l}\n")).collect();
+    fs::write(&record, text).unwrap();
+    root.drain();
+    assert_eq!(journal.of("x").len(), 1, "{}", root.picture());
+    assert!(root.is_done("x"), "{}", root.picture());
+    let text = fs::read(session.join("session.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let said = ["runner", "outcome", "exit_status", "attempt", "notes"].map(|key| &file[key]);
+    let want = serde_json::json!(["script", "succeeded", 0, 1, []]);
+    assert_eq!(serde_json::json!(said), want, "{file:#}");
+    assert_ne!(file["started_at"], "", "{file:#}");
+    root.assert_nothing_left();
+}
+
 #[test]
 fn an_agent_that_ended_with_nobody_watching_is_judged_from_its_files() {
     let (root, journal) = (Root::with_repo(), Journal::new());
