@@ -52,7 +52,7 @@ def main():
     work = pathlib.Path(tempfile.mkdtemp(prefix="harness-bench-", dir=None if opts.dir == "loop" else opts.dir))
     try:
         if opts.dir == "loop":
-            sh("truncate", "-s", "8G", work / "image")
+            sh("truncate", "-s", "24G", work / "image")
             sh("mkfs.ext4", "-q", "-F", "-N", "3000000", work / "image")
             (work / "fs").mkdir()
             sh("mount", "-o", "loop", work / "image", work / "fs")

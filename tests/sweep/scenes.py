@@ -260,12 +260,12 @@ class Interrupt(Scene):
         file = r.path / f"state/interrupts/{r.claimed('x').parent.name}.interrupt"
         (r.base / "why").write_text("a person wants to look\n")
         os.rename(r.base / "why", file)
-        # With its keeper killed it ends instead.
+        # With its keeper killed it ends instead. What the record says of it may be lost to a full
+        # disk: only the story misses that.
         ended = lambda: r.has("x", "finished")
-        r.until(lambda: r.has("x", "interrupted") or ended())
         r.until(lambda: self.is_frozen(r) or ended())
         file.unlink()
-        r.until(lambda: r.has("x", "resumed") or ended())
+        r.until(lambda: not self.is_frozen(r) or ended())
         r.open()
         r.until(lambda: False)
 
