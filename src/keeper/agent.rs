@@ -179,7 +179,7 @@ impl Starter {
         let args = args.collect::<io::Result<Vec<_>>>()?;
         let path = args.first().ok_or(io::ErrorKind::InvalidInput)?;
         let cwd = c_string(spec.cwd.as_os_str())?;
-        let set = self.set(spec)?;
+        let set = Self::set(spec)?;
         let stdin = spec.stdin.as_ref().map(File::open).transpose()?;
         let stderr = append(&spec.stderr)?;
         // The last thing before the start: what fails earlier must not look like one.
@@ -215,7 +215,7 @@ impl Starter {
     }
 
     /// What the agent's environment has that the keeper's has not.
-    fn set(&self, spec: &Spec) -> io::Result<Vec<CString>> {
+    fn set(spec: &Spec) -> io::Result<Vec<CString>> {
         let set = spec.env.iter().filter(|(name, _)| !is_of_cwd(name));
         let set = set.filter_map(|(name, value)| Some(pair(name, value.as_ref()?)));
         // Programs that trust PWD more than their directory would work in our user's.

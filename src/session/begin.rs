@@ -60,17 +60,13 @@ pub(super) fn begin(
     let place = rt.root.worktree(slot, repo);
     let cwd = match rt.repos.hub(&rt.root, repo)? {
         None => {
-            let mut look = place.symlink_metadata();
-            let usable = look.as_ref().is_ok_and(|m| m.is_dir())
+            let usable = atomic::is_own_dir(&place)
                 && nix::unistd::access(&place, nix::unistd::AccessFlags::all()).is_ok()
                 && !atomic::exists(&place.join(".git"));
-            if look.is_ok() && !usable {
+            if !usable {
                 // A worktree from a time with a repository, or what an agent locked or put in its
                 // place: kept, not worked in.
                 atomic::keep_older(&place)?;
-                look = place.symlink_metadata();
-            }
-            if look.is_err() {
                 atomic::make_dir(&place, true)?;
             }
             place
@@ -179,10 +175,10 @@ pub(super) fn begin(
         grace: rt.config.harness.kill_grace,
         env: env.into_iter().collect(),
     };
-    let (pid, age) = match start(desk, spec)? {
-        Started::Ended(exit) => return Ok(Begun::Ended(exit)),
-        Started::Runs(pid, age) => (pid, age),
-    };
+    let (pid, begun) = start(desk, spec)?;
+    if matches!(begun, Begun::Ended(_)) {
+        return Ok(begun);
+    }
     file.pid = pid;
     rt.show(slot, |s| {
         s.state = AgentState::Working;
@@ -192,7 +188,7 @@ pub(super) fn begin(
         // Only those who look would miss it: the agent runs.
         rt.warn(&format!("{slot}: {e}"));
     }
-    Ok(Begun::Runs(age))
+    Ok(begun)
 }
 
 /// The branch in the slot's worktree, from the base's current commit, or from where the attempt
@@ -342,15 +338,9 @@ fn environment(
     env
 }
 
-/// What the keeper says of a start.
-enum Started {
-    /// With this pid, where it could be told, for so long.
-    Runs(Option<i32>, Duration),
-    Ended(Vec<u8>),
-}
-
-/// Has the slot's keeper start the agent; starts the keeper where there is none.
-fn start(desk: &mut Desk, spec: Spec) -> Result<Started, Failed> {
+/// Has the slot's keeper start the agent; starts the keeper where there is none. With the agent's pid
+/// where that is told.
+fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Begun), Failed> {
     let session = spec.session.clone();
     let stdout = spec.stdout.clone();
     let program = PathBuf::from(spec.argv.first().cloned().unwrap_or_default());
@@ -373,11 +363,11 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<Started, Failed> {
             age,
         })) if s == session => {
             desk.keeper = Some(keeper);
-            Ok(Started::Runs(Some(pid), age))
+            Ok((Some(pid), Begun::Runs(age)))
         }
         Ok(Some(Reply::Exited { session: s, exit })) if s == session => {
             desk.keeper = Some(keeper);
-            Ok(Started::Ended(exit))
+            Ok((None, Begun::Ended(exit)))
         }
         Ok(Some(Reply::SpawnFailed { why, temporary, .. })) => {
             desk.keeper = Some(keeper);
@@ -393,7 +383,7 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<Started, Failed> {
             keeper.put_down();
             if !atomic::is_gone(&stdout) {
                 // It may have started the agent before it died: that counts as a start.
-                return Ok(Started::Runs(None, Duration::ZERO));
+                return Ok((None, Begun::Runs(Duration::ZERO)));
             }
             Err(Failed::Fault(Error::temporary(
                 "cannot start the agent",
