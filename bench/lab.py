@@ -1,10 +1,13 @@
 """What all measurements share: a fresh ROOT, the cost of what runs inside, the table."""
 
+import ctypes
 import os
 import pathlib
 import resource
+import select
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -106,6 +109,41 @@ def until(what, condition, most=60):
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.0005)
+
+
+class Inotify:
+    """What happens to files, and when, for a measurement that must not disturb."""
+
+    MODIFY, OPEN = 0x2, 0x20
+
+    def __init__(self):
+        self.libc, self.events = ctypes.CDLL(None, use_errno=True), []
+        self.fd = self.libc.inotify_init1(os.O_CLOEXEC)
+
+    def add(self, path, mask):
+        number = self.libc.inotify_add_watch(self.fd, os.fsencode(path), mask)
+        assert number > 0, (path, ctypes.get_errno())
+        return number
+
+    def wait(self, number, name, most=30):
+        """When it came first, by the monotonic clock; it is used up with all before it."""
+        end = time.monotonic() + most
+        while True:
+            while self.events:
+                at, *event = self.events.pop(0)
+                if event == [number, name]:
+                    return at
+            left = end - time.monotonic()
+            assert left > 0 and select.select([self.fd], [], [], left)[0], (number, name)
+            data, at = os.read(self.fd, 65536), time.monotonic()
+            while data:
+                watch, _, _, length = struct.unpack_from("iIII", data)
+                text = data[16:16 + length].rstrip(b"\0").decode()
+                self.events.append((at, watch, text))
+                data = data[16 + length:]
+
+    def close(self):
+        os.close(self.fd)
 
 
 def cpu_of(pid):

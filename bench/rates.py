@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import peers
 from lab import (BARE, HARNESS, HERE, NOOP, QUIET, RELEASE, STAMP, Cost, median, percentile, sh)
 
 
@@ -40,57 +41,16 @@ def run_bare(lab, jobs, workers, *flags):
     return cost
 
 
-def scripts(lab, jobs):
-    """The scripts as files, for those that are told what to run."""
-    path = lab.fresh("bare")
-    lab.fill(path, jobs, NOOP)
-    os.sync()
-    return sorted(str(file) for file in path.iterdir())
-
-
 def run_xargs(lab, jobs, workers):
-    names = "\n".join(scripts(lab, jobs))
+    names = "\n".join(peers.scripts(lab, jobs))
     with Cost() as cost:
         sh("xargs", "-n1", f"-P{workers}", "sh", input=names)
     return cost
 
 
-def run_parallel(lab, jobs, workers):
-    names = "\n".join(scripts(lab, jobs))
-    with Cost() as cost:
-        sh("parallel", f"-j{workers}", "sh", input=names)
-    return cost
-
-
-def run_nq(lab, jobs, workers):
-    """nq has no workers: as many queues as workers, each in a folder of its own."""
-    names, path = scripts(lab, jobs), lab.fresh("bare")
-    with Cost() as cost:
-        for w in range(workers):
-            (path / str(w)).mkdir()
-        for n, name in enumerate(names):
-            env = {**os.environ, "NQDIR": str(path / str(n % workers))}
-            sh("nq", "-q", "sh", name, env=env)
-        for w in range(workers):
-            sh("nq", "-w", env={**os.environ, "NQDIR": str(path / str(w))})
-    return cost
-
-
-def run_tsp(lab, jobs, workers):
-    names = scripts(lab, jobs)
-    env = {**os.environ, "TS_SOCKET": str(lab.fresh("bare") / "socket"), "TS_MAXCONN": "100"}
-    with Cost() as cost:
-        sh("tsp", "-S", workers, env=env)
-        for name in names:
-            sh("tsp", "-n", "sh", name, env=env)
-        sh("tsp", "-w", env=env)
-        sh("tsp", "-K", env=env)
-    return cost
-
-
 def dispatch(lab):
     jobs = lab.opts.jobs
-    peers = {"nq": run_nq, "tsp": run_tsp, "parallel": run_parallel}
+    found = {name: peer for name, peer in peers.ALL.items() if shutil.which(peer.program)}
     for workers in (2, 8):
         who = {
             "xargs": lambda: run_xargs(lab, jobs, workers),
@@ -98,13 +58,14 @@ def dispatch(lab):
             "bare loop, fsync": lambda: run_bare(lab, jobs, workers, "--fsync"),
             "harness": lambda: run_harness(lab, jobs, workers),
             "harness, durable": lambda: run_harness(lab, jobs, workers, "full"),
-            **{p: (lambda f=f: f(lab, min(jobs, 300), workers)) for p, f in peers.items()
-               if shutil.which(p)},
+            **{name: (lambda peer=peer: peer.run(lab, min(jobs, peer.jobs), workers))
+               for name, peer in found.items()},
         }
         costs = {name: [] for name in who}
         for _ in range(lab.opts.rounds):
             for name, run in who.items():
-                costs[name].append((run(), min(jobs, 300) if name in peers else jobs))
+                done = min(jobs, found[name].jobs) if name in found else jobs
+                costs[name].append((run(), done))
                 lab.drop_all()
         rate = {n: median([j / c.wall for c, j in all]) for n, all in costs.items()}
         cpu = {n: median([c.cpu_seconds / j * 1e3 for c, j in all]) for n, all in costs.items()}
@@ -113,10 +74,11 @@ def dispatch(lab):
             against, goal = goals.get(name, ("xargs", None))
             lab.row(f"jobs/s, {workers} workers", name, rate[name], "/s",
                     rate[name] / rate[against], goal and f"{goal} × {against}")
-        if "nq" in rate:
-            # The one peer here that keeps a record of each job on disk.
-            lab.row(f"jobs/s, {workers} workers", "harness against nq", rate["harness"], "/s",
-                    rate["harness"] / rate["nq"], "≥ 1.5 × nq")
+        recorders = [name for name, peer in found.items() if peer.keeps_records]
+        if recorders:
+            best = max(recorders, key=rate.get)
+            lab.row(f"jobs/s, {workers} workers", f"harness against {best}", rate["harness"], "/s",
+                    rate["harness"] / rate[best], f"≥ 1.5 × {best}")
         for name in who:
             lab.row(f"CPU per job, {workers} workers", name, cpu[name], "ms",
                     cpu[name] / cpu["xargs"], "≤ 1.5 × xargs" if name == "harness" else None)

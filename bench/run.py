@@ -6,8 +6,8 @@ files can cost, interleaved, and prints one table of medians and ratios.
                  [--sessions 100000] [--files 20000] [--dir DIR] [--json]
 
 `--jobs`: so many that starting and ending a process is little of it.
-Peers are used where they are found: xargs, nq, tsp (task-spooler), parallel (`apt install nq
-task-spooler parallel`).
+Peers are used where they are found in PATH: xargs, nq, tsp (task-spooler), parallel (`apt install nq
+task-spooler parallel`), pueue (`cargo install pueue`), hq (HyperQueue).
 `--dir`: where to work; a journaled file system, please (`--dir loop`: as root, a loop-mounted ext4,
 for machines whose own has no journal). Only ratios within one run mean anything.
 """

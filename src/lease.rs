@@ -61,7 +61,7 @@ impl Lease {
         let lease = Lease {
             slot,
             root: root.clone(),
-            lock: Arc::new(lock),
+            lock: Arc::new(closed_early(lock)),
         };
         if !atomic::exists(&lease.marker()) {
             lease.renew_marker()?;
@@ -198,6 +198,15 @@ pub fn try_lock(path: &Path) -> Result<Option<File>> {
         }
     }
     Ok(None)
+}
+
+/// The same file under a high number: the kernel closes a dead process's files from the highest
+/// number down, and an inotify takes it 8 to 14 ms, for which others would wait.
+pub fn closed_early(file: File) -> File {
+    /// Above whatever is open that closes slowly.
+    const FROM: i32 = 128;
+    // Where so high a number is not allowed, the low one does.
+    rustix::io::fcntl_dupfd_cloexec(&file, FROM).map_or(file, File::from)
 }
 
 pub fn hostname() -> String {

@@ -10,7 +10,7 @@ use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Result};
 use crate::layout::Root;
-use crate::lease::hostname;
+use crate::lease::{self, hostname};
 use crate::status::HarnessStatus;
 
 /// This process's own file. Removed when it ends well; otherwise by whoever aggregates.
@@ -25,7 +25,7 @@ impl Presence {
         let pid = std::process::id();
         let id = clock::unique().simple().to_string();
         let path = root.harnesses().join(format!("{pid}-{}.json", &id[24..]));
-        let file = locked(&path)?;
+        let file = lease::closed_early(locked(&path)?);
         let mut presence = Presence {
             path: path.clone(),
             file,
