@@ -49,7 +49,11 @@ pub fn now_iso() -> String {
             *text = whole.trim_end_matches("000Z").to_owned();
             *known = second;
         }
-        format!("{text}{millis:03}Z")
+        let digit = |of: i32| char::from(b'0' + (millis / of % 10) as u8);
+        let mut whole = String::with_capacity(text.len() + 4);
+        whole.push_str(text);
+        whole.extend([digit(100), digit(10), digit(1), 'Z']);
+        whole
     })
 }
 

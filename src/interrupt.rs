@@ -57,11 +57,11 @@ fn id_of(path: &Path) -> (u64, i64) {
 }
 
 pub fn path(root: &Root, stem: &str) -> PathBuf {
-    root.interrupts().join(format!("{stem}{ENDING}"))
+    root.interrupt(&[stem, ENDING].concat())
 }
 
 fn hidden(root: &Root, stem: &str, ending: &str) -> PathBuf {
-    root.interrupts().join(format!(".{stem}.{ending}"))
+    root.interrupt(&format!(".{stem}.{ending}"))
 }
 
 fn read(root: &Root, stem: &str) -> Option<Interrupt> {
@@ -70,8 +70,16 @@ fn read(root: &Root, stem: &str) -> Option<Interrupt> {
         return None;
     }
     // That it exists is what counts: it may be a directory, or not to be read.
-    let id = id_of(&path);
-    let bytes = atomic::read_small(&path, STATE_FILE_BYTES_MAX).unwrap_or_default();
+    let content = || atomic::read_small(&path, STATE_FILE_BYTES_MAX).unwrap_or_default();
+    let (mut id, mut bytes) = (id_of(&path), content());
+    for _ in 0..3 {
+        // Written just now: these words under the mark of before would count as another interrupt.
+        let now = id_of(&path);
+        if now == id {
+            break;
+        }
+        (id, bytes) = (now, content());
+    }
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(REASON_BYTES_MAX)]);
     let plain = |c: &char| *c == '\n' || !is_obeyed(*c);
     Some(Interrupt {
@@ -268,7 +276,7 @@ fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
     }
     let parked = root.item(Place::Parked, &name);
     let mut record = Record::open(root, &name)?;
-    let last = record.history.last.as_ref();
+    let last = record.history().last.as_ref();
     let waits = last.is_some_and(|l| l.session == session && l.end.is_some());
     let mut released = None;
     // A person may have moved it, or it may have had another life since.

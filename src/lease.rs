@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Error, Result};
-use crate::layout::{Root, SlotId};
+use crate::layout::{Root, SlotId, join};
 use crate::limits::{STATE_FILE_BYTES_MAX, WORKERS_MAX};
 use crate::mutant::planted;
 
@@ -76,7 +76,7 @@ impl Lease {
     }
 
     pub fn marker(&self) -> PathBuf {
-        self.root.agent(self.slot).join("marker")
+        join(&self.root.agent(self.slot), "marker")
     }
 
     /// Writes a marker that names this process. Only when the old one has no links left: links

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::atomic;
@@ -24,7 +25,13 @@ pub struct Record {
     path: PathBuf,
     /// A line was cut (a full disk): the next one must not be glued to it.
     torn: bool,
-    pub history: History,
+    /// Whether the file was new: its directory entry is not durable yet.
+    is_new: bool,
+    history: History,
+    /// Lines appended since, of which the history does not know yet.
+    unfolded: Vec<u8>,
+    /// Lines that wait for the next one, to be written with it.
+    held: Vec<u8>,
 }
 
 /// What the past of an item means for its next attempt.
@@ -42,8 +49,6 @@ pub struct History {
     pub last: Option<LastAttempt>,
     /// What attempts had said that they publish, as long as their end is not recorded.
     pub publishing: Vec<Value>,
-    /// Whether the file was new: its directory entry is not durable yet.
-    pub is_new: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,15 +69,18 @@ pub struct LastAttempt {
     pub inode: Option<u64>,
 }
 
+impl LastAttempt {
+    fn is_done(&self) -> bool {
+        self.end.as_ref().is_some_and(|(next, ..)| next == "done")
+    }
+}
+
 impl Record {
     pub fn open(root: &Root, name: &Name) -> Result<Record> {
         let path = root.record(name);
         let mut file = atomic::open_append(&path)?;
         let bytes = read_bounded(&mut file, &path)?;
-        let mut history = History {
-            is_new: bytes.is_empty(),
-            ..History::default()
-        };
+        let mut history = History::default();
         for event in lines(&bytes) {
             history.fold(&event);
         }
@@ -81,27 +89,54 @@ impl Record {
             path,
             // A line cut by a power loss must spoil no other.
             torn: bytes.last().is_some_and(|&b| b != b'\n'),
+            is_new: bytes.is_empty(),
             history,
+            unfolded: Vec::new(),
+            held: Vec::new(),
         })
     }
 
-    /// Appends an event: `fields` is an object; its instant and kind are put in front.
-    pub fn append(&mut self, event: &str, fields: Value) -> Result<()> {
-        self.append_line(&line(event, fields))
+    /// What all its lines mean.
+    pub fn history(&mut self) -> &History {
+        for event in lines(&std::mem::take(&mut self.unfolded)) {
+            self.history.fold(&event);
+        }
+        &self.history
     }
 
-    /// Appends what `line` made.
-    pub fn append_line(&mut self, line: &Value) -> Result<()> {
-        let mut bytes = Vec::with_capacity(512);
+    /// Appends an event: `fields` is an object; its instant and kind are put in front.
+    pub fn append(&mut self, event: &str, fields: impl Serialize) -> Result<()> {
+        let mut bytes = Vec::with_capacity(1024);
         if self.torn {
             bytes.push(b'\n');
         }
-        serde_json::to_writer(&mut bytes, line)
-            .map_err(|e| Error::permanent("cannot write to the item's record", e.to_string()))?;
-        bytes.push(b'\n');
+        bytes.extend_from_slice(&self.held);
+        let before = bytes.len() - self.held.len();
+        encode(&mut bytes, event, &fields)?;
         self.write(&bytes)?;
-        self.history.fold(line);
+        self.unfolded.extend_from_slice(&bytes[before..]);
+        self.held.clear();
         Ok(())
+    }
+
+    /// Appends a `claimed` event and takes it into the history, which whoever claims asks next.
+    pub fn append_claim(&mut self, claimed: &Claimed<'_>) -> Result<()> {
+        self.history();
+        self.append("claimed", claimed)?;
+        self.unfolded.clear();
+        self.history.claim(LastAttempt {
+            session: claimed.session.to_owned(),
+            agent: claimed.agent.to_owned(),
+            attempt: claimed.attempt,
+            inode: Some(claimed.inode),
+            ..LastAttempt::default()
+        });
+        Ok(())
+    }
+
+    /// Appends an event together with the next one: for what only the story would miss.
+    pub fn hold(&mut self, event: &str, fields: impl Serialize) -> Result<()> {
+        encode(&mut self.held, event, &fields)
     }
 
     /// One `write`. What it could not write whole is no line: the caller may try again.
@@ -132,25 +167,45 @@ impl Record {
         self.file
             .sync_data()
             .or_fail("cannot sync the item's record", &self.path)?;
-        if self.history.is_new
+        if self.is_new
             && let Some(folder) = self.path.parent()
         {
             if !atomic::is_name_synced_with(&self.file) {
                 atomic::sync_shared_dir(folder)?;
             }
-            self.history.is_new = false;
+            self.is_new = false;
         }
         Ok(())
     }
 }
 
-/// One event as it stands in the record.
-pub fn line(event: &str, mut fields: Value) -> Value {
-    if let Value::Object(fields) = &mut fields {
-        fields.insert("at".into(), clock::now_iso().into());
-        fields.insert("event".into(), event.into());
+/// The fields of a `claimed` event.
+#[derive(Debug, Serialize)]
+pub struct Claimed<'a> {
+    pub session: &'a str,
+    pub agent: &'a str,
+    pub attempt: u32,
+    pub harness_pid: u32,
+    /// The file's.
+    pub inode: u64,
+}
+
+/// Appends an event's line to `out`.
+fn encode(out: &mut Vec<u8>, event: &str, fields: &impl Serialize) -> Result<()> {
+    let at = clock::now_iso();
+    for part in ["{\"at\":\"", &at, "\",\"event\":\"", event, "\""] {
+        out.extend_from_slice(part.as_bytes());
     }
-    fields
+    let begin = out.len();
+    serde_json::to_writer(&mut *out, fields)
+        .map_err(|e| Error::permanent("cannot write to the item's record", e.to_string()))?;
+    // One object of both: `{…}` becomes `,…}`.
+    match &out[begin..] {
+        b"{}" => drop(out.remove(begin)),
+        _ => out[begin] = b',',
+    }
+    out.push(b'\n');
+    Ok(())
 }
 
 /// All events of an item, oldest first; empty where nothing is recorded.
@@ -221,23 +276,29 @@ impl History {
         self.attempts.saturating_add(1)
     }
 
+    fn claim(&mut self, next: LastAttempt) {
+        self.attempts = self.attempts.max(next.attempt);
+        let mut before = self.last.take();
+        // An answer holds until its item is done, however many attempts that takes.
+        if let Some(done) = before.as_mut().filter(|b| b.is_done()) {
+            done.answered = None;
+        }
+        let answered = before.as_ref().and_then(|b| b.answered.clone());
+        if before.as_ref().is_some_and(|b| b.end.is_some()) {
+            self.previous = before;
+        }
+        self.last = Some(LastAttempt { answered, ..next });
+    }
+
     fn fold(&mut self, e: &Value) {
         let text = |key: &str| e[key].as_str().unwrap_or_default().to_owned();
         match e["event"].as_str().unwrap_or_default() {
             "claimed" => {
                 let attempt = e["attempt"].as_u64().unwrap_or(0);
-                let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
-                self.attempts = self.attempts.max(attempt);
-                if let Some(before) = self.last.take().filter(|l| l.end.is_some()) {
-                    self.previous = Some(before);
-                }
-                // An answer holds until its item has ended, however many attempts that takes.
-                let answered = self.last.as_ref().and_then(|l| l.answered.clone());
-                self.last = Some(LastAttempt {
-                    answered,
+                self.claim(LastAttempt {
                     session: text("session"),
                     agent: text("agent"),
-                    attempt,
+                    attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
                     inode: e["inode"].as_u64(),
                     ..LastAttempt::default()
                 });
@@ -312,7 +373,7 @@ mod tests {
         atomic::make_dir(&root.items(), true).unwrap();
         let name = Name::new("x");
         let mut r = Record::open(&root, &name).unwrap();
-        assert!(r.history.is_new);
+        assert!(r.is_new);
         for (attempt, next) in [(1, "retry"), (2, "retry")] {
             let sid = format!("s{attempt}");
             r.append(
@@ -329,23 +390,25 @@ mod tests {
         let cut = b"garbage\n[1]\n\xff\n{\"event\":\"fini";
         r.write(cut).unwrap();
         let mut r = Record::open(&root, &name).unwrap();
-        assert_eq!((r.history.attempts, r.history.failures), (2, 2));
+        let counts = |h: &History| (h.attempts, h.failures);
+        assert_eq!(counts(r.history()), (2, 2));
         r.append("retried", json!({"by": "a person"})).unwrap();
         let mut r = Record::open(&root, &name).unwrap();
-        assert_eq!((r.history.attempts, r.history.failures), (2, 0));
+        assert_eq!(counts(r.history()), (2, 0));
         let previous = |h: &History| h.previous.clone().map(|p| p.session);
-        assert_eq!(previous(&r.history).as_deref(), Some("s1"));
+        assert_eq!(previous(r.history()).as_deref(), Some("s1"));
         // One that never started was none, and hides none.
         for _ in 0..2 {
             let third = json!({"session": "s3", "agent": "agent-1", "attempt": 3});
-            r.append("claimed", third.clone()).unwrap();
-            assert_eq!(previous(&r.history).as_deref(), Some("s2"));
-            r.append("requeued", third).unwrap();
+            r.append("claimed", &third).unwrap();
+            assert_eq!(previous(r.history()).as_deref(), Some("s2"));
+            r.append("requeued", &third).unwrap();
         }
         assert_eq!(
-            history(&root, &name),
-            Record::open(&root, &name).unwrap().history
+            &history(&root, &name),
+            Record::open(&root, &name).unwrap().history()
         );
+        assert_eq!(&history(&root, &name), r.history());
         assert_eq!(events(&root, &name).unwrap().len(), 9);
         // What was to be published is known until the end of that attempt is.
         for sid in ["s3", "s3", "s4"] {
@@ -358,6 +421,57 @@ mod tests {
         assert_eq!((left.len(), left[0]["session"].as_str()), (1, Some("s4")));
         r.append("finished", json!({"session": "s5", "published": "b"}))
             .unwrap();
-        assert!(r.history.publishing.is_empty());
+        assert!(r.history().publishing.is_empty());
+    }
+
+    #[test]
+    fn what_is_held_is_written_with_the_next_line_and_claims_are_known_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        atomic::make_dir(&root.items(), true).unwrap();
+        let name = Name::new("x");
+        let mut r = Record::open(&root, &name).unwrap();
+        r.append("retried", json!({})).unwrap();
+        let claimed = |attempt| Claimed {
+            session: "s",
+            agent: "agent-2",
+            attempt,
+            harness_pid: 3,
+            inode: 4,
+        };
+        r.append_claim(&claimed(1)).unwrap();
+        r.hold("started", json!({"session": "s", "pid": 7}))
+            .unwrap();
+        assert_eq!(&history(&root, &name), r.history());
+        assert!(r.history().last.as_ref().unwrap().started.is_none());
+        r.append("finished", json!({"session": "s", "next": "retry"}))
+            .unwrap();
+        r.append_claim(&claimed(2)).unwrap();
+        assert_eq!(&history(&root, &name), r.history());
+        let previous = r.history().previous.clone().unwrap();
+        assert_eq!(previous.started.unwrap()["pid"], 7);
+        let kinds: Vec<_> = events(&root, &name).unwrap();
+        let kinds: Vec<_> = kinds.iter().map(|e| e["event"].as_str().unwrap()).collect();
+        let want = ["retried", "claimed", "started", "finished", "claimed"];
+        assert_eq!(kinds, want);
+    }
+
+    #[test]
+    fn an_answer_holds_until_its_item_is_done() {
+        let mut h = History::default();
+        let mut attempt = |n: u32, next: &str, answer: Option<&str>| {
+            let sid = format!("s{n}");
+            h.fold(&json!({"event": "claimed", "session": sid, "attempt": n}));
+            let answered = h.previous.as_ref().and_then(|p| p.answered.clone());
+            h.fold(&json!({"event": "finished", "session": sid, "next": next}));
+            if let Some(answer) = answer {
+                h.fold(&json!({"event": "answered", "session": sid, "question": "?", "answer": answer}));
+            }
+            answered.and_then(|(_, answer)| answer)
+        };
+        assert_eq!(attempt(1, "parked", Some("yes")), None);
+        assert_eq!(attempt(2, "retry", None).as_deref(), Some("yes"));
+        assert_eq!(attempt(3, "done", None).as_deref(), Some("yes"));
+        assert_eq!(attempt(4, "retry", None), None);
     }
 }

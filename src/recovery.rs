@@ -141,7 +141,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     let mut record = Record::open(&rt.root, name)?;
     let claim = Claim::adopt(&rt.root, &desk.lease, name)?;
     let slot = desk.slot().to_string();
-    let last = record.history.last.clone().filter(|l| l.agent == slot);
+    let last = record.history().last.clone().filter(|l| l.agent == slot);
     let Some(last) = last else {
         return put_back(desk, claim, record, "");
     };
@@ -157,7 +157,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     }
     // Before its files: a keeper first does what the dead harness had asked it to.
     let running = adopt(desk, &last)?;
-    let mut said = record.history.publishing.iter();
+    let mut said = record.history().publishing.iter();
     let said = said.find(|p| p["session"] == *last.session).cloned();
     let started =
         running.is_some() || last.started.is_some() || has_started(&dir) || said.is_some();
@@ -178,6 +178,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     });
     if let Some(said) = said.filter(|_| claim.is_ours()) {
         let attempt = Attempt {
+            failures: record.history().failures,
             claim,
             record,
             dir,
@@ -277,7 +278,7 @@ fn adopt(desk: &mut Desk, last: &LastAttempt) -> Result<Option<(i32, std::time::
 fn rebuild(
     desk: &Desk,
     claim: Box<Claim>,
-    record: Record,
+    mut record: Record,
     mut file: SessionFile,
 ) -> Result<Attempt> {
     let rt = &desk.rt;
@@ -312,6 +313,7 @@ fn rebuild(
         }
     }
     let mut attempt = Attempt {
+        failures: record.history().failures,
         claim,
         record,
         dir,

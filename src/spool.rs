@@ -24,11 +24,11 @@ use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result};
 use crate::item::{self, Item, Order, Refusal};
-use crate::layout::{Name, Place, Root};
+use crate::layout::{Name, Place, Root, join};
 use crate::lease::Lease;
 use crate::limits::{ITEM_BYTES_MAX, SETTLE};
 use crate::mutant::planted;
-use crate::record::Record;
+use crate::record::{Claimed, Record};
 use crate::sys::{self, ReadLease};
 
 /// A held item. Used up by `end`; dropped (in a panic, or when the process is told to let go) it
@@ -159,7 +159,7 @@ fn try_held(
         }
         key = Some(path);
     }
-    let claimed = root.claimed(lease.slot).join(name.as_os_str());
+    let claimed = join(&root.claimed(lease.slot), name.as_os_str());
     let noted = match planted("claim-not-recorded") {
         true => Ok(()),
         false => note_claim(&mut record, lease, meta.ino(), durable),
@@ -186,7 +186,7 @@ fn try_held(
             Box::new(record),
         )),
         other => {
-            let last = record.history.last.clone().unwrap_or_default();
+            let last = record.history().last.clone().unwrap_or_default();
             let undone = json!({"session": last.session, "reason": "it was not won"});
             // Only its number would be missed.
             let _full = record.append("requeued", undone);
@@ -218,17 +218,17 @@ fn try_held(
 /// The line that begins an attempt. It must be on disk before the rename only where the end of an
 /// earlier attempt stands before it: without it, that end would be taken for this one's.
 fn note_claim(record: &mut Record, lease: &Lease, inode: u64, durable: bool) -> Result<()> {
-    let again = record.history.last.is_some();
-    record.append(
-        "claimed",
-        json!({
-            "session": clock::unique().to_string(),
-            "agent": lease.slot.to_string(),
-            "attempt": record.history.next_attempt(),
-            "harness_pid": std::process::id(),
-            "inode": inode,
-        }),
-    )?;
+    let (again, attempt) = (
+        record.history().last.is_some(),
+        record.history().next_attempt(),
+    );
+    record.append_claim(&Claimed {
+        session: &clock::unique().to_string(),
+        agent: &lease.slot.to_string(),
+        attempt,
+        harness_pid: std::process::id(),
+        inode,
+    })?;
     if durable && again {
         record.sync()
     } else {
@@ -367,7 +367,7 @@ impl Claim {
     /// Re-makes the claim of a slot's dead holder. Where its file was changed beyond understanding
     /// or taken away, nothing is known of the item but its name.
     pub fn adopt(root: &Root, lease: &std::sync::Arc<Lease>, name: &Name) -> Result<Box<Claim>> {
-        let path = root.claimed(lease.slot).join(name.as_os_str());
+        let path = join(&root.claimed(lease.slot), name.as_os_str());
         let mut bytes = Vec::new();
         let mut executable = false;
         if let Ok(meta) = path.symlink_metadata()
@@ -402,9 +402,7 @@ impl Claim {
 
     /// Where the file lies while it is claimed.
     pub fn path(&self) -> PathBuf {
-        self.root
-            .claimed(self.lease.slot)
-            .join(self.name.as_os_str())
+        join(&self.root.claimed(self.lease.slot), self.name.as_os_str())
     }
 
     /// Whether the file is still where this claim put it. A person cancels by moving it.

@@ -54,7 +54,6 @@ impl Ledger {
         let what = "cannot write the ledger line";
         let at = line.at.parse::<Timestamp>().ok();
         let day = utc_day(at.unwrap_or_else(clock::now));
-        let path = day_file(&self.dir, day);
         let encoded = if at.is_some() {
             serde_json::to_vec(line)
         } else {
@@ -66,19 +65,20 @@ impl Ledger {
         if self.torn {
             bytes.insert(0, b'\n');
         }
-        let mut file = self.file_of(day, &path)?;
+        let mut file = self.file_of(day)?;
         match file.write(&bytes) {
             Ok(n) if n == bytes.len() => self.torn = false,
             Ok(n) => {
                 self.torn = n > 0;
+                let path = day_file(&self.dir, day);
                 return Err(Error::temporary(what, "it was cut short").at_path(&path));
             }
-            Err(e) => return Err(Error::io(what, &path, &e)),
+            Err(e) => return Err(Error::io(what, &day_file(&self.dir, day), &e)),
         }
         Ok(())
     }
 
-    fn file_of(&mut self, day: Date, path: &Path) -> Result<&File> {
+    fn file_of(&mut self, day: Date) -> Result<&File> {
         let usable = self.open.as_ref().is_some_and(|(open, file)| {
             // Somebody may have removed the file: lines in a nameless one would be lost.
             *open == day && file.metadata().is_ok_and(|m| m.nlink() > 0)
@@ -89,7 +89,10 @@ impl Ledger {
         }
         match &mut self.open {
             Some((_, file)) => Ok(file),
-            none => Ok(&none.insert((day, open_day(&self.dir, path)?)).1),
+            none => {
+                let opened = open_day(&self.dir, &day_file(&self.dir, day))?;
+                Ok(&none.insert((day, opened)).1)
+            }
         }
     }
 }

@@ -150,7 +150,8 @@ pub(super) fn cpu_of_children() -> Duration {
 /// What every agent is started with: nothing of it changes from one to the next.
 pub(super) struct Starter {
     nothing: File,
-    /// Of the harness that started this keeper, each as NAME=VALUE, with the length of its name.
+    /// Of the harness that started this keeper, each as NAME=VALUE, with the length of its name, in
+    /// the order of names.
     environment: Vec<(usize, CString)>,
 }
 
@@ -159,9 +160,11 @@ impl Starter {
         let environment = std::env::vars_os()
             .filter(|(name, _)| !is_of_cwd(name))
             .filter_map(|(name, value)| Some((name.len(), pair(&name, &value).ok()?)));
+        let mut environment: Vec<(usize, CString)> = environment.collect();
+        environment.sort_by(|a, b| name_of(a).cmp(name_of(b)));
         Ok(Starter {
             nothing: File::open("/dev/null")?,
-            environment: environment.collect(),
+            environment,
         })
     }
 
@@ -224,15 +227,22 @@ impl Starter {
     }
 
     fn environment<'a>(&'a self, spec: &Spec, set: &'a [CString]) -> Vec<&'a CStr> {
-        let is_kept = |&&(len, ref have): &&(usize, CString)| {
-            let have = &have.as_bytes()[..len];
-            let mut names = spec.env.iter().map(|(name, _)| name.as_bytes());
-            !names.any(|name| name.len() == len && name == have)
-        };
-        let kept = self.environment.iter().filter(is_kept);
-        let kept = kept.map(|(_, have)| have.as_c_str());
-        kept.chain(set.iter().map(CString::as_c_str)).collect()
+        let mut kept: Vec<_> = self.environment.iter().map(|(_, e)| Some(&**e)).collect();
+        for (name, _) in &spec.env {
+            let name = name.as_bytes();
+            let begin = self.environment.partition_point(|e| name_of(e) < name);
+            // A name may stand there more than once.
+            let same = self.environment[begin..].iter();
+            let same = same.take_while(|e| name_of(e) == name).count();
+            kept[begin..begin + same].fill(None);
+        }
+        let set = set.iter().map(CString::as_c_str);
+        kept.into_iter().flatten().chain(set).collect()
     }
+}
+
+fn name_of((len, pair): &(usize, CString)) -> &[u8] {
+    &pair.as_bytes()[..*len]
 }
 
 const PWD: &str = "PWD";

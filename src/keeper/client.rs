@@ -132,15 +132,14 @@ impl Keeper {
     }
 
     pub fn send(&mut self, request: &Request) -> Result<()> {
-        wire::send(&mut self.stream, &request.fields())
+        wire::send(&mut self.stream, request.frame())
             .or_fail("cannot talk to the keeper", &self.dir)
     }
 
     /// What it says next; `None`: it is dead. Blocks until a word is there.
     pub fn receive(&mut self) -> Result<Option<Reply>> {
-        let fields =
-            wire::receive(&mut self.stream).or_fail("cannot hear the keeper", &self.dir)?;
-        Ok(fields.and_then(|f| Reply::parse(&f)))
+        let body = wire::receive(&mut self.stream).or_fail("cannot hear the keeper", &self.dir)?;
+        Ok(body.and_then(|b| Reply::parse(&b)))
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {

@@ -182,7 +182,7 @@ impl Serving {
 
     fn say(&mut self, reply: &Reply) {
         if let Some(stream) = &mut self.harness
-            && wire::send(stream, &reply.fields()).is_err()
+            && wire::send(stream, reply.frame()).is_err()
         {
             self.harness = None;
         }
@@ -215,7 +215,7 @@ impl Serving {
         match wire::receive(stream).ok().flatten() {
             // The harness is gone, however it went: the agent goes on.
             None => self.harness = None,
-            Some(fields) => match Request::parse(&fields) {
+            Some(body) => match Request::parse(&body) {
                 Some(Request::Stop { grace, why }) => self.stop(Some(grace), &why),
                 Some(Request::Freeze) => self.freeze(),
                 Some(Request::Thaw) => self.thaw(),

@@ -4,8 +4,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::limits::KEEPER_MESSAGE_BYTES_MAX;
@@ -72,75 +72,121 @@ pub enum Reply {
     },
 }
 
-fn bytes(s: &str) -> Vec<u8> {
-    s.as_bytes().to_vec()
+/// A message as it is sent.
+pub struct Frame(Vec<u8>);
+
+impl Frame {
+    fn new(kind: &str) -> Frame {
+        let mut bytes = Vec::with_capacity(1024);
+        // The frame's length, known at the end.
+        bytes.extend([0; 4]);
+        Frame(bytes).field(kind)
+    }
+
+    fn field(self, field: impl AsRef<[u8]>) -> Frame {
+        self.joined(&[field.as_ref()])
+    }
+
+    /// One field of several parts.
+    fn joined(mut self, parts: &[&[u8]]) -> Frame {
+        self.0.extend(size(parts.iter().map(|p| p.len()).sum()));
+        parts.iter().for_each(|p| self.0.extend_from_slice(p));
+        self
+    }
+
+    fn path(self, path: &Path) -> Frame {
+        self.field(path.as_os_str().as_bytes())
+    }
+
+    fn number(self, number: impl ToString) -> Frame {
+        self.field(number.to_string())
+    }
+
+    fn millis(self, d: Duration) -> Frame {
+        self.number(d.as_millis())
+    }
+}
+
+fn size(n: usize) -> [u8; 4] {
+    u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Cuts off the first field; `None`: there is no whole one.
+fn cut(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (size, tail) = rest.split_first_chunk()?;
+    tail.split_at_checked(u32::from_le_bytes(*size) as usize)
+}
+
+/// Reads fields one after the other; a missing or bad one makes the whole frame bad.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (field, rest) = cut(self.0)?;
+        self.0 = rest;
+        Some(field)
+    }
+    fn os(&mut self) -> Option<OsString> {
+        self.next().map(os)
+    }
+    fn word(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.next()?).ok()
+    }
+    fn text(&mut self) -> Option<String> {
+        self.word().map(str::to_owned)
+    }
+    fn number<T: std::str::FromStr>(&mut self) -> Option<T> {
+        self.word()?.parse().ok()
+    }
+    fn duration(&mut self) -> Option<Duration> {
+        self.number().map(Duration::from_millis)
+    }
+    fn path(&mut self) -> Option<PathBuf> {
+        self.os().map(PathBuf::from)
+    }
 }
 
 fn os(b: &[u8]) -> OsString {
     OsStr::from_bytes(b).to_owned()
 }
 
-fn millis(d: Duration) -> Vec<u8> {
-    d.as_millis().to_string().into_bytes()
-}
-
-/// Reads fields one after the other; a missing or bad one makes the whole frame bad.
-struct Fields<'a>(std::slice::Iter<'a, Vec<u8>>);
-
-impl Fields<'_> {
-    fn next(&mut self) -> Option<Vec<u8>> {
-        self.0.next().cloned()
-    }
-    fn text(&mut self) -> Option<String> {
-        String::from_utf8(self.next()?).ok()
-    }
-    fn number<T: std::str::FromStr>(&mut self) -> Option<T> {
-        self.text()?.parse().ok()
-    }
-    fn duration(&mut self) -> Option<Duration> {
-        self.number().map(Duration::from_millis)
-    }
-    fn path(&mut self) -> Option<PathBuf> {
-        self.next().map(|b| os(&b).into())
-    }
-}
-
 impl Request {
-    pub fn fields(&self) -> Vec<Vec<u8>> {
+    pub fn frame(&self) -> Frame {
         match self {
-            Request::Stop { grace, why } => vec![bytes("stop"), millis(*grace), bytes(why)],
-            Request::Freeze => vec![bytes("freeze")],
-            Request::Thaw => vec![bytes("thaw")],
-            Request::Vitals => vec![bytes("vitals")],
+            Request::Stop { grace, why } => Frame::new("stop").millis(*grace).field(why),
+            Request::Freeze => Frame::new("freeze"),
+            Request::Thaw => Frame::new("thaw"),
+            Request::Vitals => Frame::new("vitals"),
             Request::Spawn(s) => {
-                let path = |p: &PathBuf| p.as_os_str().as_bytes().to_vec();
-                let mut f = vec![
-                    bytes("spawn"),
-                    bytes(&s.session),
-                    path(&s.cwd),
-                    s.stdin.as_ref().map_or(Vec::new(), path),
-                    path(&s.stdout),
-                    path(&s.stderr),
-                    path(&s.exit),
-                    millis(s.grace),
-                    bytes(&s.argv.len().to_string()),
-                ];
-                f.extend(s.argv.iter().map(|a| a.as_bytes().to_vec()));
+                let nothing = Path::new("");
+                let mut f = Frame::new("spawn")
+                    .field(&s.session)
+                    .path(&s.cwd)
+                    .path(s.stdin.as_deref().unwrap_or(nothing))
+                    .path(&s.stdout)
+                    .path(&s.stderr)
+                    .path(&s.exit)
+                    .millis(s.grace)
+                    .number(s.argv.len());
+                for arg in &s.argv {
+                    f = f.field(arg.as_bytes());
+                }
                 for (key, value) in &s.env {
-                    f.push(key.as_bytes().to_vec());
-                    f.push(match value {
-                        Some(v) => [b"=", v.as_bytes()].concat(),
-                        None => Vec::new(),
-                    });
+                    f = f.field(key.as_bytes());
+                    f = match value {
+                        Some(v) => f.joined(&[b"=", v.as_bytes()]),
+                        None => f.field(""),
+                    };
                 }
                 f
             }
         }
     }
 
-    pub fn parse(fields: &[Vec<u8>]) -> Option<Request> {
-        let mut f = Fields(fields.iter());
-        match f.text()?.as_str() {
+    /// From a frame's body.
+    pub fn parse(body: &[u8]) -> Option<Request> {
+        let mut f = Fields(body);
+        match f.word()? {
             "stop" => Some(Request::Stop {
                 grace: f.duration()?,
                 why: f.text().unwrap_or_default(),
@@ -157,13 +203,10 @@ impl Request {
                 let exit = f.path()?;
                 let grace = f.duration()?;
                 let argc: usize = f.number()?;
-                let argv: Option<Vec<_>> = (0..argc)
-                    .map(|_| f.next().map(OsString::from_vec))
-                    .collect();
+                let argv: Option<Vec<_>> = (0..argc).map(|_| f.os()).collect();
                 let mut env = Vec::new();
-                while let Some(key) = f.next() {
-                    let value = f.next()?;
-                    env.push((os(&key), value.strip_prefix(b"=").map(os)));
+                while let Some(key) = f.os() {
+                    env.push((key, f.next()?.strip_prefix(b"=").map(os)));
                 }
                 Some(Request::Spawn(Box::new(Spec {
                     session,
@@ -183,33 +226,30 @@ impl Request {
 }
 
 impl Reply {
-    pub fn fields(&self) -> Vec<Vec<u8>> {
+    pub fn frame(&self) -> Frame {
         match self {
-            Reply::Idle => vec![bytes("idle")],
-            Reply::Running { session, pid, age } => vec![
-                bytes("running"),
-                bytes(session),
-                bytes(&pid.to_string()),
-                millis(*age),
-            ],
+            Reply::Idle => Frame::new("idle"),
+            Reply::Running { session, pid, age } => Frame::new("running")
+                .field(session)
+                .number(pid)
+                .millis(*age),
             Reply::SpawnFailed {
                 session,
                 why,
                 temporary,
             } => {
                 let class = if *temporary { "temporary" } else { "permanent" };
-                vec![bytes("failed"), bytes(session), bytes(why), bytes(class)]
+                Frame::new("failed").field(session).field(why).field(class)
             }
-            Reply::Vitals { cpu } => vec![bytes("vitals"), millis(*cpu)],
-            Reply::Exited { session, exit } => {
-                vec![bytes("exited"), bytes(session), exit.clone()]
-            }
+            Reply::Vitals { cpu } => Frame::new("vitals").millis(*cpu),
+            Reply::Exited { session, exit } => Frame::new("exited").field(session).field(exit),
         }
     }
 
-    pub fn parse(fields: &[Vec<u8>]) -> Option<Reply> {
-        let mut f = Fields(fields.iter());
-        Some(match f.text()?.as_str() {
+    /// From a frame's body.
+    pub fn parse(body: &[u8]) -> Option<Reply> {
+        let mut f = Fields(body);
+        Some(match f.word()? {
             "idle" => Reply::Idle,
             "running" => Reply::Running {
                 session: f.text()?,
@@ -219,12 +259,12 @@ impl Reply {
             "failed" => Reply::SpawnFailed {
                 session: f.text()?,
                 why: f.text()?,
-                temporary: f.text()? == "temporary",
+                temporary: f.word()? == "temporary",
             },
             "vitals" => Reply::Vitals { cpu: f.duration()? },
             "exited" => Reply::Exited {
                 session: f.text()?,
-                exit: f.next()?,
+                exit: f.next()?.to_vec(),
             },
             _ => return None,
         })
@@ -232,26 +272,20 @@ impl Reply {
 }
 
 /// Sends one frame.
-pub fn send(to: &mut impl Write, fields: &[Vec<u8>]) -> io::Result<()> {
-    let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-    let len = fields.iter().map(|f| f.len() + 4).sum();
+pub fn send(to: &mut impl Write, Frame(mut bytes): Frame) -> io::Result<()> {
+    let len = bytes.len() - 4;
     if len > KEEPER_MESSAGE_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "arguments and environment are larger than 4 MiB",
         ));
     }
-    let mut bytes = Vec::with_capacity(4 + len);
-    bytes.extend(size(len));
-    for field in fields {
-        bytes.extend(size(field.len()));
-        bytes.extend(field);
-    }
+    bytes[..4].copy_from_slice(&size(len));
     to.write_all(&bytes)
 }
 
-/// Receives one frame; `None` at the end of the stream, wherever it was cut.
-pub fn receive(from: &mut impl Read) -> io::Result<Option<Vec<Vec<u8>>>> {
+/// Receives one frame's body; `None` at the end of the stream, wherever it was cut.
+pub fn receive(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut word = [0; 4];
     match from.read_exact(&mut word) {
         Ok(()) => {}
@@ -270,14 +304,10 @@ pub fn receive(from: &mut impl Read) -> io::Result<Option<Vec<Vec<u8>>>> {
         Err(e) => return Err(e),
     }
     let mut rest = body.as_slice();
-    let mut fields = Vec::new();
-    while let Some((size, tail)) = rest.split_at_checked(4) {
-        let size = size.try_into().map(u32::from_le_bytes).map_err(|_| bad())? as usize;
-        let (field, tail) = tail.split_at_checked(size).ok_or_else(bad)?;
-        fields.push(field.to_vec());
-        rest = tail;
+    while !rest.is_empty() {
+        (_, rest) = cut(rest).ok_or_else(bad)?;
     }
-    Ok(Some(fields))
+    Ok(Some(body))
 }
 
 fn is_end(e: &io::Error) -> bool {
@@ -311,7 +341,7 @@ mod tests {
         };
         let request = Request::Spawn(Box::new(spec));
         let mut buffer = Vec::new();
-        send(&mut buffer, &request.fields()).unwrap();
+        send(&mut buffer, request.frame()).unwrap();
         let got = receive(&mut buffer.as_slice()).unwrap().unwrap();
         assert_eq!(Request::parse(&got), Some(request));
         for cut in 0..buffer.len() {
@@ -322,6 +352,9 @@ mod tests {
             pid: 7,
             age: Duration::from_millis(12),
         };
-        assert_eq!(Reply::parse(&reply.fields()), Some(reply));
+        assert_eq!(Reply::parse(&reply.frame().0[4..]), Some(reply));
+        // A field that says that it is longer than the frame.
+        let torn = [&size(8)[..], &size(5), b"idle"].concat();
+        assert!(receive(&mut torn.as_slice()).is_err());
     }
 }

@@ -14,10 +14,11 @@ use crate::atomic::{self, Lasting};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::git::Hub;
+use crate::interrupt;
 use crate::item::Refusal;
 use crate::keeper::Keeper;
 use crate::keeper::wire::{Reply, Request, Spec};
-use crate::layout::{DEFAULT_REPO, Name};
+use crate::layout::{DEFAULT_REPO, Name, join};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::record::LastAttempt;
 use crate::runtime::{Level, Runtime};
@@ -48,7 +49,7 @@ pub(super) fn begin(
     file.runner = agent.name().to_owned();
     let before = resume::before(&rt, &claim.name, item, &agent, previous);
     atomic::make_dir_new(dir)?;
-    let item_file = dir.join("item");
+    let item_file = join(dir, "item");
     let script = matches!(agent, Agent::Script);
     drop(atomic::create(
         &item_file,
@@ -62,7 +63,7 @@ pub(super) fn begin(
         None => {
             let usable = atomic::is_own_dir(&place)
                 && nix::unistd::access(&place, nix::unistd::AccessFlags::all()).is_ok()
-                && !atomic::exists(&place.join(".git"));
+                && !atomic::exists(&join(&place, ".git"));
             if !usable {
                 // A worktree from a time with a repository, or what an agent locked or put in its
                 // place: kept, not worked in.
@@ -113,7 +114,7 @@ pub(super) fn begin(
             inherited: &INHERITED,
         },
     );
-    let prompt_file = dir.join("prompt.md");
+    let prompt_file = join(dir, "prompt.md");
     if let Some(prompt) = &plan.prompt {
         drop(atomic::create(&prompt_file, prompt, 0o600)?);
     }
@@ -169,9 +170,9 @@ pub(super) fn begin(
         argv,
         cwd,
         stdin: plan.reads_prompt.then_some(prompt_file),
-        stdout: dir.join("stdout.log"),
-        stderr: dir.join("stderr.log"),
-        exit: dir.join("exit.json"),
+        stdout: join(dir, "stdout.log"),
+        stderr: join(dir, "stderr.log"),
+        exit: join(dir, "exit.json"),
         grace: rt.config.harness.kill_grace,
         env: env.into_iter().collect(),
     };
@@ -254,13 +255,10 @@ fn facts(
     file: &SessionFile,
     work: Option<&Work>,
 ) -> Facts {
-    let interrupt = rt
-        .root
-        .interrupts()
-        .join(format!("{}.interrupt", file.agent));
+    let interrupt = interrupt::path(&rt.root, &file.agent);
     [
-        ("PROMPT_FILE", dir.join("prompt.md").into_os_string()),
-        ("ITEM_FILE", dir.join("item").into_os_string()),
+        ("PROMPT_FILE", join(dir, "prompt.md").into_os_string()),
+        ("ITEM_FILE", join(dir, "item").into_os_string()),
         ("SESSION_ID", file.session.clone().into()),
         ("SESSION_DIR", dir.as_os_str().to_owned()),
         ("WORKTREE", cwd.as_os_str().to_owned()),
@@ -307,10 +305,7 @@ fn environment(
             env.insert(key.clone(), None);
         }
     }
-    let interrupt = rt
-        .root
-        .interrupts()
-        .join(format!("{}.interrupt", file.agent));
+    let interrupt = interrupt::path(&rt.root, &file.agent);
     let mut set = |key: &str, value: OsString| env.insert(key.into(), Some(value));
     if let Agent::Command(_, table) = agent {
         for (key, value) in &table.env {
@@ -322,7 +317,7 @@ fn environment(
     }
     set("HARNESS_ROOT", rt.root.path().as_os_str().to_owned());
     set("HARNESS_ITEM", claim.name.as_os_str().to_owned());
-    set("HARNESS_ITEM_FILE", dir.join("item").into_os_string());
+    set("HARNESS_ITEM_FILE", join(dir, "item").into_os_string());
     set("HARNESS_SESSION", file.session.clone().into());
     set("HARNESS_SESSION_DIR", dir.as_os_str().to_owned());
     set("HARNESS_AGENT", file.agent.clone().into());

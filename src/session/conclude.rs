@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::end::{fill_file, write_end};
 use super::publish::{publish, take_back, unpublished, withdraw};
 use super::stream::stderr_tail;
 use super::{Attempt, Desk, Over, digest, end_claim};
 use crate::adapters::{self, told};
-use crate::atomic::{self, Lasting};
+use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::event::{Class, Fault, Limit, Mend};
@@ -22,10 +23,9 @@ use crate::layout::Place;
 use crate::mutant::planted;
 use crate::notice::{self, Notice};
 use crate::outcome::{self, Evidence, Exit, Next, Outcome, Stop};
-use crate::record;
 use crate::runtime::{ItemResult, dice};
 use crate::spool::{Ended, Target};
-use crate::status::{AgentState, LedgerLine};
+use crate::status::AgentState;
 
 /// Judges the attempt and moves its item. What followed from it.
 pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Next> {
@@ -59,7 +59,7 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     if let Some(fault) = fault.as_ref().filter(|_| stop.is_none()) {
         hold_for(desk, &attempt, fault);
     }
-    let failures = attempt.record.history.failures;
+    let failures = attempt.failures;
     let mut next = match &over {
         // Its folder was removed under it, by another agent: that is not this item's fault.
         Over::Unstartable(_) if atomic::is_gone(&attempt.dir) => Next::PutBack,
@@ -425,122 +425,6 @@ fn advice(attempt: &Attempt, fault: &Fault) -> String {
 fn until(at: i64) -> Duration {
     let left = at.saturating_sub(clock::now().as_second()).max(0);
     Duration::from_secs(left.unsigned_abs() + 5)
-}
-
-fn fill_file(
-    attempt: &mut Attempt,
-    over: &Over,
-    collected: Option<&Collected>,
-    outcome: Outcome,
-    reason: &str,
-    next: Next,
-) {
-    let file = &mut attempt.file;
-    file.status = "ended".into();
-    file.outcome = Some(outcome.as_str().into());
-    file.reason = Some(reason.to_owned());
-    file.ended_at = Some(clock::now_iso());
-    file.last = matches!(next, Next::Done | Next::Park);
-    if let Over::Exited {
-        record: Some(exit), ..
-    } = over
-    {
-        file.pid = Some(exit.pid);
-        file.exit_status = exit.exit_status;
-        file.signal = exit.signal;
-        file.seconds = exit.seconds;
-        file.cpu_seconds = exit.cpu_seconds;
-        file.ended_at = Some(exit.ended_at.clone());
-        if file.started_at.is_empty() {
-            file.started_at.clone_from(&exit.started_at);
-        }
-        if exit.strays > 0 {
-            file.notes.push(format!(
-                "processes that it left behind and that were ended: {}",
-                exit.strays
-            ));
-        }
-        if exit.strays_left > 0 {
-            file.notes.push(format!(
-                "{} of them could not be ended (another user's?) and run on",
-                exit.strays_left
-            ));
-        }
-    }
-    if let Some(collected) = collected {
-        file.commits = Some(collected.commits);
-        file.files_changed = Some(collected.files_changed);
-        file.leftover = collected.leftover;
-        file.head = Some(collected.head.clone());
-        file.notes.extend(collected.notes.iter().cloned());
-    }
-}
-
-/// Session, record, ledger; durable before the item is seen in its new place.
-fn write_end(
-    desk: &Desk,
-    attempt: &mut Attempt,
-    next: Next,
-    not_before: Option<i64>,
-) -> Result<()> {
-    let durable = desk.rt.durable();
-    let (file, dir, record) = (&attempt.file, &attempt.dir, &mut attempt.record);
-    let mut tries = 0;
-    let written = desk.insist(|| {
-        tries += 1;
-        let lasting = match durable {
-            true => Lasting::WithNextSync(record.device()?),
-            false => Lasting::No,
-        };
-        file.write(dir, lasting)
-    });
-    if let Err(e) = written {
-        if e.kind() == Kind::Temporary {
-            return Err(e);
-        }
-        // Its agent removed the folder, or locked it: the record alone tells how it ended.
-        desk.rt.warn(&format!("{}: {e}", desk.slot()));
-    }
-    if attempt.recovered || tries > 1 || desk.keeper.is_none() {
-        // The agent and its keeper's work are over: the folder is ours alone, and what lies there
-        // half-written (by a dead harness or keeper, or by us on a full disk) is nobody's.
-        atomic::remove_every_temp(dir);
-    }
-    if let Some(work) = &attempt.work
-        && (file.commits == Some(0) || file.exit_status.or(file.signal).or(file.pid).is_none())
-    {
-        // An empty branch helps nobody. Failing to remove it harms nobody either.
-        let head = file.head.as_deref().unwrap_or(&work.base.oid);
-        let _stays = work.hub.forget(&work.branch, head);
-    }
-    let mut event = file.end();
-    event["session"] = json!(file.session);
-    event["attempt"] = json!(file.attempt);
-    event["agent"] = json!(file.agent);
-    event["published"] = json!(file.published);
-    event["tokens"] = json!(file.input_tokens.saturating_add(file.output_tokens));
-    event["next"] = json!(next.as_str());
-    event["not_before_ns"] = json!(not_before);
-    let line = record::line("finished", event);
-    desk.insist(|| record.append_line(&line))?;
-    if durable && !planted("end-unsynced") {
-        desk.insist(|| record.sync())?;
-    }
-    let line = LedgerLine {
-        at: file.ended_at.clone().unwrap_or_default(),
-        session: file.session.clone(),
-        item: file.item.clone(),
-        agent: file.agent.clone(),
-        outcome: file.outcome.clone().unwrap_or_default(),
-        last: file.last,
-        seconds: file.seconds,
-        input_tokens: file.input_tokens,
-        output_tokens: file.output_tokens,
-        cost_usd: file.cost_usd,
-        ..LedgerLine::default()
-    };
-    desk.rt.count(&line);
-    Ok(())
 }
 
 fn report(

@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::atomic::{self, Lasting};
 use crate::error::{Error, Result};
 use crate::event::Tokens;
+use crate::layout;
 use crate::limits::STATE_FILE_BYTES_MAX;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -83,8 +84,31 @@ pub struct SessionFile {
     pub last: bool,
 }
 
+/// What a session's file says of its end, under the same names.
+#[derive(Debug, Serialize)]
+pub struct End<'a> {
+    outcome: Option<&'a str>,
+    reason: Option<&'a str>,
+    ended_at: Option<&'a str>,
+    exit_status: Option<i32>,
+    signal: Option<i32>,
+    seconds: f64,
+    commits: Option<u64>,
+    files_changed: Option<u64>,
+    leftover: bool,
+    branch: Option<&'a str>,
+    head: Option<&'a str>,
+    notes: &'a [String],
+    fault: Option<&'a str>,
+    turns: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    cost_usd: f64,
+    last: bool,
+}
+
 pub fn path(dir: &Path) -> PathBuf {
-    dir.join("session.json")
+    layout::join(dir, "session.json")
 }
 
 /// `None`: there is none, or it cannot be understood, or it is another session's.
@@ -96,16 +120,27 @@ pub fn read(dir: &Path, sid: &str) -> Option<SessionFile> {
 
 impl SessionFile {
     /// How it ended, for its item's record.
-    pub fn end(&self) -> Value {
-        json!({
-            "outcome": self.outcome, "reason": self.reason, "ended_at": self.ended_at,
-            "exit_status": self.exit_status, "signal": self.signal, "seconds": self.seconds,
-            "commits": self.commits, "files_changed": self.files_changed,
-            "leftover": self.leftover, "branch": self.branch, "head": self.head,
-            "notes": self.notes, "fault": self.fault, "turns": self.turns,
-            "input_tokens": self.input_tokens, "output_tokens": self.output_tokens,
-            "cost_usd": self.cost_usd, "last": self.last,
-        })
+    pub fn end(&self) -> End<'_> {
+        End {
+            outcome: self.outcome.as_deref(),
+            reason: self.reason.as_deref(),
+            ended_at: self.ended_at.as_deref(),
+            exit_status: self.exit_status,
+            signal: self.signal,
+            seconds: self.seconds,
+            commits: self.commits,
+            files_changed: self.files_changed,
+            leftover: self.leftover,
+            branch: self.branch.as_deref(),
+            head: self.head.as_deref(),
+            notes: &self.notes,
+            fault: self.fault.as_deref(),
+            turns: self.turns,
+            input_tokens: self.input_tokens,
+            output_tokens: self.output_tokens,
+            cost_usd: self.cost_usd,
+            last: self.last,
+        }
     }
 
     /// Takes over what `end` gave.
@@ -137,7 +172,8 @@ impl SessionFile {
     }
 
     fn text(&self) -> Result<Vec<u8>> {
-        let mut text = serde_json::to_vec_pretty(self)
+        let mut text = Vec::with_capacity(2048);
+        serde_json::to_writer_pretty(&mut text, self)
             .map_err(|e| Error::permanent("cannot write session.json", e.to_string()))?;
         text.push(b'\n');
         Ok(text)

@@ -9,6 +9,7 @@
 mod begin;
 mod conclude;
 mod digest;
+mod end;
 pub mod file;
 mod liveness;
 pub mod pause;
@@ -106,6 +107,8 @@ pub struct Attempt {
     pub work: Option<Arc<Work>>,
     /// What its CLI says, where harness reads its dialect.
     pub stream: Option<Stream>,
+    /// Of its item, before it.
+    pub failures: u32,
     /// Whether another harness began it.
     pub recovered: bool,
 }
@@ -220,10 +223,12 @@ pub fn interrupt(desk: &Desk, cause: &str, why: &str) {
 }
 
 /// Runs a claimed item to its end. What followed from it.
-pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
+pub fn run(desk: &mut Desk, claim: Box<Claim>, mut record: Record) -> Result<Next> {
     let name = claim.name.clone();
-    let last = record.history.last.clone().unwrap_or_default();
-    let (sid, attempt) = (last.session, last.attempt);
+    let history = record.history();
+    let last = history.last.as_ref();
+    let (sid, attempt) = last.map_or_else(Default::default, |l| (l.session.clone(), l.attempt));
+    let failures = history.failures;
     let (rt, slot) = (desk.rt.clone(), desk.slot());
     rt.goes_on(&name);
     rt.show(slot, |s| {
@@ -248,7 +253,7 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
     };
     let dir = rt.root.session(&sid);
     let mut work = None;
-    let previous = record.history.previous.as_ref();
+    let previous = history.previous.as_ref();
     let begun = begin(desk, &claim, previous, &dir, &mut file, &mut work);
     let mut attempt = Attempt {
         claim,
@@ -257,12 +262,13 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
         file,
         work: work.map(Arc::new),
         stream: None,
+        failures,
         recovered: false,
     };
     attempt.open_stream();
     let over = match begun {
         Ok(begun) => {
-            note_start(&rt, slot, &mut attempt);
+            note_start(&rt, slot, &mut attempt, matches!(begun, Begun::Ended(_)));
             match begun {
                 Begun::Runs(age) => watch(desk, &mut attempt, age, false)?,
                 Begun::Ended(exit) => match exit_of(&exit, None) {
@@ -281,20 +287,44 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, record: Record) -> Result<Next> {
     conclude(desk, attempt, over)
 }
 
-/// Only the story would miss it: the claim and the session say what matters.
-fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt) {
+/// Only the story would miss it: the claim and the session say what matters. Of one that has `ended`
+/// already it is written with its end.
+fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt, ended: bool) {
     let file = &attempt.file;
-    let event = json!({
-        "session": file.session, "agent": file.agent, "attempt": file.attempt, "pid": file.pid,
-        "branch": file.branch, "base": file.base, "base_oid": file.base_oid,
-        "runner": file.runner, "resumed": file.resumed,
-    });
-    let _lost = attempt.record.append("started", event);
+    let event = Started {
+        session: &file.session,
+        agent: &file.agent,
+        attempt: file.attempt,
+        pid: file.pid,
+        branch: file.branch.as_deref(),
+        base: file.base.as_deref(),
+        base_oid: file.base_oid.as_deref(),
+        runner: &file.runner,
+        resumed: file.resumed.as_deref(),
+    };
+    let _lost = match ended {
+        true => attempt.record.hold("started", event),
+        false => attempt.record.append("started", event),
+    };
     let resumed = file.resumed.as_ref().map_or("", |_| ", resumed");
     rt.say(&format!(
         "{slot}  started    {} (attempt {}{resumed})",
         attempt.claim.name, file.attempt
     ));
+}
+
+/// The fields of a `started` event.
+#[derive(serde::Serialize)]
+struct Started<'a> {
+    session: &'a str,
+    agent: &'a str,
+    attempt: u32,
+    pid: Option<i32>,
+    branch: Option<&'a str>,
+    base: Option<&'a str>,
+    base_oid: Option<&'a str>,
+    runner: &'a str,
+    resumed: Option<&'a str>,
 }
 
 /// How long an item that could not be started waits: at first, and at most.
@@ -313,7 +343,7 @@ fn give_back(
     desk.rt
         .warn(&format!("{}: {} goes back: {why}", desk.slot(), claim.name));
     let temporary = why.kind() == Kind::Temporary && !planted("trouble-is-final");
-    let before = record.history.requeues;
+    let before = record.history().requeues;
     let reason = why.to_string();
     // Not at once: the trouble is the host's, and the next item would meet it too. Later and
     // later: it may be the item's own after all (a submodule that cannot be had).
@@ -328,7 +358,7 @@ fn give_back(
     let mut done = desk.insist(|| atomic::discard_tree(&dir, copies));
     if !planted("not-given-back-on-record") {
         let line = json!({"session": sid, "reason": reason, "not_before_ns": not_before});
-        done = done.and(desk.insist(|| record.append("requeued", line.clone())));
+        done = done.and(desk.insist(|| record.append("requeued", &line)));
     }
     match done {
         Err(e) if e.kind() == Kind::Temporary => return Err(e),

@@ -68,7 +68,7 @@ fn announce(desk: &Desk, attempt: &mut Attempt) -> Result<()> {
         "session": file.session, "attempt": file.attempt, "agent": file.agent,
         "branch": file.branch, "head": file.head, "end": file.end(),
     });
-    desk.insist(|| record.append("publishing", line.clone()))?;
+    desk.insist(|| record.append("publishing", &line))?;
     if desk.rt.durable() {
         desk.insist(|| record.sync())?;
     }
@@ -79,7 +79,8 @@ fn announce(desk: &Desk, attempt: &mut Attempt) -> Result<()> {
 /// canceled since, or one whose claim a power cut or a person took from it.
 pub(super) fn take_back(desk: &Desk, hub: &Hub, attempt: &mut Attempt) -> Result<()> {
     let users = hub.users(Some(desk.lease.lock()));
-    for said in &attempt.record.history.publishing {
+    let said = attempt.record.history().publishing.clone();
+    for said in &said {
         let text = |key: &str| said[key].as_str().unwrap_or_default();
         let (branch, head, short) = (text("branch"), text("head"), short_id(text("session")));
         match desk.insist(|| users.unpublish_any(branch, head, short)) {

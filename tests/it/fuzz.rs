@@ -308,17 +308,17 @@ proptest! {
     fn fuzz_the_keeper_takes_no_frame_for_another(bytes in prop::collection::vec(any::<u8>(), 0..200), spawn: bool, cut: Index) {
         // Frames of random fields behind a word that is known, and any bytes at all.
         let mut stream = bytes.as_slice();
-        while let Ok(Some(fields)) = promptly(|| wire::receive(&mut stream)) {
-            let held: usize = fields.iter().map(|f| f.len() + 4).sum();
-            prop_assert!(held <= bytes.len());
-            let _any = (Request::parse(&fields), Reply::parse(&fields));
+        while let Ok(Some(body)) = promptly(|| wire::receive(&mut stream)) {
+            prop_assert!(body.len() + 4 <= bytes.len());
+            let _any = (Request::parse(&body), Reply::parse(&body));
         }
         let word = if spawn { "spawn" } else { "stop" };
-        let mut fields = vec![word.as_bytes().to_vec()];
-        fields.extend(bytes.split(|b| b % 16 == 0).map(<[u8]>::to_vec));
-        if let Some(request) = Request::parse(&fields) {
+        let fields = [word.as_bytes()].into_iter().chain(bytes.split(|b| b % 16 == 0));
+        let sized = |f: &[u8]| [&(f.len() as u32).to_le_bytes(), f].concat();
+        let body: Vec<u8> = fields.flat_map(sized).collect();
+        if let Some(request) = Request::parse(&body) {
             let mut sent = Vec::new();
-            wire::send(&mut sent, &request.fields()).unwrap();
+            wire::send(&mut sent, request.frame()).unwrap();
             let got = wire::receive(&mut sent.as_slice()).unwrap().unwrap();
             prop_assert_eq!(Request::parse(&got), Some(request));
             let end = cut.index(sent.len());
@@ -366,11 +366,11 @@ proptest! {
         fs::write(root.record(&name), &bytes).unwrap();
         let mut record = promptly(|| Record::open(&root, &name)).unwrap();
         // As a claim does, and the end of its attempt.
-        let attempt = record.history.next_attempt();
+        let attempt = record.history().next_attempt();
         prop_assert!(attempt > 0);
         record.append("claimed", json!({"session": "new", "agent": "agent-9", "attempt": attempt})).unwrap();
         record.append("finished", json!({"session": "new", "next": "retry", "outcome": "failed"})).unwrap();
-        let open = Record::open(&root, &name).unwrap().history;
+        let open = Record::open(&root, &name).unwrap().history().clone();
         prop_assert_eq!(&open, &record::history(&root, &name));
         let last = open.last.unwrap();
         prop_assert_eq!((last.session.as_str(), last.attempt), ("new", attempt));

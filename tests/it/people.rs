@@ -272,7 +272,11 @@ fn an_interrupt_that_comes_or_goes_while_no_harness_is_there_is_seen_by_the_next
     root.wait_until("it went on and is done", || root.is_done("ask.md"));
     let text = "---\nmax_turns: 0\nbudget_usd: 0\n---\n[[mock:slow rate=20 s=30]]\n";
     root.drop_file("long.md", text.as_bytes(), 0o644);
-    let works = |slot: &&str| agent(&root, slot)["turns"].as_u64() > Some(2);
+    // Not the figures of the item before.
+    let works = |slot: &&str| {
+        let status = agent(&root, slot);
+        status["work_item"] == "long.md" && status["turns"].as_u64() > Some(2)
+    };
     root.wait_until("it works", || ["agent-1", "agent-2"].iter().any(works));
     let slot = ["agent-1", "agent-2"]
         .into_iter()

@@ -1,0 +1,146 @@
+//! What is written of an attempt's end: its session's file, the line of its item's record, and the
+//! ledger's.
+
+use serde::Serialize;
+
+use super::file::End;
+use super::{Attempt, Desk, Over};
+use crate::atomic::{self, Lasting};
+use crate::clock;
+use crate::error::{Kind, Result};
+use crate::git::Collected;
+use crate::mutant::planted;
+use crate::outcome::{Next, Outcome};
+use crate::status::LedgerLine;
+
+/// Takes what is known of the end into the session's file.
+pub(super) fn fill_file(
+    attempt: &mut Attempt,
+    over: &Over,
+    collected: Option<&Collected>,
+    outcome: Outcome,
+    reason: &str,
+    next: Next,
+) {
+    let file = &mut attempt.file;
+    file.status = "ended".into();
+    file.outcome = Some(outcome.as_str().into());
+    file.reason = Some(reason.to_owned());
+    file.ended_at = Some(clock::now_iso());
+    file.last = matches!(next, Next::Done | Next::Park);
+    if let Over::Exited {
+        record: Some(exit), ..
+    } = over
+    {
+        file.pid = Some(exit.pid);
+        file.exit_status = exit.exit_status;
+        file.signal = exit.signal;
+        file.seconds = exit.seconds;
+        file.cpu_seconds = exit.cpu_seconds;
+        file.ended_at = Some(exit.ended_at.clone());
+        if file.started_at.is_empty() {
+            file.started_at.clone_from(&exit.started_at);
+        }
+        if exit.strays > 0 {
+            file.notes.push(format!(
+                "processes that it left behind and that were ended: {}",
+                exit.strays
+            ));
+        }
+        if exit.strays_left > 0 {
+            file.notes.push(format!(
+                "{} of them could not be ended (another user's?) and run on",
+                exit.strays_left
+            ));
+        }
+    }
+    if let Some(collected) = collected {
+        file.commits = Some(collected.commits);
+        file.files_changed = Some(collected.files_changed);
+        file.leftover = collected.leftover;
+        file.head = Some(collected.head.clone());
+        file.notes.extend(collected.notes.iter().cloned());
+    }
+}
+
+/// The fields of a `finished` event.
+#[derive(Serialize)]
+struct Finished<'a> {
+    session: &'a str,
+    attempt: u32,
+    agent: &'a str,
+    #[serde(flatten)]
+    end: End<'a>,
+    published: Option<&'a str>,
+    tokens: u64,
+    next: &'a str,
+    not_before_ns: Option<i64>,
+}
+
+/// Session, record, ledger; durable before the item is seen in its new place.
+pub(super) fn write_end(
+    desk: &Desk,
+    attempt: &mut Attempt,
+    next: Next,
+    not_before: Option<i64>,
+) -> Result<()> {
+    let durable = desk.rt.durable();
+    let (file, dir, record) = (&attempt.file, &attempt.dir, &mut attempt.record);
+    let mut tries = 0;
+    let written = desk.insist(|| {
+        tries += 1;
+        let lasting = match durable {
+            true => Lasting::WithNextSync(record.device()?),
+            false => Lasting::No,
+        };
+        file.write(dir, lasting)
+    });
+    if let Err(e) = written {
+        if e.kind() == Kind::Temporary {
+            return Err(e);
+        }
+        // Its agent removed the folder, or locked it: the record alone tells how it ended.
+        desk.rt.warn(&format!("{}: {e}", desk.slot()));
+    }
+    if attempt.recovered || tries > 1 || desk.keeper.is_none() {
+        // The agent and its keeper's work are over: the folder is ours alone, and what lies there
+        // half-written (by a dead harness or keeper, or by us on a full disk) is nobody's.
+        atomic::remove_every_temp(dir);
+    }
+    if let Some(work) = &attempt.work
+        && (file.commits == Some(0) || file.exit_status.or(file.signal).or(file.pid).is_none())
+    {
+        // An empty branch helps nobody. Failing to remove it harms nobody either.
+        let head = file.head.as_deref().unwrap_or(&work.base.oid);
+        let _stays = work.hub.forget(&work.branch, head);
+    }
+    let finished = Finished {
+        session: &file.session,
+        attempt: file.attempt,
+        agent: &file.agent,
+        end: file.end(),
+        published: file.published.as_deref(),
+        tokens: file.input_tokens.saturating_add(file.output_tokens),
+        next: next.as_str(),
+        not_before_ns: not_before,
+    };
+    desk.insist(|| record.append("finished", &finished))?;
+    if durable && !planted("end-unsynced") {
+        desk.insist(|| record.sync())?;
+    }
+    let line = LedgerLine {
+        at: file.ended_at.clone().unwrap_or_default(),
+        session: file.session.clone(),
+        item: file.item.clone(),
+        agent: file.agent.clone(),
+        outcome: file.outcome.clone().unwrap_or_default(),
+        last: file.last,
+        seconds: file.seconds,
+        input_tokens: file.input_tokens,
+        output_tokens: file.output_tokens,
+        cost_usd: file.cost_usd,
+        ..LedgerLine::default()
+    };
+    desk.rt.count(&line);
+    Ok(())
+}
