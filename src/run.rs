@@ -96,6 +96,7 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         orders: Orders::default(),
         drain: options.drain,
         watched: watch.is_some(),
+        watch,
         said_waiting: false,
         interrupts: 0,
         trouble: Vec::new(),
@@ -112,9 +113,12 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         ));
         return Ok(End::LetGo);
     }
-    let Main { presence, .. } = main;
+    let Main {
+        presence, watch, ..
+    } = main;
     drop(watch);
     drop(presence);
+    rt.forks.end();
     rt.ready.tender.ring();
     pulse.end();
     let _panicked = (tender.join(), beating.join());
@@ -222,8 +226,10 @@ struct Main {
     presence: Presence,
     orders: Orders,
     drain: bool,
-    /// Whether the kernel tells of changes.
+    /// Whether the kernel tells of changes,
     watched: bool,
+    /// through this.
+    watch: Option<wake::Watch>,
     said_waiting: bool,
     interrupts: u32,
     /// What kept answered items from going back, as far as it was said.
@@ -259,10 +265,26 @@ impl Main {
                 self.rt.staffed.store(true, Ordering::SeqCst);
                 self.end_when_drained();
             }
-            if self.rt.level() > Level::Running && self.workers.is_empty() {
-                return How::Finished;
+            if self.rt.level() > Level::Running {
+                if self.workers.is_empty() {
+                    return How::Finished;
+                }
+                self.begin_to_end();
             }
             self.rt.main_bell.wait(self.tick());
+        }
+    }
+
+    /// What takes a while to end and is not needed where no agent is at work, ends beside the workers.
+    /// One that has just claimed something is not seen yet: it gets another server, and orders are
+    /// looked for without news of them.
+    fn begin_to_end(&mut self) {
+        if self.watched && self.rt.busy() == 0 {
+            self.watched = false;
+            if let Some(watch) = &mut self.watch {
+                watch.let_go();
+            }
+            self.rt.forks.end();
         }
     }
 

@@ -12,6 +12,7 @@ use crate::bell::Bell;
 use crate::config::{Config, Durability, RepoPath};
 use crate::error::{Result, printable};
 use crate::git::{self, Hub, Repo};
+use crate::keeper::Forks;
 use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
 use crate::limits::{LOOKERS, PACE_MAX};
 use crate::mutant::planted;
@@ -36,6 +37,8 @@ pub struct Runtime {
     pub ready: Arc<Ready>,
     ledger: Mutex<Ledger>,
     pub repos: Repos,
+    /// Makes the slots' keepers.
+    pub forks: Forks,
     pub paused: AtomicBool,
     /// Set once this process has taken the slots that it begins with.
     pub staffed: AtomicBool,
@@ -173,6 +176,7 @@ impl Runtime {
             repos: Repos::new(root, &config)?,
             ledger: Mutex::new(Ledger::new(root)),
             root: root.clone(),
+            forks: Forks::new(root),
             config,
             ready,
             paused: AtomicBool::new(false),

@@ -196,3 +196,88 @@ extern "C" fn child(arg: *mut libc::c_void) -> libc::c_int {
         libc::_exit(127)
     }
 }
+
+/// Forks this process, beside itself: the new process is a child of *our* parent, which hears of its
+/// end as of ours and must wait for it. It is born in this cgroup, where one is given. `None`: this
+/// is the new process.
+///
+/// For a process without other threads. The new one has a copy of all memory and all descriptors.
+///
+/// # Errors
+/// ENOSYS or EPERM where `clone3` is refused (by a sandbox, by valgrind); what the cgroup refuses.
+#[expect(
+    unsafe_code,
+    reason = "nobody wraps clone3, and fork's child would be ours"
+)]
+pub fn fork_beside(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Pid>> {
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
+    // `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal (with CLONE_PARENT the
+    // caller's own, and none may be given), stack, stack_size, tls, set_tid, set_tid_size, cgroup.
+    let mut args = [0_u64; 11];
+    args[0] = libc::CLONE_PARENT as u64;
+    if let Some(fd) = cgroup {
+        args[0] |= CLONE_INTO_CGROUP;
+        args[10] = fd.as_raw_fd().unsigned_abs().into();
+    }
+    // SAFETY: `args` is a `clone_args` of the size that is said, and lives for the whole call. Without
+    // CLONE_VM the new process has its own copy of the stack and of everything else. It has the one
+    // thread that there was, so no lock is held by one that is not there; what libc does around its
+    // own fork is about locks and about thread numbers, which are asked of nobody here.
+    match unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) } {
+        ..0 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(Pid::from_raw(pid as i32))),
+    }
+}
+
+/// Where the kernel finds this process's arguments, for `ps` and `/proc/PID/cmdline`.
+#[derive(Debug, Clone, Copy)]
+pub struct Arguments {
+    at: usize,
+    len: usize,
+}
+
+impl Arguments {
+    /// `None` where that cannot be told, or is not what this program was given (under valgrind).
+    #[expect(
+        unsafe_code,
+        reason = "the arguments are read where the kernel put them"
+    )]
+    pub fn find() -> Option<Arguments> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // Behind the command's name, which may hold anything; arg_start and arg_end, fields 48, 49.
+        let mut fields = stat[stat.rfind(')')?..].split(' ').skip(46);
+        let mut number = || fields.next()?.trim().parse::<usize>().ok();
+        let (at, end) = (number()?, number()?);
+        let given: Vec<u8> = std::env::args_os()
+            .flat_map(|arg| [arg.as_encoded_bytes(), b"\0"].concat())
+            .collect();
+        if at == 0 || end.checked_sub(at)? != given.len() {
+            return None;
+        }
+        // SAFETY: the kernel has mapped these bytes for the life of the process, and nobody writes
+        // them but `show`, in a process without other threads.
+        let there = unsafe { std::slice::from_raw_parts(at as *const u8, given.len()) };
+        (there == given).then_some(Arguments {
+            at,
+            len: given.len(),
+        })
+    }
+
+    /// Shows these instead, each ended by NUL; cut if they are longer than the first ones were.
+    ///
+    /// For a process without other threads, whose arguments were read before.
+    #[expect(
+        unsafe_code,
+        reason = "the arguments are written where the kernel reads them"
+    )]
+    pub fn show(self, args: &[u8]) {
+        let len = args.len().min(self.len.saturating_sub(1));
+        // SAFETY: as in `find`: `self.len` bytes from `self.at` on are this process's own, on its
+        // stack, writable. std gives out copies of them only. The last byte stays NUL.
+        unsafe {
+            ptr::copy_nonoverlapping(args.as_ptr(), self.at as *mut u8, len);
+            ptr::write_bytes((self.at + len) as *mut u8, 0, self.len - len);
+        }
+    }
+}

@@ -128,12 +128,16 @@ struct Names {
 
 /// Runs the command that was typed; the exit code of one that worked.
 pub fn main() -> Result<u8> {
-    // Started once for each slot, by harness itself, and not a command for people.
-    let typed: Vec<_> = std::env::args_os().skip(1).take(3).collect();
-    if let [keeper, dir] = &typed[..]
-        && keeper == "keeper"
-    {
-        return keeper::serve(Path::new(dir)).map(|()| 0);
+    // Started by harness itself, and not commands for people.
+    let typed: Vec<_> = std::env::args_os().skip(1).take(4).collect();
+    match &typed[..] {
+        [keeper, word, agents] if keeper == "keeper" && word == keeper::FORK_SERVER => {
+            return keeper::serve_forks(Path::new(agents)).map(|()| 0);
+        }
+        [keeper, dir] if keeper == "keeper" => {
+            return keeper::serve(Path::new(dir)).map(|()| 0);
+        }
+        _ => {}
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -1,39 +1,49 @@
 //! The harness's side of a keeper: start one, or attach to one that survived its harness.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use super::fork::Forks;
 use super::wire::{self, Reply, Request};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, SlotId};
 use crate::limits::KEEPER_ANSWER;
-use crate::process;
+use crate::process::{self, cgroup};
 
 /// A connection to the slot's keeper.
 pub struct Keeper {
     stream: UnixStream,
-    /// Set where this process started it: then it must be waited for.
-    child: Option<Child>,
+    /// Set where it is a child of this process: then it must be waited for.
+    pid: Option<Pid>,
+    /// Its cgroup, of a child that has one: that is removed when it has ended.
+    cgroup: Option<PathBuf>,
     dir: PathBuf,
 }
 
+const NOT_STARTED: &str = "cannot start the keeper";
+
 /// The running program itself, even where its file was replaced by an upgrade. Through an open file,
 /// as `/proc/self/exe` of a program that callgrind watches is callgrind.
-fn program() -> Result<String> {
+pub(super) fn program() -> io::Result<String> {
     static OPEN: OnceLock<File> = OnceLock::new();
-    let path = Path::new("/proc/self/exe");
     let file = match OPEN.get() {
         Some(file) => file,
         None => {
-            let file = File::open(path).or_fail("cannot find the running program", path)?;
+            let file = File::open("/proc/self/exe")?;
             OPEN.get_or_init(|| file)
         }
     };
@@ -56,37 +66,73 @@ pub(super) fn socket_path(dir: &File) -> String {
 }
 
 impl Keeper {
-    /// Starts a keeper, which outlives this process while its agent runs.
-    #[expect(clippy::disallowed_methods, reason = "the keeper is our own binary")]
-    pub fn start(root: &Root, slot: SlotId) -> Result<Keeper> {
-        let dir = root.agent(slot);
-        let what = "cannot start the keeper";
-        let (ours, theirs) = UnixStream::pair().or_fail(what, &dir)?;
+    /// Starts a keeper, which outlives this process while its agent runs: has one forked, or, where
+    /// there comes none of it, executes one.
+    pub fn start(forks: &Forks, slot: SlotId) -> Result<Keeper> {
+        let dir = forks.root.agent(slot);
         // What stands in the log's place stops no item.
         let log = atomic::open_append(&dir.join("keeper.log"));
-        let child = Command::new(program()?)
+        let log = log.or_else(|_| {
+            let nothing = Path::new("/dev/null");
+            let nothing = File::options().write(true).open(nothing);
+            nothing.or_fail(NOT_STARTED, &dir)
+        })?;
+        let (mut keeper, theirs) = Keeper::unborn(&dir)?;
+        let asked = forks.ask(slot, [theirs.as_fd(), log.as_fd()]);
+        // Its end is open in that process alone, so that it closes with it.
+        drop(theirs);
+        if asked.is_ok() {
+            let word = keeper.first_word();
+            if keeper.pid.is_some() || matches!(word, Ok(Some(_))) {
+                return keeper.begun(word);
+            }
+        }
+        let (mut keeper, theirs) = Keeper::unborn(&dir)?;
+        keeper.execute(theirs, log)?;
+        let word = keeper.first_word();
+        keeper.begun(word)
+    }
+
+    /// Its end of the connection, and the one of a keeper that is to be started.
+    fn unborn(dir: &Path) -> Result<(Keeper, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair().or_fail(NOT_STARTED, dir)?;
+        let keeper = Keeper {
+            stream: ours,
+            pid: None,
+            cgroup: None,
+            dir: dir.to_owned(),
+        };
+        Ok((keeper, theirs))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the keeper is our own binary")]
+    fn execute(&mut self, theirs: UnixStream, log: File) -> Result<()> {
+        let child = Command::new(program().or_fail(NOT_STARTED, &self.dir)?)
             .arg0("harness")
             .arg("keeper")
-            .arg(&dir)
+            .arg(&self.dir)
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            .stderr(log.map_or_else(|_| Stdio::null(), Stdio::from))
+            .stderr(log)
             .spawn()
-            .or_fail(what, &dir)?;
-        let mut keeper = Keeper {
-            stream: ours,
-            child: Some(child),
-            dir,
-        };
-        match keeper.first_word() {
-            Ok(Some(Reply::Idle)) => Ok(keeper),
+            .or_fail(NOT_STARTED, &self.dir)?;
+        self.pid = Some(Pid::from_raw(child.id() as i32));
+        Ok(())
+    }
+
+    fn begun(mut self, word: Result<Option<Reply>>) -> Result<Keeper> {
+        match word {
+            Ok(Some(Reply::Idle { cgroup })) => {
+                self.cgroup = cgroup;
+                Ok(self)
+            }
             other => {
                 // It was told nothing yet, so it runs nothing.
-                keeper.put_down();
+                self.put_down();
                 other?;
-                Err(Error::temporary(what, "it ended at once")
-                    .at_path(&keeper.dir.join("keeper.log"))
+                Err(Error::temporary(NOT_STARTED, "it ended at once")
+                    .at_path(&self.dir.join("keeper.log"))
                     .hint("that file says why"))
             }
         }
@@ -102,7 +148,8 @@ impl Keeper {
             if let Ok(stream) = UnixStream::connect(socket_path(&handle)) {
                 let mut keeper = Keeper {
                     stream,
-                    child: None,
+                    pid: None,
+                    cgroup: None,
                     dir: dir.clone(),
                 };
                 if let Ok(Some(word)) = keeper.first_word() {
@@ -124,7 +171,11 @@ impl Keeper {
     fn first_word(&mut self) -> Result<Option<Reply>> {
         let timeout = |d| self.stream.set_read_timeout(d);
         timeout(Some(KEEPER_ANSWER)).or_fail("cannot set up the socket", &self.dir)?;
-        let word = self.receive()?;
+        let mut word = self.receive()?;
+        if let Some(Reply::Born { pid: pid @ 1.. }) = word {
+            self.pid = Some(Pid::from_raw(pid));
+            word = self.receive()?;
+        }
         self.stream
             .set_read_timeout(None)
             .or_fail("cannot set up the socket", &self.dir)?;
@@ -148,24 +199,32 @@ impl Keeper {
 
     /// Lets an idle keeper end, and waits for it.
     pub fn dismiss(mut self) {
+        // Said only to a child, whose end we then hear of: it need not leave its cgroup, for which
+        // it would wait for 13 ms.
+        if self.pid.is_some() && self.cgroup.is_some() {
+            let _dead = self.send(&Request::Dismiss);
+        }
         let _closed = self.stream.shutdown(std::net::Shutdown::Both);
         self.wait_for_end();
+        if let Some(cgroup) = &self.cgroup {
+            cgroup::remove(cgroup);
+        }
     }
 
     /// For one that is dead, or that cannot be talked to: it is dead then, and no zombie. What it
     /// ran is for `process::end_tree`.
     pub fn put_down(&mut self) {
         let _closed = self.stream.shutdown(std::net::Shutdown::Both);
-        if let Some(child) = &mut self.child {
-            let _dead = child.kill();
+        if let Some(pid) = self.pid {
+            process::signal_each(&[pid], Signal::SIGKILL);
         }
         self.wait_for_end();
     }
 
     /// Reaps a keeper of ours that has ended or is about to.
     fn wait_for_end(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _status = child.wait();
+        if let Some(pid) = self.pid.take() {
+            while waitpid(pid, None) == Err(Errno::EINTR) {}
         }
     }
 }

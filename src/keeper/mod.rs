@@ -10,13 +10,17 @@
 //! git. Harness and keeper talk over a socket (`wire`): the first one is inherited, an adopting
 //! harness connects to `agents/agent-N/keeper.sock`. A keeper without harness and agent ends.
 //! It holds `agents/agent-N/keeper.lock` while it lives: that lock, not a pid, says that it does.
+//!
+//! It is forked by a process that does nothing else (`fork`), and a child of the harness.
 
 pub mod wire;
 mod agent;
 mod client;
+mod fork;
 mod serve;
 
 pub use client::{Keeper, is_alive};
+pub use fork::{FORK_SERVER, Forks, serve_forks};
 pub use serve::serve;
 
 /// Content of `exit.json`.

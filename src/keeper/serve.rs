@@ -1,5 +1,6 @@
 //! The keeper's side: one thread, one loop, three descriptors (harness, listener, signals).
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -31,18 +32,28 @@ const PREDECESSOR: Duration = Duration::from_secs(10);
 /// Of an agent that ends sooner the harness hears its end only: each word wakes it.
 const FIRST_WORD: Duration = Duration::from_millis(2);
 
-/// Runs the keeper of the slot whose directory this is. Its standard input is the socket to the
-/// harness that started it.
+/// Runs the keeper of the slot whose directory this is, in a process that was executed for it. Its
+/// standard input is the socket to the harness that started it.
 pub fn serve(dir: &Path) -> Result<()> {
     close_inherited();
+    let starter = Starter::new().or_fail("cannot set up", dir)?;
+    keep(dir, starter, None)
+}
+
+/// The keeper's life, in a process of its own. `born_in`: its cgroup, if it is in that already.
+pub(super) fn keep(dir: &Path, starter: Starter, born_in: Option<Cgroup>) -> Result<()> {
     // For `ps`: it was executed through a descriptor.
-    let _unnamed = nix::sys::prctl::set_name(c"keeper");
+    let slot = dir.file_name().unwrap_or_default().to_string_lossy();
+    let name = CString::new(format!("keeper {slot}")).unwrap_or_default();
+    let _unnamed = nix::sys::prctl::set_name(&name);
     // Out of the harness's session: a terminal's Ctrl-C and hang-up are not for agents.
     let _leader = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true).or_fail("cannot become a subreaper", dir)?;
     let _lock = take_lock(dir)?;
-    // Where there is none (`doctor` says so), the other means have to do.
-    let cgroup = cgroup::name_of(dir).and_then(|name| Cgroup::enter(&name));
+    // What lives in one that is there already is ended only now, with the lock held. Where there is
+    // none (`doctor` says so), the other means have to do.
+    let enter = || cgroup::name_of(dir).and_then(|name| Cgroup::enter(&name));
+    let cgroup = born_in.or_else(|| enter().ok());
     let harness = io::stdin()
         .as_fd()
         .try_clone_to_owned()
@@ -51,17 +62,17 @@ pub fn serve(dir: &Path) -> Result<()> {
     let listener = listen(dir)?;
     let signals =
         sys::signals_as_file(&[Signal::SIGCHLD, Signal::SIGTERM]).or_fail("cannot set up", dir)?;
-    let starter = Starter::new().or_fail("cannot set up", dir)?;
     let mut keeper = Serving {
         harness: Some(harness),
         agent: None,
         unwritten: None,
         tainted: false,
         untold: None,
-        cgroup: cgroup.ok(),
+        cgroup,
+        dismissed: false,
         starter,
     };
-    keeper.say(&Reply::Idle);
+    keeper.introduce();
     while !keeper.is_over() {
         let wait = soonest(keeper.turn(), keeper.tell_of_start());
         if keeper.is_over() {
@@ -86,12 +97,17 @@ pub fn serve(dir: &Path) -> Result<()> {
             keeper.introduce();
         }
     }
+    if keeper.dismissed
+        && let Some(cgroup) = keeper.cgroup.take()
+    {
+        cgroup.stay();
+    }
     atomic::remove(&dir.join("keeper.sock")).map(drop)
 }
 
 /// What the harness was started with beyond its three descriptors (a shell's lock, a pipe whose end
 /// somebody waits for) is neither for a keeper, which may outlive it, nor for agents.
-fn close_inherited() {
+pub(super) fn close_inherited() {
     let listed = std::fs::read_dir("/proc/self/fd");
     let fds: Vec<i32> = listed
         .into_iter()
@@ -169,8 +185,10 @@ struct Serving {
     tainted: bool,
     /// When the harness is told at the latest that its agent runs.
     untold: Option<Instant>,
-    /// In which it lives with its agent. Left, and removed, when it ends.
+    /// In which it lives with its agent. Left, and removed, when it ends,
     cgroup: Option<Cgroup>,
+    /// but not where its harness does that.
+    dismissed: bool,
     starter: Starter,
 }
 
@@ -192,7 +210,9 @@ impl Serving {
         self.untold = None;
         let unwritten = self.unwritten.as_ref().map(|(agent, _)| agent);
         let reply = match self.agent.as_ref().or(unwritten) {
-            None => Reply::Idle,
+            None => Reply::Idle {
+                cgroup: self.cgroup.as_ref().map(|c| c.dir().to_owned()),
+            },
             Some(agent) => running(agent),
         };
         self.say(&reply);
@@ -224,6 +244,10 @@ impl Serving {
                     self.say(&Reply::Vitals { cpu });
                 }
                 Some(Request::Vitals) => {}
+                Some(Request::Dismiss) => {
+                    self.dismissed = self.agent.is_none() && self.unwritten.is_none();
+                    self.harness = None;
+                }
                 Some(Request::Spawn(spec)) => self.spawn(spec),
                 None => {}
             },

@@ -42,12 +42,20 @@ pub enum Request {
     Thaw,
     /// How much processor time has the tree used? Answered by `Reply::Vitals` while an agent runs.
     Vitals,
+    /// To an idle keeper: end. The harness that says so lives, waits for it and removes its cgroup.
+    Dismiss,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Said once after a connect: nothing runs.
-    Idle,
+    /// A forked keeper's first word: who must be waited for, whatever becomes of it.
+    Born {
+        pid: i32,
+    },
+    /// Said once after a connect: nothing runs. Where the keeper's cgroup is, if it has one.
+    Idle {
+        cgroup: Option<PathBuf>,
+    },
     /// Said after a connect, and after a start when the agent has run for a moment.
     Running {
         session: String,
@@ -157,6 +165,7 @@ impl Request {
             Request::Freeze => Frame::new("freeze"),
             Request::Thaw => Frame::new("thaw"),
             Request::Vitals => Frame::new("vitals"),
+            Request::Dismiss => Frame::new("dismiss"),
             Request::Spawn(s) => {
                 let nothing = Path::new("");
                 let mut f = Frame::new("spawn")
@@ -194,6 +203,7 @@ impl Request {
             "freeze" => Some(Request::Freeze),
             "thaw" => Some(Request::Thaw),
             "vitals" => Some(Request::Vitals),
+            "dismiss" => Some(Request::Dismiss),
             "spawn" => {
                 let session = f.text()?;
                 let cwd = f.path()?;
@@ -228,7 +238,9 @@ impl Request {
 impl Reply {
     pub fn frame(&self) -> Frame {
         match self {
-            Reply::Idle => Frame::new("idle"),
+            Reply::Born { pid } => Frame::new("born").number(pid),
+            Reply::Idle { cgroup: None } => Frame::new("idle"),
+            Reply::Idle { cgroup: Some(dir) } => Frame::new("idle").path(dir),
             Reply::Running { session, pid, age } => Frame::new("running")
                 .field(session)
                 .number(pid)
@@ -250,7 +262,8 @@ impl Reply {
     pub fn parse(body: &[u8]) -> Option<Reply> {
         let mut f = Fields(body);
         Some(match f.word()? {
-            "idle" => Reply::Idle,
+            "born" => Reply::Born { pid: f.number()? },
+            "idle" => Reply::Idle { cgroup: f.path() },
             "running" => Reply::Running {
                 session: f.text()?,
                 pid: f.number()?,

@@ -1,14 +1,18 @@
 //! A cgroup (v2) for each keeper and whatever its agent starts: the one bond that no process can
-//! leave by itself, whatever it closes, clears or forks. The keeper moves itself in before it starts
-//! anything, so that being in it costs no start a thing; when the keeper is killed, whoever recovers
-//! the slot ends the rest with one write (`cgroup.kill`).
+//! leave by itself, whatever it closes, clears or forks. The keeper is born in it, or moves itself in
+//! before it starts anything, so that being in it costs no start a thing; when the keeper is killed,
+//! whoever recovers the slot ends the rest with one write (`cgroup.kill`).
+//!
+//! To move a process waits for an RCU grace period, some 13 ms in which every other move, and every
+//! fork of the host, waits too; to be born in a cgroup, and to end in it, does not.
 //!
 //! Does not know slots: a cgroup is found by its name, which only one slot of one ROOT can have, in
 //! whatever part of the hierarchy its keeper was started. Where the host offers none that may be
 //! written (see `enter`), nothing of this happens, and the other means have to do.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,6 +74,15 @@ impl Cgroup {
         Ok(Cgroup { dir, parent })
     }
 
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// This process ends in it, and who waits for that removes it (`remove`).
+    pub fn stay(self) {
+        std::mem::forget(self);
+    }
+
     /// Kills every other process in it, at once: however fast they fork, none escapes. This process
     /// steps out for as long, so it must have nothing else in there that it wants to keep.
     pub fn kill_others(&self) -> io::Result<()> {
@@ -85,6 +98,74 @@ impl Drop for Cgroup {
         // What cannot be removed is empty, and taken over by the slot's next keeper.
         if put(&self.parent.join("cgroup.procs"), "0").is_ok() {
             remove_tree(&self.dir);
+        }
+    }
+}
+
+/// A new cgroup in which nothing lives yet, for a process that is to be born there.
+#[derive(Debug)]
+pub struct Cradle {
+    dir: PathBuf,
+    parent: PathBuf,
+    handle: File,
+}
+
+impl Cradle {
+    /// Makes the cgroup of that name below `parent`.
+    ///
+    /// # Errors
+    /// As `Cgroup::enter`; and where there is one: what lives in it may only be ended by a keeper
+    /// that has its slot's lock.
+    pub fn make(parent: &Path, name: &str) -> io::Result<Cradle> {
+        let dir = parent.join(name);
+        fs::create_dir(&dir)?;
+        let handle = match dir.join("cgroup.kill").exists() {
+            true => File::open(&dir),
+            false => Err(io::Error::other("this kernel has no cgroup.kill")),
+        };
+        match handle {
+            Ok(handle) => Ok(Cradle {
+                dir,
+                parent: parent.to_owned(),
+                handle,
+            }),
+            Err(e) => {
+                let _stays = fs::remove_dir(&dir);
+                Err(e)
+            }
+        }
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// In the process that was born there.
+    pub fn grown_up(self) -> Cgroup {
+        Cgroup {
+            dir: self.dir,
+            parent: self.parent,
+        }
+    }
+
+    /// Where no process was born.
+    pub fn remove(self) {
+        let _stays = fs::remove_dir(&self.dir);
+    }
+}
+
+/// Removes the cgroup of a process that has ended and was waited for.
+pub fn remove(dir: &Path) {
+    /// Later kernels count a process as gone a moment after its parent has heard of it.
+    const TRIES: u32 = 50;
+    for _ in 0..TRIES {
+        match fs::remove_dir(dir) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
+                // It may be that its agent had made some of its own in there.
+                remove_tree(dir);
+                pause(Duration::from_millis(1));
+            }
+            _ => return,
         }
     }
 }
@@ -192,7 +273,7 @@ fn mount_in(mountinfo: &[u8]) -> Option<Mount> {
 }
 
 /// The directory of the cgroup in which this process is.
-fn own() -> io::Result<PathBuf> {
+pub fn own() -> io::Result<PathBuf> {
     let none = || io::Error::other("this host has no cgroup v2");
     let mount = mount().ok_or_else(none)?;
     own_in(&mount, &fs::read("/proc/self/cgroup")?).ok_or_else(none)

@@ -342,13 +342,13 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Begun), Failed> {
     let request = Request::Spawn(Box::new(spec));
     let mut keeper = match desk.keeper.take() {
         Some(keeper) => keeper,
-        None => Keeper::start(&desk.rt.root, desk.slot())?,
+        None => Keeper::start(&desk.rt.forks, desk.slot())?,
     };
     if keeper.send(&request).is_err() {
         // It was killed while idle. Whether it heard the request is known: it is dead, and a
         // socket's unread bytes die with it; nothing was started.
         keeper.put_down();
-        keeper = Keeper::start(&desk.rt.root, desk.slot())?;
+        keeper = Keeper::start(&desk.rt.forks, desk.slot())?;
         keeper.send(&request)?;
     }
     match keeper.receive() {

@@ -24,9 +24,15 @@ pub(super) struct Moves {
     thread: Option<JoinHandle<()>>,
 }
 
+impl Moves {
+    pub(super) fn let_go(&self) {
+        self.stop.ring();
+    }
+}
+
 impl Drop for Moves {
     fn drop(&mut self) {
-        self.stop.ring();
+        self.let_go();
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
         }
