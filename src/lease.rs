@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use fs2::FileExt;
@@ -29,6 +30,8 @@ pub struct Lease {
     pub slot: SlotId,
     root: Root,
     lock: Arc<File>,
+    /// Whether the marker is this process's, so that nothing of an earlier one's life is linked to it.
+    marked: AtomicBool,
 }
 
 impl Drop for Lease {
@@ -62,6 +65,7 @@ impl Lease {
             slot,
             root: root.clone(),
             lock: Arc::new(closed_early(lock)),
+            marked: AtomicBool::new(false),
         };
         if !atomic::exists(&lease.marker()) {
             lease.renew_marker()?;
@@ -88,7 +92,17 @@ impl Lease {
             "host": hostname(),
             "since": clock::now_iso(),
         });
-        atomic::replace(&self.marker(), format!("{text}\n").as_bytes(), false)
+        atomic::replace(&self.marker(), format!("{text}\n").as_bytes(), false)?;
+        self.marked.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Has the marker name this process, if it does not yet. As `renew_marker`: nothing may be held.
+    pub fn mark(&self) -> Result<()> {
+        match self.marked.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => self.renew_marker(),
+        }
     }
 
     /// Links to the marker: the claims and exclusive keys that this slot holds. Also those that
@@ -124,7 +138,7 @@ impl Lease {
     /// Whether the link is to the slot's marker, or says that it is the slot's.
     fn is_ours(&self, link: &Path, marker: Option<(u64, u64)>) -> bool {
         let linked = link.symlink_metadata().ok();
-        linked.is_some_and(|m| Some(id(&m)) == marker || holder(link) == Some(self.slot))
+        linked.is_some_and(|m| Some(id(&m)) == marker || holder(link, &m) == Some(self.slot))
     }
 }
 
@@ -132,12 +146,11 @@ fn id(meta: &Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 
-/// Whom a claim names as its holder.
-fn holder(claim: &Path) -> Option<SlotId> {
+/// Whom a claim names as its holder, which is what `meta` says.
+fn holder(claim: &Path, meta: &Metadata) -> Option<SlotId> {
     /// A marker is never written again, and its links are many: each is read once.
     type Read = HashMap<(u64, u64, i64, i64), Option<SlotId>>;
     static READ: LazyLock<Mutex<Read>> = LazyLock::new(Mutex::default);
-    let meta = claim.symlink_metadata().ok()?;
     let key = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
     let known = || READ.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(&holder) = known().get(&key) {
@@ -158,7 +171,8 @@ fn holder(claim: &Path) -> Option<SlotId> {
 /// The slots that claims name as their holders, living or not.
 pub fn holders(root: &Root) -> Vec<SlotId> {
     let claims = std::fs::read_dir(root.claims()).into_iter().flatten();
-    claims.flatten().filter_map(|e| holder(&e.path())).collect()
+    let holder = |path: PathBuf| holder(&path, &path.symlink_metadata().ok()?);
+    claims.flatten().filter_map(|e| holder(e.path())).collect()
 }
 
 /// Whether a living process holds the slot. Looks with a shared lock, so lookers do not disturb

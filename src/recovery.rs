@@ -107,7 +107,7 @@ pub fn recover(desk: &mut Desk) -> Result<()> {
     }
     if was_empty {
         // The lease is ours: nobody has claimed anything for this slot meanwhile.
-        return desk.lease.renew_marker();
+        return desk.lease.mark();
     }
     for link in desk.lease.held()? {
         atomic::remove(&link)?;
