@@ -1,5 +1,5 @@
 //! The fork server: one process for each `harness run` that makes keepers by fork, as to execute the
-//! program for each of them costs ten times as much. A keeper that it makes is a child of the
+//! program for each of them costs many times as much. A keeper that it makes is a child of the
 //! harness, not of the server, and has no bond to either: both may die.
 //!
 //! A request is one message on a socket: the slot's name, and with it two descriptors, the keeper's
@@ -69,7 +69,7 @@ impl Forks {
             return Ok(());
         }
         if let Some(dead) = server.take() {
-            dead.end(true);
+            dead.end();
         }
         server.insert(Server::start(&self.root)?).ask(slot, fds)
     }
@@ -78,7 +78,7 @@ impl Forks {
     pub fn end(&self) {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = server.take() {
-            server.end(false);
+            server.end();
         }
     }
 }
@@ -117,12 +117,9 @@ impl Server {
         Ok(())
     }
 
-    /// It ends when its socket is closed, if it is not in the way of that.
-    fn end(mut self, now: bool) {
-        drop(self.socket);
-        if now {
-            let _dead = self.child.kill();
-        }
+    /// With its socket closed it would end by itself, but not one that somebody has stopped.
+    fn end(mut self) {
+        let _dead = self.child.kill();
         let _status = self.child.wait();
     }
 }

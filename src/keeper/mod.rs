@@ -11,7 +11,7 @@
 //! harness connects to `agents/agent-N/keeper.sock`. A keeper without harness and agent ends.
 //! It holds `agents/agent-N/keeper.lock` while it lives: that lock, not a pid, says that it does.
 //!
-//! It is forked by a process that does nothing else (`fork`), and a child of the harness.
+//! It is forked by a process that does nothing else (`fork`), and is a child of the harness.
 
 pub mod wire;
 mod agent;

@@ -187,7 +187,8 @@ class Root:
         return alive
 
     def keeper(self):
-        return next(pid for pid, command in self.processes() if " keeper " in command)
+        return next(pid for pid, command in self.processes()
+                    if " keeper " in command and "/agent-" in command)
 
     def kill(self, *pids):
         for pid in pids:
