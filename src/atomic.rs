@@ -281,7 +281,8 @@ pub fn read_tail(path: &Path, max: u64) -> io::Result<(Vec<u8>, bool)> {
 /// something else (a fifo would be waited for, a device never ends) or larger than `max` bytes.
 pub fn read_small(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(path)?;
-    let mut bytes = Vec::new();
+    // Most are smaller than this: one call reads all of it.
+    let mut bytes = Vec::with_capacity(2048);
     file.take(max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max {
         return Err(io::Error::new(

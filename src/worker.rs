@@ -186,6 +186,10 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
             return Ok(None);
         }
     }
+    if desk.keeper.is_none() {
+        // While the claim is written to disk.
+        rt.forks.warm();
+    }
     let tried = spool::try_claim(
         &rt.root,
         &desk.lease,

@@ -59,6 +59,16 @@ impl Forks {
         }
     }
 
+    /// Starts the server, where there is none, so that it is there when the first keeper is asked for.
+    pub fn warm(&self) {
+        // Whoever has the lock does so, or has one.
+        if let Ok(mut server) = self.server.try_lock()
+            && server.is_none()
+        {
+            *server = Server::start(&self.root).ok();
+        }
+    }
+
     /// Asks for a keeper that talks over this socket. One may come of it, or not.
     pub(super) fn ask(&self, slot: SlotId, fds: [BorrowedFd<'_>; 2]) -> io::Result<()> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
