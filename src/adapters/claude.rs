@@ -10,7 +10,7 @@ mod wire;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use self::wire::{Line, Message, sum};
+use self::wire::{Line, Message, Rest, sum};
 use super::loose::{self, Text};
 use super::stream::{Said, TURNS, Tally};
 use super::{About, Adapter, Ask, Build, Launch, PROMPT_PREFIX, Parser, Verdict, told};
@@ -116,7 +116,9 @@ impl Recent {
         id.hash(&mut hasher);
         // Nought is an empty place.
         let hash = hasher.finish().max(1);
-        self.0.resize(RECENT_SETS, [0; RECENT_WAYS]);
+        if self.0.is_empty() {
+            self.0 = vec![[0; RECENT_WAYS]; RECENT_SETS];
+        }
         let set = &mut self.0[hash as usize % RECENT_SETS];
         if set.contains(&hash) {
             return false;
@@ -159,42 +161,49 @@ impl Stream {
         }
     }
 
-    fn read(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        match (l.kind.get(), l.subtype.get()) {
+    fn read(&mut self, l: &Line<'_>, line: &[u8], out: &mut Vec<Body>) {
+        match l.kind.get() {
+            "assistant" => return self.assistant(l, out),
+            "user" => return self.user(l, out),
+            "stream_event" => return self.partial(l, out),
+            _ => {}
+        }
+        let mut spare = String::new();
+        let Some(rest) = loose::object::<Rest<'_>>(line, &mut spare) else {
+            return self.tally.malformed(out, line);
+        };
+        match (l.kind.get(), rest.subtype.get()) {
             ("system", "init") => {
-                let version = l.claude_code_version.name();
+                let version = rest.claude_code_version.name();
                 let started = Body::SessionStarted {
-                    cli_session: l.session_id.name(),
-                    model: l.model.name(),
-                    version: version.or_else(|| l.qwen_code_version.name()),
+                    cli_session: rest.session_id.name(),
+                    model: rest.model.name(),
+                    version: version.or_else(|| rest.qwen_code_version.name()),
                 };
                 self.tally.put(out, started);
             }
-            ("system", "api_retry") => self.retrying(l, out),
+            ("system", "api_retry") => self.retrying(l, &rest, out),
             ("system", "permission_denied") => {
-                self.denied(l.tool_use_id.get(), &l.tool_name, out);
+                self.denied(rest.tool_use_id.get(), &rest.tool_name, out);
             }
-            ("assistant", _) => self.assistant(l, out),
-            ("user", _) => self.user(l, out),
-            ("stream_event", _) => self.partial(l, out),
-            ("rate_limit_event", _) => self.rate_limit(l, out),
-            ("result", _) => self.result(l, out),
+            ("rate_limit_event", _) => self.rate_limit(&rest, out),
+            ("result", _) => self.result(l, &rest, out),
             (kind, "") => self.tally.other(out, kind, ""),
             (kind, subtype) => self.tally.other(out, &format!("{kind}/{subtype}"), ""),
         }
     }
 
-    fn retrying(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        let class = self.class(l.error.get(), l.error_status.status(), "");
-        let message = match l.error_status.status() {
+    fn retrying(&mut self, l: &Line<'_>, rest: &Rest<'_>, out: &mut Vec<Body>) {
+        let class = self.class(l.error.get(), rest.error_status.status(), "");
+        let message = match rest.error_status.status() {
             Some(status) => format!("{} ({status})", l.error.get()),
             None => l.error.get().to_owned(),
         };
         let body = Body::Retrying {
             class,
-            attempt: l.attempt.maybe(),
-            max: l.max_retries.maybe(),
-            wait_ms: l.retry_delay_ms.maybe(),
+            attempt: rest.attempt.maybe(),
+            max: rest.max_retries.maybe(),
+            wait_ms: rest.retry_delay_ms.maybe(),
             message: event::message(&message),
         };
         self.tally.put(out, body);
@@ -327,8 +336,8 @@ impl Stream {
         }
     }
 
-    fn rate_limit(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        match &l.rate_limit_info.0 {
+    fn rate_limit(&mut self, rest: &Rest<'_>, out: &mut Vec<Body>) {
+        match &rest.rate_limit_info.0 {
             Some(info) if info.status.get() == "rejected" => {
                 let resets_at = info.resets_at.instant();
                 self.limited = Some(resets_at);
@@ -342,17 +351,17 @@ impl Stream {
         }
     }
 
-    fn result(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        for d in &l.permission_denials.items {
+    fn result(&mut self, l: &Line<'_>, rest: &Rest<'_>, out: &mut Vec<Body>) {
+        for d in &rest.permission_denials.items {
             self.denied(d.tool_use_id.get(), &d.tool_name, out);
         }
-        self.account(l);
-        let message = [l.result.get(), l.errors.get(), l.error.get()];
+        self.account(rest);
+        let message = [rest.result.get(), rest.errors.get(), l.error.get()];
         let message = message.into_iter().find(|m| !m.is_empty());
         let message = event::message(message.unwrap_or_default());
-        let class = l.is_error.0.then(|| self.result_class(l, &message));
+        let class = (rest.is_error.0).then(|| self.result_class(l, rest, &message));
         let said = Said {
-            good: !l.is_error.0,
+            good: !rest.is_error.0,
             class,
             message,
         };
@@ -362,17 +371,17 @@ impl Stream {
     }
 
     /// The tokens and cost of a result, and an end to what its messages said.
-    fn account(&mut self, l: &Line<'_>) {
+    fn account(&mut self, rest: &Rest<'_>) {
         self.live = Tokens::default();
-        let of_run = l.usage.0.as_ref();
+        let of_run = rest.usage.0.as_ref();
         let of_run = of_run.map_or(Tokens::default(), |u| u.tokens(self.dialect));
-        let cost = l.total_cost_usd.amount();
-        let models = l.model_usage.0.as_deref().filter(|m| !m.is_empty());
+        let cost = rest.total_cost_usd.amount();
+        let models = rest.model_usage.0.as_deref().filter(|m| !m.is_empty());
         if self.dialect == Dialect::Qwen {
             let base = self.base.unwrap_or_default();
             self.settled = of_run.minus(base).unwrap_or(of_run);
             self.tally.usage.conversation = Some(of_run);
-        } else if let Some(since) = &l.model_usage_since_last_result.0 {
+        } else if let Some(since) = &rest.model_usage_since_last_result.0 {
             self.settled = self.settled.plus(sum(since));
             let more: f64 = since.iter().filter_map(|m| m.cost_usd.amount()).sum();
             let cost = self.tally.usage.cost_usd.unwrap_or_default() + more;
@@ -387,8 +396,8 @@ impl Stream {
         }
     }
 
-    fn result_class(&self, l: &Line<'_>, message: &str) -> Class {
-        match (l.subtype.get(), l.terminal_reason.get()) {
+    fn result_class(&self, l: &Line<'_>, rest: &Rest<'_>, message: &str) -> Class {
+        match (rest.subtype.get(), rest.terminal_reason.get()) {
             ("error_max_turns", _) | (_, "max_turns") => return TURNS,
             ("error_max_budget_usd", _) | (_, "budget_exhausted") => {
                 return Class::LimitsReached {
@@ -399,7 +408,7 @@ impl Stream {
             (_, "aborted_streaming" | "aborted_tools") => return Class::Interrupted,
             _ => {}
         }
-        if l.stop_reason.get() == "refusal" {
+        if rest.stop_reason.get() == "refusal" {
             return Class::Refusal;
         }
         let of_message = self.tally.fault.as_ref().map(|f| f.class);
@@ -436,7 +445,7 @@ impl Parser for Stream {
     fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
         let mut spare = String::new();
         match loose::object::<Line<'_>>(line, &mut spare) {
-            Some(read) => self.read(&read, out),
+            Some(read) => self.read(&read, line, out),
             None => self.tally.malformed(out, line),
         }
         self.tally.usage.set(self.settled.plus(self.live));

@@ -10,20 +10,35 @@ use super::Dialect;
 use crate::adapters::loose::{Content, Flag, List, Num, Obj, Text, Values, Words};
 use crate::event::Tokens;
 
+/// All that is read of most lines: who speaks, and what. Lines come by the thousand, so it is small.
+/// The defaults are the fields' and not the struct's, here and below, as serde would make a whole
+/// one of these first and move what is missing out of it.
+#[derive(Deserialize)]
+pub(super) struct Line<'a> {
+    #[serde(borrow, default, rename = "type")]
+    pub(super) kind: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) message: Obj<Message<'a>>,
+    #[serde(borrow, default)]
+    pub(super) event: Obj<Box<Partial<'a>>>,
+    #[serde(borrow, default)]
+    pub(super) error: Words<'a>,
+    #[serde(default)]
+    pub(super) is_api_error_message: Flag,
+    #[serde(default)]
+    pub(super) api_error_status: Num,
+}
+
+/// What only lines have that neither the model nor a tool says: for these it is read as well.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Line<'a> {
-    #[serde(borrow, rename = "type")]
-    pub(super) kind: Text<'a>,
+pub(super) struct Rest<'a> {
+    #[serde(borrow)]
     pub(super) subtype: Text<'a>,
     pub(super) session_id: Text<'a>,
     pub(super) model: Text<'a>,
     pub(super) claude_code_version: Text<'a>,
     pub(super) qwen_code_version: Text<'a>,
-    pub(super) message: Obj<Message<'a>>,
-    pub(super) error: Words<'a>,
-    pub(super) is_api_error_message: Flag,
-    pub(super) api_error_status: Num,
     pub(super) attempt: Num,
     pub(super) max_retries: Num,
     pub(super) retry_delay_ms: Num,
@@ -31,7 +46,6 @@ pub(super) struct Line<'a> {
     pub(super) rate_limit_info: Obj<RateLimit<'a>>,
     pub(super) tool_name: Text<'a>,
     pub(super) tool_use_id: Text<'a>,
-    pub(super) event: Obj<Partial<'a>>,
     pub(super) is_error: Flag,
     pub(super) result: Text<'a>,
     pub(super) errors: Words<'a>,
@@ -45,29 +59,37 @@ pub(super) struct Line<'a> {
     pub(super) permission_denials: List<Denial<'a>>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Deserialize)]
 pub(super) struct Message<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub(super) id: Text<'a>,
+    #[serde(borrow, default)]
     pub(super) model: Text<'a>,
+    #[serde(borrow, default)]
     pub(super) content: Content<'a, Block<'a>>,
+    #[serde(default)]
     pub(super) usage: Obj<Counts>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Deserialize)]
 pub(super) struct Block<'a> {
-    #[serde(borrow, rename = "type")]
+    #[serde(borrow, default, rename = "type")]
     pub(super) kind: Text<'a>,
+    #[serde(borrow, default)]
     pub(super) id: Text<'a>,
+    #[serde(borrow, default)]
     pub(super) name: Text<'a>,
+    #[serde(borrow, default)]
     pub(super) text: Text<'a>,
+    #[serde(borrow, default)]
     pub(super) thinking: Text<'a>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub(super) input: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     pub(super) tool_use_id: Text<'a>,
+    #[serde(default)]
     pub(super) is_error: Flag,
+    #[serde(borrow, default)]
     pub(super) content: Content<'a, Piece<'a>>,
 }
 
@@ -106,12 +128,15 @@ pub(super) struct Denial<'a> {
     pub(super) tool_use_id: Text<'a>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Deserialize)]
 pub(super) struct Counts {
+    #[serde(default)]
     pub(super) input_tokens: Num,
+    #[serde(default)]
     pub(super) output_tokens: Num,
+    #[serde(default)]
     pub(super) cache_read_input_tokens: Num,
+    #[serde(default)]
     pub(super) cache_creation_input_tokens: Num,
 }
 
