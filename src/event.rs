@@ -83,7 +83,8 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "is_false")]
         clipped: bool,
     },
-    /// The totals of this attempt so far, not an addition to the one before.
+    /// The totals of this attempt so far, not an addition to the one before. Where lines that came
+    /// together change them one after another, only the last one's totals are told.
     Usage(Usage),
     /// The CLI tries a request again by itself. A sign of life, not of progress.
     Retrying {

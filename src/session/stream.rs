@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::adapters::{Parser, Verdict, custom};
 use crate::atomic;
 use crate::clock;
-use crate::event::{Body, Figures, Line};
+use crate::event::{Body, Figures, Line, Usage};
 use crate::mutant::planted;
 use crate::outcome::Exit;
 
@@ -49,6 +49,9 @@ pub struct Stream {
     skips: bool,
     /// Events of lines that begin before this are on disk already.
     written: u64,
+    /// Totals that are not put down yet, and where their line begins and how long it is: where the
+    /// next line has new ones, these are worth no event of their own.
+    totals: Option<(Usage, u64, u64)>,
     /// Tool calls without a result so far, by id.
     tools: HashSet<String>,
     /// Nothing came after a result.
@@ -74,6 +77,7 @@ impl Stream {
             bodies: Vec::new(),
             skips: false,
             written: 0,
+            totals: None,
             tools: HashSet::new(),
             finished: false,
         };
@@ -121,6 +125,7 @@ impl Stream {
             };
             self.take(&chunk[..n], &at, &mut lines);
             if lines.len() > WRITE_BYTES {
+                self.put_totals(&at, &mut lines);
                 self.write(&lines);
                 lines.clear();
             }
@@ -130,6 +135,7 @@ impl Stream {
             let line = std::mem::take(&mut self.line);
             self.parse(&line, &clock::now_iso(), &mut lines);
         }
+        self.put_totals(&at, &mut lines);
         self.write(&lines);
         self.taken > began
     }
@@ -172,11 +178,32 @@ impl Stream {
     }
 
     fn note(&mut self, bodies: &[Body], length: u64, at: &str, out: &mut Vec<u8>) {
+        let is_new = self.begins >= self.written;
+        let has_totals = bodies.iter().any(|b| matches!(b, Body::Usage(_)));
+        // Events stand in the order of their lines.
+        if is_new && !bodies.is_empty() && !has_totals {
+            self.put_totals(at, out);
+        }
         for body in bodies {
             self.follow(body);
-            if self.begins >= self.written {
-                body.write(out, at, self.begins, length);
+            if !is_new {
+                continue;
             }
+            if let Body::Usage(totals) = body {
+                self.totals = Some((*totals, self.begins, length));
+                continue;
+            }
+            if matches!(self.totals, Some((_, begins, _)) if begins == self.begins) {
+                self.put_totals(at, out);
+            }
+            body.write(out, at, self.begins, length);
+        }
+    }
+
+    /// At the end of a look, and before its events are written.
+    fn put_totals(&mut self, at: &str, out: &mut Vec<u8>) {
+        if let Some((totals, begins, length)) = self.totals.take() {
+            Body::Usage(totals).write(out, at, begins, length);
         }
     }
 
@@ -301,6 +328,48 @@ mod tests {
             ]
         );
         assert_eq!(stream.figures().turns, 3);
+    }
+
+    #[test]
+    fn of_totals_that_follow_one_another_at_one_look_the_last_ones_are_put_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (said("m1", "one"), said("m2", "two"));
+        let other = "{\"type\":\"news\"}\n";
+        let end = "{\"type\":\"result\",\"result\":\"ok\",\"usage\":{\"input_tokens\":7}}\n";
+        grown(dir.path(), &[&one, &two, other, &one, end].concat());
+        let mut stream = Stream::open(dir.path(), "claude", None).unwrap();
+        stream.read_on(false);
+        let three = said("m3", "three");
+        grown(dir.path(), &three);
+        stream.read_on(false);
+        let text = std::fs::read(dir.path().join("events.jsonl")).unwrap();
+        let lines: Vec<Line> = text.split(|&b| b == b'\n').filter_map(Line::read).collect();
+        assert!(lines.is_sorted_by_key(|l| l.offset));
+        let told: Vec<String> = lines
+            .iter()
+            .map(|l| match &l.body {
+                Body::Text { text, .. } => text.clone(),
+                Body::Usage(u) => format!("turns {} input {}", u.turns, u.input_tokens),
+                Body::Other { name, .. } => name.clone(),
+                Body::Finished { .. } => "finished".into(),
+                _ => String::new(),
+            })
+            .collect();
+        let want = [
+            "one",
+            "two",
+            "turns 2 input 0",
+            "news",
+            "one",
+            "turns 2 input 7",
+            "finished",
+            "three",
+            "turns 3 input 7",
+        ];
+        assert_eq!(told, want);
+        let totals = lines.iter().find(|l| matches!(l.body, Body::Usage(_)));
+        let at = (one.len() as u64, two.trim_end().len() as u64);
+        assert_eq!(totals.map(|l| (l.offset, l.length)), Some(at));
     }
 
     #[test]
