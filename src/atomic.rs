@@ -4,6 +4,7 @@
 //! Knows nothing of items, claims or sessions. Losing a race is not an error: `link_new` and
 //! `rename_new` say so by their return value.
 
+mod line;
 mod order;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+pub use line::put_line;
 use nix::errno::Errno;
 
 use crate::clock;

@@ -110,7 +110,8 @@ impl Pulse {
                 beats.insert(slot, now);
                 rt.show(slot, |s| s.last_heartbeat = Some(clock::now_iso()));
                 let text = format!("{}\n", clock::now_iso());
-                put(&rt.root.agent(slot), "heartbeat", text.as_bytes())?;
+                let path = rt.root.agent(slot).join("heartbeat");
+                unless_gone(&path, atomic::put_line(&path, text.as_bytes()))?;
             }
         }
         let figures = match aggregator {
@@ -123,7 +124,8 @@ impl Pulse {
             }
             let mut text = serde_json::to_vec(&status).unwrap_or_default();
             text.push(b'\n');
-            put(&rt.root.agent(slot), "status.json", &text)?;
+            let path = rt.root.agent(slot).join("status.json");
+            unless_gone(&path, atomic::replace(&path, &text, false))?;
         }
         if aggregator.is_none() {
             *aggregator = Aggregator::try_become(&rt.root)?;
@@ -141,11 +143,12 @@ impl Pulse {
     }
 }
 
-/// Replaces a file of a slot's folder. The slot may just have been given up: its next holder clears
-/// what is being written there, and writes its own.
-fn put(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
-    match atomic::replace(&folder.join(name), content, false) {
-        Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT as i32) && folder.is_dir() => Ok(()),
+/// A file of a slot's folder was written. The slot may just have been given up: its next holder
+/// clears what is being written there, and writes its own.
+fn unless_gone(path: &Path, written: Result<()>) -> Result<()> {
+    let has_folder = || path.parent().is_some_and(Path::is_dir);
+    match written {
+        Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT as i32) && has_folder() => Ok(()),
         done => done,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,8 @@ pub struct Runtime {
     pub pulse_rests: AtomicBool,
     level: AtomicU8,
     board: Mutex<BTreeMap<SlotId, Entry>>,
+    /// Slots on the board that have an item: every thread asks at every look. Set with it locked.
+    busy: AtomicUsize,
     bells: Mutex<Vec<Arc<Bell>>>,
     results: Mutex<Results>,
     next_start: Mutex<Option<Instant>>,
@@ -188,6 +190,7 @@ impl Runtime {
             pulse_rests: AtomicBool::new(false),
             level: AtomicU8::new(0),
             board: Mutex::default(),
+            busy: AtomicUsize::new(0),
             bells: Mutex::default(),
             results: Mutex::default(),
             next_start: Mutex::default(),
@@ -305,7 +308,13 @@ impl Runtime {
             taken: None,
         });
         let before = state(&entry.status);
+        let was_busy = entry.status.work_item.is_some();
         change(&mut entry.status);
+        match (was_busy, entry.status.work_item.is_some()) {
+            (false, true) => _ = self.busy.fetch_add(1, Ordering::SeqCst),
+            (true, false) => _ = self.busy.fetch_sub(1, Ordering::SeqCst),
+            _ => {}
+        }
         let changed = match state(&entry.status) == before {
             true => Changed::Figures,
             false => Changed::State,
@@ -318,7 +327,11 @@ impl Runtime {
     }
 
     pub fn hide(&self, slot: SlotId) {
-        lock(&self.board).remove(&slot);
+        let mut board = lock(&self.board);
+        let gone = board.remove(&slot);
+        if gone.is_some_and(|e| e.status.work_item.is_some()) {
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// The slots held by this process.
@@ -356,11 +369,7 @@ impl Runtime {
 
     /// How many of this process's slots have an item.
     pub fn busy(&self) -> usize {
-        let board = lock(&self.board);
-        board
-            .values()
-            .filter(|e| e.status.work_item.is_some())
-            .count()
+        self.busy.load(Ordering::SeqCst)
     }
 
     /// The statuses that changed since the last call; where only figures did, not more often than this.

@@ -274,6 +274,8 @@ impl Watch {
         if self.at.saturating_duration_since(self.looked) < life.interval() {
             return;
         }
+        // What it says is life enough: its keeper is asked for other signs when it is silent.
+        let is_silent = self.spoke <= self.looked;
         self.looked = self.at;
         let mut signs = Signs {
             bytes: bytes_of(&attempt.dir),
@@ -291,7 +293,9 @@ impl Watch {
             Pulse::Quiet => Health::Quiet,
             Pulse::Stalled => Health::Stalled,
         };
-        send(desk, &Request::Vitals);
+        if is_silent {
+            send(desk, &Request::Vitals);
+        }
         if health == self.health {
             return;
         }
