@@ -10,7 +10,8 @@ use super::Dialect;
 use crate::adapters::loose::{Content, Flag, List, Num, Obj, Text, Values, Words};
 use crate::event::Tokens;
 
-/// All that is read of most lines: who speaks, and what. Lines come by the thousand, so it is small.
+/// All that is read of most lines: who speaks, and what. Lines come by the thousand, so it is small,
+/// as serde moves it from hand to hand.
 /// The defaults are the fields' and not the struct's, here and below, as serde would make a whole
 /// one of these first and move what is missing out of it.
 #[derive(Deserialize)]
@@ -18,7 +19,7 @@ pub(super) struct Line<'a> {
     #[serde(borrow, default, rename = "type")]
     pub(super) kind: Text<'a>,
     #[serde(borrow, default)]
-    pub(super) message: Obj<Message<'a>>,
+    pub(super) message: Obj<Box<Message<'a>>>,
     #[serde(borrow, default)]
     pub(super) event: Obj<Box<Partial<'a>>>,
     #[serde(borrow, default)]
