@@ -1,5 +1,6 @@
-//! The only code that changes `queue/` and `state/`. A file there appears whole or not at all,
-//! nothing is ever renamed over another item, and every error names its path.
+//! The only code that changes `queue/` and `state/`. A file there appears whole or not at all (a
+//! line of fixed length may be written over the one before, with one call), nothing is ever renamed
+//! over another item, and every error names its path.
 //!
 //! Knows nothing of items, claims or sessions. Losing a race is not an error: `link_new` and
 //! `rename_new` say so by their return value.
