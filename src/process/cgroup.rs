@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::pause;
@@ -63,10 +64,7 @@ impl Cgroup {
             }
             made => made?,
         }
-        let entered = match dir.join("cgroup.kill").exists() {
-            true => put(&dir.join("cgroup.procs"), "0"),
-            false => Err(io::Error::other("this kernel has no cgroup.kill")),
-        };
+        let entered = can_be_killed(&dir).and_then(|()| put(&dir.join("cgroup.procs"), "0"));
         if let Err(e) = entered {
             let _stays = fs::remove_dir(&dir);
             return Err(e);
@@ -119,10 +117,7 @@ impl Cradle {
     pub fn make(parent: &Path, name: &str) -> io::Result<Cradle> {
         let dir = parent.join(name);
         fs::create_dir(&dir)?;
-        let handle = match dir.join("cgroup.kill").exists() {
-            true => File::open(&dir),
-            false => Err(io::Error::other("this kernel has no cgroup.kill")),
-        };
+        let handle = can_be_killed(&dir).and_then(|()| File::open(&dir));
         match handle {
             Ok(handle) => Ok(Cradle {
                 dir,
@@ -217,6 +212,19 @@ fn end(dir: &Path) -> io::Result<u32> {
         pause(Duration::from_millis(1));
     }
     Ok(lived)
+}
+
+/// Looked for once in a process: a kernel has it in every cgroup but the topmost, or in none.
+fn can_be_killed(dir: &Path) -> io::Result<()> {
+    static SEEN: AtomicBool = AtomicBool::new(false);
+    if SEEN.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    if !dir.join("cgroup.kill").exists() {
+        return Err(io::Error::other("this kernel has no cgroup.kill"));
+    }
+    SEEN.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 fn count(dir: &Path) -> u32 {
