@@ -86,7 +86,13 @@ impl Keeper {
             if keeper.pid.is_some() || matches!(word, Ok(Some(_))) {
                 return keeper.begun(word);
             }
+            if word.is_err() {
+                // It hears nobody: somebody has stopped it.
+                forks.end();
+            }
         }
+        // One that comes late after all finds nobody, and ends.
+        drop(keeper);
         let (mut keeper, theirs) = Keeper::unborn(&dir)?;
         keeper.execute(theirs, log)?;
         let word = keeper.first_word();
