@@ -399,7 +399,9 @@ fn a_persons_interrupt_at_the_last_moment_is_no_question_of_the_agents() {
     root.ok(&["resume"]);
     root.wait_until("it is done", || root.is_done("x"));
     let show = root.show("x");
-    assert_eq!(show["attempts"].as_array().unwrap().len(), 1, "{show:#}");
+    let said = fs::read_to_string(folder(&root, "x").join("stdout.log")).unwrap();
+    let attempts = show["attempts"].as_array().unwrap().len();
+    assert_eq!(attempts, 1, "{said}{show:#}");
     run.signal("INT");
     assert_eq!(run.wait(), Some(0));
     assert_eq!(hidden(&root), Vec::<String>::new());
