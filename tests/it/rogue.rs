@@ -115,7 +115,8 @@ const TRICKS: [Trick; 25] = [
         again: true,
         ..trick(
             "held and interrupted",
-            "echo no > $S/holds/claude.hold; echo why > $S/interrupts/all.interrupt; sleep 9",
+            // Frozen by the second word, it would not come to say that it has got so far.
+            "echo no > $S/holds/claude.hold; sleep 9 & echo why > $S/interrupts/all.interrupt; wait",
             ANY,
         )
     },
