@@ -17,7 +17,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 # Instructions an item, as counted on x86-64 with Rust 1.95, and a tenth more.
-LIMITS = {"harness": 330_000, "keeper": 70_000}
+LIMITS = {"harness": 240_000, "keeper": 46_000}
 # As they are counted too: an agent inherits them.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LC_ALL": "C"}
 CONFIG = """[harness]
