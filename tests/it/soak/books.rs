@@ -204,7 +204,13 @@ fn worktrees_are_clean(root: &Root) {
                 let is = git(&tree.path(), &["write-tree"]);
                 trees.lines().any(|t| t == is.trim())
             };
-            assert!(left.is_empty() || half_way, "{:?}: {left}", tree.path());
+            // Or before its first checkout: nothing is in it yet, and it has no index.
+            let unfilled = fs::read_dir(tree.path()).unwrap().count() == 1 && {
+                let index = git(&tree.path(), &["rev-parse", "--git-path", "index"]);
+                !tree.path().join(index.trim()).exists()
+            };
+            let clean = left.is_empty() || half_way || unfilled;
+            assert!(clean, "{:?}: {left}", tree.path());
         }
     }
 }
