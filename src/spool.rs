@@ -160,6 +160,8 @@ fn try_held(
         key = Some(path);
     }
     let claimed = join(&root.claimed(lease.slot), name.as_os_str());
+    let sid = |record: &mut Record| record.history().last.as_ref().map(|l| l.session.clone());
+    let before = sid(&mut record);
     let noted = match planted("claim-not-recorded") {
         true => Ok(()),
         false => note_claim(&mut record, lease, meta.ino(), durable),
@@ -186,10 +188,13 @@ fn try_held(
             Box::new(record),
         )),
         other => {
-            let last = record.history().last.clone().unwrap_or_default();
-            let undone = json!({"session": last.session, "reason": "it was not won"});
-            // Only its number would be missed.
-            let _full = record.append("requeued", undone);
+            let noted = sid(&mut record);
+            // Where it could not even be noted, the last one is an earlier attempt, which happened.
+            if noted != before {
+                let undone = json!({"session": noted, "reason": "it was not won"});
+                // Only its number would be missed.
+                let _full = record.append("requeued", undone);
+            }
             if let Some(key) = key {
                 atomic::remove(&key)?;
             }
