@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::mutant::planted;
@@ -116,9 +116,21 @@ pub fn made_ms(id: &str) -> Option<i64> {
         .and_then(|ms| i64::try_from(ms).ok())
 }
 
-/// The time zone where the user lives. `TimeZone::system` walks through all of the zones' files to
-/// find the name of the one in `/etc/localtime`, which takes 5 ms and is not needed here.
+/// The time zone where the user lives: asked for at every look at the figures, and read again when
+/// it is this old, as jiff does with what it reads.
 fn zone() -> TimeZone {
+    const KEPT: Duration = Duration::from_secs(300);
+    static KNOWN: Mutex<Option<(Instant, TimeZone)>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*known {
+        Some((since, zone)) if since.elapsed() < KEPT => zone.clone(),
+        _ => known.insert((instant(), read_zone())).1.clone(),
+    }
+}
+
+/// `TimeZone::system` walks through all of the zones' files to find the name of the one in
+/// `/etc/localtime`, which takes 5 ms and is not needed here.
+fn read_zone() -> TimeZone {
     let local = match std::env::var_os("TZ") {
         Some(_) => return TimeZone::system(),
         None => std::fs::read("/etc/localtime"),

@@ -108,8 +108,9 @@ impl Pulse {
             let due = beats.get(&slot).is_none_or(|&at| now - at >= HEARTBEAT);
             if due && is_own(slot) {
                 beats.insert(slot, now);
-                rt.show(slot, |s| s.last_heartbeat = Some(clock::now_iso()));
-                let text = format!("{}\n", clock::now_iso());
+                let at = clock::now_iso();
+                let text = format!("{at}\n");
+                rt.show(slot, |s| s.last_heartbeat = Some(at));
                 let path = rt.root.agent(slot).join("heartbeat");
                 unless_gone(&path, atomic::put_line(&path, text.as_bytes()))?;
             }

@@ -111,10 +111,9 @@ impl Record {
             bytes.push(b'\n');
         }
         bytes.extend_from_slice(&self.held);
-        let before = bytes.len() - self.held.len();
         encode(&mut bytes, event, &fields)?;
         self.write(&bytes)?;
-        self.unfolded.extend_from_slice(&bytes[before..]);
+        self.unfolded.extend_from_slice(&bytes);
         self.held.clear();
         Ok(())
     }
@@ -366,12 +365,17 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn history_survives_garbage_and_cut_lines() {
+    /// A place for records, and an item's name.
+    fn fresh() -> (tempfile::TempDir, Root, Name) {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
         atomic::make_dir(&root.items(), true).unwrap();
-        let name = Name::new("x");
+        (dir, root, Name::new("x"))
+    }
+
+    #[test]
+    fn history_survives_garbage_and_cut_lines() {
+        let (_dir, root, name) = fresh();
         let mut r = Record::open(&root, &name).unwrap();
         assert!(r.is_new);
         for (attempt, next) in [(1, "retry"), (2, "retry")] {
@@ -426,10 +430,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_written_with_the_next_line_and_claims_are_known_at_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = Root::new(dir.path());
-        atomic::make_dir(&root.items(), true).unwrap();
-        let name = Name::new("x");
+        let (_dir, root, name) = fresh();
         let mut r = Record::open(&root, &name).unwrap();
         r.append("retried", json!({})).unwrap();
         let claimed = |attempt| Claimed {

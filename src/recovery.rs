@@ -178,7 +178,6 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     });
     if let Some(said) = said.filter(|_| claim.is_ours()) {
         let attempt = Attempt {
-            failures: record.history().failures,
             claim,
             record,
             dir,
@@ -278,7 +277,7 @@ fn adopt(desk: &mut Desk, last: &LastAttempt) -> Result<Option<(i32, std::time::
 fn rebuild(
     desk: &Desk,
     claim: Box<Claim>,
-    mut record: Record,
+    record: Record,
     mut file: SessionFile,
 ) -> Result<Attempt> {
     let rt = &desk.rt;
@@ -313,7 +312,6 @@ fn rebuild(
         }
     }
     let mut attempt = Attempt {
-        failures: record.history().failures,
         claim,
         record,
         dir,

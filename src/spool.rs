@@ -160,11 +160,10 @@ fn try_held(
         key = Some(path);
     }
     let claimed = join(&root.claimed(lease.slot), name.as_os_str());
-    let sid = |record: &mut Record| record.history().last.as_ref().map(|l| l.session.clone());
-    let before = sid(&mut record);
+    let sid = clock::unique().to_string();
     let noted = match planted("claim-not-recorded") {
         true => Ok(()),
-        false => note_claim(&mut record, lease, meta.ino(), durable),
+        false => note_claim(&mut record, lease, &sid, meta.ino(), durable),
     };
     let moved = noted.and_then(|()| atomic::rename_new(&pending, &claimed));
     // The read lease holds writers off while it is moved. One that waits by now, having opened the
@@ -188,10 +187,10 @@ fn try_held(
             Box::new(record),
         )),
         other => {
-            let noted = sid(&mut record);
             // Where it could not even be noted, the last one is an earlier attempt, which happened.
-            if noted != before {
-                let undone = json!({"session": noted, "reason": "it was not won"});
+            let last = record.history().last.as_ref();
+            if last.is_some_and(|last| last.session == sid) {
+                let undone = json!({"session": sid, "reason": "it was not won"});
                 // Only its number would be missed.
                 let _full = record.append("requeued", undone);
             }
@@ -222,13 +221,17 @@ fn try_held(
 
 /// The line that begins an attempt. It must be on disk before the rename only where the end of an
 /// earlier attempt stands before it: without it, that end would be taken for this one's.
-fn note_claim(record: &mut Record, lease: &Lease, inode: u64, durable: bool) -> Result<()> {
-    let (again, attempt) = (
-        record.history().last.is_some(),
-        record.history().next_attempt(),
-    );
+fn note_claim(
+    record: &mut Record,
+    lease: &Lease,
+    sid: &str,
+    inode: u64,
+    durable: bool,
+) -> Result<()> {
+    let history = record.history();
+    let (again, attempt) = (history.last.is_some(), history.next_attempt());
     record.append_claim(&Claimed {
-        session: &clock::unique().to_string(),
+        session: sid,
         agent: &lease.slot.to_string(),
         attempt,
         harness_pid: std::process::id(),

@@ -59,7 +59,7 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     if let Some(fault) = fault.as_ref().filter(|_| stop.is_none()) {
         hold_for(desk, &attempt, fault);
     }
-    let failures = attempt.failures;
+    let failures = attempt.record.history().failures;
     let mut next = match &over {
         // Its folder was removed under it, by another agent: that is not this item's fault.
         Over::Unstartable(_) if atomic::is_gone(&attempt.dir) => Next::PutBack,

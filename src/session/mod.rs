@@ -107,8 +107,6 @@ pub struct Attempt {
     pub work: Option<Arc<Work>>,
     /// What its CLI says, where harness reads its dialect.
     pub stream: Option<Stream>,
-    /// Of its item, before it.
-    pub failures: u32,
     /// Whether another harness began it.
     pub recovered: bool,
 }
@@ -228,7 +226,6 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, mut record: Record) -> Result<Nex
     let history = record.history();
     let last = history.last.as_ref();
     let (sid, attempt) = last.map_or_else(Default::default, |l| (l.session.clone(), l.attempt));
-    let failures = history.failures;
     let (rt, slot) = (desk.rt.clone(), desk.slot());
     rt.goes_on(&name);
     rt.show(slot, |s| {
@@ -262,7 +259,6 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, mut record: Record) -> Result<Nex
         file,
         work: work.map(Arc::new),
         stream: None,
-        failures,
         recovered: false,
     };
     attempt.open_stream();

@@ -79,8 +79,8 @@ fn announce(desk: &Desk, attempt: &mut Attempt) -> Result<()> {
 /// canceled since, or one whose claim a power cut or a person took from it.
 pub(super) fn take_back(desk: &Desk, hub: &Hub, attempt: &mut Attempt) -> Result<()> {
     let users = hub.users(Some(desk.lease.lock()));
-    let said = attempt.record.history().publishing.clone();
-    for said in &said {
+    let (file, record) = (&mut attempt.file, &mut attempt.record);
+    for said in &record.history().publishing {
         let text = |key: &str| said[key].as_str().unwrap_or_default();
         let (branch, head, short) = (text("branch"), text("head"), short_id(text("session")));
         match desk.insist(|| users.unpublish_any(branch, head, short)) {
@@ -88,7 +88,7 @@ pub(super) fn take_back(desk: &Desk, hub: &Hub, attempt: &mut Attempt) -> Result
             Err(e) if e.kind() == Kind::Temporary => return Err(e),
             Err(e) => {
                 desk.rt.warn(&format!("{}: {e}", desk.slot()));
-                attempt.file.notes.push(e.to_string());
+                file.notes.push(e.to_string());
             }
         }
     }
