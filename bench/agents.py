@@ -106,21 +106,22 @@ def worktrees(lab):
 
 
 def efficiency(lab):
-    """Agents of two seconds, so many at once, two rounds of them: the ideal is four seconds."""
-    for agents in (3, 5, 64):
+    """Agents of two seconds, so many at once, one after the other in each slot. Two rounds of them show
+    what it takes to begin with nothing, five what it takes to go on."""
+    for agents, rounds, goal in ((3, 2, "≥ 0.98"), (5, 2, "≥ 0.98"), (64, 2, None), (64, 5, "≥ 0.98")):
         root = lab.root()
-        lab.fill(root / "in", agents * 2, b"#!/bin/sh\nsleep 2\n")
+        lab.fill(root / "in", agents * rounds, b"#!/bin/sh\nsleep 2\n")
         for path in (root / "in").iterdir():
             path.rename(root / "queue/pending" / path.name)
         with Cost() as cost:
             sh(HARNESS, "--root", root, "run", "--drain", "--workers", agents)
-        what = f"{agents} agents of 2 s, twice"
-        lab.row(what, "harness", cost.wall, "s", 4 / cost.wall, "≥ 0.98")
+        what = f"{agents} agents of 2 s, {rounds} times"
+        lab.row(what, "harness", cost.wall, "s", rounds * 2 / cost.wall, goal)
         files = sorted((root / "queue/done").iterdir())
         begun = time.monotonic()
         sh("xargs", "-n1", f"-P{agents}", "sh", input="\n".join(map(str, files)))
         wall = time.monotonic() - begun
-        lab.row(what, "xargs -P", wall, "s", 4 / wall)
+        lab.row(what, "xargs -P", wall, "s", rounds * 2 / wall)
         lab.drop_all()
 
 

@@ -115,6 +115,13 @@ impl Nameless {
         }
     }
 
+    /// Locks it, for as long as this lives: whoever meets one of its names sees that it has not got
+    /// them all yet.
+    pub fn lock(&self) {
+        // Where it cannot be locked, others may take it for a left-over one.
+        let _unlocked = fs2::FileExt::try_lock_exclusive(&self.file);
+    }
+
     /// Gives it this name (it may have several), unless that is taken.
     pub fn link(&self, to: &Path) -> Result<Moved> {
         use nix::fcntl::{AT_FDCWD, AtFlags};

@@ -24,6 +24,17 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+/// How long it is until the next of the instants that lie so far apart, which are the same ones for
+/// every thread: looks that fall together find in the processor's caches what the others needed.
+pub fn until_next(period: Duration) -> Duration {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(instant);
+    let since = instant().saturating_duration_since(*BEGAN).as_nanos();
+    let over = since.checked_rem(period.as_nanos()).unwrap_or_default();
+    period.saturating_sub(Duration::from_nanos(
+        u64::try_from(over).unwrap_or_default(),
+    ))
+}
+
 /// Wall clock now.
 pub fn now() -> Timestamp {
     Timestamp::now()

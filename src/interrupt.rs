@@ -19,13 +19,16 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
 use crate::atomic::{self, Moved, Nameless};
 use crate::clock;
 use crate::error::{Error, Result, is_obeyed};
+use crate::folder::Folder;
 use crate::layout::{Name, Place, Root, SlotId};
+use crate::lease;
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::record::Record;
 use crate::status::AgentStatus;
@@ -106,6 +109,23 @@ pub fn stands(root: &Root, slot: SlotId) -> bool {
     !gone(&slot.to_string()) || !gone(ALL)
 }
 
+/// What `what` says of the files in the folder of interrupts. Nothing of what it is asked several
+/// times a second costs more than a look whether there is anything new.
+fn look<T>(root: &Root, known: &Mutex<Folder>, what: impl FnOnce(&[OsString]) -> T) -> Option<T> {
+    let dir = root.interrupts();
+    let meta = dir.metadata().ok()?;
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    known.look(&dir, &meta).ok().map(what)
+}
+
+/// Whether any stands, of whatever slot. What cannot be listed may hold one.
+pub fn any(root: &Root, known: &Mutex<Folder>) -> bool {
+    let is_interrupt =
+        |f: &OsString| f.as_bytes().ends_with(ENDING.as_bytes()) && !f.as_bytes().starts_with(b".");
+    look(root, known, |files| files.iter().any(is_interrupt))
+        .unwrap_or_else(|| !atomic::is_gone(&root.interrupts()))
+}
+
 /// Raises an interrupt unless one stands already: an older reason is not overwritten. `false`: one
 /// stood.
 pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
@@ -119,6 +139,7 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
     let by_agent = std::env::var_os("HARNESS_SESSION").is_some();
     for _ in 0..RAISE_TRIES {
         let file = Nameless::new(&to, format!("{}\n", reason.trim()).as_bytes(), 0o600, false)?;
+        file.lock();
         if atomic::is_gone(&to) {
             atomic::remove(&raised)?;
             if !by_agent {
@@ -126,8 +147,8 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
             }
         }
         match file.link(&to) {
-            // Whoever saw the mark before the interrupt took it for a left-over one and removed it:
-            // a file that has lost its only name cannot get another.
+            // Somebody removed the mark before, in the place of one that was left over: a file that
+            // has lost its only name cannot get another.
             Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT as i32) => {}
             done => return Ok(done? == Moved::Done),
         }
@@ -220,18 +241,17 @@ fn asked(root: &Root, files: &[OsString]) -> Vec<Asked> {
 
 /// Puts back into the queue what waited for interrupts that are gone, and clears what is left of
 /// these. Any process may; a rename elects which. The names that went back, and what went wrong.
-pub fn release_answered(root: &Root) -> (Vec<Name>, Vec<Error>) {
+pub fn release_answered(root: &Root, known: &Mutex<Folder>) -> (Vec<Name>, Vec<Error>) {
     let (mut released, mut errors) = (Vec::new(), Vec::new());
+    let files = &look(root, known, <[OsString]>::to_vec).unwrap_or_default();
     let is_over = |stem: &str| atomic::is_gone(&path(root, stem));
-    // One listing: this is done several times a second.
-    let files = files(root);
-    for asked in asked(root, &files).iter().filter(|a| is_over(&a.stem)) {
+    for asked in asked(root, files).iter().filter(|a| is_over(&a.stem)) {
         match release(root, asked) {
             Ok(name) => released.extend(name),
             Err(e) => errors.push(e),
         }
     }
-    for file in &files {
+    for file in files {
         let bytes = file.as_bytes();
         let of = |ending: &[u8]| bytes.strip_prefix(b".")?.strip_suffix(ending);
         let raised = of(b".raised");
@@ -239,8 +259,8 @@ pub fn release_answered(root: &Root) -> (Vec<Name>, Vec<Error>) {
         let Some(stem) = stem.and_then(|s| std::str::from_utf8(s).ok()) else {
             continue;
         };
-        if is_over(stem) {
-            let mark = root.interrupts().join(file);
+        let mark = root.interrupts().join(file);
+        if is_over(stem) && !(raised.is_some() && lease::is_locked(&mark)) {
             let id = id_of(&mark);
             let _stays = atomic::remove(&mark);
             // It was not left over: its interrupt came only now.
@@ -388,8 +408,23 @@ mod tests {
         raise(&root, "agent-1", "second").unwrap();
         assert!(own(&root, SlotId(1)).unwrap().take_notice(&root).unwrap());
         end(&root, "agent-1").unwrap();
-        release_answered(&root);
+        release_answered(&root, &Mutex::default());
         assert_eq!(files(&root), Vec::<OsString>::new());
+    }
+
+    #[test]
+    fn the_mark_of_one_that_is_being_raised_is_left_alone() {
+        let (_dir, root) = root();
+        let mark = hidden(&root, "agent-1", "raised");
+        let file = Nameless::new(&mark, b"why\n", 0o600, false).unwrap();
+        file.lock();
+        assert_eq!(file.link(&mark).unwrap(), Moved::Done);
+        release_answered(&root, &Mutex::default());
+        assert!(atomic::exists(&mark));
+        // Whoever raised it died.
+        drop(file);
+        release_answered(&root, &Mutex::default());
+        assert!(atomic::is_gone(&mark));
     }
 
     #[test]
@@ -414,17 +449,20 @@ mod tests {
         raise(&root, "agent-1", "which?").unwrap();
         own(&root, SlotId(1)).unwrap().take_notice(&root).unwrap();
         note_asked(&root, SlotId(1), SID, &name, "which?").unwrap();
-        assert_eq!(release_answered(&root).0, []);
+        assert_eq!(release_answered(&root, &Mutex::default()).0, []);
         atomic::make_dir(&root.session(SID), true).unwrap();
         atomic::replace(&answer_path(&root.session(SID)), b"the left one\n", false).unwrap();
         end(&root, "agent-1").unwrap();
-        assert_eq!(release_answered(&root).0, std::slice::from_ref(&name));
+        assert_eq!(
+            release_answered(&root, &Mutex::default()).0,
+            std::slice::from_ref(&name)
+        );
         assert!(atomic::exists(&root.item(Place::Pending, &name)) && !atomic::exists(&parked));
         let events = crate::record::events(&root, &name).unwrap();
         let last = events.last().unwrap();
         assert_eq!(last["question"], "which?");
         assert_eq!(last["answer"], "the left one");
-        release_answered(&root);
+        release_answered(&root, &Mutex::default());
         assert_eq!(files(&root), Vec::<OsString>::new());
     }
 }

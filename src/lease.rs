@@ -175,14 +175,18 @@ pub fn holders(root: &Root) -> Vec<SlotId> {
     claims.flatten().filter_map(|e| holder(e.path())).collect()
 }
 
-/// Whether a living process holds the slot. Looks with a shared lock, so lookers do not disturb
-/// each other; a taker that meets a looker tries again.
+/// Whether a living process holds the slot.
 pub fn is_held(root: &Root, slot: SlotId) -> bool {
-    let path = root.agent(slot).join("lease");
-    match atomic::open_to_look(&path) {
+    is_locked(&root.agent(slot).join("lease"))
+}
+
+/// Whether a living process holds the lock of this file. Looks with a shared lock, so lookers do not
+/// disturb each other; a taker that meets a looker tries again.
+pub fn is_locked(path: &Path) -> bool {
+    match atomic::open_to_look(path) {
         Ok(f) => f.try_lock_shared().is_err(),
         // What cannot be told counts as held: nobody is declared dead by trouble.
-        Err(_) => !atomic::is_gone(&path),
+        Err(_) => !atomic::is_gone(path),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod sys;
 pub mod bell;
 pub mod layout;
 pub mod atomic;
+pub mod folder;
 pub mod hold;
 pub mod status;
 pub mod config;

@@ -50,7 +50,7 @@ pub const PULSE_AT_REST: Duration = Duration::from_secs(1);
 pub const FIGURES: Duration = Duration::from_secs(1);
 /// The same where the process that aggregates has them in memory, and many: then nobody but a person
 /// who looks at this very file can tell.
-pub const FIGURES_AT_HAND: Duration = Duration::from_secs(5);
+pub const FIGURES_AT_HAND: Duration = Duration::from_secs(10);
 /// status.json is never older than 2 s while a harness runs.
 pub const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
 /// Other processes' leases are looked at this often where no event told of a death.

@@ -294,6 +294,7 @@ impl Main {
         let at_rest = waits && self.rt.level() == Level::Running && self.rt.busy() == 0;
         match at_rest && clock::instant() >= self.alert_until {
             true => TICK_AT_REST,
+            false if self.watched => CONTROL_TICK * self.rt.pace(),
             false => CONTROL_TICK,
         }
     }
@@ -331,7 +332,7 @@ impl Main {
             return;
         }
         self.next_orders = clock::instant() + CONTROL_TICK;
-        let (released, errors) = interrupt::release_answered(&self.rt.root);
+        let (released, errors) = interrupt::release_answered(&self.rt.root, &self.rt.interrupts);
         for name in released {
             self.rt
                 .say(&format!("{name} goes on: its interrupt has ended"));
@@ -387,17 +388,14 @@ impl Main {
 
     /// Joins workers that ended.
     fn reap(&mut self) {
-        let (ended, living): (Vec<_>, Vec<_>) =
-            self.workers.drain(..).partition(|w| w.thread.is_finished());
+        let (ended, living): (Vec<_>, Vec<_>) = self.workers.drain(..).partition(Worker::is_over);
         self.workers = living;
         for worker in ended {
-            let told = worker.leave.load(Ordering::SeqCst);
-            if worker.thread.join().is_err() {
-                self.rt.hide(worker.slot);
-                self.rt.warn(&format!(
-                    "{}: its thread failed; its slot is recovered",
-                    worker.slot
-                ));
+            let (told, slot) = (worker.leave.load(Ordering::SeqCst), worker.slot);
+            if worker.join().is_err() {
+                self.rt.hide(slot);
+                self.rt
+                    .warn(&format!("{slot}: its thread failed; its slot is recovered"));
                 self.next_orphans = clock::instant();
             }
             if !told && self.rt.level() == Level::Running {
@@ -509,7 +507,9 @@ impl Main {
 
     /// With `--drain`: whether nothing is left, in this process or any other.
     fn end_when_drained(&mut self) {
-        if !(self.drain || self.orders.drain) || !self.rt.ready.is_exhausted() {
+        let asked = self.drain || self.orders.drain;
+        // Whose item ends rings.
+        if !asked || self.rt.busy() > 0 || !self.rt.ready.is_exhausted() {
             self.say_what_it_waits_for();
             return;
         }

@@ -11,6 +11,7 @@ use crate::aggregator::Ledger;
 use crate::bell::Bell;
 use crate::config::{Config, Durability, RepoPath};
 use crate::error::{Result, printable};
+use crate::folder::Folder;
 use crate::git::{self, Hub, Repo};
 use crate::keeper::Forks;
 use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
@@ -43,6 +44,8 @@ pub struct Runtime {
     /// Set once this process has taken the slots that it begins with.
     pub staffed: AtomicBool,
     free_space: Mutex<Option<(Instant, bool)>>,
+    /// What lies in the folder of interrupts.
+    pub interrupts: Mutex<Folder>,
     /// Items that this process may still claim (`--max-items`).
     pub tickets: AtomicI64,
     /// Rung when a worker has found nothing to do, or has ended.
@@ -184,6 +187,7 @@ impl Runtime {
             paused: AtomicBool::new(false),
             staffed: AtomicBool::new(false),
             free_space: Mutex::default(),
+            interrupts: Mutex::default(),
             tickets: AtomicI64::new(tickets),
             main_bell: Bell::new()?,
             pulse_bell: Arc::new(Bell::new()?),

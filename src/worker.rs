@@ -27,7 +27,21 @@ pub struct Worker {
     pub slot: SlotId,
     pub leave: Arc<AtomicBool>,
     pub bell: Arc<Bell>,
-    pub thread: std::thread::JoinHandle<()>,
+    thread: std::thread::JoinHandle<()>,
+    /// Set when all that is left of the thread is to end, which main is told of by its bell; the
+    /// handle says so a moment later.
+    over: Arc<AtomicBool>,
+}
+
+impl Worker {
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst) || self.thread.is_finished()
+    }
+
+    /// `Err`: it panicked.
+    pub fn join(self) -> std::thread::Result<()> {
+        self.thread.join()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +59,8 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
     let slot = lease.slot;
     rt.register_bell(&bell);
     rt.show(slot, |s| s.state = AgentState::Idle);
-    let (rt, b, l) = (rt.clone(), bell.clone(), leave.clone());
+    let over = Arc::new(AtomicBool::new(false));
+    let (rt, b, l, o) = (rt.clone(), bell.clone(), leave.clone(), over.clone());
     let thread = std::thread::Builder::new()
         .name(slot.to_string())
         .spawn(move || {
@@ -68,6 +83,7 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
             rt.forget_bell(&b);
             rt.hide(slot);
             drop(desk);
+            o.store(true, Ordering::SeqCst);
             rt.main_bell.ring();
         })
         .map_err(|e| Error::temporary("cannot start a worker thread", e.to_string()))?;
@@ -76,6 +92,7 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
         leave,
         bell,
         thread,
+        over,
     })
 }
 
@@ -107,6 +124,7 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             break;
         }
+        rt.ready.catch_up();
         let Some(candidate) = rt.ready.pop(&desk.bell, desk.slot(), desk.repo.as_deref()) else {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             // Only now may there be nothing left to do.

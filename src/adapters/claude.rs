@@ -100,7 +100,8 @@ pub(super) enum Dialect {
 const RECENT_WAYS: usize = 16;
 const RECENT_SETS: usize = 64;
 
-struct Recent(Vec<[u64; RECENT_WAYS]>);
+/// A set fills one line of the processor's cache. Of two ids one in 2^32 has the same number.
+struct Recent(Vec<[u32; RECENT_WAYS]>);
 
 impl Recent {
     fn new() -> Recent {
@@ -114,17 +115,18 @@ impl Recent {
         }
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
+        let hash = hasher.finish();
         // Nought is an empty place.
-        let hash = hasher.finish().max(1);
+        let number = ((hash >> 32) as u32).max(1);
         if self.0.is_empty() {
             self.0 = vec![[0; RECENT_WAYS]; RECENT_SETS];
         }
         let set = &mut self.0[hash as usize % RECENT_SETS];
-        if set.contains(&hash) {
+        if set.contains(&number) {
             return false;
         }
         set.rotate_right(1);
-        set[0] = hash;
+        set[0] = number;
         true
     }
 }

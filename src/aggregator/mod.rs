@@ -34,7 +34,7 @@ use crate::status::{AgentState, AgentStatus, Health, Metrics, Status, WorkQueue}
 
 use counts::Check;
 use ledger::{Figures, Period};
-use sources::{Claimed, Harnesses, Slots};
+use sources::{Claimed, ClaimedFolders, Harnesses, Slots};
 
 /// `version` of `status.json`.
 const VERSION: u32 = 1;
@@ -59,6 +59,7 @@ pub struct Aggregator {
     counts: Arc<Counts>,
     check: Check,
     figures: Figures,
+    claimed: ClaimedFolders,
     slots: Slots,
     harnesses: Harnesses,
     /// What was written last, without its times.
@@ -102,6 +103,7 @@ impl Aggregator {
             counts,
             check: Check::new(),
             figures: Figures::default(),
+            claimed: ClaimedFolders::default(),
             slots: Slots::default(),
             harnesses: Harnesses::default(),
             last: Vec::new(),
@@ -142,7 +144,7 @@ impl Aggregator {
         self.check.step(&self.root, &self.counts, now);
         let period = Period::current();
         self.figures.update(&self.root.ledger(), period);
-        let claimed = Claimed::look(&self.root);
+        let claimed = self.claimed.look(&self.root);
         let mut status = Status {
             version: VERSION,
             harnesses: self.harnesses.look(&self.root, true),
@@ -189,7 +191,7 @@ pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
             figures.fold(&line, period);
         }
     }
-    let claimed = Claimed::look(root);
+    let claimed = ClaimedFolders::default().look(root);
     let mut status = Status {
         version: VERSION,
         harnesses: Harnesses::default().look(root, false),

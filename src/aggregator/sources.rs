@@ -15,6 +15,7 @@ use std::path::Path;
 use crate::atomic;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Result};
+use crate::folder::Folder;
 use crate::layout::{Name, Root, SlotId, shown};
 use crate::status::{AgentStatus, HarnessStatus, Health, InterruptStatus};
 
@@ -157,22 +158,35 @@ pub(super) struct Claimed {
     pub(super) by_slot: BTreeMap<SlotId, OsString>,
 }
 
-impl Claimed {
-    pub(super) fn look(root: &Root) -> Claimed {
+/// The folders in `queue/claimed/`.
+#[derive(Debug, Default)]
+pub(super) struct ClaimedFolders {
+    seen: HashMap<OsString, Folder>,
+}
+
+impl ClaimedFolders {
+    pub(super) fn look(&mut self, root: &Root) -> Claimed {
         let mut all = Claimed::default();
+        let mut seen = HashMap::new();
         let dir = root.claimed_root();
-        let is_slot = |n: &&OsString| !Name::is_ignored(n) && atomic::is_own_dir(&dir.join(n));
-        for agent in names(&dir).iter().filter(is_slot) {
-            for file in names(&dir.join(agent)) {
-                if Name::is_ignored(&file) {
-                    continue;
-                }
+        for agent in names(&dir) {
+            let path = dir.join(&agent);
+            // A symlink is none of ours.
+            let meta = path.symlink_metadata().ok().filter(Metadata::is_dir);
+            let (Some(meta), false) = (meta, Name::is_ignored(&agent)) else {
+                continue;
+            };
+            let mut folder = self.seen.remove(&agent).unwrap_or_default();
+            let files = folder.look(&path, &meta).unwrap_or_default();
+            for file in files.iter().filter(|f| !Name::is_ignored(f)) {
                 all.files += 1;
-                if let Some(slot) = SlotId::parse(agent) {
-                    all.by_slot.insert(slot, file);
+                if let Some(slot) = SlotId::parse(&agent) {
+                    all.by_slot.insert(slot, file.clone());
                 }
             }
+            seen.insert(agent, folder);
         }
+        self.seen = seen;
         all
     }
 }

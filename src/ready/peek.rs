@@ -35,10 +35,13 @@ fn is_readable(name: &Name, meta: &Metadata) -> bool {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
+    const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
+    // To note that it was read costs more than to read it. Only its owner may leave that out.
+    match open(FLAGS | libc::O_NOATIME) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => open(FLAGS),
+        opened => opened,
+    }
 }
 
 fn read_order(name: &Name, mut file: &File, meta: &Metadata) -> io::Result<Order> {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::adapters::{Parser, Verdict, custom};
 use crate::atomic;
@@ -32,6 +33,37 @@ const WRITE_BYTES: usize = 1 << 20;
 const EVENTS_TAIL_BYTES: u64 = 1 << 20;
 /// The end of stderr that a verdict looks at.
 const STDERR_TAIL_BYTES: u64 = 8 << 10;
+
+/// What a look reads into and writes from. All streams share a few, for memory's sake, and because
+/// one that was just used is still in the processor's cache.
+struct Scratch {
+    /// `CHUNK_BYTES` of what was read last.
+    chunk: Vec<u8>,
+    lines: Vec<u8>,
+}
+
+static SCRATCH: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
+/// So many looks at once are not slowed down by making new ones.
+const SCRATCH_MAX: usize = 8;
+
+impl Scratch {
+    fn borrow() -> Scratch {
+        let known = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        known.unwrap_or_else(|| Scratch {
+            chunk: vec![0; CHUNK_BYTES],
+            lines: Vec::new(),
+        })
+    }
+
+    fn give_back(mut self) {
+        self.lines.clear();
+        self.lines.shrink_to(WRITE_BYTES);
+        let mut known = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < SCRATCH_MAX {
+            known.push(self);
+        }
+    }
+}
 
 pub struct Stream {
     dir: PathBuf,
@@ -106,10 +138,10 @@ impl Stream {
         let end = raw.metadata().map_or(0, |m| m.len());
         let began = self.taken;
         let limit = if whole { u64::MAX } else { LOOK_BYTES_MAX };
-        let mut chunk = Vec::new();
-        // As much again is about what its events take.
-        let left = usize::try_from(end.saturating_sub(began)).unwrap_or(usize::MAX);
-        let mut lines = Vec::with_capacity(left.saturating_mul(2).min(WRITE_BYTES));
+        let Scratch {
+            mut chunk,
+            mut lines,
+        } = Scratch::borrow();
         // What comes at one look has one time.
         let at = if end > began {
             clock::now_iso()
@@ -118,8 +150,8 @@ impl Stream {
         };
         while self.taken < end && self.taken - began < limit {
             let left = usize::try_from(end - self.taken).unwrap_or(usize::MAX);
-            chunk.resize(left.min(CHUNK_BYTES), 0);
-            let n = match raw.read_at(&mut chunk, self.taken) {
+            let room = &mut chunk[..left.min(CHUNK_BYTES)];
+            let n = match raw.read_at(room, self.taken) {
                 Ok(n) if n > 0 => n,
                 _ => break,
             };
@@ -137,6 +169,7 @@ impl Stream {
         }
         self.put_totals(&at, &mut lines);
         self.write(&lines);
+        Scratch { chunk, lines }.give_back();
         self.taken > began
     }
 

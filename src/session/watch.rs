@@ -147,7 +147,7 @@ impl Watch {
         if self.stop.is_some() || self.frozen {
             return LOOK;
         }
-        let look = LOOK * rt.pace();
+        let look = clock::until_next(LOOK * rt.pace());
         self.life
             .as_ref()
             .map_or(look, |life| life.interval().min(look))
@@ -196,11 +196,9 @@ impl Watch {
         }
         let (root, slot) = (desk.rt.root.clone(), desk.slot());
         if !self.frozen {
-            if !interrupt::stands(&root, slot) {
+            let stands = interrupt::any(&root, &desk.rt.interrupts);
+            let Some(interrupt) = stands.then(|| interrupt::of(&root, slot)).flatten() else {
                 self.wordless = None;
-                return;
-            }
-            let Some(interrupt) = interrupt::of(&root, slot) else {
                 return;
             };
             if !self.is_being_written(&interrupt) {

@@ -6,7 +6,8 @@ use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,19 +15,22 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use super::{Hint, Tell, failed};
 use crate::bell::Bell;
+use crate::clock;
 use crate::error::Result;
 use crate::layout::{Name, Place, Root};
-use crate::ready::Ready;
+use crate::ready::{News, Ready};
 
 /// The watching thread; it ends when this is dropped.
 pub(super) struct Moves {
-    stop: Arc<Bell>,
+    listener: Arc<Listener>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Moves {
     pub(super) fn let_go(&self) {
-        self.stop.ring();
+        self.listener.ready.listen_to(None);
+        self.listener.over.store(true, Ordering::SeqCst);
+        self.listener.bell.ring();
     }
 }
 
@@ -58,8 +62,10 @@ const LOST: ReadFlags = ReadFlags::QUEUE_OVERFLOW
 const BUFFER_BYTES: usize = 16 << 10;
 /// How long the thread waits where nothing happens at all.
 const LONG: Duration = Duration::from_secs(3600);
-/// How late news may be while nobody waits for them.
-const REST: Duration = Duration::from_millis(5);
+/// How late news may be while nobody waits for them; who takes an item reads them before.
+const REST: Duration = Duration::from_millis(50);
+/// So long a worker reads events at most, before it takes an item: a flood of them is not for it alone.
+const A_WHILE: Duration = Duration::from_millis(2);
 
 pub(super) fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Moves> {
     let queue = root.queue();
@@ -74,47 +80,89 @@ pub(super) fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Moves
         };
         *watch = inotify::add_watch(&fd, &folder, wanted).map_err(|e| failed(&folder, &e))?;
     }
-    let stop = Arc::new(Bell::new()?);
-    let (ready, bell) = (ready.clone(), stop.clone());
-    let listener = Listener {
+    let listener = Arc::new(Listener {
+        fd,
+        reading: Mutex::new(()),
         watched,
-        ready,
+        ready: ready.clone(),
         tell,
-    };
+        bell: Bell::new()?,
+        rests: AtomicBool::new(false),
+        over: AtomicBool::new(false),
+    });
+    let listens = listener.clone();
     let thread = std::thread::Builder::new()
         .name("moves".into())
-        .spawn(move || listener.listen(&fd, &bell))
+        .spawn(move || listens.listen())
         .map_err(|e| failed(&queue, &e))?;
+    ready.listen_to(Some(listener.clone()));
     Ok(Moves {
-        stop,
+        listener,
         thread: Some(thread),
     })
 }
 
 struct Listener {
+    fd: OwnedFd,
+    /// Held while events are read and passed on: they are, in their order.
+    reading: Mutex<()>,
     watched: [(i32, Place); 3],
     ready: Arc<Ready>,
     tell: Tell,
+    bell: Bell,
+    /// Set while the thread leaves events alone.
+    rests: AtomicBool,
+    over: AtomicBool,
+}
+
+impl News for Listener {
+    fn read(&self) {
+        self.read_for(A_WHILE);
+    }
+
+    fn wake(&self) {
+        if self.rests.load(Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
 }
 
 impl Listener {
-    fn listen(&self, fd: &OwnedFd, stop: &Bell) {
+    /// Passes on what has come by now, or what of it fits into that time. Where another thread reads,
+    /// that one may have passed on all but the newest.
+    fn read_for(&self, most: Duration) {
+        let _one = match self.reading.try_lock() {
+            Ok(one) => one,
+            Err(TryLockError::Poisoned(one)) => one.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let began = clock::instant();
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
-        loop {
-            let (over, _news) = stop.wait_or(Some(fd.as_fd()), LONG);
-            if over {
-                return;
+        let mut reader = inotify::Reader::new(&self.fd, &mut buffer);
+        while let Ok(event) = reader.next() {
+            let name = event.file_name().map(|n| OsStr::from_bytes(n.to_bytes()));
+            self.pass_on(event.wd(), event.events(), name);
+            // What is in the buffer would be lost.
+            if reader.is_buffer_empty() && began.elapsed() > most {
+                break;
             }
-            let mut reader = inotify::Reader::new(fd, &mut buffer);
-            while let Ok(event) = reader.next() {
-                let name = event.file_name().map(|n| OsStr::from_bytes(n.to_bytes()));
-                self.pass_on(event.wd(), event.events(), name);
+        }
+    }
+
+    fn listen(&self) {
+        while !self.over.load(Ordering::SeqCst) {
+            let (_rang, news) = self.bell.wait_or(Some(self.fd.as_fd()), LONG);
+            if news {
+                self.read_for(LONG);
             }
             // To be woken for each event costs more than all the rest of it: where every worker has
-            // an item and finds the next one in the index, many are read at once.
-            if self.ready.needs_no_news() && stop.wait(REST) {
-                return;
+            // an item and finds the next one in the index, the one that asks for it reads them. Set
+            // before it is asked whether somebody waits: whoever does after that sees it.
+            self.rests.store(true, Ordering::SeqCst);
+            if news && self.ready.needs_no_news() {
+                self.bell.wait(REST);
             }
+            self.rests.store(false, Ordering::SeqCst);
         }
     }
 

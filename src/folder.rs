@@ -1,0 +1,81 @@
+//! The names in a folder that is looked at again and again: it is listed only where it has changed,
+//! so that a look costs one stat. A listing also wakes everybody who watches the folder's openings.
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::clock;
+
+/// A file system's clock has ticks: what was changed less than this before it was listed may have
+/// been changed again since, within the same one. The longest are some ten milliseconds.
+const SETTLED_NS: i64 = 100_000_000;
+
+/// Tells a folder from itself after a change: device, inode, modification and change time.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp(meta: &Metadata) -> Stamp {
+    (
+        meta.dev(),
+        meta.ino(),
+        clock::mtime_ns(meta),
+        clock::ctime_ns(meta),
+    )
+}
+
+/// What was seen of one folder.
+#[derive(Debug, Default)]
+pub struct Folder {
+    /// Where it counts for the next look.
+    stamp: Option<Stamp>,
+    names: Vec<OsString>,
+}
+
+impl Folder {
+    /// The names in the folder as they are now, in no order. `meta`: the folder's own, taken just
+    /// before.
+    pub fn look(&mut self, path: &Path, meta: &Metadata) -> io::Result<&[OsString]> {
+        let now = stamp(meta);
+        if self.stamp != Some(now) {
+            self.stamp = None;
+            let entries = std::fs::read_dir(path)?;
+            self.names = entries
+                .map(|e| Ok(e?.file_name()))
+                .collect::<io::Result<_>>()?;
+            let changed = clock::mtime_ns(meta).max(clock::ctime_ns(meta));
+            self.stamp = (clock::now_ns() - changed >= SETTLED_NS).then_some(now);
+        }
+        Ok(&self.names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::atomic;
+
+    #[test]
+    fn a_change_is_seen_also_in_the_tick_of_the_one_before_and_no_change_is_no_listing() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = || dir.path().symlink_metadata().unwrap();
+        let mut folder = Folder::default();
+        for n in 0..200 {
+            atomic::make_dir(&dir.path().join(n.to_string()), false).unwrap();
+            assert_eq!(folder.look(dir.path(), &meta()).unwrap().len(), n + 1);
+        }
+        let end = clock::instant() + Duration::from_secs(10);
+        while folder.stamp.is_none() {
+            assert!(clock::instant() < end);
+            folder.look(dir.path(), &meta()).unwrap();
+        }
+        // Its names are from memory now: another folder is not even asked.
+        let elsewhere = Path::new("/nowhere");
+        assert_eq!(folder.look(elsewhere, &meta()).unwrap().len(), 200);
+        atomic::make_dir(&dir.path().join("more"), false).unwrap();
+        assert_eq!(folder.look(dir.path(), &meta()).unwrap().len(), 201);
+    }
+}
