@@ -6,6 +6,7 @@
 //! resumed conversations and say in `model_usage_since_last_result` what is new.
 //! Does not know: git, time. `qwen` speaks the same dialect with its own habits.
 
+mod fast;
 mod wire;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -446,9 +447,14 @@ impl Stream {
 impl Parser for Stream {
     fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
         let mut spare = String::new();
-        match loose::object::<Line<'_>>(line, &mut spare) {
-            Some(read) => self.read(&read, line, out),
-            None => self.tally.malformed(out, line),
+        let text = loose::text(line, &mut spare);
+        // A whole `Line` is large: it is taken from where it was made, and not handed on.
+        if let Some(read) = text.and_then(fast::read) {
+            self.read(&read, line, out);
+        } else if let Some(read) = text.and_then(loose::parse::<Line<'_>>) {
+            self.read(&read, line, out);
+        } else {
+            self.tally.malformed(out, line);
         }
         self.tally.usage.set(self.settled.plus(self.live));
         self.tally.settle(out);

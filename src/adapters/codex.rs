@@ -230,10 +230,13 @@ impl Stream {
         };
         let (name, (input, clipped)) = match item.kind.get() {
             "command_execution" => ("shell".to_owned(), string("command", item.command.get())),
-            "file_change" => ("apply_patch".to_owned(), loose::input(item.changes)),
+            "file_change" => (
+                "apply_patch".to_owned(),
+                loose::input(item.changes.map(RawValue::get)),
+            ),
             "mcp_tool_call" => (
                 event::name(&format!("{}.{}", item.server.get(), item.tool.get())),
-                loose::input(item.arguments),
+                loose::input(item.arguments.map(RawValue::get)),
             ),
             "web_search" => ("web_search".to_owned(), string("query", item.query.get())),
             _ => return None,

@@ -132,7 +132,7 @@ impl Stream {
                 .other(out, &format!("message/{}", l.role.get()), ""),
             "tool_use" => {
                 self.tally.answer();
-                let (input, clipped) = loose::input(l.parameters);
+                let (input, clipped) = loose::input(l.parameters.map(RawValue::get));
                 let call = Body::ToolCall {
                     id: l.tool_id.name(),
                     tool: l.tool_name.name().unwrap_or_default(),

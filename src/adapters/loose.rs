@@ -20,18 +20,32 @@ pub const BLOCKS_MAX: usize = 1_000;
 
 /// Reads one line as an object; `None` where it is none. Invalid UTF-8 is replaced, in `spare`.
 pub fn object<'a, T: Deserialize<'a>>(line: &'a [u8], spare: &'a mut String) -> Option<T> {
+    text(line, spare).and_then(parse)
+}
+
+/// The text of a line that may be an object.
+pub fn text<'a>(line: &'a [u8], spare: &'a mut String) -> Option<&'a str> {
     if line.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
     // Looked through at once: string by string, as the parser would do it with bytes, takes longer.
-    let text = match std::str::from_utf8(line) {
-        Ok(text) => text,
+    match std::str::from_utf8(line) {
+        Ok(text) => Some(text),
         Err(_) => {
             *spare = String::from_utf8_lossy(line).into_owned();
-            spare
+            Some(spare)
         }
-    };
+    }
+}
+
+/// Reads such a text; `None` where it is no JSON object.
+pub fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     serde_json::from_str(text).ok()
+}
+
+/// For a field with any value as it stands there.
+pub fn raw<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a str>, D::Error> {
+    Option::<&RawValue>::deserialize(d).map(|raw| raw.map(RawValue::get))
 }
 
 /// Takes every value there is; each type below says what it makes of which.
@@ -83,7 +97,7 @@ macro_rules! nothing {
 }
 
 /// A string, or nothing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Text<'a>(pub Option<Cow<'a, str>>);
 
 loose! { Text<'a>, ['de: 'a, 'a], 'de,
@@ -109,7 +123,7 @@ impl Text<'_> {
 }
 
 /// A number of any kind, or nothing.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Num(pub Option<f64>);
 
 loose! { Num, ['de], 'de,
@@ -158,7 +172,7 @@ impl Num {
 }
 
 /// `true` where it says so, else `false`.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Flag(pub bool);
 
 loose! { Flag, ['de], 'de,
@@ -169,7 +183,7 @@ loose! { Flag, ['de], 'de,
 }
 
 /// An object, or nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Obj<T>(pub Option<T>);
 
 impl<T> Default for Obj<T> {
@@ -186,7 +200,7 @@ loose! { Obj<T>, ['de, T: Deserialize<'de>], 'de,
 }
 
 /// The objects of a list, the first `BLOCKS_MAX` of them, and how many more there were.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct List<T> {
     pub items: Vec<T>,
     pub more: u64,
@@ -228,7 +242,7 @@ loose! { List<T>, ['de, T: Deserialize<'de>], 'de,
 }
 
 /// What stands where either a text or a list of blocks may stand.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Content<'a, T> {
     pub text: Option<Cow<'a, str>>,
     pub blocks: List<T>,
@@ -257,7 +271,7 @@ loose! { Content<'a, T>, ['de: 'a, 'a, T: Deserialize<'de>], 'de,
 }
 
 /// A message: a text, an object's `message`, or the first of a list of these.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Words<'a>(pub Option<Cow<'a, str>>);
 
 #[derive(Default, serde::Deserialize)]
@@ -319,16 +333,16 @@ loose! { Values<T>, ['de, T: Deserialize<'de>], 'de,
 }
 
 /// A tool's input for an event: as it is, or its first bytes.
-pub fn input(raw: Option<&RawValue>) -> (Value, bool) {
+pub fn input(raw: Option<&str>) -> (Value, bool) {
     let Some(raw) = raw else {
         return (Value::Null, false);
     };
-    if raw.get().len() <= INPUT_BYTES_MAX
-        && let Ok(value) = serde_json::from_str(raw.get())
+    if raw.len() <= INPUT_BYTES_MAX
+        && let Ok(value) = serde_json::from_str(raw)
     {
         return (value, false);
     }
-    let (text, _) = clip(raw.get(), INPUT_BYTES_MAX);
+    let (text, _) = clip(raw, INPUT_BYTES_MAX);
     (Value::String(text.to_owned()), true)
 }
 

@@ -166,7 +166,7 @@ impl Stream {
     fn tool(&mut self, part: &Part<'_>, out: &mut Vec<Body>) {
         let nothing = State::default();
         let state = part.state.0.as_ref().unwrap_or(&nothing);
-        let (input, clipped) = loose::input(state.input);
+        let (input, clipped) = loose::input(state.input.map(RawValue::get));
         let (id, tool) = (part.call.name(), part.tool.name().unwrap_or_default());
         let call = Body::ToolCall {
             id: id.clone(),

@@ -4,22 +4,22 @@
 //! Does not know what any of it means.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::Dialect;
-use crate::adapters::loose::{Content, Flag, List, Num, Obj, Text, Values, Words};
+use crate::adapters::loose::{self, Content, Flag, List, Num, Obj, Text, Values, Words};
 use crate::event::Tokens;
 
-/// All that is read of most lines: who speaks, and what. Lines come by the thousand, so it is small,
-/// as serde moves it from hand to hand.
+/// All that is read of most lines: who speaks, and what. Lines come by the thousand: `fast` reads
+/// nearly all of them, and fills it where it is, so a message needs no box of its own. What is added
+/// here has to be added there, too.
 /// The defaults are the fields' and not the struct's, here and below, as serde would make a whole
 /// one of these first and move what is missing out of it.
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 pub(super) struct Line<'a> {
     #[serde(borrow, default, rename = "type")]
     pub(super) kind: Text<'a>,
     #[serde(borrow, default)]
-    pub(super) message: Obj<Box<Message<'a>>>,
+    pub(super) message: Obj<Message<'a>>,
     #[serde(borrow, default)]
     pub(super) event: Obj<Box<Partial<'a>>>,
     #[serde(borrow, default)]
@@ -60,7 +60,7 @@ pub(super) struct Rest<'a> {
     pub(super) permission_denials: List<Denial<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 pub(super) struct Message<'a> {
     #[serde(borrow, default)]
     pub(super) id: Text<'a>,
@@ -72,7 +72,7 @@ pub(super) struct Message<'a> {
     pub(super) usage: Obj<Counts>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 pub(super) struct Block<'a> {
     #[serde(borrow, default, rename = "type")]
     pub(super) kind: Text<'a>,
@@ -84,8 +84,8 @@ pub(super) struct Block<'a> {
     pub(super) text: Text<'a>,
     #[serde(borrow, default)]
     pub(super) thinking: Text<'a>,
-    #[serde(borrow, default)]
-    pub(super) input: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "loose::raw")]
+    pub(super) input: Option<&'a str>,
     #[serde(borrow, default)]
     pub(super) tool_use_id: Text<'a>,
     #[serde(default)]
@@ -94,14 +94,14 @@ pub(super) struct Block<'a> {
     pub(super) content: Content<'a, Piece<'a>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Piece<'a> {
     #[serde(borrow)]
     pub(super) text: Text<'a>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Partial<'a> {
     #[serde(borrow, rename = "type")]
@@ -129,7 +129,7 @@ pub(super) struct Denial<'a> {
     pub(super) tool_use_id: Text<'a>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 pub(super) struct Counts {
     #[serde(default)]
     pub(super) input_tokens: Num,
