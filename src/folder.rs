@@ -77,5 +77,12 @@ mod tests {
         assert_eq!(folder.look(elsewhere, &meta()).unwrap().len(), 200);
         atomic::make_dir(&dir.path().join("more"), false).unwrap();
         assert_eq!(folder.look(dir.path(), &meta()).unwrap().len(), 201);
+        // By a clock that is ahead of ours, it may be changed again at the same time.
+        let ahead = clock::now_ns() as u64 + 60_000_000_000;
+        let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_nanos(ahead);
+        let open = std::fs::File::open(dir.path()).unwrap();
+        open.set_modified(at).unwrap();
+        folder.look(dir.path(), &meta()).unwrap();
+        assert!(folder.stamp.is_none());
     }
 }

@@ -38,19 +38,22 @@ pub const RECHECK_MAX: Duration = Duration::from_secs(10);
 pub const AFTER_TROUBLE: Duration = Duration::from_secs(10);
 /// Control files are seen within 200 ms even where the kernel sends no events.
 pub const CONTROL_TICK: Duration = Duration::from_millis(150);
-/// So many running agents are looked at as often as one; of more, each more seldom.
-pub const LOOKERS: usize = 16;
-/// Never more seldom than this many times: four looks a second become one.
-pub const PACE_MAX: u32 = 4;
+/// Of twice so many running agents and more, each is looked at more seldom.
+pub const LOOKERS: usize = 8;
+/// Never more seldom than this many times: four looks a second become one in two seconds. A look at
+/// an agent costs as much as to read some thirty of its events.
+pub const PACE_MAX: u32 = 8;
 /// How often agents' status files are brought up to date while something goes on, and while nothing
 /// does (a slot that changes its state wakes it).
 pub const PULSE: Duration = Duration::from_millis(250);
 pub const PULSE_AT_REST: Duration = Duration::from_secs(1);
+/// Agents are looked at together, and then shown: what they said is in `status.json` after so long.
+pub const AFTER_LOOKS: Duration = Duration::from_millis(50);
 /// Turns, tokens and cost of a slot are written this often; its state, at the next pulse.
 pub const FIGURES: Duration = Duration::from_secs(1);
 /// The same where the process that aggregates has them in memory, and many: then nobody but a person
 /// who looks at this very file can tell.
-pub const FIGURES_AT_HAND: Duration = Duration::from_secs(10);
+pub const FIGURES_AT_HAND: Duration = Duration::from_secs(20);
 /// status.json is never older than 2 s while a harness runs.
 pub const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
 /// Other processes' leases are looked at this often where no event told of a death.

@@ -14,7 +14,9 @@ use crate::bell::Bell;
 use crate::clock;
 use crate::error::Result;
 use crate::layout::{Place, SlotId};
-use crate::limits::{FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PULSE_AT_REST};
+use crate::limits::{
+    AFTER_LOOKS, FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PULSE_AT_REST, STATUS_AGE_MAX,
+};
 use crate::runtime::Runtime;
 
 pub struct Pulse {
@@ -76,7 +78,7 @@ impl Pulse {
             self.bell.wait(if rests {
                 PULSE_AT_REST
             } else {
-                PULSE * rt.pace()
+                clock::until_next(STATUS_AGE_MAX.min(PULSE * rt.pace())) + AFTER_LOOKS
             });
             let over = self.over.load(Ordering::SeqCst);
             match self.beat(rt, &mut aggregator, &mut beats, over) {
@@ -138,7 +140,7 @@ impl Pulse {
             if self.lost.swap(false, Ordering::SeqCst) || force {
                 aggregator.counts().recount(&rt.root)?;
             }
-            aggregator.refresh(rt.ready.tally(), &rt.statuses(), force)?;
+            aggregator.refresh(rt.ready.tally(), rt.statuses(), force)?;
         }
         Ok(())
     }

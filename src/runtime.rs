@@ -358,7 +358,7 @@ impl Runtime {
     }
 
     /// How many times more seldom than one each of so many running agents is looked at and shown:
-    /// of more than a few, the processor time for that stays the same, down to once a second.
+    /// of more than a few, the processor time for that stays the same, down to once in two seconds.
     pub fn pace(&self) -> u32 {
         u32::try_from(self.busy() / LOOKERS)
             .unwrap_or(1)

@@ -415,7 +415,13 @@ impl Claim {
 
     /// Whether the file is still where this claim put it. A person cancels by moving it.
     pub fn is_ours(&self) -> bool {
-        planted("publish-unfenced") || (!atomic::is_gone(&self.path()) && !self.leads_out())
+        self.is_there() && !self.leads_out()
+    }
+
+    /// Whether its file is there, as far as can be seen at a glance: what an agent has put in the
+    /// place of the slot's folder is found out at its end.
+    pub fn is_there(&self) -> bool {
+        planted("publish-unfenced") || !atomic::is_gone(&self.path())
     }
 
     /// Its agent put a symlink in the place of the slot's folder: what lies behind it is somebody

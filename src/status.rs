@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// `state/status.json`, version 1.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
     pub version: u32,
@@ -22,7 +22,7 @@ pub struct Status {
 }
 
 /// One living harness process; also the content of its file in `state/harnesses/`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HarnessStatus {
     pub pid: u32,
@@ -93,7 +93,7 @@ pub struct WorkQueue {
     pub parked: u64,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct InterruptStatus {
     pub agent: String,
     pub reason: String,
@@ -121,7 +121,7 @@ pub struct Metrics {
 
 /// One line of `state/ledger/YYYY-MM-DD.jsonl`: an attempt that ended. A cache of the session
 /// records, so that figures cost the same however many sessions there are.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LedgerLine {
     /// RFC 3339, UTC.

@@ -63,7 +63,7 @@ pub struct Aggregator {
     slots: Slots,
     harnesses: Harnesses,
     /// What was written last, without its times.
-    last: Vec<u8>,
+    last: Option<Status>,
     written: Option<Instant>,
     probed: Option<Instant>,
     /// Held while this value lives.
@@ -106,7 +106,7 @@ impl Aggregator {
             claimed: ClaimedFolders::default(),
             slots: Slots::default(),
             harnesses: Harnesses::default(),
-            last: Vec::new(),
+            last: None,
             written: None,
             probed: None,
             _lock: lock,
@@ -130,7 +130,7 @@ impl Aggregator {
     pub fn refresh(
         &mut self,
         pending: PendingCounts,
-        own: &BTreeMap<SlotId, AgentStatus>,
+        own: BTreeMap<SlotId, AgentStatus>,
         force: bool,
     ) -> Result<()> {
         let now = clock::instant();
@@ -157,14 +157,16 @@ impl Aggregator {
         };
         status.metrics = metrics(&status.agents, &self.figures);
 
-        let timeless = encode(&status)?;
         let is_old = is_late(self.written, STATUS_AGE_MAX.saturating_sub(PULSE));
-        if !force && !is_old && timeless == self.last {
+        if !force && !is_old && self.last.as_ref() == Some(&status) {
             return Ok(());
         }
+        let timeless = status.harnesses.clone();
         put_times(&mut status, period);
         atomic::replace(&self.root.status(), &encode(&status)?, false)?;
-        self.last = timeless;
+        status.timestamp.clear();
+        status.harnesses = timeless;
+        self.last = Some(status);
         self.written = Some(now);
         Ok(())
     }
@@ -195,7 +197,7 @@ pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
     let mut status = Status {
         version: VERSION,
         harnesses: Harnesses::default().look(root, false),
-        agents: Slots::default().look(root, &claimed, &BTreeMap::new(), true),
+        agents: Slots::default().look(root, &claimed, BTreeMap::new(), true),
         work_queue: queue(pending, &claimed, &counts),
         interrupts: sources::interrupts(root),
         holds: hold::all(root),

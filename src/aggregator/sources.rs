@@ -219,7 +219,7 @@ impl Slots {
         &mut self,
         root: &Root,
         claimed: &Claimed,
-        own: &BTreeMap<SlotId, AgentStatus>,
+        mut own: BTreeMap<SlotId, AgentStatus>,
         probe: bool,
     ) -> Vec<AgentStatus> {
         let mut present: BTreeSet<SlotId> = claimed.by_slot.keys().copied().collect();
@@ -232,8 +232,8 @@ impl Slots {
         self.seen.retain(|slot, _| present.contains(slot));
         let mut shown_ones = Vec::new();
         for slot in present {
-            if let Some(status) = own.get(&slot) {
-                shown_ones.push(status.clone());
+            if let Some(status) = own.remove(&slot) {
+                shown_ones.push(status);
                 continue;
             }
             let dir = root.agent(slot);

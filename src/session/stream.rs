@@ -135,7 +135,6 @@ impl Stream {
         let Some(raw) = self.raw.take() else {
             return false;
         };
-        let end = raw.metadata().map_or(0, |m| m.len());
         let began = self.taken;
         let limit = if whole { u64::MAX } else { LOOK_BYTES_MAX };
         let Scratch {
@@ -143,29 +142,31 @@ impl Stream {
             mut lines,
         } = Scratch::borrow();
         // What comes at one look has one time.
-        let at = if end > began {
-            clock::now_iso()
-        } else {
-            String::new()
-        };
-        while self.taken < end && self.taken - began < limit {
-            let left = usize::try_from(end - self.taken).unwrap_or(usize::MAX);
-            let room = &mut chunk[..left.min(CHUNK_BYTES)];
-            let n = match raw.read_at(room, self.taken) {
+        let mut at = String::new();
+        while self.taken - began < limit {
+            let n = match raw.read_at(&mut chunk, self.taken) {
                 Ok(n) if n > 0 => n,
                 _ => break,
             };
+            if at.is_empty() {
+                at = clock::now_iso();
+            }
             self.take(&chunk[..n], &at, &mut lines);
             if lines.len() > WRITE_BYTES {
                 self.put_totals(&at, &mut lines);
                 self.write(&lines);
                 lines.clear();
             }
+            // There is no more now: what comes meanwhile is for the next look.
+            if n < chunk.len() && !whole {
+                break;
+            }
         }
         self.raw = Some(raw);
         if whole && !self.line.is_empty() && !self.skips {
             let line = std::mem::take(&mut self.line);
-            self.parse(&line, &clock::now_iso(), &mut lines);
+            at = clock::now_iso();
+            self.parse(&line, &at, &mut lines);
         }
         self.put_totals(&at, &mut lines);
         self.write(&lines);
@@ -351,6 +352,8 @@ mod tests {
         stream.read_on(false);
         assert_eq!(events(dir.path()).len(), 2);
         stream.read_on(true);
+        let text = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
+        assert!(!text.contains("\"at\":\"\""), "{text}");
         let at = (one.len() as u64, (one.len() + two.len()) as u64);
         assert_eq!(
             events(dir.path()),

@@ -161,7 +161,7 @@ impl Watch {
         }
         let stop = if desk.rt.level() >= Level::Stopping {
             Some(Stop::Shutdown)
-        } else if !self.first && !attempt.claim.is_ours() {
+        } else if !self.first && !attempt.claim.is_there() {
             Some(Stop::Canceled)
         } else if self.runs >= self.timeout {
             Some(Stop::TimedOut)
@@ -353,8 +353,9 @@ fn fingerprint(tree: &Path) -> u64 {
 
 /// The figures in the slot's status while it runs.
 fn show(rt: &Runtime, slot: SlotId, figures: &Figures) {
+    let now = clock::now_iso();
     rt.show(slot, |s| {
-        s.last_event_at = Some(clock::now_iso());
+        s.last_event_at = Some(now);
         s.turns = figures.turns;
         s.tool_calls = figures.tool_calls;
         s.tokens = figures.tokens();
