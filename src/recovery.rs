@@ -53,14 +53,15 @@ pub fn orphans(root: &Root, ours: &[SlotId]) -> Vec<SlotId> {
     let holders = lease::holders(root);
     let folders = [root.agents(), root.claimed_root()].map(std::fs::read_dir);
     let entries = folders.into_iter().flatten().flatten().flatten();
-    let left = entries
-        .filter_map(|e| SlotId::parse(&e.file_name()))
-        .filter(|&slot| !ours.contains(&slot) && has_residue(root, slot));
-    let slots: BTreeSet<SlotId> = left.chain(holders).collect();
-    slots
-        .into_iter()
-        .filter(|slot| !ours.contains(slot) && !lease::is_held(root, *slot))
-        .collect()
+    let slots = entries.filter_map(|e| SlotId::parse(&e.file_name()));
+    let slots: BTreeSet<SlotId> = slots.chain(holders.iter().copied()).collect();
+    // Most are held: of these nothing more is asked.
+    let is_orphan = |&slot: &SlotId| {
+        !ours.contains(&slot)
+            && !lease::is_held(root, slot)
+            && (holders.contains(&slot) || has_residue(root, slot))
+    };
+    slots.into_iter().filter(is_orphan).collect()
 }
 
 /// None in what is a symlink: those files are somebody else's.

@@ -256,6 +256,7 @@ impl Main {
                 }
             }
             self.obey_orders();
+            self.rt.drains.store(self.drains(), Ordering::SeqCst);
             self.reap();
             if self.rt.level() < Level::Stopping {
                 self.recover_orphans();
@@ -288,9 +289,13 @@ impl Main {
         }
     }
 
+    fn drains(&self) -> bool {
+        self.drain || self.orders.drain
+    }
+
     /// Where nothing goes on and events tell of whatever begins, there is little to look for.
     fn tick(&self) -> Duration {
-        let waits = self.watched && !self.drain && !self.orders.drain;
+        let waits = self.watched && !self.drains();
         let at_rest = waits && self.rt.level() == Level::Running && self.rt.busy() == 0;
         match at_rest && clock::instant() >= self.alert_until {
             true => TICK_AT_REST,
@@ -507,9 +512,8 @@ impl Main {
 
     /// With `--drain`: whether nothing is left, in this process or any other.
     fn end_when_drained(&mut self) {
-        let asked = self.drain || self.orders.drain;
         // Whose item ends rings.
-        if !asked || self.rt.busy() > 0 || !self.rt.ready.is_exhausted() {
+        if !self.drains() || self.rt.busy() > 0 || !self.rt.ready.is_exhausted() {
             self.say_what_it_waits_for();
             return;
         }
@@ -551,7 +555,7 @@ impl Main {
     }
 
     fn say_what_it_waits_for(&mut self) {
-        let waits = (self.drain || self.orders.drain) && self.rt.busy() == 0;
+        let waits = self.drains() && self.rt.busy() == 0;
         if !waits || self.said_waiting {
             return;
         }

@@ -41,6 +41,8 @@ pub struct Runtime {
     /// Makes the slots' keepers.
     pub forks: Forks,
     pub paused: AtomicBool,
+    /// Whether the process ends when nothing is left to do.
+    pub drains: AtomicBool,
     /// Set once this process has taken the slots that it begins with.
     pub staffed: AtomicBool,
     free_space: Mutex<Option<(Instant, bool)>>,
@@ -185,6 +187,7 @@ impl Runtime {
             config,
             ready,
             paused: AtomicBool::new(false),
+            drains: AtomicBool::new(false),
             staffed: AtomicBool::new(false),
             free_space: Mutex::default(),
             interrupts: Mutex::default(),

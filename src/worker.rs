@@ -129,6 +129,13 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             // Only now may there be nothing left to do.
             rt.main_bell.ring();
+            // Here while others still work, and not when the last of them has ended.
+            if rt.drains.load(Ordering::SeqCst)
+                && rt.ready.is_exhausted()
+                && let Some(keeper) = desk.keeper.take()
+            {
+                keeper.dismiss();
+            }
             desk.bell.wait(Duration::from_secs(5));
             continue;
         };

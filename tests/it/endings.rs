@@ -196,7 +196,8 @@ const ENDINGS: &[Ending] = &[
     },
     Ending {
         name: "it asks and ends",
-        then: "GO; echo 'Which?' >\"$HARNESS_INTERRUPT\"; exit 0",
+        // Without a word, which is waited for: one with words might be frozen before it ends.
+        then: "GO; : >\"$HARNESS_INTERRUPT\"; exit 0",
         outcome: "interrupted",
         ..PLAIN
     },
