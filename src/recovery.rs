@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::agents::{self, Agent};
 use crate::atomic::{self, Moved};
 use crate::error::Result;
-use crate::git::Base;
+use crate::git::{self, Base};
 use crate::keeper::wire::{Reply, Request};
 use crate::keeper::{self, Keeper};
 use crate::layout::{self, DEFAULT_REPO, Name, Place, Root, SlotId};
@@ -81,6 +81,7 @@ fn files_in(dir: &Path) -> Vec<OsString> {
 pub fn recover(desk: &mut Desk) -> Result<()> {
     let root = desk.rt.root.clone();
     atomic::remove_temps(&root.agent(desk.slot()));
+    git::clear_temps(&root, desk.slot());
     let mut names: Vec<Name> = files_in(&root.claimed(desk.slot()))
         .into_iter()
         .map(Name::new)

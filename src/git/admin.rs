@@ -15,12 +15,31 @@ use super::{Hub, Worktree};
 use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Context, Error, Result};
+use crate::layout::{Root, SlotId};
 use crate::limits::{BACKUPS_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
 
 /// An admin folder that is still incomplete after this is nobody's work in progress: git makes
 /// one in milliseconds.
 const HALF_MADE: Duration = Duration::from_millis(500);
+
+/// Removes what a process that was killed while it wrote left in the administration of a slot's
+/// worktrees, of whatever repository. The caller holds the slot.
+pub fn clear_temps(root: &Root, slot: SlotId) {
+    let hubs = fs::read_dir(root.repos()).into_iter().flatten().flatten();
+    for hub in hubs.map(|e| e.path()).filter(|hub| atomic::is_own_dir(hub)) {
+        let all = fs::read_dir(hub.join("worktrees")).into_iter().flatten();
+        // As `Root::worktree` names them.
+        let (own, with_repo) = (slot.to_string(), format!("{slot}@"));
+        for admin in all.flatten().map(|e| e.path()) {
+            let name = admin.file_name().unwrap_or_default().as_bytes();
+            let is_its = name == own.as_bytes() || name.starts_with(with_repo.as_bytes());
+            if is_its && atomic::is_own_dir(&admin) {
+                atomic::remove_temps(&admin);
+            }
+        }
+    }
+}
 
 impl Hub {
     /// The worktree at `dir`: the one that is there if it is sound, else a new one, empty.

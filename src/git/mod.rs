@@ -33,6 +33,7 @@ use crate::limits::GIT_TIMEOUT;
 use crate::mutant::planted;
 
 pub use crate::config::Clean;
+pub use admin::clear_temps;
 pub use hub::Hub;
 pub use publish::Users;
 pub use worktree::{Collected, Worktree};
