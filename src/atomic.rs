@@ -238,7 +238,7 @@ fn exchange(a: &Path, b: &Path) -> bool {
 }
 
 /// Flags for opening what agents could have put there: never waits at a fifo, follows no symlink.
-const WARY: i32 = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+pub const WARY: i32 = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
 
 /// Opens an append-only record, making it where needed. One `write` of one line is one event.
 pub fn open_append(path: &Path) -> Result<File> {

@@ -262,8 +262,10 @@ fn read_whole(name: &Name, path: &std::path::Path) -> Result<Looked> {
             crate::limits::NAME_BYTES_MAX
         )));
     }
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(atomic::WARY)
+        .open(path);
     let mut file = match opened {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Looked::Gone),

@@ -121,7 +121,7 @@ pub struct Metrics {
 
 /// One line of `state/ledger/YYYY-MM-DD.jsonl`: an attempt that ended. A cache of the session
 /// records, so that figures cost the same however many sessions there are.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LedgerLine {
     /// RFC 3339, UTC.

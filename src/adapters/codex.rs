@@ -6,7 +6,6 @@
 //! Does not know: git, time.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::loose::{self, Num, Obj, Text, Words};
 use super::stream::{Said, Tally};
@@ -120,10 +119,10 @@ struct Item<'a> {
     tool: Text<'a>,
     query: Text<'a>,
     error: Words<'a>,
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
-    #[serde(borrow)]
-    changes: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "loose::raw")]
+    arguments: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "loose::raw")]
+    changes: Option<&'a str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -230,13 +229,10 @@ impl Stream {
         };
         let (name, (input, clipped)) = match item.kind.get() {
             "command_execution" => ("shell".to_owned(), string("command", item.command.get())),
-            "file_change" => (
-                "apply_patch".to_owned(),
-                loose::input(item.changes.map(RawValue::get)),
-            ),
+            "file_change" => ("apply_patch".to_owned(), loose::input(item.changes)),
             "mcp_tool_call" => (
                 event::name(&format!("{}.{}", item.server.get(), item.tool.get())),
-                loose::input(item.arguments.map(RawValue::get)),
+                loose::input(item.arguments),
             ),
             "web_search" => ("web_search".to_owned(), string("query", item.query.get())),
             _ => return None,

@@ -6,7 +6,6 @@
 //! Does not know: git, time.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::loose::{self, Num, Obj, Text, Words};
 use super::stream::{Said, TURNS, Tally};
@@ -85,8 +84,8 @@ struct Line<'a> {
     delta: loose::Flag,
     tool_name: Text<'a>,
     tool_id: Text<'a>,
-    #[serde(borrow)]
-    parameters: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "loose::raw")]
+    parameters: Option<&'a str>,
     status: Text<'a>,
     output: Text<'a>,
     error: Obj<Trouble<'a>>,
@@ -132,7 +131,7 @@ impl Stream {
                 .other(out, &format!("message/{}", l.role.get()), ""),
             "tool_use" => {
                 self.tally.answer();
-                let (input, clipped) = loose::input(l.parameters.map(RawValue::get));
+                let (input, clipped) = loose::input(l.parameters);
                 let call = Body::ToolCall {
                     id: l.tool_id.name(),
                     tool: l.tool_name.name().unwrap_or_default(),

@@ -6,7 +6,6 @@
 //! Does not know: git, time.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::loose::{self, Num, Obj, Text, Words};
 use super::stream::{Said, Tally};
@@ -94,8 +93,8 @@ struct Part<'a> {
 struct State<'a> {
     #[serde(borrow)]
     status: Text<'a>,
-    #[serde(borrow)]
-    input: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "loose::raw")]
+    input: Option<&'a str>,
     output: Text<'a>,
     error: Words<'a>,
     metadata: Obj<Metadata>,
@@ -166,7 +165,7 @@ impl Stream {
     fn tool(&mut self, part: &Part<'_>, out: &mut Vec<Body>) {
         let nothing = State::default();
         let state = part.state.0.as_ref().unwrap_or(&nothing);
-        let (input, clipped) = loose::input(state.input.map(RawValue::get));
+        let (input, clipped) = loose::input(state.input);
         let (id, tool) = (part.call.name(), part.tool.name().unwrap_or_default());
         let call = Body::ToolCall {
             id: id.clone(),

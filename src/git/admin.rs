@@ -27,10 +27,10 @@ const HALF_MADE: Duration = Duration::from_millis(500);
 /// worktrees, of whatever repository. The caller holds the slot.
 pub fn clear_temps(root: &Root, slot: SlotId) {
     let hubs = fs::read_dir(root.repos()).into_iter().flatten().flatten();
+    // As `Root::worktree` names them.
+    let (own, with_repo) = (slot.to_string(), format!("{slot}@"));
     for hub in hubs.map(|e| e.path()).filter(|hub| atomic::is_own_dir(hub)) {
         let all = fs::read_dir(hub.join("worktrees")).into_iter().flatten();
-        // As `Root::worktree` names them.
-        let (own, with_repo) = (slot.to_string(), format!("{slot}@"));
         for admin in all.flatten().map(|e| e.path()) {
             let name = admin.file_name().unwrap_or_default().as_bytes();
             let is_its = name == own.as_bytes() || name.starts_with(with_repo.as_bytes());

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::atomic;
 use crate::item::{self, Kind, Order};
 use crate::layout::Name;
 use crate::limits::{ITEM_BYTES_MAX, SCRIPT_HEAD_BYTES};
@@ -35,11 +36,10 @@ fn is_readable(name: &Name, meta: &Metadata) -> bool {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
     // To note that it was read costs more than to read it. Only its owner may leave that out.
-    match open(FLAGS | libc::O_NOATIME) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => open(FLAGS),
+    match open(atomic::WARY | libc::O_NOATIME) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => open(atomic::WARY),
         opened => opened,
     }
 }
