@@ -2,6 +2,7 @@
 //! add a line to the item's record, never overwrite, and leave the rest to whoever holds the item.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -14,13 +15,14 @@ use crate::layout::{Name, Place, Root};
 use crate::ready;
 use crate::record::Record;
 
+/// How often it is tried where the item is always gone from where it was seen.
+const LOOKS: usize = 10;
+
+/// Moves an item; what was done, or none where somebody else moved it since it was looked for.
+type Act = fn(&Root, &Name) -> Result<Option<String>>;
+
 /// Does it to each name. All are tried; the first failure decides the exit code.
-pub fn each(
-    root: &Root,
-    names: &[OsString],
-    json: bool,
-    act: fn(&Root, &Name) -> Result<String>,
-) -> Result<u8> {
+pub fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Result<u8> {
     init::ensure_tree(root)?;
     let mut code = 0;
     let mut results = Vec::new();
@@ -29,7 +31,7 @@ pub fn each(
         let name = named
             .as_ref()
             .map_or_else(|_| Name::new(typed), Name::clone);
-        match named.and_then(|n| act(root, &n)) {
+        match named.and_then(|n| wherever_it_is(root, &n, act)) {
             Ok(what) => {
                 if !json {
                     crate::error::tell(&format!("harness: {name}: {what}"));
@@ -49,14 +51,25 @@ pub fn each(
     Ok(code)
 }
 
-fn moved(moved: Moved, name: &Name, done: &str) -> Result<String> {
+/// A worker that claims or ends the item moves it, too: what a person wants is then wanted of it
+/// where it is now.
+fn wherever_it_is(root: &Root, name: &Name, act: Act) -> Result<String> {
+    for _ in 0..LOOKS {
+        if let Some(done) = act(root, name)? {
+            return Ok(done);
+        }
+    }
+    Err(Error::temporary(
+        "cannot move the item",
+        format!("{name} is moved by others all the time"),
+    )
+    .hint("look who does: `harness show`"))
+}
+
+fn moved(moved: Moved, name: &Name, done: &str) -> Result<Option<String>> {
     match moved {
-        Moved::Done => Ok(done.to_owned()),
-        Moved::SourceGone => Err(Error::temporary(
-            "cannot move the item",
-            format!("{name} was moved by somebody else just now"),
-        )
-        .hint("look again: `harness show`")),
+        Moved::Done => Ok(Some(done.to_owned())),
+        Moved::SourceGone => Ok(None),
         Moved::Taken => Err(Error::new(
             Kind::Permanent,
             "cannot move the item",
@@ -66,8 +79,16 @@ fn moved(moved: Moved, name: &Name, done: &str) -> Result<String> {
     }
 }
 
+/// Makes it the item of now. Whether the file was still there.
+fn touch(path: &Path) -> Result<bool> {
+    match atomic::set_mtime(path, clock::now_ns()) {
+        Err(_) if !atomic::exists(path) => Ok(false),
+        touched => touched.map(|()| true),
+    }
+}
+
 /// `mv queue/parked/NAME queue/pending/`.
-pub fn retry(root: &Root, name: &Name) -> Result<String> {
+pub fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     let Some(found) = all
         .iter()
@@ -82,7 +103,9 @@ pub fn retry(root: &Root, name: &Name) -> Result<String> {
         });
     };
     // Now, not when it was first dropped: it queues up again.
-    atomic::set_mtime(&found.path, clock::now_ns())?;
+    if !touch(&found.path)? {
+        return Ok(None);
+    }
     Record::open(root, name)?.append("retried", json!({"by": "harness retry"}))?;
     let to = root.item(Place::Pending, name);
     moved(
@@ -93,7 +116,7 @@ pub fn retry(root: &Root, name: &Name) -> Result<String> {
 }
 
 /// `mv queue/claimed/AGENT/NAME queue/parked/`, or from `pending/`.
-pub fn cancel(root: &Root, name: &Name) -> Result<String> {
+pub fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     let Some(Found { place, path }) = all
         .iter()
@@ -112,15 +135,12 @@ pub fn cancel(root: &Root, name: &Name) -> Result<String> {
         "canceled",
         json!({"reason": "harness cancel", "to": "parked", "outcome": "canceled"}),
     )?;
-    if atomic::rename_with_backup(path, &root.item(Place::Parked, name))? {
-        Ok(done)
-    } else {
-        moved(Moved::SourceGone, name, "")
-    }
+    let canceled = atomic::rename_with_backup(path, &root.item(Place::Parked, name))?;
+    Ok(canceled.then_some(done))
 }
 
 /// A scheduled item: `touch`. A claimed one: `mv queue/claimed/AGENT/NAME queue/pending/`.
-pub fn release(root: &Root, name: &Name) -> Result<String> {
+pub fn release(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     match all.first() {
         Some(Found {
@@ -136,8 +156,8 @@ pub fn release(root: &Root, name: &Name) -> Result<String> {
                 json!({"by": "harness release", "not_before_ns": not_before}),
             )?;
             // Also the event that has every process look again.
-            atomic::set_mtime(path, clock::now_ns())?;
-            Ok("may start now, as far as its time goes".into())
+            let done = "may start now, as far as its time goes";
+            Ok(touch(path)?.then(|| done.to_owned()))
         }
         Some(Found {
             place: At::Claimed(slot),

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Root, Running, describe, git, is_alive};
+use crate::support::{Over, Root, Running, describe, git, is_alive};
 
 /// Works until it is stopped or `go-NAME` exists; says its pid in `at-NAME-ATTEMPT`.
 const LONG: &str = "echo work > made; echo $$ > \"$HARNESS_ROOT/at-$HARNESS_ITEM-$HARNESS_ATTEMPT\"; \
@@ -125,6 +127,37 @@ fn a_pending_item_can_be_removed_and_canceled() {
     end(&root, run);
     assert!(root.is_parked("canceled") && root.is_parked("moved"));
     assert!(!root.at("ran").exists());
+}
+
+/// As workers that claim it and let it go all the time.
+#[test]
+fn an_item_that_others_move_meanwhile_is_canceled_where_it_is() {
+    let root = Root::plain();
+    let claimed = root.at("queue/claimed/agent-1/job");
+    fs::create_dir_all(claimed.parent().unwrap()).unwrap();
+    let pending = root.at("queue/pending/job");
+    for _ in 0..20 {
+        root.script("job", "true");
+        let over = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let mut ways = [(&pending, &claimed), (&claimed, &pending)]
+                    .into_iter()
+                    .cycle();
+                while !over.load(Ordering::SeqCst)
+                    && ways
+                        .next()
+                        .is_some_and(|(from, to)| fs::rename(from, to).is_ok())
+                {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                }
+            });
+            let _even_after_a_panic = Over(&over);
+            root.ok(&["cancel", "job"]);
+        });
+        assert!(root.is_parked("job"));
+        fs::remove_file(root.at("queue/parked/job")).unwrap();
+    }
 }
 
 #[test]
