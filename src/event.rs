@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::plain::plain_end;
 pub use fault::{Class, Fault, Limit, Mend};
 
 /// A text of the agent in an event: a screen or two, which is what a viewer shows of it.
@@ -144,7 +145,7 @@ impl Body {
                 clipped,
             } => {
                 out.extend_from_slice(b"\"event\":\"text\",\"text\":");
-                put(out, text);
+                put_text(out, text);
                 for (is, name) in [(*delta, "delta"), (*clipped, "clipped")] {
                     if is {
                         out.extend_from_slice(b",\"");
@@ -190,6 +191,16 @@ impl Body {
         put(out, &length);
         out.extend_from_slice(b"}\n");
     }
+}
+
+/// As JSON. Most stand there as they are.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    if plain_end(text.as_bytes(), 0) < text.len() {
+        return put(out, text);
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
 /// As JSON. Strings and numbers into memory: nothing here can fail.

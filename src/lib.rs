@@ -8,6 +8,7 @@ pub mod limits;
 pub mod mutant;
 pub mod clock;
 pub mod sys;
+pub mod plain;
 pub mod bell;
 pub mod layout;
 pub mod atomic;

@@ -239,7 +239,7 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
             desk.repo = claim.item.order.repo.clone();
             let next = session::run(desk, claim, *record)?;
             // Before this worker is seen idle: what waited for this item is then known to be ready.
-            rt.ready.ended(&name);
+            rt.ready.ended(name.as_os_str());
             Ok(Some(!next.is_failure()))
         }
         Tried::Gone => {

@@ -231,7 +231,10 @@ impl Ready {
             _ => return,
         }
         match after {
-            After::Gone => return inner.remove(name),
+            After::Gone => {
+                inner.remove(name);
+                return;
+            }
             After::Later => inner.recheck(name),
             After::Held(agent) => {
                 let (order, mtime) = match inner.known.get_mut(name) {
@@ -313,11 +316,14 @@ impl Ready {
     }
 
     /// A name came into `done/` or left its claim: what waits for it may start.
-    pub fn ended(&self, name: &Name) {
+    pub fn ended(&self, name: &OsStr) {
         let waiting = {
             let mut inner = self.lock();
             inner.beyond.ended = true;
-            inner.dependents.get(name).cloned()
+            match inner.dependents.is_empty() {
+                true => None,
+                false => inner.dependents.get(&Name::new(name)).cloned(),
+            }
         };
         for waiter in waiting.unwrap_or_default() {
             self.look_again(&waiter);
@@ -366,14 +372,14 @@ impl Ready {
         let key = order.exclusive.as_ref().map(|k| self.root.exclusive(k));
         let in_flight = claimed || key.is_some_and(|k| atomic::exists(&k));
         let mut inner = self.lock();
-        inner.learn(name, order, mtime);
+        let known = inner.learn(name, order, mtime);
+        let refused = known.refuse.is_some();
+        let held = known.held.clone();
         if due > clock::now_ns() {
             inner.schedule(name, due);
             return self.look_at_timers(inner);
         }
-        let refused = inner.known.get(name).is_some_and(|k| k.refuse.is_some());
-        let held = inner.known.get(name).and_then(|k| k.held.as_ref());
-        let held = held.and_then(|agent| hold::of(&self.root, agent));
+        let held = held.and_then(|agent| hold::of(&self.root, &agent));
         match waits {
             // What a claim would find again, as long as nobody changes the file.
             None | Some(Dependency::Met) if held.is_some() && !refused => {

@@ -1,9 +1,13 @@
 //! What can be seen of a pending file without claiming it.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::atomic;
 use crate::item::{self, Kind, Order};
@@ -14,15 +18,15 @@ use crate::limits::{ITEM_BYTES_MAX, SCRIPT_HEAD_BYTES};
 /// the file again and says what is wrong.
 pub fn peek(name: &Name, path: &Path, meta: &Metadata) -> Order {
     match is_readable(name, meta) {
-        true => open(path).and_then(|file| read_order(name, &file, meta)),
+        true => open(CWD, path).and_then(|file| read_order(name, &file, meta)),
         false => Ok(Order::default()),
     }
     .unwrap_or_default()
 }
 
-/// The same of what a listing says is a regular file, with what else is known of it.
-pub(super) fn peek_regular(name: &Name, path: &Path) -> io::Result<(Metadata, Order)> {
-    let file = open(path)?;
+/// The same of what a listing of this folder says is a regular file, with what else is known of it.
+pub(super) fn peek_regular(name: &Name, dir: &File) -> io::Result<(Metadata, Order)> {
+    let file = open(dir.as_fd(), Path::new(name.as_os_str()))?;
     let meta = file.metadata()?;
     let order = match is_readable(name, &meta) {
         true => read_order(name, &file, &meta).unwrap_or_default(),
@@ -35,13 +39,17 @@ fn is_readable(name: &Name, meta: &Metadata) -> bool {
     meta.is_file() && meta.len() <= ITEM_BYTES_MAX && !name.is_too_long()
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
+fn open(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
+    let open = |more| {
+        let flags = OFlags::CLOEXEC | OFlags::from_bits_retain(atomic::WARY as u32) | more;
+        rustix::fs::openat(dir, path, flags, Mode::empty())
+    };
     // To note that it was read costs more than to read it. Only its owner may leave that out.
-    match open(atomic::WARY | libc::O_NOATIME) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => open(atomic::WARY),
+    let opened = match open(OFlags::NOATIME) {
+        Err(Errno::PERM) => open(OFlags::empty()),
         opened => opened,
-    }
+    };
+    Ok(opened?.into())
 }
 
 fn read_order(name: &Name, mut file: &File, meta: &Metadata) -> io::Result<Order> {

@@ -100,15 +100,11 @@ impl Inner {
         }
     }
 
-    /// Takes the name out of whatever set it is in.
-    pub(super) fn unplace(&mut self, name: &Name) {
-        let Some(known) = self.known.get(name) else {
-            return;
-        };
-        match known.place {
+    /// Takes the name out of the set it was in.
+    fn leave(&mut self, name: &Name, was: Where, order: &Order, mtime: i64) {
+        match was {
             Where::Ready => {
-                let rank = rank(name, known);
-                self.ready.remove(&rank);
+                self.ready.remove(&rank(name, order, mtime));
             }
             Where::Scheduled(at) => {
                 self.scheduled.remove(&(at, name.clone()));
@@ -118,11 +114,11 @@ impl Inner {
             }
             Where::Blocked => {
                 self.blocked -= 1;
-                for dep in known.order.after.clone() {
-                    if let Some(list) = self.dependents.get_mut(&dep) {
+                for dep in &order.after {
+                    if let Some(list) = self.dependents.get_mut(dep) {
                         list.retain(|n| n != name);
                         if list.is_empty() {
-                            self.dependents.remove(&dep);
+                            self.dependents.remove(dep);
                         }
                     }
                 }
@@ -131,47 +127,51 @@ impl Inner {
         }
     }
 
-    pub(super) fn remove(&mut self, name: &Name) {
-        self.unplace(name);
-        self.known.remove(name);
+    pub(super) fn remove(&mut self, name: &Name) -> Option<Known> {
+        let known = self.known.remove(name)?;
+        self.leave(name, known.place, &known.order, known.mtime);
+        Some(known)
     }
 
-    /// Records what is known of a name, out of all sets: the caller places it at once.
-    pub(super) fn learn(&mut self, name: &Name, order: Arc<Order>, mtime: i64) {
-        self.unplace(name);
+    /// Records what is known of a name, out of all sets: the caller places it at once. What was
+    /// found of the same file, beyond its fields, is still known.
+    pub(super) fn learn(&mut self, name: &Name, order: Arc<Order>, mtime: i64) -> &Known {
+        let before = self.remove(name).filter(|k| k.order == order);
         self.with_workers += 1;
-        // Part of a cycle whose other members may be refused, and gone, by now.
-        let refuse = self.known.get(name).filter(|k| k.order == order);
-        let refuse = refuse.and_then(|k| k.refuse.clone());
-        let same = self
-            .known
-            .get(name)
-            .filter(|k| k.order == order && k.mtime == mtime);
-        let held = same.and_then(|k| k.held.clone());
+        let is_same = before.as_ref().is_some_and(|k| k.mtime == mtime);
+        let (held, refuse) = before.map_or((None, None), |k| (k.held, k.refuse));
         let known = Known {
             order,
             mtime,
             place: Where::Worker(0),
             seen: self.beyond.listing,
-            held,
+            held: held.filter(|_| is_same),
+            // Part of a cycle whose other members may be refused, and gone, by now.
             refuse,
         };
-        self.known.insert(name.clone(), known);
+        self.known
+            .entry(name.clone())
+            .insert_entry(known)
+            .into_mut()
     }
 
     pub(super) fn place(&mut self, name: &Name, place: Where) {
-        self.unplace(name);
         if let Some(known) = self.known.get_mut(name) {
-            known.place = place;
+            let was = std::mem::replace(&mut known.place, place);
+            let (order, mtime) = (known.order.clone(), known.mtime);
+            self.leave(name, was, &order, mtime);
         }
     }
 
     pub(super) fn make_ready(&mut self, name: &Name) {
-        self.place(name, Where::Ready);
-        let Some(known) = self.known.get(name) else {
+        let Some(known) = self.known.get_mut(name) else {
             return;
         };
-        let (rank, refused) = (rank(name, known), known.refuse.is_some());
+        let refused = known.refuse.is_some();
+        let was = std::mem::replace(&mut known.place, Where::Ready);
+        let (order, mtime) = (known.order.clone(), known.mtime);
+        self.leave(name, was, &order, mtime);
+        let rank = rank(name, &order, mtime);
         if !refused && self.beyond.is_beyond(&rank) {
             self.known.remove(name);
             return self.beyond.leave_out_ready(rank);
@@ -184,6 +184,7 @@ impl Inner {
             self.beyond.leave_out_ready(last);
         }
         if self.open
+            && !self.idle.is_empty()
             && let Some(idle) = self.take_idle(name)
         {
             idle.bell.ring();
@@ -305,10 +306,10 @@ impl Inner {
 /// Longer cycles are not recognised; their items stay blocked, visibly.
 const CYCLE_MAX: usize = 1_000;
 
-pub(super) fn rank(name: &Name, known: &Known) -> Rank {
+pub(super) fn rank(name: &Name, order: &Order, mtime: i64) -> Rank {
     Rank {
-        after_nine: 9 - known.order.priority.min(9),
-        mtime: known.mtime,
+        after_nine: 9 - order.priority.min(9),
+        mtime,
         name: name.clone(),
     }
 }

@@ -54,7 +54,7 @@ impl Ready {
                 Where::Scheduled(at) => (1, at),
                 Where::Later(_) | Where::Blocked => (2, 0),
             };
-            (class, rank(name, k))
+            (class, rank(name, &k.order, k.mtime))
         });
         all.into_iter()
             .map(|(n, k)| (n.clone(), of(n, k)))

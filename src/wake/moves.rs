@@ -184,7 +184,7 @@ impl Listener {
             Place::Done | Place::Parked if Name::is_ignored(name) => {}
             Place::Done | Place::Parked if came => {
                 if *place == Place::Done {
-                    self.ready.ended(&Name::new(name));
+                    self.ready.ended(name);
                 }
                 (self.tell)(Hint::Ended(*place, 1));
             }

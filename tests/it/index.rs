@@ -37,7 +37,7 @@ fn take(root: &Root, ready: &Ready, bell: &Arc<Bell>) -> Option<Name> {
     let place = |p| root.item(p, &candidate.name);
     atomic::rename_over(&place(Place::Pending), &place(Place::Done)).unwrap();
     ready.tried(&candidate, After::Gone);
-    ready.ended(&candidate.name);
+    ready.ended(candidate.name.as_os_str());
     Some(candidate.name)
 }
 

@@ -187,7 +187,7 @@ impl World {
         thread::yield_now();
         fs::remove_file(&claim).unwrap();
         self.ready.look_at_busy();
-        self.ready.ended(name);
+        self.ready.ended(name.as_os_str());
         let mut left = self.left.lock().unwrap();
         *left -= 1;
         if *left == 0 {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use super::wire::{Block, Counts, Line, Message, Partial, Piece};
 use crate::adapters::loose::{BLOCKS_MAX, Content, Flag, Num, Obj, Text, Words};
+use crate::plain::plain_end;
 
 /// Values within values that are passed over: a bit each in a word. Serde takes twice as many.
 const DEPTH_MAX: u32 = 64;
@@ -440,57 +441,6 @@ impl<'a> Reader<'a> {
         }
         (self.at > begin).then_some(())
     }
-}
-
-/// Where from `begin` on the first byte stands that is not simply one of a string's: a quote, a
-/// backslash, or a control character, which no string may hold. Looks at eight at a time.
-#[inline(always)]
-fn plain_end(bytes: &[u8], begin: usize) -> usize {
-    let mut at = begin;
-    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        if let Some(n) = first_special(u64::from_le_bytes(*word)) {
-            return at + n;
-        }
-        at += 8;
-        if (at - begin).is_multiple_of(MANY) {
-            at = plain_many(bytes, at);
-        }
-    }
-    let rest = bytes.get(at..).unwrap_or_default();
-    at + rest.iter().take_while(|b| !is_special(**b)).count()
-}
-
-/// What of a long text is looked at in one step, which the compiler does with vectors.
-const MANY: usize = 32;
-
-#[inline(never)]
-fn plain_many(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(many) = bytes.get(at..).and_then(<[u8]>::first_chunk::<MANY>) {
-        // No early end, for the vectors' sake.
-        if many.iter().fold(false, |found, b| found | is_special(*b)) {
-            break;
-        }
-        at += MANY;
-    }
-    at
-}
-
-fn is_special(b: u8) -> bool {
-    (b == b'"') | (b == b'\\') | (b < 0x20)
-}
-
-/// `is_special` of eight bytes: which is the first one.
-#[inline]
-fn first_special(word: u64) -> Option<usize> {
-    const EACH: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = EACH << 7;
-    // The high bit of each byte that is less than `n`; of the bytes above the first one also of some
-    // that are not, as it borrows of them. None of those that are not ASCII.
-    let less = |word: u64, n: u64| word.wrapping_sub(EACH * n) & !word & HIGH;
-    let quote = less(word ^ (EACH * u64::from(b'"')), 1);
-    let backslash = less(word ^ (EACH * u64::from(b'\\')), 1);
-    let found = quote | backslash | less(word, 0x20);
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 /// The character that an escape stands for, and the bytes of the escape after its backslash.

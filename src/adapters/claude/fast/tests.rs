@@ -7,7 +7,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::{first_special, is_special, plain_end, read};
+use super::read;
 use crate::adapters::claude::wire::Line;
 use crate::adapters::loose;
 
@@ -129,21 +129,6 @@ fn what_is_rare_or_wrong_is_left_to_serde() {
         r#"{"message":{"content":[1e999]}}"#,
     ] {
         assert!(!agrees(line), "{line}");
-    }
-}
-
-#[test]
-fn a_string_ends_where_it_ends_at_every_place_in_a_word() {
-    for length in 0..100 {
-        for special in [b'"', b'\\', 0, 0x1f] {
-            let mut text = vec![b' '; length];
-            assert_eq!(plain_end(&text, 0), length);
-            text.push(special);
-            text.extend_from_slice(b"\"\x01\\ and more behind it \x80\xff\x7f");
-            for begin in 0..=length {
-                assert_eq!(plain_end(&text, begin), length, "{begin} {special}");
-            }
-        }
     }
 }
 
@@ -349,11 +334,5 @@ proptest! {
     #[test]
     fn any_value_anywhere_is_read_as_serde_reads_it(fields in vec((key(), value()), 0..6)) {
         agrees(&object(&fields));
-    }
-
-    #[test]
-    fn a_word_is_looked_through_as_its_bytes_are(bytes in any::<[u8; 8]>()) {
-        let first = bytes.iter().position(|b| is_special(*b));
-        prop_assert_eq!(first_special(u64::from_le_bytes(bytes)), first);
     }
 }
