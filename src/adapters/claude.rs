@@ -128,8 +128,8 @@ impl Recent {
     }
 }
 
-/// Spreads ids that are random, or count on: no better is needed, and an agent that forges two with
-/// the same number could as well say the same one twice.
+/// Spreads ids, also those that only count on: each bit of them changes bits at both ends of it. No
+/// better one is needed: an agent that forges two of the same number could as well say one twice.
 fn hash(id: &str) -> u64 {
     // 2^64 divided by the golden ratio.
     const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -138,8 +138,8 @@ fn hash(id: &str) -> u64 {
         .fold(id.len() as u64, |hash, chunk| {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            let mixed = (hash ^ u64::from_le_bytes(word)).wrapping_mul(MIX);
-            mixed ^ mixed >> 32
+            let product = u128::from(hash ^ u64::from_le_bytes(word)) * u128::from(MIX);
+            (product as u64) ^ (product >> 64) as u64
         })
 }
 

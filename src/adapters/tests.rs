@@ -393,3 +393,21 @@ fn the_configuration_takes_every_dialect_and_no_other_word() {
     };
     assert_eq!(words, custom::dialects());
 }
+
+#[test]
+fn each_message_of_many_is_counted_once() {
+    let shapes: [fn(u32) -> String; 3] = [
+        |n| format!("msg_{n}"),
+        |n| format!("msg_01{n:022}"),
+        |n| format!("{n:08}"),
+    ];
+    for id in shapes {
+        let mut parser = by_name("claude").unwrap().parser(None);
+        let mut out = Vec::new();
+        for n in (0..500).chain(250..500) {
+            let line = serde_json::json!({"type": "assistant", "message": {"id": id(n)}});
+            parser.line(line.to_string().as_bytes(), &mut out);
+        }
+        assert_eq!(parser.figures().turns, 500, "{}", id(0));
+    }
+}
