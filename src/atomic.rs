@@ -277,6 +277,12 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
+/// From now on the file's access time stays as it is, where it is our own.
+pub fn leave_atime(file: &File) {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    let _of_others = fcntl_getfl(file).and_then(|now| fcntl_setfl(file, now | OFlags::NOATIME));
+}
+
 /// The last bytes of a regular file, at most `max`, and whether anything stands before them.
 pub fn read_tail(path: &Path, max: u64) -> io::Result<(Vec<u8>, bool)> {
     let mut file = open_regular(path)?;

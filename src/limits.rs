@@ -40,9 +40,11 @@ pub const AFTER_TROUBLE: Duration = Duration::from_secs(10);
 pub const CONTROL_TICK: Duration = Duration::from_millis(150);
 /// Of twice so many running agents and more, each is looked at more seldom.
 pub const LOOKERS: usize = 8;
-/// Never more seldom than this many times: four looks a second become one in two seconds. A look at
-/// an agent costs as much as to read some thirty of its events.
+/// Never more seldom than this many times. A look at an agent costs as much as to read some thirty
+/// of its events.
 pub const PACE_MAX: u32 = 8;
+/// The longest time between two looks, and between two pulses: status.json is never older than 2 s.
+pub const BEAT_MAX: Duration = Duration::from_millis(1_900);
 /// How often agents' status files are brought up to date while something goes on, and while nothing
 /// does (a slot that changes its state wakes it).
 pub const PULSE: Duration = Duration::from_millis(250);
@@ -54,7 +56,8 @@ pub const FIGURES: Duration = Duration::from_secs(1);
 /// The same where the process that aggregates has them in memory, and many: then nobody but a person
 /// who looks at this very file can tell.
 pub const FIGURES_AT_HAND: Duration = Duration::from_secs(20);
-/// status.json is never older than 2 s while a harness runs.
+/// A status.json in which nothing is new is written again at the pulse at which it has this age, or
+/// is about to.
 pub const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
 /// Other processes' leases are looked at this often where no event told of a death.
 pub const ORPHAN_TICK: Duration = Duration::from_secs(5);

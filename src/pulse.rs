@@ -14,9 +14,7 @@ use crate::bell::Bell;
 use crate::clock;
 use crate::error::Result;
 use crate::layout::{Place, SlotId};
-use crate::limits::{
-    AFTER_LOOKS, FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PULSE_AT_REST, STATUS_AGE_MAX,
-};
+use crate::limits::{AFTER_LOOKS, FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PULSE_AT_REST};
 use crate::runtime::Runtime;
 
 pub struct Pulse {
@@ -78,7 +76,7 @@ impl Pulse {
             self.bell.wait(if rests {
                 PULSE_AT_REST
             } else {
-                clock::until_next(STATUS_AGE_MAX.min(PULSE * rt.pace())) + AFTER_LOOKS
+                clock::until_next(rt.beat(PULSE)) + AFTER_LOOKS
             });
             let over = self.over.load(Ordering::SeqCst);
             match self.beat(rt, &mut aggregator, &mut beats, over) {

@@ -15,7 +15,7 @@ use crate::folder::Folder;
 use crate::git::{self, Hub, Repo};
 use crate::keeper::Forks;
 use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
-use crate::limits::{LOOKERS, PACE_MAX};
+use crate::limits::{BEAT_MAX, LOOKERS, PACE_MAX};
 use crate::mutant::planted;
 use crate::outcome::Outcome;
 use crate::ready::Ready;
@@ -361,11 +361,16 @@ impl Runtime {
     }
 
     /// How many times more seldom than one each of so many running agents is looked at and shown:
-    /// of more than a few, the processor time for that stays the same, down to once in two seconds.
+    /// of more than a few, the processor time for that stays the same.
     pub fn pace(&self) -> u32 {
         u32::try_from(self.busy() / LOOKERS)
             .unwrap_or(1)
             .clamp(1, PACE_MAX)
+    }
+
+    /// How long it is from one look or pulse to the next, where it would be `one` for few agents.
+    pub fn beat(&self, one: Duration) -> Duration {
+        (one * self.pace()).min(BEAT_MAX)
     }
 
     /// What is shown of the slots of this process.

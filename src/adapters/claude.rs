@@ -119,7 +119,8 @@ impl Recent {
             self.0 = vec![[0; RECENT_WAYS]; RECENT_SETS];
         }
         let set = &mut self.0[hash as usize % RECENT_SETS];
-        if set.contains(&number) {
+        // No early end, for the vectors' sake.
+        if set.iter().fold(false, |found, n| found | (*n == number)) {
             return false;
         }
         set.rotate_right(1);

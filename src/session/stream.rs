@@ -131,6 +131,8 @@ impl Stream {
     pub fn read_on(&mut self, whole: bool) -> bool {
         if self.raw.is_none() {
             self.raw = atomic::open_regular(&self.dir.join("stdout.log")).ok();
+            // It is read after every write: to note that each time costs as much as many events.
+            self.raw.as_ref().map(atomic::leave_atime);
         }
         let Some(raw) = self.raw.take() else {
             return false;

@@ -147,7 +147,7 @@ impl Watch {
         if self.stop.is_some() || self.frozen {
             return LOOK;
         }
-        let look = clock::until_next(LOOK * rt.pace());
+        let look = clock::until_next(rt.beat(LOOK));
         self.life
             .as_ref()
             .map_or(look, |life| life.interval().min(look))
