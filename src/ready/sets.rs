@@ -155,24 +155,21 @@ impl Inner {
             .into_mut()
     }
 
-    pub(super) fn place(&mut self, name: &Name, place: Where) {
-        if let Some(known) = self.known.get_mut(name) {
-            let was = std::mem::replace(&mut known.place, place);
-            let (order, mtime) = (known.order.clone(), known.mtime);
-            self.leave(name, was, &order, mtime);
-        }
+    /// Its rank, where it is known.
+    pub(super) fn place(&mut self, name: &Name, place: Where) -> Option<Rank> {
+        let known = self.known.get_mut(name)?;
+        let was = std::mem::replace(&mut known.place, place);
+        let (order, mtime) = (known.order.clone(), known.mtime);
+        self.leave(name, was, &order, mtime);
+        Some(rank(name, &order, mtime))
     }
 
     pub(super) fn make_ready(&mut self, name: &Name) {
-        let Some(known) = self.known.get_mut(name) else {
+        let Some(rank) = self.place(name, Where::Ready) else {
             return;
         };
-        let refused = known.refuse.is_some();
-        let was = std::mem::replace(&mut known.place, Where::Ready);
-        let (order, mtime) = (known.order.clone(), known.mtime);
-        self.leave(name, was, &order, mtime);
-        let rank = rank(name, &order, mtime);
-        if !refused && self.beyond.is_beyond(&rank) {
+        let refused = |known: &Known| known.refuse.is_some();
+        if self.beyond.is_beyond(&rank) && !self.known.get(name).is_some_and(refused) {
             self.known.remove(name);
             return self.beyond.leave_out_ready(rank);
         }
