@@ -110,7 +110,9 @@ pub fn check(
         git(git_dir, &["fsck", "--full", "--strict"]);
     }
     if in_repositories {
+        use_every_worktree(root);
         worktrees_are_clean(root);
+        root.assert_nothing_left();
     }
     status_agrees(root);
 }
@@ -193,24 +195,37 @@ fn starts(place: &Place, animals: &Animals) {
     }
 }
 
+/// A git that was killed leaves a tree half-way, until somebody uses the slot again: so each is used
+/// once more, in both repositories, by items that wait for one another.
+fn use_every_worktree(root: &Root) {
+    let slot_of = |tree: fs::DirEntry| {
+        let name = tree.file_name().into_string().unwrap();
+        let slot = name.strip_prefix("agent-")?;
+        let digits = slot.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse::<usize>().ok()
+    };
+    let trees = fs::read_dir(root.at("worktrees")).unwrap().flatten();
+    let slots = trees.filter_map(slot_of).max().unwrap_or_default();
+    for (used, repo) in [("used-one", ""), ("used-other", "#harness repo: second\n")] {
+        for n in 1..=slots {
+            root.script(
+                format!("{used}-{n}"),
+                &format!(
+                    "{repo}touch \"$HARNESS_ROOT/{used}-$HARNESS_AGENT\"\n\
+                     while [ $(ls \"$HARNESS_ROOT\" | grep -c '^{used}-') -lt {slots} ]; do sleep 0.1; done"
+                ),
+            );
+        }
+        let mut run = root.start(&["--drain", "--workers", &slots.to_string()]);
+        assert_eq!(run.wait(), Some(0), "{}", run.said());
+    }
+}
+
 fn worktrees_are_clean(root: &Root) {
     for tree in fs::read_dir(root.at("worktrees")).unwrap().flatten() {
         if tree.path().join(".git").exists() {
             let left = git(&tree.path(), &["status", "--porcelain"]);
-            // A git that was killed between a checkout's files and its HEAD, in a slot that nobody
-            // has used since: the tree is one that a commit holds.
-            let half_way = left.lines().all(|l| l.as_bytes()[1] == b' ') && {
-                let trees = git(&tree.path(), &["log", "--all", "--format=%T"]);
-                let is = git(&tree.path(), &["write-tree"]);
-                trees.lines().any(|t| t == is.trim())
-            };
-            // Or before its first checkout: nothing is in it yet, and it has no index.
-            let unfilled = fs::read_dir(tree.path()).unwrap().count() == 1 && {
-                let index = git(&tree.path(), &["rev-parse", "--git-path", "index"]);
-                !tree.path().join(index.trim()).exists()
-            };
-            let clean = left.is_empty() || half_way || unfilled;
-            assert!(clean, "{:?}: {left}", tree.path());
+            assert!(left.is_empty(), "{:?}: {left}", tree.path());
         }
     }
 }
