@@ -256,7 +256,8 @@ impl Main {
                 }
             }
             self.obey_orders();
-            self.rt.drains.store(self.drains(), Ordering::SeqCst);
+            let drains = self.drain || self.orders.drain;
+            self.rt.drains.store(drains, Ordering::SeqCst);
             self.reap();
             if self.rt.level() < Level::Stopping {
                 self.recover_orphans();
@@ -290,7 +291,7 @@ impl Main {
     }
 
     fn drains(&self) -> bool {
-        self.drain || self.orders.drain
+        self.rt.drains.load(Ordering::SeqCst)
     }
 
     /// Where nothing goes on and events tell of whatever begins, there is little to look for.

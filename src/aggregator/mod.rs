@@ -3,8 +3,8 @@
 //! when it dies the next takes over, and everything can be made again from the tree.
 //!
 //! Knows nothing of how items are claimed or run. Invariants: the file is whole at any instant and
-//! never older than 2 s; a refresh costs the same however many items are finished and
-//! however many sessions there are; no lock but its own is held longer than a probe.
+//! never older than 2 s; a refresh costs the same however many items are finished and however many
+//! sessions there are; no lock but its own is held longer than a probe.
 
 mod counts;
 mod ledger;

@@ -82,7 +82,7 @@ fn moved(moved: Moved, name: &Name, done: &str) -> Result<Option<String>> {
 /// Makes it the item of now. Whether the file was still there.
 fn touch(path: &Path) -> Result<bool> {
     match atomic::set_mtime(path, clock::now_ns()) {
-        Err(_) if !atomic::exists(path) => Ok(false),
+        Err(_) if atomic::is_gone(path) => Ok(false),
         touched => touched.map(|()| true),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use harness::layout::{Name, SlotId};
 use serde_json::Value;
 
 use super::zoo::{Animal, Must};
@@ -200,9 +201,7 @@ fn starts(place: &Place, animals: &Animals) {
 fn use_every_worktree(root: &Root) {
     let slot_of = |tree: fs::DirEntry| {
         let name = tree.file_name().into_string().unwrap();
-        let slot = name.strip_prefix("agent-")?;
-        let digits = slot.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse::<usize>().ok()
+        SlotId::parse(name.split('@').next()?.as_ref()).map(|slot| slot.0)
     };
     let trees = fs::read_dir(root.at("worktrees")).unwrap().flatten();
     let slots = trees.filter_map(slot_of).max().unwrap_or_default();
@@ -235,9 +234,7 @@ fn status_agrees(root: &Root) {
     let count = |dir: &str| {
         let files = files_below(&root.at("queue").join(dir));
         let names = files.iter().map(|p| p.file_name().unwrap());
-        names
-            .filter(|n| !harness::layout::Name::is_ignored(n))
-            .count() as u64
+        names.filter(|n| !Name::is_ignored(n)).count() as u64
     };
     let kept: Value =
         serde_json::from_slice(&fs::read(root.at("state/status.json")).unwrap()).unwrap();
