@@ -9,7 +9,7 @@ pub mod mutant;
 pub mod clock;
 pub mod sys;
 pub mod plain;
-pub mod bell;
+pub mod waker;
 pub mod layout;
 pub mod atomic;
 pub mod folder;

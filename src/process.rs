@@ -18,8 +18,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::atomic;
-use crate::bell;
 use crate::clock;
+use crate::waker;
 
 /// Pids of this process's direct children (it has one thread). Falls back to a scan of /proc where
 /// the kernel was built without `children` files.
@@ -228,7 +228,7 @@ fn id_of(meta: &fs::Metadata) -> (u64, u64) {
 
 /// A short wait between two looks at something that sends no event.
 pub fn pause(d: Duration) {
-    let _timeout = nix::poll::poll(&mut [], bell::poll_timeout(d));
+    let _timeout = nix::poll::poll(&mut [], waker::poll_timeout(d));
 }
 
 #[cfg(test)]

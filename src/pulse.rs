@@ -10,15 +10,15 @@ use std::time::Instant;
 
 use crate::aggregator::{Aggregator, Counts};
 use crate::atomic;
-use crate::bell::Bell;
 use crate::clock;
 use crate::error::Result;
 use crate::layout::{Place, SlotId};
 use crate::limits::{AFTER_LOOKS, FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PULSE_AT_REST};
 use crate::runtime::Runtime;
+use crate::waker::Waker;
 
 pub struct Pulse {
-    pub bell: Arc<Bell>,
+    pub waker: Arc<Waker>,
     /// Set while this process aggregates: where events about finished items are counted.
     counts: Mutex<Option<Arc<Counts>>>,
     lost: AtomicBool,
@@ -26,9 +26,9 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    pub fn new(bell: Arc<Bell>) -> Pulse {
+    pub fn new(waker: Arc<Waker>) -> Pulse {
         Pulse {
-            bell,
+            waker,
             counts: Mutex::default(),
             lost: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -52,7 +52,7 @@ impl Pulse {
     /// Events were lost: count anew.
     pub fn recount(&self) {
         self.lost.store(true, Ordering::SeqCst);
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// To be the last one: one more turn, then the thread ends. What it leaves stands until another
@@ -60,7 +60,7 @@ impl Pulse {
     pub fn end(&self) {
         self.lost.store(true, Ordering::SeqCst);
         self.over.store(true, Ordering::SeqCst);
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// The thread's life.
@@ -69,11 +69,11 @@ impl Pulse {
         let mut beats: HashMap<SlotId, Instant> = HashMap::new();
         let mut said = false;
         loop {
-            // Before the look: whoever begins after it rings.
+            // Before the look: whoever begins after it wakes this thread.
             rt.pulse_rests.store(true, Ordering::SeqCst);
             let rests = rt.busy() == 0;
             rt.pulse_rests.store(rests, Ordering::SeqCst);
-            self.bell.wait(if rests {
+            self.waker.wait(if rests {
                 PULSE_AT_REST
             } else {
                 clock::until_next(rt.beat(PULSE)) + AFTER_LOOKS

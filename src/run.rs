@@ -1,4 +1,4 @@
-//! `harness run`: the main thread. It starts the others (watcher, tender, pulse, workers), obeys
+//! `harness run`: the main thread. It starts the others (watcher, index thread, pulse, workers), obeys
 //! standing orders and signals, recovers dead processes' slots, and knows when to end.
 //!
 //! - Workers claim and run items; it never does.
@@ -66,7 +66,7 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         .map_or(i64::MAX / 2, |n| i64::try_from(n).unwrap_or(i64::MAX / 2));
     let rt = Arc::new(Runtime::new(root, config, ready, tickets, options.quiet)?);
     let signals = listen(&rt)?;
-    let pulse = Arc::new(Pulse::new(rt.pulse_bell.clone()));
+    let pulse = Arc::new(Pulse::new(rt.pulse_waker.clone()));
     let news = Arc::new(News::default());
     let presence = Presence::announce(root, workers)?;
     let watch = match watch(&rt, &pulse, &news) {
@@ -78,10 +78,10 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
             None
         }
     };
-    let tender = spawn("tender", {
+    let index = spawn("index", {
         let rt = rt.clone();
         let watched = watch.is_some();
-        move || tend(&rt, watched)
+        move || keep_index(&rt, watched)
     })?;
     let beating = spawn("pulse", {
         let (rt, pulse) = (rt.clone(), pulse.clone());
@@ -119,9 +119,9 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
     drop(watch);
     drop(presence);
     rt.forks.end();
-    rt.ready.tender.ring();
+    rt.ready.waker.wake();
     pulse.end();
-    let _panicked = (tender.join(), beating.join());
+    let _panicked = (index.join(), beating.join());
     Ok(End::Finished(rt.results()))
 }
 
@@ -141,7 +141,7 @@ fn listen(rt: &Arc<Runtime>) -> Result<Receiver<i32>> {
     spawn("signals", move || {
         for signal in source.forever() {
             let _gone = tell.send(signal);
-            rt.main_bell.ring();
+            rt.main_waker.wake();
         }
     })?;
     Ok(signals)
@@ -153,25 +153,25 @@ fn watch(rt: &Arc<Runtime>, pulse: &Arc<Pulse>, news: &Arc<News>) -> Result<wake
         Hint::Ended(place, delta) => {
             pulse.count(place, delta);
             if news.others_end.load(Ordering::SeqCst) {
-                told.main_bell.ring();
+                told.main_waker.wake();
             }
         }
         Hint::Lost => pulse.recount(),
         Hint::Orders => {
             news.orders.store(true, Ordering::SeqCst);
-            told.main_bell.ring();
+            told.main_waker.wake();
         }
         Hint::Peers => {
             news.peers.store(true, Ordering::SeqCst);
-            told.main_bell.ring();
-            pulse.bell.ring();
+            told.main_waker.wake();
+            pulse.waker.wake();
         }
     };
     wake::watch(&rt.root, &rt.ready, Arc::new(tell))
 }
 
-/// The tender's life: the first listing, then timers, and listings where events may be missing.
-fn tend(rt: &Runtime, watched: bool) {
+/// The index thread's life: the first listing, then timers, and listings where events may be missing.
+fn keep_index(rt: &Runtime, watched: bool) {
     let tick = if watched { RESCAN_TICK } else { CONTROL_TICK };
     let mut listed = clock::instant();
     let mut folder = folder_time(rt);
@@ -190,7 +190,7 @@ fn tend(rt: &Runtime, watched: bool) {
             // An event about what they wait for may have been lost.
             rt.ready.look_at_blocked();
         }
-        let wait = match rt.ready.tend() {
+        let wait = match rt.ready.turn() {
             Ok(wait) => wait,
             Err(e) => {
                 rt.warn(&format!("queue/pending: {e}"));
@@ -198,7 +198,7 @@ fn tend(rt: &Runtime, watched: bool) {
                 Duration::from_secs(1)
             }
         };
-        rt.ready.tender.wait(wait.min(every));
+        rt.ready.waker.wait(wait.min(every));
     }
 }
 
@@ -273,7 +273,7 @@ impl Main {
                 }
                 self.begin_to_end();
             }
-            self.rt.main_bell.wait(self.tick());
+            self.rt.main_waker.wait(self.tick());
         }
     }
 
@@ -389,7 +389,7 @@ impl Main {
         }
         self.orders = orders;
         // An interrupt may have come or gone: those who wait look again.
-        self.rt.ring_all();
+        self.rt.wake_all();
     }
 
     /// Joins workers that ended.
@@ -480,7 +480,7 @@ impl Main {
             .min(count);
         for worker in &steady[keep..] {
             worker.leave.store(true, Ordering::SeqCst);
-            worker.bell.ring();
+            worker.waker.wake();
         }
         let may_claim = self.rt.tickets.load(Ordering::SeqCst) > 0;
         if keep >= count || !may_claim || clock::instant() < self.next_staffing {
@@ -513,7 +513,7 @@ impl Main {
 
     /// With `--drain`: whether nothing is left, in this process or any other.
     fn end_when_drained(&mut self) {
-        // Whose item ends rings.
+        // A worker whose item has ended wakes this thread.
         if !self.drains() || self.rt.busy() > 0 || !self.rt.ready.is_exhausted() {
             self.say_what_it_waits_for();
             return;

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::aggregator::Ledger;
-use crate::bell::Bell;
 use crate::config::{Config, Durability, RepoPath};
 use crate::error::{Result, printable};
 use crate::folder::Folder;
@@ -20,6 +19,7 @@ use crate::mutant::planted;
 use crate::outcome::Outcome;
 use crate::ready::Ready;
 use crate::status::{AgentState, AgentStatus, LedgerLine};
+use crate::waker::Waker;
 
 /// How far this process is on its way out. Only ever rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,17 +50,17 @@ pub struct Runtime {
     pub interrupts: Mutex<Folder>,
     /// Items that this process may still claim (`--max-items`).
     pub tickets: AtomicI64,
-    /// Rung when a worker has found nothing to do, or has ended.
-    pub main_bell: Bell,
+    /// Woken when a worker has found nothing to do, or has ended.
+    pub main_waker: Waker,
     /// Wakes the pulse.
-    pub pulse_bell: Arc<Bell>,
+    pub pulse_waker: Arc<Waker>,
     /// Set while the pulse sleeps long, as nothing goes on.
     pub pulse_rests: AtomicBool,
     level: AtomicU8,
     board: Mutex<BTreeMap<SlotId, Entry>>,
     /// Slots on the board that have an item: every thread asks at every look. Set with it locked.
     busy: AtomicUsize,
-    bells: Mutex<Vec<Arc<Bell>>>,
+    wakers: Mutex<Vec<Arc<Waker>>>,
     results: Mutex<Results>,
     next_start: Mutex<Option<Instant>>,
     quiet: bool,
@@ -192,13 +192,13 @@ impl Runtime {
             free_space: Mutex::default(),
             interrupts: Mutex::default(),
             tickets: AtomicI64::new(tickets),
-            main_bell: Bell::new()?,
-            pulse_bell: Arc::new(Bell::new()?),
+            main_waker: Waker::new()?,
+            pulse_waker: Arc::new(Waker::new()?),
             pulse_rests: AtomicBool::new(false),
             level: AtomicU8::new(0),
             board: Mutex::default(),
             busy: AtomicUsize::new(0),
-            bells: Mutex::default(),
+            wakers: Mutex::default(),
             results: Mutex::default(),
             next_start: Mutex::default(),
             quiet,
@@ -254,13 +254,13 @@ impl Runtime {
 
     pub fn raise(&self, level: Level) {
         self.level.fetch_max(level as u8, Ordering::SeqCst);
-        self.ring_all();
+        self.wake_all();
     }
 
     pub fn set_paused(&self, paused: bool) -> bool {
         let was = self.paused.swap(paused, Ordering::SeqCst);
         if was != paused {
-            self.ring_all();
+            self.wake_all();
         }
         was != paused
     }
@@ -285,20 +285,20 @@ impl Runtime {
         let _closed = writeln!(err, "{mark} {}", printable(text));
     }
 
-    pub fn register_bell(&self, bell: &Arc<Bell>) {
-        lock(&self.bells).push(bell.clone());
+    pub fn register_waker(&self, waker: &Arc<Waker>) {
+        lock(&self.wakers).push(waker.clone());
     }
 
-    pub fn forget_bell(&self, bell: &Arc<Bell>) {
-        lock(&self.bells).retain(|b| !Arc::ptr_eq(b, bell));
-        self.ready.forget_bell(bell);
+    pub fn forget_waker(&self, waker: &Arc<Waker>) {
+        lock(&self.wakers).retain(|b| !Arc::ptr_eq(b, waker));
+        self.ready.forget_waker(waker);
     }
 
-    pub fn ring_all(&self) {
-        for bell in lock(&self.bells).iter() {
-            bell.ring();
+    pub fn wake_all(&self) {
+        for waker in lock(&self.wakers).iter() {
+            waker.wake();
         }
-        self.main_bell.ring();
+        self.main_waker.wake();
     }
 
     /// Changes what is shown of a slot.
@@ -329,7 +329,7 @@ impl Runtime {
         entry.changed = entry.changed.max(Some(changed));
         drop(board);
         if changed == Changed::State && self.pulse_rests.swap(false, Ordering::SeqCst) {
-            self.pulse_bell.ring();
+            self.pulse_waker.wake();
         }
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::bell::Bell;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::layout::SlotId;
@@ -15,6 +14,7 @@ use crate::runtime::{ItemResult, Level, Runtime};
 use crate::session::{self, Desk, pause};
 use crate::spool::{self, Tried};
 use crate::status::AgentState;
+use crate::waker::Waker;
 
 /// How long a slot that met an error waits before it claims again.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -26,9 +26,9 @@ const FAILURES_IN_A_ROW: u32 = 5;
 pub struct Worker {
     pub slot: SlotId,
     pub leave: Arc<AtomicBool>,
-    pub bell: Arc<Bell>,
+    pub waker: Arc<Waker>,
     thread: std::thread::JoinHandle<()>,
-    /// Set when all that is left of the thread is to end, which main is told of by its bell; the
+    /// Set when all that is left of the thread is to end, which main is told of by its waker; the
     /// handle says so a moment later.
     over: Arc<AtomicBool>,
 }
@@ -54,20 +54,20 @@ pub enum Mode {
 
 /// Starts a worker on a slot whose lease this process has just taken.
 pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
-    let bell = Arc::new(Bell::new()?);
+    let waker = Arc::new(Waker::new()?);
     let leave = Arc::new(AtomicBool::new(mode == Mode::RecoverOnly));
     let slot = lease.slot;
-    rt.register_bell(&bell);
+    rt.register_waker(&waker);
     rt.show(slot, |s| s.state = AgentState::Idle);
     let over = Arc::new(AtomicBool::new(false));
-    let (rt, b, l, o) = (rt.clone(), bell.clone(), leave.clone(), over.clone());
+    let (rt, b, l, o) = (rt.clone(), waker.clone(), leave.clone(), over.clone());
     let thread = std::thread::Builder::new()
         .name(slot.to_string())
         .spawn(move || {
             let mut desk = Desk {
                 rt: rt.clone(),
                 lease: Arc::new(lease),
-                bell: b.clone(),
+                waker: b.clone(),
                 keeper: None,
                 repo: None,
                 staggered: false,
@@ -80,17 +80,17 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
             if let Some(keeper) = desk.keeper.take() {
                 keeper.dismiss();
             }
-            rt.forget_bell(&b);
+            rt.forget_waker(&b);
             rt.hide(slot);
             drop(desk);
             o.store(true, Ordering::SeqCst);
-            rt.main_bell.ring();
+            rt.main_waker.wake();
         })
         .map_err(|e| Error::temporary("cannot start a worker thread", e.to_string()))?;
     Ok(Worker {
         slot,
         leave,
-        bell,
+        waker,
         thread,
         over,
     })
@@ -115,9 +115,9 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
         if let Some(state) = held_back(desk) {
             idle(desk, state);
             // What was handed to it goes to others, and nobody wakes it in their place.
-            rt.ready.forget_bell(&desk.bell);
-            rt.main_bell.ring();
-            desk.bell.wait(Duration::from_secs(1));
+            rt.ready.forget_waker(&desk.waker);
+            rt.main_waker.wake();
+            desk.waker.wait(Duration::from_secs(1));
             continue;
         }
         if rt.tickets.fetch_sub(1, Ordering::SeqCst) <= 0 {
@@ -125,10 +125,10 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             break;
         }
         rt.ready.catch_up();
-        let Some(candidate) = rt.ready.pop(&desk.bell, desk.slot(), desk.repo.as_deref()) else {
+        let Some(candidate) = rt.ready.pop(&desk.waker, desk.slot(), desk.repo.as_deref()) else {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             // Only now may there be nothing left to do.
-            rt.main_bell.ring();
+            rt.main_waker.wake();
             // Here while others still work, and not when the last of them has ended.
             if rt.drains.load(Ordering::SeqCst)
                 && rt.ready.is_exhausted()
@@ -136,7 +136,7 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             {
                 keeper.dismiss();
             }
-            desk.bell.wait(Duration::from_secs(5));
+            desk.waker.wait(Duration::from_secs(5));
             continue;
         };
         match attempt(desk, &candidate) {
@@ -162,7 +162,7 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
                 rt.warn(&format!("{}: {}: {e}", desk.slot(), candidate.name));
                 idle(desk, AgentState::Idle);
                 // What is left of the item is this slot's to recover, now as after a death.
-                desk.bell.wait(AFTER_ERROR);
+                desk.waker.wait(AFTER_ERROR);
                 recovery::recover(desk)?;
             }
         }
@@ -193,7 +193,7 @@ fn rest(desk: &Desk) {
         if left.is_zero() {
             break;
         }
-        desk.bell.wait(left);
+        desk.waker.wait(left);
     }
 }
 

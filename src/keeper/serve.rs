@@ -17,7 +17,6 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use super::agent::{Agent, Starter, cpu_of_children};
 use super::wire::{self, Reply, Request, Spec};
 use crate::atomic;
-use crate::bell::poll_timeout;
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result, tell};
 use crate::lease;
@@ -25,6 +24,7 @@ use crate::outcome::Stop;
 use crate::process;
 use crate::process::cgroup::{self, Cgroup};
 use crate::sys;
+use crate::waker::poll_timeout;
 
 /// How long a keeper waits for its predecessor, which has nothing left to do, to be gone.
 const PREDECESSOR: Duration = Duration::from_secs(10);

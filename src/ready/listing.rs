@@ -1,4 +1,4 @@
-//! Listings of `pending/`. A million files take many seconds of processor time: the tender lists them
+//! Listings of `pending/`. A million files take many seconds of processor time: the index thread lists them
 //! piece by piece, looks after its timers in between, and rests while the workers have enough to do,
 //! so that an item costs no more where many wait.
 

@@ -20,7 +20,6 @@ use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
 use crate::atomic;
-use crate::bell::{Bell, Mutex, MutexGuard};
 use crate::clock;
 use crate::error::Result;
 use crate::hold;
@@ -30,6 +29,7 @@ use crate::limits::{AFTER_TROUBLE, INDEX_MAX};
 use crate::mutant::planted;
 use crate::record;
 use crate::spool;
+use crate::waker::{Mutex, MutexGuard, Waker};
 use listing::{FIRST_PIECE, Listing};
 pub use peek::peek;
 use sets::{Idle, Inner, Known, Where, cycle_text};
@@ -44,8 +44,8 @@ pub struct Ready {
     first_piece: Duration,
     /// Who reads what the kernel has to tell.
     news: std::sync::Mutex<Option<Arc<dyn News>>>,
-    /// Rung when the tender has something to do: a rescan, a new timer.
-    pub tender: Bell,
+    /// Woken when the index thread has something to do: a rescan, a new timer.
+    pub waker: Waker,
 }
 
 /// A name handed to a worker; `tried` gives it back.
@@ -97,7 +97,7 @@ impl Ready {
             listing: Mutex::default(),
             first_piece: FIRST_PIECE,
             news: std::sync::Mutex::default(),
-            tender: Bell::new()?,
+            waker: Waker::new()?,
         })
     }
 
@@ -130,22 +130,22 @@ impl Ready {
         news.clone()
     }
 
-    /// The best candidate, or one that was handed to this worker; or `None`: then the bell rings
+    /// The best candidate, or one that was handed to this worker; or `None`: then the waker is used
     /// when there may be one.
     /// `repo`: the one that the worker last worked in; of several idle workers the one whose
     /// worktree is warm is woken for an item.
-    pub fn pop(&self, bell: &Arc<Bell>, slot: SlotId, repo: Option<&str>) -> Option<Candidate> {
+    pub fn pop(&self, waker: &Arc<Waker>, slot: SlotId, repo: Option<&str>) -> Option<Candidate> {
         let mut inner = self.lock();
-        inner.idle.retain(|i| !Arc::ptr_eq(&i.bell, bell));
+        inner.idle.retain(|i| !Arc::ptr_eq(&i.waker, waker));
         let handed = inner.handed.iter();
-        if let Some(at) = handed.clone().position(|(b, _)| Arc::ptr_eq(b, bell)) {
+        if let Some(at) = handed.clone().position(|(b, _)| Arc::ptr_eq(b, waker)) {
             return Some(inner.handed.swap_remove(at).1);
         }
         if inner.open
             && let Some(rank) = inner.ready.pop_first()
         {
             if inner.has_just_run_low() {
-                self.tender.ring();
+                self.waker.wake();
             }
             inner.next_ticket += 1;
             inner.with_workers += 1;
@@ -167,10 +167,10 @@ impl Ready {
         }
         if inner.beyond.is_listing() {
             // It rests beside workers that have enough to do.
-            self.tender.ring();
+            self.waker.wake();
         }
         inner.idle.push(Idle {
-            bell: bell.clone(),
+            waker: waker.clone(),
             slot,
             repo: repo.map(str::to_owned),
         });
@@ -189,8 +189,8 @@ impl Ready {
             return false;
         };
         let idle = inner.idle.remove(at);
-        idle.bell.ring();
-        inner.handed.push((idle.bell, candidate.clone()));
+        idle.waker.wake();
+        inner.handed.push((idle.waker, candidate.clone()));
         true
     }
 
@@ -201,10 +201,10 @@ impl Ready {
     }
 
     /// A worker that stops asking, for a while or for good.
-    pub fn forget_bell(&self, bell: &Arc<Bell>) {
+    pub fn forget_waker(&self, waker: &Arc<Waker>) {
         let mut inner = self.lock();
-        inner.idle.retain(|i| !Arc::ptr_eq(&i.bell, bell));
-        let its = |(b, _): &(Arc<Bell>, Candidate)| Arc::ptr_eq(b, bell);
+        inner.idle.retain(|i| !Arc::ptr_eq(&i.waker, waker));
+        let its = |(b, _): &(Arc<Waker>, Candidate)| Arc::ptr_eq(b, waker);
         while let Some(at) = inner.handed.iter().position(its) {
             let (_, candidate) = inner.handed.swap_remove(at);
             let known = inner.known.get(&candidate.name);
@@ -218,7 +218,7 @@ impl Ready {
             && !planted("wake-up-kept")
             && let Some(idle) = inner.idle.pop()
         {
-            idle.bell.ring();
+            idle.waker.wake();
         }
     }
 
@@ -263,12 +263,12 @@ impl Ready {
         self.look_at_timers(inner);
     }
 
-    /// Wakes the tender where it would come too late for what was just given a time.
+    /// Wakes the index thread where it would come too late for what was just given a time.
     fn look_at_timers(&self, inner: MutexGuard<'_, Inner>) {
-        let late = inner.tender_wakes.is_none_or(|at| inner.is_due_before(at));
+        let late = inner.wakes_at.is_none_or(|at| inner.is_due_before(at));
         drop(inner);
         if late {
-            self.tender.ring();
+            self.waker.wake();
         }
     }
 
@@ -454,7 +454,7 @@ impl Ready {
 
     pub fn ask_rescan(&self) {
         self.lock().rescan = true;
-        self.tender.ring();
+        self.waker.wake();
     }
 
     fn open(&self) {
@@ -462,14 +462,14 @@ impl Ready {
         if !inner.open {
             inner.open = true;
             for idle in inner.idle.drain(..) {
-                idle.bell.ring();
+                idle.waker.wake();
             }
         }
     }
 
-    /// One turn of the tender: a piece of a listing where one is due, and what is due itself. Returns
+    /// One turn of the index thread: a piece of a listing where one is due, and what is due itself. Returns
     /// how long until there is something to do again.
-    pub fn tend(&self) -> Result<Duration> {
+    pub fn turn(&self) -> Result<Duration> {
         let rest = self.list_a_piece()?;
         let now = clock::instant();
         let wall = clock::now_ns();
@@ -503,9 +503,9 @@ impl Ready {
         let later = inner.later.first().map(|(at, _)| *at - now);
         let listing = inner.listing_due(now, wall).map(|at| at - now);
         // The wall clock may jump: never trust a long wait for it.
-        let waits = [timed, later, rest.or(listing), Some(TEND_MAX)];
-        let wait = waits.into_iter().flatten().min().unwrap_or(TEND_MAX);
-        inner.tender_wakes = Some(now + wait);
+        let waits = [timed, later, rest.or(listing), Some(TURN_MAX)];
+        let wait = waits.into_iter().flatten().min().unwrap_or(TURN_MAX);
+        inner.wakes_at = Some(now + wait);
         Ok(wait)
     }
 
@@ -559,7 +559,7 @@ fn shared(order: Order) -> Arc<Order> {
     }
 }
 
-const TEND_MAX: Duration = Duration::from_secs(1);
+const TURN_MAX: Duration = Duration::from_secs(1);
 /// A clock that is behind by so much since the last turn was set.
 const SET_BACK_NS: i64 = 1_000_000_000;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Candidate;
-use crate::bell::Bell;
 use crate::clock;
 use crate::item::Order;
 use crate::layout::{Name, SlotId};
 use crate::limits::{RECHECK, RECHECK_EACH, RECHECK_MAX};
+use crate::waker::Waker;
 
 use super::beyond::Beyond;
 
@@ -29,20 +29,20 @@ pub(super) struct Inner {
     pub(super) blocked: usize,
     pub(super) with_workers: usize,
     pub(super) idle: Vec<Idle>,
-    /// Candidates handed to a worker that waited, until it asks: by its bell.
-    pub(super) handed: Vec<(Arc<Bell>, Candidate)>,
+    /// Candidates handed to a worker that waited, until it asks: by its waker.
+    pub(super) handed: Vec<(Arc<Waker>, Candidate)>,
     pub(super) rescan: bool,
     pub(super) open: bool,
     pub(super) next_ticket: u64,
-    /// When the tender looked last, by both clocks.
+    /// When the index thread looked last, by both clocks.
     pub(super) turn: Option<(Instant, i64)>,
     /// Until when it waits now, if nobody wakes it. `None`: it has not looked yet.
-    pub(super) tender_wakes: Option<Instant>,
+    pub(super) wakes_at: Option<Instant>,
 }
 
 /// A worker that waits for a candidate.
 pub(super) struct Idle {
-    pub(super) bell: Arc<Bell>,
+    pub(super) waker: Arc<Waker>,
     pub(super) slot: SlotId,
     /// The repository it last worked in, whose files are warm in its worktree.
     pub(super) repo: Option<String>,
@@ -96,7 +96,7 @@ impl Inner {
             open: false,
             next_ticket: 0,
             turn: None,
-            tender_wakes: None,
+            wakes_at: None,
         }
     }
 
@@ -184,7 +184,7 @@ impl Inner {
             && !self.idle.is_empty()
             && let Some(idle) = self.take_idle(name)
         {
-            idle.bell.ring();
+            idle.waker.wake();
         }
     }
 

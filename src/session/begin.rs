@@ -162,7 +162,7 @@ pub(super) fn begin(
             if wait.is_zero() {
                 break;
             }
-            desk.bell.wait(wait);
+            desk.waker.wait(wait);
         }
     }
     let spec = Spec {

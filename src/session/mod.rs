@@ -38,7 +38,6 @@ pub use watch::{post_mortem, watch};
 
 use crate::agents::{self, Agent};
 use crate::atomic;
-use crate::bell::Bell;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Figures;
@@ -54,12 +53,13 @@ use crate::record::Record;
 use crate::runtime::{Level, Runtime, dice};
 use crate::spool::{Claim, Ended, Fit, Target};
 use crate::status::{AgentState, Health};
+use crate::waker::Waker;
 
-/// What a worker thread has at hand: its slot's lease, keeper and bell.
+/// What a worker thread has at hand: its slot's lease, keeper and waker.
 pub struct Desk {
     pub rt: Arc<Runtime>,
     pub lease: Arc<Lease>,
-    pub bell: Arc<Bell>,
+    pub waker: Arc<Waker>,
     pub keeper: Option<Keeper>,
     /// The repository of the last item, whose files are warm in its worktree.
     pub repo: Option<String>,
@@ -89,7 +89,7 @@ impl Desk {
                             .warn(&format!("{}: {e}\n  it goes on by itself", self.slot()));
                         said = true;
                     }
-                    self.bell.wait(Duration::from_secs(1));
+                    self.waker.wait(Duration::from_secs(1));
                 }
                 other => return other,
             }

@@ -55,7 +55,7 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration, adopted: boo
         let Some(keeper) = &mut desk.keeper else {
             return post_mortem(desk, attempt, watch.stop);
         };
-        let (_, readable) = desk.bell.wait_or(Some(keeper.fd()), watch.wait(&desk.rt));
+        let (_, readable) = desk.waker.wait_or(Some(keeper.fd()), watch.wait(&desk.rt));
         if let Some(stream) = &mut attempt.stream
             && stream.read_on(false)
         {
@@ -423,7 +423,7 @@ pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result
                     "it lives where it cannot be seen from here",
                 ));
             }
-            desk.bell.wait(UNSEEN);
+            desk.waker.wait(UNSEEN);
         }
         ended = end_tree();
     }

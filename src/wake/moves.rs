@@ -14,11 +14,11 @@ use std::time::Duration;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use super::{Hint, Tell, failed};
-use crate::bell::Bell;
 use crate::clock;
 use crate::error::Result;
 use crate::layout::{Name, Place, Root};
 use crate::ready::{News, Ready};
+use crate::waker::Waker;
 
 /// The watching thread; it ends when this is dropped.
 pub(super) struct Moves {
@@ -30,7 +30,7 @@ impl Moves {
     pub(super) fn let_go(&self) {
         self.listener.ready.listen_to(None);
         self.listener.over.store(true, Ordering::SeqCst);
-        self.listener.bell.ring();
+        self.listener.waker.wake();
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) fn watch(root: &Root, ready: &Arc<Ready>, tell: Tell) -> Result<Moves
         watched,
         ready: ready.clone(),
         tell,
-        bell: Bell::new()?,
+        waker: Waker::new()?,
         rests: AtomicBool::new(false),
         over: AtomicBool::new(false),
     });
@@ -109,7 +109,7 @@ struct Listener {
     watched: [(i32, Place); 3],
     ready: Arc<Ready>,
     tell: Tell,
-    bell: Bell,
+    waker: Waker,
     /// Set while the thread leaves events alone.
     rests: AtomicBool,
     over: AtomicBool,
@@ -122,7 +122,7 @@ impl News for Listener {
 
     fn wake(&self) {
         if self.rests.load(Ordering::SeqCst) {
-            self.bell.ring();
+            self.waker.wake();
         }
     }
 }
@@ -151,7 +151,7 @@ impl Listener {
 
     fn listen(&self) {
         while !self.over.load(Ordering::SeqCst) {
-            let (_rang, news) = self.bell.wait_or(Some(self.fd.as_fd()), LONG);
+            let (_rang, news) = self.waker.wait_or(Some(self.fd.as_fd()), LONG);
             if news {
                 self.read_for(LONG);
             }
@@ -160,7 +160,7 @@ impl Listener {
             // before it is asked whether somebody waits: whoever does after that sees it.
             self.rests.store(true, Ordering::SeqCst);
             if news && self.ready.needs_no_news() {
-                self.bell.wait(REST);
+                self.waker.wait(REST);
             }
             self.rests.store(false, Ordering::SeqCst);
         }

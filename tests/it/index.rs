@@ -7,10 +7,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use harness::atomic;
-use harness::bell::Bell;
 use harness::clock;
 use harness::layout::{Name, Place, Root, SlotId};
 use harness::ready::{After, Ready};
+use harness::waker::Waker;
 
 fn root() -> (tempfile::TempDir, Root) {
     let dir = tempfile::tempdir().unwrap();
@@ -31,9 +31,9 @@ fn drop_item(root: &Root, name: &str, fields: &str, mtime: i64) -> Name {
 }
 
 /// Takes one as a worker does and finishes it.
-fn take(root: &Root, ready: &Ready, bell: &Arc<Bell>) -> Option<Name> {
-    ready.tend().unwrap();
-    let candidate = ready.pop(bell, SlotId(1), None)?;
+fn take(root: &Root, ready: &Ready, waker: &Arc<Waker>) -> Option<Name> {
+    ready.turn().unwrap();
+    let candidate = ready.pop(waker, SlotId(1), None)?;
     let place = |p| root.item(p, &candidate.name);
     atomic::rename_over(&place(Place::Pending), &place(Place::Done)).unwrap();
     ready.tried(&candidate, After::Gone);
@@ -42,16 +42,16 @@ fn take(root: &Root, ready: &Ready, bell: &Arc<Bell>) -> Option<Name> {
 }
 
 fn take_all(root: &Root, ready: &Ready, most: usize) -> Vec<String> {
-    let bell = Arc::new(Bell::new().unwrap());
+    let waker = Arc::new(Waker::new().unwrap());
     let mut taken = Vec::new();
     let end = clock::instant() + Duration::from_secs(20);
     while clock::instant() < end {
-        let Some(name) = take(root, ready, &bell) else {
+        let Some(name) = take(root, ready, &waker) else {
             if ready.more_blocked() == 0 {
                 break;
             }
             // The next listing is not due yet.
-            ready.tender.wait(Duration::from_millis(1));
+            ready.waker.wait(Duration::from_millis(1));
             continue;
         };
         taken.push(name.shown());
@@ -81,10 +81,10 @@ proptest! {
         });
         waiting.extend(to_drop.by_ref().take(there));
         ready.ask_rescan();
-        ready.tend().unwrap();
+        ready.turn().unwrap();
         prop_assert_eq!(ready.tally().pending, waiting.len() as u64);
-        let bell = Arc::new(Bell::new().unwrap());
-        while let Some(name) = take(&root, &ready, &bell) {
+        let waker = Arc::new(Waker::new().unwrap());
+        while let Some(name) = take(&root, &ready, &waker) {
             prop_assert_eq!(Some(name), waiting.pop_first().map(|(_, _, name)| name));
             if let Some(new) = to_drop.next() {
                 ready.note(new.2.as_os_str());
@@ -113,9 +113,9 @@ proptest! {
         let mut waiting: BTreeSet<Name> = (0..there)
             .map(|n| drop_item(&root, &format!("i{n:02}"), &format!("priority: {}", n % 3), 7))
             .collect();
-        let bell = Arc::new(Bell::new().unwrap());
+        let waker = Arc::new(Waker::new().unwrap());
         let take = |waiting: &mut BTreeSet<Name>| {
-            let Some(candidate) = ready.pop(&bell, SlotId(1), None) else {
+            let Some(candidate) = ready.pop(&waker, SlotId(1), None) else {
                 return;
             };
             std::fs::remove_file(pending(&candidate.name)).unwrap();
@@ -136,13 +136,13 @@ proptest! {
                     ready.gone(&name);
                 },
                 3 => ready.ask_rescan(),
-                _ => drop(ready.tend().unwrap()),
+                _ => drop(ready.turn().unwrap()),
             }
             prop_assert!(waiting.is_empty() || !ready.is_exhausted());
         }
         let end = clock::instant() + Duration::from_secs(20);
         while !ready.is_exhausted() && clock::instant() < end {
-            let _wait = ready.tend().unwrap();
+            let _wait = ready.turn().unwrap();
             take(&mut waiting);
         }
         prop_assert!(ready.is_exhausted());
@@ -178,17 +178,17 @@ fn what_waits_for_its_time_is_brought_up_when_it_was_left_out() {
     }
     let ready = Ready::with_room_for(&root, 2).unwrap();
     ready.ask_rescan();
-    ready.tend().unwrap();
+    ready.turn().unwrap();
     assert_eq!(ready.tally().scheduled, 12);
     assert_eq!(ready.standing().len(), 2);
     assert!(!ready.is_exhausted());
-    let bell = Arc::new(Bell::new().unwrap());
+    let waker = Arc::new(Waker::new().unwrap());
     let end = clock::instant() + Duration::from_secs(20);
     let mut taken = HashSet::new();
     while taken.len() < 12 && clock::instant() < end {
-        match take(&root, &ready, &bell) {
+        match take(&root, &ready, &waker) {
             Some(name) => assert!(taken.insert(name)),
-            None => drop(ready.tender.wait(Duration::from_millis(10))),
+            None => drop(ready.waker.wait(Duration::from_millis(10))),
         }
     }
     assert_eq!(taken.len(), 12);

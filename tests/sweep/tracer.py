@@ -6,7 +6,7 @@ and git apart, knows each call's path, can let calls fail for a while and then s
 it hit. It traces what a process of harness's does, not agents: whatever executes something else is
 let go.
 
-    roles   command (the main thread of what was started), slot, pulse, tender, watcher, other
+    roles   command (the main thread of what was started), slot, pulse, index, watcher, other
             (threads by name), keeper, server (which forks keepers), git; `any` is all of them
 
 x86_64 Linux only.
@@ -211,7 +211,7 @@ class Tracer:
         role = image
         if image == "command" and tid != tgid:
             role = "slot" if name.startswith("agent-") else name.split(" ")[0].split("-")[0]
-            role = role if role in ("slot", "pulse", "tender", "notify") else "other"
+            role = role if role in ("slot", "pulse", "index", "notify") else "other"
         self.names[tid] = (role, tgid)
         return self.names[tid]
 

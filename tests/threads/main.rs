@@ -1,9 +1,9 @@
 //! The index of `pending/` (`src/ready`) under a scheduler that chooses every switch between threads
-//! (shuttle): workers, the watcher's thread, the tender and people, in thousands of orders. Nobody
-//! may wait for ever while an item waits (no bell here has a timeout, as the real ones have for
+//! (shuttle): workers, the watcher's thread, the index thread and people, in thousands of orders. Nobody
+//! may wait for ever while an item waits (no waker here has a timeout, as the real ones have for
 //! events that the kernel lost), and each file is worked on once.
 //!
-//! The index is compiled once more, with shuttle's locks and a bell made of them (an eventfd is a
+//! The index is compiled once more, with shuttle's locks and a waker made of them (an eventfd is a
 //! counter and a wait). What workers do with it is `worker::work` and `worker::attempt` in short.
 //! `HARNESS_THREADS` sets how many orders are tried of each world.
 
@@ -17,7 +17,7 @@
     reason = "tests do by hand what the program has doors for; not all of the index is used"
 )]
 
-mod bell;
+mod waker;
 #[path = "../../src/ready/mod.rs"]
 mod ready;
 
@@ -27,17 +27,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-// What the index names as `crate::…`; only `bell` and `clock` are other ones.
+// What the index names as `crate::…`; only `waker` and `clock` are other ones.
 use harness::{aggregator, atomic, error, hold, item, layout, limits, mutant, record, spool};
 use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::thread;
 
-use bell::Bell;
 use layout::{Name, Place, Root, SlotId};
 use ready::{After, Ready};
+use waker::Waker;
 
-/// Time that goes on when the tender waits for it.
+/// Time that goes on when the index thread waits for it.
 mod clock {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,13 +69,13 @@ struct World {
     ready: Ready,
     /// As the kernel keeps them: in the order of what happened.
     events: Mutex<VecDeque<Event>>,
-    watcher: Bell,
+    watcher: Waker,
     over: AtomicBool,
     left: Mutex<usize>,
     /// How often each file was worked on, by its content.
     worked: Mutex<BTreeMap<String, u32>>,
     /// By slot.
-    bells: Vec<Arc<Bell>>,
+    wakers: Vec<Arc<Waker>>,
 }
 
 impl World {
@@ -90,12 +90,12 @@ impl World {
             root,
             dir,
             events: Mutex::default(),
-            watcher: Bell::new().unwrap(),
+            watcher: Waker::new().unwrap(),
             over: AtomicBool::new(false),
             left: Mutex::new(items),
             worked: Mutex::default(),
-            bells: (0..workers)
-                .map(|_| Arc::new(Bell::new().unwrap()))
+            wakers: (0..workers)
+                .map(|_| Arc::new(Waker::new().unwrap()))
                 .collect(),
         })
     }
@@ -114,7 +114,7 @@ impl World {
                 fs::write(&path, content).unwrap();
                 events.push_back(Event::Came(name));
                 drop(events);
-                return self.watcher.ring();
+                return self.watcher.wake();
             }
             drop(events);
             thread::yield_now();
@@ -133,26 +133,26 @@ impl World {
         }
     }
 
-    /// `run::tend`. Only for what has a time it does not wait for a ring.
-    fn tend(&self) {
+    /// `run::keep_index`. Only for what has a time it does not wait to be woken.
+    fn keep_index(&self) {
         self.ready.ask_rescan();
         while !self.is_over() {
-            let wait = self.ready.tend().unwrap();
+            let wait = self.ready.turn().unwrap();
             if wait < Duration::from_secs(1) {
                 clock::pass(wait);
                 thread::yield_now();
             } else {
-                self.ready.tender.wait();
+                self.ready.waker.wait();
             }
         }
     }
 
     /// `worker::work`.
     fn work(&self, slot: SlotId, prefers: Option<SlotId>, leaves: &AtomicBool) {
-        let bell = self.bells[slot.0 - 1].clone();
+        let waker = self.wakers[slot.0 - 1].clone();
         while !self.is_over() && !leaves.load(Ordering::SeqCst) {
-            let Some(candidate) = self.ready.pop(&bell, slot, None) else {
-                bell.wait();
+            let Some(candidate) = self.ready.pop(&waker, slot, None) else {
+                waker.wait();
                 continue;
             };
             if let Some(other) = prefers.filter(|&other| other != slot)
@@ -163,7 +163,7 @@ impl World {
             let after = self.attempt(&candidate.name);
             self.ready.tried(&candidate, after);
         }
-        self.ready.forget_bell(&bell);
+        self.ready.forget_waker(&waker);
     }
 
     /// `spool::try_claim` and the rest, as files.
@@ -182,7 +182,7 @@ impl World {
         fs::remove_file(&pending).unwrap();
         events.push_back(Event::Left(name.clone()));
         drop(events);
-        self.watcher.ring();
+        self.watcher.wake();
         *self.worked.lock().unwrap().entry(content).or_default() += 1;
         thread::yield_now();
         fs::remove_file(&claim).unwrap();
@@ -192,9 +192,9 @@ impl World {
         *left -= 1;
         if *left == 0 {
             self.over.store(true, Ordering::SeqCst);
-            self.watcher.ring();
-            self.ready.tender.ring();
-            self.bells.iter().for_each(|bell| bell.ring());
+            self.watcher.wake();
+            self.ready.waker.wake();
+            self.wakers.iter().for_each(|waker| waker.wake());
         }
         After::Gone
     }
@@ -232,15 +232,15 @@ fn race(
             let prefers = prefers.map(SlotId);
             spawn(Box::new(move |w| w.work(SlotId(n), prefers, &leaves)));
             if leaver == Some(n) {
-                // `run::staff`: the flag, then its bell.
+                // `run::staff`: the flag, then its waker.
                 spawn(Box::new(move |w| {
                     told.store(true, Ordering::SeqCst);
-                    w.bells[n - 1].ring();
+                    w.wakers[n - 1].wake();
                 }));
             }
         }
         spawn(Box::new(World::watch));
-        spawn(Box::new(World::tend));
+        spawn(Box::new(World::keep_index));
         spawn(Box::new(move |w| {
             for (name, content) in files {
                 w.drop_file(name, content);

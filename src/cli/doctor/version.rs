@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, killpg};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::bell;
+use crate::waker;
 
 /// Long enough for a CLI that starts a runtime first, on a loaded host.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -78,7 +78,7 @@ fn ask(
 
 fn ends(pidfd: &OwnedFd, within: Duration) -> bool {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, bell::poll_timeout(within)).is_ok_and(|n| n > 0)
+    poll(&mut fds, waker::poll_timeout(within)).is_ok_and(|n| n > 0)
 }
 
 #[cfg(test)]

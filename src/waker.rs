@@ -1,9 +1,9 @@
-//! A bell that one thread waits for and any thread rings: an eventfd, so that a wait can watch
-//! descriptors (a keeper's socket) at the same time. All waiting of the harness is in here; there
-//! are no sleeps elsewhere. A ring is a hint: the woken thread looks for itself.
+//! Wakes one thread that waits, from any thread: an eventfd, so that the waiting thread can watch a
+//! descriptor (a keeper's socket) at the same time. Every wait of harness is in this file. A wake-up
+//! is a hint: the woken thread looks for itself.
 
 use std::os::fd::{AsFd, BorrowedFd};
-/// The locks of what rings bells (`ready`): tests/threads puts a scheduler's in their place.
+/// The locks around what wakes threads (`ready`): tests/threads replaces them with a scheduler's.
 pub use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,30 +14,30 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::error::{Error, Result};
 
 #[derive(Debug)]
-pub struct Bell {
+pub struct Waker {
     fd: EventFd,
 }
 
-impl Bell {
-    pub fn new() -> Result<Bell> {
+impl Waker {
+    pub fn new() -> Result<Waker> {
         let fd = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|e| Error::temporary("cannot make an eventfd", e.to_string()))?;
-        Ok(Bell { fd })
+        Ok(Waker { fd })
     }
 
-    /// Wakes the waiter, or the next wait where nobody waits now.
-    pub fn ring(&self) {
-        // Fails only where the counter is full, and then the bell rings already.
+    /// Ends the current wait, or the next one where nobody waits now.
+    pub fn wake(&self) {
+        // Fails only where the counter is full, and then the waiter is woken anyway.
         let _full = self.fd.write(1);
     }
 
-    /// Waits for a ring or the timeout. `true`: it rang.
+    /// Waits until woken or for `timeout`, whichever comes first. `true`: woken.
     pub fn wait(&self, timeout: Duration) -> bool {
         self.wait_or(None, timeout).0
     }
 
-    /// Waits for a ring, for `other` to be readable (or closed), or for the timeout.
-    /// Says which it was: (bell, other).
+    /// Waits until woken, until `other` is readable or closed, or for `timeout`.
+    /// Returns (woken, other is ready).
     pub fn wait_or(&self, other: Option<BorrowedFd<'_>>, timeout: Duration) -> (bool, bool) {
         let mut fds = vec![PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         if let Some(fd) = other {
@@ -45,21 +45,21 @@ impl Bell {
         }
         match poll(&mut fds, poll_timeout(timeout)) {
             Ok(_) | Err(Errno::EINTR) => {}
-            // Out of memory: behave as a timeout would, the caller looks around and comes back.
+            // Out of memory: the same as a timeout, after which every caller looks and waits again.
             Err(_) => return (false, false),
         }
-        let ready = |fd: &PollFd| fd.any().unwrap_or(false);
-        let rang = ready(&fds[0]);
-        let readable = fds.get(1).is_some_and(ready);
-        if rang {
+        let is_ready = |fd: &PollFd| fd.any().unwrap_or(false);
+        let woken = is_ready(&fds[0]);
+        let readable = fds.get(1).is_some_and(is_ready);
+        if woken {
             let _empty = self.fd.read();
         }
-        (rang, readable)
+        (woken, readable)
     }
 }
 
 /// Rounded up to whole milliseconds, so that a short wait does not spin.
-pub fn poll_timeout(timeout: Duration) -> PollTimeout {
+pub(crate) fn poll_timeout(timeout: Duration) -> PollTimeout {
     let ms = timeout.as_nanos().div_ceil(1_000_000);
     i32::try_from(ms)
         .ok()
