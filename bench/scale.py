@@ -175,7 +175,7 @@ def sessions(lab):
         lab.row(f"`harness status`, {count:,} sessions", "harness", asked[count], "ms", ratio)
 
 
-SESSION = """{"session": "SID", "item": "old", "agent": "agent-1", "runner": "script", "attempt": 1,
-"status": "ended", "outcome": "succeeded", "started_at": "2026-01-01T00:00:00.000Z",
+SESSION = """{"session": "SID", "item": "old", "slot": "agent-1", "agent": "script", "attempt": 1,
+"state": "ended", "outcome": "succeeded", "started_at": "2026-01-01T00:00:00.000Z",
 "ended_at": "2026-01-01T00:00:01.000Z", "exit_status": 0, "seconds": 1.0, "last": true}
 """

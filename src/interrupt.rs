@@ -437,7 +437,7 @@ mod tests {
         for (event, fields) in [
             (
                 "claimed",
-                json!({"session": SID, "agent": "agent-1", "attempt": 1}),
+                json!({"session": SID, "slot": "agent-1", "attempt": 1}),
             ),
             (
                 "finished",

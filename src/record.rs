@@ -54,7 +54,7 @@ pub struct History {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LastAttempt {
     pub session: String,
-    pub agent: String,
+    pub slot: String,
     pub attempt: u32,
     /// What was said when its agent had been started (`started` or `adopted`).
     pub started: Option<Value>,
@@ -125,7 +125,7 @@ impl Record {
         self.unfolded.clear();
         self.history.claim(LastAttempt {
             session: claimed.session.to_owned(),
-            agent: claimed.agent.to_owned(),
+            slot: claimed.slot.to_owned(),
             attempt: claimed.attempt,
             inode: Some(claimed.inode),
             ..LastAttempt::default()
@@ -182,7 +182,7 @@ impl Record {
 #[derive(Debug, Serialize)]
 pub struct Claimed<'a> {
     pub session: &'a str,
-    pub agent: &'a str,
+    pub slot: &'a str,
     pub attempt: u32,
     pub harness_pid: u32,
     /// The file's.
@@ -296,7 +296,7 @@ impl History {
                 let attempt = e["attempt"].as_u64().unwrap_or(0);
                 self.claim(LastAttempt {
                     session: text("session"),
-                    agent: text("agent"),
+                    slot: text("slot"),
                     attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
                     inode: e["inode"].as_u64(),
                     ..LastAttempt::default()
@@ -382,7 +382,7 @@ mod tests {
             let sid = format!("s{attempt}");
             r.append(
                 "claimed",
-                json!({"session": sid, "agent": "agent-1", "attempt": attempt}),
+                json!({"session": sid, "slot": "agent-1", "attempt": attempt}),
             )
             .unwrap();
             r.append(
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(previous(r.history()).as_deref(), Some("s1"));
         // One that never started was none, and hides none.
         for _ in 0..2 {
-            let third = json!({"session": "s3", "agent": "agent-1", "attempt": 3});
+            let third = json!({"session": "s3", "slot": "agent-1", "attempt": 3});
             r.append("claimed", &third).unwrap();
             assert_eq!(previous(r.history()).as_deref(), Some("s2"));
             r.append("requeued", &third).unwrap();
@@ -435,7 +435,7 @@ mod tests {
         r.append("retried", json!({})).unwrap();
         let claimed = |attempt| Claimed {
             session: "s",
-            agent: "agent-2",
+            slot: "agent-2",
             attempt,
             harness_pid: 3,
             inode: 4,

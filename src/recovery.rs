@@ -143,7 +143,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     let mut record = Record::open(&rt.root, name)?;
     let claim = Claim::adopt(&rt.root, &desk.lease, name)?;
     let slot = desk.slot().to_string();
-    let last = record.history().last.clone().filter(|l| l.agent == slot);
+    let last = record.history().last.clone().filter(|l| l.slot == slot);
     let Some(last) = last else {
         return put_back(desk, claim, record, "");
     };
@@ -192,7 +192,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     }
     match running {
         Some((pid, age)) => {
-            let event = json!({"session": last.session, "agent": slot, "pid": pid,
+            let event = json!({"session": last.session, "slot": slot, "pid": pid,
                                "harness_pid": std::process::id()});
             // Only the story would miss it.
             let _lost = record.append("adopted", event);
@@ -227,9 +227,9 @@ fn from_record(desk: &Desk, claim: &Claim, last: &LastAttempt) -> SessionFile {
     let mut file = SessionFile {
         session: last.session.clone(),
         item: claim.name.shown(),
-        agent: last.agent.clone(),
+        slot: last.slot.clone(),
         attempt: last.attempt,
-        runner: said("runner").unwrap_or_default(),
+        agent: said("agent").unwrap_or_default(),
         timeout_seconds: timeout.as_secs(),
         repo: claim.item.order.repo.clone(),
         branch: said("branch"),
@@ -244,7 +244,7 @@ fn from_record(desk: &Desk, claim: &Claim, last: &LastAttempt) -> SessionFile {
             let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
             let place = root.worktree(desk.slot(), repo);
             let program = root.session(&last.session).join("item");
-            file.runner = Agent::Script.name().to_owned();
+            file.agent = Agent::Script.name().to_owned();
             file.command = vec![layout::shown(program.as_os_str())];
             file.worktree = Some(place.to_string_lossy().into_owned());
         }

@@ -232,7 +232,7 @@ fn note_claim(
     let (again, attempt) = (history.last.is_some(), history.next_attempt());
     record.append_claim(&Claimed {
         session: sid,
-        agent: &lease.slot.to_string(),
+        slot: &lease.slot.to_string(),
         attempt,
         harness_pid: std::process::id(),
         inode,

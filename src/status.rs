@@ -128,7 +128,7 @@ pub struct LedgerLine {
     pub at: String,
     pub session: String,
     pub item: String,
-    pub agent: String,
+    pub slot: String,
     pub outcome: String,
     /// Whether the item ended with it (`done/` or `parked/`), or is tried again.
     pub last: bool,

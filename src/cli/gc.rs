@@ -137,7 +137,7 @@ fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
     if started >= before_ms {
         return false;
     }
-    let Some(session) = file::read(dir, sid).filter(|s| s.status == "ended") else {
+    let Some(session) = file::read(dir, sid).filter(|s| s.state == "ended") else {
         return false;
     };
     let item = Name::new(&session.item);

@@ -91,9 +91,15 @@ fn as_json(
         let session = &e["session"];
         match e["event"].as_str() {
             Some("claimed") => attempts.push(json!({
-                "session": session, "agent": e["agent"], "attempt": e["attempt"],
-                "outcome": null, "started_at": e["at"], "ended_at": null,
+                "session": session, "slot": e["slot"], "agent": null, "attempt": e["attempt"],
+                "outcome": null, "claimed_at": e["at"], "started_at": null, "ended_at": null,
             })),
+            Some("started") => {
+                if let Some(a) = attempts.iter_mut().find(|a| &a["session"] == session) {
+                    a["agent"] = e["agent"].clone();
+                    a["started_at"] = e["at"].clone();
+                }
+            }
             Some("requeued") => attempts.retain(|a| &a["session"] != session),
             Some("finished") => {
                 if let Some(Value::Object(a)) =

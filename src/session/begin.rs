@@ -46,7 +46,7 @@ pub(super) fn begin(
     let slot = desk.slot();
     let item = &claim.item;
     let agent = agents::for_item(&rt.config, item).map_err(|Refusal(why)| Failed::Refused(why))?;
-    file.runner = agent.name().to_owned();
+    file.agent = agent.name().to_owned();
     let before = resume::before(&rt, &claim.name, item, &agent, previous);
     atomic::make_dir_new(dir)?;
     let item_file = join(dir, "item");
@@ -148,13 +148,6 @@ pub(super) fn begin(
     file.notes.extend(plan.notes);
     file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
-    file.started_at = clock::now_iso();
-    // What the record and the item say of a script in a plain directory is all there is to it.
-    let told_by_record = script && work.is_none();
-    if !told_by_record {
-        file.write(dir, Lasting::No)?;
-    }
-
     if !script && !desk.staggered {
         desk.staggered = true;
         while rt.level() == Level::Running {
@@ -165,6 +158,13 @@ pub(super) fn begin(
             desk.waker.wait(wait);
         }
     }
+    file.started_at = clock::now_iso();
+    // What the record and the item say of a script in a plain directory is all there is to it.
+    let told_by_record = script && work.is_none();
+    if !told_by_record {
+        file.write(dir, Lasting::No)?;
+    }
+
     let spec = Spec {
         session: file.session.clone(),
         argv,
@@ -255,7 +255,7 @@ fn facts(
     file: &SessionFile,
     work: Option<&Work>,
 ) -> Facts {
-    let interrupt = interrupt::path(&rt.root, &file.agent);
+    let interrupt = interrupt::path(&rt.root, &file.slot);
     [
         ("PROMPT_FILE", join(dir, "prompt.md").into_os_string()),
         ("ITEM_FILE", join(dir, "item").into_os_string()),
@@ -263,7 +263,7 @@ fn facts(
         ("SESSION_DIR", dir.as_os_str().to_owned()),
         ("WORKTREE", cwd.as_os_str().to_owned()),
         ("WORK_ITEM", name.as_os_str().to_owned()),
-        ("AGENT", file.agent.clone().into()),
+        ("AGENT", file.slot.clone().into()),
         ("BRANCH", file.branch.clone().unwrap_or_default().into()),
         ("ATTEMPT", file.attempt.to_string().into()),
         ("ITERATION", file.attempt.to_string().into()),
@@ -305,7 +305,7 @@ fn environment(
             env.insert(key.clone(), None);
         }
     }
-    let interrupt = interrupt::path(&rt.root, &file.agent);
+    let interrupt = interrupt::path(&rt.root, &file.slot);
     let mut set = |key: &str, value: OsString| env.insert(key.into(), Some(value));
     if let Agent::Command(_, table) = agent {
         for (key, value) in &table.env {
@@ -320,7 +320,7 @@ fn environment(
     set("HARNESS_ITEM_FILE", join(dir, "item").into_os_string());
     set("HARNESS_SESSION", file.session.clone().into());
     set("HARNESS_SESSION_DIR", dir.as_os_str().to_owned());
-    set("HARNESS_AGENT", file.agent.clone().into());
+    set("HARNESS_AGENT", file.slot.clone().into());
     set("HARNESS_ATTEMPT", file.attempt.to_string().into());
     set(
         "HARNESS_BRANCH",

@@ -247,7 +247,7 @@ fn hold_for(desk: &Desk, attempt: &Attempt, fault: &Fault) {
             .map_or_else(|_| clock::now_iso(), clock::iso)
     };
     let hold = Hold {
-        agent: attempt.file.runner.clone(),
+        agent: attempt.file.agent.clone(),
         until: rest.map(end),
         class: fault.class.as_str().to_owned(),
         reason: advice(attempt, fault),
@@ -328,7 +328,7 @@ fn collect(desk: &Desk, attempt: &mut Attempt) -> Result<Option<Collected>> {
         "harness: {}, attempt {}\n\nWhat the agent left uncommitted.\nSession: {}",
         attempt.file.item, attempt.file.attempt, attempt.file.session
     );
-    let author = format!("harness {0} <{0}@localhost>", attempt.file.agent);
+    let author = format!("harness {0} <{0}@localhost>", attempt.file.slot);
     let collected = desk.insist(|| {
         work.tree
             .collect(&work.branch, &work.base, &message, &author)
@@ -474,7 +474,7 @@ fn report(
             reason: format!("{}: {}", result.outcome.as_str(), result.reason),
             item: file.item.clone(),
             session: file.session.clone(),
-            agent: file.agent.clone(),
+            agent: file.slot.clone(),
             interrupt: String::new(),
         };
         let summary = rt.root.session(&file.session).join("summary.md");

@@ -16,7 +16,7 @@ use crate::runtime::Runtime;
 
 /// Writes both; for scripts, which may be many and short, neither.
 pub fn write(rt: &Runtime, attempt: &Attempt) {
-    if attempt.file.runner == crate::agents::SCRIPT {
+    if attempt.file.agent == crate::agents::SCRIPT {
         return;
     }
     let nothing = Figures::default();
@@ -26,7 +26,7 @@ pub fn write(rt: &Runtime, attempt: &Attempt) {
         ("summary.md", summary(attempt, figures)),
     ] {
         if let Err(e) = atomic::replace(&attempt.dir.join(name), text.as_bytes(), false) {
-            rt.warn(&format!("{}: {e}", attempt.file.agent));
+            rt.warn(&format!("{}: {e}", attempt.file.slot));
         }
     }
 }
@@ -34,8 +34,8 @@ pub fn write(rt: &Runtime, attempt: &Attempt) {
 fn metrics(attempt: &Attempt, figures: &Figures) -> String {
     let f = &attempt.file;
     let mut all = json!({
-        "session": f.session, "item": f.item, "agent": f.agent, "runner": f.runner,
-        "attempt": f.attempt, "outcome": f.outcome, "started_at": f.started_at,
+        "session": f.session, "item": f.item, "slot": f.slot, "agent": f.agent,
+        "attempt": f.attempt, "outcome": f.outcome, "claimed_at": f.claimed_at, "started_at": f.started_at,
         "ended_at": f.ended_at, "seconds": f.seconds, "cpu_seconds": f.cpu_seconds,
         "commits": f.commits, "files_changed": f.files_changed,
     });
@@ -64,8 +64,8 @@ fn summary(attempt: &Attempt, figures: &Figures) -> String {
     };
     line("Session", f.session.clone());
     line("Attempt", f.attempt.to_string());
-    line("Agent", format!("{} ({})", f.agent, f.runner));
-    line("Began", f.started_at.clone());
+    line("Agent", format!("{} in {}", f.agent, f.slot));
+    line("Started", f.started_at.clone());
     line("Ended", format!("{} (took {took})", said(&f.ended_at)));
     let model = figures.model.clone().unwrap_or_default();
     line("Model", model);

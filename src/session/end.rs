@@ -23,7 +23,7 @@ pub(super) fn fill_file(
     next: Next,
 ) {
     let file = &mut attempt.file;
-    file.status = "ended".into();
+    file.state = "ended".into();
     file.outcome = Some(outcome.as_str().into());
     file.reason = Some(reason.to_owned());
     file.ended_at = Some(clock::now_iso());
@@ -68,11 +68,10 @@ pub(super) fn fill_file(
 struct Finished<'a> {
     session: &'a str,
     attempt: u32,
-    agent: &'a str,
+    slot: &'a str,
     #[serde(flatten)]
     end: End<'a>,
     published: Option<&'a str>,
-    tokens: u64,
     next: &'a str,
     not_before_ns: Option<i64>,
 }
@@ -117,10 +116,9 @@ pub(super) fn write_end(
     let finished = Finished {
         session: &file.session,
         attempt: file.attempt,
-        agent: &file.agent,
+        slot: &file.slot,
         end: file.end(),
         published: file.published.as_deref(),
-        tokens: file.input_tokens.saturating_add(file.output_tokens),
         next: next.as_str(),
         not_before_ns: not_before,
     };
@@ -132,7 +130,7 @@ pub(super) fn write_end(
         at: file.ended_at.clone().unwrap_or_default(),
         session: file.session.clone(),
         item: file.item.clone(),
-        agent: file.agent.clone(),
+        slot: file.slot.clone(),
         outcome: file.outcome.clone().unwrap_or_default(),
         last: file.last,
         seconds: file.seconds,

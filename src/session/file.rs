@@ -19,13 +19,13 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 pub struct SessionFile {
     pub session: String,
     pub item: String,
-    /// Slot: `agent-N`.
+    /// `agent-N`.
+    pub slot: String,
+    /// What runs: `script`, or a name from `[agents.NAME]`.
     pub agent: String,
-    /// Which agent did it: `script`, or a name from `[agents.NAME]`.
-    pub runner: String,
     pub attempt: u32,
     /// `starting`, then `ended`; in between the slot's own status is the one to look at.
-    pub status: String,
+    pub state: String,
     pub harness_pid: u32,
     pub command: Vec<String>,
     pub timeout_seconds: u64,
@@ -39,6 +39,9 @@ pub struct SessionFile {
     pub branch: Option<String>,
     pub base: Option<String>,
     pub base_oid: Option<String>,
+    /// When the item was claimed for this attempt.
+    pub claimed_at: String,
+    /// When its agent process was started; empty before.
     pub started_at: String,
     pub ended_at: Option<String>,
     pub pid: Option<i32>,
@@ -145,7 +148,7 @@ impl SessionFile {
 
     /// Takes over what `end` gave.
     pub fn overlay(&mut self, end: &Value) {
-        self.status = "ended".into();
+        self.state = "ended".into();
         if let (Ok(Value::Object(mut all)), Value::Object(end)) =
             (serde_json::to_value(&*self), end)
         {

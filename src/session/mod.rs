@@ -242,9 +242,10 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, mut record: Record) -> Result<Nex
     let mut file = SessionFile {
         session: sid.clone(),
         item: name.shown(),
-        agent: slot.to_string(),
+        slot: slot.to_string(),
         attempt,
-        status: "starting".into(),
+        state: "starting".into(),
+        claimed_at: clock::now_iso(),
         harness_pid: std::process::id(),
         ..SessionFile::default()
     };
@@ -289,13 +290,13 @@ fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt, ended: bool) {
     let file = &attempt.file;
     let event = Started {
         session: &file.session,
-        agent: &file.agent,
+        slot: &file.slot,
         attempt: file.attempt,
         pid: file.pid,
         branch: file.branch.as_deref(),
         base: file.base.as_deref(),
         base_oid: file.base_oid.as_deref(),
-        runner: &file.runner,
+        agent: &file.agent,
         resumed: file.resumed.as_deref(),
     };
     let _lost = match ended {
@@ -313,13 +314,13 @@ fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt, ended: bool) {
 #[derive(serde::Serialize)]
 struct Started<'a> {
     session: &'a str,
-    agent: &'a str,
+    slot: &'a str,
     attempt: u32,
     pid: Option<i32>,
     branch: Option<&'a str>,
     base: Option<&'a str>,
     base_oid: Option<&'a str>,
-    runner: &'a str,
+    agent: &'a str,
     resumed: Option<&'a str>,
 }
 

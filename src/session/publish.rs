@@ -65,7 +65,7 @@ fn announce(desk: &Desk, attempt: &mut Attempt) -> Result<()> {
     }
     let (file, record) = (&attempt.file, &mut attempt.record);
     let line = json!({
-        "session": file.session, "attempt": file.attempt, "agent": file.agent,
+        "session": file.session, "attempt": file.attempt, "slot": file.slot,
         "branch": file.branch, "head": file.head, "end": file.end(),
     });
     desk.insist(|| record.append("publishing", &line))?;

@@ -27,13 +27,13 @@ pub(super) fn before(
     agent: &Agent<'_>,
     previous: Option<&LastAttempt>,
 ) -> Option<SessionFile> {
-    let Agent::Command(runner, table) = agent else {
+    let Agent::Command(configured, table) = agent else {
         return None;
     };
     let file = session_of(rt, previous?)?;
     // A person's answer is for the one who asked.
     let goes_on = table.resume || previous?.answered.is_some();
-    if !goes_on || file.runner != *runner {
+    if !goes_on || file.agent != *configured {
         return None;
     }
     // Another prompt under the same name is another item.
@@ -92,8 +92,8 @@ pub fn preferred_slot(rt: &Runtime, name: &Name) -> Option<SlotId> {
     }
     let last = record::history(&rt.root, name).last?;
     let file = session_of(rt, &last)?;
-    let (_, table) = rt.config.agent(&file.runner)?;
+    let (_, table) = rt.config.agent(&file.agent)?;
     let there = conversation(&file, table, file.worktree.as_deref());
     there.filter(|_| resumes(table))?;
-    SlotId::parse(file.agent.as_ref())
+    SlotId::parse(file.slot.as_ref())
 }

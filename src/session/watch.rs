@@ -242,7 +242,7 @@ impl Watch {
             // Only the story would miss these.
             let _lost = attempt.record.append(
                 "interrupted",
-                json!({"session": attempt.file.session, "agent": attempt.file.agent, "reason": reason}),
+                json!({"session": attempt.file.session, "slot": attempt.file.slot, "reason": reason}),
             );
             let _lost = attempt.file.write(&attempt.dir, Lasting::No);
         }

@@ -154,7 +154,7 @@ fn because(event: &Value) -> String {
 }
 
 fn who(event: &Value) -> String {
-    text(event, "agent").unwrap_or_else(|| "an agent".to_owned())
+    text(event, "slot").unwrap_or_else(|| "an agent".to_owned())
 }
 
 fn sentence(event: &Value, tz: &TimeZone) -> String {
@@ -341,11 +341,11 @@ mod tests {
         let at = |s: &str| format!("2026-01-27T{s}Z");
         let events = [
             json!({"at": at("10:45:00.1"), "event": "added", "by": "harness add"}),
-            json!({"at": at("10:45:01"), "event": "claimed", "agent": "agent-2", "harness_pid": 7}),
-            json!({"at": at("10:45:02"), "event": "started", "session": "S1", "agent": "agent-2",
+            json!({"at": at("10:45:01"), "event": "claimed", "slot": "agent-2", "harness_pid": 7}),
+            json!({"at": at("10:45:02"), "event": "started", "session": "S1", "slot": "agent-2",
                 "attempt": 1, "branch": "harness/fix.md/1", "base": "main",
                 "base_oid": "0123456789abcdef", "pid": 70, "command": ["claude", "-p"]}),
-            json!({"at": at("10:46:00"), "event": "adopted", "session": "S1", "agent": "agent-2", "harness_pid": 8}),
+            json!({"at": at("10:46:00"), "event": "adopted", "session": "S1", "slot": "agent-2", "harness_pid": 8}),
             json!({"at": at("10:59:12"), "event": "finished", "session": "S1", "attempt": 1,
                 "outcome": "timed_out", "signal": 15, "seconds": 850.2, "commits": 1,
                 "branch": "harness/fix.md/1", "published": null, "leftover": true,

@@ -235,7 +235,14 @@ fn show_and_list_give_the_shapes_that_scripts_rely_on() {
         (&json!(0), &Value::Null)
     );
     assert_eq!(attempt["commits"], 1);
-    for key in ["session", "agent", "started_at", "ended_at"] {
+    for key in [
+        "session",
+        "slot",
+        "agent",
+        "claimed_at",
+        "started_at",
+        "ended_at",
+    ] {
         assert!(attempt[key].is_string(), "{key}: {attempt}");
     }
     let show = root.show("bad");

@@ -286,7 +286,7 @@ fn an_interrupt_of_one_slot_holds_back_that_one_and_of_all_everybody() {
     });
     for i in 0..4 {
         let show = root.show(&format!("x{i}"));
-        assert_eq!(show["attempts"][0]["agent"], "agent-2", "{show:#}");
+        assert_eq!(show["attempts"][0]["slot"], "agent-2", "{show:#}");
     }
     fs::write(interrupts.join("all.interrupt"), "all of you\n").unwrap();
     root.wait_until("both show it", || {

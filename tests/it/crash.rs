@@ -164,7 +164,7 @@ fn a_short_script_whose_harness_died_is_judged_from_its_record() {
     assert!(root.is_done("x"), "{}", root.picture());
     let text = fs::read(session.join("session.json")).unwrap();
     let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    let said = ["runner", "outcome", "exit_status", "attempt", "notes"].map(|key| &file[key]);
+    let said = ["agent", "outcome", "exit_status", "attempt", "notes"].map(|key| &file[key]);
     let want = serde_json::json!(["script", "succeeded", 0, 1, []]);
     assert_eq!(serde_json::json!(said), want, "{file:#}");
     assert_ne!(file["started_at"], "", "{file:#}");

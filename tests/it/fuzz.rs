@@ -368,7 +368,7 @@ proptest! {
         // As a claim does, and the end of its attempt.
         let attempt = record.history().next_attempt();
         prop_assert!(attempt > 0);
-        record.append("claimed", json!({"session": "new", "agent": "agent-9", "attempt": attempt})).unwrap();
+        record.append("claimed", json!({"session": "new", "slot": "agent-9", "attempt": attempt})).unwrap();
         record.append("finished", json!({"session": "new", "next": "retry", "outcome": "failed"})).unwrap();
         let open = Record::open(&root, &name).unwrap().history().clone();
         prop_assert_eq!(&open, &record::history(&root, &name));

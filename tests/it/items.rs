@@ -67,7 +67,7 @@ fn json_and_prompts_reach_a_command_agent_with_their_fields() {
         let dir = session(&root, name);
         assert_eq!(fs::read_to_string(dir.join("got")).unwrap(), body, "{name}");
         let show = root.show(name);
-        let agent = show["attempts"][0]["agent"].as_str().unwrap();
+        let agent = show["attempts"][0]["slot"].as_str().unwrap();
         let argv = format!(
             "$(touch pwned) {name}\0--at={agent}/1\0{}\0\0",
             dir.join("prompt.md").display()
@@ -99,7 +99,7 @@ fn the_bootstrap_goes_before_the_prompt_with_its_blanks_filled_in() {
     root.drain();
     let dir = session(&root, "p.md");
     let sid = dir.file_name().unwrap().to_str().unwrap();
-    let agent = root.show("p.md")["attempts"][0]["agent"]
+    let agent = root.show("p.md")["attempts"][0]["slot"]
         .as_str()
         .unwrap()
         .to_owned();

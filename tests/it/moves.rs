@@ -36,7 +36,7 @@ fn claimed(root: &Root, name: &str) -> std::path::PathBuf {
         .as_array()
         .unwrap()
         .last()
-        .unwrap()["agent"]
+        .unwrap()["slot"]
         .clone();
     root.at("queue/claimed")
         .join(agent.as_str().unwrap())

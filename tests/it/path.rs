@@ -94,7 +94,7 @@ fn an_agent_keeps_to_the_repository_it_knows() {
     };
     root.script("here", &body("a", "b"));
     root.script("there", &format!("#harness repo: web\n{}", body("b", "a")));
-    let agent = |name: &str| root.show(name)["attempts"][0]["agent"].clone();
+    let agent = |name: &str| root.show(name)["attempts"][0]["slot"].clone();
     root.wait_until("both are done", || {
         root.is_done("here") && root.is_done("there")
     });

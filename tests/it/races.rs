@@ -265,7 +265,7 @@ fn told(world: &World, name: &str, end: i64) -> Vec<Call<Op>> {
             continue;
         }
         let session = claimed["session"].as_str().unwrap().to_owned();
-        let slot = claimed["agent"].as_str().unwrap()["agent-".len()..]
+        let slot = claimed["slot"].as_str().unwrap()["agent-".len()..]
             .parse()
             .unwrap();
         let ended = events[n..].iter().find(|e| {

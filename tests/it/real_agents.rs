@@ -190,7 +190,7 @@ fn twenty_items(cli: Cli) {
     for name in &names {
         let show = root.show(&format!("{name}.md"));
         assert_eq!(show["outcome"], "succeeded", "{show:#}");
-        agents.insert(show["attempts"][0]["agent"].as_str().unwrap().to_owned());
+        agents.insert(show["attempts"][0]["slot"].as_str().unwrap().to_owned());
         let branch = format!("harness/{name}.md/1");
         let files = git(&repo, &["diff", "--name-only", "main", &branch]);
         assert_eq!(files, format!("{name}.txt\n"));

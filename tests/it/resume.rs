@@ -151,7 +151,7 @@ fn slot_of_first_attempt(root: &Root) -> String {
         root.events("x.md").contains(&"finished".to_owned())
             && root.at("queue/pending/x.md").exists()
     });
-    let slot = session(root, "x.md", 0)["agent"].clone();
+    let slot = session(root, "x.md", 0)["slot"].clone();
     slot.as_str().unwrap().to_owned()
 }
 
@@ -169,7 +169,7 @@ fn a_retry_goes_to_the_idle_slot_that_had_the_item_whoever_is_woken() {
     fs::write(root.at(format!("go-{}", other(&slot))), "").unwrap();
     assert_eq!(run.wait(), Some(0), "{}\n{}", run.said(), root.picture());
     let second = session(&root, "x.md", 1);
-    assert_eq!(second["agent"], *slot, "{}", run.said());
+    assert_eq!(second["slot"], *slot, "{}", run.said());
     assert!(second["resumed"].is_string());
     root.assert_nothing_left();
 }
@@ -206,7 +206,7 @@ fn where_that_slot_is_busy_another_goes_on_and_resumes_if_its_cli_can() {
         fs::write(root.at(format!("go-{slot}")), "").unwrap();
         assert_eq!(run.wait(), Some(0), "{}\n{}", run.said(), root.picture());
         let (first, second) = (session(&root, "x.md", 0), session(&root, "x.md", 1));
-        assert_eq!(second["agent"], other(&slot), "{cli}");
+        assert_eq!(second["slot"], other(&slot), "{cli}");
         let want = if resumes {
             first["cli_session"].clone()
         } else {
@@ -238,7 +238,7 @@ fn what_a_stop_interrupted_is_resumed_by_the_next_harness_in_the_same_slot() {
     let (first, second) = (session(&root, "x.md", 0), session(&root, "x.md", 1));
     assert_eq!(first["outcome"], "interrupted");
     assert_eq!(second["outcome"], "succeeded", "{}", root.picture());
-    assert_eq!(second["agent"], first["agent"]);
+    assert_eq!(second["slot"], first["slot"]);
     assert_eq!(second["resumed"], first["cli_session"]);
     root.assert_nothing_left();
 }

@@ -99,7 +99,7 @@ const TRICKS: [Trick; 25] = [
         again: true,
         ..trick(
             "session forged and harness killed",
-            "[ $HARNESS_ATTEMPT -ge 2 ] || { printf '{\"session\":\"%s\",\"item\":\"x\",\"attempt\":4294967295,\"timeout_seconds\":18446744073709551615,\"branch\":\"main\",\"base\":\"main\",\"base_oid\":\"-x\",\"repo\":\"../..\",\"worktree\":\"/\",\"runner\":\"x\",\"events\":\"claude\",\"seconds\":-1}' $HARNESS_SESSION > $HARNESS_SESSION_DIR/session.json; kill -9 $(ps -o ppid= -p $PPID); sleep 0.3; }",
+            "[ $HARNESS_ATTEMPT -ge 2 ] || { printf '{\"session\":\"%s\",\"item\":\"x\",\"attempt\":4294967295,\"timeout_seconds\":18446744073709551615,\"branch\":\"main\",\"base\":\"main\",\"base_oid\":\"-x\",\"repo\":\"../..\",\"worktree\":\"/\",\"agent\":\"x\",\"events\":\"claude\",\"seconds\":-1}' $HARNESS_SESSION > $HARNESS_SESSION_DIR/session.json; kill -9 $(ps -o ppid= -p $PPID); sleep 0.3; }",
             ANY,
         )
     },

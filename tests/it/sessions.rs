@@ -159,7 +159,7 @@ fn the_same_commands_read_every_cli() {
 
         let metrics = parsed(&root, &["metrics", &sid]);
         let want = json!({
-            "session": sid, "item": item, "runner": cli, "attempt": 1, "outcome": "succeeded",
+            "session": sid, "item": item, "agent": cli, "attempt": 1, "outcome": "succeeded",
             "turns": 3, "tool_calls": 2, "input_tokens": 3000, "output_tokens": 150, "errors": 0,
             "retries": 0, "malformed": 0, "cache_read_tokens": 0,
         });
@@ -231,7 +231,7 @@ fn the_same_commands_read_every_cli() {
     assert_eq!(all["total"]["input_tokens"], 12000, "{all}");
     assert_eq!(all["total"]["outcomes"]["succeeded"], 4, "{all}");
     for cli in CLIS {
-        assert_eq!(all["runners"][cli]["turns"], 3, "{all}");
+        assert_eq!(all["agents"][cli]["turns"], 3, "{all}");
     }
     let all = said(&root, &["metrics", "--all"]);
     assert!(all.contains("4 sessions: 4 succeeded"), "{all}");
@@ -245,7 +245,7 @@ fn what_harness_has_totalled_at_the_end_is_believed_if_it_is_this_sessions() {
     let sid = sid(&root, "x.md");
     let totalled = |session: &str| {
         let metrics = json!({
-            "session": session, "item": "x.md", "agent": "agent-1", "runner": "claude",
+            "session": session, "item": "x.md", "slot": "agent-1", "agent": "claude",
             "attempt": 1, "outcome": "succeeded", "seconds": 7.5, "cpu_seconds": 1.5,
             "turns": 77, "tools": {"Bash": 2}, "later": "key",
         });
@@ -334,7 +334,7 @@ fn a_script_has_a_session_without_events() {
     root.drain();
     let sid = sid(&root, "s.sh");
     assert_eq!(said(&root, &["latest"]), format!("{sid}\n"));
-    assert_eq!(parsed(&root, &["latest"])["runner"], "script");
+    assert_eq!(parsed(&root, &["latest"])["agent"], "script");
     for args in [
         &["events"][..],
         &["events", "--raw"],

@@ -58,7 +58,7 @@ pub enum SessionCommand {
     Metrics {
         #[command(flatten)]
         one: One,
-        /// Totals over all sessions, and of each runner
+        /// Totals over all sessions, and of each agent
         #[arg(long, conflicts_with = "sid")]
         all: bool,
     },

@@ -18,8 +18,8 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 pub struct Metrics {
     pub session: String,
     pub item: String,
+    pub slot: String,
     pub agent: String,
-    pub runner: String,
     pub attempt: u32,
     /// `None` until it has ended.
     pub outcome: Option<String>,
@@ -50,8 +50,8 @@ impl Metrics {
         Metrics {
             session: session.sid.clone(),
             item: f.item.clone(),
+            slot: f.slot.clone(),
             agent: f.agent.clone(),
-            runner: f.runner.clone(),
             attempt: f.attempt,
             outcome: f.outcome.clone(),
             seconds: session.seconds().unwrap_or(0.0),
@@ -127,22 +127,22 @@ impl Totals {
     }
 }
 
-/// Totals of all sessions and of each runner's.
+/// Totals of all sessions and of each agent's.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Sums {
     pub total: Totals,
-    pub runners: BTreeMap<String, Totals>,
+    pub agents: BTreeMap<String, Totals>,
 }
 
 impl Sums {
     pub fn add(&mut self, m: &Metrics, state: State) {
         self.total.add(m, state);
-        let runner = match m.runner.as_str() {
+        let agent = match m.agent.as_str() {
             "" => "(unknown)",
-            runner => runner,
+            agent => agent,
         };
-        self.runners
-            .entry(runner.to_owned())
+        self.agents
+            .entry(agent.to_owned())
             .or_default()
             .add(m, state);
     }

@@ -149,10 +149,10 @@ impl Session {
 }
 
 fn state_of(root: &Root, file: &SessionFile) -> State {
-    if file.status == "ended" {
+    if file.state == "ended" {
         return State::Ended;
     }
-    match SlotId::parse(file.agent.as_ref()) {
+    match SlotId::parse(file.slot.as_ref()) {
         Some(slot) if lease::is_held(root, slot) || keeper::is_alive(root, slot) => State::Running,
         _ => State::Left,
     }

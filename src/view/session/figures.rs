@@ -1,4 +1,4 @@
-//! `harness session metrics`: the figures of one session, or of all by runner.
+//! `harness session metrics`: the figures of one session, or of all by agent.
 
 use crate::session::read::Session;
 use crate::session::read::metrics::{Metrics, Sums, Totals};
@@ -49,7 +49,7 @@ fn calls(n: u64, tools: &std::collections::BTreeMap<String, u64>) -> String {
 
 pub fn totals(sums: &Sums, term: &Term) -> String {
     let mut table = Table::new(&[
-        "RUNNER",
+        "AGENT",
         ">SESSIONS",
         ">RUNNING",
         ">TOOK",
@@ -63,8 +63,8 @@ pub fn totals(sums: &Sums, term: &Term) -> String {
         ">RETRIES",
         ">ERRORS",
     ]);
-    for (runner, t) in &sums.runners {
-        table.row(row(runner, t));
+    for (agent, t) in &sums.agents {
+        table.row(row(agent, t));
     }
     table.row(row("all", &sums.total));
     let outcomes = sums.total.outcomes.iter();
@@ -79,9 +79,9 @@ pub fn totals(sums: &Sums, term: &Term) -> String {
     format!("{}\n{sessions}{outcomes}\n", table.render(term))
 }
 
-fn row(runner: &str, t: &Totals) -> Vec<Cell> {
+fn row(agent: &str, t: &Totals) -> Vec<Cell> {
     let cached = t.cache_read_tokens.saturating_add(t.cache_write_tokens);
-    let mut cells = vec![Cell::new(runner)];
+    let mut cells = vec![Cell::new(agent)];
     cells.extend(
         [
             t.sessions.to_string(),

@@ -9,7 +9,7 @@ use super::{cost, standing, took_or_blank};
 /// The rows as a table; ids as their last `id_chars` characters.
 pub fn table(sessions: &[Session], id_chars: usize, term: &Term) -> String {
     let mut table = Table::new(&[
-        "SESSION", "ITEM", ">TRY", "AGENT", "RUNNER", "OUTCOME", "STARTED", ">TOOK", ">TURNS",
+        "SESSION", "ITEM", ">TRY", "SLOT", "AGENT", "OUTCOME", "STARTED", ">TOOK", ">TURNS",
         ">TOKENS", ">COST",
     ]);
     for session in sessions {
@@ -46,8 +46,8 @@ fn row(session: &Session, id_chars: usize) -> Vec<Cell> {
         Cell::new(short),
         Cell::new(&f.item),
         Cell::new(number(u64::from(f.attempt))),
+        Cell::new(&f.slot),
         Cell::new(&f.agent),
-        Cell::new(&f.runner),
         Cell::painted(word, paint),
         Cell::new(started),
         Cell::new(took_or_blank(session.seconds())),

@@ -74,8 +74,8 @@ pub fn title(session: &Session) -> String {
         "{}, attempt {}, by {} on {}",
         safe(&f.item),
         f.attempt,
-        safe(&f.runner),
-        safe(&f.agent)
+        safe(&f.agent),
+        safe(&f.slot)
     )
 }
 

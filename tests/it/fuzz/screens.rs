@@ -74,8 +74,8 @@ fn evil_root() -> (Root, Vec<OsString>) {
     let forged = root.at("state/sessions/01a20c49-e29c-77d6-975b-03b1acf25a52");
     fs::create_dir(&forged).unwrap();
     let file = serde_json::json!({
-        "session": forged.file_name().unwrap().to_str(), "item": EVIL, "agent": EVIL, "runner": EVIL, "attempt": u32::MAX,
-        "status": "ended", "started_at": EVIL, "ended_at": "2026-01-27T10:45:00Z", "outcome": EVIL, "reason": EVIL, "seconds": -1e300,
+        "session": forged.file_name().unwrap().to_str(), "item": EVIL, "slot": EVIL, "agent": EVIL, "attempt": u32::MAX,
+        "state": "ended", "started_at": EVIL, "ended_at": "2026-01-27T10:45:00Z", "outcome": EVIL, "reason": EVIL, "seconds": -1e300,
         "cpu_seconds": 1e300, "timeout_seconds": u64::MAX, "turns": u64::MAX, "tool_calls": u64::MAX, "input_tokens": u64::MAX,
         "output_tokens": u64::MAX, "cost_usd": -1e308, "last_message": EVIL, "notes": [EVIL], "events": EVIL, "branch": EVIL,
         "commits": u64::MAX, "files_changed": u64::MAX, "published": EVIL, "command": [EVIL], "worktree": EVIL, "last": true,

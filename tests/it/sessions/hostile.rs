@@ -156,7 +156,7 @@ fn hostile_words_are_shown_and_not_obeyed() {
     let mut session: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     for key in [
         "reason",
-        "runner",
+        "agent",
         "branch",
         "outcome",
         "fault",
