@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::adapters;
 use crate::config::{AgentTable, Config, keys, placeholder};
 use crate::item::{Item, Kind, Refusal};
-pub use launch::{BOOTSTRAP, Before, Limits, Plan, Scene, plan};
+pub use launch::{BOOTSTRAP, Before, LaunchInputs, Limits, Plan, plan};
 
 /// The name of the built-in agent that runs script items.
 pub const SCRIPT: &str = "script";

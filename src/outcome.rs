@@ -238,10 +238,16 @@ pub fn next(outcome: Outcome, failures: u32, max: u32, delay: Duration) -> Next 
 }
 
 /// Exponential backoff: `first`, doubled for each failure before, at most `cap`, spread by
-/// `jitter` (0.2: ±20 %) with `dice` in 0..1, so that many failures do not come back at once.
-pub fn backoff(failures: u32, first: Duration, cap: Duration, jitter: f64, dice: f64) -> Duration {
+/// `jitter` (0.2: ±20 %) with `random_fraction` in 0..1, so that many failures do not come back at once.
+pub fn backoff(
+    failures: u32,
+    first: Duration,
+    cap: Duration,
+    jitter: f64,
+    random_fraction: f64,
+) -> Duration {
     let doubled = first.saturating_mul(2u32.saturating_pow(failures.min(20)));
-    let spread = 1.0 + jitter * (2.0 * dice - 1.0);
+    let spread = 1.0 + jitter * (2.0 * random_fraction - 1.0);
     doubled.min(cap).mul_f64(spread.max(0.0))
 }
 

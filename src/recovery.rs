@@ -32,7 +32,7 @@ use crate::mutant::planted;
 use crate::outcome::Stop;
 use crate::record::{LastAttempt, Record};
 use crate::session::file::SessionFile;
-use crate::session::{self, Attempt, Desk, Work, end_claim};
+use crate::session::{self, Attempt, Work, WorkerContext, end_claim};
 use crate::spool::{Claim, Target};
 use crate::status::AgentState;
 
@@ -76,17 +76,17 @@ fn files_in(dir: &Path) -> Vec<OsString> {
         .collect()
 }
 
-/// Recovers the desk's slot. Returns when nothing of its past is left, which may take as long as
+/// Recovers the worker's slot. Returns when nothing of its past is left, which may take as long as
 /// an adopted agent runs.
-pub fn recover(desk: &mut Desk) -> Result<()> {
-    let root = desk.rt.root.clone();
-    atomic::remove_temps(&root.agent(desk.slot()));
-    git::clear_temps(&root, desk.slot());
-    let mut names: Vec<Name> = files_in(&root.claimed(desk.slot()))
+pub fn recover(ctx: &mut WorkerContext) -> Result<()> {
+    let root = ctx.rt.root.clone();
+    atomic::remove_temps(&root.agent(ctx.slot()));
+    git::clear_temps(&root, ctx.slot());
+    let mut names: Vec<Name> = files_in(&root.claimed(ctx.slot()))
         .into_iter()
         .map(Name::new)
         .collect();
-    let held = desk.lease.held()?;
+    let held = ctx.lease.held()?;
     let was_empty = names.is_empty() && held.is_empty();
     for held in held {
         if let (Some(dir), Some(file)) = (held.parent(), held.file_name())
@@ -97,11 +97,11 @@ pub fn recover(desk: &mut Desk) -> Result<()> {
         }
     }
     for name in &names {
-        recover_item(desk, name)?;
+        recover_item(ctx, name)?;
     }
     // A keeper that runs something which no claim speaks of: nobody waits for it any more.
-    if let Some((mut keeper, Reply::Running { .. })) = attach(desk)? {
-        let grace = desk.rt.config.harness.kill_grace;
+    if let Some((mut keeper, Reply::Running { .. })) = attach(ctx)? {
+        let grace = ctx.rt.config.harness.kill_grace;
         let why = Stop::Shutdown.as_str().into();
         let _dead = keeper.send(&Request::Stop { grace, why });
         let _ended = keeper.receive();
@@ -109,46 +109,46 @@ pub fn recover(desk: &mut Desk) -> Result<()> {
     }
     if was_empty {
         // The lease is ours: nobody has claimed anything for this slot meanwhile.
-        return desk.lease.mark();
+        return ctx.lease.mark();
     }
-    for link in desk.lease.held()? {
+    for link in ctx.lease.held()? {
         atomic::remove(&link)?;
     }
-    desk.lease.renew_marker()
+    ctx.lease.renew_marker()
 }
 
 /// Makes sure that the claim on `name` is this slot's own. A file that lies in `claimed/` without
 /// one (moved there by hand) goes to `pending/`.
-fn is_claimed_by_us(desk: &Desk, name: &Name) -> Result<bool> {
-    let root = &desk.rt.root;
+fn is_claimed_by_us(ctx: &WorkerContext, name: &Name) -> Result<bool> {
+    let root = &ctx.rt.root;
     let link = root.claim(name);
-    if desk.lease.held()?.contains(&link) {
+    if ctx.lease.held()?.contains(&link) {
         return Ok(true);
     }
-    if atomic::link_new(&desk.lease.marker(), &link)? == Moved::Done {
+    if atomic::link_new(&ctx.lease.marker(), &link)? == Moved::Done {
         return Ok(true);
     }
-    let file = root.claimed(desk.slot()).join(name.as_os_str());
+    let file = root.claimed(ctx.slot()).join(name.as_os_str());
     if atomic::rename_new(&file, &root.item(Place::Pending, name))? == Moved::Taken {
         atomic::rename_with_backup(&file, &root.item(Place::Parked, name))?;
     }
     Ok(false)
 }
 
-fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
-    if !is_claimed_by_us(desk, name)? {
+fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
+    if !is_claimed_by_us(ctx, name)? {
         return Ok(());
     }
-    let rt = desk.rt.clone();
+    let rt = ctx.rt.clone();
     let mut record = Record::open(&rt.root, name)?;
-    let claim = Claim::adopt(&rt.root, &desk.lease, name)?;
-    let slot = desk.slot().to_string();
+    let claim = Claim::adopt(&rt.root, &ctx.lease, name)?;
+    let slot = ctx.slot().to_string();
     let last = record.history().last.clone().filter(|l| l.slot == slot);
     let Some(last) = last else {
-        return put_back(desk, claim, record, "");
+        return put_back(ctx, claim, record, "");
     };
     if last.end.is_some() {
-        return make_up_for_move(desk, claim, record, &last);
+        return make_up_for_move(ctx, claim, record, &last);
     }
     let dir = rt.root.session(&last.session);
     if planted("recorded-pid-killed")
@@ -158,7 +158,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
         crate::process::signal_each(&[pid], nix::sys::signal::Signal::SIGKILL);
     }
     // Before its files: a keeper first does what the dead harness had asked it to.
-    let running = adopt(desk, &last)?;
+    let running = adopt(ctx, &last)?;
     let mut said = record.history().publishing.iter();
     let said = said.find(|p| p["session"] == *last.session).cloned();
     let started =
@@ -167,10 +167,10 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
     let file = match session::file::read(&dir, &last.session) {
         Some(file) => file,
         // Its agent ran: a short script, or one that may have removed it.
-        None if started => from_record(desk, &claim, &last),
-        None => return put_back(desk, claim, record, &last.session),
+        None if started => from_record(ctx, &claim, &last),
+        None => return put_back(ctx, claim, record, &last.session),
     };
-    rt.show(desk.slot(), |s| {
+    rt.show(ctx.slot(), |s| {
         s.state = AgentState::Working;
         s.work_item = Some(name.shown());
         s.session = Some(last.session.clone());
@@ -188,7 +188,7 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
             stream: None,
             recovered: true,
         };
-        return session::publish_on(desk, attempt, &said);
+        return session::publish_on(ctx, attempt, &said);
     }
     match running {
         Some((pid, age)) => {
@@ -197,18 +197,18 @@ fn recover_item(desk: &mut Desk, name: &Name) -> Result<()> {
             // Only the story would miss it.
             let _lost = record.append("adopted", event);
             rt.say(&format!("{slot}  adopted    {name}: its agent still runs"));
-            rt.show(desk.slot(), |s| s.pid = Some(pid));
-            let mut attempt = rebuild(desk, claim, record, file)?;
-            let over = session::watch(desk, &mut attempt, age, true)?;
-            session::conclude(desk, attempt, over)?;
+            rt.show(ctx.slot(), |s| s.pid = Some(pid));
+            let mut attempt = rebuild(ctx, claim, record, file)?;
+            let over = session::watch(ctx, &mut attempt, age, true)?;
+            session::conclude(ctx, attempt, over)?;
         }
         None if started => {
             rt.say(&format!("{slot}  recovered  {name}: its agent has ended"));
-            let attempt = rebuild(desk, claim, record, file)?;
-            let over = session::post_mortem(desk, &attempt, None)?;
-            session::conclude(desk, attempt, over)?;
+            let attempt = rebuild(ctx, claim, record, file)?;
+            let over = session::post_mortem(ctx, &attempt, None)?;
+            session::conclude(ctx, attempt, over)?;
         }
-        None => put_back(desk, claim, record, &last.session)?,
+        None => put_back(ctx, claim, record, &last.session)?,
     }
     Ok(())
 }
@@ -219,11 +219,11 @@ fn has_started(dir: &Path) -> bool {
 }
 
 /// What is known of an attempt without its session's file.
-fn from_record(desk: &Desk, claim: &Claim, last: &LastAttempt) -> SessionFile {
-    let root = &desk.rt.root;
+fn from_record(ctx: &WorkerContext, claim: &Claim, last: &LastAttempt) -> SessionFile {
+    let root = &ctx.rt.root;
     let started = last.started.clone().unwrap_or_default();
     let said = |key: &str| started[key].as_str().map(str::to_owned);
-    let timeout = claim.item.timeout.unwrap_or(desk.rt.config.harness.timeout);
+    let timeout = claim.item.timeout.unwrap_or(ctx.rt.config.harness.timeout);
     let mut file = SessionFile {
         session: last.session.clone(),
         item: claim.name.shown(),
@@ -238,11 +238,11 @@ fn from_record(desk: &Desk, claim: &Claim, last: &LastAttempt) -> SessionFile {
         started_at: said("at").unwrap_or_default(),
         ..SessionFile::default()
     };
-    match agents::for_item(&desk.rt.config, &claim.item) {
+    match agents::for_item(&ctx.rt.config, &claim.item) {
         // Its file is written when it has run for a moment, right before that is recorded.
         Ok(Agent::Script) if last.started.is_none() => {
             let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
-            let place = root.worktree(desk.slot(), repo);
+            let place = root.worktree(ctx.slot(), repo);
             let program = root.session(&last.session).join("item");
             file.agent = Agent::Script.name().to_owned();
             file.command = vec![layout::shown(program.as_os_str())];
@@ -255,18 +255,21 @@ fn from_record(desk: &Desk, claim: &Claim, last: &LastAttempt) -> SessionFile {
 
 /// Connects to whatever keeper the slot has. One that this process is connected to (after an error
 /// of its own, or an item adopted before) has nothing left to do and would not answer another.
-fn attach(desk: &mut Desk) -> Result<Option<(Keeper, Reply)>> {
-    if let Some(idle) = desk.keeper.take() {
+fn attach(ctx: &mut WorkerContext) -> Result<Option<(Keeper, Reply)>> {
+    if let Some(idle) = ctx.keeper.take() {
         idle.dismiss();
     }
-    Keeper::attach(&desk.rt.root, desk.slot())
+    Keeper::attach(&ctx.rt.root, ctx.slot())
 }
 
 /// Connects to the surviving keeper if it runs this session's agent.
-fn adopt(desk: &mut Desk, last: &LastAttempt) -> Result<Option<(i32, std::time::Duration)>> {
-    match attach(desk)? {
+fn adopt(
+    ctx: &mut WorkerContext,
+    last: &LastAttempt,
+) -> Result<Option<(i32, std::time::Duration)>> {
+    match attach(ctx)? {
         Some((keeper, Reply::Running { session, pid, age })) if session == last.session => {
-            desk.keeper = Some(keeper);
+            ctx.keeper = Some(keeper);
             Ok(Some((pid, age)))
         }
         // Idle (it ends by itself), or another session's: `recover` ends that.
@@ -277,12 +280,12 @@ fn adopt(desk: &mut Desk, last: &LastAttempt) -> Result<Option<(i32, std::time::
 /// The attempt as its first harness had it. The worktree is looked at, not touched: its agent may
 /// be at work there, and what it left is all that there is.
 fn rebuild(
-    desk: &Desk,
+    ctx: &WorkerContext,
     claim: Box<Claim>,
     record: Record,
     mut file: SessionFile,
 ) -> Result<Attempt> {
-    let rt = &desk.rt;
+    let rt = &ctx.rt;
     let dir = rt.root.session(&file.session);
     let repo = file.repo.as_deref().unwrap_or(DEFAULT_REPO);
     let mut work = None;
@@ -293,7 +296,7 @@ fn rebuild(
         };
         let found = match rt.repos.hub(&rt.root, repo)? {
             None => Err(format!("repository `{repo}` is no longer configured")),
-            Some(hub) => match hub.worktree_as_it_is(&rt.root.worktree(desk.slot(), repo)) {
+            Some(hub) => match hub.worktree_as_it_is(&rt.root.worktree(ctx.slot(), repo)) {
                 None => Err("its worktree is gone".to_owned()),
                 Some(tree) => Ok((hub, tree)),
             },
@@ -302,13 +305,13 @@ fn rebuild(
             Ok((hub, tree)) => {
                 work = Some(Arc::new(Work {
                     hub,
-                    tree: tree.under(desk.lease.lock()),
+                    tree: tree.under(ctx.lease.lock()),
                     base,
                     branch: branch.clone(),
                 }));
             }
             Err(why) => {
-                rt.warn(&format!("{}: {}: {why}", desk.slot(), file.item));
+                rt.warn(&format!("{}: {}: {why}", ctx.slot(), file.item));
                 file.notes.push(why);
             }
         }
@@ -326,8 +329,13 @@ fn rebuild(
     Ok(attempt)
 }
 
-fn put_back(desk: &mut Desk, claim: Box<Claim>, mut record: Record, sid: &str) -> Result<()> {
-    let (rt, name) = (desk.rt.clone(), claim.name.clone());
+fn put_back(
+    ctx: &mut WorkerContext,
+    claim: Box<Claim>,
+    mut record: Record,
+    sid: &str,
+) -> Result<()> {
+    let (rt, name) = (ctx.rt.clone(), claim.name.clone());
     if !sid.is_empty() {
         let reason = "its harness died before its agent was started";
         if planted("forget-then-remove") {
@@ -341,17 +349,17 @@ fn put_back(desk: &mut Desk, claim: Box<Claim>, mut record: Record, sid: &str) -
         record.append("requeued", json!({"session": sid, "reason": reason}))?;
     }
     let target = Target::Pending { not_before: None };
-    end_claim(desk, claim, target, &mut || Ok(()))?;
+    end_claim(ctx, claim, target, &mut || Ok(()))?;
     rt.say(&format!(
         "{}  requeued   {name}: it had not started",
-        desk.slot()
+        ctx.slot()
     ));
     Ok(())
 }
 
 /// The end was recorded and its harness died before, or right after, it moved the file.
 fn make_up_for_move(
-    desk: &mut Desk,
+    ctx: &mut WorkerContext,
     claim: Box<Claim>,
     mut record: Record,
     last: &LastAttempt,
@@ -363,20 +371,20 @@ fn make_up_for_move(
         },
         _ => Target::Parked,
     };
-    let (root, name) = (&desk.rt.root, claim.name.clone());
+    let (root, name) = (&ctx.rt.root, claim.name.clone());
     let mut taken = || match &last.published {
         Some((branch, head)) if was_taken(root, &name, last) => {
             let file = session::file::read(&root.session(&last.session), &last.session);
             let repo = file.and_then(|f| f.repo);
             let repo = repo.as_deref().unwrap_or(DEFAULT_REPO);
-            if let Some(hub) = desk.rt.repos.hub(root, repo)? {
-                session::withdraw(desk, &hub, &mut record, &name, (branch, head))?;
+            if let Some(hub) = ctx.rt.repos.hub(root, repo)? {
+                session::withdraw(ctx, &hub, &mut record, &name, (branch, head))?;
             }
             Ok(())
         }
         _ => Ok(()),
     };
-    end_claim(desk, claim, target, &mut taken).map(drop)
+    end_claim(ctx, claim, target, &mut taken).map(drop)
 }
 
 /// Whether the file was taken from `claimed/` by a person, who wants it parked or tried again. One

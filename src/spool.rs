@@ -46,7 +46,7 @@ pub struct Claim {
 }
 
 /// What became of a try to claim a name.
-pub enum Tried {
+pub enum ClaimOutcome {
     /// With its record, whose last line says that a new attempt was claimed.
     Won(Box<Claim>, Box<Record>),
     /// Not in `pending/` any more: another holder has it, or a person moved it.
@@ -64,9 +64,9 @@ pub enum Tried {
 }
 
 /// Whether an item can be run here.
-pub enum Fit {
+pub enum Acceptance {
     Now,
-    /// Its agent is held; as `Tried::Held`.
+    /// Its agent is held; as `ClaimOutcome::Held`.
     Later(String),
     Never(Refusal),
 }
@@ -81,8 +81,8 @@ pub fn try_claim(
     durable: bool,
     refuse: Option<String>,
     may_start: &dyn Fn(&Order, &Metadata) -> bool,
-    accepts: &dyn Fn(&Item) -> Fit,
-) -> Result<Tried> {
+    accepts: &dyn Fn(&Item) -> Acceptance,
+) -> Result<ClaimOutcome> {
     let claimed = root.claimed(lease.slot);
     if claimed.is_symlink() {
         let why = "the slot's folder was replaced by a symlink, which harness does not follow";
@@ -94,7 +94,7 @@ pub fn try_claim(
     match atomic::link_new(&lease.marker(), &claim_path)? {
         Moved::Done => {}
         Moved::Taken if planted("claim-without-election") => {}
-        Moved::Taken => return Ok(Tried::Busy),
+        Moved::Taken => return Ok(ClaimOutcome::Busy),
         Moved::SourceGone => {
             return Err(
                 Error::permanent("cannot claim", "the slot's marker is gone")
@@ -104,7 +104,7 @@ pub fn try_claim(
         }
     }
     let tried = try_held(root, lease, name, durable, refuse, may_start, accepts);
-    if !matches!(tried, Ok(Tried::Won(..))) {
+    if !matches!(tried, Ok(ClaimOutcome::Won(..))) {
         atomic::remove(&claim_path)?;
     }
     tried
@@ -118,8 +118,8 @@ fn try_held(
     durable: bool,
     refuse: Option<String>,
     may_start: &dyn Fn(&Order, &Metadata) -> bool,
-    accepts: &dyn Fn(&Item) -> Fit,
-) -> Result<Tried> {
+    accepts: &dyn Fn(&Item) -> Acceptance,
+) -> Result<ClaimOutcome> {
     let pending = root.item(Place::Pending, name);
     let read = match refuse {
         Some(why) => Looked::Refuse(why),
@@ -127,8 +127,8 @@ fn try_held(
     };
     let (file, meta, bytes) = match read {
         Looked::Whole(file, meta, bytes) => (file, meta, bytes),
-        Looked::Gone => return Ok(Tried::Gone),
-        Looked::Unsettled => return Ok(Tried::Unsettled),
+        Looked::Gone => return Ok(ClaimOutcome::Gone),
+        Looked::Unsettled => return Ok(ClaimOutcome::Unsettled),
         Looked::Refuse(why) => return refuse_item(root, name, why),
     };
     let executable = meta.mode() & 0o111 != 0;
@@ -137,14 +137,14 @@ fn try_held(
         Err(Refusal(why)) => return refuse_item(root, name, why),
     };
     let fit = accepts(&item);
-    if let Fit::Never(Refusal(why)) = fit {
+    if let Acceptance::Never(Refusal(why)) = fit {
         return refuse_item(root, name, why);
     }
     if !may_start(&item.order, &meta) {
-        return Ok(Tried::Waits(item.order));
+        return Ok(ClaimOutcome::Waits(item.order));
     }
-    if let Fit::Later(agent) = fit {
-        return Ok(Tried::Held(agent));
+    if let Acceptance::Later(agent) = fit {
+        return Ok(ClaimOutcome::Held(agent));
     }
     let mut record = match Record::open(root, name) {
         Ok(record) => record,
@@ -155,7 +155,7 @@ fn try_held(
     if let Some(word) = &item.order.exclusive {
         let path = root.exclusive(word);
         if atomic::link_new(&lease.marker(), &path)? != Moved::Done {
-            return Ok(Tried::Busy);
+            return Ok(ClaimOutcome::Busy);
         }
         key = Some(path);
     }
@@ -174,7 +174,7 @@ fn try_held(
         .symlink_metadata()
         .is_ok_and(|now| now.ino() == meta.ino());
     match moved {
-        Ok(Moved::Done) if same && !wanted => Ok(Tried::Won(
+        Ok(Moved::Done) if same && !wanted => Ok(ClaimOutcome::Won(
             Box::new(Claim {
                 root: root.clone(),
                 lease: lease.clone(),
@@ -205,9 +205,9 @@ fn try_held(
                     if back == Moved::Taken {
                         park_file(root, name, &claimed, "replaced while it was claimed")?;
                     }
-                    Ok(Tried::Unsettled)
+                    Ok(ClaimOutcome::Unsettled)
                 }
-                Moved::SourceGone => Ok(Tried::Gone),
+                Moved::SourceGone => Ok(ClaimOutcome::Gone),
                 Moved::Taken => Err(Error::permanent(
                     "cannot claim",
                     "a file of this name is in claimed/ already, though nobody holds its claim",
@@ -325,17 +325,17 @@ pub fn settled(meta: &Metadata) -> bool {
     now.duration_since(*seen.entry(key).or_insert(now)) >= SETTLE
 }
 
-fn refuse_item(root: &Root, name: &Name, why: String) -> Result<Tried> {
+fn refuse_item(root: &Root, name: &Name, why: String) -> Result<ClaimOutcome> {
     let from = root.item(Place::Pending, name);
     if !atomic::exists(&from) {
-        return Ok(Tried::Gone);
+        return Ok(ClaimOutcome::Gone);
     }
     let line = json!({"reason": why, "outcome": "refused"});
     let why = note(root, name, "refused", line)?.map_or(why.clone(), |e| format!("{why}; {e}"));
     if atomic::rename_with_backup(&from, &root.item(Place::Parked, name))? {
-        Ok(Tried::Refused(why))
+        Ok(ClaimOutcome::Refused(why))
     } else {
-        Ok(Tried::Gone)
+        Ok(ClaimOutcome::Gone)
     }
 }
 

@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::layout::SlotId;
 use crate::lease::Lease;
-use crate::ready::{After, Candidate};
+use crate::ready::{Candidate, ClaimReport};
 use crate::recovery;
 use crate::runtime::{ItemResult, Level, Runtime};
-use crate::session::{self, Desk, pause};
-use crate::spool::{self, Tried};
+use crate::session::{self, WorkerContext, pause};
+use crate::spool::{self, ClaimOutcome};
 use crate::status::AgentState;
 use crate::waker::Waker;
 
@@ -64,25 +64,25 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
     let thread = std::thread::Builder::new()
         .name(slot.to_string())
         .spawn(move || {
-            let mut desk = Desk {
+            let mut ctx = WorkerContext {
                 rt: rt.clone(),
                 lease: Arc::new(lease),
                 waker: b.clone(),
                 keeper: None,
                 repo: None,
                 staggered: false,
-                scene: None,
+                interrupt_context: None,
                 noticed: Default::default(),
             };
-            if let Err(e) = work(&mut desk, &l) {
+            if let Err(e) = work(&mut ctx, &l) {
                 rt.warn(&format!("{slot} gives up its slot: {e}"));
             }
-            if let Some(keeper) = desk.keeper.take() {
+            if let Some(keeper) = ctx.keeper.take() {
                 keeper.dismiss();
             }
             rt.forget_waker(&b);
             rt.hide(slot);
-            drop(desk);
+            drop(ctx);
             o.store(true, Ordering::SeqCst);
             rt.main_waker.wake();
         })
@@ -96,12 +96,12 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
     })
 }
 
-fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
-    recovery::recover(desk)?;
-    let rt = desk.rt.clone();
+fn work(ctx: &mut WorkerContext, leave: &AtomicBool) -> Result<()> {
+    recovery::recover(ctx)?;
+    let rt = ctx.rt.clone();
     let mut in_a_row = 0;
-    let idle = |desk: &Desk, state: AgentState| {
-        rt.show(desk.slot(), |s| {
+    let idle = |ctx: &WorkerContext, state: AgentState| {
+        rt.show(ctx.slot(), |s| {
             s.state = state;
             s.work_item = None;
             s.session = None;
@@ -110,14 +110,14 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             s.pid = None;
         });
     };
-    idle(desk, AgentState::Idle);
+    idle(ctx, AgentState::Idle);
     while !leave.load(Ordering::SeqCst) && rt.level() == Level::Running {
-        if let Some(state) = held_back(desk) {
-            idle(desk, state);
+        if let Some(state) = held_back(ctx) {
+            idle(ctx, state);
             // What was handed to it goes to others, and nobody wakes it in their place.
-            rt.ready.forget_waker(&desk.waker);
+            rt.ready.forget_waker(&ctx.waker);
             rt.main_waker.wake();
-            desk.waker.wait(Duration::from_secs(1));
+            ctx.waker.wait(Duration::from_secs(1));
             continue;
         }
         if rt.tickets.fetch_sub(1, Ordering::SeqCst) <= 0 {
@@ -125,21 +125,21 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
             break;
         }
         rt.ready.catch_up();
-        let Some(candidate) = rt.ready.pop(&desk.waker, desk.slot(), desk.repo.as_deref()) else {
+        let Some(candidate) = rt.ready.pop(&ctx.waker, ctx.slot(), ctx.repo.as_deref()) else {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             // Only now may there be nothing left to do.
             rt.main_waker.wake();
             // Here while others still work, and not when the last of them has ended.
             if rt.drains.load(Ordering::SeqCst)
                 && rt.ready.is_exhausted()
-                && let Some(keeper) = desk.keeper.take()
+                && let Some(keeper) = ctx.keeper.take()
             {
                 keeper.dismiss();
             }
-            desk.waker.wait(Duration::from_secs(5));
+            ctx.waker.wait(Duration::from_secs(5));
             continue;
         };
-        match attempt(desk, &candidate) {
+        match attempt(ctx, &candidate) {
             Ok(None) => {
                 rt.tickets.fetch_add(1, Ordering::SeqCst);
             }
@@ -148,22 +148,22 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
                 if in_a_row == FAILURES_IN_A_ROW {
                     in_a_row = 0;
                     session::interrupt(
-                        desk,
+                        ctx,
                         "failures",
                         &format!(
                             "{FAILURES_IN_A_ROW} attempts in a row failed in this slot: look at `harness list parked`"
                         ),
                     );
                 }
-                idle(desk, AgentState::Idle);
-                rest(desk);
+                idle(ctx, AgentState::Idle);
+                rest(ctx);
             }
             Err(e) => {
-                rt.warn(&format!("{}: {}: {e}", desk.slot(), candidate.name));
-                idle(desk, AgentState::Idle);
+                rt.warn(&format!("{}: {}: {e}", ctx.slot(), candidate.name));
+                idle(ctx, AgentState::Idle);
                 // What is left of the item is this slot's to recover, now as after a death.
-                desk.waker.wait(AFTER_ERROR);
-                recovery::recover(desk)?;
+                ctx.waker.wait(AFTER_ERROR);
+                recovery::recover(ctx)?;
             }
         }
     }
@@ -171,14 +171,14 @@ fn work(desk: &mut Desk, leave: &AtomicBool) -> Result<()> {
 }
 
 /// Why the slot must not claim now, as the state that it shows.
-fn held_back(desk: &Desk) -> Option<AgentState> {
-    let root = &desk.rt.root;
-    if interrupt::stands(root, desk.slot()) {
-        if let Some(interrupt) = interrupt::of(root, desk.slot()) {
-            pause::take_notice(desk, desk.scene.as_ref(), &interrupt);
+fn held_back(ctx: &WorkerContext) -> Option<AgentState> {
+    let root = &ctx.rt.root;
+    if interrupt::stands(root, ctx.slot()) {
+        if let Some(interrupt) = interrupt::of(root, ctx.slot()) {
+            pause::take_notice(ctx, ctx.interrupt_context.as_ref(), &interrupt);
         }
         Some(AgentState::Interrupted)
-    } else if desk.rt.paused.load(Ordering::SeqCst) || desk.rt.is_disk_low() {
+    } else if ctx.rt.paused.load(Ordering::SeqCst) || ctx.rt.is_disk_low() {
         Some(AgentState::Paused)
     } else {
         None
@@ -186,38 +186,38 @@ fn held_back(desk: &Desk) -> Option<AgentState> {
 }
 
 /// `iteration_delay` between two items of a slot.
-fn rest(desk: &Desk) {
-    let end = crate::clock::instant() + desk.rt.config.harness.iteration_delay;
-    while desk.rt.level() == Level::Running {
+fn rest(ctx: &WorkerContext) {
+    let end = crate::clock::instant() + ctx.rt.config.harness.iteration_delay;
+    while ctx.rt.level() == Level::Running {
         let left = end.saturating_duration_since(crate::clock::instant());
         if left.is_zero() {
             break;
         }
-        desk.waker.wait(left);
+        ctx.waker.wait(left);
     }
 }
 
 /// Tries the candidate. `None`: it was not won. `Some(good)`: it was, and its attempt is over.
-fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
-    let rt = desk.rt.clone();
+fn attempt(ctx: &mut WorkerContext, candidate: &Candidate) -> Result<Option<bool>> {
+    let rt = ctx.rt.clone();
     if let Some(slot) = session::preferred_slot(&rt, &candidate.name)
-        && slot != desk.slot()
+        && slot != ctx.slot()
     {
         if rt.ready.hand_over(candidate, slot) {
             return Ok(None);
         }
         if rt.is_about_to_ask(slot, &candidate.name) {
-            rt.ready.tried(candidate, After::Later);
+            rt.ready.tried(candidate, ClaimReport::Later);
             return Ok(None);
         }
     }
-    if desk.keeper.is_none() {
+    if ctx.keeper.is_none() {
         // While the claim is written to disk.
         rt.forks.warm();
     }
     let tried = spool::try_claim(
         &rt.root,
-        &desk.lease,
+        &ctx.lease,
         &candidate.name,
         rt.durable(),
         candidate.refuse.clone(),
@@ -228,41 +228,41 @@ fn attempt(desk: &mut Desk, candidate: &Candidate) -> Result<Option<bool>> {
         Ok(tried) => tried,
         Err(e) => {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
-            rt.ready.tried(candidate, After::Trouble);
+            rt.ready.tried(candidate, ClaimReport::Trouble);
             return Err(e);
         }
     };
     match tried {
-        Tried::Won(claim, record) => {
-            rt.ready.tried(candidate, After::Gone);
+        ClaimOutcome::Won(claim, record) => {
+            rt.ready.tried(candidate, ClaimReport::Gone);
             let name = claim.name.clone();
-            desk.repo = claim.item.order.repo.clone();
-            let next = session::run(desk, claim, *record)?;
+            ctx.repo = claim.item.order.repo.clone();
+            let next = session::run(ctx, claim, *record)?;
             // Before this worker is seen idle: what waited for this item is then known to be ready.
             rt.ready.ended(name.as_os_str());
             Ok(Some(!next.is_failure()))
         }
-        Tried::Gone => {
-            rt.ready.tried(candidate, After::Gone);
+        ClaimOutcome::Gone => {
+            rt.ready.tried(candidate, ClaimReport::Gone);
             Ok(None)
         }
-        Tried::Busy | Tried::Unsettled => {
-            rt.ready.tried(candidate, After::Later);
+        ClaimOutcome::Busy | ClaimOutcome::Unsettled => {
+            rt.ready.tried(candidate, ClaimReport::Later);
             Ok(None)
         }
-        Tried::Waits(order) => {
-            rt.ready.tried(candidate, After::Waits(order));
+        ClaimOutcome::Waits(order) => {
+            rt.ready.tried(candidate, ClaimReport::Waits(order));
             Ok(None)
         }
-        Tried::Held(agent) => {
-            rt.ready.tried(candidate, After::Held(agent));
+        ClaimOutcome::Held(agent) => {
+            rt.ready.tried(candidate, ClaimReport::Held(agent));
             Ok(None)
         }
-        Tried::Refused(why) => {
-            rt.ready.tried(candidate, After::Gone);
+        ClaimOutcome::Refused(why) => {
+            rt.ready.tried(candidate, ClaimReport::Gone);
             rt.say(&format!(
                 "{}  refused    {}: {why}",
-                desk.slot(),
+                ctx.slot(),
                 candidate.name
             ));
             rt.ended(

@@ -17,7 +17,7 @@ use crate::event;
 use crate::item::Item;
 
 /// What of an attempt its start depends on.
-pub struct Scene<'a> {
+pub struct LaunchInputs<'a> {
     pub item: &'a Item,
     pub facts: &'a Facts,
     pub session: &'a str,
@@ -94,28 +94,28 @@ const REASON_BYTES_MAX: usize = 500;
 /// Where the filled-in bootstrap text lies in a session's folder.
 pub const BOOTSTRAP: &str = "bootstrap.md";
 
-pub fn plan(agent: &Agent<'_>, scene: &Scene<'_>) -> Plan {
+pub fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
     let table = match agent {
         Agent::Script => {
             return Plan {
-                argv: vec![scene.session_dir.join("item").into()],
+                argv: vec![inputs.session_dir.join("item").into()],
                 ..Plan::default()
             };
         }
         Agent::Command(_, table) => table,
     };
     let filled = |args: &[String]| -> Vec<OsString> {
-        let of = |arg: &String| fill(OsStr::new(arg), scene.facts);
+        let of = |arg: &String| fill(OsStr::new(arg), inputs.facts);
         args.iter().map(of).collect()
     };
-    let told = scene.bootstrap.filter(|_| table.bootstrap);
-    let told = told.map(|t| fill(&OsString::from_vec(t.to_vec()), scene.facts).into_vec());
+    let told = inputs.bootstrap.filter(|_| table.bootstrap);
+    let told = told.map(|t| fill(&OsString::from_vec(t.to_vec()), inputs.facts).into_vec());
     let events = Some(table.events.clone()).filter(|e| e != custom::NONE);
     let mut plan = Plan {
         argv: filled(&table.command),
         reads_prompt: table.stdin == AgentStdin::Prompt,
         events,
-        limits: Limits::of(table, scene.item),
+        limits: Limits::of(table, inputs.item),
         model: table.model.clone(),
         ..Plan::default()
     };
@@ -123,14 +123,14 @@ pub fn plan(agent: &Agent<'_>, scene: &Scene<'_>) -> Plan {
         None => {
             if plan.events.is_some() {
                 // An agent CLI all the same, only called by hand.
-                plan.env = adapters::without_session(scene.inherited);
+                plan.env = adapters::without_session(inputs.inherited);
             }
-            let prefix = scene.before.as_ref().map(going_on).unwrap_or_default();
-            plan.prompt = Some(prompt(told, &prefix, scene.item));
+            let prefix = inputs.before.as_ref().map(going_on).unwrap_or_default();
+            plan.prompt = Some(prompt(told, &prefix, inputs.item));
             // Its command line is the user's: only what is asked for is asked of it.
-            plan.watched = plan.limits.only(|key| is_asked(table, scene.item, key));
+            plan.watched = plan.limits.only(|key| is_asked(table, inputs.item, key));
         }
-        Some(adapter) => with_cli(&mut plan, adapter, table, filled(&table.args), told, scene),
+        Some(adapter) => with_cli(&mut plan, adapter, table, filled(&table.args), told, inputs),
     }
     plan
 }
@@ -141,17 +141,17 @@ fn with_cli(
     table: &AgentTable,
     extra_args: Vec<OsString>,
     told: Option<Vec<u8>>,
-    scene: &Scene<'_>,
+    inputs: &LaunchInputs<'_>,
 ) {
     let about = adapter.about();
     let ask = Ask {
-        bootstrap_file: told.is_some().then(|| scene.session_dir.join(BOOTSTRAP)),
-        session_uuid: scene.session.to_owned(),
-        resume: scene
+        bootstrap_file: told.is_some().then(|| inputs.session_dir.join(BOOTSTRAP)),
+        session_uuid: inputs.session.to_owned(),
+        resume: inputs
             .before
             .as_ref()
             .and_then(|b| b.conversation.map(str::to_owned)),
-        worktree: scene.worktree.to_path_buf(),
+        worktree: inputs.worktree.to_path_buf(),
         model: table.model.clone(),
         max_turns: plan.limits.max_turns,
         budget_usd: plan.limits.budget_usd,
@@ -160,7 +160,7 @@ fn with_cli(
         settings: table.settings.clone(),
         config_dir: table.config_dir.clone(),
         extra_args,
-        inherited: scene.inherited.to_vec(),
+        inherited: inputs.inherited.to_vec(),
     };
     let launch = adapter.launch(&ask);
     if plan.argv.is_empty() {
@@ -175,16 +175,16 @@ fn with_cli(
         }
         launch.bootstrap_in_prompt
     });
-    let prefix = match &scene.before {
+    let prefix = match &inputs.before {
         None => launch.prompt_prefix.unwrap_or_default().to_owned(),
         Some(before) => going_on(before),
     };
-    plan.prompt = Some(prompt(before, &prefix, scene.item));
+    plan.prompt = Some(prompt(before, &prefix, inputs.item));
     let has_no = |key: &str| launch.unsupported.contains(&key);
     plan.watched = plan.limits.only(has_no);
     let missing = launch.unsupported.iter().filter(|&&key| {
         let seen_to = key == "max_turns" || key == "budget_usd" && about.tells_cost;
-        !seen_to && is_asked(table, scene.item, key)
+        !seen_to && is_asked(table, inputs.item, key)
     });
     plan.notes = missing
         .map(|key| match *key {

@@ -65,7 +65,7 @@ pub trait News: Send + Sync {
 }
 
 /// How a worker's try ended, as far as the index cares.
-pub enum After {
+pub enum ClaimReport {
     /// Not in `pending/` any more.
     Gone,
     /// Look again in a moment.
@@ -223,20 +223,20 @@ impl Ready {
     }
 
     /// A worker says how its try went. Ignored where news of the name came in the meantime.
-    pub fn tried(&self, candidate: &Candidate, after: After) {
+    pub fn tried(&self, candidate: &Candidate, report: ClaimReport) {
         let mut inner = self.lock();
         let name = &candidate.name;
         match inner.known.get(name) {
             Some(k) if k.place == Where::Worker(candidate.ticket) => {}
             _ => return,
         }
-        match after {
-            After::Gone => {
+        match report {
+            ClaimReport::Gone => {
                 inner.remove(name);
                 return;
             }
-            After::Later => inner.recheck(name),
-            After::Held(agent) => {
+            ClaimReport::Later => inner.recheck(name),
+            ClaimReport::Held(agent) => {
                 let (order, mtime) = match inner.known.get_mut(name) {
                     Some(known) => {
                         known.held = Some(agent.into());
@@ -249,11 +249,11 @@ impl Ready {
                 self.put(name, order, mtime);
                 return;
             }
-            After::Trouble => {
+            ClaimReport::Trouble => {
                 let ns = AFTER_TROUBLE.as_nanos() as i64;
                 inner.schedule(name, clock::now_ns() + ns);
             }
-            After::Waits(order) => {
+            ClaimReport::Waits(order) => {
                 let mtime = inner.known.get(name).map_or(0, |k| k.mtime);
                 drop(inner);
                 self.put(name, shared(order), mtime);

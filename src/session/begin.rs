@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::file::SessionFile;
-use super::{Desk, Failed, Work, resume};
-use crate::agents::{self, Agent, Before, Facts, Scene};
+use super::{Failed, Work, WorkerContext, resume};
+use crate::agents::{self, Agent, Before, Facts, LaunchInputs};
 use crate::atomic::{self, Lasting};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -35,15 +35,15 @@ pub(super) enum Begun {
 
 /// Makes the session's folder, the worktree and the agent's process.
 pub(super) fn begin(
-    desk: &mut Desk,
+    ctx: &mut WorkerContext,
     claim: &Claim,
     previous: Option<&LastAttempt>,
     dir: &std::path::Path,
     file: &mut SessionFile,
     work: &mut Option<Work>,
 ) -> Result<Begun, Failed> {
-    let rt = desk.rt.clone();
-    let slot = desk.slot();
+    let rt = ctx.rt.clone();
+    let slot = ctx.slot();
     let item = &claim.item;
     let agent = agents::for_item(&rt.config, item).map_err(|Refusal(why)| Failed::Refused(why))?;
     file.agent = agent.name().to_owned();
@@ -99,7 +99,7 @@ pub(super) fn begin(
         .flatten();
     let plan = agents::plan(
         &agent,
-        &Scene {
+        &LaunchInputs {
             item,
             facts: &facts,
             session: &file.session,
@@ -148,14 +148,14 @@ pub(super) fn begin(
     file.notes.extend(plan.notes);
     file.timeout_seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
-    if !script && !desk.staggered {
-        desk.staggered = true;
+    if !script && !ctx.staggered {
+        ctx.staggered = true;
         while rt.level() == Level::Running {
             let wait = rt.stagger();
             if wait.is_zero() {
                 break;
             }
-            desk.waker.wait(wait);
+            ctx.waker.wait(wait);
         }
     }
     file.started_at = clock::now_iso();
@@ -176,7 +176,7 @@ pub(super) fn begin(
         grace: rt.config.harness.kill_grace,
         env: env.into_iter().collect(),
     };
-    let (pid, begun) = start(desk, spec)?;
+    let (pid, begun) = start(ctx, spec)?;
     if matches!(begun, Begun::Ended(_)) {
         return Ok(begun);
     }
@@ -335,20 +335,20 @@ fn environment(
 
 /// Has the slot's keeper start the agent; starts the keeper where there is none. With the agent's pid
 /// where that is told.
-fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Begun), Failed> {
+fn start(ctx: &mut WorkerContext, spec: Spec) -> Result<(Option<i32>, Begun), Failed> {
     let session = spec.session.clone();
     let stdout = spec.stdout.clone();
     let program = PathBuf::from(spec.argv.first().cloned().unwrap_or_default());
     let request = Request::Spawn(Box::new(spec));
-    let mut keeper = match desk.keeper.take() {
+    let mut keeper = match ctx.keeper.take() {
         Some(keeper) => keeper,
-        None => Keeper::start(&desk.rt.forks, desk.slot())?,
+        None => Keeper::start(&ctx.rt.forks, ctx.slot())?,
     };
     if keeper.send(&request).is_err() {
         // It was killed while idle. Whether it heard the request is known: it is dead, and a
         // socket's unread bytes die with it; nothing was started.
         keeper.put_down();
-        keeper = Keeper::start(&desk.rt.forks, desk.slot())?;
+        keeper = Keeper::start(&ctx.rt.forks, ctx.slot())?;
         keeper.send(&request)?;
     }
     match keeper.receive() {
@@ -357,15 +357,15 @@ fn start(desk: &mut Desk, spec: Spec) -> Result<(Option<i32>, Begun), Failed> {
             pid,
             age,
         })) if s == session => {
-            desk.keeper = Some(keeper);
+            ctx.keeper = Some(keeper);
             Ok((Some(pid), Begun::Runs(age)))
         }
         Ok(Some(Reply::Exited { session: s, exit })) if s == session => {
-            desk.keeper = Some(keeper);
+            ctx.keeper = Some(keeper);
             Ok((None, Begun::Ended(exit)))
         }
         Ok(Some(Reply::SpawnFailed { why, temporary, .. })) => {
-            desk.keeper = Some(keeper);
+            ctx.keeper = Some(keeper);
             let why = agents::why_not_started(&program).unwrap_or(why);
             Err(if temporary {
                 Failed::Fault(Error::temporary("cannot start the agent", why))

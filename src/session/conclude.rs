@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::end::{fill_file, write_end};
 use super::publish::{publish, take_back, unpublished, withdraw};
 use super::stream::stderr_tail;
-use super::{Attempt, Desk, Over, digest, end_claim};
+use super::{Attempt, Over, WorkerContext, digest, end_claim, random_fraction};
 use crate::adapters::{self, told};
 use crate::atomic;
 use crate::clock;
@@ -23,27 +23,27 @@ use crate::layout::Place;
 use crate::mutant::planted;
 use crate::notice::{self, Notice};
 use crate::outcome::{self, Evidence, Exit, Next, Outcome, Stop};
-use crate::runtime::{ItemResult, dice};
+use crate::runtime::ItemResult;
 use crate::spool::{Ended, Target};
 use crate::status::AgentState;
 
 /// Judges the attempt and moves its item. What followed from it.
-pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Next> {
-    let rt = desk.rt.clone();
+pub fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Result<Next> {
+    let rt = ctx.rt.clone();
     if attempt.dir.is_symlink() && !atomic::is_own_dir(&attempt.dir) {
         // Its agent's doing: what it leads to is not ours to write in, and the folder is gone.
         atomic::remove(&attempt.dir)?;
     }
-    desk.scene = Some(attempt.scene());
+    ctx.interrupt_context = Some(attempt.interrupt_context());
     let over = without_lingering(&mut attempt, over);
-    rt.show(desk.slot(), |s| {
+    rt.show(ctx.slot(), |s| {
         s.state = AgentState::Finishing;
         s.pid = None;
     });
     let collected = match &over {
         // Nothing ran: nothing to keep, and no empty branch to leave behind.
         Over::Unstartable(_) => None,
-        Over::Exited { .. } => collect(desk, &mut attempt)?,
+        Over::Exited { .. } => collect(ctx, &mut attempt)?,
     };
     let (mut outcome, mut reason, stop) = verdict(&attempt, &over, collected.as_ref());
     let fault = hear_out(&mut attempt, &over, collected.as_ref());
@@ -57,7 +57,7 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
         attempt.file.fault = Some(class.as_str().to_owned());
     }
     if let Some(fault) = fault.as_ref().filter(|_| stop.is_none()) {
-        hold_for(desk, &attempt, fault);
+        hold_for(ctx, &attempt, fault);
     }
     let failures = attempt.record.history().failures;
     let mut next = match &over {
@@ -69,8 +69,13 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
         Over::Exited { .. } => {
             let retry = &rt.config.retry;
             let max = attempt.claim.item.retries.unwrap_or(retry.max);
-            let delay =
-                outcome::backoff(failures, retry.delay, retry.delay_max, retry.jitter, dice());
+            let delay = outcome::backoff(
+                failures,
+                retry.delay,
+                retry.delay_max,
+                retry.jitter,
+                random_fraction(),
+            );
             match fault.as_ref().filter(|_| stop.is_none()) {
                 None => outcome::next(outcome, failures, max, delay),
                 Some(fault) => match fault.class.mend() {
@@ -92,7 +97,7 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
             }
         }
     };
-    let asked = asked(desk, &over, stop);
+    let asked = asked(ctx, &over, stop);
     if let Some(question) = &asked {
         (outcome, next) = (Outcome::Interrupted, Next::Ask);
         reason = format!("it waits for a person: {}", question.headline());
@@ -109,10 +114,10 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     if let Some(hub) = &hub {
         if stop == Some(Stop::Canceled) {
             // A harness that died right here may have published it before it was canceled.
-            take_back(desk, hub, &mut attempt)?;
+            take_back(ctx, hub, &mut attempt)?;
         }
         if next == Next::Done && collected.as_ref().is_some_and(|c| c.commits > 0) {
-            (outcome, next) = publish(desk, hub, &mut attempt, false)?;
+            (outcome, next) = publish(ctx, hub, &mut attempt, false)?;
         }
     }
     let not_before = match next {
@@ -124,8 +129,8 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
     digest::write(&rt, &attempt);
     if let Some(question) = &asked {
         let (sid, name) = (attempt.file.session.clone(), attempt.claim.name.clone());
-        desk.insist(|| {
-            interrupt::note_asked(&rt.root, desk.slot(), &sid, &name, &question.reason)
+        ctx.retry_temporary(|| {
+            interrupt::note_asked(&rt.root, ctx.slot(), &sid, &name, &question.reason)
         })?;
     }
     if planted("move-before-record") {
@@ -133,19 +138,19 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
         let _moved =
             atomic::rename_with_backup(&from, &rt.root.item(Place::Done, &attempt.claim.name));
     }
-    write_end(desk, &mut attempt, next, not_before)?;
-    raise_where_needed(desk, &attempt, fault.as_ref(), stop, next);
+    write_end(ctx, &mut attempt, next, not_before)?;
+    raise_where_needed(ctx, &attempt, fault.as_ref(), stop, next);
     match stop {
         Some(Stop::Canceled) => {
             // The file is where a person put it; only our claim is left to give up.
-            end_claim(desk, attempt.claim, Target::Parked, &mut || Ok(()))?;
+            end_claim(ctx, attempt.claim, Target::Parked, &mut || Ok(()))?;
             rt.say(&format!(
                 "{}  canceled   {}: its work is kept",
-                desk.slot(),
+                ctx.slot(),
                 attempt.file.item
             ));
         }
-        _ => place(desk, hub.as_deref(), attempt, outcome, next, not_before)?,
+        _ => place(ctx, hub.as_deref(), attempt, outcome, next, not_before)?,
     }
     Ok(next)
 }
@@ -153,10 +158,10 @@ pub fn conclude(desk: &mut Desk, mut attempt: Attempt, over: Over) -> Result<Nex
 /// Goes on with an attempt that had said what it publishes (`said`, of its record) when its harness
 /// died. Everything was decided: neither its files nor its worktree are asked again, which a power
 /// cut may have spoiled.
-pub fn publish_on(desk: &Desk, mut attempt: Attempt, said: &Value) -> Result<()> {
-    desk.rt.say(&format!(
+pub fn publish_on(ctx: &WorkerContext, mut attempt: Attempt, said: &Value) -> Result<()> {
+    ctx.rt.say(&format!(
         "{}  recovered  {}: its work is published",
-        desk.slot(),
+        ctx.slot(),
         attempt.claim.name
     ));
     attempt.file.overlay(&said["end"]);
@@ -164,19 +169,19 @@ pub fn publish_on(desk: &Desk, mut attempt: Attempt, said: &Value) -> Result<()>
     if let Some(stream) = &mut attempt.stream {
         stream.read_on(true);
     }
-    let hub = attempt.hub(&desk.rt)?;
+    let hub = attempt.hub(&ctx.rt)?;
     let (outcome, next) = match &hub {
-        Some(hub) => publish(desk, hub, &mut attempt, true)?,
+        Some(hub) => publish(ctx, hub, &mut attempt, true)?,
         None => unpublished(&mut attempt, "its repository is no longer configured"),
     };
-    digest::write(&desk.rt, &attempt);
-    write_end(desk, &mut attempt, next, None)?;
-    place(desk, hub.as_deref(), attempt, outcome, next, None)
+    digest::write(&ctx.rt, &attempt);
+    write_end(ctx, &mut attempt, next, None)?;
+    place(ctx, hub.as_deref(), attempt, outcome, next, None)
 }
 
 /// Moves the file to where its end puts it.
 fn place(
-    desk: &Desk,
+    ctx: &WorkerContext,
     hub: Option<&Hub>,
     mut attempt: Attempt,
     outcome: Outcome,
@@ -190,13 +195,13 @@ fn place(
     };
     let record = &mut attempt.record;
     let mut taken = || match published {
-        Some((hub, branch)) => withdraw(desk, hub, record, &name, branch),
+        Some((hub, branch)) => withdraw(ctx, hub, record, &name, branch),
         None => Ok(()),
     };
     let target = target_of(next, not_before);
-    let ended = end_claim(desk, attempt.claim, target, &mut taken)?;
+    let ended = end_claim(ctx, attempt.claim, target, &mut taken)?;
     if ended != Ended::TakenAway || published.is_none() {
-        report(desk, &file, &name, outcome, next, ended);
+        report(ctx, &file, &name, outcome, next, ended);
     }
     Ok(())
 }
@@ -231,11 +236,11 @@ const USAGE_REST: Duration = Duration::from_secs(15 * 60);
 const RATE_REST: u32 = 10;
 
 /// What every item of this agent would meet too is met once: nothing is started for it meanwhile.
-fn hold_for(desk: &Desk, attempt: &Attempt, fault: &Fault) {
+fn hold_for(ctx: &WorkerContext, attempt: &Attempt, fault: &Fault) {
     if !fault.class.is_of_the_account() {
         return;
     }
-    let retry = &desk.rt.config.retry;
+    let retry = &ctx.rt.config.retry;
     let rest = match fault.class {
         Class::UsageLimit { resets_at } => Some(resets_at.map_or(USAGE_REST, until)),
         Class::RateLimit => Some((retry.delay * RATE_REST).min(retry.delay_max)),
@@ -254,8 +259,8 @@ fn hold_for(desk: &Desk, attempt: &Attempt, fault: &Fault) {
         session: attempt.file.session.clone(),
         since: clock::now_iso(),
     };
-    match hold::raise(&desk.rt.root, &hold) {
-        Ok(true) => desk.rt.warn(&format!(
+    match hold::raise(&ctx.rt.root, &hold) {
+        Ok(true) => ctx.rt.warn(&format!(
             "{} is held {}: {}",
             hold.agent,
             hold.until.as_ref().map_or(
@@ -265,7 +270,7 @@ fn hold_for(desk: &Desk, attempt: &Attempt, fault: &Fault) {
             fault.message,
         )),
         Ok(false) => {}
-        Err(e) => desk.rt.warn(&e.to_string()),
+        Err(e) => ctx.rt.warn(&e.to_string()),
     }
 }
 
@@ -281,19 +286,19 @@ fn class_of(stop: Stop) -> Option<Class> {
 }
 
 /// The question of an agent that ended by itself and left an interrupt for its slot.
-fn asked(desk: &Desk, over: &Over, stop: Option<Stop>) -> Option<Interrupt> {
+fn asked(ctx: &WorkerContext, over: &Over, stop: Option<Stop>) -> Option<Interrupt> {
     let ran = matches!(over, Over::Exited { .. });
     if !ran || stop.is_some() {
         return None;
     }
-    let interrupt = interrupt::own(&desk.rt.root, desk.slot())?;
+    let interrupt = interrupt::own(&ctx.rt.root, ctx.slot())?;
     // A person who wants to look, or harness itself, has asked nothing of the agent's.
-    (!interrupt.was_raised(&desk.rt.root)).then_some(interrupt)
+    (!interrupt.was_raised(&ctx.rt.root)).then_some(interrupt)
 }
 
 /// What pauses the slot until a person has looked, besides five failures in a row.
 fn raise_where_needed(
-    desk: &Desk,
+    ctx: &WorkerContext,
     attempt: &Attempt,
     fault: Option<&Fault>,
     stop: Option<Stop>,
@@ -302,10 +307,10 @@ fn raise_where_needed(
     let item = &attempt.file.item;
     if stop.is_none() && fault.is_some_and(|f| f.class == Class::Permission) {
         let why = format!("{item}: its agent was not permitted what it needed");
-        super::interrupt(desk, "permission", &why);
+        super::interrupt(ctx, "permission", &why);
     } else if stop == Some(Stop::TimedOut) && next == Next::Park && attempt.stream.is_some() {
         let why = format!("{item}: its agent ran out of time, and no retry is left");
-        super::interrupt(desk, "timeout", &why);
+        super::interrupt(ctx, "timeout", &why);
     }
 }
 
@@ -320,7 +325,7 @@ pub fn target_of(next: Next, not_before: Option<i64>) -> Target {
 
 /// Commits what the agent left. Where git itself fails for good, the worktree keeps it: nothing
 /// resets it before it is kept elsewhere.
-fn collect(desk: &Desk, attempt: &mut Attempt) -> Result<Option<Collected>> {
+fn collect(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<Option<Collected>> {
     let Some(work) = &attempt.work else {
         return Ok(None);
     };
@@ -329,7 +334,7 @@ fn collect(desk: &Desk, attempt: &mut Attempt) -> Result<Option<Collected>> {
         attempt.file.item, attempt.file.attempt, attempt.file.session
     );
     let author = format!("harness {0} <{0}@localhost>", attempt.file.slot);
-    let collected = desk.insist(|| {
+    let collected = ctx.retry_temporary(|| {
         work.tree
             .collect(&work.branch, &work.base, &message, &author)
     });
@@ -337,7 +342,7 @@ fn collect(desk: &Desk, attempt: &mut Attempt) -> Result<Option<Collected>> {
         Ok(collected) => Ok(Some(collected)),
         Err(e) if e.kind() == Kind::Temporary => Err(e),
         Err(e) => {
-            desk.rt.warn(&format!("{}: {e}", desk.slot()));
+            ctx.rt.warn(&format!("{}: {e}", ctx.slot()));
             attempt
                 .file
                 .notes
@@ -428,15 +433,15 @@ fn until(at: i64) -> Duration {
 }
 
 fn report(
-    desk: &Desk,
+    ctx: &WorkerContext,
     file: &super::file::SessionFile,
     name: &crate::layout::Name,
     outcome: Outcome,
     next: Next,
     ended: Ended,
 ) {
-    let rt = &desk.rt;
-    let slot = desk.slot();
+    let rt = &ctx.rt;
+    let slot = ctx.slot();
     let reason = file.reason.clone().unwrap_or_default();
     let mut text = format!("{slot}  {:<10} {name}: {reason}", outcome.as_str());
     if let Some(branch) = &file.published {

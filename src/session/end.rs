@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::file::End;
-use super::{Attempt, Desk, Over};
+use super::{Attempt, Over, WorkerContext};
 use crate::atomic::{self, Lasting};
 use crate::clock;
 use crate::error::{Kind, Result};
@@ -78,15 +78,15 @@ struct Finished<'a> {
 
 /// Session, record, ledger; durable before the item is seen in its new place.
 pub(super) fn write_end(
-    desk: &Desk,
+    ctx: &WorkerContext,
     attempt: &mut Attempt,
     next: Next,
     not_before: Option<i64>,
 ) -> Result<()> {
-    let durable = desk.rt.durable();
+    let durable = ctx.rt.durable();
     let (file, dir, record) = (&attempt.file, &attempt.dir, &mut attempt.record);
     let mut tries = 0;
-    let written = desk.insist(|| {
+    let written = ctx.retry_temporary(|| {
         tries += 1;
         let lasting = match durable {
             true => Lasting::WithNextSync(record.device()?),
@@ -99,9 +99,9 @@ pub(super) fn write_end(
             return Err(e);
         }
         // Its agent removed the folder, or locked it: the record alone tells how it ended.
-        desk.rt.warn(&format!("{}: {e}", desk.slot()));
+        ctx.rt.warn(&format!("{}: {e}", ctx.slot()));
     }
-    if attempt.recovered || tries > 1 || desk.keeper.is_none() {
+    if attempt.recovered || tries > 1 || ctx.keeper.is_none() {
         // The agent and its keeper's work are over: the folder is ours alone, and what lies there
         // half-written (by a dead harness or keeper, or by us on a full disk) is nobody's.
         atomic::remove_every_temp(dir);
@@ -122,9 +122,9 @@ pub(super) fn write_end(
         next: next.as_str(),
         not_before_ns: not_before,
     };
-    desk.insist(|| record.append("finished", &finished))?;
+    ctx.retry_temporary(|| record.append("finished", &finished))?;
     if durable && !planted("end-unsynced") {
-        desk.insist(|| record.sync())?;
+        ctx.retry_temporary(|| record.sync())?;
     }
     let line = LedgerLine {
         at: file.ended_at.clone().unwrap_or_default(),
@@ -139,6 +139,6 @@ pub(super) fn write_end(
         cost_usd: file.cost_usd,
         ..LedgerLine::default()
     };
-    desk.rt.count(&line);
+    ctx.rt.count(&line);
     Ok(())
 }

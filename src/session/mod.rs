@@ -20,6 +20,7 @@ mod stream;
 mod watch;
 
 use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use serde_json::json;
 use begin::{Begun, begin};
 pub use conclude::{conclude, publish_on};
 use file::SessionFile;
-use pause::Scene;
+use pause::InterruptContext;
 pub use publish::withdraw;
 pub use resume::preferred_slot;
 use stream::Stream;
@@ -50,13 +51,14 @@ use crate::lease::Lease;
 use crate::mutant::planted;
 use crate::outcome::{self, Exit, Next, Stop};
 use crate::record::Record;
-use crate::runtime::{Level, Runtime, dice};
-use crate::spool::{Claim, Ended, Fit, Target};
+use crate::runtime::{Level, Runtime};
+use crate::spool::{Acceptance, Claim, Ended, Target};
 use crate::status::{AgentState, Health};
 use crate::waker::Waker;
 
-/// What a worker thread has at hand: its slot's lease, keeper and waker.
-pub struct Desk {
+/// What one worker thread works with: its slot's lease, its keeper, and what it remembers of its last
+/// item.
+pub struct WorkerContext {
     pub rt: Arc<Runtime>,
     pub lease: Arc<Lease>,
     pub waker: Arc<Waker>,
@@ -66,20 +68,20 @@ pub struct Desk {
     /// Set once this slot has started a prompt agent: later starts are not staggered.
     pub staggered: bool,
     /// The last attempt of this slot, for the context of an interrupt.
-    pub scene: Option<Scene>,
+    pub interrupt_context: Option<InterruptContext>,
     /// The mark of the interrupt of which notice was taken last.
     pub noticed: RefCell<Option<String>>,
 }
 
-impl Desk {
+impl WorkerContext {
     pub fn slot(&self) -> SlotId {
         self.lease.slot
     }
 
-    /// Does it again and again while the host is in trouble (disk full, out of descriptors), and
-    /// says so once. Gives up when the harness is told to stop its agents: the item then waits in
-    /// `claimed/` for the next harness.
-    pub fn insist<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    /// Repeats `work` every second while it fails for a temporary reason (disk full, no descriptors
+    /// left), with one warning. Returns the error once the process is stopping: the item then stays
+    /// in `claimed/` for the next harness.
+    pub fn retry_temporary<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         let mut said = false;
         loop {
             match work() {
@@ -125,8 +127,8 @@ impl Attempt {
     }
 
     /// For whoever looks at an interrupt.
-    fn scene(&self) -> Scene {
-        Scene {
+    fn interrupt_context(&self) -> InterruptContext {
+        InterruptContext {
             session: self.file.session.clone(),
             item: self.file.item.clone(),
             dir: self.dir.clone(),
@@ -177,16 +179,16 @@ impl From<Error> for Failed {
 }
 
 /// Whether an item can run here: its agent and its repository are known, and its agent is not held.
-pub fn accepts(rt: &Runtime, item: &item::Item) -> Fit {
+pub fn accepts(rt: &Runtime, item: &item::Item) -> Acceptance {
     let agent = match known(rt, item) {
         Ok(agent) => agent,
-        Err(refusal) => return Fit::Never(refusal),
+        Err(refusal) => return Acceptance::Never(refusal),
     };
     match agent {
-        Agent::Script => Fit::Now,
+        Agent::Script => Acceptance::Now,
         Agent::Command(name, _) => match hold::of(&rt.root, name) {
-            Some(hold) => Fit::Later(hold.agent),
-            None => Fit::Now,
+            Some(hold) => Acceptance::Later(hold.agent),
+            None => Acceptance::Now,
         },
     }
 }
@@ -209,24 +211,24 @@ fn known<'a>(rt: &'a Runtime, item: &item::Item) -> Result<Agent<'a>, Refusal> {
     }
 }
 
-/// Raises an interrupt for the desk's slot, unless the user wants none for this cause.
-pub fn interrupt(desk: &Desk, cause: &str, why: &str) {
-    let wanted = &desk.rt.config.harness.interrupt_on;
+/// Raises an interrupt for the worker's slot, unless the user wants none for this cause.
+pub fn interrupt(ctx: &WorkerContext, cause: &str, why: &str) {
+    let wanted = &ctx.rt.config.harness.interrupt_on;
     if !wanted.iter().any(|c| c == cause) {
         return;
     }
-    if let Err(e) = crate::interrupt::raise(&desk.rt.root, &desk.slot().to_string(), why) {
-        desk.rt.warn(&e.to_string());
+    if let Err(e) = crate::interrupt::raise(&ctx.rt.root, &ctx.slot().to_string(), why) {
+        ctx.rt.warn(&e.to_string());
     }
 }
 
 /// Runs a claimed item to its end. What followed from it.
-pub fn run(desk: &mut Desk, claim: Box<Claim>, mut record: Record) -> Result<Next> {
+pub fn run(ctx: &mut WorkerContext, claim: Box<Claim>, mut record: Record) -> Result<Next> {
     let name = claim.name.clone();
     let history = record.history();
     let last = history.last.as_ref();
     let (sid, attempt) = last.map_or_else(Default::default, |l| (l.session.clone(), l.attempt));
-    let (rt, slot) = (desk.rt.clone(), desk.slot());
+    let (rt, slot) = (ctx.rt.clone(), ctx.slot());
     rt.goes_on(&name);
     rt.show(slot, |s| {
         s.state = AgentState::Starting;
@@ -252,7 +254,7 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, mut record: Record) -> Result<Nex
     let dir = rt.root.session(&sid);
     let mut work = None;
     let previous = history.previous.as_ref();
-    let begun = begin(desk, &claim, previous, &dir, &mut file, &mut work);
+    let begun = begin(ctx, &claim, previous, &dir, &mut file, &mut work);
     let mut attempt = Attempt {
         claim,
         record,
@@ -267,21 +269,21 @@ pub fn run(desk: &mut Desk, claim: Box<Claim>, mut record: Record) -> Result<Nex
         Ok(begun) => {
             note_start(&rt, slot, &mut attempt, matches!(begun, Begun::Ended(_)));
             match begun {
-                Begun::Runs(age) => watch(desk, &mut attempt, age, false)?,
+                Begun::Runs(age) => watch(ctx, &mut attempt, age, false)?,
                 Begun::Ended(exit) => match exit_of(&exit, None) {
                     Some(over) => over,
-                    None => post_mortem(desk, &attempt, None)?,
+                    None => post_mortem(ctx, &attempt, None)?,
                 },
             }
         }
         Err(Failed::Refused(why)) => Over::Unstartable(why),
         Err(Failed::Fault(e)) if e.kind() == Kind::Temporary => {
             let Attempt { claim, record, .. } = attempt;
-            return give_back(desk, claim, record, &sid, e);
+            return give_back(ctx, claim, record, &sid, e);
         }
         Err(Failed::Fault(e)) => Over::Unstartable(e.to_string()),
     };
-    conclude(desk, attempt, over)
+    conclude(ctx, attempt, over)
 }
 
 /// Only the story would miss it: the claim and the session say what matters. Of one that has `ended`
@@ -331,61 +333,68 @@ const REQUEUE_MAX: Duration = Duration::from_secs(300);
 /// The attempt did not start and the item is as good as before: back to `pending/`, not counted.
 /// What a person must mend (permissions, a damaged folder) parks it instead of looping.
 fn give_back(
-    desk: &Desk,
+    ctx: &WorkerContext,
     claim: Box<Claim>,
     mut record: Record,
     sid: &str,
     why: Error,
 ) -> Result<Next> {
-    desk.rt
-        .warn(&format!("{}: {} goes back: {why}", desk.slot(), claim.name));
+    ctx.rt
+        .warn(&format!("{}: {} goes back: {why}", ctx.slot(), claim.name));
     let temporary = why.kind() == Kind::Temporary && !planted("trouble-is-final");
     let before = record.history().requeues;
     let reason = why.to_string();
     // Not at once: the trouble is the host's, and the next item would meet it too. Later and
     // later: it may be the item's own after all (a submodule that cannot be had).
-    let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, dice());
+    let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, random_fraction());
     let not_before = temporary.then(|| {
         clock::now_ns().saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX))
     });
     // The folder first: once the record has forgotten the session, nobody looks for it again. Both
     // as long as the host needs: a half of it would look like an attempt that was started.
     let copies = "the attempt never started: it holds copies only";
-    let dir = desk.rt.root.session(sid);
-    let mut done = desk.insist(|| atomic::discard_tree(&dir, copies));
+    let dir = ctx.rt.root.session(sid);
+    let mut done = ctx.retry_temporary(|| atomic::discard_tree(&dir, copies));
     if !planted("not-given-back-on-record") {
         let line = json!({"session": sid, "reason": reason, "not_before_ns": not_before});
-        done = done.and(desk.insist(|| record.append("requeued", &line)));
+        done = done.and(ctx.retry_temporary(|| record.append("requeued", &line)));
     }
     match done {
         Err(e) if e.kind() == Kind::Temporary => return Err(e),
-        Err(e) => desk.rt.warn(&e.to_string()),
+        Err(e) => ctx.rt.warn(&e.to_string()),
         Ok(()) => {}
     }
     let target = match temporary {
         true => Target::Pending { not_before },
         false => Target::Parked,
     };
-    end_claim(desk, claim, target, &mut || Ok(()))?;
+    end_claim(ctx, claim, target, &mut || Ok(()))?;
     Ok(Next::PutBack)
 }
 
 /// Ends a claim, however long the host needs. `taken`: as `Claim::end`.
 pub fn end_claim(
-    desk: &Desk,
+    ctx: &WorkerContext,
     claim: Box<Claim>,
     target: Target,
     taken: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Ended> {
     let mut held = Some(claim);
-    let durable = desk.rt.durable();
-    let ended = desk.insist(|| match held.take() {
+    let durable = ctx.rt.durable();
+    let ended = ctx.retry_temporary(|| match held.take() {
         None => Err(Error::permanent("cannot end the claim", "it has ended")),
         Some(claim) => claim.end(target, durable, taken).map_err(|(e, claim)| {
             held = Some(claim);
             e
         }),
     });
-    desk.rt.ready.look_at_busy();
+    ctx.rt.ready.look_at_busy();
     ended
+}
+
+/// A number in 0..1 for jitter. Std seeds its hash maps from the system's random source, and each
+/// new state has other keys.
+fn random_fraction() -> f64 {
+    let bits = RandomState::new().hash_one(0_u8);
+    (bits >> 11) as f64 / (1_u64 << 53) as f64
 }

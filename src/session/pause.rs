@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::stream::tail;
-use super::{Desk, Work};
+use super::{Work, WorkerContext};
 use crate::atomic;
 use crate::clock;
 use crate::event::Line;
@@ -23,7 +23,7 @@ const TAIL_BYTES: u64 = 256 << 10;
 const EVENTS_SHOWN: usize = 20;
 
 /// The attempt that a slot works on, or worked on last.
-pub struct Scene {
+pub struct InterruptContext {
     pub session: String,
     pub item: String,
     pub dir: PathBuf,
@@ -32,11 +32,11 @@ pub struct Scene {
 
 /// Keeps the context and tells a person, unless that was done before (also by a harness that is
 /// dead by now).
-pub fn take_notice(desk: &Desk, scene: Option<&Scene>, interrupt: &Interrupt) {
-    let rt = &desk.rt;
+pub fn take_notice(ctx: &WorkerContext, context: Option<&InterruptContext>, interrupt: &Interrupt) {
+    let rt = &ctx.rt;
     let mark = interrupt.mark();
     // Once for each slot and interrupt, whatever comes of it.
-    if desk.noticed.replace(Some(mark.clone())).as_ref() == Some(&mark) {
+    if ctx.noticed.replace(Some(mark.clone())).as_ref() == Some(&mark) {
         return;
     }
     let first = interrupt.take_notice(&rt.root).unwrap_or_else(|e| {
@@ -48,15 +48,15 @@ pub fn take_notice(desk: &Desk, scene: Option<&Scene>, interrupt: &Interrupt) {
         return;
     }
     let mut summary = None;
-    if let Some(scene) = scene {
-        let path = scene.dir.join("interrupt.md");
+    if let Some(context) = context {
+        let path = context.dir.join("interrupt.md");
         // Under an interrupt of all, each slot keeps its own context, and none twice.
         let kept = atomic::read_small(&path, 1 << 20).unwrap_or_default();
         if !first && kept.starts_with(mark.as_bytes()) {
             return;
         }
-        if let Err(e) = keep(desk.slot(), scene, interrupt, &path) {
-            rt.warn(&format!("{}: {e}", desk.slot()));
+        if let Err(e) = keep(ctx.slot(), context, interrupt, &path) {
+            rt.warn(&format!("{}: {e}", ctx.slot()));
         }
         summary = Some(path);
     }
@@ -81,8 +81,8 @@ pub fn take_notice(desk: &Desk, scene: Option<&Scene>, interrupt: &Interrupt) {
         let about = Notice {
             event: "interrupt",
             reason: interrupt.headline().to_owned(),
-            item: scene.map(|s| s.item.clone()).unwrap_or_default(),
-            session: scene.map(|s| s.session.clone()).unwrap_or_default(),
+            item: context.map(|s| s.item.clone()).unwrap_or_default(),
+            session: context.map(|s| s.session.clone()).unwrap_or_default(),
             agent: interrupt.stem.clone(),
             interrupt: interrupt.path.to_string_lossy().into_owned(),
         };
@@ -92,7 +92,7 @@ pub fn take_notice(desk: &Desk, scene: Option<&Scene>, interrupt: &Interrupt) {
 
 fn keep(
     slot: SlotId,
-    scene: &Scene,
+    context: &InterruptContext,
     interrupt: &Interrupt,
     path: &Path,
 ) -> crate::error::Result<()> {
@@ -112,15 +112,15 @@ fn keep(
     let _infallible = write!(
         md,
         "\n- Item: {}\n- Session: {}\n- Since: {}\n\nTo go on: `{resume}`, or remove {}.\nTo answer a question: `{resume} --answer TEXT`, or write it into {} first.\n",
-        scene.item,
-        scene.session,
+        context.item,
+        context.session,
         clock::now_iso(),
         interrupt.path.display(),
-        crate::interrupt::answer_path(&scene.dir).display(),
+        crate::interrupt::answer_path(&context.dir).display(),
     );
     md.push_str("\n## Last events\n\n");
-    md.push_str(&last_events(&scene.dir));
-    if let Some(work) = &scene.work {
+    md.push_str(&last_events(&context.dir));
+    if let Some(work) = &context.work {
         match work.tree.picture(&work.base) {
             Ok(picture) => {
                 let _infallible = write!(
@@ -130,7 +130,7 @@ fn keep(
                     picture.status,
                     work.base.name,
                 );
-                atomic::replace(&scene.dir.join("interrupt.diff"), &picture.diff, false)?;
+                atomic::replace(&context.dir.join("interrupt.diff"), &picture.diff, false)?;
             }
             Err(e) => {
                 let _infallible = write!(md, "\n## Worktree\n\n{e}\n");

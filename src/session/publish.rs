@@ -6,7 +6,7 @@
 
 use serde_json::json;
 
-use super::{Attempt, Desk};
+use super::{Attempt, WorkerContext};
 use crate::error::{Kind, Result};
 use crate::git::Hub;
 use crate::layout::Name;
@@ -18,7 +18,7 @@ use crate::record::Record;
 /// the attempt's whole end: if everything dies in between, the next harness makes this branch
 /// appear, and no other. `again`: another harness may have done so. What follows from it.
 pub(super) fn publish(
-    desk: &Desk,
+    ctx: &WorkerContext,
     hub: &Hub,
     attempt: &mut Attempt,
     again: bool,
@@ -26,19 +26,21 @@ pub(super) fn publish(
     let branch = attempt.file.branch.clone().unwrap_or_default();
     let head = attempt.file.head.clone().unwrap_or_default();
     let short = short_id(&attempt.file.session).to_owned();
-    let users = hub.users(Some(desk.lease.lock()));
+    let users = hub.users(Some(ctx.lease.lock()));
     let done = (|| {
-        if again && let Some(name) = desk.insist(|| users.published(&branch, &head, &short))? {
+        if again
+            && let Some(name) = ctx.retry_temporary(|| users.published(&branch, &head, &short))?
+        {
             return Ok(name);
         }
-        if !again || !desk.insist(|| users.was_brought(&head))? {
-            desk.insist(|| users.bring(&head))?;
+        if !again || !ctx.retry_temporary(|| users.was_brought(&head))? {
+            ctx.retry_temporary(|| users.bring(&head))?;
         }
         if !again {
-            take_back(desk, hub, attempt)?;
-            announce(desk, attempt)?;
+            take_back(ctx, hub, attempt)?;
+            announce(ctx, attempt)?;
         }
-        desk.insist(|| users.publish(&branch, &head, &short))
+        ctx.retry_temporary(|| users.publish(&branch, &head, &short))
     })();
     match done {
         Ok(name) => {
@@ -59,7 +61,7 @@ pub(super) fn unpublished(attempt: &mut Attempt, why: &str) -> (Outcome, Next) {
 }
 
 /// Records what is about to be published, so that it is known after a power cut.
-fn announce(desk: &Desk, attempt: &mut Attempt) -> Result<()> {
+fn announce(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
     if planted("publish-unsaid") {
         return Ok(());
     }
@@ -68,26 +70,26 @@ fn announce(desk: &Desk, attempt: &mut Attempt) -> Result<()> {
         "session": file.session, "attempt": file.attempt, "slot": file.slot,
         "branch": file.branch, "head": file.head, "end": file.end(),
     });
-    desk.insist(|| record.append("publishing", &line))?;
-    if desk.rt.durable() {
-        desk.insist(|| record.sync())?;
+    ctx.retry_temporary(|| record.append("publishing", &line))?;
+    if ctx.rt.durable() {
+        ctx.retry_temporary(|| record.sync())?;
     }
     Ok(())
 }
 
 /// Takes away what attempts had said that they publish and whose end is not recorded: this one,
 /// canceled since, or one whose claim a power cut or a person took from it.
-pub(super) fn take_back(desk: &Desk, hub: &Hub, attempt: &mut Attempt) -> Result<()> {
-    let users = hub.users(Some(desk.lease.lock()));
+pub(super) fn take_back(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) -> Result<()> {
+    let users = hub.users(Some(ctx.lease.lock()));
     let (file, record) = (&mut attempt.file, &mut attempt.record);
     for said in &record.history().publishing {
         let text = |key: &str| said[key].as_str().unwrap_or_default();
         let (branch, head, short) = (text("branch"), text("head"), short_id(text("session")));
-        match desk.insist(|| users.unpublish_any(branch, head, short)) {
+        match ctx.retry_temporary(|| users.unpublish_any(branch, head, short)) {
             Ok(_) => {}
             Err(e) if e.kind() == Kind::Temporary => return Err(e),
             Err(e) => {
-                desk.rt.warn(&format!("{}: {e}", desk.slot()));
+                ctx.rt.warn(&format!("{}: {e}", ctx.slot()));
                 file.notes.push(e.to_string());
             }
         }
@@ -103,7 +105,7 @@ fn short_id(session: &str) -> &str {
 
 /// Its file was taken away at the last moment: what is canceled publishes nothing.
 pub fn withdraw(
-    desk: &Desk,
+    ctx: &WorkerContext,
     hub: &Hub,
     record: &mut Record,
     name: &Name,
@@ -112,18 +114,18 @@ pub fn withdraw(
     if planted("publish-unfenced") {
         return Ok(());
     }
-    let users = hub.users(Some(desk.lease.lock()));
+    let users = hub.users(Some(ctx.lease.lock()));
     let mut reason = "its file was taken away".to_owned();
-    match desk.insist(|| users.unpublish(branch, head)) {
+    match ctx.retry_temporary(|| users.unpublish(branch, head)) {
         Ok(_) => {}
         Err(e) if e.kind() == Kind::Temporary => return Err(e),
         Err(e) => {
-            desk.rt.warn(&format!("{}: {e}", desk.slot()));
+            ctx.rt.warn(&format!("{}: {e}", ctx.slot()));
             reason = format!("{reason}, but its branch could not be: {e}");
         }
     }
     record.append("canceled", json!({"reason": reason}))?;
-    desk.rt
-        .say(&format!("{}  canceled   {name}: {reason}", desk.slot()));
+    ctx.rt
+        .say(&format!("{}  canceled   {name}: {reason}", ctx.slot()));
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::liveness::{Liveness, Pulse, Signs};
-use super::{Attempt, Desk, Over, pause};
+use super::{Attempt, Over, WorkerContext, pause};
 use crate::atomic::{self, Lasting};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -38,29 +38,34 @@ const UNSEEN: Duration = Duration::from_secs(1);
 /// Waits until the agent and its tree are gone; stops it where it must be stopped, freezes it while
 /// an interrupt stands. `age`: how long it has been running. `adopted`: another harness started it,
 /// and may have frozen it.
-pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration, adopted: bool) -> Result<Over> {
-    let mut watch = Watch::new(desk, attempt, age);
+pub fn watch(
+    ctx: &mut WorkerContext,
+    attempt: &mut Attempt,
+    age: Duration,
+    adopted: bool,
+) -> Result<Over> {
+    let mut watch = Watch::new(ctx, attempt, age);
     if adopted {
         // Its interrupt may have come or gone while nobody was there to see to it.
-        match interrupt::of(&desk.rt.root, desk.slot()) {
-            Some(interrupt) => watch.freeze(desk, attempt, &interrupt),
-            None => send(desk, &Request::Thaw),
+        match interrupt::of(&ctx.rt.root, ctx.slot()) {
+            Some(interrupt) => watch.freeze(ctx, attempt, &interrupt),
+            None => send(ctx, &Request::Thaw),
         }
     }
     loop {
         watch.pass_time();
-        watch.mind_orders(desk, attempt);
-        watch.mind_interrupt(desk, attempt);
-        watch.mind_life(desk, attempt);
-        let Some(keeper) = &mut desk.keeper else {
-            return post_mortem(desk, attempt, watch.stop);
+        watch.mind_orders(ctx, attempt);
+        watch.mind_interrupt(ctx, attempt);
+        watch.mind_life(ctx, attempt);
+        let Some(keeper) = &mut ctx.keeper else {
+            return post_mortem(ctx, attempt, watch.stop);
         };
-        let (_, readable) = desk.waker.wait_or(Some(keeper.fd()), watch.wait(&desk.rt));
+        let (_, readable) = ctx.waker.wait_or(Some(keeper.fd()), watch.wait(&ctx.rt));
         if let Some(stream) = &mut attempt.stream
             && stream.read_on(false)
         {
             watch.spoke = clock::instant();
-            show(&desk.rt, desk.lease.slot, stream.figures());
+            show(&ctx.rt, ctx.lease.slot, stream.figures());
         }
         if !readable {
             continue;
@@ -70,13 +75,13 @@ pub fn watch(desk: &mut Desk, attempt: &mut Attempt, age: Duration, adopted: boo
                 if let Some(over) = exit_of(&exit, watch.stop) {
                     return Ok(over);
                 }
-                return post_mortem(desk, attempt, watch.stop);
+                return post_mortem(ctx, attempt, watch.stop);
             }
             Ok(Some(Reply::Vitals { cpu })) => watch.cpu = Some(cpu),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
                 keeper.put_down();
-                desk.keeper = None;
+                ctx.keeper = None;
             }
         }
     }
@@ -106,9 +111,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(desk: &Desk, attempt: &Attempt, age: Duration) -> Watch {
+    fn new(ctx: &WorkerContext, attempt: &Attempt, age: Duration) -> Watch {
         let now = clock::instant();
-        let harness = &desk.rt.config.harness;
+        let harness = &ctx.rt.config.harness;
         let reads = attempt.stream.is_some();
         Watch {
             runs: age,
@@ -155,11 +160,11 @@ impl Watch {
     }
 
     /// What ends it whatever it does.
-    fn mind_orders(&mut self, desk: &mut Desk, attempt: &Attempt) {
+    fn mind_orders(&mut self, ctx: &mut WorkerContext, attempt: &Attempt) {
         if self.stop.is_some() {
             return;
         }
-        let stop = if desk.rt.level() >= Level::Stopping {
+        let stop = if ctx.rt.level() >= Level::Stopping {
             Some(Stop::Shutdown)
         } else if !self.first && !attempt.claim.is_there() {
             Some(Stop::Canceled)
@@ -169,15 +174,15 @@ impl Watch {
             over_limit(attempt)
         };
         if let Some(stop) = stop {
-            self.end(desk, stop);
+            self.end(ctx, stop);
         }
     }
 
-    fn end(&mut self, desk: &mut Desk, stop: Stop) {
+    fn end(&mut self, ctx: &mut WorkerContext, stop: Stop) {
         self.stop = Some(stop);
         self.frozen = false;
         send(
-            desk,
+            ctx,
             &Request::Stop {
                 grace: self.grace,
                 why: stop.as_str().into(),
@@ -186,7 +191,7 @@ impl Watch {
     }
 
     /// Freezes it while an interrupt stands.
-    fn mind_interrupt(&mut self, desk: &mut Desk, attempt: &mut Attempt) {
+    fn mind_interrupt(&mut self, ctx: &mut WorkerContext, attempt: &mut Attempt) {
         // Most items end before a second look: these cost none.
         if std::mem::take(&mut self.first) && self.runs < LOOK {
             return;
@@ -194,31 +199,31 @@ impl Watch {
         if self.stop.is_some() {
             return;
         }
-        let (root, slot) = (desk.rt.root.clone(), desk.slot());
+        let (root, slot) = (ctx.rt.root.clone(), ctx.slot());
         if !self.frozen {
-            let stands = interrupt::any(&root, &desk.rt.interrupts);
+            let stands = interrupt::any(&root, &ctx.rt.interrupts);
             let Some(interrupt) = stands.then(|| interrupt::of(&root, slot)).flatten() else {
                 self.wordless = None;
                 return;
             };
             if !self.is_being_written(&interrupt) {
-                self.freeze(desk, attempt, &interrupt);
+                self.freeze(ctx, attempt, &interrupt);
             }
         } else if let Some(interrupt) = interrupt::of(&root, slot) {
             // Another one may have taken its place.
             let is_new = attempt.file.interrupts.last() != Some(&interrupt.mark());
             if is_new && !self.is_being_written(&interrupt) {
-                self.freeze(desk, attempt, &interrupt);
+                self.freeze(ctx, attempt, &interrupt);
             }
         } else {
             self.frozen = false;
             self.wordless = None;
-            send(desk, &Request::Thaw);
+            send(ctx, &Request::Thaw);
             let _lost = attempt
                 .record
                 .append("resumed", json!({"session": attempt.file.session}));
-            desk.rt.show(slot, |s| s.state = AgentState::Working);
-            desk.rt
+            ctx.rt.show(slot, |s| s.state = AgentState::Working);
+            ctx.rt
                 .say(&format!("{slot}  resumed    {}", attempt.claim.name));
         }
     }
@@ -229,12 +234,12 @@ impl Watch {
         interrupt.reason.is_empty() && self.at - since < WORDLESS
     }
 
-    fn freeze(&mut self, desk: &mut Desk, attempt: &mut Attempt, interrupt: &Interrupt) {
+    fn freeze(&mut self, ctx: &mut WorkerContext, attempt: &mut Attempt, interrupt: &Interrupt) {
         self.frozen = true;
         self.wordless = None;
-        send(desk, &Request::Freeze);
-        desk.rt
-            .show(desk.slot(), |s| s.state = AgentState::Interrupted);
+        send(ctx, &Request::Freeze);
+        ctx.rt
+            .show(ctx.slot(), |s| s.state = AgentState::Interrupted);
         let reason = interrupt.headline();
         // Of one that a harness before us had frozen, this was said already.
         if attempt.file.interrupts.last() != Some(&interrupt.mark()) {
@@ -249,12 +254,12 @@ impl Watch {
         if let Some(stream) = &mut attempt.stream {
             stream.read_on(false);
         }
-        let scene = attempt.scene();
-        pause::take_notice(desk, Some(&scene), interrupt);
+        let context = attempt.interrupt_context();
+        pause::take_notice(ctx, Some(&context), interrupt);
     }
 
     /// Signs of life; and whether it lives on after its last word.
-    fn mind_life(&mut self, desk: &mut Desk, attempt: &Attempt) {
+    fn mind_life(&mut self, ctx: &mut WorkerContext, attempt: &Attempt) {
         let (Some(life), Some(stream)) = (&mut self.life, &attempt.stream) else {
             return;
         };
@@ -262,12 +267,12 @@ impl Watch {
             return;
         }
         if stream.has_finished() && self.at.saturating_duration_since(self.spoke) >= self.linger {
-            desk.rt.say(&format!(
+            ctx.rt.say(&format!(
                 "{}  lingers    {}: it has finished and does not end; it is stopped",
-                desk.slot(),
+                ctx.slot(),
                 attempt.claim.name
             ));
-            return self.end(desk, Stop::Lingered);
+            return self.end(ctx, Stop::Lingered);
         }
         if self.at.saturating_duration_since(self.looked) < life.interval() {
             return;
@@ -292,20 +297,20 @@ impl Watch {
             Pulse::Stalled => Health::Stalled,
         };
         if is_silent {
-            send(desk, &Request::Vitals);
+            send(ctx, &Request::Vitals);
         }
         if health == self.health {
             return;
         }
         self.health = health;
-        desk.rt.show(desk.slot(), |s| s.health = health);
+        ctx.rt.show(ctx.slot(), |s| s.health = health);
         let name = &attempt.claim.name;
         match health {
-            Health::Quiet => desk.rt.warn(&format!(
+            Health::Quiet => ctx.rt.warn(&format!(
                 "{}: {name} has given no sign of life for a while; it is stopped if that goes on",
-                desk.slot()
+                ctx.slot()
             )),
-            Health::Stalled => self.end(desk, Stop::Stalled),
+            Health::Stalled => self.end(ctx, Stop::Stalled),
             Health::Healthy | Health::Dead => {}
         }
     }
@@ -324,8 +329,8 @@ fn over_limit(attempt: &Attempt) -> Option<Stop> {
 }
 
 /// One that is dead shows at the next look at its socket.
-fn send(desk: &mut Desk, request: &Request) {
-    if let Some(keeper) = &mut desk.keeper {
+fn send(ctx: &mut WorkerContext, request: &Request) {
+    if let Some(keeper) = &mut ctx.keeper {
         let _dead = keeper.send(request);
     }
 }
@@ -383,14 +388,14 @@ pub(super) fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
 
 /// The keeper is gone: what its files say, and if they say nothing, that the end is not known.
 /// Whatever still runs of the tree is ended first.
-pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result<Over> {
+pub fn post_mortem(ctx: &WorkerContext, attempt: &Attempt, stop: Option<Stop>) -> Result<Over> {
     // What it, or a harness before us, was just writing.
     if atomic::is_own_dir(&attempt.dir) {
         atomic::remove_temps(&attempt.dir);
     }
     // Trouble with reading how it ended is no proof that nobody knows.
     let path = attempt.dir.join("exit.json");
-    let text = desk.insist(|| match atomic::read_small(&path, STATE_FILE_BYTES_MAX) {
+    let text = ctx.retry_temporary(|| match atomic::read_small(&path, STATE_FILE_BYTES_MAX) {
         Ok(text) => Ok(text),
         Err(e) if planted("unread-end-is-unknown") => {
             drop(e);
@@ -405,30 +410,30 @@ pub fn post_mortem(desk: &Desk, attempt: &Attempt, stop: Option<Stop>) -> Result
     if let Some(over) = exit_of(&text, stop) {
         return Ok(over);
     }
-    let (slot, name) = (desk.slot(), &attempt.claim.name);
-    let slot_dir = desk.rt.root.agent(slot);
+    let (slot, name) = (ctx.slot(), &attempt.claim.name);
+    let slot_dir = ctx.rt.root.agent(slot);
     let end_tree = || process::end_tree(&slot_dir, &attempt.file.session, &attempt.dir, SWEEP);
     let mut ended = end_tree();
     while ended.unseen {
-        desk.rt.warn(&format!(
+        ctx.rt.warn(&format!(
             "{slot}: the keeper of {name} died, and its agent lives where it cannot be seen from \
              here (a container of its own?)\n  it must end, or be ended there: it holds the lock on {}",
             attempt.dir.join("stdout.log").display()
         ));
         // Another attempt beside it would be the second of an item that has not ended.
         while process::is_output_held(&attempt.dir) {
-            if desk.rt.level() >= Level::Stopping {
+            if ctx.rt.level() >= Level::Stopping {
                 return Err(Error::temporary(
                     "cannot end the agent",
                     "it lives where it cannot be seen from here",
                 ));
             }
-            desk.waker.wait(UNSEEN);
+            ctx.waker.wait(UNSEEN);
         }
         ended = end_tree();
     }
     let Ended { killed, clean, .. } = ended;
-    desk.rt.warn(&format!(
+    ctx.rt.warn(&format!(
         "{slot}: the keeper of {name} died; {killed} of its processes were ended{}",
         if clean { "" } else { ", and some could not be" },
     ));

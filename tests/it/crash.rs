@@ -475,9 +475,9 @@ fn a_name_that_was_done_before_is_run_again_after_a_kill_in_mid_claim() {
         false,
         None,
         &|_, _| true,
-        &|_| harness::spool::Fit::Now,
+        &|_| harness::spool::Acceptance::Now,
     );
-    assert!(matches!(claim, Ok(spool::Tried::Won(..))));
+    assert!(matches!(claim, Ok(spool::ClaimOutcome::Won(..))));
     drop(claim);
     assert!(root.at("queue/claimed/agent-1/x").exists());
     assert_eq!(root.drain().status.code(), Some(0));

@@ -329,7 +329,7 @@ fn a_file_is_read_only_when_its_last_writer_has_closed_it_and_drain_waits_for_th
 #[test]
 fn a_writer_who_opens_the_file_while_it_is_claimed_gets_it_back_and_is_waited_for() {
     use harness::sys::{self, ReadLease};
-    use harness::{layout, lease::Lease, spool, spool::Tried};
+    use harness::{layout, lease::Lease, spool, spool::ClaimOutcome};
     let root = Root::plain();
     root.script("x", "echo A");
     let path = root.at("queue/pending/x");
@@ -341,10 +341,13 @@ fn a_writer_who_opens_the_file_while_it_is_claimed_gets_it_back_and_is_waited_fo
     let writer = std::cell::Cell::new(None);
     let tried = |may_start: &dyn Fn() -> bool| {
         let may = |_: &_, _: &_| may_start();
-        spool::try_claim(&own, &lease, &name, false, None, &may, &|_| spool::Fit::Now).unwrap()
+        spool::try_claim(&own, &lease, &name, false, None, &may, &|_| {
+            spool::Acceptance::Now
+        })
+        .unwrap()
     };
     // A child that another test starts has every descriptor, too, until it becomes another program.
-    let mut first = Tried::Unsettled;
+    let mut first = ClaimOutcome::Unsettled;
     root.wait_until("it is looked at", || {
         first = tried(&|| {
             let path = path.clone();
@@ -362,19 +365,19 @@ fn a_writer_who_opens_the_file_while_it_is_claimed_gets_it_back_and_is_waited_fo
         is_begun
     });
     assert!(
-        matches!(first, Tried::Unsettled),
+        matches!(first, ClaimOutcome::Unsettled),
         "claimed under its writer's hands"
     );
     let mut file = writer.take().unwrap().join().unwrap();
     assert!(
-        matches!(tried(&|| true), Tried::Unsettled),
+        matches!(tried(&|| true), ClaimOutcome::Unsettled),
         "claimed before it was closed"
     );
     file.write_all(b"echo B\n").unwrap();
     drop(file);
     let mut won = None;
     root.wait_until("it is claimed", || {
-        if let Tried::Won(claim, _) = tried(&|| true) {
+        if let ClaimOutcome::Won(claim, _) = tried(&|| true) {
             won = Some(claim.bytes.clone());
         }
         won.is_some()

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use harness::atomic;
 use harness::clock;
 use harness::layout::{Name, Place, Root, SlotId};
-use harness::ready::{After, Ready};
+use harness::ready::{ClaimReport, Ready};
 use harness::waker::Waker;
 
 fn root() -> (tempfile::TempDir, Root) {
@@ -36,7 +36,7 @@ fn take(root: &Root, ready: &Ready, waker: &Arc<Waker>) -> Option<Name> {
     let candidate = ready.pop(waker, SlotId(1), None)?;
     let place = |p| root.item(p, &candidate.name);
     atomic::rename_over(&place(Place::Pending), &place(Place::Done)).unwrap();
-    ready.tried(&candidate, After::Gone);
+    ready.tried(&candidate, ClaimReport::Gone);
     ready.ended(candidate.name.as_os_str());
     Some(candidate.name)
 }
@@ -119,7 +119,7 @@ proptest! {
                 return;
             };
             std::fs::remove_file(pending(&candidate.name)).unwrap();
-            ready.tried(&candidate, After::Gone);
+            ready.tried(&candidate, ClaimReport::Gone);
             assert!(waiting.remove(&candidate.name));
         };
         ready.ask_rescan();

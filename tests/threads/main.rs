@@ -34,7 +34,7 @@ use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::thread;
 
 use layout::{Name, Place, Root, SlotId};
-use ready::{After, Ready};
+use ready::{ClaimReport, Ready};
 use waker::Waker;
 
 /// Time that goes on when the index thread waits for it.
@@ -167,17 +167,17 @@ impl World {
     }
 
     /// `spool::try_claim` and the rest, as files.
-    fn attempt(&self, name: &Name) -> After {
+    fn attempt(&self, name: &Name) -> ClaimReport {
         let claim = self.root.claim(name);
         if fs::File::create_new(&claim).is_err() {
-            return After::Later;
+            return ClaimReport::Later;
         }
         thread::yield_now();
         let mut events = self.events.lock().unwrap();
         let pending = self.root.item(Place::Pending, name);
         let Ok(content) = fs::read_to_string(&pending) else {
             fs::remove_file(&claim).unwrap();
-            return After::Gone;
+            return ClaimReport::Gone;
         };
         fs::remove_file(&pending).unwrap();
         events.push_back(Event::Left(name.clone()));
@@ -196,7 +196,7 @@ impl World {
             self.ready.waker.wake();
             self.wakers.iter().for_each(|waker| waker.wake());
         }
-        After::Gone
+        ClaimReport::Gone
     }
 }
 
