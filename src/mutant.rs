@@ -1,4 +1,4 @@
-//! Planted faults: what the proofs of README's reliability section must notice, each behind a name.
+//! Planted faults: what the proofs of docs/reliability.md must notice, each behind a name.
 //! Without the cargo feature `mutants` nothing of this is in the program. With it, the environment
 //! variable `HARNESS_MUTANT` (names, separated by commas) says which faults a run has;
 //! `tests/mutants.py` runs every proof against its faults and demands that it fails.

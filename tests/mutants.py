@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs every proof of README's reliability section against its planted faults: each must fail.
+"""Runs every proof of docs/reliability.md against its planted faults: each must fail.
 
 A proof that stays green with its fault planted proves nothing. The faults are in src/mutant.rs,
 behind the cargo feature `mutants`, and are chosen by HARNESS_MUTANT.
