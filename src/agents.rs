@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::adapters;
+use crate::atomic;
 use crate::config::{AgentTable, Config, keys, placeholder};
 use crate::item::{Item, Kind, Refusal};
 pub use launch::{BOOTSTRAP, Before, LaunchInputs, Limits, Plan, plan};
@@ -126,7 +127,7 @@ pub fn find_program(
 /// tells: the system's own "No such file or directory" sends people looking for the wrong file.
 pub fn why_not_started(program: &Path) -> Option<String> {
     let mut head = Vec::new();
-    let file = std::fs::File::open(program).ok()?;
+    let file = atomic::open_followed(program).ok()?;
     file.take(FIRST_LINE_BYTES_MAX)
         .read_to_end(&mut head)
         .ok()?;

@@ -141,6 +141,7 @@ fn zone() -> TimeZone {
 
 /// `TimeZone::system` walks through all of the zones' files to find the name of the one in
 /// `/etc/localtime`, which takes 5 ms and is not needed here.
+#[expect(clippy::disallowed_methods, reason = "the system owns this file")]
 fn read_zone() -> TimeZone {
     let local = match std::env::var_os("TZ") {
         Some(_) => return TimeZone::system(),

@@ -22,6 +22,10 @@ pub const FIELDS_NODES_MAX: usize = 10_000;
 pub const SCRIPT_HEAD_BYTES: usize = 8 << 10;
 /// A file of ours in `state/` but a record: an order, a reason, a session. Larger is none of ours.
 pub const STATE_FILE_BYTES_MAX: u64 = 1 << 20;
+/// A repository's `packed-refs`: about 70 bytes a ref, so some three million.
+pub const PACKED_REFS_BYTES_MAX: u64 = 256 << 20;
+/// A worktree's index: about 100 bytes a file, so some ten million.
+pub const INDEX_BYTES_MAX: u64 = 1 << 30;
 /// A message between harness and keeper: argv and environment of one agent (Linux allows 2 MiB).
 pub const KEEPER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// A record file (`items/NAME.jsonl`) that is read whole at a claim: thousands of attempts.

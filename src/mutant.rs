@@ -11,7 +11,7 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "end-unflushed",
-        "the data of an ended session's file is left to the kernel",
+        "the data of a file that is written durably is left to the kernel",
     ),
     (
         "end-unsynced",
@@ -154,6 +154,10 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "symlink-followed",
         "atomic: a slot's or session's folder may be a symlink out of ROOT",
+    ),
+    (
+        "fifo-waited-for",
+        "atomic: the open of a fifo waits for somebody to write into it",
     ),
     (
         "name-shown-as-it-is",

@@ -2,8 +2,8 @@
 //! process while it lives. When it dies the kernel closes the file, which every other process is
 //! told of at once (a close event), and the lock says that it is true.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::{FileExt as _, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::atomic;
@@ -62,14 +62,7 @@ impl Presence {
 /// A new file, locked. Under its own name at once, so that it is no litter if we are killed now.
 fn locked(path: &Path) -> Result<File> {
     loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .or_fail("cannot make this process's file", path)?;
+        let file = atomic::open_lock(path)?;
         // Whoever aggregates may have found it before it was locked, and taken us for dead.
         fs2::FileExt::lock_exclusive(&file).or_fail("cannot lock", path)?;
         let ours = file.metadata().or_fail("cannot look at", path)?;

@@ -28,7 +28,7 @@ pub fn children() -> Vec<Pid> {
     if !proc_is_ours() {
         return Vec::new();
     }
-    if let Ok(list) = fs::read_to_string(format!("/proc/{me}/task/{me}/children")) {
+    if let Ok(list) = atomic::read_kernel_text(format!("/proc/{me}/task/{me}/children")) {
         return list
             .split_whitespace()
             .filter_map(|pid| pid.parse().ok().map(Pid::from_raw))
@@ -63,7 +63,7 @@ struct Stat {
 }
 
 fn stat_of(pid: u32) -> Option<Stat> {
-    read_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    read_stat(&atomic::read_kernel(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn read_stat(stat: &[u8]) -> Option<Stat> {
@@ -191,7 +191,7 @@ impl Session {
     fn marks(&self, pid: u32) -> bool {
         use std::os::unix::ffi::OsStrExt;
         let proc = Path::new("/proc").join(pid.to_string());
-        let Ok(environ) = fs::read(proc.join("environ")) else {
+        let Ok(environ) = atomic::read_kernel(proc.join("environ")) else {
             return false;
         };
         let mut vars = environ.split(|&b| b == 0);

@@ -153,14 +153,6 @@ impl Record {
         Ok(())
     }
 
-    /// Of what lies on the same device, `sync` can make that last which came before it.
-    pub fn device(&self) -> Result<u64> {
-        use std::os::unix::fs::MetadataExt;
-        let meta = self.file.metadata();
-        let meta = meta.or_fail("cannot look at the item's record", &self.path)?;
-        Ok(meta.dev())
-    }
-
     /// Makes all lines so far survive a power cut.
     pub fn sync(&mut self) -> Result<()> {
         self.file
@@ -169,9 +161,7 @@ impl Record {
         if self.is_new
             && let Some(folder) = self.path.parent()
         {
-            if !atomic::is_name_synced_with(&self.file) {
-                atomic::sync_shared_dir(folder)?;
-            }
+            atomic::sync_dir(folder)?;
             self.is_new = false;
         }
         Ok(())

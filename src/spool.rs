@@ -11,9 +11,9 @@
 //! to the marker, which the slot's next holder removes (`recovery`).
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Instant;
@@ -262,10 +262,7 @@ fn read_whole(name: &Name, path: &std::path::Path) -> Result<Looked> {
             crate::limits::NAME_BYTES_MAX
         )));
     }
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(atomic::WARY)
-        .open(path);
+    let opened = atomic::open_safely(path);
     let mut file = match opened {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Looked::Gone),
@@ -465,7 +462,7 @@ impl Claim {
             taken()?;
         }
         if durable && let Ended::Placed(place) = ended {
-            atomic::sync_shared_dir(&self.root.place(place))?;
+            atomic::sync_dir(&self.root.place(place))?;
         }
         if let Some(word) = &self.item.order.exclusive {
             self.lease.let_go(&self.root.exclusive(word))?;

@@ -243,6 +243,7 @@ impl Arguments {
         unsafe_code,
         reason = "the arguments are read where the kernel put them"
     )]
+    #[expect(clippy::disallowed_methods, reason = "the kernel makes this file")]
     pub fn find() -> Option<Arguments> {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         // Behind the command's name, which may hold anything; arg_start and arg_end, fields 48, 49.

@@ -20,8 +20,6 @@ use crate::error::{Context, Error, Result};
 use crate::layout::Root;
 use crate::status::{LedgerLine, Metrics};
 
-use super::sources::open_to_read;
-
 /// A longer line is not one of ours (they have a few hundred bytes): skipped, so that a damaged
 /// file cannot fill the memory.
 const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -293,7 +291,7 @@ impl Tail {
         if meta.len() == self.offset {
             return Ok(true);
         }
-        let mut file = open_to_read(path)?;
+        let mut file = atomic::open_regular(path)?;
         file.seek(SeekFrom::Start(self.offset))?;
         let mut reader = BufReader::with_capacity(64 << 10, file);
         let mut line = Vec::new();

@@ -215,7 +215,7 @@ pub fn read(root: &Root) -> Result<Option<Status>> {
     if !atomic::exists(&path) {
         return Ok(None);
     }
-    let content = sources::read_capped(&path, STATUS_BYTES_MAX);
+    let content = atomic::read_small(&path, STATUS_BYTES_MAX).ok();
     Ok(content.and_then(|c| serde_json::from_slice(&c).ok()))
 }
 

@@ -18,7 +18,6 @@ use crate::layout::Root;
 use crate::status::LedgerLine;
 
 use super::ledger::{Ledger, Period, day_file, lines_of, open_day};
-use super::sources::read_capped;
 
 /// How long an attempt that ended in the period may have run before it: a day is far above the
 /// usual limit of an attempt (an hour).
@@ -94,7 +93,8 @@ pub(super) fn lost_lines(root: &Root, period: Period) -> Result<Vec<LedgerLine>>
 
 /// `None`: no record, not readable, or not ended.
 fn line_of(path: &Path, sid: &str) -> Option<LedgerLine> {
-    let record: Value = serde_json::from_slice(&read_capped(path, SESSION_BYTES_MAX)?).ok()?;
+    let record: Value =
+        serde_json::from_slice(&atomic::read_small(path, SESSION_BYTES_MAX).ok()?).ok()?;
     let text = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or_default();
     let number = |key: &str| record.get(key).and_then(Value::as_f64);
     let count = |key: &str| record.get(key).and_then(Value::as_u64).unwrap_or(0);

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::atomic;
@@ -22,25 +22,6 @@ use crate::status::{AgentStatus, HarnessStatus, Health, InterruptStatus};
 /// Statuses and reasons are short; a larger file is somebody's mistake.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 const REASON_CHARS_MAX: usize = 500;
-
-/// Opens a file that others made: never waits at a fifo.
-pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-}
-
-/// The content, unless there is none, or more than `max` bytes.
-pub(super) fn read_capped(path: &Path, max: u64) -> Option<Vec<u8>> {
-    read_open(&open_to_read(path).ok()?, max)
-}
-
-fn read_open(file: &File, max: u64) -> Option<Vec<u8>> {
-    let mut content = Vec::new();
-    let n = file.take(max + 1).read_to_end(&mut content).ok()?;
-    (n as u64 <= max).then_some(content)
-}
 
 /// Whether somebody holds the exclusive lock of this open file; `then` runs under the probe's
 /// shared lock if nobody does. What cannot be told counts as held: nobody is declared dead by an
@@ -59,7 +40,7 @@ fn is_held(file: &File, then: impl FnOnce()) -> bool {
 }
 
 fn is_held_at(path: &Path) -> bool {
-    match open_to_read(path) {
+    match atomic::open_to_look(path) {
         Ok(file) => is_held(&file, || {}),
         Err(e) => e.kind() != io::ErrorKind::NotFound,
     }
@@ -89,7 +70,7 @@ impl Harnesses {
                 continue;
             }
             let path = dir.join(&name);
-            let Ok(file) = open_to_read(&path) else {
+            let Ok(file) = atomic::open_to_look(&path) else {
                 continue;
             };
             let bury = || {
@@ -103,8 +84,9 @@ impl Harnesses {
             if !(taken_for_alive || is_held(&file, bury)) || half_made {
                 continue;
             }
-            let read =
-                read_open(&file, FILE_BYTES_MAX).and_then(|c| serde_json::from_slice(&c).ok());
+            let read = atomic::read_open(&file, FILE_BYTES_MAX)
+                .ok()
+                .and_then(|c| serde_json::from_slice(&c).ok());
             let status = read
                 .or_else(|| self.known.remove(&name))
                 .unwrap_or_else(|| HarnessStatus {
@@ -276,7 +258,7 @@ impl Seen {
         }
         // What cannot be understood leaves the last known status, and is not read again and again.
         self.stamp = stamp;
-        let content = read_capped(path, FILE_BYTES_MAX);
+        let content = atomic::read_small(path, FILE_BYTES_MAX).ok();
         if let Some(status) = content.and_then(|c| serde_json::from_slice(&c).ok()) {
             self.status = status;
         }
@@ -309,7 +291,7 @@ pub(super) fn interrupts(root: &Root) -> Vec<InterruptStatus> {
 
 fn first_line(path: &Path) -> String {
     let mut head = Vec::new();
-    if let Ok(file) = open_to_read(path) {
+    if let Ok(file) = atomic::open_regular(path) {
         // A head that cannot be read is an interrupt without a reason.
         drop(file.take(4 << 10).read_to_end(&mut head));
     }

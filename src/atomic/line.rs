@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::{WARY, replace};
+use super::{SAFE_OPEN_FLAGS, replace};
 use crate::error::Result;
 
 /// Writes a line over the one of the same length that a file has, with one call, which costs less
@@ -14,7 +14,10 @@ use crate::error::Result;
 pub fn put_line(path: &Path, line: &[u8]) -> Result<()> {
     let in_place = || {
         let mut options = OpenOptions::new();
-        let file = options.write(true).custom_flags(WARY).open(path)?;
+        let file = options
+            .write(true)
+            .custom_flags(SAFE_OPEN_FLAGS)
+            .open(path)?;
         let meta = file.metadata()?;
         let is_ours = meta.is_file() && meta.nlink() == 1 && meta.len() == line.len() as u64;
         Ok::<_, io::Error>(is_ours && file.write_at(line, 0)? == line.len())

@@ -123,7 +123,7 @@ fn read(path: &Path) -> Result<NewItem> {
     if !meta.is_file() {
         return Err(Error::permanent(what, "it is not a regular file").at_path(path));
     }
-    std::fs::File::open(path)
+    atomic::open_followed(path)
         .and_then(|f| f.take(limit).read_to_end(&mut bytes))
         .or_fail(what, path)?;
     let name = path

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::atomic;
 use crate::config::{Config, Overrides};
 use crate::control::Order;
 use crate::error::{Context, Error, Kind, Result};
@@ -212,7 +213,7 @@ fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
         Err(_) => None,
     };
     let lease = |path: &Path| {
-        std::fs::File::open(path)
+        atomic::open_to_look(path)
             .and_then(|f| sys::read_lease(&f))
             .is_ok_and(|l| l == sys::ReadLease::Granted)
     };

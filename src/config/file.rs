@@ -3,10 +3,8 @@
 //! Does not know the environment, the command line or the typed configuration. Keeps: nothing in
 //! the file is passed over in silence, and a file of any size or kind is read in bounded time.
 
-use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -85,11 +83,7 @@ impl Parsed {
 /// Permanent: not a regular file, larger than `CONFIG_BYTES_MAX`, not UTF-8, not readable.
 pub fn read(path: &Path) -> Result<String> {
     let what = "cannot read the configuration";
-    // Without O_NONBLOCK the open of a fifo would wait for a writer.
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path);
+    let opened = atomic::open_to_look(path);
     let file = match opened {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound && !atomic::exists(path) => {

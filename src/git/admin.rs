@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::hub::{SEED, is_oid};
+use super::hub::{SEED, is_oid, read_text};
 use super::{Hub, Worktree};
 use crate::atomic::{self, Moved};
 use crate::clock;
@@ -173,7 +173,7 @@ impl Hub {
             if !of_dir && (!is_broken(&admin) || !atomic::exists(&admin)) {
                 continue;
             }
-            if let Ok(head) = fs::read_to_string(admin.join("HEAD"))
+            if let Some(head) = read_text(&admin.join("HEAD"))
                 && is_oid(head.trim_end())
             {
                 // Its commits may hang on nothing else. An object that is gone cannot be kept.
@@ -236,10 +236,7 @@ pub(super) fn is_empty_but_for_link(dir: &Path) -> bool {
 
 /// What a killed `git worktree add` leaves, and any other folder that git cannot read.
 fn is_broken(admin: &Path) -> bool {
-    let read = |name: &str| {
-        let text = atomic::read_small(&admin.join(name), STATE_FILE_BYTES_MAX).unwrap_or_default();
-        String::from_utf8_lossy(&text).into_owned()
-    };
+    let read = |name: &str| read_text(&admin.join(name)).unwrap_or_default();
     let head = read("HEAD");
     let head = head.trim_end();
     let common = read("commondir");

@@ -15,7 +15,7 @@ use super::{Base, Git, Repo, config};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
-use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::limits::{PACKED_REFS_BYTES_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
 
 /// Any commit of the repository: new worktrees are made at it, then moved to their base.
@@ -79,7 +79,11 @@ impl Hub {
             drop(lock);
         }
         let file = hub.dir().join(config::FILE);
-        if fs::read(&file).ok().as_deref() != Some(&text) {
+        if atomic::read_small(&file, STATE_FILE_BYTES_MAX)
+            .ok()
+            .as_ref()
+            != Some(&text)
+        {
             atomic::replace(&file, &text, repo.durable)?;
         }
         Ok(hub)
@@ -224,10 +228,7 @@ impl Hub {
             .args(["config", "--remove-section", "remote.origin"])
             .must(what)?;
         let file = temp.join("config");
-        let mut f = fs::OpenOptions::new()
-            .append(true)
-            .open(&file)
-            .or_fail(what, &file)?;
+        let mut f = atomic::open_append(&file)?;
         f.write_all(config::FIXED.as_bytes()).or_fail(what, &file)?;
         drop(atomic::create(&temp.join(config::FILE), settings, 0o600)?);
         fetch_in(
@@ -367,11 +368,11 @@ impl Hub {
     /// Value of a ref, read without a process; `None` where that does not tell.
     pub(super) fn read_ref(&self, name: &str) -> Option<String> {
         let file = self.0.dir.join(name);
-        if let Ok(loose) = atomic::read_small(&file, STATE_FILE_BYTES_MAX) {
-            let loose = String::from_utf8(loose).unwrap_or_default();
+        if let Some(loose) = read_text(&file) {
             return is_oid(loose.trim_end()).then(|| loose.trim_end().to_owned());
         }
-        let packed = fs::read(self.0.dir.join("packed-refs")).ok()?;
+        let packed =
+            atomic::read_small(&self.0.dir.join("packed-refs"), PACKED_REFS_BYTES_MAX).ok()?;
         packed.split(|&b| b == b'\n').find_map(|line| {
             let (oid, rest) = line.split_at_checked(line.iter().position(|&b| b == b' ')?)?;
             let oid = std::str::from_utf8(oid).ok()?;
@@ -454,7 +455,7 @@ impl Hub {
             .into_iter()
             .flatten();
         all.flatten().map(|e| e.path()).filter(move |admin| {
-            fs::read_to_string(admin.join("HEAD")).is_ok_and(|head| head.trim_end() == want)
+            read_text(&admin.join("HEAD")).is_some_and(|head| head.trim_end() == want)
         })
     }
 }
@@ -485,6 +486,12 @@ pub(super) fn fetch(git: Git, from: &Path, refspecs: &[&str]) -> Git {
 /// The same into the hub, where the edge of a shallow history may move with the user's.
 fn fetch_in(hub: Git, from: &Path, refspecs: &[&str]) -> Git {
     fetch(hub, from, refspecs).arg("--update-shallow")
+}
+
+/// A file of git's that should be one line or a few. An agent may have put anything in its place.
+pub(super) fn read_text(file: &Path) -> Option<String> {
+    let bytes = atomic::read_small(file, STATE_FILE_BYTES_MAX).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 pub(super) fn is_oid(text: &str) -> bool {

@@ -11,11 +11,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::admin::aside;
+use super::hub::read_text;
 use super::state::TreeState;
 use super::{Git, Worktree};
 use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::layout::shown;
+use crate::limits::INDEX_BYTES_MAX;
 
 /// Who makes the commits that only keep something.
 const KEEPER: Author<'_> = Author {
@@ -122,7 +124,7 @@ impl Worktree {
         // The tree's own index knows unchanged files by their times; a broken one is left out.
         let _old = atomic::remove(&index)?;
         let _lock = atomic::remove(&index.with_extension("lock"))?;
-        let copied = fs::copy(self.admin.join("index"), &index).is_ok();
+        let copied = atomic::copy(&self.admin.join("index"), &index, INDEX_BYTES_MAX).is_ok();
         let list = || git().args(["ls-files", "--others", "--exclude-standard", "-z"]);
         let mut others = list().patient()?;
         if !copied || !others.ok() {
@@ -143,7 +145,7 @@ impl Worktree {
         let mut commit = by
             .sign(git())
             .args(["commit-tree", &tree, "-m", &printable(message)]);
-        let merging = fs::read_to_string(self.admin.join("MERGE_HEAD")).unwrap_or_default();
+        let merging = read_text(&self.admin.join("MERGE_HEAD")).unwrap_or_default();
         for parent in head.iter().map(String::as_str).chain(merging.lines()) {
             commit = commit.args(["-p", parent]);
         }
@@ -189,7 +191,7 @@ impl Worktree {
         let index = own.join(PRIVATE_INDEX);
         let git = || at().env("GIT_INDEX_FILE", &index);
         let _old = atomic::remove(&index)?;
-        let copied = fs::copy(own.join("index"), &index).is_ok();
+        let copied = atomic::copy(&own.join("index"), &index, INDEX_BYTES_MAX).is_ok();
         if !copied && head.ok() {
             git().args(["read-tree", "HEAD"]).must(what)?;
         }
@@ -252,7 +254,7 @@ impl Worktree {
             "rebase-apply/autostash",
             "MERGE_AUTOSTASH",
         ] {
-            if let Ok(oid) = fs::read_to_string(self.admin.join(stash)) {
+            if let Some(oid) = read_text(&self.admin.join(stash)) {
                 self.hub.keep_ref(label, oid.trim_end())?;
             }
         }

@@ -91,7 +91,7 @@ fn somebody_works_in(hub: &Path) -> bool {
     let holds = |text: &[u8], part: &[u8]| text.windows(part.len()).any(|w| w == part);
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.map(|e| e.path()).any(|process| {
-        let read = |name: &str| fs::read(process.join(name)).unwrap_or_default();
+        let read = |name: &str| atomic::read_kernel(process.join(name)).unwrap_or_default();
         if !read("comm").starts_with(b"git") {
             return false;
         }

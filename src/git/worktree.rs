@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::admin::is_empty_but_for_link;
+use super::hub::read_text;
 use super::salvage::{Author, add_all, printable};
 use super::state::TreeState;
 use super::way::{Way, quick_status};
@@ -131,8 +132,8 @@ impl Worktree {
             None => self.empty_out()?,
         };
         self.end_operations("autostash")?;
-        let on_branch = fs::read_to_string(self.admin.join("HEAD"))
-            .is_ok_and(|head| head.starts_with("ref: refs/"));
+        let on_branch =
+            read_text(&self.admin.join("HEAD")).is_some_and(|head| head.starts_with("ref: refs/"));
         if !fresh
             && !on_branch
             && let Some(head) = &head

@@ -2,11 +2,10 @@
 //! ended, and what is written of its end. Does not know the harness.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -163,7 +162,7 @@ impl Starter {
         let mut environment: Vec<(usize, CString)> = environment.collect();
         environment.sort_by(|a, b| name_of(a).cmp(name_of(b)));
         Ok(Starter {
-            nothing: File::open("/dev/null")?,
+            nothing: atomic::open_to_look(Path::new("/dev/null"))?,
             environment,
         })
     }
@@ -171,22 +170,19 @@ impl Starter {
     /// Starts the agent in a process group of its own. Its standard output carries a lock that lives
     /// until the last process that has it is gone; the file's existence says that a start was tried.
     pub(super) fn start(&self, spec: &Spec) -> io::Result<Pid> {
-        let append = |path: &Path| {
-            OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(path)
-        };
         let args = spec.argv.iter().map(|arg| c_string(arg));
         let args = args.collect::<io::Result<Vec<_>>>()?;
         let path = args.first().ok_or(io::ErrorKind::InvalidInput)?;
         let cwd = c_string(spec.cwd.as_os_str())?;
         let set = Self::set(spec)?;
-        let stdin = spec.stdin.as_ref().map(File::open).transpose()?;
-        let stderr = append(&spec.stderr)?;
+        let stdin = spec
+            .stdin
+            .as_deref()
+            .map(atomic::open_regular)
+            .transpose()?;
+        let stderr = atomic::open_output(&spec.stderr)?;
         // The last thing before the start: what fails earlier must not look like one.
-        let stdout = append(&spec.stdout)?;
+        let stdout = atomic::open_output(&spec.stdout)?;
         let _held = fs2::FileExt::try_lock_exclusive(&stdout);
         let program = Program {
             path,

@@ -43,7 +43,7 @@ pub(super) fn program() -> io::Result<String> {
     let file = match OPEN.get() {
         Some(file) => file,
         None => {
-            let file = File::open("/proc/self/exe")?;
+            let file = atomic::open_to_look(Path::new("/proc/self/exe"))?;
             OPEN.get_or_init(|| file)
         }
     };
@@ -74,6 +74,7 @@ impl Keeper {
         let log = atomic::open_append(&dir.join("keeper.log"));
         let log = log.or_else(|_| {
             let nothing = Path::new("/dev/null");
+            #[expect(clippy::disallowed_methods, reason = "a device of the kernel's")]
             let nothing = File::options().write(true).open(nothing);
             nothing.or_fail(NOT_STARTED, &dir)
         })?;
@@ -149,7 +150,7 @@ impl Keeper {
         let dir = root.agent(slot);
         let end = clock::instant() + KEEPER_ANSWER;
         while is_alive(root, slot) {
-            let handle = File::open(&dir).or_fail("cannot open", &dir)?;
+            let handle = atomic::open_dir(&dir).or_fail("cannot open", &dir)?;
             // Refused: it is about to end, or not yet listening. The lock will tell.
             if let Ok(stream) = UnixStream::connect(socket_path(&handle)) {
                 let mut keeper = Keeper {

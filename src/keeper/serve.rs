@@ -143,7 +143,7 @@ fn take_lock(dir: &Path) -> Result<File> {
 fn listen(dir: &Path) -> Result<UnixListener> {
     let path = dir.join("keeper.sock");
     atomic::remove(&path)?;
-    let handle = File::open(dir).or_fail("cannot open", dir)?;
+    let handle = atomic::open_dir(dir).or_fail("cannot open", dir)?;
     UnixListener::bind(super::client::socket_path(&handle)).or_fail("cannot listen at", &path)
 }
 

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::pause;
+use crate::atomic;
 use crate::clock;
 
 /// Set to `off`, this host counts as one without cgroups: for tests.
@@ -117,7 +118,7 @@ impl Cradle {
     pub fn make(parent: &Path, name: &str) -> io::Result<Cradle> {
         let dir = parent.join(name);
         fs::create_dir(&dir)?;
-        let handle = can_be_killed(&dir).and_then(|()| File::open(&dir));
+        let handle = can_be_killed(&dir).and_then(|()| atomic::open_dir(&dir));
         match handle {
             Ok(handle) => Ok(Cradle {
                 dir,
@@ -205,7 +206,7 @@ fn end(dir: &Path) -> io::Result<u32> {
     }
     put(&dir.join("cgroup.kill"), "1")?;
     let end = clock::instant() + KILLED;
-    while fs::read_to_string(dir.join("cgroup.events"))?.contains("populated 1") {
+    while atomic::read_kernel_text(dir.join("cgroup.events"))?.contains("populated 1") {
         if clock::instant() >= end {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -231,7 +232,7 @@ fn count(dir: &Path) -> u32 {
     let below = walkdir::WalkDir::new(dir).into_iter().flatten();
     let lists = below.filter(|e| e.file_name() == "cgroup.procs");
     let lines =
-        |e: walkdir::DirEntry| fs::read_to_string(e.path()).map_or(0, |t| t.lines().count());
+        |e: walkdir::DirEntry| atomic::read_kernel_text(e.path()).map_or(0, |t| t.lines().count());
     u32::try_from(lists.map(lines).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
@@ -245,6 +246,7 @@ fn remove_tree(dir: &Path) {
 }
 
 /// These files are orders to the kernel: one write each, nothing to be made atomic.
+#[expect(clippy::disallowed_methods, reason = "the kernel makes these files")]
 fn put(file: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
@@ -262,7 +264,7 @@ fn mount() -> Option<Mount> {
     if std::env::var_os(SWITCH).is_some_and(|v| v == "off") {
         return None;
     }
-    mount_in(&fs::read("/proc/self/mountinfo").ok()?)
+    mount_in(&atomic::read_kernel("/proc/self/mountinfo").ok()?)
 }
 
 /// `36 35 0:30 ROOT POINT options tags… - cgroup2 source options`
@@ -284,7 +286,7 @@ fn mount_in(mountinfo: &[u8]) -> Option<Mount> {
 pub fn own() -> io::Result<PathBuf> {
     let none = || io::Error::other("this host has no cgroup v2");
     let mount = mount().ok_or_else(none)?;
-    own_in(&mount, &fs::read("/proc/self/cgroup")?).ok_or_else(none)
+    own_in(&mount, &atomic::read_kernel("/proc/self/cgroup")?).ok_or_else(none)
 }
 
 /// The line `0::PATH` of `/proc/self/cgroup`; none where what is mounted does not show it.

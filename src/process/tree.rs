@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{children, pause, pids, stat_of};
+use crate::atomic;
 
 /// Rounds over a tree that still starts processes while it is being stopped; each takes a few
 /// milliseconds, and a stopped parent starts none.
@@ -63,7 +64,7 @@ fn children_of(pid: u32) -> Vec<u32> {
     };
     let mut found = Vec::new();
     for thread in threads.flatten() {
-        match fs::read_to_string(thread.path().join("children")) {
+        match atomic::read_kernel_text(thread.path().join("children")) {
             Ok(list) => found.extend(
                 list.split_whitespace()
                     .filter_map(|p| p.parse::<u32>().ok()),

@@ -106,7 +106,7 @@ impl Ready {
         Ok(Listing {
             number,
             entries: std::fs::read_dir(&dir).or_fail("cannot list", &dir)?,
-            dir: File::open(&dir).or_fail("cannot list", &dir)?,
+            dir: atomic::open_dir(&dir).or_fail("cannot list", &dir)?,
             began,
             took: Duration::ZERO,
             next: began,

@@ -41,7 +41,8 @@ fn is_readable(name: &Name, meta: &Metadata) -> bool {
 
 fn open(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
     let open = |more| {
-        let flags = OFlags::CLOEXEC | OFlags::from_bits_retain(atomic::WARY as u32) | more;
+        let flags =
+            OFlags::CLOEXEC | OFlags::from_bits_retain(atomic::SAFE_OPEN_FLAGS as u32) | more;
         rustix::fs::openat(dir, path, flags, Mode::empty())
     };
     // To note that it was read costs more than to read it. Only its owner may leave that out.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::file::SessionFile;
 use super::{Failed, Work, WorkerContext, resume};
 use crate::agents::{self, Agent, Before, Facts, LaunchInputs};
-use crate::atomic::{self, Lasting};
+use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::git::Hub;
@@ -95,7 +95,7 @@ pub(super) fn begin(
     };
     let template = rt.root.path().join("prompts/bootstrap.md");
     let template = (!script)
-        .then(|| atomic::read_small(&template, STATE_FILE_BYTES_MAX).ok())
+        .then(|| atomic::read_followed(&template, STATE_FILE_BYTES_MAX).ok())
         .flatten();
     let plan = agents::plan(
         &agent,
@@ -162,7 +162,7 @@ pub(super) fn begin(
     // What the record and the item say of a script in a plain directory is all there is to it.
     let told_by_record = script && work.is_none();
     if !told_by_record {
-        file.write(dir, Lasting::No)?;
+        file.write(dir, false)?;
     }
 
     let spec = Spec {
@@ -185,7 +185,7 @@ pub(super) fn begin(
         s.state = AgentState::Working;
         s.pid = pid;
     });
-    if told_by_record && let Err(e) = file.write(dir, Lasting::No) {
+    if told_by_record && let Err(e) = file.write(dir, false) {
         // Only those who look would miss it: the agent runs.
         rt.warn(&format!("{slot}: {e}"));
     }

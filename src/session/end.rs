@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::file::End;
 use super::{Attempt, Over, WorkerContext};
-use crate::atomic::{self, Lasting};
+use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::git::Collected;
@@ -88,11 +88,7 @@ pub(super) fn write_end(
     let mut tries = 0;
     let written = ctx.retry_temporary(|| {
         tries += 1;
-        let lasting = match durable {
-            true => Lasting::WithNextSync(record.device()?),
-            false => Lasting::No,
-        };
-        file.write(dir, lasting)
+        file.write(dir, durable)
     });
     if let Err(e) = written {
         if e.kind() == Kind::Temporary {

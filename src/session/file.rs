@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::atomic::{self, Lasting};
+use crate::atomic;
 use crate::error::{Error, Result};
 use crate::event::Tokens;
 use crate::layout;
@@ -159,19 +159,12 @@ impl SessionFile {
         }
     }
 
-    pub fn write(&self, dir: &Path, lasting: Lasting) -> Result<()> {
+    pub fn write(&self, dir: &Path, durable: bool) -> Result<()> {
         if !atomic::is_own_dir(dir) && atomic::exists(dir) {
             let why = "its folder was replaced by something else";
             return Err(Error::permanent("cannot write session.json", why).at_path(dir));
         }
-        let (path, text) = (path(dir), self.text()?);
-        // Half-written it is as good as not there: it tells nothing that the record does not.
-        match atomic::create_lasting(&path, &text, lasting) {
-            Err(e) if e.errno() == Some(libc::EEXIST) => {
-                atomic::replace_lasting(&path, &text, lasting)
-            }
-            made => made,
-        }
+        atomic::replace(&path(dir), &self.text()?, durable)
     }
 
     fn text(&self) -> Result<Vec<u8>> {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::liveness::{Liveness, Pulse, Signs};
 use super::{Attempt, Over, WorkerContext, pause};
-use crate::atomic::{self, Lasting};
+use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Figures;
@@ -249,7 +249,7 @@ impl Watch {
                 "interrupted",
                 json!({"session": attempt.file.session, "slot": attempt.file.slot, "reason": reason}),
             );
-            let _lost = attempt.file.write(&attempt.dir, Lasting::No);
+            let _lost = attempt.file.write(&attempt.dir, false);
         }
         if let Some(stream) = &mut attempt.stream {
             stream.read_on(false);

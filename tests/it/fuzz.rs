@@ -10,7 +10,6 @@ mod screens;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use harness::atomic::Lasting;
 use harness::config::{Config, Overrides};
 use harness::interrupt;
 use harness::item::{self, Item, Refusal};
@@ -386,7 +385,7 @@ proptest! {
         fs::write(session::file::path(dir.path()), &bytes).unwrap();
         if let Some(file) = promptly(|| session::file::read(dir.path(), "s")) {
             prop_assert_eq!(&file.session, "s");
-            file.write(dir.path(), Lasting::No).unwrap();
+            file.write(dir.path(), false).unwrap();
             prop_assert_eq!(session::file::read(dir.path(), "s"), Some(file));
         }
     }

@@ -1,7 +1,7 @@
 //! What can be read off ROOT's file system without changing anything: its type, devices, space,
 //! journal, mount options and the length of its path.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +11,7 @@ use nix::sys::statfs::statfs;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::Check;
+use crate::atomic;
 use crate::config::{Config, Durability};
 use crate::layout::{Place, Root, shown};
 
@@ -226,9 +227,9 @@ fn one_device(root: &Root) -> Check {
 }
 
 fn mount_of(path: &Path) -> Option<(u64, String)> {
-    let dir = File::open(path).ok()?;
+    let dir = atomic::open_dir(path).ok()?;
     let device = dir.metadata().ok()?.dev();
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", dir.as_raw_fd()));
+    let info = atomic::read_kernel_text(format!("/proc/self/fdinfo/{}", dir.as_raw_fd()));
     let info = info.unwrap_or_default();
     let mount = info.lines().find_map(|l| l.strip_prefix("mnt_id:"));
     Some((device, mount.unwrap_or_default().trim().to_owned()))
@@ -242,7 +243,7 @@ fn journal(root: &Root, durable: bool) -> Option<Check> {
     let task = Path::new("/sys/fs/ext4")
         .join(block.file_name()?)
         .join("journal_task");
-    let task = fs::read_to_string(task).ok()?;
+    let task = atomic::read_kernel_text(task).ok()?;
     if task.trim() != "<none>" {
         return Some(Check::ok(
             "journal",

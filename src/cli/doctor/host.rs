@@ -2,7 +2,6 @@
 //! the agents' programs on PATH. Reads only; runs nothing.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -10,6 +9,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::{Check, Facts};
 use crate::adapters;
+use crate::atomic;
 use crate::clock;
 use crate::config::keys::CLIS;
 use crate::config::{AgentTable, Config, placeholder};
@@ -45,7 +45,7 @@ fn inotify(workers: u64) -> Check {
     let name = "inotify limits";
     let read = |key: &str| {
         let path = Path::new("/proc/sys/fs/inotify").join(key);
-        let text = fs::read_to_string(path).ok()?;
+        let text = atomic::read_kernel_text(path).ok()?;
         text.trim().parse::<u64>().ok()
     };
     let (watches, instances, queued) = (
@@ -106,7 +106,7 @@ fn open_files(workers: u64) -> Check {
 /// Ending an item's whole process tree needs to see it.
 fn proc() -> Check {
     let name = "/proc";
-    if let Err(e) = fs::read("/proc/self/stat") {
+    if let Err(e) = atomic::read_kernel("/proc/self/stat") {
         return Check::fail(
             name,
             format!("/proc/self/stat cannot be read: {e}"),
@@ -121,7 +121,7 @@ fn proc() -> Check {
              be found and ended",
         );
     }
-    match fs::read("/proc/thread-self/children") {
+    match atomic::read_kernel("/proc/thread-self/children") {
         Ok(_) => Check::ok(name, "readable, with lists of children"),
         Err(e) => Check::warn(
             name,

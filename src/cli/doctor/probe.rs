@@ -3,7 +3,7 @@
 //! Does not know the file system's name: what works is what counts. Keeps: the directory and all
 //! that is in it are removed at the end, however the probes end.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
@@ -154,7 +154,7 @@ fn append(bench: &Bench) -> Result<Check> {
         .write_all(b"1")
         .and_then(|()| b.write_all(b"2"))
         .and_then(|()| a.write_all(b"3"))
-        .and_then(|()| fs::read(&path));
+        .and_then(|()| atomic::read_small(&path, 64));
     Ok(match written {
         Ok(text) if text == b"record123" => Check::ok("append", "two writers add in turn"),
         Ok(_) => Check::fail("append", "two writers overwrite each other", LOCAL_DISK),
@@ -251,7 +251,7 @@ fn events(bench: &Bench) -> Result<Check> {
 /// than the 108 bytes of an address.
 fn socket(bench: &Bench) -> Result<Check> {
     let talk = || -> io::Result<bool> {
-        let dir = File::open(&bench.dir)?;
+        let dir = atomic::open_dir(&bench.dir)?;
         let path = format!("/proc/self/fd/{}/socket", dir.as_raw_fd());
         let _listener = UnixListener::bind(&path)?;
         let _stream = UnixStream::connect(&path)?;

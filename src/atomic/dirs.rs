@@ -1,0 +1,80 @@
+//! Folders: made, looked at, removed, and made to survive a power cut.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use super::{open_dir, open_regular, remove};
+use crate::error::{Context, Error, Result};
+use crate::mutant::planted;
+
+/// Makes a directory and its missing parents; mode 700 where `private`.
+pub fn make_dir(path: &Path, private: bool) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(if private { 0o700 } else { 0o777 })
+        .create(path)
+        .or_fail("cannot make the directory", path)
+}
+
+/// Makes one directory whose parent must exist: a removed parent is never resurrected.
+/// `false` where it exists already.
+pub(crate) fn make_dir_new(path: &Path) -> Result<bool> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(Error::io("cannot make the directory", path, &e)),
+    }
+}
+
+/// Whether it is a directory and no symlink to one. Folders that harness makes below those of the
+/// tree (a slot's, a session's) are never symlinks: one that an agent put there leads out of ROOT.
+pub(crate) fn is_own_dir(path: &Path) -> bool {
+    let own = path.symlink_metadata().is_ok_and(|m| m.is_dir());
+    own || planted("symlink-followed") && path.is_dir()
+}
+
+/// Removes a directory tree whose content is provably kept elsewhere or was never anybody's work:
+/// half-made copies, git's own administration. The caller says why in `because`, for the reader.
+pub(crate) fn discard_tree(path: &Path, because: &'static str) -> Result<()> {
+    debug_assert!(!because.is_empty());
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => remove(path).map(drop),
+        Err(e) => Err(Error::io("cannot remove the directory", path, &e)),
+    }
+}
+
+/// Makes renames and links in a directory survive a power cut.
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
+    open_dir(path)
+        .and_then(|d| d.sync_all())
+        .or_fail("cannot sync the directory", path)
+}
+
+pub(crate) fn sync_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes a directory tree that nobody else writes into survive a power cut: every file, then the
+/// directory that names it.
+pub(crate) fn sync_tree(path: &Path) -> Result<()> {
+    let what = "cannot sync";
+    let mut dirs = vec![path.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).or_fail(what, &dir)? {
+            let entry = entry.or_fail(what, &dir)?;
+            let (path, kind) = (entry.path(), entry.file_type().or_fail(what, &dir)?);
+            if kind.is_dir() {
+                dirs.push(path);
+            } else if kind.is_file() {
+                let synced = open_regular(&path).and_then(|f| f.sync_all());
+                synced.or_fail(what, &path)?;
+            }
+        }
+        sync_dir(&dir)?;
+    }
+    Ok(())
+}
