@@ -34,7 +34,7 @@ pub mod ready;
 pub mod control;
 pub mod interrupt;
 pub mod peers;
-pub mod wake;
+pub(crate) mod watcher;
 pub mod process;
 pub mod keeper;
 pub mod git;

@@ -27,7 +27,7 @@ use crate::ready::Ready;
 use crate::recovery;
 use crate::runtime::{Level, Results, Runtime};
 use crate::sys;
-use crate::wake::{self, Hint};
+use crate::watcher::{self, FolderWatcher, Hint};
 use crate::worker::{self, Mode, Worker};
 
 /// What `harness run` was told.
@@ -96,7 +96,6 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         orders: Orders::default(),
         drain: options.drain,
         watched: watch.is_some(),
-        watch,
         said_waiting: false,
         interrupts: 0,
         trouble: Vec::new(),
@@ -113,11 +112,8 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         ));
         return Ok(End::LetGo);
     }
-    let Main {
-        presence, watch, ..
-    } = main;
     drop(watch);
-    drop(presence);
+    drop(main.presence);
     rt.forks.end();
     rt.ready.waker.wake();
     pulse.end();
@@ -147,9 +143,9 @@ fn listen(rt: &Arc<Runtime>) -> Result<Receiver<i32>> {
     Ok(signals)
 }
 
-fn watch(rt: &Arc<Runtime>, pulse: &Arc<Pulse>, news: &Arc<News>) -> Result<wake::Watch> {
+fn watch(rt: &Arc<Runtime>, pulse: &Arc<Pulse>, news: &Arc<News>) -> Result<FolderWatcher> {
     let (told, pulse, news) = (rt.clone(), pulse.clone(), news.clone());
-    let tell = move |hint| match hint {
+    let on_hint = move |hint| match hint {
         Hint::Ended(place, delta) => {
             pulse.count(place, delta);
             if news.others_end.load(Ordering::SeqCst) {
@@ -167,7 +163,7 @@ fn watch(rt: &Arc<Runtime>, pulse: &Arc<Pulse>, news: &Arc<News>) -> Result<wake
             pulse.waker.wake();
         }
     };
-    wake::watch(&rt.root, &rt.ready, Arc::new(tell))
+    watcher::watch(&rt.root, &rt.ready, Box::new(on_hint))
 }
 
 /// The index thread's life: the first listing, then timers, and listings where events may be missing.
@@ -226,10 +222,8 @@ struct Main {
     presence: Presence,
     orders: Orders,
     drain: bool,
-    /// Whether the kernel tells of changes,
+    /// Whether the folders are watched for changes.
     watched: bool,
-    /// through this.
-    watch: Option<wake::Watch>,
     said_waiting: bool,
     interrupts: u32,
     /// What kept answered items from going back, as far as it was said.
@@ -277,15 +271,10 @@ impl Main {
         }
     }
 
-    /// What takes a while to end and is not needed where no agent is at work, ends beside the workers.
-    /// One that has just claimed something is not seen yet: it gets another server, and orders are
-    /// looked for without news of them.
+    /// The fork server takes a while to end and is not needed where no agent is at work. A worker that
+    /// has just claimed something is not seen yet: it gets another server.
     fn begin_to_end(&mut self) {
-        if self.watched && self.rt.busy() == 0 {
-            self.watched = false;
-            if let Some(watch) = &mut self.watch {
-                watch.let_go();
-            }
+        if self.rt.busy() == 0 {
             self.rt.forks.end();
         }
     }

@@ -124,7 +124,6 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) -> Result<()> {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             break;
         }
-        rt.ready.catch_up();
         let Some(candidate) = rt.ready.pop(&ctx.waker, ctx.slot(), ctx.repo.as_deref()) else {
             rt.tickets.fetch_add(1, Ordering::SeqCst);
             // Only now may there be nothing left to do.

@@ -62,7 +62,7 @@ impl Ready {
         let mut under_way = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::instant();
         let mut listing = match under_way.take() {
-            Some(listing) if now < listing.next && self.needs_no_news() => {
+            Some(listing) if now < listing.next && self.keeps_workers_busy() => {
                 let rest = listing.next - now;
                 *under_way = Some(listing);
                 return Ok(Some(rest));
@@ -85,7 +85,7 @@ impl Ready {
         // Agents at work for minutes leave it the processor.
         let hurries = inner.rescan || inner.next_ticket == listing.given;
         drop(inner);
-        let rest = match hurries || !self.needs_no_news() {
+        let rest = match hurries || !self.keeps_workers_busy() {
             true => Duration::ZERO,
             false => (listing.took - took) * RESTS,
         };

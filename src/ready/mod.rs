@@ -42,8 +42,6 @@ pub struct Ready {
     listing: Mutex<Option<Listing>>,
     /// How long its first piece is.
     first_piece: Duration,
-    /// Who reads what the kernel has to tell.
-    news: std::sync::Mutex<Option<Arc<dyn News>>>,
     /// Woken when the index thread has something to do: a rescan, a new timer.
     pub waker: Waker,
 }
@@ -54,14 +52,6 @@ pub struct Candidate {
     pub name: Name,
     pub refuse: Option<String>,
     ticket: u64,
-}
-
-/// Whoever tells the index of changes in the folder.
-pub trait News: Send + Sync {
-    /// Tells all that the kernel knows by now, or what of it can be told in a moment.
-    fn read(&self);
-    /// From now on somebody waits for what comes.
-    fn wake(&self);
 }
 
 /// How a worker's try ended, as far as the index cares.
@@ -96,7 +86,6 @@ impl Ready {
             inner: Mutex::new(Inner::new(cap)),
             listing: Mutex::default(),
             first_piece: FIRST_PIECE,
-            news: std::sync::Mutex::default(),
             waker: Waker::new()?,
         })
     }
@@ -110,24 +99,6 @@ impl Ready {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here panics half-way through a change that matters; go on with what is there.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where news of the folder come from; `None`: from nowhere now.
-    pub fn listen_to(&self, news: Option<Arc<dyn News>>) {
-        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = news;
-    }
-
-    /// Takes in what happened up to now. Whoever is about to take an item does it: what others have
-    /// taken, or put before it, meanwhile is then known.
-    pub fn catch_up(&self) {
-        if let Some(news) = self.news() {
-            news.read();
-        }
-    }
-
-    fn news(&self) -> Option<Arc<dyn News>> {
-        let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        news.clone()
     }
 
     /// The best candidate, or one that was handed to this worker; or `None`: then the waker is used
@@ -174,10 +145,6 @@ impl Ready {
             slot,
             repo: repo.map(str::to_owned),
         });
-        drop(inner);
-        if let Some(news) = self.news() {
-            news.wake();
-        }
         None
     }
 
@@ -194,8 +161,8 @@ impl Ready {
         true
     }
 
-    /// Whether no worker waits and the next one that asks finds an item: news can wait a moment.
-    pub fn needs_no_news(&self) -> bool {
+    /// Whether no worker waits, and the next one that asks finds an item.
+    fn keeps_workers_busy(&self) -> bool {
         let inner = self.lock();
         inner.open && inner.idle.is_empty() && !inner.ready.is_empty()
     }
