@@ -31,7 +31,7 @@ use crate::layout::{Name, Place, Root, SlotId};
 use crate::lease;
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::record::Record;
-use crate::status::AgentStatus;
+use crate::status::SlotStatus;
 
 /// Stem of the interrupt that holds for every slot.
 pub const ALL: &str = "all";
@@ -340,7 +340,7 @@ pub fn asker(root: &Root, stem: &str) -> Option<String> {
     let slot = SlotId::parse(OsStr::new(stem))?;
     let status = root.agent(slot).join("status.json");
     let text = atomic::read_small(&status, STATE_FILE_BYTES_MAX).ok()?;
-    let status: AgentStatus = serde_json::from_slice(&text).ok()?;
+    let status: SlotStatus = serde_json::from_slice(&text).ok()?;
     status.session.filter(|s| uuid::Uuid::parse_str(s).is_ok())
 }
 

@@ -34,7 +34,7 @@ use crate::record::{LastAttempt, Record};
 use crate::session::file::SessionFile;
 use crate::session::{self, Attempt, Work, WorkerContext, end_claim};
 use crate::spool::{Claim, Target};
-use crate::status::AgentState;
+use crate::status::SlotState;
 
 /// Whether a slot that nobody holds has anything to recover.
 pub fn has_residue(root: &Root, slot: SlotId) -> bool {
@@ -171,11 +171,13 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         None => return put_back(ctx, claim, record, &last.session),
     };
     rt.show(ctx.slot(), |s| {
-        s.state = AgentState::Working;
-        s.work_item = Some(name.shown());
+        s.state = SlotState::Working;
+        s.item = Some(name.shown());
         s.session = Some(last.session.clone());
         s.attempt = Some(last.attempt);
-        s.started_at = Some(file.started_at.clone());
+        s.agent = Some(file.agent.clone());
+        s.claimed_at = Some(file.claimed_at.clone()).filter(|at| !at.is_empty());
+        s.started_at = Some(file.started_at.clone()).filter(|at| !at.is_empty());
         s.pid = file.pid;
     });
     if let Some(said) = said.filter(|_| claim.is_ours()) {

@@ -18,7 +18,7 @@ use crate::limits::{BEAT_MAX, LOOKERS, PACE_MAX};
 use crate::mutant::planted;
 use crate::outcome::Outcome;
 use crate::ready::Ready;
-use crate::status::{AgentState, AgentStatus, LedgerLine};
+use crate::status::{LedgerLine, SlotState, SlotStatus};
 use crate::waker::Waker;
 
 /// How far this process is on its way out. Only ever rises.
@@ -67,7 +67,7 @@ pub struct Runtime {
 }
 
 struct Entry {
-    status: AgentStatus,
+    status: SlotStatus,
     changed: Option<Changed>,
     /// When it was last given to be written.
     taken: Option<Instant>,
@@ -302,22 +302,22 @@ impl Runtime {
     }
 
     /// Changes what is shown of a slot.
-    pub fn show(&self, slot: SlotId, change: impl FnOnce(&mut AgentStatus)) {
-        let state = |s: &AgentStatus| (s.state, s.health, s.pid);
+    pub fn show(&self, slot: SlotId, change: impl FnOnce(&mut SlotStatus)) {
+        let state = |s: &SlotStatus| (s.state, s.health, s.pid);
         let mut board = lock(&self.board);
         let entry = board.entry(slot).or_insert_with(|| Entry {
-            status: AgentStatus {
+            status: SlotStatus {
                 id: slot.to_string(),
                 harness_pid: Some(std::process::id()),
-                ..AgentStatus::default()
+                ..SlotStatus::default()
             },
             changed: Some(Changed::State),
             taken: None,
         });
         let before = state(&entry.status);
-        let was_busy = entry.status.work_item.is_some();
+        let was_busy = entry.status.item.is_some();
         change(&mut entry.status);
-        match (was_busy, entry.status.work_item.is_some()) {
+        match (was_busy, entry.status.item.is_some()) {
             (false, true) => _ = self.busy.fetch_add(1, Ordering::SeqCst),
             (true, false) => _ = self.busy.fetch_sub(1, Ordering::SeqCst),
             _ => {}
@@ -336,7 +336,7 @@ impl Runtime {
     pub fn hide(&self, slot: SlotId) {
         let mut board = lock(&self.board);
         let gone = board.remove(&slot);
-        if gone.is_some_and(|e| e.status.work_item.is_some()) {
+        if gone.is_some_and(|e| e.status.item.is_some()) {
             self.busy.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -351,11 +351,10 @@ impl Runtime {
     pub fn is_about_to_ask(&self, slot: SlotId, name: &Name) -> bool {
         let board = lock(&self.board);
         match board.get(&slot).map(|e| &e.status) {
-            Some(s) if s.state == AgentState::Finishing => s
-                .work_item
-                .as_ref()
-                .is_some_and(|item| *item == name.shown()),
-            Some(s) => s.state == AgentState::Idle && s.work_item.is_none(),
+            Some(s) if s.state == SlotState::Finishing => {
+                s.item.as_ref().is_some_and(|item| *item == name.shown())
+            }
+            Some(s) => s.state == SlotState::Idle && s.item.is_none(),
             None => !self.staffed.load(Ordering::SeqCst),
         }
     }
@@ -374,7 +373,7 @@ impl Runtime {
     }
 
     /// What is shown of the slots of this process.
-    pub fn statuses(&self) -> BTreeMap<SlotId, AgentStatus> {
+    pub fn statuses(&self) -> BTreeMap<SlotId, SlotStatus> {
         let board = lock(&self.board);
         board.iter().map(|(&s, e)| (s, e.status.clone())).collect()
     }
@@ -385,7 +384,7 @@ impl Runtime {
     }
 
     /// The statuses that changed since the last call; where only figures did, not more often than this.
-    pub fn take_changed(&self, figures: Duration) -> Vec<(SlotId, AgentStatus)> {
+    pub fn take_changed(&self, figures: Duration) -> Vec<(SlotId, SlotStatus)> {
         let now = crate::clock::instant();
         let is_due = |e: &Entry| match e.changed {
             None => false,

@@ -1,22 +1,25 @@
-//! The shapes of `status.json` and of an agent's own `status.json`, as the contract gives them.
+//! The shapes of `state/status.json`, of a slot's own `status.json` and of the ledger's lines.
 //! Plain data: `aggregator` fills them, `view` shows them.
+//!
+//! Times are text: RFC 3339 in UTC.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// `state/status.json`, version 1.
+/// `state/status.json`, version 2.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
     pub version: u32,
     pub timestamp: String,
     pub harnesses: Vec<HarnessStatus>,
-    pub agents: Vec<AgentStatus>,
+    /// The slots.
+    pub agents: Vec<SlotStatus>,
     pub work_queue: WorkQueue,
     pub interrupts: Vec<InterruptStatus>,
     pub holds: Vec<crate::hold::Hold>,
-    /// What a standing order in `state/control/` says: `pause`, `drain`, `stop`.
+    /// The files in `state/control/` that are in force: `pause`, `drain`, `stop`.
     pub control: Vec<String>,
     pub metrics: Metrics,
 }
@@ -29,17 +32,19 @@ pub struct HarnessStatus {
     pub host: String,
     pub started_at: String,
     pub uptime_seconds: u64,
-    /// Slots it wants to hold.
+    /// How many slots it wants to hold.
     pub workers: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum AgentState {
+pub enum SlotState {
     #[default]
     Idle,
+    /// It has claimed an item; the agent process does not run yet.
     Starting,
     Working,
+    /// The agent process has ended; its work is being kept and its item moved.
     Finishing,
     Interrupted,
     Paused,
@@ -52,35 +57,43 @@ pub enum Health {
     Healthy,
     Quiet,
     Stalled,
-    /// Nobody holds the slot's lease.
+    /// No process holds the slot's lease.
     Dead,
 }
 
 /// One slot; also the content of `state/agents/agent-N/status.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct AgentStatus {
+pub struct SlotStatus {
+    /// The slot: `agent-N`.
     pub id: String,
-    pub state: AgentState,
+    pub state: SlotState,
     pub health: Health,
     pub harness_pid: Option<u32>,
-    /// The agent process itself.
+    /// The agent process.
     pub pid: Option<i32>,
-    pub work_item: Option<String>,
+    pub item: Option<String>,
+    /// What runs: `script`, or a name from `[agents.NAME]`.
+    pub agent: Option<String>,
     pub session: Option<String>,
     pub attempt: Option<u32>,
+    /// When the item was claimed, and when its agent process was started.
+    pub claimed_at: Option<String>,
     pub started_at: Option<String>,
     pub last_heartbeat: Option<String>,
     pub last_event_at: Option<String>,
+    /// What the agent's CLI says of this attempt so far.
     pub turns: u64,
     pub tool_calls: u64,
-    pub tokens: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
     pub cost_usd: f64,
     pub last_message: Option<String>,
 }
 
 /// Counts of items by state. `pending` are those that could start now; `scheduled` wait for a
-/// time, `blocked` for another item, an exclusive key or their own earlier attempt.
+/// time, `blocked` for another item, an exclusive key or their own earlier attempt. `total` counts
+/// these and `claimed`: what is not over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkQueue {
@@ -93,15 +106,17 @@ pub struct WorkQueue {
     pub parked: u64,
 }
 
+/// One file in `state/interrupts/`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct InterruptStatus {
-    pub agent: String,
+    /// `agent-N` or `all`.
+    pub slot: String,
     pub reason: String,
     pub since: String,
 }
 
-/// Figures over the attempts that ended. `*_today` since local midnight; `throughput_per_hour`
-/// over the last hour; `average_work_duration` in seconds and `success_rate` (0 to 1) of today.
+/// Counts of slots, and figures over the attempts that ended. `*_today`, averages, tokens and cost
+/// are since local midnight; `throughput_per_hour` counts items over the last hour.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
@@ -112,7 +127,9 @@ pub struct Metrics {
     pub completed_today: u64,
     pub failed_today: u64,
     pub throughput_per_hour: f64,
-    pub average_work_duration: f64,
+    /// Mean duration of an attempt.
+    pub average_seconds: f64,
+    /// Completed of all that ended: 0 to 1.
     pub success_rate: f64,
     pub input_tokens: u64,
     pub output_tokens: u64,
@@ -124,19 +141,21 @@ pub struct Metrics {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LedgerLine {
-    /// RFC 3339, UTC.
+    /// When the attempt ended.
     pub at: String,
     pub session: String,
     pub item: String,
     pub slot: String,
+    /// What ran: `script`, or a name from `[agents.NAME]`.
+    pub agent: String,
     pub outcome: String,
-    /// Whether the item ended with it (`done/` or `parked/`), or is tried again.
+    /// Whether the item ended with it (`done/` or `parked/`); otherwise it is tried again.
     pub last: bool,
     pub seconds: f64,
     pub input_tokens: u64,
     pub output_tokens: u64,
     pub cost_usd: f64,
-    /// Room for what later versions add.
+    /// Fields of later versions.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,
 }

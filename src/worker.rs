@@ -13,7 +13,7 @@ use crate::recovery;
 use crate::runtime::{ItemResult, Level, Runtime};
 use crate::session::{self, WorkerContext, pause};
 use crate::spool::{self, ClaimOutcome};
-use crate::status::AgentState;
+use crate::status::SlotState;
 use crate::waker::Waker;
 
 /// How long a slot that met an error waits before it claims again.
@@ -58,7 +58,7 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
     let leave = Arc::new(AtomicBool::new(mode == Mode::RecoverOnly));
     let slot = lease.slot;
     rt.register_waker(&waker);
-    rt.show(slot, |s| s.state = AgentState::Idle);
+    rt.show(slot, |s| s.state = SlotState::Idle);
     let over = Arc::new(AtomicBool::new(false));
     let (rt, b, l, o) = (rt.clone(), waker.clone(), leave.clone(), over.clone());
     let thread = std::thread::Builder::new()
@@ -100,17 +100,19 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) -> Result<()> {
     recovery::recover(ctx)?;
     let rt = ctx.rt.clone();
     let mut in_a_row = 0;
-    let idle = |ctx: &WorkerContext, state: AgentState| {
+    let idle = |ctx: &WorkerContext, state: SlotState| {
         rt.show(ctx.slot(), |s| {
             s.state = state;
-            s.work_item = None;
+            s.item = None;
             s.session = None;
             s.attempt = None;
+            s.agent = None;
+            s.claimed_at = None;
             s.started_at = None;
             s.pid = None;
         });
     };
-    idle(ctx, AgentState::Idle);
+    idle(ctx, SlotState::Idle);
     while !leave.load(Ordering::SeqCst) && rt.level() == Level::Running {
         if let Some(state) = held_back(ctx) {
             idle(ctx, state);
@@ -154,12 +156,12 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) -> Result<()> {
                         ),
                     );
                 }
-                idle(ctx, AgentState::Idle);
+                idle(ctx, SlotState::Idle);
                 rest(ctx);
             }
             Err(e) => {
                 rt.warn(&format!("{}: {}: {e}", ctx.slot(), candidate.name));
-                idle(ctx, AgentState::Idle);
+                idle(ctx, SlotState::Idle);
                 // What is left of the item is this slot's to recover, now as after a death.
                 ctx.waker.wait(AFTER_ERROR);
                 recovery::recover(ctx)?;
@@ -170,15 +172,15 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) -> Result<()> {
 }
 
 /// Why the slot must not claim now, as the state that it shows.
-fn held_back(ctx: &WorkerContext) -> Option<AgentState> {
+fn held_back(ctx: &WorkerContext) -> Option<SlotState> {
     let root = &ctx.rt.root;
     if interrupt::stands(root, ctx.slot()) {
         if let Some(interrupt) = interrupt::of(root, ctx.slot()) {
             pause::take_notice(ctx, ctx.interrupt_context.as_ref(), &interrupt);
         }
-        Some(AgentState::Interrupted)
+        Some(SlotState::Interrupted)
     } else if ctx.rt.paused.load(Ordering::SeqCst) || ctx.rt.is_disk_low() {
-        Some(AgentState::Paused)
+        Some(SlotState::Paused)
     } else {
         None
     }

@@ -252,7 +252,7 @@ impl Figures {
         metrics.completed_today = self.completed;
         metrics.failed_today = self.failed;
         metrics.throughput_per_hour = self.minutes.values().sum::<u64>() as f64;
-        metrics.average_work_duration = ratio(self.seconds, self.attempts);
+        metrics.average_seconds = ratio(self.seconds, self.attempts);
         metrics.success_rate = ratio(self.completed as f64, ended);
         metrics.input_tokens = self.input_tokens;
         metrics.output_tokens = self.output_tokens;

@@ -30,14 +30,14 @@ use crate::error::{Error, Result};
 use crate::hold;
 use crate::layout::{Place, Root, SlotId};
 use crate::limits::{PULSE, STATUS_AGE_MAX};
-use crate::status::{AgentState, AgentStatus, Health, Metrics, Status, WorkQueue};
+use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, WorkQueue};
 
 use counts::Check;
 use ledger::{Figures, Period};
 use sources::{Claimed, ClaimedFolders, Harnesses, Slots};
 
 /// `version` of `status.json`.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// `status.json` of a thousand slots has half a megabyte.
 const STATUS_BYTES_MAX: u64 = 64 << 20;
 
@@ -130,7 +130,7 @@ impl Aggregator {
     pub fn refresh(
         &mut self,
         pending: PendingCounts,
-        own: BTreeMap<SlotId, AgentStatus>,
+        own: BTreeMap<SlotId, SlotStatus>,
         force: bool,
     ) -> Result<()> {
         let now = clock::instant();
@@ -256,16 +256,16 @@ fn queue(pending: PendingCounts, claimed: &Claimed, counts: &Counts) -> WorkQueu
 }
 
 /// Slots are `active` while somebody holds them; a paused one has nothing to do either.
-fn metrics(agents: &[AgentStatus], figures: &Figures) -> Metrics {
+fn metrics(agents: &[SlotStatus], figures: &Figures) -> Metrics {
     let mut m = Metrics::default();
     for agent in agents.iter().filter(|a| a.health != Health::Dead) {
         m.agents_active += 1;
         match agent.state {
-            AgentState::Starting | AgentState::Working | AgentState::Finishing => {
+            SlotState::Starting | SlotState::Working | SlotState::Finishing => {
                 m.agents_working += 1;
             }
-            AgentState::Idle | AgentState::Paused => m.agents_idle += 1,
-            AgentState::Interrupted => m.agents_interrupted += 1,
+            SlotState::Idle | SlotState::Paused => m.agents_idle += 1,
+            SlotState::Interrupted => m.agents_interrupted += 1,
         }
     }
     figures.put_into(&mut m);

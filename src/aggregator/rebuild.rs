@@ -108,6 +108,7 @@ fn line_of(path: &Path, sid: &str) -> Option<LedgerLine> {
         session: sid.to_owned(),
         item: text("item").to_owned(),
         slot: text("slot").to_owned(),
+        agent: text("agent").to_owned(),
         outcome: text("outcome").to_owned(),
         last: record.get("last").and_then(Value::as_bool).unwrap_or(false),
         seconds: number("seconds").or_else(elapsed).unwrap_or(0.0),

@@ -17,7 +17,7 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::layout::{Name, Root, SlotId, shown};
-use crate::status::{AgentStatus, HarnessStatus, Health, InterruptStatus};
+use crate::status::{HarnessStatus, Health, InterruptStatus, SlotStatus};
 
 /// Statuses and reasons are short; a larger file is somebody's mistake.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -182,7 +182,7 @@ pub(super) struct Slots {
 #[derive(Debug)]
 struct Seen {
     stamp: Option<Stamp>,
-    status: AgentStatus,
+    status: SlotStatus,
     held: bool,
 }
 
@@ -201,9 +201,9 @@ impl Slots {
         &mut self,
         root: &Root,
         claimed: &Claimed,
-        mut own: BTreeMap<SlotId, AgentStatus>,
+        mut own: BTreeMap<SlotId, SlotStatus>,
         probe: bool,
-    ) -> Vec<AgentStatus> {
+    ) -> Vec<SlotStatus> {
         let mut present: BTreeSet<SlotId> = claimed.by_slot.keys().copied().collect();
         present.extend(
             names(&root.agents())
@@ -221,7 +221,7 @@ impl Slots {
             let dir = root.agent(slot);
             let seen = self.seen.entry(slot).or_insert_with(|| Seen {
                 stamp: None,
-                status: AgentStatus::default(),
+                status: SlotStatus::default(),
                 held: false,
             });
             // One that was free, or is new, is always looked at: nobody is called dead from memory.
@@ -237,7 +237,7 @@ impl Slots {
             status.id = slot.to_string();
             if !seen.held {
                 status.health = Health::Dead;
-                status.work_item = left.map(|name| shown(name));
+                status.item = left.map(|name| shown(name));
             }
             shown_ones.push(status);
         }
@@ -249,7 +249,7 @@ impl Seen {
     fn refresh(&mut self, path: &Path) {
         let Ok(meta) = path.symlink_metadata() else {
             self.stamp = None;
-            self.status = AgentStatus::default();
+            self.status = SlotStatus::default();
             return;
         };
         let stamp = Some(stamp(&meta));
@@ -265,12 +265,12 @@ impl Seen {
     }
 }
 
-/// The interrupts that stand, by agent's name (`all` among them).
+/// The interrupts that are in force, by slot (`all` among them).
 pub(super) fn interrupts(root: &Root) -> Vec<InterruptStatus> {
     let dir = root.interrupts();
     let mut all = Vec::new();
     for name in names(&dir) {
-        let Some(agent) = name.as_bytes().strip_suffix(b".interrupt") else {
+        let Some(slot) = name.as_bytes().strip_suffix(b".interrupt") else {
             continue;
         };
         let path = dir.join(&name);
@@ -280,12 +280,12 @@ pub(super) fn interrupts(root: &Root) -> Vec<InterruptStatus> {
             .ok()
             .and_then(|t| Timestamp::try_from(t).ok());
         all.push(InterruptStatus {
-            agent: shown(OsStr::from_bytes(agent)),
+            slot: shown(OsStr::from_bytes(slot)),
             reason: first_line(&path),
             since: since.map(clock::iso).unwrap_or_default(),
         });
     }
-    all.sort_by(|a, b| a.agent.cmp(&b.agent));
+    all.sort_by(|a, b| a.slot.cmp(&b.slot));
     all
 }
 

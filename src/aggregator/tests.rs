@@ -169,12 +169,12 @@ fn rebuild_makes_sense_of_an_odd_tree_and_changes_nothing() {
         ]
     );
     assert_eq!(s.agents[0].turns, 3);
-    assert_eq!(s.agents[0].work_item.as_deref(), Some("left\\u{1b}.md"));
+    assert_eq!(s.agents[0].item.as_deref(), Some("left\\u{1b}.md"));
     assert_eq!((s.metrics.agents_active, s.metrics.agents_idle), (1, 1));
     let reasons: Vec<_> = s
         .interrupts
         .iter()
-        .map(|i| (i.agent.as_str(), i.reason.as_str()))
+        .map(|i| (i.slot.as_str(), i.reason.as_str()))
         .collect();
     assert_eq!(reasons, [("agent-1", "look \u{fffd} here"), ("all", "")]);
     let given = PendingCounts {
@@ -258,7 +258,7 @@ fn readers_see_whole_files_while_everything_changes() {
             while !done.load(Ordering::Relaxed) || reads == 0 {
                 let bytes = std::fs::read(root.status()).unwrap();
                 let status: Status = serde_json::from_slice(&bytes).unwrap();
-                assert_eq!(status.version, 1);
+                assert_eq!(status.version, 2);
                 reads += 1;
             }
             reads
@@ -337,9 +337,9 @@ fn a_slot_that_is_taken_again_is_never_shown_dead_from_memory() {
 #[test]
 fn of_its_own_slots_the_process_tells_what_it_knows_and_of_others_what_their_files_say() {
     let (_dir, root) = tree();
-    let status = |turns| AgentStatus {
+    let status = |turns| SlotStatus {
         turns,
-        ..AgentStatus::default()
+        ..SlotStatus::default()
     };
     // Both are held; the files are of a while ago.
     let mut leases = Vec::new();

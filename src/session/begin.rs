@@ -23,7 +23,7 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::record::LastAttempt;
 use crate::runtime::{Level, Runtime};
 use crate::spool::Claim;
-use crate::status::AgentState;
+use crate::status::SlotState;
 
 /// An agent that was started.
 pub(super) enum Begun {
@@ -182,7 +182,9 @@ pub(super) fn begin(
     }
     file.pid = pid;
     rt.show(slot, |s| {
-        s.state = AgentState::Working;
+        s.state = SlotState::Working;
+        s.agent = Some(file.agent.clone());
+        s.started_at = Some(file.started_at.clone());
         s.pid = pid;
     });
     if told_by_record && let Err(e) = file.write(dir, false) {

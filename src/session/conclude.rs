@@ -25,7 +25,7 @@ use crate::notice::{self, Notice};
 use crate::outcome::{self, Evidence, Exit, Next, Outcome, Stop};
 use crate::runtime::ItemResult;
 use crate::spool::{Ended, Target};
-use crate::status::AgentState;
+use crate::status::SlotState;
 
 /// Judges the attempt and moves its item. What followed from it.
 pub fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Result<Next> {
@@ -37,7 +37,7 @@ pub fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Re
     ctx.interrupt_context = Some(attempt.interrupt_context());
     let over = without_lingering(&mut attempt, over);
     rt.show(ctx.slot(), |s| {
-        s.state = AgentState::Finishing;
+        s.state = SlotState::Finishing;
         s.pid = None;
     });
     let collected = match &over {

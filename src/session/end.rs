@@ -127,6 +127,7 @@ pub(super) fn write_end(
         session: file.session.clone(),
         item: file.item.clone(),
         slot: file.slot.clone(),
+        agent: file.agent.clone(),
         outcome: file.outcome.clone().unwrap_or_default(),
         last: file.last,
         seconds: file.seconds,

@@ -53,7 +53,7 @@ use crate::outcome::{self, Exit, Next, Stop};
 use crate::record::Record;
 use crate::runtime::{Level, Runtime};
 use crate::spool::{Acceptance, Claim, Ended, Target};
-use crate::status::{AgentState, Health};
+use crate::status::{Health, SlotState};
 use crate::waker::Waker;
 
 /// What one worker thread works with: its slot's lease, its keeper, and what it remembers of its last
@@ -231,15 +231,18 @@ pub fn run(ctx: &mut WorkerContext, claim: Box<Claim>, mut record: Record) -> Re
     let (rt, slot) = (ctx.rt.clone(), ctx.slot());
     rt.goes_on(&name);
     rt.show(slot, |s| {
-        s.state = AgentState::Starting;
-        s.work_item = Some(name.shown());
+        s.state = SlotState::Starting;
+        s.item = Some(name.shown());
         s.session = Some(sid.clone());
         s.attempt = Some(attempt);
-        s.started_at = Some(clock::now_iso());
+        s.agent = None;
+        s.claimed_at = Some(clock::now_iso());
+        s.started_at = None;
         s.pid = None;
         s.last_message = None;
         s.health = Health::Healthy;
-        (s.turns, s.tool_calls, s.tokens, s.cost_usd) = (0, 0, 0, 0.0);
+        (s.turns, s.tool_calls, s.cost_usd) = (0, 0, 0.0);
+        (s.input_tokens, s.output_tokens) = (0, 0);
     });
     let mut file = SessionFile {
         session: sid.clone(),

@@ -24,7 +24,7 @@ use crate::mutant::planted;
 use crate::outcome::{Exit, Stop};
 use crate::process::{self, Ended};
 use crate::runtime::{Level, Runtime};
-use crate::status::{AgentState, Health};
+use crate::status::{Health, SlotState};
 
 /// How often a running agent's file and limits are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -222,7 +222,7 @@ impl Watch {
             let _lost = attempt
                 .record
                 .append("resumed", json!({"session": attempt.file.session}));
-            ctx.rt.show(slot, |s| s.state = AgentState::Working);
+            ctx.rt.show(slot, |s| s.state = SlotState::Working);
             ctx.rt
                 .say(&format!("{slot}  resumed    {}", attempt.claim.name));
         }
@@ -239,7 +239,7 @@ impl Watch {
         self.wordless = None;
         send(ctx, &Request::Freeze);
         ctx.rt
-            .show(ctx.slot(), |s| s.state = AgentState::Interrupted);
+            .show(ctx.slot(), |s| s.state = SlotState::Interrupted);
         let reason = interrupt.headline();
         // Of one that a harness before us had frozen, this was said already.
         if attempt.file.interrupts.last() != Some(&interrupt.mark()) {
@@ -363,7 +363,8 @@ fn show(rt: &Runtime, slot: SlotId, figures: &Figures) {
         s.last_event_at = Some(now);
         s.turns = figures.turns;
         s.tool_calls = figures.tool_calls;
-        s.tokens = figures.tokens();
+        s.input_tokens = figures.input_tokens;
+        s.output_tokens = figures.output_tokens;
         s.cost_usd = figures.cost_usd.unwrap_or(0.0);
         s.last_message.clone_from(&figures.last_message);
     });

@@ -10,7 +10,7 @@ use crate::aggregator;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Result};
 use crate::layout::Root;
-use crate::status::{AgentState, AgentStatus, Health, Metrics, Status};
+use crate::status::{Health, Metrics, SlotState, SlotStatus, Status};
 
 use super::table::{Cell, Table, clip};
 use super::{Paint, Term, ago, count_of, local_time, safe, safe_json};
@@ -85,18 +85,18 @@ pub fn render(status: &Status, source: Source, now: Timestamp, term: &Term) -> S
         line(Paint::Yellow, order_words(order));
     }
     for i in &status.interrupts {
-        let whom = match i.agent.as_str() {
-            "all" => "ALL AGENTS ARE".to_owned(),
-            agent => format!("{} IS", safe(agent)),
+        let whom = match i.slot.as_str() {
+            "all" => "ALL SLOTS ARE".to_owned(),
+            slot => format!("{} IS", safe(slot)),
         };
         let reason = match i.reason.as_str() {
             "" => "no reason given".to_owned(),
             reason => safe(reason),
         };
         let since = ago(&i.since, now).map_or_else(String::new, |a| format!(" ({a} ago)"));
-        let end = match i.agent.as_str() {
+        let end = match i.slot.as_str() {
             "all" => "`harness resume` ends it".to_owned(),
-            agent => format!("`harness resume {}` ends it", safe(agent)),
+            slot => format!("`harness resume {}` ends it", safe(slot)),
         };
         line(
             Paint::Red,
@@ -137,11 +137,12 @@ fn order_words(order: &str) -> String {
     }
 }
 
-fn agents(all: &[AgentStatus], now: Timestamp) -> Table {
+fn agents(all: &[SlotStatus], now: Timestamp) -> Table {
     let mut table = Table::new(&[
-        "AGENT",
+        "SLOT",
         "STATE",
         "ITEM",
+        "AGENT",
         ">TRY",
         "SINCE",
         ">FOR",
@@ -149,15 +150,16 @@ fn agents(all: &[AgentStatus], now: Timestamp) -> Table {
     ]);
     for a in all {
         let (state, paint) = state_of(a);
-        let started = a.started_at.as_deref();
+        let claimed = a.claimed_at.as_deref();
         let message = a.last_message.as_deref().unwrap_or_default();
         table.row(vec![
             Cell::new(&a.id),
             Cell::painted(state, paint),
-            Cell::new(a.work_item.as_deref().unwrap_or_default()),
+            Cell::new(a.item.as_deref().unwrap_or_default()),
+            Cell::new(a.agent.as_deref().unwrap_or_default()),
             Cell::new(a.attempt.map_or_else(String::new, |n| n.to_string())),
-            Cell::new(started.map(local_time).unwrap_or_default()),
-            Cell::new(started.and_then(|s| ago(s, now)).unwrap_or_default()),
+            Cell::new(claimed.map(local_time).unwrap_or_default()),
+            Cell::new(claimed.and_then(|at| ago(at, now)).unwrap_or_default()),
             Cell::new(message.lines().next().unwrap_or_default()),
         ]);
     }
@@ -165,17 +167,17 @@ fn agents(all: &[AgentStatus], now: Timestamp) -> Table {
 }
 
 /// A slot whose holder died is waiting to be recovered, whatever it was doing.
-fn state_of(a: &AgentStatus) -> (&'static str, Paint) {
+fn state_of(a: &SlotStatus) -> (&'static str, Paint) {
     match (a.health, a.state) {
         (Health::Dead, _) => ("dead", Paint::Red),
         (Health::Stalled, _) => ("stalled", Paint::Red),
-        (_, AgentState::Interrupted) => ("interrupted", Paint::Red),
-        (_, AgentState::Paused) => ("paused", Paint::Yellow),
+        (_, SlotState::Interrupted) => ("interrupted", Paint::Red),
+        (_, SlotState::Paused) => ("paused", Paint::Yellow),
         (Health::Quiet, _) => ("quiet", Paint::Yellow),
-        (Health::Healthy, AgentState::Idle) => ("idle", Paint::Dim),
-        (Health::Healthy, AgentState::Starting) => ("starting", Paint::Cyan),
-        (Health::Healthy, AgentState::Working) => ("working", Paint::Green),
-        (Health::Healthy, AgentState::Finishing) => ("finishing", Paint::Cyan),
+        (Health::Healthy, SlotState::Idle) => ("idle", Paint::Dim),
+        (Health::Healthy, SlotState::Starting) => ("starting", Paint::Cyan),
+        (Health::Healthy, SlotState::Working) => ("working", Paint::Green),
+        (Health::Healthy, SlotState::Finishing) => ("finishing", Paint::Cyan),
     }
 }
 
@@ -200,8 +202,8 @@ fn today_line(m: &Metrics) -> String {
         s += &format!(" ({:.0} % good)", m.success_rate * 100.0);
     }
     s += &format!(", {} in the last hour", m.throughput_per_hour);
-    if m.average_work_duration > 0.0 {
-        let mean = Duration::try_from_secs_f64(m.average_work_duration).unwrap_or_default();
+    if m.average_seconds > 0.0 {
+        let mean = Duration::try_from_secs_f64(m.average_seconds).unwrap_or_default();
         s += &format!(", {} an attempt", clock::human(mean));
     }
     if m.input_tokens.max(m.output_tokens) > 0 {
@@ -249,11 +251,11 @@ mod tests {
     use crate::status::{HarnessStatus, InterruptStatus, WorkQueue};
 
     fn sample() -> Status {
-        let agent = |id: &str, state, health| AgentStatus {
+        let agent = |id: &str, state, health| SlotStatus {
             id: id.to_owned(),
             state,
             health,
-            ..AgentStatus::default()
+            ..SlotStatus::default()
         };
         Status {
             harnesses: vec![HarnessStatus {
@@ -264,14 +266,15 @@ mod tests {
                 ..HarnessStatus::default()
             }],
             agents: vec![
-                AgentStatus {
-                    work_item: Some("a\nb.md".to_owned()),
+                SlotStatus {
+                    item: Some("a\nb.md".to_owned()),
+                    agent: Some("claude".to_owned()),
                     attempt: Some(2),
-                    started_at: Some("2026-01-27T10:45:00Z".to_owned()),
+                    claimed_at: Some("2026-01-27T10:45:00Z".to_owned()),
                     last_message: Some("\u{1b}[2Jhello\nmore".to_owned()),
-                    ..agent("agent-1", AgentState::Working, Health::Healthy)
+                    ..agent("agent-1", SlotState::Working, Health::Healthy)
                 },
-                agent("agent-2", AgentState::Working, Health::Dead),
+                agent("agent-2", SlotState::Working, Health::Dead),
             ],
             work_queue: WorkQueue {
                 pending: 2,
@@ -281,7 +284,7 @@ mod tests {
                 ..WorkQueue::default()
             },
             interrupts: vec![InterruptStatus {
-                agent: "all".to_owned(),
+                slot: "all".to_owned(),
                 reason: "look\u{7}".to_owned(),
                 since: "2026-01-27T10:58:00Z".to_owned(),
             }],
@@ -290,7 +293,7 @@ mod tests {
                 completed_today: 8,
                 failed_today: 1,
                 throughput_per_hour: 4.0,
-                average_work_duration: 850.0,
+                average_seconds: 850.0,
                 success_rate: 0.889,
                 cost_usd: 1.5,
                 ..Metrics::default()
@@ -311,10 +314,10 @@ mod tests {
             "no harness is running: this was made from the files just now\n\
              harness process 12 on h: 3 workers, up 2h45m\n\
              PAUSED: nothing new is started while state/control/pause exists\n\
-             ALL AGENTS ARE INTERRUPTED: look\\u{{7}} (1m10s ago); `harness resume` ends it\n\
+             ALL SLOTS ARE INTERRUPTED: look\\u{{7}} (1m10s ago); `harness resume` ends it\n\
              \n\
-             AGENT    STATE    ITEM     TRY  SINCE                   FOR  LAST MESSAGE\n\
-             agent-1  working  a\\nb.md    2  {local}  14m10s  \\u{{1b}}[2Jhello\n\
+             SLOT     STATE    ITEM     AGENT   TRY  SINCE                   FOR  LAST MESSAGE\n\
+             agent-1  working  a\\nb.md  claude    2  {local}  14m10s  \\u{{1b}}[2Jhello\n\
              agent-2  dead\n\
              \n\
              queue  2 pending, 1 blocked, 1 claimed, 4 done, 0 parked\n\

@@ -185,7 +185,7 @@ fn a_clock_that_is_set_and_a_machine_that_sleeps_make_nobody_late() {
         assert!(!run.said().contains("panicked"), "{}", run.said());
     }
     let metrics = status(&root)["metrics"].clone();
-    let average = metrics["average_work_duration"].as_f64().unwrap();
+    let average = metrics["average_seconds"].as_f64().unwrap();
     assert!((0.0..100.0).contains(&average), "{metrics:#}");
     root.assert_nothing_left();
 }

@@ -417,7 +417,7 @@ proptest! {
         // What a reader gets is JSON: no infinity became null.
         let text = serde_json::to_string(&status).unwrap();
         let read: Value = serde_json::from_str(&text).unwrap();
-        for figure in ["cost_usd", "average_work_duration", "success_rate", "throughput_per_hour"] {
+        for figure in ["cost_usd", "average_seconds", "success_rate", "throughput_per_hour"] {
             prop_assert!(read["metrics"][figure].is_number(), "{figure}: {}", read["metrics"]);
         }
         prop_assert_eq!(status.interrupts.len(), 1);

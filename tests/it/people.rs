@@ -275,7 +275,7 @@ fn an_interrupt_that_comes_or_goes_while_no_harness_is_there_is_seen_by_the_next
     // Not the figures of the item before.
     let works = |slot: &&str| {
         let status = agent(&root, slot);
-        status["work_item"] == "long.md" && status["turns"].as_u64() > Some(2)
+        status["item"] == "long.md" && status["turns"].as_u64() > Some(2)
     };
     root.wait_until("it works", || ["agent-1", "agent-2"].iter().any(works));
     let slot = ["agent-1", "agent-2"]

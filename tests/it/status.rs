@@ -57,7 +57,7 @@ fn status_json_is_whole_and_fresh_at_every_instant_of_a_busy_time() {
                     .map(|k| q[k].as_u64().expect("a count"))
                     .sum();
                 assert_eq!(q["total"], sum);
-                assert_eq!(now["version"], 1);
+                assert_eq!(now["version"], 2);
                 oldest = oldest.max(age(&root).unwrap_or(0.0));
                 versions.fetch_add(u64::from(now != last), Ordering::SeqCst);
                 last = now;
@@ -152,6 +152,117 @@ fn without_a_harness_status_is_made_from_the_tree_and_says_so() {
         let _gone = fs::remove_file(root.at("state/status.json"));
     }
 }
+
+#[test]
+fn status_and_ledger_name_slot_agent_and_times_as_every_other_file_does() {
+    let (root, journal) = (Root::plain(), Journal::new());
+    journal.drop_script(&root, "x", "", &journal.wait_for("go"));
+    let run = root.start(&["--workers", "1"]);
+    journal.wait_for_start(&root, "x", 1);
+    let slot = || status(&root).map(|s| s["agents"][0].clone());
+    root.wait_until("it shows the agent process", || {
+        slot().is_some_and(|a| a["pid"].is_u64())
+    });
+    let slot = slot().unwrap();
+    assert_eq!(keys(&slot), SLOT_KEYS);
+    assert_eq!(
+        (&slot["id"], &slot["item"]),
+        (&"agent-1".into(), &"x".into())
+    );
+    assert_eq!(
+        (&slot["agent"], &slot["attempt"]),
+        (&"script".into(), &1.into())
+    );
+    let at = |key: &str| {
+        slot[key]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
+    assert!(at("claimed_at") <= at("started_at"), "{slot:#}");
+    fs::write(root.at("state/interrupts/agent-7.interrupt"), "look").unwrap();
+    root.wait_until("it shows the interrupt", || {
+        status(&root).is_some_and(|s| s["interrupts"][0]["slot"] == "agent-7")
+    });
+    let all = status(&root).unwrap();
+    assert_eq!(keys(&all["interrupts"][0]), ["reason", "since", "slot"]);
+    assert_eq!(keys(&all["work_queue"]), QUEUE_KEYS);
+    assert_eq!(keys(&all["metrics"]), METRICS_KEYS);
+    let own: Value =
+        serde_json::from_slice(&fs::read(root.at("state/agents/agent-1/status.json")).unwrap())
+            .unwrap();
+    assert_eq!(keys(&own), SLOT_KEYS);
+    journal.open("go");
+    root.wait_until("x is done", || root.is_done("x"));
+    end(vec![run]);
+    let day = fs::read_dir(root.at("state/ledger")).unwrap().flatten();
+    let day = day
+        .map(|e| e.path())
+        .find(|p| fs::metadata(p).unwrap().len() > 0 && p.extension().is_some());
+    let line = fs::read_to_string(day.unwrap()).unwrap();
+    let line: Value = serde_json::from_str(line.trim()).unwrap();
+    assert_eq!(
+        (&line["slot"], &line["agent"]),
+        (&"agent-1".into(), &"script".into())
+    );
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = object
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+const SLOT_KEYS: [&str; 19] = [
+    "agent",
+    "attempt",
+    "claimed_at",
+    "cost_usd",
+    "harness_pid",
+    "health",
+    "id",
+    "input_tokens",
+    "item",
+    "last_event_at",
+    "last_heartbeat",
+    "last_message",
+    "output_tokens",
+    "pid",
+    "session",
+    "started_at",
+    "state",
+    "tool_calls",
+    "turns",
+];
+const QUEUE_KEYS: [&str; 7] = [
+    "blocked",
+    "claimed",
+    "done",
+    "parked",
+    "pending",
+    "scheduled",
+    "total",
+];
+const METRICS_KEYS: [&str; 12] = [
+    "agents_active",
+    "agents_idle",
+    "agents_interrupted",
+    "agents_working",
+    "average_seconds",
+    "completed_today",
+    "cost_usd",
+    "failed_today",
+    "input_tokens",
+    "output_tokens",
+    "success_rate",
+    "throughput_per_hour",
+];
 
 /// A live agent, so that the claims that are kept mean something.
 #[test]

@@ -81,7 +81,7 @@ fn the_tail_of_the_ledger_takes_whole_lines_once_and_skips_bad_ones() {
         let m = figures(&f);
         assert_eq!((m.completed_today, m.failed_today), (2, 1));
         assert_eq!((m.throughput_per_hour, m.input_tokens), (1.0, 20));
-        assert_eq!((m.average_work_duration, m.cost_usd), (10.0, 2.0));
+        assert_eq!((m.average_seconds, m.cost_usd), (10.0, 2.0));
         assert!((m.success_rate - 2.0 / 3.0).abs() < 1e-9);
         assert_eq!(f.bad(), 4);
     }
@@ -151,7 +151,7 @@ fn sums_stay_numbers_that_json_can_hold() {
         f.fold(&odd, period());
     }
     let m = figures(&f);
-    assert!(m.cost_usd.is_finite() && m.average_work_duration.is_finite());
+    assert!(m.cost_usd.is_finite() && m.average_seconds.is_finite());
     assert_eq!(m.input_tokens, u64::MAX);
 }
 

@@ -104,7 +104,7 @@ fn evil_root() -> (Root, Vec<OsString>) {
         0o644,
     );
     fs::create_dir_all(root.at("state/agents/agent-9")).unwrap();
-    let status = serde_json::json!({"work_item": EVIL, "last_message": EVIL, "session": EVIL, "id": EVIL, "started_at": EVIL, "last_event_at": EVIL});
+    let status = serde_json::json!({"item": EVIL, "last_message": EVIL, "session": EVIL, "id": EVIL, "agent": EVIL, "claimed_at": EVIL, "started_at": EVIL, "last_event_at": EVIL});
     fs::write(
         root.at("state/agents/agent-9/status.json"),
         status.to_string(),
