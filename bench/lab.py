@@ -1,4 +1,4 @@
-"""What all measurements share: a fresh ROOT, the cost of what runs inside, the table."""
+"""What all measurements share: fresh trees, the cost of what runs inside, and the table with its floors."""
 
 import ctypes
 import os
@@ -23,24 +23,82 @@ durability = "{durability}"
 path = "{repo}"
 [limits]
 disk_free_min = 0
+{more}
 """
+# The same job for everybody.
+NOOP = b"#!/bin/sh\n:\n"
+# A job that writes down when it began (monotonic nanoseconds).
+STAMPED = b"#!/bin/sh\n" + os.fsencode(STAMP) + b" > $HARNESS_ROOT/at-$HARNESS_ITEM\n"
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 def sh(*cmd, **more):
     return subprocess.run([str(c) for c in cmd], check=True, capture_output=True, text=True, **more)
 
 
+def harness(root, *args):
+    """A `harness run` in the background."""
+    return subprocess.Popen([HARNESS, "--root", root, "run", *map(str, args)], **QUIET)
+
+
+def stop(run):
+    run.terminate()
+    run.wait()
+
+
+def until(what, condition, most=60):
+    end = time.monotonic() + most
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.0005)
+
+
 def median(values):
-    return statistics.median(values) if values else float("nan")
+    return statistics.median(values)
 
 
 def percentile(values, p):
     return sorted(values)[min(len(values) - 1, int(len(values) * p / 100))]
 
 
+def fill(folder, count, script, prefix="job", ending=""):
+    """So many items, in a folder that no harness watches yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    at = os.open(folder, os.O_RDONLY)
+    for n in range(count):
+        name = f"{prefix}-{n:07}{ending}"
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644 if ending else 0o755, dir_fd=at)
+        os.write(fd, script)
+        os.close(fd)
+    os.close(at)
+
+
+def drop(root, name, script):
+    """One item, as a careful person drops it; when it was there (monotonic nanoseconds)."""
+    temp = root / "queue" / f".{name}"
+    temp.write_bytes(script)
+    temp.chmod(0o755)
+    dropped = time.monotonic_ns()
+    temp.rename(root / "queue/pending" / name)
+    return dropped
+
+
+def began(root, name):
+    """What a `STAMPED` item wrote; none before it has."""
+    at = root / f"at-{name}"
+    text = at.read_text() if at.exists() else ""
+    return int(text) if text.endswith("\n") else None
+
+
+def recorded(root, event):
+    """How many items have this event in their record."""
+    records = (root / "state/items").glob("*.jsonl")
+    return sum(f'"event":"{event}"' in record.read_text() for record in records)
+
+
 class Cost:
     """Wall and processor time of everything started inside, daemons included: this process adopts
-    them (PR_SET_CHILD_SUBREAPER) and waits for each."""
+    them (PR_SET_CHILD_SUBREAPER, in run.py) and waits for each."""
 
     def __enter__(self):
         self.begun, self.before = time.monotonic(), self.cpu()
@@ -63,9 +121,31 @@ class Cost:
         return used.ru_utime + used.ru_stime
 
 
+def cpu_of(pid):
+    """Processor time of one process alone, in seconds."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_kib(pid):
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("VmHWM:")[1].split()[0])
+
+
+def children_of(pid):
+    """The keepers of a harness; not what they run."""
+    found = set()
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        found.update(int(child) for child in (task / "children").read_text().split())
+    return found
+
+
 class Lab:
+    """Where things are measured. `floors_only`: leave out what no floor needs."""
+
     def __init__(self, opts, base):
         self.opts, self.base, self.rows, self.n = opts, base, [], 0
+        self.floors_only = opts.floors
 
     def fresh(self, name):
         self.n += 1
@@ -73,42 +153,30 @@ class Lab:
         path.mkdir(parents=True)
         return path
 
-    def root(self, durability="off", repo="none"):
+    def root(self, durability="off", repo="none", more=""):
         path = self.fresh("root")
         sh(HARNESS, "init", path)
-        (path / "harness.toml").write_text(CONFIG.format(durability=durability, repo=repo))
+        text = CONFIG.format(durability=durability, repo=repo, more=more)
+        (path / "harness.toml").write_text(text)
         return path
 
-    def fill(self, folder, count, script, prefix="job"):
-        folder.mkdir(parents=True, exist_ok=True)
-        at = os.open(folder, os.O_RDONLY)
-        for n in range(count):
-            fd = os.open(f"{prefix}-{n:07}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755, dir_fd=at)
-            os.write(fd, script)
-            os.close(fd)
-        os.close(at)
-
-    def row(self, what, who, value, unit, ratio=None, goal=None):
-        self.rows.append((what, who, value, unit, ratio, goal))
+    def row(self, what, who, value, unit, ratio=None, at_least=None, at_most=None):
+        """A line of the table. A floor is for the ratio where there is one, else for the value."""
+        judged = value if ratio is None else ratio
+        floor, passed = "", None
+        if at_least is not None:
+            floor, passed = f"≥ {at_least:g}", judged >= at_least
+        elif at_most is not None:
+            floor, passed = f"≤ {at_most:g}", judged <= at_most
+        self.rows.append((what, who, value, unit, ratio, floor, passed))
         shown = "" if ratio is None else f"  ratio {ratio:.2f}"
-        print(f"  {what:34} {who:22} {value:10.2f} {unit}{shown}", file=sys.stderr, flush=True)
+        verdict = {None: "", True: f"  {floor}: pass", False: f"  {floor}: FAIL"}[passed]
+        print(f"  {what:36} {who:24} {value:10.2f} {unit}{shown}{verdict}", file=sys.stderr, flush=True)
 
-    def drop_all(self):
+    def clear(self):
         for path in self.base.iterdir():
             if path.name.split("-")[0] in ("root", "bare", "repo"):
                 shutil.rmtree(path, ignore_errors=True)
-
-
-# The same script for everybody.
-NOOP = b"#!/bin/sh\n:\n"
-QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-
-def until(what, condition, most=60):
-    end = time.monotonic() + most
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.0005)
 
 
 class Inotify:
@@ -144,14 +212,3 @@ class Inotify:
 
     def close(self):
         os.close(self.fd)
-
-
-def cpu_of(pid):
-    """Processor time of one process alone, in seconds."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def rss_kib(pid):
-    text = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(text.split("VmHWM:")[1].split()[0])

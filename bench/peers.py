@@ -5,13 +5,13 @@ import os
 import subprocess
 import time
 
-from lab import NOOP, QUIET, Cost, sh, until
+from lab import NOOP, QUIET, Cost, fill, sh, until
 
 
 def scripts(lab, jobs):
     """The scripts as files, for those that are told what to run."""
     path = lab.fresh("bare")
-    lab.fill(path, jobs, NOOP)
+    fill(path, jobs, NOOP)
     os.sync()
     return sorted(str(file) for file in path.iterdir())
 
@@ -77,7 +77,7 @@ def run_pueue(lab, jobs, workers):
 def run_hyperqueue(lab, jobs, workers):
     """As one array, with its journal, from the moment at which server and worker are there."""
     home = lab.fresh("bare")
-    lab.fill(home, 1, NOOP)
+    fill(home, 1, NOOP)
     hq = ["hq", "--server-dir", home / "server"]
     running = []
 
@@ -101,12 +101,12 @@ def run_hyperqueue(lab, jobs, workers):
     return cost
 
 
-# `jobs`: at most so many, as some take long. `keeps_records`: on disk, of each job.
-Peer = collections.namedtuple("Peer", "program run jobs keeps_records")
+# `jobs`: at most so many, as some take long.
+Peer = collections.namedtuple("Peer", "program run jobs")
 ALL = {
-    "nq": Peer("nq", run_nq, 300, True),
-    "tsp": Peer("tsp", run_tsp, 300, False),
-    "parallel": Peer("parallel", run_parallel, 300, False),
-    "HyperQueue": Peer("hq", run_hyperqueue, 4000, True),
-    "pueue": Peer("pueue", run_pueue, 60, True),
+    "nq": Peer("nq", run_nq, 300),
+    "tsp": Peer("tsp", run_tsp, 300),
+    "parallel": Peer("parallel", run_parallel, 300),
+    "HyperQueue": Peer("hq", run_hyperqueue, 4000),
+    "pueue": Peer("pueue", run_pueue, 60),
 }

@@ -1,15 +1,13 @@
 #!/usr/bin/env python3
 """Measures harness against the queues that this machine has, and against the least that a queue of
-files can cost, interleaved, and prints one table of medians and ratios.
+files can cost, interleaved; prints one table of medians and ratios.
 
-    bench/run.py [--only dispatch,latency,…] [--rounds 5] [--jobs 4000] [--million 1000000]
-                 [--sessions 100000] [--files 20000] [--dir DIR] [--json]
+    bench/run.py --floors                the ratios that must hold, pass or fail (about 6 minutes)
+    bench/run.py [--only dispatch,…]     everything, or these parts of it
 
-`--jobs`: so many that starting and ending a process is little of it.
 Peers are used where they are found in PATH: xargs, nq, tsp (task-spooler), parallel (`apt install nq
 task-spooler parallel`), pueue (`cargo install pueue`), hq (HyperQueue).
-`--dir`: where to work; a journaled file system, please (`--dir loop`: as root, a loop-mounted ext4,
-for machines whose own has no journal). Only ratios within one run mean anything.
+Only ratios within one run mean anything. Exit code: 0 every floor holds, 1 one does not.
 """
 
 import argparse
@@ -28,51 +26,67 @@ from lab import HERE, Lab, sh
 
 SECTIONS = {
     f.__name__: f
-    for f in (rates.dispatch, rates.latency, rates.contention, rates.parsing, agents.recovery,
-              agents.worktrees, agents.at_once, agents.efficiency, scale.chatty, scale.idle,
-              scale.sessions, scale.flat)
+    for f in (rates.dispatch, rates.latency, rates.contention, agents.recovery, agents.worktrees,
+              agents.at_once, agents.efficiency, agents.chatty, scale.idle, scale.sessions, scale.flat)
 }
+FLOORS = "dispatch,latency,worktrees,efficiency,chatty,flat"
+
+
+def options():
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--floors", action="store_true", help="only what a floor needs")
+    args.add_argument("--only", help="parts of: " + ",".join(SECTIONS))
+    args.add_argument("--rounds", type=int, default=3)
+    args.add_argument("--jobs", type=int, default=4000,
+                      help="so many that starting and ending a process is little of it")
+    args.add_argument("--million", type=int, default=1_000_000, help="items pending")
+    args.add_argument("--sessions", type=int, default=100_000)
+    args.add_argument("--files", type=int, default=20_000, help="in the repository")
+    args.add_argument("--dir", help="where to work; a journaled file system, please. `loop`: as root, "
+                      "a loop-mounted ext4, for machines whose own has no journal")
+    args.add_argument("--json", action="store_true")
+    return args.parse_args()
 
 
 def main():
-    args = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--only", default=",".join(SECTIONS))
-    args.add_argument("--rounds", type=int, default=5)
-    args.add_argument("--jobs", type=int, default=4000)
-    args.add_argument("--million", type=int, default=1_000_000)
-    args.add_argument("--sessions", type=int, default=100_000)
-    args.add_argument("--files", type=int, default=20_000)
-    args.add_argument("--dir", default=None)
-    args.add_argument("--json", action="store_true")
-    opts = args.parse_args()
+    opts = options()
+    names = (opts.only or (FLOORS if opts.floors else ",".join(SECTIONS))).split(",")
     sh("cargo", "build", "--release", "--quiet", "--bin", "harness", "--examples", cwd=HERE)
     # PR_SET_CHILD_SUBREAPER
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-    work = pathlib.Path(tempfile.mkdtemp(prefix="harness-bench-", dir=None if opts.dir == "loop" else opts.dir))
+    is_loop = opts.dir == "loop"
+    work = pathlib.Path(tempfile.mkdtemp(prefix="harness-bench-", dir=None if is_loop else opts.dir))
+    base = work
     try:
-        if opts.dir == "loop":
+        if is_loop:
+            base = work / "fs"
+            base.mkdir()
             sh("truncate", "-s", "24G", work / "image")
             sh("mkfs.ext4", "-q", "-F", "-N", "3000000", work / "image")
-            (work / "fs").mkdir()
-            sh("mount", "-o", "loop", work / "image", work / "fs")
-        base = work / "fs" if opts.dir == "loop" else work
+            sh("mount", "-o", "loop", work / "image", base)
         lab = Lab(opts, base)
-        for name in opts.only.split(","):
+        for name in names:
             print(f"{name}:", file=sys.stderr)
             SECTIONS[name](lab)
     finally:
-        if opts.dir == "loop":
-            subprocess.run(["umount", work / "fs"], check=False)
+        if is_loop:
+            subprocess.run(["umount", base], check=False)
         shutil.rmtree(work, ignore_errors=True)
-    if opts.json:
-        print(json.dumps(lab.rows))
+    show(lab.rows, opts.json)
+    return int(any(passed is False for *_, passed in lab.rows))
+
+
+def show(rows, as_json):
+    if as_json:
+        print(json.dumps(rows))
         return
-    print("| what | who | median | ratio | goal |\n|---|---|---|---|---|")
-    for what, who, value, unit, ratio, goal in lab.rows:
+    print("| what | who | median | ratio | floor | |\n|---|---|---|---|---|---|")
+    for what, who, value, unit, ratio, floor, passed in rows:
         shown = "" if ratio is None else f"{ratio:.2f}"
-        print(f"| {what} | {who} | {value:,.2f} {unit} | {shown} | {goal or ''} |")
+        verdict = {None: "", True: "pass", False: "**FAIL**"}[passed]
+        print(f"| {what} | {who} | {value:,.2f} {unit} | {shown} | {floor} | {verdict} |")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
