@@ -320,11 +320,15 @@ pub struct Figures {
     /// `None` where the CLI does not tell.
     pub cost_usd: Option<f64>,
     /// The agent's latest text, or what its result says.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_message: Option<String>,
     /// The id by which the CLI can resume.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cli_session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Version of the CLI, where it tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Result lines: none, one or several in a run.
     pub results: u64,
@@ -369,14 +373,7 @@ impl Figures {
             }
             Body::ToolCall { tool, .. } => {
                 self.tool_calls += 1;
-                match self.tools.get_mut(tool) {
-                    Some(count) => *count += 1,
-                    None => {
-                        let full = self.tools.len() >= TOOL_NAMES_MAX;
-                        let name = if full { MORE_TOOLS } else { tool };
-                        *self.tools.entry(name.to_owned()).or_default() += 1;
-                    }
-                }
+                self.count_tool(tool, 1);
             }
             Body::Usage(u) => {
                 self.turns = u.turns;
@@ -400,6 +397,39 @@ impl Figures {
             }
             Body::Other { .. } => self.other += 1,
             Body::Thinking { .. } | Body::ToolResult { .. } | Body::Limited { .. } => {}
+        }
+    }
+
+    /// Adds another attempt's counts, tokens and cost; its message, model and ids are left out.
+    pub(crate) fn add(&mut self, other: &Figures) {
+        for (sum, n) in [
+            (&mut self.turns, other.turns),
+            (&mut self.tool_calls, other.tool_calls),
+            (&mut self.input_tokens, other.input_tokens),
+            (&mut self.output_tokens, other.output_tokens),
+            (&mut self.cache_read_tokens, other.cache_read_tokens),
+            (&mut self.cache_write_tokens, other.cache_write_tokens),
+            (&mut self.results, other.results),
+            (&mut self.retries, other.retries),
+            (&mut self.denials, other.denials),
+            (&mut self.errors, other.errors),
+            (&mut self.other, other.other),
+            (&mut self.malformed, other.malformed),
+        ] {
+            *sum = sum.saturating_add(n);
+        }
+        for (tool, n) in &other.tools {
+            self.count_tool(tool, *n);
+        }
+        self.cost_usd = Some(self.cost_usd.unwrap_or(0.0) + other.cost_usd.unwrap_or(0.0));
+    }
+
+    fn count_tool(&mut self, tool: &str, calls: u64) {
+        let is_full = self.tools.len() >= TOOL_NAMES_MAX && !self.tools.contains_key(tool);
+        let name = if is_full { MORE_TOOLS } else { tool };
+        match self.tools.get_mut(name) {
+            Some(count) => *count = count.saturating_add(calls),
+            None => drop(self.tools.insert(name.to_owned(), calls)),
         }
     }
 

@@ -50,4 +50,5 @@ pub mod worker;
 pub mod pulse;
 pub mod run;
 pub mod view;
+pub mod inspect;
 pub mod cli;

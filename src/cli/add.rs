@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::{init, print_json, print_text};
+use super::init;
 use crate::atomic::{self, Moved, Nameless};
 use crate::clock;
 use crate::error::{Context, Error, Result};
@@ -15,6 +15,7 @@ use crate::item::{self, Kind, Refusal};
 use crate::layout::{Name, Place, Root};
 use crate::limits::ITEM_BYTES_MAX;
 use crate::record::Record;
+use crate::view::{print_json, print_text};
 
 #[derive(Args)]
 pub struct AddArgs {
@@ -86,7 +87,12 @@ pub fn add(root: &Root, args: &AddArgs) -> Result<u8> {
     }
     atomic::sync_dir(&root.place(Place::Pending))?;
     if args.json {
-        return print_json(&names.iter().map(|n| json!({"name": n.shown()})).collect());
+        return print_json(
+            &names
+                .iter()
+                .map(|n| json!({"item": n.shown()}))
+                .collect::<Vec<_>>(),
+        );
     }
     print_text(&names.iter().map(|n| n.shown() + "\n").collect::<String>())
 }

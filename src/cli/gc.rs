@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{print_json, print_text};
 use crate::atomic;
 use crate::clock;
 use crate::config::{Config, Overrides};
@@ -22,6 +21,7 @@ use crate::record;
 use crate::recovery;
 use crate::runtime::Repos;
 use crate::session::file;
+use crate::view::{print_json, print_text};
 
 #[derive(clap::Args)]
 pub struct GcArgs {

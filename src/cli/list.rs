@@ -3,15 +3,14 @@
 use serde_json::json;
 
 use super::find::{self, State};
-use super::{print_json, print_text};
 use crate::clock;
 use crate::error::Result;
 use crate::layout::{Name, Place, Root};
 use crate::ready::{Ready, Standing};
 use crate::record;
-use crate::view::Term;
 use crate::view::story::{SUMMARY_HEAD, summary_row};
 use crate::view::table::Table;
+use crate::view::{Term, print_json, print_text};
 
 struct Row {
     name: Name,
@@ -69,7 +68,7 @@ pub fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     }
     rows.retain(|r| only.is_none_or(|o| o == r.state));
     if json {
-        return print_json(&rows.iter().map(|r| as_json(root, r)).collect());
+        return print_json(&rows.iter().map(|r| as_json(root, r)).collect::<Vec<_>>());
     }
     if rows.is_empty() {
         crate::error::tell(&format!(
@@ -108,7 +107,7 @@ fn as_json(root: &Root, row: &Row) -> serde_json::Value {
         _ => row.note.clone(),
     };
     json!({
-        "name": row.name.shown(),
+        "item": row.name.shown(),
         "state": row.state.as_str(),
         "outcome": newest("outcome"),
         "attempts": events.iter().filter_map(|e| e["attempt"].as_u64()).max().unwrap_or(0),

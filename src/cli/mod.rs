@@ -16,7 +16,6 @@ mod session;
 mod run;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -24,9 +23,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::atomic;
 use crate::config::{Config, Overrides};
 use crate::control::Order;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Kind, Result};
 use crate::layout::Root;
-use crate::{git, keeper, process, sys, view};
+use crate::view::{self, print_json, print_text};
+use crate::{git, keeper, process, sys};
 
 /// Drop a file into queue/pending/ and an agent or script works on it in its own git worktree.
 #[derive(Parser)]
@@ -181,7 +181,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Add(args) => add::add(root, &args),
         Command::Run(args) => run::run(root, &args),
         Command::Status { watch: true, json } => view::watch::watch(root, json.json).map(|()| 0),
-        Command::Status { watch: false, json } => view::status::print(root, json.json).map(|()| 0),
+        Command::Status { watch: false, json } => view::status::print(root, json.json),
         Command::Show { name, json } => show::show(root, &name, json.json),
         Command::List { state, json } => list::list(root, state, json.json),
         Command::Session(command) => session::session(root, command),
@@ -231,21 +231,4 @@ fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
         print_text(&report.text())?;
     }
     Ok(report.exit_code())
-}
-
-fn print_text(text: &str) -> Result<u8> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // The reader has seen enough (`| head`).
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
-        done => done
-            .or_fail("cannot write to", Path::new("stdout"))
-            .map(|()| 0),
-    }
-}
-
-fn print_json(value: &serde_json::Value) -> Result<u8> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::permanent("cannot write JSON", e.to_string()))?;
-    print_text(&view::safe_json(&(text + "\n")))
 }

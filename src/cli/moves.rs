@@ -7,13 +7,14 @@ use std::path::Path;
 use serde_json::json;
 
 use super::find::{self, At, Found};
-use super::{init, print_json};
+use super::init;
 use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::layout::{Name, Place, Root};
 use crate::ready;
 use crate::record::Record;
+use crate::view::print_json;
 
 /// How often it is tried where the item is always gone from where it was seen.
 const LOOKS: usize = 10;
@@ -36,17 +37,17 @@ pub fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Result<u8>
                 if !json {
                     crate::error::tell(&format!("harness: {name}: {what}"));
                 }
-                results.push(json!({"name": name.shown(), "did": what}));
+                results.push(json!({"item": name.shown(), "did": what}));
             }
             Err(e) => {
                 crate::error::tell(&format!("harness: {e}"));
-                results.push(json!({"name": name.shown(), "error": e.to_string()}));
+                results.push(json!({"item": name.shown(), "error": e.to_string()}));
                 code = if code == 0 { e.exit_code() } else { code };
             }
         }
     }
     if json {
-        print_json(&results.into())?;
+        print_json(&results)?;
     }
     Ok(code)
 }

@@ -6,7 +6,6 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::{Value, json};
 
 use super::find::{self, At, Found};
-use super::{print_json, print_text};
 use crate::atomic;
 use crate::error::Result;
 use crate::item;
@@ -15,6 +14,7 @@ use crate::limits::ITEM_BYTES_MAX;
 use crate::ready::{Ready, Standing};
 use crate::record;
 use crate::view::story::story;
+use crate::view::{print_json, print_text};
 
 pub fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
     let name = find::name(name)?;
@@ -139,7 +139,7 @@ fn as_json(
         Some(item.fields)
     });
     json!({
-        "name": name.shown(),
+        "item": name.shown(),
         "state": state,
         "outcome": newest(events, "outcome"),
         "reason": reason,

@@ -14,7 +14,6 @@ pub mod file;
 mod liveness;
 pub mod pause;
 mod publish;
-pub mod read;
 mod resume;
 mod stream;
 mod watch;

@@ -1,5 +1,5 @@
-//! What people see: tables, the status, the story of an item, what an agent did. Turns plain data into text; decides
-//! nothing and changes nothing under ROOT.
+//! What people see: tables, the status, the story of an item, and the words for times and numbers.
+//! Turns plain data into text; decides nothing and changes nothing under ROOT.
 //!
 //! Invariants: text from outside (names, reasons, messages) reaches a terminal only through `safe`;
 //! colour, clipping and cursor movements only where stdout is a terminal (`Term`).
@@ -8,16 +8,16 @@ pub mod table;
 pub mod status;
 pub mod watch;
 pub mod story;
-pub mod session;
 
 use std::ffi::OsStr;
-use std::io::IsTerminal;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use crate::clock::{self, Timestamp};
-use crate::error::is_obeyed;
+use crate::error::{Error, Result, is_obeyed};
 use crate::layout::shown;
 
 /// What the output can show.
@@ -130,10 +130,63 @@ pub fn ago(at: &str, now: Timestamp) -> Option<String> {
     Some(clock::human(Duration::from_secs(seconds)))
 }
 
-/// `n thing` or `n things`.
+/// `1 thing`, `2 things`, `2 retries`.
 pub fn count_of(n: u64, thing: &str) -> String {
-    let s = if n == 1 { "" } else { "s" };
-    format!("{n} {thing}{s}")
+    match (n, thing.strip_suffix("ry")) {
+        (1, _) => format!("1 {thing}"),
+        (_, Some(stem)) => format!("{n} {stem}ries"),
+        (_, None) => format!("{n} {thing}s"),
+    }
+}
+
+/// `120ms` below a second, `1.3s` below a minute, else the two largest units.
+pub(crate) fn took(seconds: f64) -> String {
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(d) if d.as_millis() < 1000 => format!("{}ms", d.as_millis()),
+        Ok(d) if d.as_secs() < 60 => format!("{seconds:.1}s"),
+        Ok(d) => clock::human(d),
+        Err(_) => "?".to_owned(),
+    }
+}
+
+/// Nothing where it is not known.
+pub(crate) fn took_or_blank(seconds: Option<f64>) -> String {
+    seconds.map_or_else(String::new, took)
+}
+
+/// `$0.0312`; nothing for zero.
+pub(crate) fn cost(usd: f64) -> String {
+    match usd > 0.0 {
+        true => format!("${usd:.4}"),
+        false => String::new(),
+    }
+}
+
+/// `Ok(false)`: whoever read stdout has closed it, which is no error.
+pub(crate) fn written(done: io::Result<()>) -> Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Error::io("cannot write to", Path::new("stdout"), &e)),
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+pub(crate) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = write(&mut out).and_then(|()| out.flush());
+    written(done).map(drop)
+}
+
+/// The exit code of a command that has printed its result.
+pub(crate) fn print_text(text: &str) -> Result<u8> {
+    print(|out| out.write_all(text.as_bytes())).map(|()| 0)
+}
+
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<u8> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::permanent("cannot write JSON", e.to_string()))?;
+    print_text(&safe_json(&(text + "\n")))
 }
 
 #[cfg(test)]

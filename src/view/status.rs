@@ -3,17 +3,16 @@
 //! Knows nothing of how the figures are made. Invariant: `status.json` is believed only while a
 //! harness lives and the file is fresh; else the status is made from the tree, and that is said.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::aggregator;
 use crate::clock::{self, Timestamp};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layout::Root;
 use crate::status::{Health, Metrics, SlotState, SlotStatus, Status};
 
 use super::table::{Cell, Table, clip};
-use super::{Paint, Term, ago, count_of, local_time, safe, safe_json};
+use super::{Paint, Term, ago, count_of, local_time, print_json, print_text, safe};
 
 /// An older file is of a harness that hangs: five times what a healthy one allows itself.
 const TRUSTED_SECONDS: u64 = 5;
@@ -216,32 +215,15 @@ fn today_line(m: &Metrics) -> String {
 }
 
 /// `harness status [--json]`: prints it once.
-pub fn print(root: &Root, json: bool) -> Result<()> {
+pub fn print(root: &Root, json: bool) -> Result<u8> {
     let (status, source) = current(root)?;
-    let text = if json {
+    if json {
         if let Some(note) = note(source) {
             crate::error::tell(&format!("harness: {note}"));
         }
-        let json = serde_json::to_string_pretty(&status);
-        let json = json.map_err(|e| Error::permanent("cannot encode the status", e.to_string()))?;
-        safe_json(&(json + "\n"))
-    } else {
-        render(&status, source, clock::now(), &Term::of_stdout())
-    };
-    written(io::stdout().write_all(text.as_bytes())).map(drop)
-}
-
-/// `Ok(false)`: whoever read stdout has closed it, which is no error.
-pub(super) fn written(done: io::Result<()>) -> Result<bool> {
-    match done {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(Error::io(
-            "cannot write to",
-            std::path::Path::new("stdout"),
-            &e,
-        )),
+        return print_json(&status);
     }
+    print_text(&render(&status, source, clock::now(), &Term::of_stdout()))
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 use crate::layout::Root;
 use crate::status::Status;
 
-use super::Term;
-use super::status::{Source, current, render, written};
+use super::status::{Source, current, render};
+use super::{Term, written};
 
 /// How often files are looked at.
 const LOOK_MS: u16 = 200;
@@ -39,13 +39,13 @@ pub fn watch(root: &Root, json: bool) -> Result<()> {
 }
 
 /// The signals that end a watch, as a byte to be read.
-pub(super) struct Signals {
-    pub(super) stop: UnixStream,
+pub(crate) struct Signals {
+    pub(crate) stop: UnixStream,
     ids: Vec<signal_hook::SigId>,
 }
 
 impl Signals {
-    pub(super) fn new() -> Result<Signals> {
+    pub(crate) fn new() -> Result<Signals> {
         let fail = |e: io::Error| Error::io("cannot watch for signals", Path::new("signals"), &e);
         let (stop, tell) = UnixStream::pair().map_err(fail)?;
         let mut ids = Vec::new();
@@ -200,7 +200,7 @@ impl<W: Write + AsFd> Drop for Screen<'_, W> {
 }
 
 /// Waits a moment; `true` where it is time to end: a signal came, or nobody reads any more.
-pub(super) fn is_over(out: BorrowedFd<'_>, stop: BorrowedFd<'_>) -> Result<bool> {
+pub(crate) fn is_over(out: BorrowedFd<'_>, stop: BorrowedFd<'_>) -> Result<bool> {
     let mut fds = [
         PollFd::new(stop, PollFlags::POLLIN),
         PollFd::new(out, PollFlags::empty()),

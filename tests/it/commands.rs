@@ -77,7 +77,7 @@ fn add_drops_files_text_and_standard_input_and_prints_their_names() {
     );
     assert_eq!(
         serde_json::from_slice::<Value>(&out.stdout).unwrap(),
-        json!([{"name": "from stdin"}])
+        json!([{"item": "from stdin"}])
     );
     assert_eq!(root.events("from stdin"), ["added"]);
     assert_eq!(pending(&root).len(), 5);
@@ -221,7 +221,7 @@ fn show_and_list_give_the_shapes_that_scripts_rely_on() {
     root.script("scheduled", "#harness not_before: 2100-01-01\ntrue");
     root.script("pending", "true");
     let show = root.show("good");
-    assert_eq!(show["name"], "good");
+    assert_eq!(show["item"], "good");
     assert_eq!(show["state"], "done");
     assert_eq!(show["branch"], "harness/good/1");
     assert_eq!(show["reason"], Value::Null);
@@ -257,7 +257,7 @@ fn show_and_list_give_the_shapes_that_scripts_rely_on() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|i| (i["name"].as_str().unwrap(), i["state"].as_str().unwrap()))
+        .map(|i| (i["item"].as_str().unwrap(), i["state"].as_str().unwrap()))
         .collect();
     let want = [
         ("pending", "pending"),
@@ -271,7 +271,7 @@ fn show_and_list_give_the_shapes_that_scripts_rely_on() {
         let only = json_of(&root, &["list", state, "--json"]);
         assert_eq!(only.as_array().unwrap().len(), 1);
         assert_eq!(
-            (&only[0]["name"], root.show(name)["state"].as_str()),
+            (&only[0]["item"], root.show(name)["state"].as_str()),
             (&json!(name), Some(state))
         );
         assert!(

@@ -196,7 +196,7 @@ fn a_name_dropped_again_in_flight_waits_and_older_files_are_kept_as_backups() {
     root.script("job", &format!("# second\n{LONG}"));
     root.wait_until("the second waits", || {
         let list: Value = serde_json::from_str(&root.ok(&["list", "blocked", "--json"])).unwrap();
-        list[0]["name"] == "job"
+        list[0]["item"] == "job"
     });
     root.script("other", "true");
     root.wait_until("another is done", || root.is_done("other"));

@@ -57,7 +57,7 @@ fn one_worker_takes_them_by_priority_then_age_then_name() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|i| i["name"].as_str().unwrap())
+        .map(|i| i["item"].as_str().unwrap())
         .collect();
     assert_eq!(listed, want);
     root.ok(&["run", "--drain", "--workers", "1"]);

@@ -1,6 +1,5 @@
-//! Which sessions there are, and which one was meant by what was typed.
-//!
-//! Knows only the names of the folders: an id is a UUIDv7, so names in order are starts in order.
+//! Picks the session that was meant by what was typed, from the names of the folders in
+//! `state/sessions/` alone. An id is a UUIDv7, so the order of names is the order of starts.
 
 use std::collections::HashSet;
 use std::io;
@@ -9,13 +8,13 @@ use super::Session;
 use crate::error::{Error, Result};
 use crate::layout::{Root, shown};
 
-/// The last characters of an id are random, the first ones are the time: an id is short from behind.
+/// Ids are shown by their last characters, which are random; the first ones are the time.
 const SHORT_CHARS: usize = 8;
 /// Sessions that an error names.
 const NAMED_MAX: usize = 5;
 
-/// The ids of all sessions, newest first. Folders with other names are none.
-pub fn all(root: &Root) -> Result<Vec<String>> {
+/// The ids of all sessions, newest first. Folders with other names are passed over.
+pub(crate) fn all(root: &Root) -> Result<Vec<String>> {
     let dir = root.sessions();
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
@@ -38,8 +37,8 @@ fn is_sid(name: &str) -> bool {
         && uuid::Uuid::try_parse(name).is_ok_and(|id| id.get_version_num() == 7)
 }
 
-/// So many last characters tell all of these apart.
-pub fn short_chars(sids: &[String]) -> usize {
+/// How many last characters are enough to tell these ids apart; `SHORT_CHARS` or more.
+pub(super) fn short_chars(sids: &[String]) -> usize {
     let differ = |n: &usize| {
         let mut seen = HashSet::with_capacity(sids.len());
         sids.iter().all(|sid| seen.insert(end_of(sid, *n)))
@@ -48,72 +47,56 @@ pub fn short_chars(sids: &[String]) -> usize {
 }
 
 /// The last characters of an id.
-pub fn end_of(sid: &str, chars: usize) -> &str {
+pub(super) fn end_of(sid: &str, chars: usize) -> &str {
     let from = sid.len().saturating_sub(chars);
     sid.get(from..).unwrap_or(sid)
 }
 
-/// The session that is meant: by its id, by the beginning or the end of one if that is only one's,
-/// or the newest.
+/// The session with this id, or with this unique prefix or suffix of its id; without one the
+/// newest.
 ///
 /// # Errors
-/// Permanent where it is none's or several's, with those that there are.
-pub fn find(root: &Root, typed: Option<&str>) -> Result<Session> {
+/// Permanent where no session or more than one matches; names some that there are.
+pub(crate) fn find(root: &Root, typed: Option<&str>) -> Result<Session> {
     let sids = all(root)?;
-    let what = "no such session";
+    let no_such = |why: String| Error::permanent("no such session", why).at_path(&root.sessions());
     let Some(newest) = sids.first() else {
-        let why = "there is no session yet";
-        return Err(Error::permanent(what, why)
-            .at_path(&root.sessions())
+        return Err(no_such("there is no session yet".to_owned())
             .hint("a session is made when `harness run` starts an item"));
     };
     let Some(typed) = typed else {
         return Ok(Session::read(root, newest));
     };
     let wanted = typed.to_ascii_lowercase();
-    let is_meant = |sid: &&String| sid.starts_with(&wanted) || sid.ends_with(&wanted);
-    let meant: Vec<&String> = match sids.iter().find(|sid| **sid == wanted) {
-        Some(whole) => vec![whole],
-        None if wanted.is_empty() => Vec::new(),
-        None => sids.iter().filter(is_meant).collect(),
-    };
-    match meant.as_slice() {
+    let matches =
+        |sid: &&String| !wanted.is_empty() && (sid.starts_with(&wanted) || sid.ends_with(&wanted));
+    let found: Vec<&String> = sids.iter().filter(matches).collect();
+    let typed = shown(typed.as_ref());
+    match found.as_slice() {
         [one] => Ok(Session::read(root, one)),
         [] => {
-            let all: Vec<&String> = sids.iter().collect();
-            let why = format!(
-                "no id begins or ends with `{}`; the newest are {}",
-                shown(typed.as_ref()),
-                named(root, &all)
-            );
-            Err(Error::permanent(what, why)
-                .at_path(&root.sessions())
-                .hint("`harness session list` shows what there is, with `--item NAME` of one item"))
+            let newest = named(root, &sids.iter().collect::<Vec<_>>());
+            let why = format!("no id begins or ends with `{typed}`; the newest are {newest}");
+            Err(no_such(why)
+                .hint("`harness session list` shows all, with `--item NAME` those of one item"))
         }
         several => {
-            let why = format!(
-                "{} begin or end with `{}`: {}",
-                several.len(),
-                shown(typed.as_ref()),
-                named(root, several)
-            );
-            Err(Error::permanent("more than one session is meant", why)
+            let (n, some) = (several.len(), named(root, several));
+            let why = format!("{n} begin or end with `{typed}`: {some}");
+            Err(Error::permanent("the session's id is not unique", why)
                 .at_path(&root.sessions())
                 .hint("type more of the id"))
         }
     }
 }
 
-/// Ids with their items.
+/// The first of these ids with their items.
 fn named(root: &Root, sids: &[&String]) -> String {
-    let mut names: Vec<String> = sids
-        .iter()
-        .take(NAMED_MAX)
-        .map(|sid| match Session::read(root, sid).file.item {
-            item if item.is_empty() => (*sid).clone(),
-            item => format!("{sid} ({})", shown(item.as_ref())),
-        })
-        .collect();
+    let name = |sid: &&String| match Session::read(root, sid).file.item {
+        item if item.is_empty() => (*sid).clone(),
+        item => format!("{sid} ({})", shown(item.as_ref())),
+    };
+    let mut names: Vec<String> = sids.iter().take(NAMED_MAX).map(name).collect();
     if sids.len() > NAMED_MAX {
         names.push(format!("and {} more", sids.len() - NAMED_MAX));
     }
@@ -139,7 +122,7 @@ mod tests {
     const THREE: &str = "019beef1-0000-7000-8000-0000000000ab";
 
     #[test]
-    fn a_beginning_or_an_end_is_enough_where_it_is_only_ones() {
+    fn a_unique_prefix_or_suffix_is_enough() {
         let (_dir, root) = made(&[TWO, ONE, THREE, "not-an-id", ".tmp"]);
         assert_eq!(all(&root).unwrap(), [THREE, TWO, ONE]);
         let sid = |typed: Option<&str>| find(&root, typed).map(|s| s.sid);

@@ -1,26 +1,23 @@
 //! `harness session watch`: the events of a session as they come, until it has ended.
 //!
-//! Invariant: nothing that was written before the end is missed: the end is looked for first, then
-//! the events are read, so that they are all there when the end was seen.
+//! Invariant: every event written before the end is shown: the state is read first and the events
+//! after it, so that all of them are there when the end is seen.
 
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 
 use serde_json::json;
 
+use super::reader::EventReader;
+use super::{Session, State, events, summary};
 use crate::atomic;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, tell};
 use crate::layout::Root;
-use crate::session::read::lines::Lines;
-use crate::session::read::{Session, State};
-use crate::view::status::written;
 use crate::view::watch::{Signals, is_over};
-use crate::view::{Term, safe_json};
+use crate::view::{Term, safe_json, written};
 
-use super::{events, summary};
-
-/// Looks (5 a second) at a session that nobody works on before that is said: between the death of
-/// a harness and its successor there is a moment.
+/// Looks (5 a second) at a session without a harness before that is said: another harness may be
+/// about to take it over.
 const LEFT_LOOKS: u32 = 15;
 
 /// Shows events until the session has ended, a signal comes (Ctrl-C, SIGTERM, SIGHUP), or nobody
@@ -28,14 +25,14 @@ const LEFT_LOOKS: u32 = 15;
 ///
 /// # Errors
 /// Permanent where the session's folder disappears.
-pub fn watch(root: &Root, sid: &str, json: bool) -> Result<()> {
+pub(crate) fn watch(root: &Root, sid: &str, json: bool) -> Result<u8> {
     let signals = Signals::new()?;
     let mut out = io::stdout().lock();
     let mut watched = Watched::default();
     loop {
         let session = Session::read(root, sid);
         if !written(watched.show(&session, json, &mut out))? || session.state == State::Ended {
-            return Ok(());
+            return Ok(0);
         }
         if atomic::is_gone(&session.dir) {
             let why = "its folder is gone: the item was put back before its agent started, or somebody removed it";
@@ -45,15 +42,16 @@ pub fn watch(root: &Root, sid: &str, json: bool) -> Result<()> {
         }
         watched.tell(&session);
         if is_over(out.as_fd(), signals.stop.as_fd())? {
-            return Ok(());
+            return Ok(0);
         }
     }
 }
 
 #[derive(Default)]
 struct Watched {
-    lines: Option<Lines>,
-    told_plain: bool,
+    reader: Option<EventReader>,
+    has_told: bool,
+    /// How many looks in a row found no harness.
     left: u32,
 }
 
@@ -62,20 +60,20 @@ impl Watched {
     fn show(&mut self, session: &Session, json: bool, out: &mut dyn Write) -> io::Result<()> {
         let term = if json { Term::PLAIN } else { Term::of_stdout() };
         let mut out = BufWriter::new(out);
-        if self.lines.is_none() {
-            self.lines = session.lines();
+        if self.reader.is_none() {
+            self.reader = session.reader();
         }
         let is_over = session.state == State::Ended;
-        while let Some(lines) = &mut self.lines {
-            let got = if is_over {
-                lines.next_or_last()
+        while let Some(reader) = &mut self.reader {
+            let entry = if is_over {
+                reader.next_or_last()
             } else {
-                lines.next_whole()
+                reader.next_whole()
             };
-            let Some(got) = got else { break };
+            let Some(entry) = entry else { break };
             if !json {
-                writeln!(out, "{}", events::line(&got, &term))?;
-            } else if let Some(line) = events::json_line(&got) {
+                writeln!(out, "{}", events::line(&entry, &term))?;
+            } else if let Some(line) = events::json_line(&entry) {
                 out.write_all(line.as_bytes())?;
             }
         }
@@ -94,10 +92,10 @@ impl Watched {
 
     /// Says why nothing comes, once.
     fn tell(&mut self, session: &Session) {
-        let plain = session.file.events.is_none() && !session.file.command.is_empty();
-        if plain && self.lines.is_none() && !self.told_plain {
-            self.told_plain = true;
-            super::tell_no_events(session);
+        let has_none = session.file.events.is_none() && !session.file.command.is_empty();
+        if has_none && self.reader.is_none() && !self.has_told {
+            self.has_told = true;
+            session.tell_no_events();
         }
         self.left = if session.state == State::Left {
             self.left + 1
@@ -105,7 +103,7 @@ impl Watched {
             0
         };
         if self.left == LEFT_LOOKS {
-            crate::error::tell(&format!(
+            tell(&format!(
                 "harness: nobody works on session {}; `harness run` takes it up",
                 session.sid
             ));

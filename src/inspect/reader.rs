@@ -1,7 +1,7 @@
-//! The lines of an `events.jsonl`, one at a time, also while it grows.
+//! Reads an `events.jsonl` line by line, also while it grows.
 //!
-//! Does not know what events mean. Invariants: every whole line is given once and in order; at most
-//! one line is in memory; a line that is no event is given as what it is and ends nothing.
+//! Does not know what events mean. Invariants: every whole line is returned once and in order; at
+//! most one line is in memory; a line that is no event does not end the reading.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -12,32 +12,31 @@ use serde_json::Value;
 use crate::atomic;
 use crate::event::Line;
 
-/// Events are clipped when they are written: 8 KiB of text, six bytes each where all is escaped.
-/// A longer line is none of ours.
+/// harness clips an event to 8 KiB of text, at most 48 KiB when escaped: it wrote no longer line.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// One line.
+/// One line of the file.
 #[derive(Debug)]
-pub enum Got {
+pub(super) enum Entry {
     /// An event, and its line as it is in the file.
     Event(Box<Line>, String),
-    /// An object that is no event that we know: of a later version, perhaps.
+    /// A JSON object that is no event known to this version, and its line.
     Unknown(Value, String),
-    /// No JSON object, or too long; so many bytes.
+    /// No JSON object, or longer than `LINE_BYTES_MAX`; its length in bytes.
     Bad(u64),
 }
 
 #[derive(Debug)]
-pub struct Lines {
+pub(super) struct EventReader {
     reader: BufReader<File>,
     line: Vec<u8>,
-    /// All bytes of the line so far, those that are not kept included.
+    /// Bytes of the line so far, those beyond `LINE_BYTES_MAX` included.
     length: u64,
 }
 
-impl Lines {
-    pub fn open(path: &Path) -> io::Result<Lines> {
-        Ok(Lines {
+impl EventReader {
+    pub(super) fn open(path: &Path) -> io::Result<EventReader> {
+        Ok(EventReader {
             reader: BufReader::with_capacity(64 << 10, atomic::open_regular(path)?),
             line: Vec::new(),
             length: 0,
@@ -45,12 +44,12 @@ impl Lines {
     }
 
     /// The next whole line. `None`: there is none yet; ask again when the file has grown.
-    pub fn next_whole(&mut self) -> Option<Got> {
+    pub(super) fn next_whole(&mut self) -> Option<Entry> {
         loop {
             let bytes = match self.reader.fill_buf() {
                 Ok(bytes) if !bytes.is_empty() => bytes,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                // Trouble with the disk looks like an end: what was read stays good.
+                // A disk error counts as the end of the file: what was read stays good.
                 Ok(_) | Err(_) => return None,
             };
             let end = bytes.iter().position(|&b| b == b'\n');
@@ -71,30 +70,31 @@ impl Lines {
         }
     }
 
-    /// The next line, at the end of the file also one without a newline: nobody writes any more.
-    pub fn next_or_last(&mut self) -> Option<Got> {
+    /// As `next_whole`; at the end of the file also a line without a newline, for a file that nobody
+    /// writes to any more.
+    pub(super) fn next_or_last(&mut self) -> Option<Entry> {
         self.next_whole().or_else(|| self.take())
     }
 
-    /// What the bytes of a line are; `None` for an empty one.
-    fn take(&mut self) -> Option<Got> {
+    /// Parses the line that was read; `None` for an empty one.
+    fn take(&mut self) -> Option<Entry> {
         let line = std::mem::take(&mut self.line);
         let length = std::mem::take(&mut self.length);
         if length > LINE_BYTES_MAX as u64 {
-            return Some(Got::Bad(length));
+            return Some(Entry::Bad(length));
         }
         if line.trim_ascii().is_empty() {
             return None;
         }
         let Ok(text) = String::from_utf8(line) else {
-            return Some(Got::Bad(length));
+            return Some(Entry::Bad(length));
         };
         if let Some(event) = Line::read(text.as_bytes()) {
-            return Some(Got::Event(Box::new(event), text));
+            return Some(Entry::Event(Box::new(event), text));
         }
         match serde_json::from_str::<Value>(&text) {
-            Ok(value @ Value::Object(_)) => Some(Got::Unknown(value, text)),
-            _ => Some(Got::Bad(length)),
+            Ok(value @ Value::Object(_)) => Some(Entry::Unknown(value, text)),
+            _ => Some(Entry::Bad(length)),
         }
     }
 }
@@ -123,15 +123,15 @@ mod tests {
         out
     }
 
-    fn word(got: Option<Got>) -> String {
+    fn word(got: Option<Entry>) -> String {
         match got {
             None => "none".into(),
-            Some(Got::Event(line, _)) => match line.body {
+            Some(Entry::Event(line, _)) => match line.body {
                 Body::Text { text, .. } => text,
                 other => format!("{other:?}"),
             },
-            Some(Got::Unknown(v, _)) => format!("unknown {}", v["event"]),
-            Some(Got::Bad(n)) => format!("bad {n}"),
+            Some(Entry::Unknown(v, _)) => format!("unknown {}", v["event"]),
+            Some(Entry::Bad(n)) => format!("bad {n}"),
         }
     }
 
@@ -141,7 +141,7 @@ mod tests {
         let path = dir.path().join("events.jsonl");
         let mut file = atomic::open_append(&path).unwrap();
         let mut put = |bytes: &[u8]| file.write_all(bytes).unwrap();
-        let mut lines = Lines::open(&path).unwrap();
+        let mut lines = EventReader::open(&path).unwrap();
         assert_eq!(word(lines.next_whole()), "none");
         let one = text("one");
         put(&one[..9]);

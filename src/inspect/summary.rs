@@ -1,12 +1,12 @@
-//! `harness session summary`: what it was, how it ended, what it changed and where to look on.
+//! `harness session summary`: what a session was, how it ended, what it changed, where its files are.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::metrics::Metrics;
+use super::{Facts, Session, State, known};
+use crate::error::Result;
 use crate::event::Figures;
-use crate::session::read::{Session, State};
-use crate::view::{count_of, local_time, safe};
-
-use super::{Facts, cost, took};
+use crate::view::{cost, count_of, local_time, print_json, print_text, safe, took};
 
 /// The files of a session, in the order in which people look at them.
 const FILES: [&str; 10] = [
@@ -22,94 +22,79 @@ const FILES: [&str; 10] = [
     "gates",
 ];
 
-pub fn text(session: &Session, figures: &Figures) -> String {
+pub(crate) fn show(session: &Session, json: bool) -> Result<u8> {
+    let figures = Metrics::of(session).figures;
+    if !json {
+        return print_text(&text(session, &figures));
+    }
+    let files = files(session).into_iter();
+    let files: Map<String, Value> = files
+        .map(|(name, _)| (name.to_owned(), json!(session.path(name).to_string_lossy())))
+        .collect();
+    print_json(&json!({
+        "session": session.json(), "exit": session.exit, "figures": figures, "files": files,
+    }))
+}
+
+pub(super) fn text(session: &Session, figures: &Figures) -> String {
     let f = &session.file;
     let mut facts = Facts::default();
-    let outcome = match &f.reason {
-        Some(reason) => format!("{}: {reason}", session.word()),
-        None => state_words(session).to_owned(),
+    let outcome = match (&f.reason, session.state) {
+        (Some(reason), _) => format!("{}: {reason}", session.word()),
+        (None, State::Running) if session.exit.is_some() => {
+            "its agent has ended, harness finishes the attempt".to_owned()
+        }
+        (None, State::Left) => {
+            "no harness works on it: the next `harness run` takes it up".to_owned()
+        }
+        (None, _) => session.word().to_owned(),
     };
     facts.add("outcome", outcome);
     facts.add("fault", f.fault.as_deref().unwrap_or_default());
     facts.add("when", when(session));
-    facts.add("exit", exit_words(session));
+    facts.add("exit", exit(session));
     facts.add("changed", changed(session));
     facts.add("used", used(figures));
     facts.add("trouble", trouble(session, figures));
-    let told = [
-        ("model", &figures.model),
-        ("version", &figures.version),
-        ("id", &figures.cli_session),
-    ];
-    let told = told
-        .iter()
-        .filter_map(|(n, v)| v.as_ref().map(|v| format!("{n} {v}")));
-    facts.add("cli", told.collect::<Vec<_>>().join(", "));
+    facts.add(
+        "cli",
+        known([
+            ("model", &figures.model),
+            ("version", &figures.version),
+            ("id", &figures.cli_session),
+        ]),
+    );
     for note in &f.notes {
         facts.add("note", note);
     }
-    let said = figures
-        .last_message
-        .as_deref()
-        .or(f.last_message.as_deref());
-    facts.add("said last", said.unwrap_or_default());
+    let message = figures.last_message.as_ref().or(f.last_message.as_ref());
+    facts.add("said last", message.map_or("", |m| m));
     facts.add("files in", session.dir.display().to_string());
     let files = files(session).into_iter();
-    let files: Vec<String> = files.map(|(n, len)| format!("{n} ({len})")).collect();
+    let files: Vec<String> = files.map(|(n, size)| format!("{n} ({size})")).collect();
     facts.add("", files.join(", "));
-    format!(
-        "{}: {}\n{}",
-        session.sid,
-        super::title(session),
-        facts.text()
-    )
+    facts.text(session)
 }
 
-/// One line on how it ended: what a watch ends with.
-pub fn line(session: &Session) -> String {
+/// How it ended, on one line: the last line of a watch.
+pub(super) fn line(session: &Session) -> String {
     let f = &session.file;
     let mut parts = vec![safe(session.word())];
-    if let Some(seconds) = session.seconds() {
-        parts.push(format!("after {}", took(seconds)));
-    }
+    parts.extend(session.seconds().map(|s| format!("after {}", took(s))));
     if f.turns > 0 {
         parts.push(count_of(f.turns, "turn"));
     }
-    let usd = cost(f.cost_usd);
-    if !usd.is_empty() {
-        parts.push(usd);
+    if f.cost_usd > 0.0 {
+        parts.push(cost(f.cost_usd));
     }
-    let reason = f
-        .reason
-        .as_ref()
-        .map_or_else(String::new, |r| format!(": {}", safe(r)));
-    let branch = f
-        .published
-        .as_ref()
-        .map_or_else(String::new, |b| format!(", branch {}", safe(b)));
-    format!("{}: {}{reason}{branch}", safe(&f.item), parts.join(", "))
-}
-
-pub fn json(session: &Session, figures: &Figures) -> Value {
-    let files: serde_json::Map<String, Value> = files(session)
-        .into_iter()
-        .map(|(name, _)| (name.to_owned(), json!(session.path(name).to_string_lossy())))
-        .collect();
-    json!({
-        "session": super::as_json(session),
-        "exit": session.exit,
-        "figures": figures,
-        "files": files,
-    })
-}
-
-fn state_words(session: &Session) -> &str {
-    match session.state {
-        State::Running if session.exit.is_some() => "its agent has ended, harness works on the end",
-        State::Running => "running",
-        State::Left => "no harness works on it: the next `harness run` takes it up",
-        State::Ended => session.word(),
+    let mut text = format!("{}: {}", safe(&f.item), parts.join(", "));
+    if let Some(reason) = &f.reason {
+        text += &format!(": {}", safe(reason));
     }
+    if let Some(branch) = &f.published {
+        text += &format!(", branch {}", safe(branch));
+    }
+    text
 }
 
 fn when(session: &Session) -> String {
@@ -130,7 +115,7 @@ fn when(session: &Session) -> String {
     text
 }
 
-fn exit_words(session: &Session) -> String {
+fn exit(session: &Session) -> String {
     let f = &session.file;
     let exit = session.exit.as_ref();
     let status = f.exit_status.or(exit.and_then(|e| e.exit_status));
@@ -146,10 +131,8 @@ fn exit_words(session: &Session) -> String {
 fn changed(session: &Session) -> String {
     let f = &session.file;
     let Some(commits) = f.commits else {
-        return f
-            .branch
-            .as_ref()
-            .map_or_else(String::new, |b| format!("on branch {b}"));
+        let branch = f.branch.as_ref();
+        return branch.map_or_else(String::new, |b| format!("on branch {b}"));
     };
     let mut text = count_of(commits, "commit");
     if let Some(files) = f.files_changed {
@@ -182,9 +165,8 @@ fn used(f: &Figures) -> String {
     if f.cache_read_tokens > 0 {
         text += &format!(", {} from the cache", f.cache_read_tokens);
     }
-    let usd = cost(f.cost_usd.unwrap_or(0.0));
-    if !usd.is_empty() {
-        text += &format!(", {usd}");
+    if let Some(usd) = f.cost_usd.filter(|usd| *usd > 0.0) {
+        text += &format!(", {}", cost(usd));
     }
     text
 }
@@ -196,25 +178,19 @@ fn trouble(session: &Session, f: &Figures) -> String {
         (f.denials, "denial"),
         (f.malformed, "unreadable line"),
     ];
-    let told: Vec<String> = counts
-        .iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|&(n, thing)| match (n, thing) {
-            (2.., "retry") => format!("{n} retries"),
-            _ => count_of(n, thing),
-        })
-        .collect();
-    match told.is_empty() {
+    let counts = counts.iter().filter(|(n, _)| *n > 0);
+    let counts: Vec<String> = counts.map(|(n, thing)| count_of(*n, thing)).collect();
+    match counts.is_empty() {
         true => String::new(),
         false => format!(
             "{}: `harness session errors {}`",
-            told.join(", "),
+            counts.join(", "),
             session.sid
         ),
     }
 }
 
-/// Those that are there, with their sizes.
+/// Those that exist, with their sizes.
 fn files(session: &Session) -> Vec<(&'static str, String)> {
     let look = |name: &&'static str| {
         let meta = session.path(name).symlink_metadata().ok()?;

@@ -1,0 +1,116 @@
+//! `harness session export`: a whole session as one JSON object or as a Markdown transcript.
+//!
+//! Invariants: it is written while it is read, so that memory does not grow with the session; the
+//! figures come behind the events from which they are folded; a file appears under its name whole or
+//! not at all, and never over another.
+
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::reader::Entry;
+use super::{Session, tail, transcript};
+use crate::atomic::{self, Moved};
+use crate::error::{Context, Error, Result};
+use crate::event::Figures;
+use crate::view::{print, safe_json};
+
+/// A prompt is a bootstrap and an item, each of at most 1 MiB before its placeholders are filled.
+const PROMPT_BYTES_MAX: u64 = 4 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    Json,
+    Md,
+}
+
+/// Without a path, or for `-`, to standard output.
+pub(crate) fn export(session: &Session, format: Format, path: Option<&Path>) -> Result<u8> {
+    match path.filter(|path| *path != Path::new("-")) {
+        None => print(|out| write(session, format, out))?,
+        Some(path) => to_file(session, format, path)?,
+    }
+    Ok(0)
+}
+
+fn write(session: &Session, format: Format, out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        Format::Json => json(session, out),
+        Format::Md => transcript::write(session, out),
+    }
+}
+
+fn to_file(session: &Session, format: Format, path: &Path) -> Result<()> {
+    let taken = || {
+        Error::permanent("cannot export the session", "the file exists")
+            .at_path(path)
+            .hint("name another file, or remove this one first")
+    };
+    if atomic::exists(path) {
+        return Err(taken());
+    }
+    let temp = atomic::temp_beside(path);
+    let what = "cannot write the file";
+    let file = atomic::create(&temp, b"", 0o600).map_err(|e| match e.errno() {
+        // An error names the file that was asked for, not the temporary one.
+        Some(code) => Error::io(what, path, &io::Error::from_raw_os_error(code)),
+        None => e,
+    })?;
+    let placed = (|| {
+        let mut out = BufWriter::new(file);
+        write(session, format, &mut out)
+            .and_then(|()| out.flush())
+            .or_fail(what, path)?;
+        match atomic::rename_new(&temp, path)? {
+            Moved::Done => Ok(()),
+            Moved::Taken => Err(taken()),
+            Moved::SourceGone => Err(Error::permanent(what, "somebody removed it").at_path(&temp)),
+        }
+    })();
+    if placed.is_err() {
+        let _gone = atomic::remove(&temp);
+    }
+    placed
+}
+
+fn json(session: &Session, out: &mut dyn Write) -> io::Result<()> {
+    let text = |value: &Value| safe_json(&value.to_string());
+    writeln!(out, "{{\"session\":{},", text(&session.json()))?;
+    writeln!(out, "\"exit\":{},", text(&json!(session.exit)))?;
+    writeln!(out, "\"prompt\":{},", text(&json!(prompt(session))))?;
+    writeln!(out, "\"events\":[")?;
+    let (mut figures, mut unreadable, mut comma) = (Figures::default(), 0_u64, "");
+    for entry in session.entries() {
+        let line = match &entry {
+            Entry::Event(event, line) => {
+                figures.fold(&event.body);
+                line
+            }
+            Entry::Unknown(_, line) => line,
+            Entry::Bad(_) => {
+                unreadable += 1;
+                continue;
+            }
+        };
+        write!(out, "{comma}{}", safe_json(line.trim()))?;
+        comma = ",\n";
+    }
+    writeln!(out, "],\n\"unreadable_lines\":{unreadable},")?;
+    writeln!(out, "\"figures\":{},", text(&json!(figures)))?;
+    let tail = |name: &str| json!(tail(&session.path(name)));
+    let stdout = match session.has_events() {
+        true => Value::Null,
+        false => tail("stdout.log"),
+    };
+    writeln!(out, "\"stdout_tail\":{},", text(&stdout))?;
+    writeln!(out, "\"stderr_tail\":{}}}", text(&tail("stderr.log")))
+}
+
+/// What the agent was told; `None` for scripts.
+pub(super) fn prompt(session: &Session) -> Option<String> {
+    let file = atomic::open_regular(&session.path("prompt.md")).ok()?;
+    let mut bytes = Vec::new();
+    file.take(PROMPT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,206 @@
+//! `harness session metrics`: the figures and durations of one session (the shape of
+//! `metrics.json`), or their totals over all sessions and over those of each agent.
+//!
+//! Invariant: of a session that has ended, `metrics.json` is believed where it is this session's;
+//! else the events are folded; without both, `session.json` says what is known.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Facts, Session, State, find, read_json};
+use crate::error::Result;
+use crate::event::Figures;
+use crate::layout::Root;
+use crate::view::table::{Cell, Table};
+use crate::view::{Term, cost, count_of, print_json, print_text, safe, took};
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Metrics {
+    session: String,
+    item: String,
+    slot: String,
+    agent: String,
+    attempt: u32,
+    /// `None` until it has ended.
+    outcome: Option<String>,
+    /// From the start of the agent process to its end, or to now.
+    seconds: f64,
+    cpu_seconds: f64,
+    #[serde(flatten)]
+    pub(super) figures: Figures,
+}
+
+impl Metrics {
+    pub(super) fn of(session: &Session) -> Metrics {
+        let written: Option<Metrics> = match session.state {
+            State::Ended => read_json(&session.path("metrics.json")),
+            State::Running | State::Left => None,
+        };
+        if let Some(written) = written.filter(|m| m.session == session.sid) {
+            return written;
+        }
+        let f = &session.file;
+        Metrics {
+            session: session.sid.clone(),
+            item: f.item.clone(),
+            slot: f.slot.clone(),
+            agent: f.agent.clone(),
+            attempt: f.attempt,
+            outcome: f.outcome.clone(),
+            seconds: session.seconds().unwrap_or(0.0),
+            cpu_seconds: match &session.exit {
+                Some(exit) if f.cpu_seconds == 0.0 => exit.cpu_seconds,
+                _ => f.cpu_seconds,
+            },
+            figures: session.figures(),
+        }
+    }
+}
+
+/// Sums over sessions.
+#[derive(Debug, Default, Serialize)]
+struct Totals {
+    sessions: u64,
+    running: u64,
+    /// How many ended with each outcome.
+    outcomes: BTreeMap<String, u64>,
+    seconds: f64,
+    cpu_seconds: f64,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+impl Totals {
+    fn add(&mut self, m: &Metrics, state: State) {
+        self.sessions += 1;
+        self.running += u64::from(state == State::Running);
+        if let Some(outcome) = &m.outcome {
+            *self.outcomes.entry(outcome.clone()).or_default() += 1;
+        }
+        self.seconds += m.seconds;
+        self.cpu_seconds += m.cpu_seconds;
+        self.figures.add(&m.figures);
+    }
+
+    fn cells(&self, agent: &str) -> Vec<Cell> {
+        let f = &self.figures;
+        let cached = f.cache_read_tokens.saturating_add(f.cache_write_tokens);
+        let cells = [
+            agent.to_owned(),
+            self.sessions.to_string(),
+            self.running.to_string(),
+            took(self.seconds),
+            took(self.cpu_seconds),
+            f.turns.to_string(),
+            f.tool_calls.to_string(),
+            f.input_tokens.to_string(),
+            f.output_tokens.to_string(),
+            cached.to_string(),
+            cost(f.cost_usd.unwrap_or(0.0)),
+            f.retries.to_string(),
+            f.errors.to_string(),
+        ];
+        cells.map(Cell::new).into()
+    }
+}
+
+pub(crate) fn show(session: &Session, json: bool) -> Result<u8> {
+    let metrics = Metrics::of(session);
+    match json {
+        true => print_json(&json!(metrics)),
+        false => print_text(&text(session, &metrics)),
+    }
+}
+
+fn text(session: &Session, m: &Metrics) -> String {
+    let f = &m.figures;
+    let mut facts = Facts::default();
+    facts.add("outcome", m.outcome.as_deref().unwrap_or(session.word()));
+    facts.add("took", took(m.seconds));
+    facts.add("cpu", took(m.cpu_seconds));
+    facts.add("turns", f.turns.to_string());
+    facts.add("tool calls", calls(f));
+    for (name, n) in [
+        ("tokens in", f.input_tokens),
+        ("tokens out", f.output_tokens),
+        ("from cache", f.cache_read_tokens),
+        ("to cache", f.cache_write_tokens),
+    ] {
+        facts.add(name, n.to_string());
+    }
+    let usd = f.cost_usd.map(|usd| format!("${usd:.4}"));
+    facts.add("cost", usd.as_deref().unwrap_or("not reported"));
+    for (name, n) in [
+        ("retries", f.retries),
+        ("denials", f.denials),
+        ("errors", f.errors),
+        ("malformed", f.malformed),
+    ] {
+        facts.add(name, n.to_string());
+    }
+    facts.add("model", f.model.as_deref().unwrap_or_default());
+    facts.add("cli version", f.version.as_deref().unwrap_or_default());
+    facts.text(session)
+}
+
+fn calls(f: &Figures) -> String {
+    let mut by_name: Vec<_> = f.tools.iter().collect();
+    by_name.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+    let by_name: Vec<String> = by_name.iter().map(|(t, n)| format!("{t} {n}")).collect();
+    match by_name.is_empty() {
+        true => f.tool_calls.to_string(),
+        false => format!("{} ({})", f.tool_calls, by_name.join(", ")),
+    }
+}
+
+/// Totals of all sessions and of each agent's.
+pub(crate) fn show_all(root: &Root, json: bool) -> Result<u8> {
+    let (mut total, mut agents) = (Totals::default(), BTreeMap::<String, Totals>::new());
+    for sid in find::all(root)? {
+        let session = Session::read(root, &sid);
+        let metrics = Metrics::of(&session);
+        total.add(&metrics, session.state);
+        let agent = match metrics.agent.as_str() {
+            "" => "(unknown)",
+            agent => agent,
+        };
+        let of_agent = agents.entry(agent.to_owned()).or_default();
+        of_agent.add(&metrics, session.state);
+    }
+    if json {
+        return print_json(&json!({"total": total, "agents": agents}));
+    }
+    let mut table = Table::new(&[
+        "AGENT",
+        ">SESSIONS",
+        ">RUNNING",
+        ">TOOK",
+        ">CPU",
+        ">TURNS",
+        ">CALLS",
+        ">IN",
+        ">OUT",
+        ">CACHED",
+        ">COST",
+        ">RETRIES",
+        ">ERRORS",
+    ]);
+    for (agent, totals) in &agents {
+        table.row(totals.cells(agent));
+    }
+    table.row(total.cells("all"));
+    let outcomes = total
+        .outcomes
+        .iter()
+        .map(|(o, n)| format!("{n} {}", safe(o)));
+    let outcomes = match outcomes.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => none,
+        some => format!(": {some}"),
+    };
+    let table = table.render(&Term::of_stdout());
+    let sessions = count_of(total.sessions, "session");
+    print_text(&format!("{table}\n{sessions}{outcomes}\n"))
+}

@@ -1,0 +1,354 @@
+//! What one session did: the views behind `harness session …`, a file for each.
+//!
+//! `find` picks the session, `reader` reads its events; `errors`, `metrics`, `timeline` and
+//! `tools` fold them and show the result as text or JSON. Invariants: nothing is written; a file
+//! that is missing, huge, half-written or garbage makes an answer poorer and never an error; memory
+//! does not grow with a file's size; what an agent wrote reaches the output only through `safe`
+//! (text) or `safe_json`.
+
+pub(crate) mod errors;
+pub(crate) mod events;
+pub(crate) mod export;
+pub(crate) mod find;
+pub(crate) mod list;
+pub(crate) mod metrics;
+mod reader;
+pub(crate) mod summary;
+pub(crate) mod timeline;
+pub(crate) mod tools;
+mod transcript;
+pub(crate) mod watch;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::atomic;
+use crate::clock::{self, Timestamp};
+use crate::error::tell;
+use crate::event::{Figures, Line};
+use crate::keeper::{self, ExitRecord};
+use crate::layout::{Root, SlotId};
+use crate::lease;
+use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::session::file::{self, SessionFile};
+use crate::view::{Paint, count_of, safe};
+
+use reader::{Entry, EventReader};
+
+/// The end of a log that is shown and exported: a few screens.
+const TAIL_BYTES: u64 = 16 << 10;
+/// Rows kept of one session's calls, errors or timeline: bounds the memory. The newest are kept and
+/// the rest is counted.
+const ROWS_MAX: usize = 10_000;
+/// Characters of an input, a result or a text in such a row.
+const HEAD_CHARS: usize = 200;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// Somebody holds its slot: before the agent process, with it, or after it.
+    Running,
+    Ended,
+    /// It has no recorded end and nobody works on it: the next `harness run` takes it up.
+    Left,
+}
+
+/// One session, from its small files as they were when it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) sid: String,
+    dir: PathBuf,
+    pub(crate) state: State,
+    /// Empty but for the id where `session.json` cannot be read.
+    pub(crate) file: SessionFile,
+    /// How the agent process ended: `exit.json`, written by the keeper.
+    exit: Option<ExitRecord>,
+}
+
+impl Session {
+    pub(crate) fn read(root: &Root, sid: &str) -> Session {
+        let dir = root.session(sid);
+        let file = file::read(&dir, sid).unwrap_or_else(|| SessionFile {
+            session: sid.to_owned(),
+            ..SessionFile::default()
+        });
+        Session {
+            state: state_of(root, &file),
+            exit: read_json(&dir.join("exit.json")),
+            sid: sid.to_owned(),
+            dir,
+            file,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// `None`: there is no `events.jsonl`, or it is no regular file.
+    fn reader(&self) -> Option<EventReader> {
+        EventReader::open(&self.path("events.jsonl")).ok()
+    }
+
+    fn has_events(&self) -> bool {
+        self.reader().is_some()
+    }
+
+    /// All lines of `events.jsonl`, a last one without a newline included.
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        let mut reader = self.reader();
+        std::iter::from_fn(move || reader.as_mut()?.next_or_last())
+    }
+
+    fn events(&self) -> impl Iterator<Item = Line> {
+        self.entries().filter_map(|entry| match entry {
+            Entry::Event(line, _) => Some(*line),
+            Entry::Unknown(..) | Entry::Bad(_) => None,
+        })
+    }
+
+    /// Folded from the events so far; without events what `session.json` says.
+    fn figures(&self) -> Figures {
+        let mut figures = Figures::default();
+        if self.has_events() {
+            self.events().for_each(|line| figures.fold(&line.body));
+            return figures;
+        }
+        let f = &self.file;
+        Figures {
+            turns: f.turns,
+            tool_calls: f.tool_calls,
+            input_tokens: f.input_tokens,
+            output_tokens: f.output_tokens,
+            cost_usd: (f.cost_usd > 0.0).then_some(f.cost_usd),
+            cli_session: f.cli_session.clone(),
+            last_message: f.last_message.clone(),
+            ..figures
+        }
+    }
+
+    /// `session.json`; before the end with the figures so far.
+    fn current(&self) -> SessionFile {
+        if self.state == State::Ended {
+            return self.file.clone();
+        }
+        let figures = self.figures();
+        SessionFile {
+            turns: figures.turns,
+            tool_calls: figures.tool_calls,
+            input_tokens: figures.input_tokens,
+            output_tokens: figures.output_tokens,
+            cost_usd: figures.cost_usd.unwrap_or(0.0),
+            cli_session: figures.cli_session,
+            last_message: figures.last_message,
+            seconds: self.seconds().unwrap_or(0.0),
+            ..self.file.clone()
+        }
+    }
+
+    /// `session.json` with the figures so far and `state`: `running`, `ended` or `left`.
+    pub(crate) fn json(&self) -> Value {
+        let mut value = json!(self.current());
+        value["state"] = json!(self.state);
+        value
+    }
+
+    /// Seconds from the start of the agent process to its end, or to now; `None`: it never started.
+    fn seconds(&self) -> Option<f64> {
+        let f = &self.file;
+        if self.state == State::Ended && f.seconds > 0.0 {
+            return Some(f.seconds);
+        }
+        if let Some(exit) = &self.exit {
+            return Some(exit.seconds);
+        }
+        let end = match (self.state, &f.ended_at) {
+            (State::Ended, Some(end)) => end.clone(),
+            (State::Ended | State::Left, _) => return None,
+            (State::Running, _) => clock::now_iso(),
+        };
+        between(&f.started_at, &end)
+    }
+
+    /// Its outcome, or `running`, `ended`, `left`; and its colour.
+    fn standing(&self) -> (&str, Paint) {
+        match (self.state, self.file.outcome.as_deref()) {
+            (State::Running, _) => ("running", Paint::Cyan),
+            (State::Left, _) => ("left", Paint::Yellow),
+            (State::Ended, None) => ("ended", Paint::Plain),
+            (State::Ended, Some(outcome)) => match outcome {
+                "succeeded" => (outcome, Paint::Green),
+                "no_change" => (outcome, Paint::Plain),
+                _ => (outcome, Paint::Red),
+            },
+        }
+    }
+
+    fn word(&self) -> &str {
+        self.standing().0
+    }
+
+    /// `fix.md, attempt 2, by claude on agent-1`.
+    fn title(&self) -> String {
+        let f = &self.file;
+        if f.item.is_empty() {
+            return "an unknown item (its session.json is missing or cannot be read)".to_owned();
+        }
+        let [item, agent, slot] = [&f.item, &f.agent, &f.slot].map(|text| safe(text));
+        format!("{item}, attempt {}, by {agent} on {slot}", f.attempt)
+    }
+
+    /// Says on standard error why a view of the events is empty, and where the output is.
+    fn tell_no_events(&self) {
+        let why = match self.file.events {
+            Some(_) if self.state == State::Running => "has no events yet",
+            Some(_) => "has no events",
+            None => "has no events: its output is not read",
+        };
+        let path = self.path("stdout.log");
+        let path = safe(&path.display().to_string());
+        tell(&format!(
+            "harness: session {} {why}; what it printed is in {path}",
+            self.sid
+        ));
+    }
+}
+
+fn state_of(root: &Root, file: &SessionFile) -> State {
+    if file.state == "ended" {
+        return State::Ended;
+    }
+    match SlotId::parse(file.slot.as_ref()) {
+        Some(slot) if lease::is_held(root, slot) || keeper::is_alive(root, slot) => State::Running,
+        _ => State::Left,
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let bytes = atomic::read_small(path, STATE_FILE_BYTES_MAX).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// The last bytes of a file as text, from the beginning of a line where it was cut; empty where
+/// there is none.
+fn tail(path: &Path) -> String {
+    let Ok((end, cut)) = atomic::read_tail(path, TAIL_BYTES) else {
+        return String::new();
+    };
+    let skip = match end.iter().position(|&b| b == b'\n') {
+        Some(newline) if cut && newline + 1 < end.len() => newline + 1,
+        _ => 0,
+    };
+    String::from_utf8_lossy(&end[skip..]).into_owned()
+}
+
+/// The first characters of a text.
+fn head(text: &str) -> String {
+    let mut chars = text.trim().chars();
+    let mut head: String = chars.by_ref().take(HEAD_CHARS).collect();
+    if chars.next().is_some() {
+        head.push('…');
+    }
+    head
+}
+
+/// A tool's input on one line: `command: make, timeout: 5` for an object.
+fn input_head(input: &Value) -> String {
+    let plain = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    match input {
+        Value::Null => String::new(),
+        Value::Object(map) => {
+            let parts = map.iter().map(|(k, v)| format!("{k}: {}", plain(v)));
+            head(&parts.collect::<Vec<_>>().join(", "))
+        }
+        other => head(&plain(other)),
+    }
+}
+
+/// The names and values that are known, as `model sonnet, version 2.1`.
+fn known(values: [(&str, &Option<String>); 3]) -> String {
+    let known = values.iter();
+    let known = known.filter_map(|(name, v)| v.as_ref().map(|v| format!("{name} {v}")));
+    known.collect::<Vec<_>>().join(", ")
+}
+
+/// The last `ROWS_MAX` of what was pushed, and how many came before them.
+#[derive(Debug, Clone, Serialize)]
+struct Newest<T> {
+    rows: VecDeque<T>,
+    left_out: u64,
+}
+
+impl<T> Default for Newest<T> {
+    fn default() -> Self {
+        Newest {
+            rows: VecDeque::new(),
+            left_out: 0,
+        }
+    }
+}
+
+impl<T> Newest<T> {
+    fn push(&mut self, row: T) {
+        if self.rows.len() == ROWS_MAX {
+            self.rows.pop_front();
+            self.left_out += 1;
+        }
+        self.rows.push_back(row);
+    }
+
+    /// The row that was pushed as number `n`, from 0; `None`: it is left out.
+    fn nth(&mut self, n: u64) -> Option<&mut T> {
+        let at = n.checked_sub(self.left_out)?;
+        self.rows.get_mut(usize::try_from(at).ok()?)
+    }
+
+    /// How many were pushed.
+    fn count(&self) -> u64 {
+        self.left_out + self.rows.len() as u64
+    }
+
+    /// A line about the rows that are not kept; nothing where all are.
+    fn left_out_text(&self, thing: &str) -> String {
+        match self.left_out {
+            0 => String::new(),
+            n => format!("({} before these)\n", count_of(n, &format!("more {thing}"))),
+        }
+    }
+}
+
+/// Seconds between two instants in RFC 3339, never negative.
+fn between(from: &str, to: &str) -> Option<f64> {
+    let from: Timestamp = from.parse().ok()?;
+    let to: Timestamp = to.parse().ok()?;
+    Some(to.duration_since(from).as_secs_f64().max(0.0))
+}
+
+/// Lines of a name and its value, the names aligned; empty values are left out.
+#[derive(Default)]
+struct Facts(Vec<(&'static str, String)>);
+
+impl Facts {
+    /// `value` is text from outside: it is made safe here, its lines one below the other.
+    fn add(&mut self, name: &'static str, value: impl AsRef<str>) {
+        let mut name = name;
+        for line in value.as_ref().trim_end().lines() {
+            self.0.push((name, safe(line.trim_end())));
+            name = "";
+        }
+    }
+
+    fn text(&self, session: &Session) -> String {
+        let width = self.0.iter().map(|(n, _)| n.len()).max().unwrap_or(0);
+        let mut out = format!("{}: {}\n", session.sid, session.title());
+        for (name, value) in &self.0 {
+            out += format!("  {name:width$}  {value}").trim_end();
+            out.push('\n');
+        }
+        out
+    }
+}
