@@ -20,13 +20,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::atomic;
 use crate::config::{Config, Overrides};
 use crate::control::Order;
 use crate::error::{Context, Kind, Result};
+use crate::keeper;
 use crate::layout::Root;
 use crate::view::{self, print_json, print_text};
-use crate::{git, keeper, process, sys};
 
 /// Drop a file into queue/pending/ and an agent or script works on it in its own git worktree.
 #[derive(Parser)]
@@ -105,7 +104,7 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Can this host and file system keep the promises? What not, and what to do
+    /// Check this machine and file system, and say how to fix what is missing
     Doctor {
         #[command(flatten)]
         json: Json,
@@ -206,25 +205,13 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
 }
 
 fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
-    // Without a ROOT there is still the host to look at.
+    // Without a ROOT there is still the machine to look at.
     let root = match locate(given) {
         Ok(root) => Some(root),
         Err(e) if given.is_some() || e.kind() != Kind::Permanent => return Err(e),
         Err(_) => None,
     };
-    let lease = |path: &Path| {
-        atomic::open_to_look(path)
-            .and_then(|f| sys::read_lease(&f))
-            .is_ok_and(|l| l == sys::ReadLease::Granted)
-    };
-    let facts = doctor::Facts {
-        git_version: git::version().ok(),
-        read_lease: &lease,
-        cgroup: process::cgroup::probe().map_err(|e| e.to_string()),
-        version: &doctor::version,
-        env: &|name| std::env::var_os(name),
-    };
-    let report = doctor::doctor(root.as_ref(), &facts);
+    let report = doctor::doctor(root.as_ref());
     if json {
         print_json(&report.json())?;
     } else {

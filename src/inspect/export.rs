@@ -4,7 +4,7 @@
 //! figures come behind the events from which they are folded; a file appears under its name whole or
 //! not at all, and never over another.
 
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -15,9 +15,6 @@ use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::event::Figures;
 use crate::view::{print, safe_json};
-
-/// A prompt is a bootstrap and an item, each of at most 1 MiB before its placeholders are filled.
-const PROMPT_BYTES_MAX: u64 = 4 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -78,7 +75,11 @@ fn json(session: &Session, out: &mut dyn Write) -> io::Result<()> {
     let text = |value: &Value| safe_json(&value.to_string());
     writeln!(out, "{{\"session\":{},", text(&session.json()))?;
     writeln!(out, "\"exit\":{},", text(&json!(session.exit)))?;
-    writeln!(out, "\"prompt\":{},", text(&json!(prompt(session))))?;
+    writeln!(
+        out,
+        "\"prompt\":{},",
+        text(&json!(transcript::prompt(session)))
+    )?;
     writeln!(out, "\"events\":[")?;
     let (mut figures, mut unreadable, mut comma) = (Figures::default(), 0_u64, "");
     for entry in session.entries() {
@@ -105,12 +106,4 @@ fn json(session: &Session, out: &mut dyn Write) -> io::Result<()> {
     };
     writeln!(out, "\"stdout_tail\":{},", text(&stdout))?;
     writeln!(out, "\"stderr_tail\":{}}}", text(&tail("stderr.log")))
-}
-
-/// What the agent was told; `None` for scripts.
-pub(super) fn prompt(session: &Session) -> Option<String> {
-    let file = atomic::open_regular(&session.path("prompt.md")).ok()?;
-    let mut bytes = Vec::new();
-    file.take(PROMPT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
 }

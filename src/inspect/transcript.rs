@@ -3,18 +3,22 @@
 //! Invariant: nothing that an agent wrote can look like a heading or end a block of ours: its words
 //! are quoted line by line, everything else is in fences longer than any in it.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use serde_json::Value;
 
 use super::events::{limit_text, retry_text};
-use super::{Session, export, summary, tail};
+use super::{Session, summary, tail};
+use crate::atomic;
 use crate::event::{Body, Figures, Line};
 use crate::view::{local_time, safe};
 
+/// A prompt is a bootstrap and an item, each of at most 1 MiB before its placeholders are filled.
+const PROMPT_BYTES_MAX: u64 = 4 << 20;
+
 pub(super) fn write(session: &Session, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "# {}\n", one_line(&session.title()))?;
-    if let Some(prompt) = export::prompt(session) {
+    if let Some(prompt) = prompt(session) {
         writeln!(out, "## Prompt\n\n{}", fenced("text", &prompt))?;
     }
     writeln!(out, "## What it did\n")?;
@@ -72,6 +76,14 @@ impl Transcript {
             false => Ok(()),
         }
     }
+}
+
+/// What the agent was told; `None` for scripts.
+pub(super) fn prompt(session: &Session) -> Option<String> {
+    let file = atomic::open_regular(&session.path("prompt.md")).ok()?;
+    let mut bytes = Vec::new();
+    file.take(PROMPT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// An event that is no text, as Markdown that ends with a newline.

@@ -472,11 +472,11 @@ fn cgroups() -> Option<PathBuf> {
     let checks = report["checks"].as_array().unwrap();
     let check = checks
         .iter()
-        .find(|c| c["name"] == "end of a tree")
+        .find(|c| c["what"] == "end of a tree")
         .unwrap();
-    let found = check["found"].as_str().unwrap();
+    let found = check["why"].as_str().unwrap();
     let (_, rest) = found.split_once(" below ")?;
-    (check["level"] == "ok").then(|| rest.split_once(": ").unwrap().0.into())
+    (check["state"] == "ok").then(|| rest.split_once(": ").unwrap().0.into())
 }
 
 fn run_one(

@@ -282,8 +282,8 @@ fn a_known_cli_needs_no_table_and_one_that_is_missing_says_how_to_get_it() {
     let out = with_path(&root, &["doctor", "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&out.stdout).unwrap();
     let checks = report["checks"].as_array().unwrap();
-    let check = checks.iter().find(|c| c["name"] == "agent claude").unwrap();
-    let found = check["found"].as_str().unwrap();
+    let check = checks.iter().find(|c| c["what"] == "agent claude").unwrap();
+    let found = check["why"].as_str().unwrap();
     assert!(
         found.contains("/bin/claude") && found.contains("2.1.330"),
         "{found}"

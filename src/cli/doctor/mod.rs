@@ -1,30 +1,29 @@
-//! `harness doctor`: can this host and file system keep the promises? What not, and what to do.
+//! `harness doctor`: checks this machine and file system, and says how to fix what is missing.
 //!
-//! Does not run anything by itself: what takes a process or an unsafe call (git, read leases, an
-//! agent's version) the caller finds out and hands in as `Facts`. Keeps: a check that is not Ok says what to do; whatever is
-//! made for a probe is removed again; nothing else in ROOT is changed, but missing directories.
+//! `CHECKS` is the table of checks: each looks at a `Subject` and returns a `Finding`. Keeps: a
+//! finding that is not Ok says what to do; what a probe makes is removed again; nothing else in ROOT
+//! is changed, except that missing directories are made.
 
+mod agents;
 mod disk;
 mod host;
 mod probe;
 mod version;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
 use serde::Serialize;
 use serde_json::json;
 
 use super::init;
-use crate::config::{Config, Overrides, RepoPath};
-use crate::layout::Root;
-pub use version::version;
+use crate::config::{Config, Overrides, RepoPath, Source};
+use crate::error::Result;
+use crate::git;
+use crate::layout::{Root, shown};
+use probe::Bench;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub(super) enum State {
     Ok,
     /// A promise is weaker here, or something will soon be short.
     Warn,
@@ -32,187 +31,243 @@ pub enum Level {
     Fail,
 }
 
-/// One thing looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    pub name: String,
-    pub level: Level,
-    /// What was found.
-    pub found: String,
-    /// What to do; always there unless the level is Ok.
-    pub advice: Option<String>,
+/// The result of one check.
+#[derive(Debug, Clone, Serialize)]
+struct Finding {
+    state: State,
+    why: String,
+    /// Always there unless the state is Ok.
+    what_to_do: Option<String>,
 }
 
-impl Check {
-    fn ok(name: &str, found: impl Into<String>) -> Check {
-        Check {
-            name: name.to_owned(),
-            level: Level::Ok,
-            found: found.into(),
-            advice: None,
-        }
-    }
-
-    fn warn(name: &str, found: impl Into<String>, advice: impl Into<String>) -> Check {
-        Check {
-            level: Level::Warn,
-            advice: Some(advice.into()),
-            ..Check::ok(name, found)
-        }
-    }
-
-    fn fail(name: &str, found: impl Into<String>, advice: impl Into<String>) -> Check {
-        Check {
-            level: Level::Fail,
-            ..Check::warn(name, found, advice)
-        }
+fn ok(why: impl Into<String>) -> Finding {
+    Finding {
+        state: State::Ok,
+        why: why.into(),
+        what_to_do: None,
     }
 }
 
-/// Program with leading arguments and variables in; the version or why there is none out.
-pub type AskVersion = dyn Fn(&[OsString], &BTreeMap<String, String>) -> Result<String, String>;
+fn warn(why: impl Into<String>, what_to_do: impl Into<String>) -> Finding {
+    Finding {
+        state: State::Warn,
+        why: why.into(),
+        what_to_do: Some(what_to_do.into()),
+    }
+}
 
-/// What the caller found out.
-pub struct Facts<'a> {
-    /// Of `git --version`; none where git does not run.
-    pub git_version: Option<(u32, u32, u32)>,
-    /// Whether a read lease (`F_SETLEASE`) can be had on this file, which nobody has open.
-    pub read_lease: &'a dyn Fn(&Path) -> bool,
-    /// Below which cgroup keepers can make theirs, or why they cannot.
-    pub cgroup: Result<PathBuf, String>,
-    /// What a CLI says when it is asked for its version, with these variables set (`version`).
-    pub version: &'a AskVersion,
-    /// Reads an environment variable (`std::env::var_os`).
-    pub env: &'a dyn Fn(&str) -> Option<OsString>,
+fn fail(why: impl Into<String>, what_to_do: impl Into<String>) -> Finding {
+    Finding {
+        state: State::Fail,
+        ..warn(why, what_to_do)
+    }
+}
+
+/// What is looked at.
+struct Subject<'a> {
+    root: Option<&'a Root>,
+    config: Option<Result<Config>>,
+    /// Whether the tree of directories is there.
+    tree: Option<Result<()>>,
+    /// Where the probes work; only with a tree.
+    bench: Option<Result<Bench>>,
+}
+
+impl<'a> Subject<'a> {
+    fn of(root: Option<&'a Root>) -> Subject<'a> {
+        let tree = root.map(init::ensure_tree);
+        Subject {
+            root,
+            config: root.map(|root| Config::load(root, &Overrides::default())),
+            bench: root
+                .filter(|_| matches!(tree, Some(Ok(()))))
+                .map(Bench::open),
+            tree,
+        }
+    }
+
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref()?.as_ref().ok()
+    }
+
+    /// ROOT, where its directories are there to be looked at.
+    fn tree(&self) -> Option<&'a Root> {
+        self.tree.as_ref()?.as_ref().ok().and(self.root)
+    }
+
+    fn is_durable(&self) -> bool {
+        let durability = self.config().map(|c| c.harness.durability);
+        durability != Some(crate::config::Durability::Off)
+    }
+
+    fn workers(&self) -> u64 {
+        self.config().map_or(3, |c| c.harness.workers as u64)
+    }
+}
+
+/// `None`: there is nothing to say here.
+type Look = fn(&Subject<'_>) -> Option<Finding>;
+
+static CHECKS: &[(&str, Look)] = &[
+    ("root", root),
+    ("configuration", configuration),
+    ("git", |s| Some(git(git::version(), s.config()))),
+    ("inotify limits", |s| Some(host::inotify(s.workers()))),
+    ("open files", |s| Some(host::open_files(s.workers()))),
+    ("/proc", |_| Some(host::proc())),
+    ("end of a tree", |_| Some(host::end_of_a_tree())),
+    ("clock", |_| Some(host::clock())),
+    ("agent programs", |_| Some(agents::on_this_machine())),
+    ("tree", tree),
+    ("path", |s| Some(disk::path_length(s.tree()?.path()))),
+    ("file system", |s| {
+        Some(disk::kind(s.tree()?, s.is_durable()))
+    }),
+    ("one device", |s| Some(disk::one_device(s.tree()?))),
+    ("journal", |s| disk::journal(s.tree()?, s.is_durable())),
+    ("noexec", |s| disk::no_exec(s.tree()?)),
+    ("free disk", |s| Some(disk::space(s.tree()?, s.config()))),
+    ("inodes", |s| disk::inodes(s.tree()?)),
+    ("probes", probe::bench),
+    ("rename", |s| probe::try_on(s, probe::rename)),
+    ("hard link", |s| probe::try_on(s, probe::hard_link)),
+    ("flock", |s| probe::try_on(s, probe::flock)),
+    ("append", |s| probe::try_on(s, probe::append)),
+    ("not before", |s| probe::try_on(s, probe::not_before)),
+    ("file clock", |s| probe::try_on(s, probe::file_clock)),
+    ("read lease", |s| probe::try_on(s, probe::read_lease)),
+    ("events", |s| probe::try_on(s, probe::events)),
+    ("socket", |s| probe::try_on(s, probe::socket)),
+];
+
+#[derive(Debug, Clone, Serialize)]
+struct Check {
+    what: String,
+    #[serde(flatten)]
+    finding: Finding,
 }
 
 /// Every check, in order.
-#[derive(Debug, Clone, Default)]
-pub struct DoctorReport {
-    pub checks: Vec<Check>,
-}
+#[derive(Debug)]
+pub(super) struct Report(Vec<Check>);
 
-/// The oldest git with `merge-tree --write-tree`.
-const GIT_MIN: (u32, u32, u32) = (2, 38, 0);
-
-/// Looks at the host, and at ROOT where there is one. Never ends with an error: what cannot be
+/// Looks at the machine, and at ROOT where there is one. Never ends with an error: what cannot be
 /// looked at is a check that failed.
-pub fn doctor(root: Option<&Root>, facts: &Facts<'_>) -> DoctorReport {
-    let mut checks = Vec::new();
-    let config = root.map(|root| Config::load_with(root, &Overrides::default(), facts.env));
-    match (root, &config) {
-        (Some(root), Some(Ok(config))) => {
-            let path = crate::layout::shown(root.path().as_os_str());
-            checks.push(Check::ok("root", path));
-            checks.push(configuration(config));
+pub(super) fn doctor(root: Option<&Root>) -> Report {
+    let subject = Subject::of(root);
+    let check = |what: &str, finding: Finding| Check {
+        what: what.to_owned(),
+        finding,
+    };
+    let run = |(what, look): &(&str, Look)| Some(check(what, look(&subject)?));
+    let mut checks: Vec<Check> = CHECKS.iter().filter_map(run).collect();
+    if let (Some(root), Some(config)) = (root, subject.config()) {
+        for (name, table) in &config.agents {
+            let finding = agents::configured(root, name, table);
+            checks.push(check(&format!("agent {name}"), finding));
         }
-        (_, Some(Err(e))) => checks.push(Check::fail(
-            "configuration",
-            e.to_string(),
-            "correct harness.toml: nothing runs before",
-        )),
-        _ => checks.push(Check::warn(
-            "root",
-            "no ROOT here: only the host was looked at",
+    }
+    Report(checks)
+}
+
+fn root(s: &Subject<'_>) -> Option<Finding> {
+    Some(match s.root {
+        Some(root) => ok(shown(root.path().as_os_str())),
+        None => warn(
+            "no ROOT here: only the machine was looked at",
             "run `harness init`, or give --root DIR",
-        )),
-    }
-    let config = config.and_then(Result::ok);
-    checks.push(git(facts.git_version, config.as_ref()));
-    checks.extend(host::checks(config.as_ref(), facts));
-    if let Some(root) = root {
-        match init::ensure_tree(root) {
-            Ok(()) => {
-                checks.extend(disk::checks(root, config.as_ref()));
-                checks.extend(probe::checks(root, facts.read_lease));
-            }
-            Err(e) => checks.push(Check::fail(
-                "tree",
-                e.to_string(),
-                "move aside what stands in the way, or correct owner and mode, then run `harness init`",
-            )),
+        ),
+    })
+}
+
+fn configuration(s: &Subject<'_>) -> Option<Finding> {
+    let config = match s.config.as_ref()? {
+        Ok(config) => config,
+        Err(e) => {
+            let what_to_do = "correct harness.toml: nothing runs before";
+            return Some(fail(e.to_string(), what_to_do));
         }
-        checks.extend(host::agents(root, config.as_ref(), facts));
-    }
-    DoctorReport { checks }
-}
-
-fn configuration(config: &Config) -> Check {
-    let set = config.sources.0.iter();
-    let set = set.filter(|e| e.source != crate::config::Source::Default);
+    };
+    let set = config
+        .sources
+        .0
+        .iter()
+        .filter(|e| e.source != Source::Default);
     let found = format!("{} keys set, {} agents", set.count(), config.agents.len());
-    if config.harness.agent.is_none() && !config.agents.is_empty() {
-        let names: Vec<&str> = config.agents.keys().map(String::as_str).collect();
-        let advice = format!("set `agent` in [harness] to one of: {}", names.join(", "));
-        return Check::warn(
-            "configuration",
-            format!("{found}, none of them for prompts that name none"),
-            advice,
-        );
+    if config.harness.agent.is_some() || config.agents.is_empty() {
+        return Some(ok(found));
     }
-    Check::ok("configuration", found)
+    let names: Vec<&str> = config.agents.keys().map(String::as_str).collect();
+    Some(warn(
+        format!("{found}, none of them chosen for prompts that name no agent"),
+        format!("set `agent` in [harness] to one of: {}", names.join(", ")),
+    ))
 }
 
-fn git(version: Option<(u32, u32, u32)>, config: Option<&Config>) -> Check {
-    let advice =
-        "install git 2.38 or newer, or set `path = \"none\"` in [repo] to work without git";
-    let needed = config.is_none_or(|c| {
+fn git(version: Result<(u32, u32, u32)>, config: Option<&Config>) -> Finding {
+    let is_needed = config.is_none_or(|c| {
         let mut repos = std::iter::once(&c.repo).chain(c.repos.values());
         repos.any(|r| r.path != RepoPath::None)
     });
-    let missing = |found: String| match needed {
-        true => Check::fail("git", found, advice),
-        false => Check::ok("git", format!("{found}; not needed here")),
-    };
     match version {
-        None => missing("git does not run".to_owned()),
-        Some((a, b, c)) if (a, b, c) < GIT_MIN => missing(format!("{a}.{b}.{c} is too old")),
-        Some((a, b, c)) => Check::ok("git", format!("{a}.{b}.{c}")),
+        Ok((a, b, c)) => ok(format!("{a}.{b}.{c}")),
+        Err(e) if !is_needed => ok(format!("{e}; not needed here")),
+        Err(e) => {
+            let (a, b, _) = git::MIN_VERSION;
+            let what_to_do = format!(
+                "install git {a}.{b} or newer, or set `path = \"none\"` in [repo] to work without git"
+            );
+            fail(e.to_string(), what_to_do)
+        }
     }
 }
 
-impl DoctorReport {
+fn tree(s: &Subject<'_>) -> Option<Finding> {
+    let e = s.tree.as_ref()?.as_ref().err()?;
+    Some(fail(
+        e.to_string(),
+        "move aside what stands in the way, or correct owner and mode, then run `harness init`",
+    ))
+}
+
+impl Report {
     /// 0 if nothing failed, else 100.
-    pub fn exit_code(&self) -> u8 {
-        if self.worst() == Level::Fail { 100 } else { 0 }
+    pub(super) fn exit_code(&self) -> u8 {
+        if self.count(State::Fail) > 0 { 100 } else { 0 }
     }
 
-    pub fn worst(&self) -> Level {
-        let levels = self.checks.iter().map(|c| c.level);
-        levels.max().unwrap_or(Level::Ok)
+    fn count(&self, state: State) -> usize {
+        let states = self.0.iter().map(|c| c.finding.state);
+        states.filter(|s| *s == state).count()
     }
 
-    /// Aligned lines, advice below what it is about, and one line that sums up.
-    pub fn text(&self) -> String {
-        let width = self.checks.iter().map(|c| c.name.len()).max().unwrap_or(0);
+    /// Aligned lines, what to do below what it is about, and a line that sums up.
+    pub(super) fn text(&self) -> String {
+        let width = self.0.iter().map(|c| c.what.len()).max().unwrap_or(0);
+        let indent = " ".repeat(width + 8);
+        let indented = |text: &str| text.replace('\n', &format!("\n{indent}"));
         let mut out = String::new();
-        for c in &self.checks {
-            let level = match c.level {
-                Level::Ok => "ok",
-                Level::Warn => "warn",
-                Level::Fail => "FAIL",
+        for Check { what, finding } in &self.0 {
+            let state = match finding.state {
+                State::Ok => "ok",
+                State::Warn => "warn",
+                State::Fail => "FAIL",
             };
-            let indent = " ".repeat(width + 8);
-            let found = c.found.replace('\n', &format!("\n{indent}"));
-            out.push_str(&format!("{level:4}  {:width$}  {found}\n", c.name));
-            if let Some(advice) = &c.advice {
-                let advice = advice.replace('\n', &format!("\n{indent}"));
-                out.push_str(&format!("{indent}what to do: {advice}\n"));
+            out += &format!("{state:4}  {what:width$}  {}\n", indented(&finding.why));
+            if let Some(what_to_do) = &finding.what_to_do {
+                out += &format!("{indent}what to do: {}\n", indented(what_to_do));
             }
         }
-        let count = |level| self.checks.iter().filter(|c| c.level == level).count();
-        let (fails, warns) = (count(Level::Fail), count(Level::Warn));
-        out.push_str(&match (fails, warns) {
+        out + &match (self.count(State::Fail), self.count(State::Warn)) {
             (0, 0) => "all promises hold here\n".to_owned(),
-            (0, w) => format!("nothing failed; {w} to look at\n"),
-            (f, w) => format!("{f} failed; {w} more to look at\n"),
-        });
-        out
+            (0, warned) => format!("nothing failed; {warned} to look at\n"),
+            (failed, warned) => format!("{failed} failed; {warned} more to look at\n"),
+        }
     }
 
-    /// `{"ok", "checks": [{"name", "level", "found", "advice"}]}`
-    pub fn json(&self) -> serde_json::Value {
-        json!({"ok": self.worst() != Level::Fail, "checks": self.checks})
+    /// `{"ok", "checks": [{"what", "state", "why", "what_to_do"}]}`
+    pub(super) fn json(&self) -> serde_json::Value {
+        json!({"ok": self.count(State::Fail) == 0, "checks": self.0})
     }
 }
 
@@ -225,49 +280,34 @@ impl DoctorReport {
 mod tests {
     use super::*;
     use crate::atomic;
+    use crate::error::Error;
 
-    fn with<T>(git: Option<(u32, u32, u32)>, run: impl FnOnce(&Facts<'_>) -> T) -> T {
-        run(&Facts {
-            git_version: git,
-            read_lease: &|_| true,
-            cgroup: match git {
-                Some(_) => Ok("/sys/fs/cgroup".into()),
-                None => Err("of a test".into()),
-            },
-            version: &|argv, _| match argv[0].to_string_lossy().ends_with("/false") {
-                true => Err("it ends with 1".into()),
-                false => Ok("1.2.3 (of a test)".into()),
-            },
-            env: &|name| std::env::var_os(name).filter(|_| !name.starts_with("HARNESS")),
-        })
+    fn state(report: &Report, what: &str) -> State {
+        let check = report.0.iter().find(|c| c.what == what);
+        let check = check.unwrap_or_else(|| panic!("no {what} in:\n{}", report.text()));
+        check.finding.state
     }
 
-    fn level(report: &DoctorReport, name: &str) -> Level {
-        let check = report.checks.iter().find(|c| c.name == name);
-        check
-            .unwrap_or_else(|| panic!("no {name} in:\n{}", report.text()))
-            .level
-    }
-
-    fn root_with(toml: &str) -> (tempfile::TempDir, Root) {
+    fn examined(toml: &str, change: impl FnOnce(&Root)) -> Report {
+        crate::sys::ignore_lease_breaks().expect("signals");
         let dir = tempfile::tempdir().expect("temp dir");
         let root = init::init(dir.path(), toml).expect("init").root;
-        (dir, root)
+        change(&root);
+        let list = || -> Vec<_> {
+            let all = walkdir::WalkDir::new(root.path()).sort_by_file_name();
+            let path = |e: walkdir::Result<walkdir::DirEntry>| Some(e.ok()?.into_path());
+            all.into_iter().filter_map(path).collect()
+        };
+        let before = list();
+        let report = doctor(Some(&root));
+        assert_eq!(before, list(), "doctor left something behind");
+        report
     }
 
     #[test]
     fn a_local_directory_passes_every_probe_and_is_left_as_it_was() {
-        let (_dir, root) = root_with("");
-        let list = || -> Vec<_> {
-            let all = walkdir::WalkDir::new(root.path()).sort_by_file_name();
-            all.into_iter()
-                .filter_map(|e| Some(e.ok()?.into_path()))
-                .collect()
-        };
-        let before = list();
-        let report = with(Some((2, 47, 3)), |f| doctor(Some(&root), f));
-        assert_eq!(before, list());
-        for name in [
+        let report = examined("", |_| {});
+        for what in [
             "root",
             "configuration",
             "git",
@@ -280,50 +320,40 @@ mod tests {
             "socket",
             "/proc",
         ] {
-            assert_eq!(
-                level(&report, name),
-                Level::Ok,
-                "{name}:\n{}",
-                report.text()
-            );
+            assert_eq!(state(&report, what), State::Ok, "{}", report.text());
         }
-        for check in &report.checks {
-            assert_eq!(
-                check.level == Level::Ok,
-                check.advice.is_none(),
-                "{check:?}"
-            );
+        for Check { finding, .. } in &report.0 {
+            let is_ok = finding.state == State::Ok;
+            assert_eq!(is_ok, finding.what_to_do.is_none(), "{finding:?}");
         }
         let json = report.json();
-        assert_eq!(
-            json["checks"].as_array().map(Vec::len),
-            Some(report.checks.len())
-        );
-        assert_eq!(json["checks"][0]["level"], "ok");
+        let checks = json["checks"].as_array().map(Vec::len);
+        assert_eq!(checks, Some(report.0.len()));
+        assert_eq!(json["checks"][0]["state"], "ok");
     }
 
     #[test]
     fn git_is_needed_unless_nothing_is_a_repository() {
-        let (_dir, root) = root_with("[repo]\npath = \"none\"\n");
-        let report = with(None, |f| doctor(Some(&root), f));
-        assert_eq!(level(&report, "end of a tree"), Level::Warn);
-        assert_eq!(level(&report, "git"), Level::Ok);
-        let report = with(Some((2, 37, 9)), |f| doctor(None, f));
-        assert_eq!(
-            (level(&report, "git"), report.exit_code()),
-            (Level::Fail, 100)
-        );
-        assert_eq!(level(&report, "root"), Level::Warn);
+        let old = || Err(Error::permanent("git is too old", "2.37.9"));
+        let dir = tempfile::tempdir().expect("temp dir");
+        let toml = "[repo]\npath = \"none\"\n";
+        let root = init::init(dir.path(), toml).expect("init").root;
+        let config = Config::load(&root, &Overrides::default()).expect("loads");
+        assert_eq!(git(old(), Some(&config)).state, State::Ok);
+        assert_eq!(git(old(), None).state, State::Fail);
+        assert_eq!(git(Ok((2, 47, 3)), None).state, State::Ok);
+        assert_eq!(state(&doctor(None), "root"), State::Warn);
     }
 
     #[test]
     fn a_bad_configuration_and_a_broken_tree_are_told_together() {
-        let (_dir, root) = root_with("[harness]\nworkers = 0\n");
-        atomic::discard_tree(&root.path().join("queue/parked"), "a test's own").expect("remove");
-        drop(atomic::create(&root.path().join("queue/parked"), b"x", 0o600).expect("write"));
-        let report = with(Some((2, 47, 3)), |f| doctor(Some(&root), f));
-        assert_eq!(level(&report, "configuration"), Level::Fail);
-        assert_eq!(level(&report, "tree"), Level::Fail);
+        let report = examined("[harness]\nworkers = 0\n", |root| {
+            let parked = root.path().join("queue/parked");
+            atomic::discard_tree(&parked, "a test's own").expect("remove");
+            drop(atomic::create(&parked, b"x", 0o600).expect("write"));
+        });
+        assert_eq!(state(&report, "configuration"), State::Fail);
+        assert_eq!(state(&report, "tree"), State::Fail);
         assert_eq!(report.exit_code(), 100);
         assert!(report.text().contains("line 2"), "{}", report.text());
     }
@@ -333,26 +363,25 @@ mod tests {
         let toml = "[harness]\nagent = \"a\"\n[agents.a]\ncommand = [\"sh\"]\n[agents.b]\ncommand = [\"no-such-program-7\"]\n[agents.c]\ncommand = [\"{{ROOT}}/no\"]\n\
                     [agents.claude]\nenv = { PATH = \"/nowhere\" }\n[agents.d]\ncli = \"codex\"\ncommand = [\"true\"]\n\
                     [agents.e]\ncli = \"codex\"\ncommand = [\"false\"]\n";
-        let (_dir, root) = root_with(toml);
-        let report = with(Some((2, 47, 3)), |f| doctor(Some(&root), f));
-        assert_eq!(level(&report, "agent a"), Level::Ok);
-        assert_eq!(level(&report, "agent b"), Level::Warn);
-        assert_eq!(level(&report, "agent c"), Level::Warn);
-        assert_eq!(level(&report, "agent claude"), Level::Warn);
-        assert_eq!(level(&report, "agent d"), Level::Ok);
-        assert_eq!(level(&report, "agent e"), Level::Warn);
+        let report = examined(toml, |_| {});
+        for (agent, want) in [
+            ("agent a", State::Ok),
+            ("agent b", State::Warn),
+            ("agent c", State::Warn),
+            ("agent claude", State::Warn),
+            ("agent d", State::Ok),
+            ("agent e", State::Warn),
+        ] {
+            assert_eq!(state(&report, agent), want, "{agent}:\n{}", report.text());
+        }
         let text = report.text();
-        assert!(
-            text.contains("npm install -g @anthropic-ai/claude-code"),
-            "{text}"
-        );
-        assert!(text.contains("1.2.3 (of a test)"), "{text}");
+        let install = "npm install -g @anthropic-ai/claude-code";
+        assert!(text.contains(install), "{text}");
     }
 
     #[test]
     fn a_disk_that_is_fuller_than_asked_fails() {
-        let (_dir, root) = root_with("[limits]\ndisk_free_min = \"4000TiB\"\n");
-        let report = with(Some((2, 47, 3)), |f| doctor(Some(&root), f));
-        assert_eq!(level(&report, "free disk"), Level::Fail);
+        let report = examined("[limits]\ndisk_free_min = \"4000TiB\"\n", |_| {});
+        assert_eq!(state(&report, "free disk"), State::Fail);
     }
 }

@@ -1,7 +1,7 @@
-//! Asks an agent's program for its version: the one program that `doctor` has run, bounded in time
-//! and output, with nothing to read and in a process group of its own that ends with the answer.
+//! Asks an agent's program for its version: bounded in time and output, without input, and in a
+//! process group of its own that is killed after the answer.
 //!
-//! Only for CLIs that harness knows: another program may take `--version` for an order to work.
+//! Only for CLIs that harness knows: another program may do anything when it is given `--version`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,13 +20,13 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::waker;
 
-/// Long enough for a CLI that starts a runtime first, on a loaded host.
+/// Long enough for a CLI that starts a runtime first, on a busy machine.
 const ANSWER: Duration = Duration::from_secs(10);
 /// A version is a line.
 const ANSWER_BYTES_MAX: u64 = 4 << 10;
 
 /// The first line that `argv --version` prints; the error says why there is none.
-pub fn version(argv: &[OsString], env: &BTreeMap<String, String>) -> Result<String, String> {
+pub(super) fn version(argv: &[OsString], env: &BTreeMap<String, String>) -> Result<String, String> {
     ask(argv, env, ANSWER)
 }
 
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_a_line_and_is_not_waited_for_for_ever() {
+    fn an_answer_is_one_line_and_the_wait_for_it_is_bounded() {
         let asked = |script: &str| {
             let argv = ["/bin/sh", "-c", script].map(OsString::from);
             ask(&argv, &BTreeMap::new(), Duration::from_millis(300))
