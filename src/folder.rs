@@ -1,5 +1,5 @@
-//! The names in a folder that is looked at again and again: it is listed only where it has changed,
-//! so that a look costs one stat. A listing also wakes everybody who watches the folder's openings.
+//! The names in a folder that is looked at often: it is listed only when it has changed, so that a look
+//! costs one stat. A listing would also wake every process that watches the folder for openings.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -9,35 +9,44 @@ use std::path::Path;
 
 use crate::clock;
 
-/// A file system's clock has ticks: what was changed less than this before it was listed may have
-/// been changed again since, within the same one. The longest are some ten milliseconds.
+/// A file system's clock has ticks of up to some ten milliseconds: what changed less than this before
+/// it was listed may have changed again since, within the same tick.
 const SETTLED_NS: i64 = 100_000_000;
 
-/// Tells a folder from itself after a change: device, inode, modification and change time.
-type Stamp = (u64, u64, i64, i64);
+/// Tells a file or folder from itself after a change, and from another one in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileStamp {
+    device: u64,
+    inode: u64,
+    mtime_ns: i64,
+    ctime_ns: i64,
+    bytes: u64,
+}
 
-fn stamp(meta: &Metadata) -> Stamp {
-    (
-        meta.dev(),
-        meta.ino(),
-        clock::mtime_ns(meta),
-        clock::ctime_ns(meta),
-    )
+impl FileStamp {
+    pub(crate) fn of(meta: &Metadata) -> FileStamp {
+        FileStamp {
+            device: meta.dev(),
+            inode: meta.ino(),
+            mtime_ns: clock::mtime_ns(meta),
+            ctime_ns: clock::ctime_ns(meta),
+            bytes: meta.len(),
+        }
+    }
 }
 
 /// What was seen of one folder.
 #[derive(Debug, Default)]
 pub struct Folder {
-    /// Where it counts for the next look.
-    stamp: Option<Stamp>,
+    /// As of the last listing; `None`: list again at the next look.
+    stamp: Option<FileStamp>,
     names: Vec<OsString>,
 }
 
 impl Folder {
-    /// The names in the folder as they are now, in no order. `meta`: the folder's own, taken just
-    /// before.
+    /// The names in the folder now, in no order. `meta`: the folder's own, taken just before.
     pub fn look(&mut self, path: &Path, meta: &Metadata) -> io::Result<&[OsString]> {
-        let now = stamp(meta);
+        let now = FileStamp::of(meta);
         if self.stamp != Some(now) {
             self.stamp = None;
             let entries = std::fs::read_dir(path)?;

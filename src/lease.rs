@@ -30,13 +30,13 @@ pub struct Lease {
     pub slot: SlotId,
     root: Root,
     lock: Arc<File>,
-    /// Whether the marker is this process's, so that nothing of an earlier one's life is linked to it.
+    /// Whether this process wrote the marker.
     marked: AtomicBool,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Aloud: a helper that some git left behind may have a copy of the descriptor.
+        // Explicitly: a helper that some git left behind may have a copy of the descriptor.
         let _closing_does_it = FileExt::unlock(&*self.lock);
     }
 }
@@ -64,7 +64,7 @@ impl Lease {
         let lease = Lease {
             slot,
             root: root.clone(),
-            lock: Arc::new(closed_early(lock)),
+            lock: Arc::new(lock),
             marked: AtomicBool::new(false),
         };
         if !atomic::exists(&lease.marker()) {
@@ -73,8 +73,8 @@ impl Lease {
         Ok(Some(lease))
     }
 
-    /// For processes that must have ended before somebody else takes the slot. The lease is held
-    /// until the last of them has.
+    /// A copy for processes that must have ended before somebody else takes the slot: the lease is
+    /// held until the last of them has.
     pub fn lock(&self) -> Arc<File> {
         self.lock.clone()
     }
@@ -83,11 +83,11 @@ impl Lease {
         join(&self.root.agent(self.slot), "marker")
     }
 
-    /// Writes a marker that names this process. Only when the old one has no links left: links
-    /// are recognised by its inode.
+    /// Writes a marker that names this process. The slot must hold nothing: links are recognised by
+    /// the marker's inode.
     pub fn renew_marker(&self) -> Result<()> {
         let text = json!({
-            "agent": self.slot.to_string(),
+            "slot": self.slot.to_string(),
             "harness_pid": std::process::id(),
             "host": hostname(),
             "since": clock::now_iso(),
@@ -97,7 +97,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Has the marker name this process, if it does not yet. As `renew_marker`: nothing may be held.
+    /// Renews the marker unless it names this process already. The slot must hold nothing.
     pub fn mark(&self) -> Result<()> {
         match self.marked.load(Ordering::Relaxed) {
             true => Ok(()),
@@ -105,9 +105,9 @@ impl Lease {
         }
     }
 
-    /// Links to the marker: the claims and exclusive keys that this slot holds. Also those that
-    /// only say so, whose marker was deleted, or that are copies (a ROOT that was moved by `cp -r`):
-    /// whoever has the lease is the slot.
+    /// The claims and exclusive keys that this slot holds: the links to its marker, and files whose
+    /// content names this slot. Those are left where the marker was deleted, or the tree was copied
+    /// (`cp -r`).
     pub fn held(&self) -> Result<Vec<PathBuf>> {
         let marker = self.marker();
         let meta = marker
@@ -125,8 +125,7 @@ impl Lease {
         Ok(held)
     }
 
-    /// Gives up a claim or key, if it is this slot's: also where the marker was deleted, by which
-    /// it would be known.
+    /// Gives up a claim or key, if it is this slot's.
     pub fn let_go(&self, link: &Path) -> Result<()> {
         let marker = self.marker().symlink_metadata().ok();
         if self.is_ours(link, marker.as_ref().map(id)) {
@@ -135,7 +134,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Whether the link is to the slot's marker, or says that it is the slot's.
+    /// Whether it is a link to the slot's marker, or its content names the slot.
     fn is_ours(&self, link: &Path, marker: Option<(u64, u64)>) -> bool {
         let linked = link.symlink_metadata().ok();
         linked.is_some_and(|m| Some(id(&m)) == marker || holder(link, &m) == Some(self.slot))
@@ -146,9 +145,9 @@ fn id(meta: &Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 
-/// Whom a claim names as its holder, which is what `meta` says.
+/// The slot that a claim names as its holder. `meta`: the claim's own.
 fn holder(claim: &Path, meta: &Metadata) -> Option<SlotId> {
-    /// A marker is never written again, and its links are many: each is read once.
+    /// A marker's content never changes and it has many links: each is read once.
     type Read = HashMap<(u64, u64, i64, i64), Option<SlotId>>;
     static READ: LazyLock<Mutex<Read>> = LazyLock::new(Mutex::default);
     let key = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
@@ -156,10 +155,10 @@ fn holder(claim: &Path, meta: &Metadata) -> Option<SlotId> {
     if let Some(&holder) = known().get(&key) {
         return holder;
     }
-    // What cannot be read may be read another time.
+    // A read that fails is not remembered: it may succeed the next time.
     let text = atomic::read_small(claim, STATE_FILE_BYTES_MAX).ok()?;
     let marker = serde_json::from_slice::<Value>(&text).ok();
-    let holder = marker.and_then(|m| SlotId::parse(m["agent"].as_str()?.as_ref()));
+    let holder = marker.and_then(|m| SlotId::parse(m["slot"].as_str()?.as_ref()));
     let mut known = known();
     if known.len() >= WORKERS_MAX * 4 {
         known.clear();
@@ -168,7 +167,7 @@ fn holder(claim: &Path, meta: &Metadata) -> Option<SlotId> {
     holder
 }
 
-/// The slots that claims name as their holders, living or not.
+/// The slots that claims name as their holders, whether a process holds these slots or not.
 pub fn holders(root: &Root) -> Vec<SlotId> {
     let claims = std::fs::read_dir(root.claims()).into_iter().flatten();
     let holder = |path: PathBuf| holder(&path, &path.symlink_metadata().ok()?);
@@ -180,18 +179,39 @@ pub fn is_held(root: &Root, slot: SlotId) -> bool {
     is_locked(&root.agent(slot).join("lease"))
 }
 
-/// Whether a living process holds the lock of this file. Looks with a shared lock, so lookers do not
-/// disturb each other; a taker that meets a looker tries again.
+/// Whether a living process holds the lock of the file at `path`.
 pub fn is_locked(path: &Path) -> bool {
     match atomic::open_to_look(path) {
-        Ok(f) => f.try_lock_shared().is_err(),
-        // What cannot be told counts as held: nobody is declared dead by trouble.
+        Ok(file) => is_file_locked(&file, || {}),
+        // Trouble proves no death: what cannot be looked at counts as held.
         Err(_) => !atomic::is_gone(path),
     }
 }
 
+/// Whether a living process holds the lock of this open file. If none does, `if_free` runs before
+/// anybody can take it. Looks with a shared lock, so that lookers do not disturb each other; a taker
+/// that meets a looker tries again.
+pub(crate) fn is_file_locked(file: &File, if_free: impl FnOnce()) -> bool {
+    if FileExt::try_lock_shared(file).is_err() {
+        return true;
+    }
+    if_free();
+    // Unlocked explicitly: a process that is being spawned may have a copy of the descriptor.
+    let _closing_does_it = FileExt::unlock(file);
+    false
+}
+
+/// Whether the open file is still the one at `path`: a lock on a file that was removed or replaced
+/// is nobody's.
+pub(crate) fn is_still_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), path.symlink_metadata()) {
+        (Ok(open), Ok(there)) => id(&open) == id(&there),
+        _ => false,
+    }
+}
+
 /// Locks a file without waiting. `None`: somebody else holds it. The descriptor closes on exec, so
-/// no agent ever keeps a lease alive.
+/// that no agent keeps a lease.
 pub fn try_lock(path: &Path) -> Result<Option<File>> {
     // A looker's shared lock lasts microseconds: a few tries tell it from a holder.
     for attempt in 0..5 {
@@ -201,11 +221,10 @@ pub fn try_lock(path: &Path) -> Result<Option<File>> {
         }
         match FileExt::try_lock_exclusive(&file) {
             Ok(()) => {
-                let mine = file.metadata().or_fail("cannot look at", path)?.ino();
-                if path.symlink_metadata().is_ok_and(|m| m.ino() == mine) {
+                if is_still_at(&file, path) {
                     return Ok(Some(file));
                 }
-                // Somebody removed the file between open and lock: this inode is nobody's lock.
+                // Somebody removed the file between open and lock: try the new one.
             }
             Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
                 if attempt < 4 {
@@ -216,15 +235,6 @@ pub fn try_lock(path: &Path) -> Result<Option<File>> {
         }
     }
     Ok(None)
-}
-
-/// The same file under a high number: the kernel closes a dead process's files from the highest
-/// number down, and an inotify takes it 8 to 14 ms, for which others would wait.
-pub fn closed_early(file: File) -> File {
-    /// Above whatever is open that closes slowly.
-    const FROM: i32 = 128;
-    // Where so high a number is not allowed, the low one does.
-    rustix::io::fcntl_dupfd_cloexec(&file, FROM).map_or(file, File::from)
 }
 
 pub fn hostname() -> String {

@@ -26,9 +26,9 @@ pub mod item;
 pub mod outcome;
 pub mod event;
 pub mod record;
-pub mod aggregator;
 // Second floor: claims, processes, git.
 pub mod lease;
+pub mod aggregator;
 pub mod spool;
 pub mod ready;
 pub mod control;

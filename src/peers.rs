@@ -3,7 +3,7 @@
 //! told of at once (a close event), and the lock says that it is true.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt as _, MetadataExt};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::atomic;
@@ -25,7 +25,7 @@ impl Presence {
         let pid = std::process::id();
         let id = clock::unique().simple().to_string();
         let path = root.harnesses().join(format!("{pid}-{}.json", &id[24..]));
-        let file = lease::closed_early(locked(&path)?);
+        let file = locked(&path)?;
         let mut presence = Presence {
             path: path.clone(),
             file,
@@ -65,8 +65,7 @@ fn locked(path: &Path) -> Result<File> {
         let file = atomic::open_lock(path)?;
         // Whoever aggregates may have found it before it was locked, and taken us for dead.
         fs2::FileExt::lock_exclusive(&file).or_fail("cannot lock", path)?;
-        let ours = file.metadata().or_fail("cannot look at", path)?;
-        if path.symlink_metadata().is_ok_and(|m| m.ino() == ours.ino()) {
+        if lease::is_still_at(&file, path) {
             return Ok(file);
         }
     }

@@ -1,6 +1,6 @@
-//! The pulse of a process: a thread that brings its agents' status files up to date and, in one
-//! process of the ROOT at a time, the unified `status.json`. Whoever gets the aggregator's lock
-//! does that; when its process dies, the next pulse of another one takes over.
+//! The status thread: keeps the status files of this process's slots up to date and, in one process
+//! of the tree at a time, the unified `status.json`. Whoever holds the aggregator's lock does that;
+//! when its process dies, another one takes over.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::aggregator::{Aggregator, Counts};
+use crate::aggregator::{Aggregator, EndedCounts};
 use crate::atomic;
 use crate::clock;
 use crate::error::Result;
@@ -17,17 +17,17 @@ use crate::limits::{AFTER_LOOKS, FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PUL
 use crate::runtime::Runtime;
 use crate::waker::Waker;
 
-pub struct Pulse {
+pub struct StatusThread {
     pub waker: Arc<Waker>,
-    /// Set while this process aggregates: where events about finished items are counted.
-    counts: Mutex<Option<Arc<Counts>>>,
+    /// Set while this process is the aggregator: counts items that came into `done/` and `parked/`.
+    counts: Mutex<Option<Arc<EndedCounts>>>,
     lost: AtomicBool,
     over: AtomicBool,
 }
 
-impl Pulse {
-    pub fn new(waker: Arc<Waker>) -> Pulse {
-        Pulse {
+impl StatusThread {
+    pub fn new(waker: Arc<Waker>) -> StatusThread {
+        StatusThread {
             waker,
             counts: Mutex::default(),
             lost: AtomicBool::new(false),
@@ -35,7 +35,7 @@ impl Pulse {
         }
     }
 
-    fn counts(&self) -> Option<Arc<Counts>> {
+    fn counts(&self) -> Option<Arc<EndedCounts>> {
         self.counts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -49,14 +49,14 @@ impl Pulse {
         }
     }
 
-    /// Events were lost: count anew.
+    /// Events were lost: count again.
     pub fn recount(&self) {
         self.lost.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
-    /// To be the last one: one more turn, then the thread ends. What it leaves stands until another
-    /// process runs, and nobody hears of the last events any more: it counts anew.
+    /// One more turn, then the thread ends. What it writes stays until another process runs, and the
+    /// last events may not have come yet, so it counts again.
     pub fn end(&self) {
         self.lost.store(true, Ordering::SeqCst);
         self.over.store(true, Ordering::SeqCst);
@@ -81,7 +81,7 @@ impl Pulse {
             let over = self.over.load(Ordering::SeqCst);
             match self.beat(rt, &mut aggregator, &mut beats, over) {
                 Ok(()) => said = false,
-                // Status is for looking at: trouble with it stops nothing, and is said once.
+                // Trouble with the status stops no work, and is reported once.
                 Err(e) if !said => {
                     rt.warn(&format!("status: {e}"));
                     said = true;
@@ -102,7 +102,7 @@ impl Pulse {
         force: bool,
     ) -> Result<()> {
         let now = clock::instant();
-        // What an agent put in the place of a slot's folder is not ours to write in.
+        // An agent may have replaced a slot's folder by a symlink: nothing is written through it.
         let is_own = |slot: SlotId| !rt.root.agent(slot).is_symlink();
         for slot in rt.slots() {
             let due = beats.get(&slot).is_none_or(|&at| now - at >= HEARTBEAT);
@@ -134,7 +134,7 @@ impl Pulse {
                 aggregator.as_ref().map(|a| a.counts().clone());
         }
         if let Some(aggregator) = aggregator {
-            // The last word counts for itself: events about what just ended may still be under way.
+            // At the end, events about what just ended may not have come yet.
             if self.lost.swap(false, Ordering::SeqCst) || force {
                 aggregator.counts().recount(&rt.root)?;
             }
@@ -144,8 +144,8 @@ impl Pulse {
     }
 }
 
-/// A file of a slot's folder was written. The slot may just have been given up: its next holder
-/// clears what is being written there, and writes its own.
+/// The result of writing a file in a slot's folder. The slot may just have been given up: then its next
+/// holder clears temporary files there, and writes its own.
 fn unless_gone(path: &Path, written: Result<()>) -> Result<()> {
     let has_folder = || path.parent().is_some_and(Path::is_dir);
     match written {

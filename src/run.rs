@@ -22,7 +22,7 @@ use crate::layout::{Name, Place, Root, SlotId};
 use crate::lease::{self, Lease};
 use crate::limits::{CONTROL_TICK, ORPHAN_TICK, RESCAN_TICK, WORKERS_MAX};
 use crate::peers::Presence;
-use crate::pulse::Pulse;
+use crate::pulse::StatusThread;
 use crate::ready::Ready;
 use crate::recovery;
 use crate::runtime::{Level, Results, Runtime};
@@ -66,7 +66,7 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
         .map_or(i64::MAX / 2, |n| i64::try_from(n).unwrap_or(i64::MAX / 2));
     let rt = Arc::new(Runtime::new(root, config, ready, tickets, options.quiet)?);
     let signals = listen(&rt)?;
-    let pulse = Arc::new(Pulse::new(rt.pulse_waker.clone()));
+    let pulse = Arc::new(StatusThread::new(rt.pulse_waker.clone()));
     let news = Arc::new(News::default());
     let presence = Presence::announce(root, workers)?;
     let watch = match watch(&rt, &pulse, &news) {
@@ -143,7 +143,7 @@ fn listen(rt: &Arc<Runtime>) -> Result<Receiver<i32>> {
     Ok(signals)
 }
 
-fn watch(rt: &Arc<Runtime>, pulse: &Arc<Pulse>, news: &Arc<News>) -> Result<FolderWatcher> {
+fn watch(rt: &Arc<Runtime>, pulse: &Arc<StatusThread>, news: &Arc<News>) -> Result<FolderWatcher> {
     let (told, pulse, news) = (rt.clone(), pulse.clone(), news.clone());
     let on_hint = move |hint| match hint {
         Hint::Ended(place, delta) => {

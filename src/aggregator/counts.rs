@@ -1,41 +1,41 @@
 //! How many items are in `done/` and `parked/`, at a cost that does not grow with them.
 //!
-//! The folders are counted once; from then on whoever watches them says what came and went. Such
-//! events are hints, so `Check` counts again in small slices whenever a folder has been quiet, and
-//! mends what was missed. Knows nothing of inotify, nor of what the files are.
-//! Invariant: a figure is corrected only by a count during which the folder did not change.
+//! The folders are counted once; from then on the watcher says what came and went. Such events are
+//! hints, so `Recount` counts again, in small slices, whenever a folder has been quiet, and corrects
+//! what was missed. Knows nothing of inotify, nor of what the files are.
+//! Invariant: a count is corrected only by a listing during which the folder did not change.
 
 use std::fs::{self, ReadDir};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use crate::error::{Context, Result};
+use crate::folder::FileStamp;
 use crate::layout::{Name, Place, Root};
 use crate::limits::{PULSE, SETTLE};
 
-/// Entries looked at in one slice of a check: about a millisecond.
+/// Entries of one slice: about a millisecond.
 const SLICE: usize = 2_000;
 
-/// The running counts; shared with the owner of the watch.
+/// The running counts, shared with the watcher.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct EndedCounts {
     done: AtomicI64,
     parked: AtomicI64,
 }
 
-impl Counts {
-    /// Something came into the folder (`delta` 1) or left it (-1). The caller leaves out names for
-    /// which `Name::is_ignored` holds: backups and hidden files are no items.
+impl EndedCounts {
+    /// An item came into the folder (`delta` 1) or left it (-1). Not for ignored names
+    /// (`Name::is_ignored`): backups and hidden files are no items.
     pub fn event(&self, place: Place, delta: i64) {
         if let Some(n) = self.of(place) {
             n.fetch_add(delta, Ordering::Relaxed);
         }
     }
 
-    /// Counts anew, for when events were lost (queue overflow) or there are none (no watch).
+    /// EndedCounts anew, for when events were lost (queue overflow) or there are none (no watch).
     /// A change that happens meanwhile may be counted twice until the next quiet moment.
     pub fn recount(&self, root: &Root) -> Result<()> {
         for place in [Place::Done, Place::Parked] {
@@ -76,46 +76,42 @@ fn count(dir: &Path) -> io::Result<i64> {
     Ok(n)
 }
 
-/// When a folder last changed; also tells a folder from another that took its name.
-type Stamp = (u64, i64, i64);
-
-fn stamp_of(dir: &Path) -> Option<Stamp> {
-    let m = fs::symlink_metadata(dir).ok()?;
-    Some((m.ino(), m.mtime(), m.mtime_nsec()))
+fn stamp_of(dir: &Path) -> Option<FileStamp> {
+    Some(FileStamp::of(&dir.symlink_metadata().ok()?))
 }
 
-/// Counts quiet folders again, a slice a call, and corrects `Counts`.
+/// EndedCounts quiet folders again, a slice a call, and corrects `EndedCounts`.
 #[derive(Debug)]
-pub(super) struct Check {
-    folders: [Folder; 2],
+pub(super) struct Recount {
+    folders: [CheckedFolder; 2],
     next: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Folder {
+struct CheckedFolder {
     place: Place,
-    /// The stamp last seen, and since when it has been seen unchanged.
-    seen: Option<(Stamp, Instant)>,
+    /// The stamp last seen, and since when it is the same.
+    seen: Option<(FileStamp, Instant)>,
     /// The stamp at which the count is known to be right.
-    exact: Option<Stamp>,
+    exact: Option<FileStamp>,
     scan: Option<(ReadDir, i64)>,
 }
 
-impl Check {
-    pub(super) fn new() -> Check {
-        let folder = |place| Folder {
+impl Recount {
+    pub(super) fn new() -> Recount {
+        let folder = |place| CheckedFolder {
             place,
             seen: None,
             exact: None,
             scan: None,
         };
-        Check {
+        Recount {
             folders: [folder(Place::Done), folder(Place::Parked)],
             next: None,
         }
     }
 
-    pub(super) fn step(&mut self, root: &Root, counts: &Counts, now: Instant) {
+    pub(super) fn step(&mut self, root: &Root, counts: &EndedCounts, now: Instant) {
         if self.next.is_some_and(|at| now < at) {
             return;
         }
@@ -126,8 +122,8 @@ impl Check {
     }
 }
 
-impl Folder {
-    fn step(&mut self, dir: &Path, counts: &Counts, now: Instant) {
+impl CheckedFolder {
+    fn step(&mut self, dir: &Path, counts: &EndedCounts, now: Instant) {
         let (Some(counter), Some(stamp)) = (counts.of(self.place), stamp_of(dir)) else {
             return;
         };
@@ -139,7 +135,7 @@ impl Folder {
                 return;
             }
         };
-        // Quiet for so long that every event up to this stamp has been counted.
+        // So quiet that every event up to this stamp has been counted.
         if self.exact == Some(stamp) || now.saturating_duration_since(since) < SETTLE {
             return;
         }
@@ -163,7 +159,7 @@ impl Folder {
                 None => {
                     let n = *n;
                     self.scan = None;
-                    // Read ahead of the stamp: an event that comes after it is added on top.
+                    // Read before the stamp: an event that comes after it is added on top.
                     let before = counter.load(Ordering::Relaxed);
                     if stamp_of(dir) == Some(stamp) {
                         counter.fetch_add(n - before, Ordering::Relaxed);

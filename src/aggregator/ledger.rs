@@ -1,9 +1,9 @@
 //! The ledger: one line for each ended attempt, a file for each day (UTC), written by all
-//! processes, and the figures that are read from its end.
+//! processes, and the figures that are added up from it.
 //!
 //! Knows nothing of agents or of the queue. Invariants: a line is appended by one write; a line is
-//! folded once, and only when its end of line is there; a bad line is skipped and counted. What is
-//! lost of it is made again from the session records (`rebuild`).
+//! counted once, and only when its end of line is there; a line that cannot be read is skipped. Lost
+//! lines are made again from the session records (`rebuild`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -156,7 +156,7 @@ struct Tail {
 
 /// Running totals over the period, fed from the tails of its files.
 #[derive(Debug, Default)]
-pub(super) struct Figures {
+pub(super) struct Totals {
     tails: BTreeMap<Date, Tail>,
     midnight: Option<Timestamp>,
     attempts: u64,
@@ -168,10 +168,9 @@ pub(super) struct Figures {
     cost_usd: f64,
     /// Items that ended, by minute since 1970; at most the last hour.
     minutes: BTreeMap<i64, u64>,
-    bad: u64,
 }
 
-impl Figures {
+impl Totals {
     /// Folds what was appended since the last call. A new day, a file that shrank or that another
     /// took the place of: everything is read anew.
     pub(super) fn update(&mut self, dir: &Path, period: Period) {
@@ -185,15 +184,10 @@ impl Figures {
         self.forget_old(period.now);
     }
 
-    /// Lines that could not be read since the day began.
-    pub(super) fn bad(&self) -> u64 {
-        self.bad
-    }
-
     fn restart(&mut self, period: Period) {
-        *self = Figures {
+        *self = Totals {
             midnight: Some(period.midnight),
-            ..Figures::default()
+            ..Totals::default()
         };
     }
 
@@ -203,11 +197,9 @@ impl Figures {
         self.tails.retain(|day, _| days.contains(day));
         for day in days {
             let mut tail = self.tails.get(&day).copied().unwrap_or_default();
-            let mut bad = 0;
             let path = day_file(dir, day);
             // A file that cannot be read now is read later: the offset stays.
-            let same = tail.read(&path, &mut bad, |line| self.fold(&line, period));
-            self.bad += bad;
+            let same = tail.read(&path, |line| self.fold(&line, period));
             if !same.unwrap_or(true) {
                 return false;
             }
@@ -218,7 +210,6 @@ impl Figures {
 
     pub(super) fn fold(&mut self, line: &LedgerLine, period: Period) {
         let Ok(at) = line.at.parse::<Timestamp>() else {
-            self.bad += 1;
             return;
         };
         if line.last && at.as_second() > period.now.as_second() - HOUR_SECONDS {
@@ -273,12 +264,7 @@ fn ratio(sum: f64, n: u64) -> f64 {
 
 impl Tail {
     /// Gives every whole line after the offset to `take`. `Ok(false)`: it is another file now.
-    fn read(
-        &mut self,
-        path: &Path,
-        bad: &mut u64,
-        mut take: impl FnMut(LedgerLine),
-    ) -> io::Result<bool> {
+    fn read(&mut self, path: &Path, mut take: impl FnMut(LedgerLine)) -> io::Result<bool> {
         let meta = match path.symlink_metadata() {
             Ok(meta) => meta,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(self.offset == 0),
@@ -306,9 +292,8 @@ impl Tail {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            match serde_json::from_slice::<LedgerLine>(&line) {
-                Ok(line) => take(line),
-                Err(_) => *bad += 1,
+            if let Ok(line) = serde_json::from_slice(&line) {
+                take(line);
             }
         }
     }
@@ -317,7 +302,7 @@ impl Tail {
 /// Every readable line of one day; nothing where there is no file.
 pub(super) fn lines_of(path: &Path, take: impl FnMut(LedgerLine)) -> Result<()> {
     Tail::default()
-        .read(path, &mut 0, take)
+        .read(path, take)
         .map(drop)
         .or_fail("cannot read the ledger", path)
 }

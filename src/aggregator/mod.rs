@@ -3,8 +3,8 @@
 //! when it dies the next takes over, and everything can be made again from the tree.
 //!
 //! Knows nothing of how items are claimed or run. Invariants: the file is whole at any instant and
-//! never older than 2 s; a refresh costs the same however many items are finished and however many
-//! sessions there are; no lock but its own is held longer than a probe.
+//! never older than 2 s; a refresh costs the same however many items have ended and however many
+//! sessions there are; of others' locks it only looks whether they are held.
 
 mod counts;
 mod ledger;
@@ -16,24 +16,24 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use counts::Counts;
+pub use counts::EndedCounts;
 pub use ledger::Ledger;
+pub use sources::any_harness_alive;
 
 use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::hold;
 use crate::layout::{Place, Root, SlotId};
+use crate::lease;
 use crate::limits::{PULSE, STATUS_AGE_MAX};
 use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, WorkQueue};
 
-use counts::Check;
-use ledger::{Figures, Period};
+use counts::Recount;
+use ledger::{Period, Totals};
 use sources::{Claimed, ClaimedFolders, Harnesses, Slots};
 
 /// `version` of `status.json`.
@@ -41,7 +41,7 @@ const VERSION: u32 = 2;
 /// `status.json` of a thousand slots has half a megabyte.
 const STATUS_BYTES_MAX: u64 = 64 << 20;
 
-/// What the caller's index of the pending folder knows.
+/// Counts of the caller's index of `pending/`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PendingCounts {
     /// Could start now.
@@ -52,13 +52,13 @@ pub struct PendingCounts {
     pub blocked: u64,
 }
 
-/// The one that keeps `status.json`, while it lives.
+/// Keeps `status.json`, as long as it lives.
 #[derive(Debug)]
 pub struct Aggregator {
     root: Root,
-    counts: Arc<Counts>,
-    check: Check,
-    figures: Figures,
+    counts: Arc<EndedCounts>,
+    check: Recount,
+    figures: Totals,
     claimed: ClaimedFolders,
     slots: Slots,
     harnesses: Harnesses,
@@ -71,38 +71,26 @@ pub struct Aggregator {
 }
 
 impl Aggregator {
-    /// Becomes the aggregator, unless another process (or thread) is: `None`. Counts `done/` and
+    /// Becomes the aggregator, unless another process (or thread) is: `None`. EndedCounts `done/` and
     /// `parked/` once, and makes lost ledger lines again; call it from a thread that may take a
     /// second. Start the watch of the two folders before, and feed `counts()` after.
     pub fn try_become(root: &Root) -> Result<Option<Aggregator>> {
-        let path = root.aggregator_lock();
-        let lock = atomic::open_lock(&path)?;
-        match fs2::FileExt::try_lock_exclusive(&lock) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) => return Err(Error::io("cannot lock", &path, &e)),
-        }
-        // Of a file that was replaced meanwhile, another may hold the lock too.
-        let is_there = match (lock.metadata(), path.symlink_metadata()) {
-            (Ok(a), Ok(b)) => a.ino() == b.ino() && a.dev() == b.dev(),
-            _ => false,
-        };
-        if !is_there {
+        let Some(lock) = lease::try_lock(&root.aggregator_lock())? else {
             return Ok(None);
-        }
+        };
         // Only the holder of this lock replaces files there.
         atomic::remove_temps(&root.state());
         atomic::remove_temps(&root.ledger());
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(EndedCounts::default());
         counts.recount(root)?;
-        // Figures are worth less than the view: a ledger that cannot be mended now is tried again
+        // Totals are worth less than the view: a ledger that cannot be mended now is tried again
         // by the next holder.
         drop(rebuild::complete(root, Period::current()));
         Ok(Some(Aggregator {
             root: root.clone(),
             counts,
-            check: Check::new(),
-            figures: Figures::default(),
+            check: Recount::new(),
+            figures: Totals::default(),
             claimed: ClaimedFolders::default(),
             slots: Slots::default(),
             harnesses: Harnesses::default(),
@@ -114,13 +102,8 @@ impl Aggregator {
     }
 
     /// The counts of `done/` and `parked/`, for whoever watches these folders.
-    pub fn counts(&self) -> &Arc<Counts> {
+    pub fn counts(&self) -> &Arc<EndedCounts> {
         &self.counts
-    }
-
-    /// Ledger lines of the period that could not be read.
-    pub fn bad_ledger_lines(&self) -> u64 {
-        self.figures.bad()
     }
 
     /// Brings `status.json` up to date: about every `PULSE`, and when something changed. Writes only
@@ -184,9 +167,9 @@ pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
             blocked: 0,
         }
     });
-    let counts = Counts::default();
+    let counts = EndedCounts::default();
     counts.recount(root)?;
-    let mut figures = Figures::default();
+    let mut figures = Totals::default();
     figures.update(&root.ledger(), period);
     if rebuild::is_incomplete(&root.ledger(), period) {
         for line in rebuild::lost_lines(root, period)? {
@@ -219,11 +202,6 @@ pub fn read(root: &Root) -> Result<Option<Status>> {
     Ok(content.and_then(|c| serde_json::from_slice(&c).ok()))
 }
 
-/// Whether any harness process lives on this ROOT, told by the locks of their files.
-pub fn any_harness_alive(root: &Root) -> Result<bool> {
-    sources::any_harness(root)
-}
-
 fn encode(status: &Status) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(status)
         .map_err(|e| Error::permanent("cannot encode the status", e.to_string()))?;
@@ -238,7 +216,7 @@ fn put_times(status: &mut Status, period: Period) {
     }
 }
 
-fn queue(pending: PendingCounts, claimed: &Claimed, counts: &Counts) -> WorkQueue {
+fn queue(pending: PendingCounts, claimed: &Claimed, counts: &EndedCounts) -> WorkQueue {
     let PendingCounts {
         pending,
         scheduled,
@@ -255,8 +233,8 @@ fn queue(pending: PendingCounts, claimed: &Claimed, counts: &Counts) -> WorkQueu
     }
 }
 
-/// Slots are `active` while somebody holds them; a paused one has nothing to do either.
-fn metrics(agents: &[SlotStatus], figures: &Figures) -> Metrics {
+/// Slots are `active` while a process holds them; paused ones count as idle.
+fn metrics(agents: &[SlotStatus], figures: &Totals) -> Metrics {
     let mut m = Metrics::default();
     for agent in agents.iter().filter(|a| a.health != Health::Dead) {
         m.agents_active += 1;

@@ -2,8 +2,8 @@
 //!
 //! Only sessions that can have ended in the period are opened: a session's id (a UUIDv7) begins
 //! with the instant of its start. The file `since` in the ledger's folder says that every attempt
-//! that ended after it was written has its line: without it the ledger was deleted, and what
-//! day files there are may have been begun by workers since. Sessions that have a line are left out.
+//! that ended after it was written has its line. Without it the ledger was deleted, and workers may
+//! have begun new day files since. Sessions that have a line are left out.
 
 use std::collections::HashSet;
 use std::fs;
@@ -22,7 +22,7 @@ use super::ledger::{Ledger, Period, day_file, lines_of, open_day};
 /// How long an attempt that ended in the period may have run before it: a day is far above the
 /// usual limit of an attempt (an hour).
 const ATTEMPT_MS_MAX: i64 = 86_400_000;
-/// A worker writes the session's end and then its line: one that ended just now is left to it.
+/// A worker writes the session's end and then the line: what ended just now is left to the worker.
 const WRITER_SECONDS: i64 = 10;
 const SESSION_BYTES_MAX: u64 = 1 << 20;
 

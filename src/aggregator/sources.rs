@@ -1,50 +1,27 @@
-//! What others say of themselves in `state/`: harness processes, slots, interrupts, orders.
+//! What processes write about themselves in `state/`: harness processes, slots, interrupts, orders.
 //!
-//! Knows nothing of figures. Invariants: whether somebody lives is told by a lock alone, never by a
-//! pid or a clock; a probe takes a shared lock, never waits, and lets go at once; a file that cannot
-//! be read or understood never hides the others; only files of dead harnesses are ever removed.
+//! Knows nothing of figures. Invariants: only a lock says whether a process lives, never a pid or a
+//! clock (`lease`); a file that cannot be read or understood never hides the others; only files of
+//! dead harness processes are removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::atomic;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Result};
-use crate::folder::Folder;
+use crate::folder::{FileStamp, Folder};
 use crate::layout::{Name, Root, SlotId, shown};
+use crate::lease;
 use crate::status::{HarnessStatus, Health, InterruptStatus, SlotStatus};
 
-/// Statuses and reasons are short; a larger file is somebody's mistake.
+/// Statuses and reasons are short: a larger file is not one of ours.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 const REASON_CHARS_MAX: usize = 500;
-
-/// Whether somebody holds the exclusive lock of this open file; `then` runs under the probe's
-/// shared lock if nobody does. What cannot be told counts as held: nobody is declared dead by an
-/// I/O error.
-fn is_held(file: &File, then: impl FnOnce()) -> bool {
-    match fs2::FileExt::try_lock_shared(file) {
-        Ok(()) => {
-            then();
-            // Said aloud, because a copy of the descriptor may live on for a moment in a process
-            // that is just being spawned.
-            drop(fs2::FileExt::unlock(file));
-            false
-        }
-        Err(_) => true,
-    }
-}
-
-fn is_held_at(path: &Path) -> bool {
-    match atomic::open_to_look(path) {
-        Ok(file) => is_held(&file, || {}),
-        Err(e) => e.kind() != io::ErrorKind::NotFound,
-    }
-}
 
 /// Names in a directory; none where it is missing.
 fn names(dir: &Path) -> Vec<OsString> {
@@ -59,12 +36,12 @@ pub(super) struct Harnesses {
 }
 
 impl Harnesses {
-    /// The living, in order of their start. `remove_dead`: files of dead ones are removed.
+    /// The living ones, in the order of their start. `remove_dead`: removes the files of dead ones.
     pub(super) fn look(&mut self, root: &Root, remove_dead: bool) -> Vec<HarnessStatus> {
         let dir = root.harnesses();
         let mut known = HashMap::new();
         for name in names(&dir) {
-            // One that is just being announced; or its process was killed in the middle of that.
+            // It is being announced now, or its process was killed while it was.
             let half_made = name.as_bytes().starts_with(b".") && name.as_bytes().ends_with(b".tmp");
             if Name::is_ignored(&name) && !half_made {
                 continue;
@@ -74,14 +51,14 @@ impl Harnesses {
                 continue;
             };
             let bury = || {
-                if remove_dead && is_same(&file, &path) {
-                    // A file that cannot be removed is tried again at the next look.
+                if remove_dead && lease::is_still_at(&file, &path) {
+                    // If this fails, the next look tries again.
                     drop(atomic::remove(&path));
                 }
             };
             let taken_for_alive = crate::mutant::planted("pid-proves-life")
                 && Path::new("/proc").join(pid_of(&name).to_string()).exists();
-            if !(taken_for_alive || is_held(&file, bury)) || half_made {
+            if !(taken_for_alive || lease::is_file_locked(&file, bury)) || half_made {
                 continue;
             }
             let read = atomic::read_open(&file, FILE_BYTES_MAX)
@@ -103,14 +80,14 @@ impl Harnesses {
 }
 
 /// Whether any harness process lives on this ROOT.
-pub(super) fn any_harness(root: &Root) -> Result<bool> {
+pub fn any_harness_alive(root: &Root) -> Result<bool> {
     let dir = root.harnesses();
     let mut entries = match fs::read_dir(&dir) {
         Ok(entries) => entries.flatten(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(Error::io("cannot list the harness processes", &dir, &e)),
     };
-    Ok(entries.any(|e| !Name::is_ignored(&e.file_name()) && is_held_at(&e.path())))
+    Ok(entries.any(|e| !Name::is_ignored(&e.file_name()) && lease::is_locked(&e.path())))
 }
 
 /// Seconds since a start that is given as text; 0 where it cannot be read or is ahead of us.
@@ -123,13 +100,6 @@ pub(super) fn seconds_since(started_at: &str, now: Timestamp) -> u64 {
 fn pid_of(name: &OsStr) -> u32 {
     let digits = name.to_str().and_then(|n| n.split('-').next());
     digits.and_then(|d| d.parse().ok()).unwrap_or(0)
-}
-
-fn is_same(file: &File, path: &Path) -> bool {
-    match (file.metadata(), path.symlink_metadata()) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    }
 }
 
 /// What lies in `queue/claimed/`.
@@ -153,7 +123,7 @@ impl ClaimedFolders {
         let dir = root.claimed_root();
         for agent in names(&dir) {
             let path = dir.join(&agent);
-            // A symlink is none of ours.
+            // harness makes no symlinks there.
             let meta = path.symlink_metadata().ok().filter(Metadata::is_dir);
             let (Some(meta), false) = (meta, Name::is_ignored(&agent)) else {
                 continue;
@@ -181,22 +151,15 @@ pub(super) struct Slots {
 
 #[derive(Debug)]
 struct Seen {
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     status: SlotStatus,
     held: bool,
 }
 
-/// Tells one content of an atomically replaced file from another.
-type Stamp = (u64, i64, i64, u64);
-
-fn stamp(m: &Metadata) -> Stamp {
-    (m.ino(), m.mtime(), m.mtime_nsec(), m.len())
-}
-
 impl Slots {
-    /// The slots that somebody holds, and those whose holder died and left an item, by number.
-    /// `own` are known to be held, and how they are. `probe`: look at the leases of those that were
-    /// held at the last look too.
+    /// The slots that a process holds, and those whose holder died and left an item, by number.
+    /// `own`: the caller's slots and their status. `probe`: check also the leases of slots that were
+    /// held at the last look.
     pub(super) fn look(
         &mut self,
         root: &Root,
@@ -212,10 +175,10 @@ impl Slots {
         );
         present.extend(own.keys());
         self.seen.retain(|slot, _| present.contains(slot));
-        let mut shown_ones = Vec::new();
+        let mut all = Vec::new();
         for slot in present {
             if let Some(status) = own.remove(&slot) {
-                shown_ones.push(status);
+                all.push(status);
                 continue;
             }
             let dir = root.agent(slot);
@@ -224,9 +187,9 @@ impl Slots {
                 status: SlotStatus::default(),
                 held: false,
             });
-            // One that was free, or is new, is always looked at: nobody is called dead from memory.
+            // A slot that was free or is new is always checked, so that none is shown dead from memory.
             if probe || !seen.held {
-                seen.held = is_held_at(&dir.join("lease"));
+                seen.held = lease::is_held(root, slot);
             }
             seen.refresh(&dir.join("status.json"));
             let left = claimed.by_slot.get(&slot);
@@ -239,9 +202,9 @@ impl Slots {
                 status.health = Health::Dead;
                 status.item = left.map(|name| shown(name));
             }
-            shown_ones.push(status);
+            all.push(status);
         }
-        shown_ones
+        all
     }
 }
 
@@ -252,11 +215,11 @@ impl Seen {
             self.status = SlotStatus::default();
             return;
         };
-        let stamp = Some(stamp(&meta));
+        let stamp = Some(FileStamp::of(&meta));
         if self.stamp == stamp {
             return;
         }
-        // What cannot be understood leaves the last known status, and is not read again and again.
+        // A file that cannot be understood is read once and leaves the last known status.
         self.stamp = stamp;
         let content = atomic::read_small(path, FILE_BYTES_MAX).ok();
         if let Some(status) = content.and_then(|c| serde_json::from_slice(&c).ok()) {
@@ -292,7 +255,7 @@ pub(super) fn interrupts(root: &Root) -> Vec<InterruptStatus> {
 fn first_line(path: &Path) -> String {
     let mut head = Vec::new();
     if let Ok(file) = atomic::open_regular(path) {
-        // A head that cannot be read is an interrupt without a reason.
+        // An interrupt that cannot be read has no reason.
         drop(file.take(4 << 10).read_to_end(&mut head));
     }
     let text = String::from_utf8_lossy(&head);
@@ -303,7 +266,7 @@ fn first_line(path: &Path) -> String {
         .collect()
 }
 
-/// The standing orders of people.
+/// The orders in `state/control/` that are in force.
 pub(super) fn orders(root: &Root) -> Vec<String> {
     let is_there = |order: &&str| atomic::exists(&root.control().join(order));
     ["pause", "drain", "stop"]
@@ -313,14 +276,14 @@ pub(super) fn orders(root: &Root) -> Vec<String> {
         .collect()
 }
 
-/// Counts the pending folder by a listing: files not yet due are `scheduled`.
+/// Lists the pending folder and counts: (due, scheduled for later).
 pub(super) fn list_pending(dir: &Path) -> (u64, u64) {
     let (mut due, mut scheduled) = (0, 0);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if Name::is_ignored(&entry.file_name()) {
             continue;
         }
-        // One that is gone by now was claimed: it is counted there, or not at all.
+        // Gone since the listing: it was claimed.
         let Ok(meta) = entry.metadata() else { continue };
         if clock::postponed(&meta).is_some() {
             scheduled += 1;

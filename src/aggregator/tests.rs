@@ -5,12 +5,12 @@ mod figures;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::counts::Check;
+use super::counts::Recount;
 use super::*;
 use crate::layout::SlotId;
 use crate::limits::SETTLE;
@@ -51,7 +51,7 @@ fn counts_follow_events_and_a_recount_mends_them() {
         put(&root.place(Place::Done).join(name), b"");
     }
     symlink("nowhere", root.place(Place::Parked).join("refused")).unwrap();
-    let counts = Counts::default();
+    let counts = EndedCounts::default();
     counts.recount(&root).unwrap();
     let both = || (counts.get(Place::Done), counts.get(Place::Parked));
     assert_eq!(both(), (2, 1));
@@ -69,11 +69,11 @@ fn counts_follow_events_and_a_recount_mends_them() {
 fn a_quiet_folder_is_counted_again_and_missed_events_are_mended() {
     let (_dir, root) = tree();
     put(&root.place(Place::Done).join("a"), b"");
-    let counts = Counts::default();
+    let counts = EndedCounts::default();
     counts.event(Place::Done, 7);
-    let mut check = Check::new();
+    let mut check = Recount::new();
     let start = clock::instant();
-    let step = |check: &mut Check, s: Duration| check.step(&root, &counts, start + s);
+    let step = |check: &mut Recount, s: Duration| check.step(&root, &counts, start + s);
     step(&mut check, Duration::ZERO);
     step(&mut check, SETTLE / 2);
     assert_eq!(

@@ -6,7 +6,6 @@
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::folder::FileStamp;
 use crate::layout::Root;
 use crate::status::Status;
 
@@ -110,14 +110,14 @@ fn watch_on<W: Write + AsFd>(
 struct Drawn {
     at: Instant,
     term: Term,
-    file: Option<Stamp>,
+    file: Option<FileStamp>,
     source: Source,
     /// The status without its times.
     what: String,
 }
 
 impl Drawn {
-    fn is_due(&self, now: Instant, term: Term, file: Option<Stamp>) -> bool {
+    fn is_due(&self, now: Instant, term: Term, file: Option<FileStamp>) -> bool {
         let age = now.saturating_duration_since(self.at);
         let every = match self.source {
             Source::Live => REDRAW,
@@ -127,11 +127,9 @@ impl Drawn {
     }
 }
 
-type Stamp = (u64, i64, i64);
-
-fn stamp(root: &Root) -> Option<Stamp> {
-    let m = root.status().symlink_metadata().ok()?;
-    Some((m.ino(), m.mtime(), m.mtime_nsec()))
+fn stamp(root: &Root) -> Option<FileStamp> {
+    let meta = root.status().symlink_metadata().ok()?;
+    Some(FileStamp::of(&meta))
 }
 
 /// Two statuses with the same key differ in nothing but the time.

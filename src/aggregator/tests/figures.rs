@@ -1,4 +1,4 @@
-//! Figures from the ledger, and the ledger from the sessions.
+//! Totals from the ledger, and the ledger from the sessions.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ fn line(t: Timestamp, outcome: &str, last: bool) -> LedgerLine {
     }
 }
 
-fn figures(f: &Figures) -> Metrics {
+fn figures(f: &Totals) -> Metrics {
     let mut m = Metrics::default();
     f.put_into(&mut m);
     m
@@ -49,7 +49,7 @@ fn period() -> Period {
 fn the_tail_of_the_ledger_takes_whole_lines_once_and_skips_bad_ones() {
     let (_dir, root) = tree();
     let (p, dir) = (period(), root.ledger());
-    let mut f = Figures::default();
+    let mut f = Totals::default();
     f.update(&dir, p);
     assert_eq!(figures(&f), Metrics::default());
 
@@ -83,7 +83,6 @@ fn the_tail_of_the_ledger_takes_whole_lines_once_and_skips_bad_ones() {
         assert_eq!((m.throughput_per_hour, m.input_tokens), (1.0, 20));
         assert_eq!((m.average_seconds, m.cost_usd), (10.0, 2.0));
         assert!((m.success_rate - 2.0 / 3.0).abs() < 1e-9);
-        assert_eq!(f.bad(), 4);
     }
     put(&today, &[&whole.as_bytes()[20..], b"\n"].concat());
     f.update(&dir, p);
@@ -112,7 +111,7 @@ fn a_ledger_file_that_was_replaced_or_shrank_is_read_anew() {
     let (p, dir) = (period(), root.ledger());
     let today = day_file(&dir, utc_day(p.now));
     let mut ledger = Ledger::new(&root);
-    let mut f = Figures::default();
+    let mut f = Totals::default();
     for n in 1..=3 {
         ledger
             .append(&line(before(p.now, n), "succeeded", true))
@@ -140,7 +139,7 @@ fn a_ledger_file_that_was_replaced_or_shrank_is_read_anew() {
 
 #[test]
 fn sums_stay_numbers_that_json_can_hold() {
-    let mut f = Figures::default();
+    let mut f = Totals::default();
     for cost in [f64::MAX, f64::MAX, -1.0, f64::NAN] {
         let odd = LedgerLine {
             cost_usd: cost,
