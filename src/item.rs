@@ -33,7 +33,7 @@ pub enum Kind {
 /// The fields that decide when an item may start, and where best: all that the index of pending
 /// items keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
+pub struct QueueFields {
     /// 0 to 9, larger is sooner.
     pub priority: u8,
     /// Nanoseconds since 1970.
@@ -47,9 +47,9 @@ pub struct Order {
 /// `medium`.
 pub const PRIORITY_DEFAULT: u8 = 5;
 
-impl Default for Order {
+impl Default for QueueFields {
     fn default() -> Self {
-        Order {
+        QueueFields {
             priority: PRIORITY_DEFAULT,
             not_before: None,
             after: Vec::new(),
@@ -62,7 +62,7 @@ impl Default for Order {
 #[derive(Debug, Clone)]
 pub struct Item {
     pub kind: Kind,
-    pub order: Order,
+    pub order: QueueFields,
     pub agent: Option<String>,
     /// Branch or revision to start from, instead of the repository's configured base.
     pub base: Option<String>,
@@ -165,7 +165,7 @@ impl Item {
     pub fn blank() -> Item {
         Item {
             kind: Kind::Prompt,
-            order: Order::default(),
+            order: QueueFields::default(),
             agent: None,
             base: None,
             branch: None,
@@ -226,8 +226,8 @@ impl Item {
 
 /// What a scan needs to know, from a file that may not be whole yet: never believed, only used to
 /// sort. A claim reads the file again under a read lease.
-pub fn peek(name: &Name, bytes: &[u8], executable: bool) -> Order {
-    parse(name, bytes, executable).map_or_else(|_| Order::default(), |item| item.order)
+pub fn peek(name: &Name, bytes: &[u8], executable: bool) -> QueueFields {
+    parse(name, bytes, executable).map_or_else(|_| QueueFields::default(), |item| item.order)
 }
 
 fn script_fields(bytes: &[u8]) -> Parsed<Map<String, Value>> {

@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result};
-use crate::item::{self, Item, Order, Refusal};
+use crate::item::{self, Item, QueueFields, Refusal};
 use crate::layout::{Name, Place, Root, join};
 use crate::lease::Lease;
 use crate::limits::{ITEM_BYTES_MAX, SETTLE};
@@ -56,7 +56,7 @@ pub enum ClaimOutcome {
     /// Somebody still writes the file, or only just made it: look again later.
     Unsettled,
     /// Its fields say that it must wait: they differ from what the index believed.
-    Waits(Order),
+    Waits(QueueFields),
     /// This agent, which it is for, is held.
     Held(String),
     /// It was refused and is in `parked/`, with this reason.
@@ -80,7 +80,7 @@ pub fn try_claim(
     name: &Name,
     durable: bool,
     refuse: Option<String>,
-    may_start: &dyn Fn(&Order, &Metadata) -> bool,
+    may_start: &dyn Fn(&QueueFields, &Metadata) -> bool,
     accepts: &dyn Fn(&Item) -> Acceptance,
 ) -> Result<ClaimOutcome> {
     let claimed = root.claimed(lease.slot);
@@ -117,7 +117,7 @@ fn try_held(
     name: &Name,
     durable: bool,
     refuse: Option<String>,
-    may_start: &dyn Fn(&Order, &Metadata) -> bool,
+    may_start: &dyn Fn(&QueueFields, &Metadata) -> bool,
     accepts: &dyn Fn(&Item) -> Acceptance,
 ) -> Result<ClaimOutcome> {
     let pending = root.item(Place::Pending, name);

@@ -1,6 +1,6 @@
-//! Listings of `pending/`. A million files take many seconds of processor time: the index thread lists them
-//! piece by piece, looks after its timers in between, and rests while the workers have enough to do,
-//! so that an item costs no more where many wait.
+//! Lists `pending/`. A million files take seconds of processor time: the index thread lists them in
+//! pieces, serves its timers in between, and pauses while the workers have enough to do, so that an
+//! item costs no more when many wait.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Ready;
 use super::peek::peek_regular;
-use super::sets::Where;
+use super::sets::IndexSet;
 use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Result};
@@ -19,31 +19,31 @@ use crate::layout::{Name, Place};
 pub(super) struct Listing {
     number: u64,
     entries: ReadDir,
-    /// The folder itself, from which a file is opened by its name alone: no path is walked again.
+    /// The folder itself: files are opened by name from it, without walking the path again.
     dir: File,
     began: Instant,
-    /// How long it took until now, without its rests.
+    /// How long it took so far, without its pauses.
     took: Duration,
     /// When it goes on.
     next: Instant,
-    /// How many items the workers had been given when the last piece began.
+    /// How many items had been handed to workers when the last piece began.
     given: u64,
 }
 
-/// How long the first piece of a listing is: some ten thousand files, or all there are.
+/// The length of a listing's first piece: some ten thousand files.
 pub(super) const FIRST_PIECE: Duration = Duration::from_millis(100);
-/// How long the others are at most.
+/// The length of each other piece at most.
 const PIECE: Duration = Duration::from_millis(2);
-/// How much longer than a piece the rest after it is: a tenth of one core goes into listing.
-const RESTS: u32 = 9;
-/// A first listing longer than this no longer holds the workers back: order is then by what has
-/// been seen. A thousand items are listed in a hundredth of it.
+/// The pause after a piece, as a multiple of its length: a tenth of a core goes into listing.
+const PAUSE: u32 = 9;
+/// After this long, workers start although the first listing goes on: items then start in the order of
+/// what has been listed. A thousand items take a hundredth of it.
 const OPEN_AFTER: Duration = Duration::from_millis(800);
 
 impl Ready {
-    /// Lists all of `pending/`: sorts in what is new or changed, and forgets what is gone.
+    /// Lists all of `pending/`: takes in what is new or changed, and forgets what is gone.
     pub fn rescan(&self) -> Result<()> {
-        // In the place of one that is under way: that one may have passed by what came since.
+        // Replaces a listing under way, which may have missed files that came after it began.
         let mut under_way = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = self.begin().and_then(|mut listing| {
             while self.piece(&mut listing)? {}
@@ -56,8 +56,8 @@ impl Ready {
         listed
     }
 
-    /// The next piece of a listing, where one is due. How long until the one after it; `None`: no
-    /// listing is under way.
+    /// Lists the next piece if one is due. Returns how long until the one after it; `None`: no listing
+    /// is under way.
     pub(super) fn list_a_piece(&self) -> Result<Option<Duration>> {
         let mut under_way = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::instant();
@@ -81,13 +81,13 @@ impl Ready {
         if !self.piece(&mut listing)? {
             return Ok(None);
         }
-        let inner = self.lock();
-        // Agents at work for minutes leave it the processor.
-        let hurries = inner.rescan || inner.next_ticket == listing.given;
-        drop(inner);
+        let sets = self.lock();
+        // No item was handed out since: agents run for minutes and leave the processor free.
+        let hurries = sets.rescan || sets.next_ticket == listing.given;
+        drop(sets);
         let rest = match hurries || !self.keeps_workers_busy() {
             true => Duration::ZERO,
-            false => (listing.took - took) * RESTS,
+            false => (listing.took - took) * PAUSE,
         };
         listing.given = given;
         listing.next = clock::instant() + rest;
@@ -98,9 +98,9 @@ impl Ready {
     fn begin(&self) -> Result<Listing> {
         let dir = self.root.place(Place::Pending);
         let (number, given) = {
-            let mut inner = self.lock();
-            inner.rescan = false;
-            (inner.beyond.begin(), inner.next_ticket)
+            let mut sets = self.lock();
+            sets.rescan = false;
+            (sets.overflow.begin(), sets.next_ticket)
         };
         let began = clock::instant();
         Ok(Listing {
@@ -114,14 +114,14 @@ impl Ready {
         })
     }
 
-    /// `false`: it was the last one.
+    /// Lists one piece. `false`: it was the last one.
     fn piece(&self, listing: &mut Listing) -> Result<bool> {
         let began = clock::instant();
         let most = match listing.took.is_zero() {
             true => self.first_piece,
             false => self.first_piece.min(PIECE),
         };
-        // Few names are claimed at a time, and many are listed.
+        // Few names are claimed and many are listed: one listing of `claims/` saves a look for each.
         let claims = self.claimed_names();
         let is_claimed = |name: &Name| match &claims {
             Some(names) => names.contains(name.as_os_str()),
@@ -148,30 +148,30 @@ impl Ready {
         listing.took += clock::instant().saturating_duration_since(began);
         if ended {
             self.forget_unseen(listing.number);
-            self.lock().beyond.end(listing.took);
+            self.lock().overflow.end(listing.took);
         }
-        // A large folder: begin with what is known rather than wait for all of it.
+        // A large folder: start with what is known instead of waiting for all of it.
         if ended || listing.began.elapsed() > OPEN_AFTER {
             self.open();
         }
         Ok(!ended)
     }
 
-    /// As `note`, in fewer calls. `dir`: the folder, where the name is said to be a regular file's.
+    /// `note` with fewer system calls. `dir`: the folder, if the name is a regular file's.
     fn list_one(&self, name: &Name, dir: Option<&File>, is_claimed: &dyn Fn(&Name) -> bool) {
         match dir.map(|dir| peek_regular(name, dir)) {
-            Some(Ok((meta, order))) => self.sort_in(name, order, &meta, is_claimed(name)),
-            // It is gone, may not be read, or is none of the files that can be opened unseen.
+            Some(Ok((meta, fields))) => self.sort_in(name, fields, &meta, is_claimed(name)),
+            // It is gone, may not be read, or is no regular file.
             Some(Err(_)) | None => self.note(name.as_os_str()),
         }
     }
 
-    /// A name that a listing has met.
+    /// Marks the name as seen by this listing. Whether a worker has it.
     fn is_with_a_worker(&self, name: &Name, listing: u64) -> bool {
-        let mut inner = self.lock();
-        inner.known.get_mut(name).is_some_and(|known| {
+        let mut sets = self.lock();
+        sets.known.get_mut(name).is_some_and(|known| {
             known.seen = listing;
-            matches!(known.place, Where::Worker(_))
+            matches!(known.place, IndexSet::Worker(_))
         })
     }
 
@@ -182,8 +182,8 @@ impl Ready {
 
     fn forget_unseen(&self, listing: u64) {
         let unseen: Vec<Name> = {
-            let inner = self.lock();
-            let unseen = inner.known.iter().filter(|(_, k)| k.seen != listing);
+            let sets = self.lock();
+            let unseen = sets.known.iter().filter(|(_, k)| k.seen != listing);
             unseen.map(|(name, _)| name.clone()).collect()
         };
         for name in &unseen {

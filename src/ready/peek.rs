@@ -1,4 +1,4 @@
-//! What can be seen of a pending file without claiming it.
+//! What a pending file says about its place in the queue, read without claiming it.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -10,29 +10,29 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::atomic;
-use crate::item::{self, Kind, Order};
+use crate::item::{self, Kind, QueueFields};
 use crate::layout::Name;
 use crate::limits::{ITEM_BYTES_MAX, SCRIPT_HEAD_BYTES};
 
-/// The fields that order a file, as far as they can be read now. Never an error: the claim reads
-/// the file again and says what is wrong.
-pub fn peek(name: &Name, path: &Path, meta: &Metadata) -> Order {
+/// The fields that place a file in the queue, as far as they can be read now. Never an error: the claim
+/// reads the file again and says what is wrong.
+pub fn peek(name: &Name, path: &Path, meta: &Metadata) -> QueueFields {
     match is_readable(name, meta) {
         true => open(CWD, path).and_then(|file| read_order(name, &file, meta)),
-        false => Ok(Order::default()),
+        false => Ok(QueueFields::default()),
     }
     .unwrap_or_default()
 }
 
-/// The same of what a listing of this folder says is a regular file, with what else is known of it.
-pub(super) fn peek_regular(name: &Name, dir: &File) -> io::Result<(Metadata, Order)> {
+/// The same for a regular file of this open folder, with its metadata.
+pub(super) fn peek_regular(name: &Name, dir: &File) -> io::Result<(Metadata, QueueFields)> {
     let file = open(dir.as_fd(), Path::new(name.as_os_str()))?;
     let meta = file.metadata()?;
-    let order = match is_readable(name, &meta) {
+    let fields = match is_readable(name, &meta) {
         true => read_order(name, &file, &meta).unwrap_or_default(),
-        false => Order::default(),
+        false => QueueFields::default(),
     };
-    Ok((meta, order))
+    Ok((meta, fields))
 }
 
 fn is_readable(name: &Name, meta: &Metadata) -> bool {
@@ -45,7 +45,7 @@ fn open(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
             OFlags::CLOEXEC | OFlags::from_bits_retain(atomic::SAFE_OPEN_FLAGS as u32) | more;
         rustix::fs::openat(dir, path, flags, Mode::empty())
     };
-    // To note that it was read costs more than to read it. Only its owner may leave that out.
+    // Updating the access time costs more than the read. Only the file's owner may leave it out.
     let opened = match open(OFlags::NOATIME) {
         Err(Errno::PERM) => open(OFlags::empty()),
         opened => opened,
@@ -53,7 +53,7 @@ fn open(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
     Ok(opened?.into())
 }
 
-fn read_order(name: &Name, mut file: &File, meta: &Metadata) -> io::Result<Order> {
+fn read_order(name: &Name, mut file: &File, meta: &Metadata) -> io::Result<QueueFields> {
     let executable = meta.mode() & 0o111 != 0;
     let mut head = [0; SCRIPT_HEAD_BYTES];
     let n = file.read(&mut head)?;
@@ -66,7 +66,7 @@ fn read_order(name: &Name, mut file: &File, meta: &Metadata) -> io::Result<Order
         Kind::Script => false,
     };
     if !has_fields {
-        return Ok(Order::default());
+        return Ok(QueueFields::default());
     }
     let mut bytes = head.to_vec();
     if n == SCRIPT_HEAD_BYTES {

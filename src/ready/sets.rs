@@ -1,42 +1,42 @@
-//! The sets of the index: a pending name is in exactly one of them, or with a worker. Plain data
-//! and moves between sets; reads no file.
+//! The sets of the index: a pending name is in exactly one of them, or with a worker. Holds data and
+//! moves names between sets; reads no file.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Candidate;
+use super::overflow::Overflow;
+use super::rank::Rank;
 use crate::clock;
-use crate::item::Order;
+use crate::item::QueueFields;
 use crate::layout::{Name, SlotId};
 use crate::limits::{RECHECK, RECHECK_EACH, RECHECK_MAX};
 use crate::waker::Waker;
 
-use super::beyond::Beyond;
-
-pub(super) struct Inner {
+pub(super) struct Sets {
     /// How many names each set holds at most.
     pub(super) cap: usize,
-    /// What was left out because of `cap`.
-    pub(super) beyond: Beyond,
+    /// Names that were left out because of `cap`.
+    pub(super) overflow: Overflow,
     pub(super) ready: BTreeSet<Rank>,
     pub(super) scheduled: BTreeSet<(i64, Name)>,
-    /// Names in flight or unsettled, by the instant at which to look again.
+    /// Names that are in flight or still being written, by the instant at which to look again.
     pub(super) later: BTreeSet<(Instant, Name)>,
-    /// Which blocked items wait for a name.
+    /// The blocked items that wait for a name.
     pub(super) dependents: HashMap<Name, Vec<Name>>,
     pub(super) known: HashMap<Name, Known>,
     pub(super) blocked: usize,
     pub(super) with_workers: usize,
     pub(super) idle: Vec<Idle>,
-    /// Candidates handed to a worker that waited, until it asks: by its waker.
+    /// Candidates handed to a waiting worker, until it asks; by its waker.
     pub(super) handed: Vec<(Arc<Waker>, Candidate)>,
     pub(super) rescan: bool,
     pub(super) open: bool,
     pub(super) next_ticket: u64,
-    /// When the index thread looked last, by both clocks.
+    /// When the index thread last looked: monotonic, and wall clock (ns since 1970).
     pub(super) turn: Option<(Instant, i64)>,
-    /// Until when it waits now, if nobody wakes it. `None`: it has not looked yet.
+    /// When its current wait ends by itself. `None`: it has not looked yet.
     pub(super) wakes_at: Option<Instant>,
 }
 
@@ -44,33 +44,25 @@ pub(super) struct Inner {
 pub(super) struct Idle {
     pub(super) waker: Arc<Waker>,
     pub(super) slot: SlotId,
-    /// The repository it last worked in, whose files are warm in its worktree.
+    /// The repository it last worked in: its worktree has these files already.
     pub(super) repo: Option<String>,
 }
 
-/// Sorts as the queue does: larger priority, older file, smaller name first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
-    pub(super) after_nine: u8,
-    pub(super) mtime: i64,
-    pub(super) name: Name,
-}
-
 pub(super) struct Known {
-    /// One that says nothing special is shared by all of them.
-    pub(super) order: Arc<Order>,
+    /// All items without fields share one value.
+    pub(super) fields: Arc<QueueFields>,
     pub(super) mtime: i64,
-    pub(super) place: Where,
+    pub(super) place: IndexSet,
     /// The number of the last listing that saw it.
     pub(super) seen: u64,
-    /// Its agent, where a claim found that held.
+    /// Its agent, if a claim found that it is held.
     pub(super) held: Option<Box<str>>,
-    /// A reason to refuse it that its file alone does not show.
+    /// Why to refuse it, where its file alone does not show that (a dependency cycle).
     pub(super) refuse: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Where {
+pub(super) enum IndexSet {
     Ready,
     Scheduled(i64),
     Later(Instant),
@@ -78,11 +70,11 @@ pub(super) enum Where {
     Worker(u64),
 }
 
-impl Inner {
-    pub(super) fn new(cap: usize) -> Inner {
-        Inner {
+impl Sets {
+    pub(super) fn new(cap: usize) -> Sets {
+        Sets {
             cap,
-            beyond: Beyond::default(),
+            overflow: Overflow::default(),
             ready: BTreeSet::new(),
             scheduled: BTreeSet::new(),
             later: BTreeSet::new(),
@@ -101,20 +93,20 @@ impl Inner {
     }
 
     /// Takes the name out of the set it was in.
-    fn leave(&mut self, name: &Name, was: Where, order: &Order, mtime: i64) {
+    fn leave(&mut self, name: &Name, was: IndexSet, fields: &QueueFields, mtime: i64) {
         match was {
-            Where::Ready => {
-                self.ready.remove(&rank(name, order, mtime));
+            IndexSet::Ready => {
+                self.ready.remove(&Rank::new(name, fields, mtime));
             }
-            Where::Scheduled(at) => {
+            IndexSet::Scheduled(at) => {
                 self.scheduled.remove(&(at, name.clone()));
             }
-            Where::Later(at) => {
+            IndexSet::Later(at) => {
                 self.later.remove(&(at, name.clone()));
             }
-            Where::Blocked => {
+            IndexSet::Blocked => {
                 self.blocked -= 1;
-                for dep in &order.after {
+                for dep in &fields.after {
                     if let Some(list) = self.dependents.get_mut(dep) {
                         list.retain(|n| n != name);
                         if list.is_empty() {
@@ -123,30 +115,30 @@ impl Inner {
                     }
                 }
             }
-            Where::Worker(_) => self.with_workers -= 1,
+            IndexSet::Worker(_) => self.with_workers -= 1,
         }
     }
 
     pub(super) fn remove(&mut self, name: &Name) -> Option<Known> {
         let known = self.known.remove(name)?;
-        self.leave(name, known.place, &known.order, known.mtime);
+        self.leave(name, known.place, &known.fields, known.mtime);
         Some(known)
     }
 
-    /// Records what is known of a name, out of all sets: the caller places it at once. What was
-    /// found of the same file, beyond its fields, is still known.
-    pub(super) fn learn(&mut self, name: &Name, order: Arc<Order>, mtime: i64) -> &Known {
-        let before = self.remove(name).filter(|k| k.order == order);
+    /// Records what a name's file says, taking the name out of all sets: the caller puts it into one at
+    /// once. If the file is the same as before, `held` and `refuse` stay known.
+    pub(super) fn learn(&mut self, name: &Name, fields: Arc<QueueFields>, mtime: i64) -> &Known {
+        let before = self.remove(name).filter(|k| k.fields == fields);
         self.with_workers += 1;
         let is_same = before.as_ref().is_some_and(|k| k.mtime == mtime);
         let (held, refuse) = before.map_or((None, None), |k| (k.held, k.refuse));
         let known = Known {
-            order,
+            fields,
             mtime,
-            place: Where::Worker(0),
-            seen: self.beyond.listing,
+            place: IndexSet::Worker(0),
+            seen: self.overflow.listing,
             held: held.filter(|_| is_same),
-            // Part of a cycle whose other members may be refused, and gone, by now.
+            // Other members of its cycle may have been refused and be gone by now.
             refuse,
         };
         self.known
@@ -155,30 +147,30 @@ impl Inner {
             .into_mut()
     }
 
-    /// Its rank, where it is known.
-    pub(super) fn place(&mut self, name: &Name, place: Where) -> Option<Rank> {
+    /// Puts a known name into a set. Returns its rank; `None`: the name is not known.
+    pub(super) fn place(&mut self, name: &Name, place: IndexSet) -> Option<Rank> {
         let known = self.known.get_mut(name)?;
         let was = std::mem::replace(&mut known.place, place);
-        let (order, mtime) = (known.order.clone(), known.mtime);
-        self.leave(name, was, &order, mtime);
-        Some(rank(name, &order, mtime))
+        let (fields, mtime) = (known.fields.clone(), known.mtime);
+        self.leave(name, was, &fields, mtime);
+        Some(Rank::new(name, &fields, mtime))
     }
 
     pub(super) fn make_ready(&mut self, name: &Name) {
-        let Some(rank) = self.place(name, Where::Ready) else {
+        let Some(rank) = self.place(name, IndexSet::Ready) else {
             return;
         };
         let refused = |known: &Known| known.refuse.is_some();
-        if self.beyond.is_beyond(&rank) && !self.known.get(name).is_some_and(refused) {
+        if self.overflow.would_hold(&rank) && !self.known.get(name).is_some_and(refused) {
             self.known.remove(name);
-            return self.beyond.leave_out_ready(rank);
+            return self.overflow.leave_out_ready(rank);
         }
         self.ready.insert(rank);
         if self.ready.len() > self.cap
             && let Some(last) = self.ready.pop_last()
         {
             self.known.remove(&last.name);
-            self.beyond.leave_out_ready(last);
+            self.overflow.leave_out_ready(last);
         }
         if self.open
             && !self.idle.is_empty()
@@ -188,9 +180,9 @@ impl Inner {
         }
     }
 
-    /// The idle worker to wake for an item: one that last worked in the item's repository, if any.
+    /// The idle worker to wake for an item: if possible one that last worked in its repository.
     fn take_idle(&mut self, name: &Name) -> Option<Idle> {
-        let wanted = self.known.get(name).and_then(|k| k.order.repo.as_ref());
+        let wanted = self.known.get(name).and_then(|k| k.fields.repo.as_ref());
         match self.idle.iter().rposition(|i| i.repo.as_ref() == wanted) {
             Some(at) => Some(self.idle.remove(at)),
             None => self.idle.pop(),
@@ -198,9 +190,9 @@ impl Inner {
     }
 
     pub(super) fn schedule(&mut self, name: &Name, due: i64) {
-        self.place(name, Where::Scheduled(due));
+        self.place(name, IndexSet::Scheduled(due));
         self.scheduled.insert((due, name.clone()));
-        let too_late = self.beyond.due.is_some_and(|first| due >= first);
+        let too_late = self.overflow.due.is_some_and(|first| due >= first);
         if too_late || self.scheduled.len() > self.cap {
             let out = match too_late {
                 true => self.scheduled.take(&(due, name.clone())),
@@ -208,24 +200,24 @@ impl Inner {
             };
             if let Some((due, name)) = out {
                 self.known.remove(&name);
-                self.beyond.leave_out_scheduled(due);
+                self.overflow.leave_out_scheduled(due);
             }
         }
     }
 
-    /// Looks again in a moment; the more there are that wait so, the longer a moment, so that a
-    /// thousand items for one key cost no more than a few.
+    /// Looks again after a delay that grows with the number of names that wait so: a thousand items for
+    /// one key cost no more than a few.
     pub(super) fn recheck(&mut self, name: &Name) {
         if self.later.len() >= self.cap {
             return self.leave_out_waiting(name);
         }
         let crowd = u32::try_from(self.later.len()).unwrap_or(u32::MAX);
         let at = clock::instant() + RECHECK + RECHECK_EACH.saturating_mul(crowd).min(RECHECK_MAX);
-        self.place(name, Where::Later(at));
+        self.place(name, IndexSet::Later(at));
         self.later.insert((at, name.clone()));
     }
 
-    /// Whether something has its time before this instant.
+    /// Whether a name is due before this instant.
     pub(super) fn is_due_before(&self, at: Instant) -> bool {
         let later = self.later.first().is_some_and(|(first, _)| *first < at);
         let wait = at.saturating_duration_since(clock::instant());
@@ -236,17 +228,17 @@ impl Inner {
 
     fn leave_out_waiting(&mut self, name: &Name) {
         self.remove(name);
-        self.beyond.waiting += 1;
+        self.overflow.waiting += 1;
     }
 
     pub(super) fn block(&mut self, name: &Name) {
         if self.blocked >= self.cap {
             return self.leave_out_waiting(name);
         }
-        self.place(name, Where::Blocked);
+        self.place(name, IndexSet::Blocked);
         self.blocked += 1;
         if let Some(known) = self.known.get(name) {
-            for dep in known.order.after.clone() {
+            for dep in known.fields.after.clone() {
                 self.dependents.entry(dep).or_default().push(name.clone());
             }
         }
@@ -277,14 +269,14 @@ impl Inner {
         path: &mut Vec<Name>,
         seen: &mut HashSet<Name>,
     ) -> bool {
-        // An explicit bound on depth: a chain of a million items must not overflow the stack.
+        // Bounded depth: a chain of a million items must not overflow the stack.
         if path.len() > CYCLE_MAX {
             return false;
         }
-        let Some(known) = self.known.get(at).filter(|k| k.place == Where::Blocked) else {
+        let Some(known) = self.known.get(at).filter(|k| k.place == IndexSet::Blocked) else {
             return false;
         };
-        for dep in &known.order.after {
+        for dep in &known.fields.after {
             if dep == goal {
                 return true;
             }
@@ -300,16 +292,38 @@ impl Inner {
     }
 }
 
-/// Longer cycles are not recognised; their items stay blocked, visibly.
-const CYCLE_MAX: usize = 1_000;
+impl Sets {
+    /// Whether the ready names could soon be used up while others were left out.
+    pub(super) fn runs_low(&self) -> bool {
+        self.overflow.ready.is_some() && self.ready.len() <= self.cap / 4
+    }
 
-pub(super) fn rank(name: &Name, order: &Order, mtime: i64) -> Rank {
-    Rank {
-        after_nine: 9 - order.priority.min(9),
-        mtime,
-        name: name.clone(),
+    /// Whether the name taken last made it run low, so that the index thread is woken once for it.
+    pub(super) fn has_just_run_low(&self) -> bool {
+        self.runs_low() && (self.ready.len() == self.cap / 4 || self.ready.is_empty())
+    }
+
+    /// When to list `pending/` again, if at all. A long listing (a million items: seconds) is not
+    /// repeated at once unless nothing is left to start.
+    pub(super) fn listing_due(&self, now: Instant, wall: i64) -> Option<Instant> {
+        let overflow = &self.overflow;
+        let Some(last) = overflow.ended_at else {
+            return self.rescan.then_some(now);
+        };
+        let dry = self.ready.is_empty();
+        if self.runs_low() && dry {
+            return Some(last);
+        }
+        if self.rescan || self.runs_low() || overflow.due.is_some_and(|due| due <= wall) {
+            return Some(last + overflow.took);
+        }
+        let waits = overflow.waiting > 0 && overflow.ended;
+        waits.then(|| last + overflow.took * if dry { 1 } else { 20 })
     }
 }
+
+/// Longer cycles are not found: their items stay blocked, and are shown as such.
+const CYCLE_MAX: usize = 1_000;
 
 pub(super) fn cycle_text(cycle: &[Name]) -> String {
     let mut names: Vec<String> = cycle.iter().map(Name::shown).collect();

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Ready;
-use super::sets::{Known, Where, rank};
+use super::rank::Rank;
+use super::sets::{IndexSet, Known};
 use crate::aggregator::PendingCounts;
 use crate::atomic;
 use crate::layout::Name;
@@ -14,62 +15,62 @@ pub enum Standing {
     Ready(u8),
     /// Not before this instant (ns since 1970).
     Scheduled(i64),
-    /// It waits for these; for none: for its own name or key, or for its writer.
+    /// It waits for these items. Empty: for its own name or key, or for its writer to close it.
     Blocked(Vec<Name>),
 }
 
 impl Ready {
     pub fn tally(&self) -> PendingCounts {
-        let inner = self.lock();
-        let beyond = inner.beyond.counts();
+        let sets = self.lock();
+        let overflow = sets.overflow.counts();
         PendingCounts {
-            pending: (inner.ready.len() + inner.with_workers + beyond.ready) as u64,
-            scheduled: (inner.scheduled.len() + beyond.scheduled) as u64,
-            blocked: (inner.blocked + inner.later.len() + beyond.waiting) as u64,
+            pending: (sets.ready.len() + sets.with_workers + overflow.ready) as u64,
+            scheduled: (sets.scheduled.len() + overflow.scheduled) as u64,
+            blocked: (sets.blocked + sets.later.len() + overflow.waiting) as u64,
         }
     }
 
-    /// What is scheduled next, for people who wait: (name, due in ns since 1970).
+    /// The item that is scheduled next: (name, due in ns since 1970).
     pub fn next_scheduled(&self) -> Option<(Name, i64)> {
-        let inner = self.lock();
-        inner.scheduled.first().map(|(at, n)| (n.clone(), *at))
+        let sets = self.lock();
+        sets.scheduled.first().map(|(at, n)| (n.clone(), *at))
     }
 
-    /// Every item in `pending/` in the order in which they would start, for people.
+    /// Every known item in `pending/`, in the order in which they would start.
     pub fn standing(&self) -> Vec<(Name, Standing)> {
-        let inner = self.lock();
+        let sets = self.lock();
         let of = |name: &Name, k: &Known| match k.place {
-            Where::Ready | Where::Worker(_) => Standing::Ready(k.order.priority),
-            Where::Scheduled(at) => Standing::Scheduled(at),
-            Where::Blocked => Standing::Blocked(k.order.after.clone()),
-            Where::Later(_) if atomic::exists(&self.root.claim(name)) => {
+            IndexSet::Ready | IndexSet::Worker(_) => Standing::Ready(k.fields.priority),
+            IndexSet::Scheduled(at) => Standing::Scheduled(at),
+            IndexSet::Blocked => Standing::Blocked(k.fields.after.clone()),
+            IndexSet::Later(_) if atomic::exists(&self.root.claim(name)) => {
                 Standing::Blocked(Vec::new())
             }
-            Where::Later(_) => Standing::Blocked(k.order.after.clone()),
+            IndexSet::Later(_) => Standing::Blocked(k.fields.after.clone()),
         };
-        let mut all: Vec<_> = inner.known.iter().collect();
+        let mut all: Vec<_> = sets.known.iter().collect();
         all.sort_by_key(|(name, k)| {
             let class = match k.place {
-                Where::Ready | Where::Worker(_) => (0, 0),
-                Where::Scheduled(at) => (1, at),
-                Where::Later(_) | Where::Blocked => (2, 0),
+                IndexSet::Ready | IndexSet::Worker(_) => (0, 0),
+                IndexSet::Scheduled(at) => (1, at),
+                IndexSet::Later(_) | IndexSet::Blocked => (2, 0),
             };
-            (class, rank(name, &k.order, k.mtime))
+            (class, Rank::new(name, &k.fields, k.mtime))
         });
         all.into_iter()
             .map(|(n, k)| (n.clone(), of(n, k)))
             .collect()
     }
 
-    /// Blocked items and what they wait for, for people.
+    /// Blocked items and what they wait for.
     pub fn blocked(&self) -> BTreeMap<Name, Vec<Name>> {
-        let inner = self.lock();
-        let blocked = inner
+        let sets = self.lock();
+        let blocked = sets
             .known
             .iter()
-            .filter(|(_, k)| k.place == Where::Blocked);
+            .filter(|(_, k)| k.place == IndexSet::Blocked);
         blocked
-            .map(|(n, k)| (n.clone(), k.order.after.clone()))
+            .map(|(n, k)| (n.clone(), k.fields.after.clone()))
             .collect()
     }
 }

@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// `wake::pass_on`.
+    /// `watcher::Listener::pass_on`.
     fn watch(&self) {
         while !self.is_over() {
             let event = self.events.lock().unwrap().pop_front();
