@@ -69,6 +69,11 @@ pub fn now_iso() -> String {
     })
 }
 
+/// Wall time in nanoseconds since 1970, so long from now.
+pub fn ns_from_now(wait: std::time::Duration) -> i64 {
+    now_ns().saturating_add(i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX))
+}
+
 /// Wall time in nanoseconds since 1970, comparable with a file's modification time.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clocks")]
 pub fn now_ns() -> i64 {

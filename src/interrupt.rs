@@ -21,8 +21,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::json;
-
 use crate::atomic::{self, Moved, Nameless};
 use crate::clock;
 use crate::error::{Error, Result, is_obeyed};
@@ -30,7 +28,7 @@ use crate::folder::Folder;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::lease;
 use crate::limits::STATE_FILE_BYTES_MAX;
-use crate::record::Record;
+use crate::record::{Answered, Event, Record};
 use crate::status::SlotStatus;
 
 /// Stem of the interrupt that holds for every slot.
@@ -302,10 +300,11 @@ fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
     // A person may have moved it, or it may have had another life since.
     if waits && atomic::exists(&parked) {
         let answer = answer_of(root, session);
-        record.append(
-            "answered",
-            json!({"session": session, "question": question, "answer": answer}),
-        )?;
+        record.append(&Event::Answered(Answered {
+            session: session.to_owned(),
+            question,
+            answer,
+        }))?;
         record.sync()?;
         if let Err(e) = atomic::set_mtime(&parked, clock::now_ns())
             && atomic::exists(&parked)
@@ -381,6 +380,8 @@ pub fn all(root: &Root) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Next;
+    use crate::record::{Claimed, Finished};
 
     const SID: &str = "01a20c49-e29c-77d6-975b-03b1acf25a52";
 
@@ -434,17 +435,20 @@ mod tests {
         let parked = root.item(Place::Parked, &name);
         drop(atomic::create(&parked, b"x", 0o600).unwrap());
         let mut record = Record::open(&root, &name).unwrap();
-        for (event, fields) in [
-            (
-                "claimed",
-                json!({"session": SID, "slot": "agent-1", "attempt": 1}),
-            ),
-            (
-                "finished",
-                json!({"session": SID, "next": "parked", "outcome": "interrupted"}),
-            ),
+        for event in [
+            Event::Claimed(Claimed {
+                session: SID.into(),
+                slot: "agent-1".into(),
+                attempt: 1,
+                ..Claimed::default()
+            }),
+            Event::Finished(Finished {
+                session: SID.into(),
+                next: Some(Next::Parked.into()),
+                ..Finished::default()
+            }),
         ] {
-            record.append(event, fields).unwrap();
+            record.append(&event).unwrap();
         }
         raise(&root, "agent-1", "which?").unwrap();
         own(&root, SlotId(1)).unwrap().take_notice(&root).unwrap();
@@ -458,10 +462,13 @@ mod tests {
             std::slice::from_ref(&name)
         );
         assert!(atomic::exists(&root.item(Place::Pending, &name)) && !atomic::exists(&parked));
-        let events = crate::record::events(&root, &name).unwrap();
-        let last = events.last().unwrap();
-        assert_eq!(last["question"], "which?");
-        assert_eq!(last["answer"], "the left one");
+        let lines = crate::record::lines(&root, &name).unwrap();
+        let answered = Answered {
+            session: SID.into(),
+            question: "which?".into(),
+            answer: Some("the left one".into()),
+        };
+        assert_eq!(lines.last().unwrap().event, Event::Answered(answered));
         release_answered(&root, &Mutex::default());
         assert_eq!(files(&root), Vec::<OsString>::new());
     }

@@ -23,8 +23,8 @@ pub mod status;
 pub mod config;
 // First floor: items, and what is known about them.
 pub mod item;
-pub mod outcome;
 pub mod event;
+pub mod outcome;
 pub mod record;
 // Second floor: claims, processes, git.
 pub mod lease;

@@ -1,9 +1,18 @@
-//! How an attempt ended and what follows from it. Pure: evidence in, decision out, no clock, no
-//! file. The agent's own claim of success is no evidence.
+//! How an attempt ended and what follows from it: `decide` takes all evidence and returns the whole
+//! decision. Pure: no clock, no file, no randomness; times and the spread of a backoff are given.
+//! The agent's own claim of success is no evidence.
+//!
+//! `outcome/table.txt` shows the decision for every kind of evidence. A test compares it; after a
+//! change on purpose: `HARNESS_WRITE_TABLE=1 cargo test --lib outcome`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::event::{Class, Limit, Mend};
+
+#[cfg(test)]
+mod tests;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,6 +57,70 @@ impl Outcome {
     }
 }
 
+/// Where an item goes after an attempt, as its record says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Next {
+    Done,
+    Parked,
+    /// Back to `pending/`; the attempt counts as a failure.
+    Retry,
+    /// Back to `pending/`; the attempt does not count.
+    Pending,
+    /// A person has moved its file: it is left where it is.
+    Left,
+}
+
+impl Next {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Next::Done => "done",
+            Next::Parked => "parked",
+            Next::Retry => "retry",
+            Next::Pending => "pending",
+            Next::Left => "left",
+        }
+    }
+}
+
+/// A word in a file: one of ours, or one of a newer version, which is kept as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Word<T> {
+    Known(T),
+    Newer(String),
+}
+
+impl<T: Copy> Word<T> {
+    pub fn known(&self) -> Option<T> {
+        match self {
+            Word::Known(word) => Some(*word),
+            Word::Newer(_) => None,
+        }
+    }
+}
+
+impl<T: Default> Default for Word<T> {
+    fn default() -> Word<T> {
+        Word::Known(T::default())
+    }
+}
+
+impl<T> From<T> for Word<T> {
+    fn from(word: T) -> Word<T> {
+        Word::Known(word)
+    }
+}
+
+impl Word<Outcome> {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Word::Known(outcome) => outcome.as_str(),
+            Word::Newer(text) => text,
+        }
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -63,7 +136,7 @@ pub enum Stop {
     TimedOut,
     /// It gave no sign of life for too long.
     Stalled,
-    /// It had said its last word and did not end.
+    /// It had reported its result and did not end.
     Lingered,
     /// It used up its turns or its money, and its CLI did not see to that.
     OverTurns,
@@ -101,67 +174,367 @@ impl Stop {
     pub fn parse(word: &str) -> Option<Stop> {
         Stop::ALL.into_iter().find(|s| s.as_str() == word)
     }
+
+    /// The fault that it stands for in the session's file.
+    fn class(self) -> Option<Class> {
+        let limit = match self {
+            Stop::OverTurns => Limit::Turns,
+            Stop::OverBudget => Limit::Budget,
+            Stop::Stalled => return Some(Class::Stalled),
+            Stop::TimedOut | Stop::Lingered | Stop::Canceled | Stop::Shutdown => return None,
+        };
+        Some(Class::LimitsReached { limit })
+    }
 }
 
-/// All that is known of an attempt when it is over.
+/// Everything that is known of an attempt when it is over.
 #[derive(Debug, Clone)]
 pub struct Evidence {
-    pub exit: Exit,
+    pub ending: Ending,
     /// Set only where the agent was still running when it was told to stop. Its exit status says
     /// nothing then: some end with 0 at SIGTERM.
     pub stop: Option<Stop>,
-    /// Commits beyond the base; `None` where there is no repository.
-    pub commits: Option<u64>,
+    /// The item's file is not in `claimed/` any more.
+    pub taken_away: bool,
+    pub work: WorkLeft,
+    /// The end of its standard error, as one line; empty where it says nothing.
+    pub last_words: String,
+    /// What its CLI reported to be wrong, where harness reads its output.
+    pub fault: Option<FoundFault>,
+    /// The question that it left for a person when it ended.
+    pub asked: Option<String>,
+    /// It was to go on with an earlier attempt's conversation.
+    pub resumed: bool,
+    /// Its CLI's output is read as events.
+    pub has_events: bool,
+    /// Counted failures before this attempt, since a person last put the item into `pending/`.
+    pub failures: u32,
 }
 
-/// The outcome, and in words why.
-pub fn judge(e: &Evidence) -> (Outcome, String) {
-    match (e.stop, e.exit) {
-        (Some(Stop::TimedOut), _) => (
-            Outcome::TimedOut,
-            "it ran longer than its timeout and was stopped".into(),
-        ),
-        (Some(Stop::Canceled), _) => (
-            Outcome::Canceled,
-            "its file was taken away while it ran".into(),
-        ),
-        (Some(Stop::Stalled), _) => (
-            Outcome::Stalled,
-            "it gave no sign of life (output, processor time, changes in its worktree) and was stopped".into(),
-        ),
-        (Some(Stop::OverTurns), _) => (
-            Outcome::Failed,
-            "it used up its turns and was stopped: raise `max_turns`, or split the item".into(),
-        ),
-        (Some(Stop::OverBudget), _) => (
-            Outcome::OverBudget,
-            "it used up its budget and was stopped: raise `budget_usd`, or split the item".into(),
-        ),
-        // It was done: how it was ended says nothing about its work.
-        (Some(Stop::Lingered), _) | (None, Exit::Code(0)) => match e.commits {
-            Some(0) => (
-                Outcome::NoChange,
-                "it ended well and changed no tracked file".into(),
-            ),
-            Some(n) => (
-                Outcome::Succeeded,
-                format!("it ended well with {}", plural(n, "commit")),
-            ),
-            None => (Outcome::Succeeded, "it ended well".into()),
+#[derive(Debug, Clone)]
+pub enum Ending {
+    Exited(Exit),
+    /// It could not be started, and only a person can mend that.
+    NeverStarted {
+        why: String,
+        /// Its session's folder was removed by somebody meanwhile: not the item's fault.
+        folder_gone: bool,
+    },
+}
+
+/// What it left in its repository.
+#[derive(Debug, Clone)]
+pub enum WorkLeft {
+    /// It had none: a plain directory.
+    NoRepository,
+    /// Commits beyond the base.
+    Commits(u64),
+    /// Its worktree is gone, and with it whatever was not committed.
+    WorktreeGone,
+    /// It could not be looked at or committed, and why.
+    Uncollected(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct FoundFault {
+    pub class: Class,
+    /// What went wrong and what to do, a sentence each.
+    pub advice: String,
+    /// Until its usage limit ends, where that is known.
+    pub limit_ends_in: Option<Duration>,
+}
+
+/// What the configuration allows.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub retries: u32,
+    /// How long a retry of this attempt waits.
+    pub backoff: Duration,
+    /// How long an agent is held for a rate limit.
+    pub rate_limit_hold: Duration,
+    /// How long an agent is held for a usage limit whose end is not known.
+    pub usage_limit_hold: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    pub outcome: Outcome,
+    pub reason: String,
+    pub next: Next,
+    /// The item must not start again for this long.
+    pub wait: Option<Duration>,
+    /// It waits in `parked/` for an answer: no failure.
+    pub asks: bool,
+    /// For the session's file.
+    pub fault: Option<Class>,
+    /// Nothing is started for its agent for this long.
+    pub hold: Option<HoldEnd>,
+    /// The slot is paused until a person has looked.
+    pub interrupt: Option<Cause>,
+    /// Its branch is to appear in the user's repository.
+    pub publishes: bool,
+    /// What it had announced to publish is to be taken back.
+    pub takes_back: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldEnd {
+    After(Duration),
+    /// When a person has mended it.
+    Mended,
+}
+
+/// Why the end of an attempt pauses its slot (`interrupt_on`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Permission,
+    Timeout,
+}
+
+impl Cause {
+    /// Its word in `interrupt_on`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Permission => "permission",
+            Cause::Timeout => "timeout",
+        }
+    }
+
+    pub fn reason(self) -> &'static str {
+        match self {
+            Cause::Permission => "its agent was not permitted what it needed",
+            Cause::Timeout => "its agent ran out of time, and no retry is left",
+        }
+    }
+}
+
+impl Decision {
+    fn new(outcome: Outcome, reason: impl Into<String>, next: Next) -> Decision {
+        Decision {
+            outcome,
+            reason: reason.into(),
+            next,
+            wait: None,
+            asks: false,
+            fault: None,
+            hold: None,
+            interrupt: None,
+            publishes: false,
+            takes_back: false,
+        }
+    }
+
+    /// It had announced what it publishes: everything else was decided then.
+    pub fn announced(reason: Option<String>) -> Decision {
+        let reason = reason.unwrap_or_default();
+        Decision {
+            publishes: true,
+            ..Decision::new(Outcome::Succeeded, reason, Next::Done)
+        }
+    }
+
+    /// Its branch could not be published: a person must make room for it.
+    pub fn unpublished(&self, why: &str) -> Decision {
+        let reason = format!("its branch could not be published: {why}");
+        Decision {
+            fault: self.fault,
+            ..Decision::new(Outcome::Failed, reason, Next::Parked)
+        }
+    }
+
+    /// Whether the item ended with this attempt.
+    pub fn is_last(&self) -> bool {
+        matches!(self.next, Next::Done | Next::Parked) && !self.asks
+    }
+
+    /// Whether it counts among the failures in a row that raise an interrupt.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.next, Next::Retry | Next::Parked) && !self.asks
+    }
+}
+
+/// What follows from an attempt.
+pub fn decide(evidence: &Evidence, terms: &Terms) -> Decision {
+    match &evidence.ending {
+        Ending::NeverStarted { why, folder_gone } => {
+            let next = match folder_gone {
+                true => Next::Pending,
+                false => Next::Parked,
+            };
+            Decision::new(Outcome::Failed, why, next)
+        }
+        Ending::Exited(exit) => match (evidence.stop, evidence.taken_away) {
+            (_, true) => stopped(Stop::Canceled, evidence, terms),
+            // It was done: how it was ended says nothing about its work.
+            (Some(Stop::Lingered), _) => ended_by_itself(Exit::Code(0), evidence, terms),
+            (Some(stop), _) => stopped(stop, evidence, terms),
+            (None, _) => ended_by_itself(*exit, evidence, terms),
         },
-        (Some(Stop::Shutdown), _) => (
+    }
+}
+
+/// The harness stopped it.
+fn stopped(stop: Stop, evidence: &Evidence, terms: &Terms) -> Decision {
+    let again = |outcome, reason| again(outcome, reason, evidence, terms);
+    let mut decision = match stop {
+        Stop::TimedOut => again(
+            Outcome::TimedOut,
+            "it ran longer than its timeout and was stopped",
+        ),
+        Stop::Stalled => again(
+            Outcome::Stalled,
+            "no sign of life (output, CPU time, changes in its worktree), so it was stopped",
+        ),
+        // What is used up would be used up again.
+        Stop::OverTurns => Decision::new(
+            Outcome::Failed,
+            "it used up its turns and was stopped: raise `max_turns`, or split the item",
+            Next::Parked,
+        ),
+        Stop::OverBudget => Decision::new(
+            Outcome::OverBudget,
+            "it used up its budget and was stopped: raise `budget_usd`, or split the item",
+            Next::Parked,
+        ),
+        Stop::Canceled => Decision::new(Outcome::Canceled, "canceled by you", Next::Left),
+        Stop::Shutdown | Stop::Lingered => Decision::new(
             Outcome::Interrupted,
-            "the harness was told to stop while it ran".into(),
+            "harness was told to stop while it ran",
+            Next::Pending,
         ),
-        (None, Exit::Code(code)) => (Outcome::Failed, format!("it ended with exit status {code}")),
-        (None, Exit::Signal(signal)) => (
+    };
+    let out_of_time = stop == Stop::TimedOut && decision.next == Next::Parked;
+    decision.interrupt = (out_of_time && evidence.has_events).then_some(Cause::Timeout);
+    decision.takes_back = stop == Stop::Canceled;
+    decision.fault = stop.class();
+    decision
+}
+
+fn ended_by_itself(exit: Exit, evidence: &Evidence, terms: &Terms) -> Decision {
+    let mut decision = match &evidence.fault {
+        Some(fault) => faulty(fault, evidence, terms),
+        None => judge(exit, evidence, terms),
+    };
+    if let Some(question) = &evidence.asked {
+        decision.outcome = Outcome::Interrupted;
+        decision.reason = format!("it waits for a person: {question}");
+        decision.next = Next::Parked;
+        decision.wait = None;
+        decision.asks = true;
+        decision.publishes = false;
+    }
+    decision
+}
+
+/// Its CLI reported what was wrong.
+fn faulty(fault: &FoundFault, evidence: &Evidence, terms: &Terms) -> Decision {
+    let (class, reason) = (fault.class, fault.advice.as_str());
+    let outcome = outcome_of(class);
+    let usage_limit = fault.limit_ends_in.unwrap_or(terms.usage_limit_hold);
+    let mut decision = match class.mend() {
+        Mend::Person => Decision::new(outcome, reason, Next::Parked),
+        Mend::Wait(_) if matches!(class, Class::UsageLimit { .. }) => Decision {
+            wait: Some(usage_limit),
+            ..Decision::new(outcome, reason, Next::Pending)
+        },
+        // Nothing was tried yet: the failure that it was to go on from has been counted.
+        Mend::Fresh if class == Class::SessionLost && evidence.resumed => {
+            Decision::new(outcome, reason, Next::Pending)
+        }
+        Mend::Wait(_) | Mend::Again | Mend::Fresh => again(outcome, reason, evidence, terms),
+    };
+    decision.fault = Some(class);
+    // What every item of this agent would meet is met once.
+    decision.hold = class.is_of_the_account().then_some(match class {
+        Class::UsageLimit { .. } => HoldEnd::After(usage_limit),
+        Class::RateLimit => HoldEnd::After(terms.rate_limit_hold),
+        _ => HoldEnd::Mended,
+    });
+    decision.interrupt = (class == Class::Permission).then_some(Cause::Permission);
+    decision
+}
+
+/// Nobody reported anything: how it ended and what it left decide.
+fn judge(exit: Exit, evidence: &Evidence, terms: &Terms) -> Decision {
+    let again = |outcome, reason: &str| again(outcome, reason, evidence, terms);
+    let commits = match &evidence.work {
+        WorkLeft::Uncollected(why) => return again(Outcome::Failed, why),
+        WorkLeft::WorktreeGone => {
+            // Nobody knows what else there was: its commits are kept and not published.
+            let why = "it removed its own worktree: only what it had committed is kept";
+            return again(Outcome::Failed, why);
+        }
+        WorkLeft::Commits(n) => Some(*n),
+        WorkLeft::NoRepository => None,
+    };
+    match (exit, commits) {
+        (Exit::Code(0), Some(0)) => {
+            Decision::new(Outcome::NoChange, "finished, no changes", Next::Done)
+        }
+        (Exit::Code(0), Some(n)) => Decision {
+            publishes: true,
+            ..Decision::new(
+                Outcome::Succeeded,
+                format!("finished with {}", plural(n, "commit")),
+                Next::Done,
+            )
+        },
+        (Exit::Code(0), None) => Decision::new(Outcome::Succeeded, "finished", Next::Done),
+        (Exit::Code(code), _) if evidence.last_words.is_empty() => {
+            again(Outcome::Failed, &format!("exit status {code}"))
+        }
+        (Exit::Code(code), _) => again(
+            Outcome::Failed,
+            &format!("exit status {code}: {}", evidence.last_words),
+        ),
+        (Exit::Signal(signal), _) => again(
             Outcome::Crashed,
-            format!("it was killed by signal {signal}{}", signal_name(signal)),
+            &format!("killed by signal {signal}{}", signal_name(signal)),
         ),
-        (None, Exit::Unknown) => (
+        (Exit::Unknown, _) => again(
             Outcome::Crashed,
-            "its keeper died, so its exit status is not known".into(),
+            "its keeper died, so its exit status is not known",
         ),
+    }
+}
+
+/// After a failure that another try may mend: again, as long as retries are left.
+fn again(
+    outcome: Outcome,
+    reason: impl Into<String>,
+    evidence: &Evidence,
+    terms: &Terms,
+) -> Decision {
+    if evidence.failures < terms.retries {
+        Decision {
+            wait: Some(terms.backoff),
+            ..Decision::new(outcome, reason, Next::Retry)
+        }
+    } else {
+        Decision::new(outcome, reason, Next::Parked)
+    }
+}
+
+/// The outcome of an attempt that ended with a fault.
+fn outcome_of(class: Class) -> Outcome {
+    match class {
+        Class::Billing | Class::UsageLimit { .. } | Class::RateLimit => Outcome::Limited,
+        Class::LimitsReached {
+            limit: Limit::Budget,
+        } => Outcome::OverBudget,
+        Class::Refusal => Outcome::Refused,
+        Class::Stalled => Outcome::Stalled,
+        Class::Interrupted => Outcome::Crashed,
+        Class::Auth
+        | Class::Overloaded
+        | Class::Network
+        | Class::Context
+        | Class::LimitsReached { .. }
+        | Class::Permission
+        | Class::Spawn
+        | Class::SessionLost
+        | Class::Malformed
+        | Class::Unknown => Outcome::Failed,
     }
 }
 
@@ -173,72 +546,9 @@ pub fn plural(n: u64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
-/// What happens to the item after an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    Done,
-    Park,
-    /// Back to `pending/`, not before this long from now; counts as an attempt.
-    Retry(Duration),
-    /// Back to `pending/`, not before this long from now: it waits for a limit to end, which is no
-    /// attempt.
-    Wait(Duration),
-    /// Back to `pending/` as if it had not been tried.
-    PutBack,
-    /// Into `parked/` until a person has answered; no failure.
-    Ask,
-    /// A person has the file: leave it where it is.
-    Leave,
-}
-
-impl Next {
-    /// Whether it tells of a failed attempt: one more of those that raise an interrupt in a row.
-    pub fn is_failure(self) -> bool {
-        matches!(self, Next::Retry(_) | Next::Park)
-    }
-
-    /// Its word in the record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Next::Done => "done",
-            Next::Park | Next::Ask => "parked",
-            Next::Retry(_) => "retry",
-            Next::Wait(_) | Next::PutBack => "pending",
-            Next::Leave => "left",
-        }
-    }
-}
-
-/// After a failure that another try may mend: again, as long as retries are left.
-pub fn again(failures: u32, max: u32, delay: Duration) -> Next {
-    if failures < max {
-        Next::Retry(delay)
-    } else {
-        Next::Park
-    }
-}
-
-/// The table of consequences. `failures`: counted failures before this one since a person last
-/// put the item into `pending/`; `max`: retries allowed; `delay`: the backoff if it is retried.
-pub fn next(outcome: Outcome, failures: u32, max: u32, delay: Duration) -> Next {
-    match outcome {
-        Outcome::Succeeded | Outcome::NoChange => Next::Done,
-        Outcome::Failed | Outcome::TimedOut | Outcome::Stalled | Outcome::Crashed => {
-            again(failures, max, delay)
-        }
-        Outcome::Interrupted => Next::PutBack,
-        Outcome::Canceled => Next::Leave,
-        // The same would happen again until a person changes something.
-        Outcome::Refused
-        | Outcome::OverBudget
-        | Outcome::Limited
-        | Outcome::GateFailed
-        | Outcome::Conflict => Next::Park,
-    }
-}
-
 /// Exponential backoff: `first`, doubled for each failure before, at most `cap`, spread by
-/// `jitter` (0.2: ±20 %) with `random_fraction` in 0..1, so that many failures do not come back at once.
+/// `jitter` (0.2: ±20 %) with `random_fraction` in 0..1, so that many failures do not come back at
+/// once.
 pub fn backoff(
     failures: u32,
     first: Duration,
@@ -249,57 +559,4 @@ pub fn backoff(
     let doubled = first.saturating_mul(2u32.saturating_pow(failures.min(20)));
     let spread = 1.0 + jitter * (2.0 * random_fraction - 1.0);
     doubled.min(cap).mul_f64(spread.max(0.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outcome(exit: Exit, stop: Option<Stop>, commits: Option<u64>) -> Outcome {
-        judge(&Evidence {
-            exit,
-            stop,
-            commits,
-        })
-        .0
-    }
-
-    #[test]
-    fn evidence_decides() {
-        use Exit::*;
-        assert_eq!(outcome(Code(0), None, None), Outcome::Succeeded);
-        assert_eq!(outcome(Code(0), None, Some(0)), Outcome::NoChange);
-        assert_eq!(outcome(Code(0), None, Some(2)), Outcome::Succeeded);
-        assert_eq!(outcome(Code(3), None, Some(2)), Outcome::Failed);
-        assert_eq!(outcome(Signal(9), None, None), Outcome::Crashed);
-        assert_eq!(outcome(Unknown, None, Some(1)), Outcome::Crashed);
-        // Exit 0 after SIGTERM is what some CLIs do: the timeout still counts.
-        assert_eq!(
-            outcome(Code(0), Some(Stop::TimedOut), Some(1)),
-            Outcome::TimedOut
-        );
-        for exit in [Code(0), Signal(15)] {
-            assert_eq!(
-                outcome(exit, Some(Stop::Shutdown), Some(1)),
-                Outcome::Interrupted
-            );
-        }
-    }
-
-    #[test]
-    fn failures_are_retried_then_parked() {
-        let d = Duration::from_secs(2);
-        assert_eq!(next(Outcome::Failed, 0, 2, d), Next::Retry(d));
-        assert_eq!(next(Outcome::Crashed, 1, 2, d), Next::Retry(d));
-        assert_eq!(next(Outcome::TimedOut, 2, 2, d), Next::Park);
-        assert_eq!(next(Outcome::Interrupted, 9, 2, d), Next::PutBack);
-    }
-
-    #[test]
-    fn backoff_doubles_up_to_its_cap() {
-        let s = Duration::from_secs;
-        assert_eq!(backoff(0, s(2), s(300), 0.0, 0.5), s(2));
-        assert_eq!(backoff(3, s(2), s(300), 0.2, 0.5), s(16));
-        assert_eq!(backoff(60, s(2), s(300), 0.2, 1.0), s(360));
-    }
 }

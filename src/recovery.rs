@@ -18,8 +18,6 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::json;
-
 use crate::agents::{self, Agent};
 use crate::atomic::{self, Moved};
 use crate::error::Result;
@@ -29,8 +27,8 @@ use crate::keeper::{self, Keeper};
 use crate::layout::{self, DEFAULT_REPO, Name, Place, Root, SlotId};
 use crate::lease;
 use crate::mutant::planted;
-use crate::outcome::Stop;
-use crate::record::{LastAttempt, Record};
+use crate::outcome::{Next, Stop};
+use crate::record::{Adopted, Event, LastAttempt, Record, Requeued};
 use crate::session::file::SessionFile;
 use crate::session::{self, Attempt, Work, WorkerContext, end_claim};
 use crate::spool::{Claim, Target};
@@ -152,17 +150,17 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     }
     let dir = rt.root.session(&last.session);
     if planted("recorded-pid-killed")
-        && let Some(pid @ 2..) = last.started.as_ref().and_then(|s| s["pid"].as_i64())
+        && let Some(pid @ 2..) = last.started.as_ref().and_then(|s| s.pid)
     {
-        let pid = nix::unistd::Pid::from_raw(pid as i32);
+        let pid = nix::unistd::Pid::from_raw(pid);
         crate::process::signal_each(&[pid], nix::sys::signal::Signal::SIGKILL);
     }
     // Before its files: a keeper first does what the dead harness had asked it to.
     let running = adopt(ctx, &last)?;
-    let mut said = record.history().publishing.iter();
-    let said = said.find(|p| p["session"] == *last.session).cloned();
+    let mut announced = record.history().publishing.iter();
+    let announced = announced.find(|p| p.session == last.session).cloned();
     let started =
-        running.is_some() || last.started.is_some() || has_started(&dir) || said.is_some();
+        running.is_some() || last.started.is_some() || has_started(&dir) || announced.is_some();
     let started = started && !planted("started-is-requeued");
     let file = match session::file::read(&dir, &last.session) {
         Some(file) => file,
@@ -180,7 +178,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         s.started_at = Some(file.started_at.clone()).filter(|at| !at.is_empty());
         s.pid = file.pid;
     });
-    if let Some(said) = said.filter(|_| claim.is_ours()) {
+    if let Some(announced) = announced.filter(|_| claim.is_ours()) {
         let attempt = Attempt {
             claim,
             record,
@@ -190,14 +188,18 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
             stream: None,
             recovered: true,
         };
-        return session::publish_on(ctx, attempt, &said);
+        return session::publish_on(ctx, attempt, announced);
     }
     match running {
         Some((pid, age)) => {
-            let event = json!({"session": last.session, "slot": slot, "pid": pid,
-                               "harness_pid": std::process::id()});
+            let event = Event::Adopted(Adopted {
+                session: last.session.clone(),
+                slot: slot.clone(),
+                pid: Some(pid),
+                harness_pid: Some(std::process::id()),
+            });
             // Only the story would miss it.
-            let _lost = record.append("adopted", event);
+            let _lost = record.append(&event);
             rt.say(&format!("{slot}  adopted    {name}: its agent still runs"));
             rt.show(ctx.slot(), |s| s.pid = Some(pid));
             let mut attempt = rebuild(ctx, claim, record, file)?;
@@ -224,20 +226,20 @@ fn has_started(dir: &Path) -> bool {
 fn from_record(ctx: &WorkerContext, claim: &Claim, last: &LastAttempt) -> SessionFile {
     let root = &ctx.rt.root;
     let started = last.started.clone().unwrap_or_default();
-    let said = |key: &str| started[key].as_str().map(str::to_owned);
     let timeout = claim.item.timeout.unwrap_or(ctx.rt.config.harness.timeout);
     let mut file = SessionFile {
         session: last.session.clone(),
         item: claim.name.shown(),
         slot: last.slot.clone(),
         attempt: last.attempt,
-        agent: said("agent").unwrap_or_default(),
+        agent: started.agent,
         timeout_seconds: timeout.as_secs(),
         repo: claim.item.order.repo.clone(),
-        branch: said("branch"),
-        base: said("base"),
-        base_oid: said("base_oid"),
-        started_at: said("at").unwrap_or_default(),
+        branch: started.branch,
+        base: started.base,
+        base_oid: started.base_oid,
+        claimed_at: last.claimed_at.clone(),
+        started_at: last.started_at.clone().unwrap_or_default(),
         ..SessionFile::default()
     };
     match agents::for_item(&ctx.rt.config, &claim.item) {
@@ -339,16 +341,20 @@ fn put_back(
 ) -> Result<()> {
     let (rt, name) = (ctx.rt.clone(), claim.name.clone());
     if !sid.is_empty() {
-        let reason = "its harness died before its agent was started";
+        let requeued = Event::Requeued(Requeued {
+            session: sid.to_owned(),
+            reason: "its harness died before its agent was started".into(),
+            not_before_ns: None,
+        });
         if planted("forget-then-remove") {
-            record.append("requeued", json!({"session": sid, "reason": reason}))?;
+            record.append(&requeued)?;
         }
         // The folder first: once the record has forgotten the session, nobody looks for it again.
         let copies = "the attempt never started: it holds copies only";
         if let Err(e) = atomic::discard_tree(&rt.root.session(sid), copies) {
             rt.warn(&e.to_string());
         }
-        record.append("requeued", json!({"session": sid, "reason": reason}))?;
+        record.append(&requeued)?;
     }
     let target = Target::Pending { not_before: None };
     end_claim(ctx, claim, target, &mut || Ok(()))?;
@@ -366,21 +372,21 @@ fn make_up_for_move(
     mut record: Record,
     last: &LastAttempt,
 ) -> Result<()> {
-    let target = match &last.end {
-        Some((next, ..)) if next == "done" => Target::Done,
-        Some((next, _, not_before)) if next == "retry" || next == "pending" => Target::Pending {
-            not_before: *not_before,
-        },
-        _ => Target::Parked,
-    };
+    let end = last.end.clone().unwrap_or_default();
+    // A word of a newer version: a person decides.
+    let next = end
+        .next
+        .and_then(|word| word.known())
+        .unwrap_or(Next::Parked);
+    let target = session::target_of(next, end.not_before_ns);
     let (root, name) = (&ctx.rt.root, claim.name.clone());
     let mut taken = || match &last.published {
-        Some((branch, head)) if was_taken(root, &name, last) => {
+        Some(branch) if was_taken(root, &name, last) => {
             let file = session::file::read(&root.session(&last.session), &last.session);
             let repo = file.and_then(|f| f.repo);
             let repo = repo.as_deref().unwrap_or(DEFAULT_REPO);
             if let Some(hub) = ctx.rt.repos.hub(root, repo)? {
-                session::withdraw(ctx, &hub, &mut record, &name, (branch, head))?;
+                session::withdraw(ctx, &hub, &mut record, &name, branch)?;
             }
             Ok(())
         }

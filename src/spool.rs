@@ -18,8 +18,6 @@ use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
-use serde_json::json;
-
 use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result};
@@ -28,7 +26,7 @@ use crate::layout::{Name, Place, Root, join};
 use crate::lease::Lease;
 use crate::limits::{ITEM_BYTES_MAX, SETTLE};
 use crate::mutant::planted;
-use crate::record::{Claimed, Record};
+use crate::record::{self, Claimed, Event, Reason, Record, Requeued};
 use crate::sys::{self, ReadLease};
 
 /// A held item. Used up by `end`; dropped (in a panic, or when the process is told to let go) it
@@ -190,9 +188,13 @@ fn try_held(
             // Where it could not even be noted, the last one is an earlier attempt, which happened.
             let last = record.history().last.as_ref();
             if last.is_some_and(|last| last.session == sid) {
-                let undone = json!({"session": sid, "reason": "it was not won"});
+                let undone = Event::Requeued(Requeued {
+                    session: sid.clone(),
+                    reason: "it was not won".into(),
+                    not_before_ns: None,
+                });
                 // Only its number would be missed.
-                let _full = record.append("requeued", undone);
+                let _full = record.append(&undone);
             }
             if let Some(key) = key {
                 atomic::remove(&key)?;
@@ -230,13 +232,13 @@ fn note_claim(
 ) -> Result<()> {
     let history = record.history();
     let (again, attempt) = (history.last.is_some(), history.next_attempt());
-    record.append_claim(&Claimed {
-        session: sid,
-        slot: &lease.slot.to_string(),
+    record.append(&Event::Claimed(Claimed {
+        session: sid.to_owned(),
+        slot: lease.slot.to_string(),
         attempt,
-        harness_pid: std::process::id(),
-        inode,
-    })?;
+        harness_pid: Some(std::process::id()),
+        inode: Some(inode),
+    }))?;
     if durable && again {
         record.sync()
     } else {
@@ -327,8 +329,8 @@ fn refuse_item(root: &Root, name: &Name, why: String) -> Result<ClaimOutcome> {
     if !atomic::exists(&from) {
         return Ok(ClaimOutcome::Gone);
     }
-    let line = json!({"reason": why, "outcome": "refused"});
-    let why = note(root, name, "refused", line)?.map_or(why.clone(), |e| format!("{why}; {e}"));
+    let why =
+        note(root, name, &record::refused(&why))?.map_or(why.clone(), |e| format!("{why}; {e}"));
     if atomic::rename_with_backup(&from, &root.item(Place::Parked, name))? {
         Ok(ClaimOutcome::Refused(why))
     } else {
@@ -338,8 +340,8 @@ fn refuse_item(root: &Root, name: &Name, why: String) -> Result<ClaimOutcome> {
 
 /// Writes a line to the item's record. Where that fails and trying again will not help, an item on
 /// its way out must not be stuck for it: the error is returned as a value.
-fn note(root: &Root, name: &Name, event: &str, line: serde_json::Value) -> Result<Option<Error>> {
-    match Record::open(root, name).and_then(|mut record| record.append(event, line)) {
+fn note(root: &Root, name: &Name, event: &Event) -> Result<Option<Error>> {
+    match Record::open(root, name).and_then(|mut record| record.append(event)) {
         Ok(()) => Ok(None),
         Err(e) if e.kind() == Kind::Temporary => Err(e),
         Err(e) => Ok(Some(e)),
@@ -347,7 +349,8 @@ fn note(root: &Root, name: &Name, event: &str, line: serde_json::Value) -> Resul
 }
 
 fn park_file(root: &Root, name: &Name, from: &std::path::Path, why: &str) -> Result<bool> {
-    let _unwritten = note(root, name, "parked", json!({"reason": why}))?;
+    let reason = why.to_owned();
+    let _unwritten = note(root, name, &Event::Parked(Reason { reason }))?;
     atomic::rename_with_backup(from, &root.item(Place::Parked, name))
 }
 
@@ -499,8 +502,9 @@ impl Claim {
                     // wants, this one is kept beside it.
                     Moved::Taken => {
                         let why = "a newer file of the same name was dropped while this one ran";
-                        let line = json!({"reason": why});
-                        let _unwritten = note(&self.root, &self.name, "parked", line)?;
+                        let reason = why.to_owned();
+                        let _unwritten =
+                            note(&self.root, &self.name, &Event::Parked(Reason { reason }))?;
                         Place::Parked
                     }
                 }

@@ -238,10 +238,10 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate) -> Result<Option<bool
             rt.ready.tried(candidate, ClaimReport::Gone);
             let name = claim.name.clone();
             ctx.repo = claim.item.order.repo.clone();
-            let next = session::run(ctx, claim, *record)?;
+            let went_well = session::run(ctx, claim, *record)?;
             // Before this worker is seen idle: what waited for this item is then known to be ready.
             rt.ready.ended(name.as_os_str());
-            Ok(Some(!next.is_failure()))
+            Ok(Some(went_well))
         }
         ClaimOutcome::Gone => {
             rt.ready.tried(candidate, ClaimReport::Gone);

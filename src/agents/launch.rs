@@ -15,6 +15,7 @@ use crate::adapters::{self, Adapter, Ask, Stdin, custom};
 use crate::config::{AgentStdin, AgentTable};
 use crate::event;
 use crate::item::Item;
+use crate::record::Answered;
 
 /// What of an attempt its start depends on.
 pub struct LaunchInputs<'a> {
@@ -38,7 +39,7 @@ pub struct Before<'a> {
     /// Why it ended.
     pub reason: &'a str,
     /// What it asked, and a person's answer if one was written.
-    pub answered: Option<&'a (String, Option<String>)>,
+    pub answered: Option<&'a Answered>,
 }
 
 /// What to start, and what to write down before.
@@ -212,7 +213,10 @@ fn going_on(before: &Before<'_>) -> String {
     let reason: Vec<&str> = before.reason.split_whitespace().collect();
     let reason = reason.join(" ");
     let (reason, _) = event::clip(&reason, REASON_BYTES_MAX);
-    if let Some((question, answer)) = before.answered {
+    if let Some(Answered {
+        question, answer, ..
+    }) = before.answered
+    {
         let quoted = |text: &str| text.lines().map(|l| format!("> {l}\n")).collect::<String>();
         let answer = match answer {
             Some(answer) => format!("The answer:\n\n{}", quoted(answer)),

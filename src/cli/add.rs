@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::item::{self, Kind, Refusal};
 use crate::layout::{Name, Place, Root};
 use crate::limits::ITEM_BYTES_MAX;
-use crate::record::Record;
+use crate::record::{By, Event, Record};
 use crate::view::{print_json, print_text};
 
 #[derive(Args)]
@@ -270,7 +270,9 @@ fn place(root: &Root, drop: &NewItem) -> Result<Name> {
             break;
         }
         if file.link(&root.item(Place::Pending, &name))? == Moved::Done {
-            Record::open(root, &name)?.append("added", json!({"by": "harness add"}))?;
+            Record::open(root, &name)?.append(&Event::Added(By {
+                by: "harness add".into(),
+            }))?;
             return Ok(name);
         }
     }

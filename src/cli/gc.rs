@@ -17,7 +17,7 @@ use crate::error::{Context, Result};
 use crate::git::Hub;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::lease::{self, Lease};
-use crate::record;
+use crate::record::{self, Event};
 use crate::recovery;
 use crate::runtime::Repos;
 use crate::session::file;
@@ -137,7 +137,7 @@ fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
     if started >= before_ms {
         return false;
     }
-    let Some(session) = file::read(dir, sid).filter(|s| s.state == "ended") else {
+    let Some(session) = file::read(dir, sid).filter(file::SessionFile::has_ended) else {
         return false;
     };
     let item = Name::new(&session.item);
@@ -147,10 +147,10 @@ fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
     {
         return false;
     }
-    let events = record::events(root, &item).unwrap_or_default();
-    let ended = events
+    let lines = record::lines(root, &item).unwrap_or_default();
+    let ended = lines
         .iter()
-        .any(|e| e["event"] == "finished" && e["session"] == sid);
+        .any(|l| matches!(&l.event, Event::Finished(f) if f.session == sid));
     // Something of its agent's may live on, and write.
     ended && matches!(lease::try_lock(&dir.join("stdout.log")), Ok(Some(_)))
 }

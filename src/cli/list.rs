@@ -79,9 +79,9 @@ pub fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     }
     let mut table = Table::new(SUMMARY_HEAD);
     for row in &rows {
-        let events = record::events(root, &row.name).unwrap_or_default();
+        let lines = record::lines(root, &row.name).unwrap_or_default();
         let note = Some(row.note.as_str()).filter(|n| !n.is_empty());
-        table.row(summary_row(&row.name, row.state.as_str(), note, &events));
+        table.row(summary_row(&row.name, row.state.as_str(), note, &lines));
     }
     print_text(&table.render(&Term::of_stdout()))
 }
@@ -97,20 +97,16 @@ pub fn until(at: i64) -> String {
 }
 
 fn as_json(root: &Root, row: &Row) -> serde_json::Value {
-    let events = record::events(root, &row.name).unwrap_or_default();
-    let newest = |key: &str| {
-        let mut found = events.iter().rev().filter_map(|e| e[key].as_str());
-        found.next().map(str::to_owned)
-    };
+    let history = record::history(root, &row.name);
     let reason = match row.state {
-        State::Parked => newest("reason").unwrap_or_default(),
+        State::Parked => history.reason.unwrap_or_default(),
         _ => row.note.clone(),
     };
     json!({
         "item": row.name.shown(),
         "state": row.state.as_str(),
-        "outcome": newest("outcome"),
-        "attempts": events.iter().filter_map(|e| e["attempt"].as_u64()).max().unwrap_or(0),
+        "outcome": history.outcome,
+        "attempts": history.attempts,
         "reason": reason,
     })
 }

@@ -12,8 +12,9 @@ use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::layout::{Name, Place, Root};
+use crate::outcome::Outcome;
 use crate::ready;
-use crate::record::Record;
+use crate::record::{By, Canceled, Event, Record, Released};
 use crate::view::print_json;
 
 /// How often it is tried where the item is always gone from where it was seen.
@@ -107,7 +108,9 @@ pub fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
     if !touch(&found.path)? {
         return Ok(None);
     }
-    Record::open(root, name)?.append("retried", json!({"by": "harness retry"}))?;
+    Record::open(root, name)?.append(&Event::Retried(By {
+        by: "harness retry".into(),
+    }))?;
     let to = root.item(Place::Pending, name);
     moved(
         atomic::rename_new(&found.path, &to)?,
@@ -132,10 +135,11 @@ pub fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
         At::Claimed(slot) => format!("canceled; {slot} stops its agent and keeps what it did"),
         _ => "canceled; it is in queue/parked/".into(),
     };
-    Record::open(root, name)?.append(
-        "canceled",
-        json!({"reason": "harness cancel", "to": "parked", "outcome": "canceled"}),
-    )?;
+    Record::open(root, name)?.append(&Event::Canceled(Canceled {
+        reason: "harness cancel".into(),
+        to: Some("parked".into()),
+        outcome: Some(Outcome::Canceled.into()),
+    }))?;
     let canceled = atomic::rename_with_backup(path, &root.item(Place::Parked, name))?;
     Ok(canceled.then_some(done))
 }
@@ -152,10 +156,7 @@ pub fn release(root: &Root, name: &Name) -> Result<Option<String>> {
                 .symlink_metadata()
                 .ok()
                 .and_then(|meta| ready::peek(name, path, &meta).not_before);
-            Record::open(root, name)?.append(
-                "released",
-                json!({"by": "harness release", "not_before_ns": not_before}),
-            )?;
+            Record::open(root, name)?.append(&released(not_before))?;
             // Also the event that has every process look again.
             let done = "may start now, as far as its time goes";
             Ok(touch(path)?.then(|| done.to_owned()))
@@ -164,7 +165,7 @@ pub fn release(root: &Root, name: &Name) -> Result<Option<String>> {
             place: At::Claimed(slot),
             path,
         }) => {
-            Record::open(root, name)?.append("released", json!({"by": "harness release"}))?;
+            Record::open(root, name)?.append(&released(None))?;
             let to = root.item(Place::Pending, name);
             let done = format!("back in the queue; {slot} stops its agent and keeps what it did");
             moved(atomic::rename_new(path, &to)?, name, &done)
@@ -176,4 +177,11 @@ pub fn release(root: &Root, name: &Name) -> Result<Option<String>> {
         .hint("`harness retry` puts a parked or done item back into the queue")),
         None => Err(find::unknown(root, name)),
     }
+}
+
+fn released(not_before_ns: Option<i64>) -> Event {
+    Event::Released(Released {
+        by: "harness release".into(),
+        not_before_ns,
+    })
 }

@@ -12,33 +12,26 @@ use crate::item;
 use crate::layout::{Name, Root};
 use crate::limits::ITEM_BYTES_MAX;
 use crate::ready::{Ready, Standing};
-use crate::record;
+use crate::record::{self, Event, History, Line};
 use crate::view::story::story;
 use crate::view::{print_json, print_text};
 
 pub fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
     let name = find::name(name)?;
-    let events = record::events(root, &name)?;
+    let lines = record::lines(root, &name)?;
     let places = find::places(root, &name);
-    if places.is_empty() && events.is_empty() {
+    if places.is_empty() && lines.is_empty() {
         return Err(find::unknown(root, &name));
     }
     let (state, why) = state_of(root, &name, places.first())?;
     let reason = why.or_else(|| match state {
-        "parked" => newest(&events, "reason"),
+        "parked" => History::of(&lines).reason,
         _ => None,
     });
     if json {
-        return print_json(&as_json(
-            root,
-            &name,
-            state,
-            reason,
-            &events,
-            places.first(),
-        ));
+        return print_json(&as_json(root, &name, state, reason, &lines, places.first()));
     }
-    print_text(&story(&name, state, reason.as_deref(), &events))
+    print_text(&story(&name, state, reason.as_deref(), &lines))
 }
 
 fn state_of(
@@ -73,60 +66,15 @@ fn state_of(
     })
 }
 
-fn newest(events: &[Value], key: &str) -> Option<String> {
-    let mut found = events.iter().rev().filter_map(|e| e[key].as_str());
-    found.next().map(str::to_owned)
-}
-
 fn as_json(
     root: &Root,
     name: &Name,
     state: &str,
     reason: Option<String>,
-    events: &[Value],
+    lines: &[Line],
     at: Option<&Found>,
 ) -> Value {
-    let mut attempts: Vec<Value> = Vec::new();
-    for e in events {
-        let session = &e["session"];
-        match e["event"].as_str() {
-            Some("claimed") => attempts.push(json!({
-                "session": session, "slot": e["slot"], "agent": null, "attempt": e["attempt"],
-                "outcome": null, "claimed_at": e["at"], "started_at": null, "ended_at": null,
-            })),
-            Some("started") => {
-                if let Some(a) = attempts.iter_mut().find(|a| &a["session"] == session) {
-                    a["agent"] = e["agent"].clone();
-                    a["started_at"] = e["at"].clone();
-                }
-            }
-            Some("requeued") => attempts.retain(|a| &a["session"] != session),
-            Some("finished") => {
-                if let Some(Value::Object(a)) =
-                    attempts.iter_mut().find(|a| &a["session"] == session)
-                {
-                    a.insert("ended_at".into(), e["at"].clone());
-                    for key in [
-                        "outcome",
-                        "reason",
-                        "exit_status",
-                        "signal",
-                        "seconds",
-                        "commits",
-                        "files_changed",
-                        "leftover",
-                        "branch",
-                        "head",
-                        "published",
-                        "notes",
-                    ] {
-                        a.insert(key.into(), e[key].clone());
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
+    let history = History::of(lines);
     let fields = at.and_then(|f| {
         // What was refused may be anything: a fifo would hold us up, a symlink is not followed.
         let meta = f.path.symlink_metadata().ok()?;
@@ -141,12 +89,61 @@ fn as_json(
     json!({
         "item": name.shown(),
         "state": state,
-        "outcome": newest(events, "outcome"),
+        "outcome": history.outcome,
         "reason": reason,
-        "branch": newest(events, "published"),
+        "branch": history.branch,
         "file": at.map(|f| f.path.strip_prefix(root.path()).unwrap_or(&f.path).to_string_lossy()),
         "fields": fields,
-        "attempts": attempts,
-        "events": events,
+        "attempts": attempts(lines),
+        "events": lines.iter().map(|line| &line.object).collect::<Vec<_>>(),
     })
+}
+
+/// The attempts that were not put back before they started, each as its lines tell it.
+fn attempts(lines: &[Line]) -> Vec<Value> {
+    let mut attempts: Vec<Value> = Vec::new();
+    for line in lines {
+        match &line.event {
+            Event::Claimed(claimed) => attempts.push(json!({
+                "session": claimed.session, "slot": claimed.slot, "agent": null,
+                "attempt": claimed.attempt, "outcome": null, "claimed_at": line.at,
+                "started_at": null, "ended_at": null,
+            })),
+            Event::Started(started) => {
+                if let Some(attempt) = of(&mut attempts, &started.session) {
+                    attempt["agent"] = json!(started.agent);
+                    attempt["started_at"] = json!(line.at);
+                }
+            }
+            Event::Requeued(requeued) => attempts.retain(|a| a["session"] != requeued.session),
+            Event::Finished(finished) => {
+                if let Some(Value::Object(attempt)) = of(&mut attempts, &finished.session)
+                    && let Value::Object(end) = json!(finished.end)
+                {
+                    attempt.extend(end);
+                    attempt.insert("published".into(), json!(finished.published));
+                    if finished.end.ended_at.is_none() {
+                        attempt.insert("ended_at".into(), json!(line.at));
+                    }
+                }
+            }
+            Event::Added(_)
+            | Event::Adopted(_)
+            | Event::Interrupted(_)
+            | Event::Resumed(_)
+            | Event::Publishing(_)
+            | Event::Answered(_)
+            | Event::Retried(_)
+            | Event::Released(_)
+            | Event::Canceled(_)
+            | Event::Refused(_)
+            | Event::Parked(_)
+            | Event::Unknown(_) => {}
+        }
+    }
+    attempts
+}
+
+fn of<'a>(attempts: &'a mut [Value], session: &str) -> Option<&'a mut Value> {
+    attempts.iter_mut().find(|a| a["session"] == session)
 }

@@ -113,10 +113,10 @@ pub(crate) fn show(session: &Session, json: bool) -> Result<u8> {
 
 fn text(session: &Session, found: &Newest<Trouble>, stderr: &str, term: &Term) -> String {
     let f = &session.file;
-    let is_bad = !matches!(f.outcome.as_deref(), None | Some("succeeded" | "no_change"));
+    let is_bad = !matches!(f.outcome(), None | Some("succeeded" | "no_change"));
     let mut out = String::new();
     if let Some(reason) = f.reason.as_ref().filter(|_| f.fault.is_some() || is_bad) {
-        let outcome = f.outcome.as_deref().unwrap_or("ended");
+        let outcome = f.outcome().unwrap_or("ended");
         let fault = f.fault.as_ref();
         let fault = fault.map_or_else(String::new, |class| format!(" ({class})"));
         out += &safe(&format!("{outcome}{fault}: {reason}"));

@@ -49,7 +49,7 @@ impl Metrics {
             slot: f.slot.clone(),
             agent: f.agent.clone(),
             attempt: f.attempt,
-            outcome: f.outcome.clone(),
+            outcome: f.outcome().map(str::to_owned),
             seconds: session.seconds().unwrap_or(0.0),
             cpu_seconds: match &session.exit {
                 Some(exit) if f.cpu_seconds == 0.0 => exit.cpu_seconds,

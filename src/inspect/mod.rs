@@ -176,7 +176,7 @@ impl Session {
 
     /// Its outcome, or `running`, `ended`, `left`; and its colour.
     fn standing(&self) -> (&str, Paint) {
-        match (self.state, self.file.outcome.as_deref()) {
+        match (self.state, self.file.outcome()) {
             (State::Running, _) => ("running", Paint::Cyan),
             (State::Left, _) => ("left", Paint::Yellow),
             (State::Ended, None) => ("ended", Paint::Plain),
@@ -219,7 +219,7 @@ impl Session {
 }
 
 fn state_of(root: &Root, file: &SessionFile) -> State {
-    if file.state == "ended" {
+    if file.has_ended() {
         return State::Ended;
     }
     match SlotId::parse(file.slot.as_ref()) {

@@ -1,42 +1,53 @@
 //! The end of an attempt. In this order, each step safe to repeat by another process:
-//! keep its work (commit), judge, publish, record, move the file. Two lines of the record decide:
+//! keep its work (commit), decide, publish, record, move the file. Two lines of the record count:
 //! once `publishing` is written, its branch appears and no other attempt's; once `finished` is,
 //! only the move is left to do.
+//!
+//! What follows from the evidence is decided in `outcome`; this file gathers and acts.
 
 use std::time::Duration;
 
-use serde_json::Value;
-
-use super::end::{fill_file, write_end};
-use super::publish::{publish, take_back, unpublished, withdraw};
+use super::end::{fill_file, set_decision, write_end};
+use super::publish::{publish, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{Attempt, Over, WorkerContext, digest, end_claim, random_fraction};
 use crate::adapters::{self, told};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
-use crate::event::{Class, Fault, Limit, Mend};
+use crate::event::{Class, Fault};
 use crate::git::{Collected, Hub};
 use crate::hold::{self, Hold};
 use crate::interrupt::{self, Interrupt};
 use crate::layout::Place;
 use crate::mutant::planted;
 use crate::notice::{self, Notice};
-use crate::outcome::{self, Evidence, Exit, Next, Outcome, Stop};
+use crate::outcome::{
+    self, Decision, Ending, Evidence, Exit, FoundFault, HoldEnd, Next, Stop, Terms, WorkLeft,
+};
+use crate::record::{PublishedBranch, Publishing};
 use crate::runtime::ItemResult;
 use crate::spool::{Ended, Target};
 use crate::status::SlotState;
 
-/// Judges the attempt and moves its item. What followed from it.
-pub fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Result<Next> {
-    let rt = ctx.rt.clone();
+/// Limits are of hours, days or a month; what ends later is not believed.
+const LIMIT_SECONDS_MAX: i64 = 32 * 86_400;
+/// How long an agent is held for a usage limit whose end is not known.
+const USAGE_LIMIT_HOLD: Duration = Duration::from_secs(15 * 60);
+/// How many times longer than an item's own wait a rate limit holds all items of its agent: the CLI
+/// has waited and tried again by itself before.
+const RATE_LIMIT_FACTOR: u32 = 10;
+
+/// Decides about the attempt and moves its item. Returns whether it went well: `false` is one more
+/// failure in a row of this slot.
+pub fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Result<bool> {
     if attempt.dir.is_symlink() && !atomic::is_own_dir(&attempt.dir) {
         // Its agent's doing: what it leads to is not ours to write in, and the folder is gone.
         atomic::remove(&attempt.dir)?;
     }
     ctx.interrupt_context = Some(attempt.interrupt_context());
     let over = without_lingering(&mut attempt, over);
-    rt.show(ctx.slot(), |s| {
+    ctx.rt.show(ctx.slot(), |s| {
         s.state = SlotState::Finishing;
         s.pid = None;
     });
@@ -45,89 +56,41 @@ pub fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Re
         Over::Unstartable(_) => None,
         Over::Exited { .. } => collect(ctx, &mut attempt)?,
     };
-    let (mut outcome, mut reason, stop) = verdict(&attempt, &over, collected.as_ref());
-    let fault = hear_out(&mut attempt, &over, collected.as_ref());
-    if let Some(fault) = fault.as_ref().filter(|_| stop.is_none()) {
-        outcome = fault.class.outcome();
-        reason = advice(&attempt, fault);
-        attempt.file.fault = Some(fault.class.as_str().to_owned());
+    let mut evidence = gather(&mut attempt, &over, collected.as_ref());
+    let question = question(ctx, &evidence);
+    evidence.asked = question.as_ref().map(|q| q.headline().to_owned());
+    let decision = outcome::decide(&evidence, &terms(ctx, &attempt));
+    if let (Some(end), Some(fault)) = (decision.hold, &evidence.fault) {
+        hold_agent(ctx, &attempt, fault, end);
     }
-    let used_up = matches!(stop, Some(Stop::OverTurns | Stop::OverBudget));
-    if let Some(class) = stop.and_then(class_of) {
-        attempt.file.fault = Some(class.as_str().to_owned());
-    }
-    if let Some(fault) = fault.as_ref().filter(|_| stop.is_none()) {
-        hold_for(ctx, &attempt, fault);
-    }
-    let failures = attempt.record.history().failures;
-    let mut next = match &over {
-        // Its folder was removed under it, by another agent: that is not this item's fault.
-        Over::Unstartable(_) if atomic::is_gone(&attempt.dir) => Next::PutBack,
-        Over::Unstartable(_) => Next::Park,
-        // It would be used up again.
-        Over::Exited { .. } if used_up => Next::Park,
-        Over::Exited { .. } => {
-            let retry = &rt.config.retry;
-            let max = attempt.claim.item.retries.unwrap_or(retry.max);
-            let delay = outcome::backoff(
-                failures,
-                retry.delay,
-                retry.delay_max,
-                retry.jitter,
-                random_fraction(),
-            );
-            match fault.as_ref().filter(|_| stop.is_none()) {
-                None => outcome::next(outcome, failures, max, delay),
-                Some(fault) => match fault.class.mend() {
-                    Mend::Person => Next::Park,
-                    Mend::Wait(Some(at)) => Next::Wait(until(at)),
-                    Mend::Wait(None) if matches!(fault.class, Class::UsageLimit { .. }) => {
-                        Next::Wait(USAGE_REST)
-                    }
-                    // Nothing was tried yet: the failure that it was to go on from is counted.
-                    Mend::Fresh
-                        if fault.class == Class::SessionLost && attempt.file.resumed.is_some() =>
-                    {
-                        Next::PutBack
-                    }
-                    Mend::Wait(None) | Mend::Again | Mend::Fresh => {
-                        outcome::again(failures, max, delay)
-                    }
-                },
-            }
-        }
-    };
-    let asked = asked(ctx, &over, stop);
-    if let Some(question) = &asked {
-        (outcome, next) = (Outcome::Interrupted, Next::Ask);
-        reason = format!("it waits for a person: {}", question.headline());
-    }
-    fill_file(
-        &mut attempt,
-        &over,
-        collected.as_ref(),
-        outcome,
-        &reason,
-        next,
-    );
-    let hub = attempt.hub(&rt)?;
+    fill_file(&mut attempt, &over, collected.as_ref(), &decision);
+    act(ctx, attempt, decision, question)
+}
+
+/// Publishes, records and moves what was decided.
+fn act(
+    ctx: &WorkerContext,
+    mut attempt: Attempt,
+    mut decision: Decision,
+    question: Option<Interrupt>,
+) -> Result<bool> {
+    let rt = &ctx.rt;
+    let hub = attempt.hub(rt)?;
     if let Some(hub) = &hub {
-        if stop == Some(Stop::Canceled) {
+        if decision.takes_back {
             // A harness that died right here may have published it before it was canceled.
             take_back(ctx, hub, &mut attempt)?;
         }
-        if next == Next::Done && collected.as_ref().is_some_and(|c| c.commits > 0) {
-            (outcome, next) = publish(ctx, hub, &mut attempt, false)?;
+        if decision.publishes
+            && let Some(why) = publish(ctx, hub, &mut attempt, false)?
+        {
+            decision = decision.unpublished(&why);
+            set_decision(&mut attempt.file, &decision);
         }
     }
-    let not_before = match next {
-        Next::Retry(delay) | Next::Wait(delay) => Some(
-            clock::now_ns().saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX)),
-        ),
-        _ => None,
-    };
-    digest::write(&rt, &attempt);
-    if let Some(question) = &asked {
+    let not_before = decision.wait.map(clock::ns_from_now);
+    digest::write(rt, &attempt);
+    if let Some(question) = question {
         let (sid, name) = (attempt.file.session.clone(), attempt.claim.name.clone());
         ctx.retry_temporary(|| {
             interrupt::note_asked(&rt.root, ctx.slot(), &sid, &name, &question.reason)
@@ -138,45 +101,52 @@ pub fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Re
         let _moved =
             atomic::rename_with_backup(&from, &rt.root.item(Place::Done, &attempt.claim.name));
     }
-    write_end(ctx, &mut attempt, next, not_before)?;
-    raise_where_needed(ctx, &attempt, fault.as_ref(), stop, next);
-    match stop {
-        Some(Stop::Canceled) => {
-            // The file is where a person put it; only our claim is left to give up.
-            end_claim(ctx, attempt.claim, Target::Parked, &mut || Ok(()))?;
-            rt.say(&format!(
-                "{}  canceled   {}: its work is kept",
-                ctx.slot(),
-                attempt.file.item
-            ));
-        }
-        _ => place(ctx, hub.as_deref(), attempt, outcome, next, not_before)?,
+    write_end(ctx, &mut attempt, decision.next, not_before)?;
+    if let Some(cause) = decision.interrupt {
+        let why = format!("{}: {}", attempt.file.item, cause.reason());
+        super::interrupt(ctx, cause.as_str(), &why);
     }
-    Ok(next)
+    let went_well = !decision.is_failure();
+    if decision.next == Next::Left {
+        // The file is where a person put it; only our claim is left to give up.
+        end_claim(ctx, attempt.claim, Target::Parked, &mut || Ok(()))?;
+        let item = &attempt.file.item;
+        rt.say(&format!(
+            "{}  canceled   {item}: its work is kept",
+            ctx.slot()
+        ));
+    } else {
+        place(ctx, hub.as_deref(), attempt, &decision, not_before)?;
+    }
+    Ok(went_well)
 }
 
-/// Goes on with an attempt that had said what it publishes (`said`, of its record) when its harness
-/// died. Everything was decided: neither its files nor its worktree are asked again, which a power
-/// cut may have spoiled.
-pub fn publish_on(ctx: &WorkerContext, mut attempt: Attempt, said: &Value) -> Result<()> {
+/// Goes on with an attempt that had announced what it publishes when its harness died. Everything was
+/// decided: neither its files nor its worktree, which a power cut may have spoiled, are asked again.
+pub fn publish_on(ctx: &WorkerContext, mut attempt: Attempt, announced: Publishing) -> Result<()> {
     ctx.rt.say(&format!(
         "{}  recovered  {}: its work is published",
         ctx.slot(),
         attempt.claim.name
     ));
-    attempt.file.overlay(&said["end"]);
+    attempt.file.set_end(announced.end);
     attempt.open_stream();
     if let Some(stream) = &mut attempt.stream {
         stream.read_on(true);
     }
+    let mut decision = Decision::announced(attempt.file.reason.clone());
     let hub = attempt.hub(&ctx.rt)?;
-    let (outcome, next) = match &hub {
+    let trouble = match &hub {
         Some(hub) => publish(ctx, hub, &mut attempt, true)?,
-        None => unpublished(&mut attempt, "its repository is no longer configured"),
+        None => Some("its repository is no longer configured".to_owned()),
     };
+    if let Some(why) = trouble {
+        decision = decision.unpublished(&why);
+        set_decision(&mut attempt.file, &decision);
+    }
     digest::write(&ctx.rt, &attempt);
-    write_end(ctx, &mut attempt, next, None)?;
-    place(ctx, hub.as_deref(), attempt, outcome, next, None)
+    write_end(ctx, &mut attempt, decision.next, None)?;
+    place(ctx, hub.as_deref(), attempt, &decision, None)
 }
 
 /// Moves the file to where its end puts it.
@@ -184,30 +154,44 @@ fn place(
     ctx: &WorkerContext,
     hub: Option<&Hub>,
     mut attempt: Attempt,
-    outcome: Outcome,
-    next: Next,
+    decision: &Decision,
     not_before: Option<i64>,
 ) -> Result<()> {
     let (file, name) = (attempt.file, attempt.claim.name.clone());
     let published = match (hub, &file.published, &file.head) {
-        (Some(hub), Some(branch), Some(head)) => Some((hub, (branch.as_str(), head.as_str()))),
+        (Some(hub), Some(branch), Some(head)) => Some((
+            hub,
+            PublishedBranch {
+                name: branch.clone(),
+                head: head.clone(),
+            },
+        )),
         _ => None,
     };
     let record = &mut attempt.record;
-    let mut taken = || match published {
+    let mut taken = || match &published {
         Some((hub, branch)) => withdraw(ctx, hub, record, &name, branch),
         None => Ok(()),
     };
-    let target = target_of(next, not_before);
+    let target = target_of(decision.next, not_before);
     let ended = end_claim(ctx, attempt.claim, target, &mut taken)?;
     if ended != Ended::TakenAway || published.is_none() {
-        report(ctx, &file, &name, outcome, next, ended);
+        report(ctx, &file, &name, decision, ended);
     }
     Ok(())
 }
 
-/// One that had said its last word and was ended for living on has ended well, as far as its exit
-/// status goes.
+/// Where `next` puts the file.
+pub fn target_of(next: Next, not_before: Option<i64>) -> Target {
+    match next {
+        Next::Done => Target::Done,
+        Next::Parked | Next::Left => Target::Parked,
+        Next::Retry | Next::Pending => Target::Pending { not_before },
+    }
+}
+
+/// An agent that was stopped for living on after its result has ended well, as far as its exit status
+/// goes.
 fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
     match over {
         Over::Exited {
@@ -227,100 +211,104 @@ fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
     }
 }
 
-/// Limits are of hours, days or a month; what ends later is not believed.
-const LIMIT_SECONDS_MAX: i64 = 32 * 86_400;
-/// How long an agent is held for a usage limit whose end is not told.
-const USAGE_REST: Duration = Duration::from_secs(15 * 60);
-/// How many times longer than an item's own wait a rate limit holds all items of its agent: the CLI
-/// has waited and tried again by itself before.
-const RATE_REST: u32 = 10;
-
-/// What every item of this agent would meet too is met once: nothing is started for it meanwhile.
-fn hold_for(ctx: &WorkerContext, attempt: &Attempt, fault: &Fault) {
-    if !fault.class.is_of_the_account() {
-        return;
-    }
-    let retry = &ctx.rt.config.retry;
-    let rest = match fault.class {
-        Class::UsageLimit { resets_at } => Some(resets_at.map_or(USAGE_REST, until)),
-        Class::RateLimit => Some((retry.delay * RATE_REST).min(retry.delay_max)),
-        _ => None,
+/// Everything that the decision rests on but the agent's question.
+fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> Evidence {
+    let fault = read_final_events(attempt, over, collected);
+    let (ending, stop, exit) = match over {
+        Over::Exited { exit, stop, .. } => (Ending::Exited(*exit), *stop, Some(*exit)),
+        Over::Unstartable(why) => {
+            let folder_gone = atomic::is_gone(&attempt.dir);
+            let why = why.clone();
+            (Ending::NeverStarted { why, folder_gone }, None, None)
+        }
     };
-    let end = |rest: Duration| {
-        clock::now()
-            .checked_add(rest)
-            .map_or_else(|_| clock::now_iso(), clock::iso)
+    let failed = stop.is_none() && matches!(exit, Some(Exit::Code(code)) if code != 0);
+    Evidence {
+        ending,
+        stop,
+        taken_away: !attempt.claim.is_ours(),
+        work: work_left(attempt, collected),
+        last_words: match failed {
+            true => adapters::last_words(&stderr_tail(&attempt.dir)),
+            false => String::new(),
+        },
+        fault: fault.map(|fault| found(attempt, &fault)),
+        asked: None,
+        resumed: attempt.file.resumed.is_some(),
+        has_events: attempt.stream.is_some(),
+        failures: attempt.record.history().failures,
+    }
+}
+
+fn work_left(attempt: &Attempt, collected: Option<&Collected>) -> WorkLeft {
+    match (collected, &attempt.work) {
+        (Some(_), Some(work)) if atomic::is_gone(work.tree.path()) => WorkLeft::WorktreeGone,
+        (Some(collected), _) => WorkLeft::Commits(collected.commits),
+        (None, _) if attempt.file.branch.is_some() => {
+            WorkLeft::Uncollected(attempt.file.notes.join("; "))
+        }
+        (None, _) => WorkLeft::NoRepository,
+    }
+}
+
+/// What the configuration and the item allow, with this attempt's share of chance.
+fn terms(ctx: &WorkerContext, attempt: &Attempt) -> Terms {
+    let retry = &ctx.rt.config.retry;
+    Terms {
+        retries: attempt.claim.item.retries.unwrap_or(retry.max),
+        backoff: outcome::backoff(
+            attempt.record.history().failures,
+            retry.delay,
+            retry.delay_max,
+            retry.jitter,
+            random_fraction(),
+        ),
+        rate_limit_hold: (retry.delay * RATE_LIMIT_FACTOR).min(retry.delay_max),
+        usage_limit_hold: USAGE_LIMIT_HOLD,
+    }
+}
+
+/// Holds the agent: what every item of it would meet too is met once.
+fn hold_agent(ctx: &WorkerContext, attempt: &Attempt, fault: &FoundFault, end: HoldEnd) {
+    let until = match end {
+        HoldEnd::After(rest) => Some(
+            clock::now()
+                .checked_add(rest)
+                .map_or_else(|_| clock::now_iso(), clock::iso),
+        ),
+        HoldEnd::Mended => None,
     };
     let hold = Hold {
         agent: attempt.file.agent.clone(),
-        until: rest.map(end),
+        until,
         class: fault.class.as_str().to_owned(),
-        reason: advice(attempt, fault),
+        reason: fault.advice.clone(),
         session: attempt.file.session.clone(),
         since: clock::now_iso(),
     };
     match hold::raise(&ctx.rt.root, &hold) {
-        Ok(true) => ctx.rt.warn(&format!(
-            "{} is held {}: {}",
-            hold.agent,
-            hold.until.as_ref().map_or(
-                "until a person has mended it (then `harness resume`)".to_owned(),
-                |u| format!("until {u}")
-            ),
-            fault.message,
-        )),
+        Ok(true) => {
+            let until = match &hold.until {
+                Some(until) => format!("until {until}"),
+                None => "until a person has mended it (then `harness resume`)".to_owned(),
+            };
+            ctx.rt
+                .warn(&format!("{} is held {until}: {}", hold.agent, hold.reason));
+        }
         Ok(false) => {}
         Err(e) => ctx.rt.warn(&e.to_string()),
     }
 }
 
-/// The fault that a stop of ours stands for.
-fn class_of(stop: Stop) -> Option<Class> {
-    let limit = match stop {
-        Stop::OverTurns => Limit::Turns,
-        Stop::OverBudget => Limit::Budget,
-        Stop::Stalled => return Some(Class::Stalled),
-        _ => return None,
-    };
-    Some(Class::LimitsReached { limit })
-}
-
 /// The question of an agent that ended by itself and left an interrupt for its slot.
-fn asked(ctx: &WorkerContext, over: &Over, stop: Option<Stop>) -> Option<Interrupt> {
-    let ran = matches!(over, Over::Exited { .. });
-    if !ran || stop.is_some() {
+fn question(ctx: &WorkerContext, evidence: &Evidence) -> Option<Interrupt> {
+    let ran = matches!(evidence.ending, Ending::Exited(_));
+    if !ran || evidence.stop.is_some() || evidence.taken_away {
         return None;
     }
     let interrupt = interrupt::own(&ctx.rt.root, ctx.slot())?;
-    // A person who wants to look, or harness itself, has asked nothing of the agent's.
+    // One that a person or harness raised is no question of the agent's.
     (!interrupt.was_raised(&ctx.rt.root)).then_some(interrupt)
-}
-
-/// What pauses the slot until a person has looked, besides five failures in a row.
-fn raise_where_needed(
-    ctx: &WorkerContext,
-    attempt: &Attempt,
-    fault: Option<&Fault>,
-    stop: Option<Stop>,
-    next: Next,
-) {
-    let item = &attempt.file.item;
-    if stop.is_none() && fault.is_some_and(|f| f.class == Class::Permission) {
-        let why = format!("{item}: its agent was not permitted what it needed");
-        super::interrupt(ctx, "permission", &why);
-    } else if stop == Some(Stop::TimedOut) && next == Next::Park && attempt.stream.is_some() {
-        let why = format!("{item}: its agent ran out of time, and no retry is left");
-        super::interrupt(ctx, "timeout", &why);
-    }
-}
-
-/// Where `next` puts the file.
-pub fn target_of(next: Next, not_before: Option<i64>) -> Target {
-    match next {
-        Next::Done => Target::Done,
-        Next::Park | Next::Ask | Next::Leave => Target::Parked,
-        Next::Retry(_) | Next::Wait(_) | Next::PutBack => Target::Pending { not_before },
-    }
 }
 
 /// Commits what the agent left. Where git itself fails for good, the worktree keeps it: nothing
@@ -352,45 +340,13 @@ fn collect(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<Option<Collecte
     }
 }
 
-fn verdict(
-    attempt: &Attempt,
-    over: &Over,
-    collected: Option<&Collected>,
-) -> (Outcome, String, Option<Stop>) {
-    match over {
-        Over::Unstartable(why) => (Outcome::Failed, why.clone(), None),
-        Over::Exited { exit, stop, .. } => {
-            let gone = !attempt.claim.is_ours();
-            let stop = if gone { Some(Stop::Canceled) } else { *stop };
-            if attempt.file.branch.is_some() && collected.is_none() && stop.is_none() {
-                let why = attempt.file.notes.join("; ");
-                return (Outcome::Failed, why, stop);
-            }
-            let tree_gone = |w: &super::Work| atomic::is_gone(w.tree.path());
-            if attempt.work.as_deref().is_some_and(tree_gone) && stop.is_none() {
-                // Its commits are kept and not published: nobody knows what else there was.
-                let why = "it removed its own worktree: only what it had committed is kept";
-                return (Outcome::Failed, why.into(), stop);
-            }
-            let (outcome, mut reason) = outcome::judge(&Evidence {
-                exit: *exit,
-                stop,
-                commits: collected.map(|c| c.commits),
-            });
-            if outcome == Outcome::Failed && stop.is_none() {
-                let words = adapters::last_words(&stderr_tail(&attempt.dir));
-                if !words.is_empty() {
-                    reason = format!("{reason}: {words}");
-                }
-            }
-            (outcome, reason, stop)
-        }
-    }
-}
-
 /// Reads the rest of what its CLI said, and what that amounts to. `None`: nothing is wrong, or its
 /// output is not read.
-fn hear_out(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> Option<Fault> {
+fn read_final_events(
+    attempt: &mut Attempt,
+    over: &Over,
+    collected: Option<&Collected>,
+) -> Option<Fault> {
     let (Some(stream), Over::Exited { exit, .. }) = (&mut attempt.stream, over) else {
         return None;
     };
@@ -416,13 +372,21 @@ fn hear_out(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -
     Some(fault)
 }
 
-/// What went wrong and what to do, in a sentence each.
-fn advice(attempt: &Attempt, fault: &Fault) -> String {
+/// The fault with what to do about it.
+fn found(attempt: &Attempt, fault: &Fault) -> FoundFault {
     let dialect = attempt.file.events.as_deref().unwrap_or_default();
     let advice = adapters::by_name(dialect).map(|a| a.about().advice(fault));
-    match advice.filter(|a| !a.is_empty()) {
-        Some(advice) => format!("{}: {advice}", fault.message),
-        None => fault.message.clone(),
+    let limit_ends_in = match fault.class {
+        Class::UsageLimit { resets_at } => resets_at.map(until),
+        _ => None,
+    };
+    FoundFault {
+        class: fault.class,
+        advice: match advice.filter(|a| !a.is_empty()) {
+            Some(advice) => format!("{}: {advice}", fault.message),
+            None => fault.message.clone(),
+        },
+        limit_ends_in,
     }
 }
 
@@ -432,58 +396,56 @@ fn until(at: i64) -> Duration {
     Duration::from_secs(left.unsigned_abs() + 5)
 }
 
+/// Says how it ended, and counts it where the item has ended.
 fn report(
     ctx: &WorkerContext,
     file: &super::file::SessionFile,
     name: &crate::layout::Name,
-    outcome: Outcome,
-    next: Next,
+    decision: &Decision,
     ended: Ended,
 ) {
     let rt = &ctx.rt;
-    let slot = ctx.slot();
     let reason = file.reason.clone().unwrap_or_default();
-    let mut text = format!("{slot}  {:<10} {name}: {reason}", outcome.as_str());
+    let outcome = decision.outcome;
+    let mut text = format!("{}  {:<10} {name}: {reason}", ctx.slot(), outcome.as_str());
     if let Some(branch) = &file.published {
         text.push_str(&format!(", branch {branch}"));
     }
-    match next {
-        Next::Retry(delay) => {
-            text.push_str(&format!(
-                "; again in {}",
-                clock::human(delay.max(Duration::from_secs(1)))
-            ));
+    match (decision.next, decision.wait) {
+        (Next::Retry, delay) => {
+            let delay = delay.unwrap_or_default().max(Duration::from_secs(1));
+            text.push_str(&format!("; again in {}", clock::human(delay)));
             rt.retried();
         }
-        Next::Wait(delay) => text.push_str(&format!("; waits {}", clock::human(delay))),
-        Next::PutBack => text.push_str("; back in pending/"),
-        Next::Park | Next::Ask => text.push_str("; parked"),
-        Next::Done | Next::Leave => {}
+        (Next::Pending, Some(delay)) => {
+            text.push_str(&format!("; waits {}", clock::human(delay)));
+        }
+        (Next::Pending, None) => text.push_str("; back in pending/"),
+        (Next::Parked, _) => text.push_str("; parked"),
+        (Next::Done | Next::Left, _) => {}
     }
     rt.say(&text);
-    if let Ended::Placed(place @ (Place::Done | Place::Parked)) = ended {
-        let result = ItemResult {
-            name: name.clone(),
-            outcome,
-            attempt: file.attempt,
-            seconds: file.seconds,
-            branch: file.published.clone(),
-            reason,
-        };
-        let notice = Notice {
-            event: if place == Place::Parked {
-                "parked"
-            } else {
-                "done"
-            },
-            reason: format!("{}: {}", result.outcome.as_str(), result.reason),
-            item: file.item.clone(),
-            session: file.session.clone(),
-            agent: file.slot.clone(),
-            interrupt: String::new(),
-        };
-        let summary = rt.root.session(&file.session).join("summary.md");
-        notice::tell(rt, notice, Some(&summary));
-        rt.ended(result, place == Place::Parked);
-    }
+    let Ended::Placed(place @ (Place::Done | Place::Parked)) = ended else {
+        return;
+    };
+    let is_parked = place == Place::Parked;
+    let notice = Notice {
+        event: if is_parked { "parked" } else { "done" },
+        reason: format!("{}: {reason}", outcome.as_str()),
+        item: file.item.clone(),
+        session: file.session.clone(),
+        agent: file.slot.clone(),
+        interrupt: String::new(),
+    };
+    let summary = rt.root.session(&file.session).join("summary.md");
+    notice::tell(rt, notice, Some(&summary));
+    let result = ItemResult {
+        name: name.clone(),
+        outcome,
+        attempt: file.attempt,
+        seconds: file.seconds,
+        branch: file.published.clone(),
+        reason,
+    };
+    rt.ended(result, is_parked);
 }

@@ -53,7 +53,7 @@ fn summary(attempt: &Attempt, figures: &Figures) -> String {
     let mut md = format!(
         "# {}: {}\n\n{}\n\n",
         f.item,
-        said(&f.outcome),
+        f.outcome().unwrap_or_default(),
         said(&f.reason)
     );
     let took = clock::human(Duration::try_from_secs_f64(f.seconds).unwrap_or_default());

@@ -1,16 +1,15 @@
-//! What is written of an attempt's end: its session's file, the line of its item's record, and the
-//! ledger's.
+//! What is written of an attempt's end: its `session.json`, a line of its item's record, and one of the
+//! ledger.
 
-use serde::Serialize;
-
-use super::file::End;
-use super::{Attempt, Over, WorkerContext};
+use super::file::{FileState, SessionFile};
+use super::{Attempt, Over, Work, WorkerContext};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::git::Collected;
 use crate::mutant::planted;
-use crate::outcome::{Next, Outcome};
+use crate::outcome::{Decision, Next};
+use crate::record::{Event, Finished};
 use crate::status::LedgerLine;
 
 /// Takes what is known of the end into the session's file.
@@ -18,16 +17,13 @@ pub(super) fn fill_file(
     attempt: &mut Attempt,
     over: &Over,
     collected: Option<&Collected>,
-    outcome: Outcome,
-    reason: &str,
-    next: Next,
+    decision: &Decision,
 ) {
     let file = &mut attempt.file;
-    file.state = "ended".into();
-    file.outcome = Some(outcome.as_str().into());
-    file.reason = Some(reason.to_owned());
+    file.state = FileState::Ended.into();
     file.ended_at = Some(clock::now_iso());
-    file.last = matches!(next, Next::Done | Next::Park);
+    file.fault = decision.fault.map(|class| class.as_str().to_owned());
+    set_decision(file, decision);
     if let Over::Exited {
         record: Some(exit), ..
     } = over
@@ -63,17 +59,11 @@ pub(super) fn fill_file(
     }
 }
 
-/// The fields of a `finished` event.
-#[derive(Serialize)]
-struct Finished<'a> {
-    session: &'a str,
-    attempt: u32,
-    slot: &'a str,
-    #[serde(flatten)]
-    end: End<'a>,
-    published: Option<&'a str>,
-    next: &'a str,
-    not_before_ns: Option<i64>,
+/// Takes the decision into the session's file.
+pub(super) fn set_decision(file: &mut SessionFile, decision: &Decision) {
+    file.outcome = Some(decision.outcome.into());
+    file.reason = Some(decision.reason.clone());
+    file.last = decision.is_last();
 }
 
 /// Session, record, ledger; durable before the item is seen in its new place.
@@ -102,40 +92,48 @@ pub(super) fn write_end(
         // half-written (by a dead harness or keeper, or by us on a full disk) is nobody's.
         atomic::remove_every_temp(dir);
     }
-    if let Some(work) = &attempt.work
-        && (file.commits == Some(0) || file.exit_status.or(file.signal).or(file.pid).is_none())
-    {
-        // An empty branch helps nobody. Failing to remove it harms nobody either.
-        let head = file.head.as_deref().unwrap_or(&work.base.oid);
-        let _stays = work.hub.forget(&work.branch, head);
+    if let Some(work) = &attempt.work {
+        forget_empty_branch(work, file);
     }
-    let finished = Finished {
-        session: &file.session,
-        attempt: file.attempt,
-        slot: &file.slot,
+    let finished = Event::Finished(Finished {
+        session: file.session.clone(),
+        slot: file.slot.clone(),
+        attempt: Some(file.attempt),
         end: file.end(),
-        published: file.published.as_deref(),
-        next: next.as_str(),
+        published: file.published.clone(),
+        next: Some(next.into()),
         not_before_ns: not_before,
-    };
-    ctx.retry_temporary(|| record.append("finished", &finished))?;
+    });
+    ctx.retry_temporary(|| record.append(&finished))?;
     if durable && !planted("end-unsynced") {
         ctx.retry_temporary(|| record.sync())?;
     }
-    let line = LedgerLine {
+    ctx.rt.count(&ledger_line(file));
+    Ok(())
+}
+
+/// An empty branch helps nobody. Failing to remove it harms nobody either.
+fn forget_empty_branch(work: &Work, file: &SessionFile) {
+    let never_ran = file.exit_status.or(file.signal).or(file.pid).is_none();
+    if file.commits == Some(0) || never_ran {
+        let head = file.head.as_deref().unwrap_or(&work.base.oid);
+        let _stays = work.hub.forget(&work.branch, head);
+    }
+}
+
+fn ledger_line(file: &SessionFile) -> LedgerLine {
+    LedgerLine {
         at: file.ended_at.clone().unwrap_or_default(),
         session: file.session.clone(),
         item: file.item.clone(),
         slot: file.slot.clone(),
         agent: file.agent.clone(),
-        outcome: file.outcome.clone().unwrap_or_default(),
+        outcome: file.outcome().unwrap_or_default().to_owned(),
         last: file.last,
         seconds: file.seconds,
         input_tokens: file.input_tokens,
         output_tokens: file.output_tokens,
         cost_usd: file.cost_usd,
         ..LedgerLine::default()
-    };
-    ctx.rt.count(&line);
-    Ok(())
+    }
 }

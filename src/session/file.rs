@@ -6,13 +6,15 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::event::Tokens;
 use crate::layout;
 use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::outcome::{Outcome, Word};
+use crate::record::End;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -25,7 +27,7 @@ pub struct SessionFile {
     pub agent: String,
     pub attempt: u32,
     /// `starting`, then `ended`; in between the slot's own status is the one to look at.
-    pub state: String,
+    pub state: Word<FileState>,
     pub harness_pid: u32,
     pub command: Vec<String>,
     pub timeout_seconds: u64,
@@ -45,7 +47,7 @@ pub struct SessionFile {
     pub started_at: String,
     pub ended_at: Option<String>,
     pub pid: Option<i32>,
-    pub outcome: Option<String>,
+    pub outcome: Option<Word<Outcome>>,
     pub reason: Option<String>,
     pub exit_status: Option<i32>,
     pub signal: Option<i32>,
@@ -85,29 +87,18 @@ pub struct SessionFile {
     pub interrupts: Vec<String>,
     /// Whether the item ended with this attempt.
     pub last: bool,
+    /// What a newer version wrote: kept when the file is written again.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
-/// What a session's file says of its end, under the same names.
-#[derive(Debug, Serialize)]
-pub struct End<'a> {
-    outcome: Option<&'a str>,
-    reason: Option<&'a str>,
-    ended_at: Option<&'a str>,
-    exit_status: Option<i32>,
-    signal: Option<i32>,
-    seconds: f64,
-    commits: Option<u64>,
-    files_changed: Option<u64>,
-    leftover: bool,
-    branch: Option<&'a str>,
-    head: Option<&'a str>,
-    notes: &'a [String],
-    fault: Option<&'a str>,
-    turns: u64,
-    input_tokens: u64,
-    output_tokens: u64,
-    cost_usd: f64,
-    last: bool,
+/// Where an attempt stands, as far as its file says it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    #[default]
+    Starting,
+    Ended,
 }
 
 pub fn path(dir: &Path) -> PathBuf {
@@ -122,22 +113,31 @@ pub fn read(dir: &Path, sid: &str) -> Option<SessionFile> {
 }
 
 impl SessionFile {
+    pub fn has_ended(&self) -> bool {
+        self.state.known() == Some(FileState::Ended)
+    }
+
+    /// The word for its outcome, also one of a newer version.
+    pub fn outcome(&self) -> Option<&str> {
+        self.outcome.as_ref().map(Word::as_str)
+    }
+
     /// How it ended, for its item's record.
-    pub fn end(&self) -> End<'_> {
+    pub fn end(&self) -> End {
         End {
-            outcome: self.outcome.as_deref(),
-            reason: self.reason.as_deref(),
-            ended_at: self.ended_at.as_deref(),
+            outcome: self.outcome.clone(),
+            reason: self.reason.clone(),
+            ended_at: self.ended_at.clone(),
             exit_status: self.exit_status,
             signal: self.signal,
             seconds: self.seconds,
             commits: self.commits,
             files_changed: self.files_changed,
             leftover: self.leftover,
-            branch: self.branch.as_deref(),
-            head: self.head.as_deref(),
-            notes: &self.notes,
-            fault: self.fault.as_deref(),
+            branch: self.branch.clone(),
+            head: self.head.clone(),
+            notes: self.notes.clone(),
+            fault: self.fault.clone(),
             turns: self.turns,
             input_tokens: self.input_tokens,
             output_tokens: self.output_tokens,
@@ -146,17 +146,30 @@ impl SessionFile {
         }
     }
 
-    /// Takes over what `end` gave.
-    pub fn overlay(&mut self, end: &Value) {
-        self.state = "ended".into();
-        if let (Ok(Value::Object(mut all)), Value::Object(end)) =
-            (serde_json::to_value(&*self), end)
-        {
-            all.extend(end.clone());
-            if let Ok(file) = serde_json::from_value(Value::Object(all)) {
-                *self = file;
-            }
-        }
+    /// Takes over how it ended from its item's record.
+    pub fn set_end(&mut self, end: End) {
+        *self = SessionFile {
+            state: FileState::Ended.into(),
+            outcome: end.outcome,
+            reason: end.reason,
+            ended_at: end.ended_at,
+            exit_status: end.exit_status,
+            signal: end.signal,
+            seconds: end.seconds,
+            commits: end.commits,
+            files_changed: end.files_changed,
+            leftover: end.leftover,
+            branch: end.branch,
+            head: end.head,
+            notes: end.notes,
+            fault: end.fault,
+            turns: end.turns,
+            input_tokens: end.input_tokens,
+            output_tokens: end.output_tokens,
+            cost_usd: end.cost_usd,
+            last: end.last,
+            ..std::mem::take(self)
+        };
     }
 
     pub fn write(&self, dir: &Path, durable: bool) -> Result<()> {

@@ -24,10 +24,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-
 use begin::{Begun, begin};
-pub use conclude::{conclude, publish_on};
+pub use conclude::{conclude, publish_on, target_of};
 use file::SessionFile;
 use pause::InterruptContext;
 pub use publish::withdraw;
@@ -48,8 +46,8 @@ use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::{DEFAULT_REPO, SlotId};
 use crate::lease::Lease;
 use crate::mutant::planted;
-use crate::outcome::{self, Exit, Next, Stop};
-use crate::record::Record;
+use crate::outcome::{self, Exit, Stop};
+use crate::record::{Event, Record, Requeued, Started};
 use crate::runtime::{Level, Runtime};
 use crate::spool::{Acceptance, Claim, Ended, Target};
 use crate::status::{Health, SlotState};
@@ -221,8 +219,8 @@ pub fn interrupt(ctx: &WorkerContext, cause: &str, why: &str) {
     }
 }
 
-/// Runs a claimed item to its end. What followed from it.
-pub fn run(ctx: &mut WorkerContext, claim: Box<Claim>, mut record: Record) -> Result<Next> {
+/// Runs a claimed item to its end. Returns whether it went well, as `conclude` does.
+pub fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) -> Result<bool> {
     let name = claim.name.clone();
     let history = record.history();
     let last = history.last.as_ref();
@@ -248,7 +246,6 @@ pub fn run(ctx: &mut WorkerContext, claim: Box<Claim>, mut record: Record) -> Re
         item: name.shown(),
         slot: slot.to_string(),
         attempt,
-        state: "starting".into(),
         claimed_at: clock::now_iso(),
         harness_pid: std::process::id(),
         ..SessionFile::default()
@@ -269,7 +266,7 @@ pub fn run(ctx: &mut WorkerContext, claim: Box<Claim>, mut record: Record) -> Re
     attempt.open_stream();
     let over = match begun {
         Ok(begun) => {
-            note_start(&rt, slot, &mut attempt, matches!(begun, Begun::Ended(_)));
+            note_start(&rt, slot, &mut attempt);
             match begun {
                 Begun::Runs(age) => watch(ctx, &mut attempt, age, false)?,
                 Begun::Ended(exit) => match exit_of(&exit, None) {
@@ -288,44 +285,26 @@ pub fn run(ctx: &mut WorkerContext, claim: Box<Claim>, mut record: Record) -> Re
     conclude(ctx, attempt, over)
 }
 
-/// Only the story would miss it: the claim and the session say what matters. Of one that has `ended`
-/// already it is written with its end.
-fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt, ended: bool) {
+/// Records and says that the agent was started. Not fatal: only the story would miss it.
+fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt) {
     let file = &attempt.file;
-    let event = Started {
-        session: &file.session,
-        slot: &file.slot,
-        attempt: file.attempt,
+    let event = Event::Started(Started {
+        session: file.session.clone(),
+        slot: file.slot.clone(),
+        agent: file.agent.clone(),
+        attempt: Some(file.attempt),
         pid: file.pid,
-        branch: file.branch.as_deref(),
-        base: file.base.as_deref(),
-        base_oid: file.base_oid.as_deref(),
-        agent: &file.agent,
-        resumed: file.resumed.as_deref(),
-    };
-    let _lost = match ended {
-        true => attempt.record.hold("started", event),
-        false => attempt.record.append("started", event),
-    };
+        branch: file.branch.clone(),
+        base: file.base.clone(),
+        base_oid: file.base_oid.clone(),
+        resumed: file.resumed.clone(),
+    });
+    let _lost = attempt.record.append(&event);
     let resumed = file.resumed.as_ref().map_or("", |_| ", resumed");
     rt.say(&format!(
         "{slot}  started    {} (attempt {}{resumed})",
         attempt.claim.name, file.attempt
     ));
-}
-
-/// The fields of a `started` event.
-#[derive(serde::Serialize)]
-struct Started<'a> {
-    session: &'a str,
-    slot: &'a str,
-    attempt: u32,
-    pid: Option<i32>,
-    branch: Option<&'a str>,
-    base: Option<&'a str>,
-    base_oid: Option<&'a str>,
-    agent: &'a str,
-    resumed: Option<&'a str>,
 }
 
 /// How long an item that could not be started waits: at first, and at most.
@@ -340,26 +319,27 @@ fn give_back(
     mut record: Record,
     sid: &str,
     why: Error,
-) -> Result<Next> {
+) -> Result<bool> {
     ctx.rt
         .warn(&format!("{}: {} goes back: {why}", ctx.slot(), claim.name));
     let temporary = why.kind() == Kind::Temporary && !planted("trouble-is-final");
     let before = record.history().requeues;
-    let reason = why.to_string();
     // Not at once: the trouble is the host's, and the next item would meet it too. Later and
     // later: it may be the item's own after all (a submodule that cannot be had).
     let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, random_fraction());
-    let not_before = temporary.then(|| {
-        clock::now_ns().saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX))
-    });
+    let not_before = temporary.then(|| clock::ns_from_now(delay));
     // The folder first: once the record has forgotten the session, nobody looks for it again. Both
     // as long as the host needs: a half of it would look like an attempt that was started.
     let copies = "the attempt never started: it holds copies only";
     let dir = ctx.rt.root.session(sid);
     let mut done = ctx.retry_temporary(|| atomic::discard_tree(&dir, copies));
     if !planted("not-given-back-on-record") {
-        let line = json!({"session": sid, "reason": reason, "not_before_ns": not_before});
-        done = done.and(ctx.retry_temporary(|| record.append("requeued", &line)));
+        let event = Event::Requeued(Requeued {
+            session: sid.to_owned(),
+            reason: why.to_string(),
+            not_before_ns: not_before,
+        });
+        done = done.and(ctx.retry_temporary(|| record.append(&event)));
     }
     match done {
         Err(e) if e.kind() == Kind::Temporary => return Err(e),
@@ -371,7 +351,7 @@ fn give_back(
         false => Target::Parked,
     };
     end_claim(ctx, claim, target, &mut || Ok(()))?;
-    Ok(Next::PutBack)
+    Ok(true)
 }
 
 /// Ends a claim, however long the host needs. `taken`: as `Claim::end`.

@@ -1,10 +1,9 @@
-//! Going on where an earlier attempt of the same item stopped (`resume = true`, or it asked a person
-//! who has answered): from its commits,
-//! and in its CLI's own conversation where that can be had.
+//! Continuing where an earlier attempt of the same item stopped (`resume = true`, or a person has
+//! answered its question): from its commits, and in its CLI's own conversation where possible.
 //!
-//! Reads the earlier attempt's session and changes nothing of it. Keeps: what was done well, taken
-//! away or refused is not gone on with, nor what was asked in other words; a conversation is only
-//! resumed with the agent that led it.
+//! Only reads the earlier attempt's session. Invariants: an attempt that succeeded, was canceled or was
+//! refused is not continued, nor one with another prompt; a conversation is only resumed by the agent
+//! that led it.
 
 use crate::adapters;
 use crate::agents::Agent;
@@ -44,15 +43,23 @@ pub(super) fn before(
 }
 
 fn session_of(rt: &Runtime, previous: &LastAttempt) -> Option<SessionFile> {
-    let (_, outcome, _) = previous.end.as_ref()?;
-    let for_good = [
-        Outcome::Succeeded,
-        Outcome::NoChange,
-        Outcome::Canceled,
-        Outcome::Refused,
-    ];
-    if for_good.iter().any(|o| o.as_str() == outcome) {
-        return None;
+    let outcome = previous.end.as_ref()?.outcome.as_ref()?.known();
+    match outcome {
+        Some(Outcome::Succeeded | Outcome::NoChange | Outcome::Canceled | Outcome::Refused) => {
+            return None;
+        }
+        Some(
+            Outcome::Failed
+            | Outcome::TimedOut
+            | Outcome::Stalled
+            | Outcome::Crashed
+            | Outcome::OverBudget
+            | Outcome::Limited
+            | Outcome::GateFailed
+            | Outcome::Conflict
+            | Outcome::Interrupted,
+        )
+        | None => {}
     }
     file::read(&rt.root.session(&previous.session), &previous.session)
 }

@@ -7,8 +7,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use super::liveness::{Liveness, Pulse, Signs};
 use super::{Attempt, Over, WorkerContext, pause};
 use crate::atomic;
@@ -23,6 +21,7 @@ use crate::limits::{STATE_FILE_BYTES_MAX, TREE_LOOK_ENTRIES_MAX};
 use crate::mutant::planted;
 use crate::outcome::{Exit, Stop};
 use crate::process::{self, Ended};
+use crate::record::{Event, Interrupted, Resumed};
 use crate::runtime::{Level, Runtime};
 use crate::status::{Health, SlotState};
 
@@ -219,9 +218,8 @@ impl Watch {
             self.frozen = false;
             self.wordless = None;
             send(ctx, &Request::Thaw);
-            let _lost = attempt
-                .record
-                .append("resumed", json!({"session": attempt.file.session}));
+            let session = attempt.file.session.clone();
+            let _lost = attempt.record.append(&Event::Resumed(Resumed { session }));
             ctx.rt.show(slot, |s| s.state = SlotState::Working);
             ctx.rt
                 .say(&format!("{slot}  resumed    {}", attempt.claim.name));
@@ -245,10 +243,11 @@ impl Watch {
         if attempt.file.interrupts.last() != Some(&interrupt.mark()) {
             attempt.file.interrupts.push(interrupt.mark());
             // Only the story would miss these.
-            let _lost = attempt.record.append(
-                "interrupted",
-                json!({"session": attempt.file.session, "slot": attempt.file.slot, "reason": reason}),
-            );
+            let _lost = attempt.record.append(&Event::Interrupted(Interrupted {
+                session: attempt.file.session.clone(),
+                slot: attempt.file.slot.clone(),
+                reason: reason.to_owned(),
+            }));
             let _lost = attempt.file.write(&attempt.dir, false);
         }
         if let Some(stream) = &mut attempt.stream {

@@ -1,7 +1,7 @@
 //! The story of one item, from the lines of its record, in words that a newcomer understands.
 //!
 //! Knows nothing of files: the caller reads the record. Invariant: every event that is in the
-//! record is told, one line each; an event or a field that is not understood is shown as it is.
+//! record is told, one line each; an event of a newer version is shown as it stands.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::clock;
 use crate::layout::Name;
+use crate::outcome::{Next, Outcome, Word};
+use crate::record::{Canceled, Event, Finished, History, Line, Started};
 
 use super::table::Cell;
 use super::{Paint, count_of, safe, time_in};
@@ -22,15 +24,15 @@ const RAW_CHARS_MAX: usize = 300;
 
 /// Tells what happened to an item. `state`: where it is now (`pending`, `scheduled`, `blocked`,
 /// `claimed`, `done`, `parked`); `reason`: why it is there, where somebody knows.
-pub fn story(name: &Name, state: &str, reason: Option<&str>, events: &[Value]) -> String {
-    story_in(name, state, reason, events, &TimeZone::system())
+pub fn story(name: &Name, state: &str, reason: Option<&str>, lines: &[Line]) -> String {
+    story_in(name, state, reason, lines, &TimeZone::system())
 }
 
 fn story_in(
     name: &Name,
     state: &str,
     reason: Option<&str>,
-    events: &[Value],
+    lines: &[Line],
     tz: &TimeZone,
 ) -> String {
     let shown = safe(&name.shown());
@@ -38,54 +40,51 @@ fn story_in(
     if let Some(reason) = reason.filter(|r| !r.is_empty()) {
         out.push_str(&format!("  why: {}\n", safe(reason)));
     }
-    if events.is_empty() {
+    if lines.is_empty() {
         out.push_str("\nNothing has happened to it yet.\n");
     } else {
         out.push('\n');
     }
-    for event in events {
-        let at = text(event, "at").map_or_else(|| "?".to_owned(), |at| time_in(&at, tz));
-        out.push_str(&format!("  {at:<19}  {}\n", sentence(event, tz)));
+    for line in lines {
+        let at = when(line, tz).unwrap_or_else(|| "?".to_owned());
+        out.push_str(&format!("  {at:<19}  {}\n", sentence(line, tz)));
     }
-    if let Some(next) = what_next(state, name, events) {
+    if let Some(next) = what_next(state, name, &History::of(lines)) {
         out.push_str(&format!("\nWhat now: {next}\n"));
     }
     out
 }
 
+fn when(line: &Line, tz: &TimeZone) -> Option<String> {
+    (!line.at.is_empty()).then(|| time_in(&safe(&line.at), tz))
+}
+
 /// One line of `list`, in the columns of `SUMMARY_HEAD`.
-pub fn summary_row(name: &Name, state: &str, reason: Option<&str>, events: &[Value]) -> Vec<Cell> {
-    let outcome = newest(events, &["outcome"]).unwrap_or_default();
-    let paint = match outcome.as_str() {
-        "succeeded" => Paint::Green,
-        "" | "no_change" => Paint::Plain,
-        _ => Paint::Red,
+pub fn summary_row(name: &Name, state: &str, reason: Option<&str>, lines: &[Line]) -> Vec<Cell> {
+    let history = History::of(lines);
+    let paint = match history.outcome.as_ref().map(Word::known) {
+        Some(Some(Outcome::Succeeded)) => Paint::Green,
+        None | Some(Some(Outcome::NoChange)) => Paint::Plain,
+        Some(_) => Paint::Red,
     };
-    let at = events.iter().rev().find_map(|e| text(e, "at"));
-    let at = at.map(|at| time_in(&at, &TimeZone::system()));
+    let at = lines
+        .iter()
+        .rev()
+        .find_map(|line| when(line, &TimeZone::system()));
     let why = match reason {
         Some(reason) => Some(reason.to_owned()),
-        None if state == "parked" => newest(events, &["reason"]),
+        None if state == "parked" => history.reason,
         None => None,
     };
+    let outcome = history.outcome.as_ref().map_or("", Word::as_str);
     vec![
         Cell::new(name.shown()),
         Cell::new(state),
-        Cell::new(attempts(events).to_string()),
+        Cell::new(history.attempts.to_string()),
         Cell::painted(outcome, paint),
         Cell::new(at.unwrap_or_default()),
         Cell::new(why.unwrap_or_default()),
     ]
-}
-
-/// Attempts that were started.
-fn attempts(events: &[Value]) -> usize {
-    events.iter().filter(|e| kind(e) == "started").count()
-}
-
-fn newest(events: &[Value], keys: &[&str]) -> Option<String> {
-    let of = |e: &Value| keys.iter().find_map(|key| text(e, key));
-    events.iter().rev().find_map(of)
 }
 
 fn state_words(state: &str) -> String {
@@ -101,175 +100,170 @@ fn state_words(state: &str) -> String {
 }
 
 /// Words for an outcome, after "attempt 1".
-pub fn outcome_words(outcome: &str) -> String {
+fn outcome_words(outcome: Option<&Word<Outcome>>) -> String {
+    let outcome = match outcome {
+        None => return "ended".to_owned(),
+        Some(Word::Newer(word)) => return format!("ended: {}", safe(word)),
+        Some(Word::Known(outcome)) => outcome,
+    };
     let words = match outcome {
-        "succeeded" => "succeeded",
-        "no_change" => "finished without changing anything",
-        "failed" => "failed",
-        "timed_out" => "ran out of time and was stopped",
-        "stalled" => "went silent and was stopped",
-        "crashed" => "crashed",
-        "refused" => "was refused",
-        "canceled" => "was canceled",
-        "over_budget" => "went over its budget",
-        "limited" => "met a usage limit",
-        "gate_failed" => "did not pass its gates",
-        "conflict" => "conflicts with what others changed",
-        "interrupted" => "was interrupted",
-        "" => "ended",
-        other => return format!("ended: {}", safe(other)),
+        Outcome::Succeeded => "succeeded",
+        Outcome::NoChange => "finished without changing anything",
+        Outcome::Failed => "failed",
+        Outcome::TimedOut => "ran out of time and was stopped",
+        Outcome::Stalled => "went silent and was stopped",
+        Outcome::Crashed => "crashed",
+        Outcome::Refused => "was refused",
+        Outcome::Canceled => "was canceled",
+        Outcome::OverBudget => "went over its budget",
+        Outcome::Limited => "met a usage limit",
+        Outcome::GateFailed => "did not pass its gates",
+        Outcome::Conflict => "conflicts with what others changed",
+        Outcome::Interrupted => "was interrupted",
     };
     words.to_owned()
 }
 
-fn kind(event: &Value) -> &str {
-    event.get("event").and_then(Value::as_str).unwrap_or("")
+/// `before TEXT after`, or nothing where there is no text.
+fn part(before: &str, text: &str, after: &str) -> String {
+    match text.is_empty() {
+        true => String::new(),
+        false => format!("{before}{}{after}", safe(text)),
+    }
 }
 
-/// A field as one line; `None` where it is missing, null or empty.
-fn text(event: &Value, key: &str) -> Option<String> {
-    let found = match event.get(key)? {
-        Value::Null => return None,
-        Value::String(s) => safe(s),
-        Value::Array(all) if all.iter().all(Value::is_string) => {
-            let parts: Vec<String> = all.iter().filter_map(Value::as_str).map(safe).collect();
-            parts.join("; ")
-        }
-        other => safe(&other.to_string()),
-    };
-    (!found.is_empty()).then_some(found)
+fn part_of(before: &str, text: Option<&String>, after: &str) -> String {
+    part(before, text.map_or("", String::as_str), after)
 }
 
-fn number(event: &Value, key: &str) -> Option<u64> {
-    event.get(key).and_then(Value::as_u64)
+fn number(before: &str, number: Option<impl ToString>, after: &str) -> String {
+    part_of(before, number.map(|n| n.to_string()).as_ref(), after)
 }
 
-/// `before FIELD after`, or nothing.
-fn part(event: &Value, key: &str, before: &str, after: &str) -> String {
-    text(event, key).map_or_else(String::new, |t| format!("{before}{t}{after}"))
+fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
+    if text.is_empty() { other } else { text }
 }
 
-fn because(event: &Value) -> String {
-    part(event, "reason", ": ", "")
-}
-
-fn who(event: &Value) -> String {
-    text(event, "slot").unwrap_or_else(|| "an agent".to_owned())
-}
-
-fn sentence(event: &Value, tz: &TimeZone) -> String {
-    match kind(event) {
-        "added" => format!("added{}", part(event, "by", " by ", "")),
-        "claimed" => format!(
+fn sentence(line: &Line, tz: &TimeZone) -> String {
+    match &line.event {
+        Event::Added(added) => format!("added{}", part(" by ", &added.by, "")),
+        Event::Claimed(claimed) => format!(
             "{} took it{}",
-            who(event),
-            part(event, "harness_pid", " (harness process ", ")")
+            safe(or(&claimed.slot, "a slot")),
+            number(" (harness process ", claimed.harness_pid, ")")
         ),
-        "started" => started(event),
-        "adopted" => format!(
+        Event::Started(started) => started_words(started),
+        Event::Adopted(adopted) => format!(
             "harness process {} took over the running {}{}",
-            text(event, "harness_pid").unwrap_or_else(|| "?".to_owned()),
-            who(event),
-            part(event, "session", " (session ", ")")
+            adopted
+                .harness_pid
+                .map_or("?".into(), |pid| pid.to_string()),
+            safe(or(&adopted.slot, "agent")),
+            part(" (session ", &adopted.session, ")")
         ),
-        "publishing" => format!(
+        Event::Publishing(publishing) => format!(
             "{} ended well; its branch {} is being put into your repository",
-            attempt_of(event),
-            text(event, "branch").unwrap_or_else(|| "?".to_owned()),
+            attempt_of(publishing.attempt),
+            safe(or(&publishing.branch, "?")),
         ),
-        "finished" => finished(event, tz),
-        "requeued" => format!("put back into the queue{}", because(event)),
-        "parked" => format!(
-            "parked for a person{}{}",
-            outcome_note(event),
-            because(event)
+        Event::Finished(finished) => finished_words(finished, tz),
+        Event::Requeued(requeued) => format!(
+            "put back into the queue{}",
+            part(": ", &requeued.reason, "")
         ),
-        "refused" => format!("refused{}", because(event)),
-        "canceled" => format!(
-            "canceled{}{}",
-            part(event, "to", ", moved to ", ""),
-            because(event)
+        Event::Parked(parked) => {
+            format!("parked for a person{}", part(": ", &parked.reason, ""))
+        }
+        Event::Refused(refused) => format!("refused{}", part(": ", &refused.reason, "")),
+        Event::Canceled(canceled) => canceled_words(canceled),
+        Event::Released(_) => "let go, for any agent to take".to_owned(),
+        Event::Interrupted(interrupted) => format!(
+            "{} was frozen, for a person to look{}",
+            safe(or(&interrupted.slot, "its agent")),
+            part(": ", &interrupted.reason, "")
         ),
-        "released" => "let go, for any agent to take".to_owned(),
-        "interrupted" => format!(
-            "{} was stopped in its tracks, for a person to look{}",
-            who(event),
-            because(event)
-        ),
-        "resumed" => "it went on".to_owned(),
-        "answered" => format!(
+        Event::Resumed(_) => "it went on".to_owned(),
+        Event::Answered(answered) => format!(
             "its interrupt ended, back in the queue{}",
-            part(event, "answer", "; the answer: ", "")
+            part_of("; the answer: ", answered.answer.as_ref(), "")
         ),
-        "retried" => format!(
+        Event::Retried(retried) => format!(
             "sent back to be tried again{}",
-            part(event, "by", " by ", "")
+            part(" by ", &retried.by, "")
         ),
-        _ => raw(event),
+        Event::Unknown(_) => as_it_stands(&line.object),
     }
 }
 
-fn outcome_note(event: &Value) -> String {
-    let outcome = event.get("outcome").and_then(Value::as_str).unwrap_or("");
-    match outcome {
-        "" | "succeeded" => String::new(),
-        other => format!(" (it {})", outcome_words(other)),
-    }
-}
-
-fn attempt_of(event: &Value) -> String {
-    match number(event, "attempt") {
+fn attempt_of(attempt: Option<u32>) -> String {
+    match attempt {
         Some(n) => format!("attempt {n}"),
         None => "an attempt".to_owned(),
     }
 }
 
-fn started(event: &Value) -> String {
-    let mut s = format!("{} started", attempt_of(event));
-    s += &part(event, "base", " from ", "");
-    if let Some(oid) = text(event, "base_oid") {
+fn canceled_words(canceled: &Canceled) -> String {
+    let to = part_of(", moved to ", canceled.to.as_ref(), "");
+    format!("canceled{to}{}", part(": ", &canceled.reason, ""))
+}
+
+fn started_words(started: &Started) -> String {
+    let mut s = format!("{} started", attempt_of(started.attempt));
+    s += &part_of(" from ", started.base.as_ref(), "");
+    if let Some(oid) = &started.base_oid {
         let short: String = oid.chars().take(9).collect();
-        s += &format!(" ({short})");
+        s += &part(" (", &short, ")");
     }
-    s += &part(event, "branch", " on its branch ", "");
-    s += &part(event, "pid", ", process ", "");
-    s + &part(event, "session", ", session ", "")
+    s += &part_of(" on its branch ", started.branch.as_ref(), "");
+    s += &number(", process ", started.pid, "");
+    s + &part(", session ", &started.session, "")
 }
 
 /// What happened, why, what came of it, and what is next.
-fn finished(event: &Value, tz: &TimeZone) -> String {
-    let outcome = event.get("outcome").and_then(Value::as_str).unwrap_or("");
-    let mut s = format!("{} {}", attempt_of(event), outcome_words(outcome));
-    if let Some(seconds) = event.get("seconds").and_then(Value::as_f64) {
-        let took = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
+fn finished_words(finished: &Finished, tz: &TimeZone) -> String {
+    let end = &finished.end;
+    let mut s = format!(
+        "{} {}",
+        attempt_of(finished.attempt),
+        outcome_words(end.outcome.as_ref())
+    );
+    if end.seconds > 0.0 {
+        let took = Duration::try_from_secs_f64(end.seconds).unwrap_or_default();
         s += &format!(" after {}", clock::human(took));
     }
-    s += &because(event);
-    if let Some(n) = number(event, "files_changed").filter(|&n| n > 0) {
+    s += &part_of(": ", end.reason.as_ref(), "");
+    if let Some(n) = end.files_changed.filter(|&n| n > 0) {
         s += &format!(", {} changed", count_of(n, "file"));
     }
-    if event.get("leftover") == Some(&Value::Bool(true)) {
+    if end.leftover {
         s += "; what it had not committed was committed for it";
     }
-    s += &part(event, "published", "; branch ", " is in your repository");
-    let kept = number(event, "commits").is_some_and(|n| n > 0);
-    if kept && text(event, "published").is_none() {
-        s += &part(
-            event,
-            "branch",
-            "; its work is kept as ",
-            " in state/repos/",
-        );
+    s += &part_of(
+        "; branch ",
+        finished.published.as_ref(),
+        " is in your repository",
+    );
+    let kept = end.commits.is_some_and(|n| n > 0);
+    if kept && finished.published.is_none() {
+        let branch = end.branch.as_ref();
+        s += &part_of("; its work is kept as ", branch, " in state/repos/");
     }
-    s += &part(event, "notes", "; ", "");
-    s + &match text(event, "next").as_deref() {
-        Some("retry") => match event.get("not_before_ns").and_then(Value::as_i64) {
-            Some(ns) => format!("; tried again from {}", time_of(ns, tz)),
-            None => "; tried again".to_owned(),
-        },
-        Some("pending") => "; back in the queue, not counted".to_owned(),
-        Some("parked") => "; parked".to_owned(),
-        _ => String::new(),
+    s += &part("; ", &end.notes.join("; "), "");
+    s + &next_words(finished, tz)
+}
+
+fn next_words(finished: &Finished, tz: &TimeZone) -> String {
+    let next = match &finished.next {
+        None => return String::new(),
+        Some(Word::Newer(word)) => return part("; ", word, ""),
+        Some(Word::Known(next)) => next,
+    };
+    match (next, finished.not_before_ns) {
+        (Next::Retry, Some(ns)) => format!("; tried again from {}", time_of(ns, tz)),
+        (Next::Retry, None) => "; tried again".to_owned(),
+        (Next::Pending, _) => "; back in the queue, not counted".to_owned(),
+        (Next::Parked, _) => "; parked".to_owned(),
+        (Next::Done | Next::Left, _) => String::new(),
     }
 }
 
@@ -278,21 +272,24 @@ fn time_of(ns: i64, tz: &TimeZone) -> String {
     time_in(&at.unwrap_or_default(), tz)
 }
 
-fn raw(event: &Value) -> String {
-    let mut event = event.clone();
-    if let Some(fields) = event.as_object_mut() {
+fn as_it_stands(object: &Value) -> String {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
         fields.remove("at");
     }
-    super::table::clip(&safe(&event.to_string()), RAW_CHARS_MAX)
+    super::table::clip(&safe(&object.to_string()), RAW_CHARS_MAX)
 }
 
 /// What a person can do about it; the name is quoted where a shell would misread it.
-fn what_next(state: &str, name: &Name, events: &[Value]) -> Option<String> {
+fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
     let arg = argument(name);
     match state {
         "parked" => {
-            let look = newest(events, &["session"]);
-            let look = look.map(|sid| format!("read state/sessions/{sid}/, then "));
+            let last = history.last.as_ref().or(history.previous.as_ref());
+            let look = last.map(|last| {
+                let session = safe(&last.session);
+                format!("read state/sessions/{session}/, then ")
+            });
             Some(format!(
                 "{}`harness retry {arg}` to try it again",
                 look.unwrap_or_default()
@@ -301,9 +298,11 @@ fn what_next(state: &str, name: &Name, events: &[Value]) -> Option<String> {
         "claimed" => Some(format!(
             "`harness cancel {arg}` stops it and keeps its work"
         )),
-        "done" if newest(events, &["outcome"]).as_deref() == Some("succeeded") => {
-            newest(events, &["published"])
-                .map(|b| format!("`git log -p {b}` shows its work; merge it if you like it"))
+        "done" if history.outcome == Some(Outcome::Succeeded.into()) => {
+            let branch = safe(history.branch.as_ref()?);
+            Some(format!(
+                "`git log -p {branch}` shows its work; merge it if you like it"
+            ))
         }
         _ => None,
     }
@@ -332,8 +331,8 @@ mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
-    fn told(name: &str, state: &str, reason: Option<&str>, events: &[Value]) -> String {
-        story_in(&Name::new(name), state, reason, events, &TimeZone::UTC)
+    fn told(name: &str, state: &str, reason: Option<&str>, lines: &[Line]) -> String {
+        story_in(&Name::new(name), state, reason, lines, &TimeZone::UTC)
     }
 
     #[test]
@@ -341,7 +340,7 @@ mod tests {
         let at = |s: &str| format!("2026-01-27T{s}Z");
         let events = [
             json!({"at": at("10:45:00.1"), "event": "added", "by": "harness add"}),
-            json!({"at": at("10:45:01"), "event": "claimed", "slot": "agent-2", "harness_pid": 7}),
+            json!({"at": at("10:45:01"), "event": "claimed", "slot": "agent-2", "harness_pid": 7, "session": "S1", "attempt": 1}),
             json!({"at": at("10:45:02"), "event": "started", "session": "S1", "slot": "agent-2",
                 "attempt": 1, "branch": "harness/fix.md/1", "base": "main",
                 "base_oid": "0123456789abcdef", "pid": 70, "command": ["claude", "-p"]}),
@@ -356,7 +355,8 @@ mod tests {
                 "outcome": "succeeded", "exit_status": 0, "seconds": 61, "commits": 1,
                 "files_changed": 2, "branch": "harness/fix.md/2", "published": "harness/fix.md/2",
                 "notes": ["a", "b"], "next": "done"}),
-        ];
+        ]
+        .map(|line| Line::of(line).unwrap());
         let want = "\
 fix.md: done
 
@@ -380,10 +380,12 @@ What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
     #[test]
     fn a_parked_item_says_why_and_what_to_do() {
         let events = [
+            json!({"event": "claimed", "session": "S1"}),
             json!({"at": "2026-01-27T10:00:00Z", "event": "finished", "outcome": "failed",
                 "session": "S1", "exit_status": 3, "reason": "exit status 3", "published": null}),
-            json!({"at": "2026-01-27T10:00:00Z", "event": "parked", "outcome": "failed", "reason": "no retries left"}),
-        ];
+            json!({"at": "2026-01-27T10:00:00Z", "event": "parked", "reason": "no retries left"}),
+        ]
+        .map(|line| Line::of(line).unwrap());
         let text = told("it's 1.md", "parked", Some("no retries left"), &events);
         assert!(
             text.starts_with("it's 1.md: parked, it needs a person\n  why: no retries left\n"),
@@ -394,7 +396,7 @@ What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
             "{text}"
         );
         assert!(
-            text.contains("parked for a person (it failed): no retries left"),
+            text.contains("parked for a person: no retries left"),
             "{text}"
         );
         let next = "read state/sessions/S1/, then `harness retry 'it'\\''s 1.md'` to try it again";
@@ -406,9 +408,6 @@ What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
     #[test]
     fn any_line_is_told_on_one_line_and_no_text_reaches_the_terminal_raw() {
         let events = [
-            json!(null),
-            json!(7),
-            json!(["x"]),
             json!({"event": 5, "at": 7}),
             json!({"event": "later\u{1b}[2J", "at": "2026-01-27T10:00:00Z", "x": "a\nb", "z": "y".repeat(999)}),
             json!({"event": "finished", "seconds": -1e300, "commits": "many", "outcome": "odd\r"}),
@@ -416,7 +415,8 @@ What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
             json!({"event": "refused", "reason": "a\nb\u{7}"}),
             json!({"event": "canceled", "to": "parked", "reason": ""}),
             json!({"event": "moved"}),
-        ];
+        ]
+        .map(|line| Line::of(line).unwrap());
         let name = Name::new(OsStr::from_bytes(b"-\xff\n"));
         let text = story_in(&name, "parked", Some("r\n\u{9b}"), &events, &TimeZone::UTC);
         assert!(
@@ -427,7 +427,7 @@ What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
         assert_eq!(lines.len(), 3 + events.len() + 2, "{text}");
         assert_eq!(lines[0], "-\\xff\\n: parked, it needs a person");
         assert!(
-            lines[7].contains(r#"{"event":"later"#) && lines[7].ends_with('…'),
+            lines[4].contains(r#"{"event":"later"#) && lines[4].ends_with('…'),
             "{text}"
         );
         assert!(text.contains("`harness retry -- NAME`"), "{text}");

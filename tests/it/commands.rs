@@ -250,7 +250,7 @@ fn show_and_list_give_the_shapes_that_scripts_rely_on() {
         (&show["state"], &show["outcome"], &show["branch"]),
         (&json!("parked"), &json!("failed"), &Value::Null)
     );
-    assert_eq!(show["reason"], "it ended with exit status 3");
+    assert_eq!(show["reason"], "exit status 3");
     assert_eq!(show["attempts"].as_array().unwrap().len(), 2);
     let list = json_of(&root, &["list", "--json"]);
     let states: Vec<_> = list

@@ -16,12 +16,13 @@ use harness::item::{self, Item, Refusal};
 use harness::keeper::ExitRecord;
 use harness::keeper::wire::{self, Reply, Request};
 use harness::layout::{Name, Root, SlotId};
-use harness::record::{self, Record};
+use harness::outcome::Next;
+use harness::record::{self, Claimed, Event, Finished, Record};
 use harness::status::LedgerLine;
 use harness::{aggregator, control, hold, layout, session};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What readers have stumbled over.
 const BITS: &[&[u8]] = &[
@@ -367,15 +368,19 @@ proptest! {
         // As a claim does, and the end of its attempt.
         let attempt = record.history().next_attempt();
         prop_assert!(attempt > 0);
-        record.append("claimed", json!({"session": "new", "slot": "agent-9", "attempt": attempt})).unwrap();
-        record.append("finished", json!({"session": "new", "next": "retry", "outcome": "failed"})).unwrap();
+        record.append(&Event::Claimed(Claimed {
+            session: "new".into(), slot: "agent-9".into(), attempt, ..Claimed::default()
+        })).unwrap();
+        record.append(&Event::Finished(Finished {
+            session: "new".into(), next: Some(Next::Retry.into()), ..Finished::default()
+        })).unwrap();
         let open = Record::open(&root, &name).unwrap().history().clone();
         prop_assert_eq!(&open, &record::history(&root, &name));
         let last = open.last.unwrap();
         prop_assert_eq!((last.session.as_str(), last.attempt), ("new", attempt));
-        prop_assert_eq!(last.end.unwrap().0, "retry");
-        let events = record::events(&root, &name).unwrap();
-        prop_assert_eq!(&events.last().unwrap()["event"], "finished");
+        prop_assert_eq!(last.end.unwrap().next, Some(Next::Retry.into()));
+        let lines = record::lines(&root, &name).unwrap();
+        prop_assert!(matches!(lines.last().unwrap().event, Event::Finished(_)));
         prop_assert!(!record::is_released(&root, &name, 7));
     }
 

@@ -309,7 +309,7 @@ fn what_went_wrong_is_told_in_one_place() {
     );
     let text = said(&root, &["errors", &sid(&root, "script")]);
     assert!(
-        text.starts_with("failed: it ended with exit status 3: to-people\n"),
+        text.starts_with("failed: exit status 3: to-people\n"),
         "{text}"
     );
     assert!(text.contains("stderr.log:\n  to-people\n"), "{text}");

@@ -1,0 +1,219 @@
+//! What the past of an item means for its next attempt, and for whoever looks: a fold over the lines
+//! of its record. Each event is thought of by name, so that the compiler finds this place when one
+//! is added.
+
+use super::line::{Answered, Claimed, Event, Finished, Line, Publishing, Started};
+use crate::mutant::planted;
+use crate::outcome::{Next, Outcome, Word};
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// Attempts so far; the next one has this number plus one.
+    pub attempts: u32,
+    /// Failed attempts since a person (or `add`) last put the item into `pending/`.
+    pub failures: u32,
+    /// Attempts in a row that never started, since one did or a person stepped in.
+    pub requeues: u32,
+    /// The attempt before the last one, which ended.
+    pub previous: Option<LastAttempt>,
+    /// The last attempt, as far as it is recorded.
+    pub last: Option<LastAttempt>,
+    /// Branches announced by attempts whose end is not recorded.
+    pub publishing: Vec<Publishing>,
+    /// The time (ns since 1970) before which the newest end, or failed start, lets it not start again.
+    pub not_before_ns: Option<i64>,
+    /// The time (ns since 1970) that a person let it not wait for, since it was last claimed.
+    pub released_ns: Option<i64>,
+    /// The newest outcome and reason that any event tells of.
+    pub outcome: Option<Word<Outcome>>,
+    pub reason: Option<String>,
+    /// The newest branch in the user's repository.
+    pub branch: Option<String>,
+}
+
+/// One attempt as its lines tell it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LastAttempt {
+    pub session: String,
+    pub slot: String,
+    pub attempt: u32,
+    pub claimed_at: String,
+    /// What was recorded of its start; of one whose start is known from its adoption alone, that.
+    pub started: Option<Started>,
+    pub started_at: Option<String>,
+    /// Set once its end is recorded.
+    pub end: Option<AttemptEnd>,
+    /// What it asked, and a person's answer if one was written.
+    pub answered: Option<Answered>,
+    /// The branch that its end published.
+    pub published: Option<PublishedBranch>,
+    /// The item file's: tells a file that was taken away from one that was moved at its end.
+    pub inode: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AttemptEnd {
+    pub next: Option<Word<Next>>,
+    pub outcome: Option<Word<Outcome>>,
+    /// It must not start again before (ns since 1970).
+    pub not_before_ns: Option<i64>,
+}
+
+/// A branch in the user's repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedBranch {
+    pub name: String,
+    pub head: String,
+}
+
+impl History {
+    pub fn of<'a>(lines: impl IntoIterator<Item = &'a Line>) -> History {
+        let mut history = History::default();
+        for line in lines {
+            history.fold(&line.event, &line.at);
+        }
+        history
+    }
+
+    /// The number of the next attempt.
+    pub fn next_attempt(&self) -> u32 {
+        // A record is a file: an agent may have written any number into it.
+        self.attempts.saturating_add(1)
+    }
+
+    pub(super) fn fold(&mut self, event: &Event, at: &str) {
+        match event {
+            Event::Claimed(claimed) => self.claim(claimed, at),
+            Event::Publishing(said) => {
+                self.publishing.retain(|p| p.session != said.session);
+                self.publishing.push(said.clone());
+            }
+            Event::Finished(finished) => self.finish(finished),
+            Event::Answered(answered) => {
+                if let Some(last) = self.last_of(&answered.session) {
+                    last.answered = Some(answered.clone());
+                }
+            }
+            Event::Started(started) => self.start(started.clone(), at),
+            Event::Adopted(adopted) => {
+                let started = Started {
+                    session: adopted.session.clone(),
+                    slot: adopted.slot.clone(),
+                    pid: adopted.pid,
+                    ..Started::default()
+                };
+                self.start(started, at);
+            }
+            Event::Requeued(requeued) => {
+                self.requeues = self.requeues.saturating_add(1);
+                self.not_before_ns = requeued.not_before_ns;
+                self.reason = Some(requeued.reason.clone());
+                if self.last_of(&requeued.session).is_some() {
+                    self.attempts = self.attempts.saturating_sub(1);
+                    self.last = None;
+                }
+            }
+            Event::Added(_) | Event::Retried(_) => self.begin_anew(),
+            Event::Refused(refused) => {
+                self.begin_anew();
+                self.reason = Some(refused.reason.clone());
+                self.outcome = refused.outcome.clone().or(self.outcome.take());
+            }
+            Event::Parked(parked) => {
+                self.begin_anew();
+                self.reason = Some(parked.reason.clone());
+            }
+            Event::Released(released) => {
+                self.requeues = 0;
+                self.released_ns = released.not_before_ns;
+            }
+            Event::Canceled(canceled) => {
+                self.reason = Some(canceled.reason.clone());
+                self.outcome = canceled.outcome.clone().or(self.outcome.take());
+            }
+            Event::Interrupted(interrupted) => self.reason = Some(interrupted.reason.clone()),
+            Event::Resumed(_) | Event::Unknown(_) => {}
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        self.failures = 0;
+        self.requeues = 0;
+    }
+
+    fn last_of(&mut self, session: &str) -> Option<&mut LastAttempt> {
+        self.last.as_mut().filter(|l| l.session == session)
+    }
+
+    fn claim(&mut self, claimed: &Claimed, at: &str) {
+        self.attempts = self.attempts.max(claimed.attempt);
+        self.released_ns = None;
+        let mut before = self.last.take();
+        // An answer holds until its item is done, however many attempts that takes.
+        if let Some(done) = before.as_mut().filter(|b| b.is_done()) {
+            done.answered = None;
+        }
+        let answered = before.as_ref().and_then(|b| b.answered.clone());
+        if before.as_ref().is_some_and(|b| b.end.is_some()) {
+            self.previous = before;
+        }
+        self.last = Some(LastAttempt {
+            session: claimed.session.clone(),
+            slot: claimed.slot.clone(),
+            attempt: claimed.attempt,
+            claimed_at: at.to_owned(),
+            answered,
+            inode: claimed.inode,
+            ..LastAttempt::default()
+        });
+    }
+
+    fn start(&mut self, started: Started, at: &str) {
+        self.requeues = 0;
+        if let Some(last) = self.last_of(&started.session)
+            && last.started.is_none()
+        {
+            last.started = Some(started);
+            last.started_at = Some(at.to_owned());
+        }
+    }
+
+    fn finish(&mut self, finished: &Finished) {
+        // Whoever publishes takes back first what others had announced.
+        let published = finished.published.is_some();
+        self.publishing
+            .retain(|p| !published && p.session != finished.session);
+        self.not_before_ns = finished.not_before_ns;
+        match finished.next.as_ref().and_then(Word::known) {
+            Some(Next::Retry) if planted("retry-not-counted") => {}
+            Some(Next::Retry) => self.failures = self.failures.saturating_add(1),
+            Some(Next::Done | Next::Parked) => self.failures = 0,
+            Some(Next::Pending | Next::Left) | None => {}
+        }
+        self.reason = finished.end.reason.clone().or(self.reason.take());
+        self.branch = finished.published.clone().or(self.branch.take());
+        self.outcome = finished.end.outcome.clone().or(self.outcome.take());
+        let Some(last) = self.last_of(&finished.session) else {
+            return;
+        };
+        last.end = Some(AttemptEnd {
+            next: finished.next.clone(),
+            outcome: finished.end.outcome.clone(),
+            not_before_ns: finished.not_before_ns,
+        });
+        last.published = match (&finished.published, &finished.end.head) {
+            (Some(name), Some(head)) => Some(PublishedBranch {
+                name: name.clone(),
+                head: head.clone(),
+            }),
+            _ => None,
+        };
+    }
+}
+
+impl LastAttempt {
+    fn is_done(&self) -> bool {
+        let next = self.end.as_ref().and_then(|end| end.next.as_ref());
+        next.and_then(Word::known) == Some(Next::Done)
+    }
+}

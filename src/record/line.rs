@@ -1,0 +1,270 @@
+//! The lines of an item's record: one event each, as a type.
+//!
+//! Knows no files. Keeps what a newer version wrote: an unknown event is an `Unknown` with its whole
+//! object, an unknown word is kept as text, and a field that cannot be read hides no other field.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::outcome::{Next, Outcome, Word};
+
+/// One event, with what stands on its line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// When it happened, RFC 3339 in UTC; empty where the line does not say.
+    pub at: String,
+    pub event: Event,
+    /// The whole line as it stands, unknown fields included: always an object.
+    pub object: Value,
+}
+
+/// What happened. Its `event` key is the variant's name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A command put the item into `pending/`.
+    Added(By),
+    /// A slot won the item: an attempt begins.
+    Claimed(Claimed),
+    /// The attempt never started: its number is free again.
+    Requeued(Requeued),
+    /// The agent process runs.
+    Started(Started),
+    /// Another harness took over the running agent.
+    Adopted(Adopted),
+    /// The agent is frozen until a person has looked.
+    Interrupted(Interrupted),
+    /// A frozen agent goes on.
+    Resumed(Resumed),
+    /// The branch is about to be published, with the attempt's whole end.
+    Publishing(Publishing),
+    /// The attempt is over.
+    Finished(Finished),
+    /// The interrupt of an item that asked is gone, with or without an answer.
+    Answered(Answered),
+    /// A command put the item back into `pending/`.
+    Retried(By),
+    /// A command lets the item start now, or takes it from its slot.
+    Released(Released),
+    Canceled(Canceled),
+    /// It can never run as it is.
+    Refused(Refused),
+    /// It was parked without an attempt.
+    Parked(Reason),
+    /// An event of a newer version: its whole object.
+    #[serde(untagged)]
+    Unknown(Map<String, Value>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct By {
+    /// The command.
+    pub by: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Claimed {
+    pub session: String,
+    pub slot: String,
+    pub attempt: u32,
+    pub harness_pid: Option<u32>,
+    /// The item file's.
+    pub inode: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Requeued {
+    pub session: String,
+    pub reason: String,
+    /// It must not start again before (ns since 1970).
+    pub not_before_ns: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Started {
+    pub session: String,
+    pub slot: String,
+    pub agent: String,
+    pub attempt: Option<u32>,
+    pub pid: Option<i32>,
+    pub branch: Option<String>,
+    pub base: Option<String>,
+    pub base_oid: Option<String>,
+    /// The CLI's conversation that it goes on with.
+    pub resumed: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Adopted {
+    pub session: String,
+    pub slot: String,
+    pub pid: Option<i32>,
+    pub harness_pid: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Interrupted {
+    pub session: String,
+    pub slot: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resumed {
+    pub session: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Publishing {
+    pub session: String,
+    pub slot: String,
+    pub attempt: Option<u32>,
+    /// As it is called in harness's own repository.
+    pub branch: String,
+    pub head: String,
+    pub end: End,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Finished {
+    pub session: String,
+    pub slot: String,
+    pub attempt: Option<u32>,
+    #[serde(flatten)]
+    pub end: End,
+    /// The branch as it is called in the user's repository.
+    pub published: Option<String>,
+    pub next: Option<Word<Next>>,
+    /// It must not start again before (ns since 1970).
+    pub not_before_ns: Option<i64>,
+}
+
+/// How an attempt ended: fields of `session.json`, under the same names.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct End {
+    pub outcome: Option<Word<Outcome>>,
+    pub reason: Option<String>,
+    pub ended_at: Option<String>,
+    pub exit_status: Option<i32>,
+    pub signal: Option<i32>,
+    pub seconds: f64,
+    pub commits: Option<u64>,
+    pub files_changed: Option<u64>,
+    pub leftover: bool,
+    pub branch: Option<String>,
+    pub head: Option<String>,
+    pub notes: Vec<String>,
+    pub fault: Option<String>,
+    pub turns: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cost_usd: f64,
+    /// Whether the item ended with this attempt.
+    pub last: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Answered {
+    pub session: String,
+    pub question: String,
+    pub answer: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Released {
+    pub by: String,
+    /// The time (ns since 1970) that it need not wait for any more.
+    pub not_before_ns: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Canceled {
+    pub reason: String,
+    /// Where its file was moved, if a command did that.
+    pub to: Option<String>,
+    pub outcome: Option<Word<Outcome>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    pub reason: String,
+    pub outcome: Option<Word<Outcome>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reason {
+    pub reason: String,
+}
+
+impl Line {
+    /// `None`: no line of ours (cut by a power loss, or not an object).
+    pub fn parse(bytes: &[u8]) -> Option<Line> {
+        Line::of(serde_json::from_slice(bytes).ok()?)
+    }
+
+    pub fn of(object: Value) -> Option<Line> {
+        let fields = object.as_object()?;
+        let at = fields.get("at").and_then(Value::as_str);
+        Some(Line {
+            at: at.unwrap_or_default().to_owned(),
+            event: Event::of(fields),
+            object,
+        })
+    }
+}
+
+impl Event {
+    fn of(fields: &Map<String, Value>) -> Event {
+        match typed(fields.clone()) {
+            Some(event) => event,
+            // One field that cannot be read must not hide the others.
+            None => typed(readable(fields)).unwrap_or_else(|| Event::Unknown(fields.clone())),
+        }
+    }
+}
+
+fn typed(fields: Map<String, Value>) -> Option<Event> {
+    // serde would take a number for a variant's place in the list.
+    fields.get("event")?.as_str()?;
+    match serde_json::from_value(Value::Object(fields)) {
+        Ok(Event::Unknown(_)) | Err(_) => None,
+        Ok(event) => Some(event),
+    }
+}
+
+/// The fields of which each alone can be read.
+fn readable(fields: &Map<String, Value>) -> Map<String, Value> {
+    const TAG: &str = "event";
+    let tag = fields.get(TAG).map(|tag| (TAG.to_owned(), tag.clone()));
+    let alone = |(key, value): (&String, &Value)| {
+        let field = (key.clone(), value.clone());
+        tag.clone().into_iter().chain([field]).collect()
+    };
+    let all = fields.iter();
+    all.filter(|&(key, value)| key == TAG || typed(alone((key, value))).is_some())
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// That an item can never run, and why.
+pub fn refused(reason: &str) -> Event {
+    Event::Refused(Refused {
+        reason: reason.to_owned(),
+        outcome: Some(Outcome::Refused.into()),
+    })
+}
