@@ -30,42 +30,42 @@ pub const INDEX_BYTES_MAX: u64 = 1 << 30;
 pub const KEEPER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// A record file (`items/NAME.jsonl`) that is read whole at a claim: thousands of attempts.
 pub const RECORD_BYTES_MAX: u64 = 16 << 20;
-/// Where no read lease can be had (another owner, NFS), and for empty files and directories: a
-/// file that nobody changed for this long is taken to be whole.
+/// A file that nobody changed for this long is taken to be whole, where the kernel grants no read lease
+/// on it (another owner, NFS), and for empty files and directories.
 pub const SETTLE: Duration = Duration::from_secs(2);
-/// A name that another holder has (same name in flight, or an exclusive key) is looked at again.
+/// A name whose claim or exclusive key somebody else has is looked at again after this long.
 pub const RECHECK: Duration = Duration::from_millis(100);
-/// So much later for each other name that is looked at again, and at most so much.
+/// Extra delay per name already waiting, capped at `RECHECK_MAX`.
 pub const RECHECK_EACH: Duration = Duration::from_millis(2);
 pub const RECHECK_MAX: Duration = Duration::from_secs(10);
-/// An item that could not be claimed because of an error is left alone for this long.
+/// An item that could not be claimed because of an error is not tried again for this long.
 pub const AFTER_TROUBLE: Duration = Duration::from_secs(10);
-/// Control files are seen within 200 ms even where the kernel sends no events.
+/// How often control files are looked at: without events of the kernel they are seen within 200 ms.
 pub const CONTROL_TICK: Duration = Duration::from_millis(150);
-/// Of twice so many running agents and more, each is looked at more seldom.
+/// With twice this many running agents and more, each is polled less often.
 pub const LOOKERS: usize = 8;
-/// Never more seldom than this many times. A look at an agent costs as much as to read some thirty
-/// of its events.
+/// The largest factor by which the poll interval grows. One look at an agent costs as much as reading
+/// about thirty of its events.
 pub const PACE_MAX: u32 = 8;
-/// The longest time between two looks, and between two pulses: status.json is never older than 2 s.
+/// The longest interval between two looks at an agent, and between two turns of the status thread:
+/// status.json is never older than 2 s.
 pub const BEAT_MAX: Duration = Duration::from_millis(1_900);
-/// How often agents' status files are brought up to date while something goes on, and while nothing
-/// does (a slot that changes its state wakes it).
+/// The interval of the status thread while agents run, and while none does. A slot that changes its
+/// state wakes it.
 pub const PULSE: Duration = Duration::from_millis(250);
 pub const PULSE_AT_REST: Duration = Duration::from_secs(1);
-/// Agents are looked at together, and then shown: what they said is in `status.json` after so long.
+/// The status thread runs this long after the workers have looked at their agents.
 pub const AFTER_LOOKS: Duration = Duration::from_millis(50);
-/// Turns, tokens and cost of a slot are written this often; its state, at the next pulse.
+/// How often turns, tokens and cost of a slot are written. A changed state is written at once.
 pub const FIGURES: Duration = Duration::from_secs(1);
-/// The same where the process that aggregates has them in memory, and many: then nobody but a person
-/// who looks at this very file can tell.
+/// The same in the aggregator's process with many agents: `status.json` has them from memory, so this
+/// is only about the slot's own file.
 pub const FIGURES_AT_HAND: Duration = Duration::from_secs(20);
-/// A status.json in which nothing is new is written again at the pulse at which it has this age, or
-/// is about to.
+/// A status.json in which nothing is new is written again before it is older than this.
 pub const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
-/// Other processes' leases are looked at this often where no event told of a death.
+/// How often other processes' leases are looked at without an event of a death.
 pub const ORPHAN_TICK: Duration = Duration::from_secs(5);
-/// The pending folder is listed again this often if it changed and no event said what.
+/// How often the pending folder is listed again if it has changed.
 pub const RESCAN_TICK: Duration = Duration::from_secs(30);
 /// A heartbeat file is touched this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -77,8 +77,8 @@ pub const TREE_LOOK_ENTRIES_MAX: usize = 20_000;
 pub const KEEPER_ANSWER: Duration = Duration::from_secs(30);
 /// A git command that takes longer than this hangs (a prompt, a dead mount).
 pub const GIT_TIMEOUT: Duration = Duration::from_secs(1_800);
-/// Items of `pending/` that the index knows in each of its sets (could start, wait for a time, wait
-/// for others): about 170 bytes each. What does not fit is listed again when there is room.
+/// Names in each set of the index of `pending/` (ready, scheduled, waiting): about 170 bytes each. The
+/// rest is listed again when there is room.
 pub const INDEX_MAX: usize = 65_536;
 /// Backups `NAME.~K~` tried before giving up.
 pub const BACKUPS_MAX: u32 = 100_000;
