@@ -114,7 +114,6 @@ pub fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
     }
     drop(watch);
     drop(main.presence);
-    rt.forks.end();
     rt.ready.waker.wake();
     pulse.end();
     let _panicked = (index.join(), beating.join());
@@ -261,21 +260,10 @@ impl Main {
                 self.rt.staffed.store(true, Ordering::SeqCst);
                 self.end_when_drained();
             }
-            if self.rt.level() > Level::Running {
-                if self.workers.is_empty() {
-                    return How::Finished;
-                }
-                self.begin_to_end();
+            if self.rt.level() > Level::Running && self.workers.is_empty() {
+                return How::Finished;
             }
             self.rt.main_waker.wait(self.tick());
-        }
-    }
-
-    /// The fork server takes a while to end and is not needed where no agent is at work. A worker that
-    /// has just claimed something is not seen yet: it gets another server.
-    fn begin_to_end(&mut self) {
-        if self.rt.busy() == 0 {
-            self.rt.forks.end();
         }
     }
 

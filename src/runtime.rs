@@ -12,7 +12,6 @@ use crate::config::{Config, Durability, RepoPath};
 use crate::error::{Result, printable};
 use crate::folder::Folder;
 use crate::git::{self, Hub, Repo};
-use crate::keeper::Forks;
 use crate::layout::{DEFAULT_REPO, Name, Root, SlotId};
 use crate::limits::{BEAT_MAX, LOOKERS, PACE_MAX};
 use crate::mutant::planted;
@@ -38,8 +37,6 @@ pub struct Runtime {
     pub ready: Arc<Ready>,
     ledger: Mutex<Ledger>,
     pub repos: Repos,
-    /// Makes the slots' keepers.
-    pub forks: Forks,
     pub paused: AtomicBool,
     /// Whether the process ends when nothing is left to do.
     pub drains: AtomicBool,
@@ -183,7 +180,6 @@ impl Runtime {
             repos: Repos::new(root, &config)?,
             ledger: Mutex::new(Ledger::new(root)),
             root: root.clone(),
-            forks: Forks::new(root),
             config,
             ready,
             paused: AtomicBool::new(false),

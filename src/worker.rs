@@ -212,10 +212,6 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate) -> Result<Option<bool
             return Ok(None);
         }
     }
-    if ctx.keeper.is_none() {
-        // While the claim is written to disk.
-        rt.forks.warm();
-    }
     let tried = spool::try_claim(
         &rt.root,
         &ctx.lease,

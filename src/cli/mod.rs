@@ -131,9 +131,6 @@ pub fn main() -> Result<u8> {
     // Started by harness itself, and not commands for people.
     let typed: Vec<_> = std::env::args_os().skip(1).take(4).collect();
     match &typed[..] {
-        [keeper, word, agents] if keeper == "keeper" && word == keeper::FORK_SERVER => {
-            return keeper::serve_forks(Path::new(agents)).map(|()| 0);
-        }
         [keeper, dir] if keeper == "keeper" => {
             return keeper::serve(Path::new(dir)).map(|()| 0);
         }

@@ -1,14 +1,12 @@
 //! The agent that a keeper has started: how it is started, how long it has run, how its tree is
 //! ended, and what is written of its end. Does not know the harness.
 
-use std::ffi::{CStr, CString, OsStr};
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
@@ -21,10 +19,12 @@ use crate::clock;
 use crate::limits::STRAY_GRACE;
 use crate::process;
 use crate::process::cgroup::Cgroup;
-use crate::sys::{self, Program};
 
 /// How long processes that SIGKILL does not end (another user's, stuck in the kernel) are tried.
 const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// How often, 5 ms apart, a program is tried that another process has open for writing.
+const TEXT_BUSY_TRIES: u32 = 200;
 
 pub(super) struct Agent {
     pub(super) spec: Box<Spec>,
@@ -146,114 +146,52 @@ pub(super) fn cpu_of_children() -> Duration {
     })
 }
 
-/// What every agent is started with: nothing of it changes from one to the next.
-pub(super) struct Starter {
-    nothing: File,
-    /// Of the harness that started this keeper, each as NAME=VALUE, with the length of its name, in
-    /// the order of names.
-    environment: Vec<(usize, CString)>,
-}
-
-impl Starter {
-    pub(super) fn new() -> io::Result<Starter> {
-        let environment = std::env::vars_os()
-            .filter(|(name, _)| !is_of_cwd(name))
-            .filter_map(|(name, value)| Some((name.len(), pair(&name, &value).ok()?)));
-        let mut environment: Vec<(usize, CString)> = environment.collect();
-        environment.sort_by(|a, b| name_of(a).cmp(name_of(b)));
-        Ok(Starter {
-            nothing: atomic::open_to_look(Path::new("/dev/null"))?,
-            environment,
-        })
-    }
-
-    /// Starts the agent in a process group of its own. Its standard output carries a lock that lives
-    /// until the last process that has it is gone; the file's existence says that a start was tried.
-    pub(super) fn start(&self, spec: &Spec) -> io::Result<Pid> {
-        let args = spec.argv.iter().map(|arg| c_string(arg));
-        let args = args.collect::<io::Result<Vec<_>>>()?;
-        let path = args.first().ok_or(io::ErrorKind::InvalidInput)?;
-        let cwd = c_string(spec.cwd.as_os_str())?;
-        let set = Self::set(spec)?;
-        let stdin = spec
-            .stdin
-            .as_deref()
-            .map(atomic::open_regular)
-            .transpose()?;
-        let stderr = atomic::open_output(&spec.stderr)?;
-        // The last thing before the start: what fails earlier must not look like one.
-        let stdout = atomic::open_output(&spec.stdout)?;
-        let _held = fs2::FileExt::try_lock_exclusive(&stdout);
-        let program = Program {
-            path,
-            args: &args,
-            env: &self.environment(spec, &set),
-            cwd: &cwd,
-            stdio: [
-                stdin.as_ref().unwrap_or(&self.nothing).as_fd(),
-                stdout.as_fd(),
-                stderr.as_fd(),
-            ],
-        };
-        for _ in 0..200 {
-            match sys::start(&program) {
-                Ok(pid) => return Ok(pid),
-                // Another thread of the harness forked while the item's copy was still open for
-                // writing: the descriptor is gone as soon as that child has executed.
-                Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => {
-                    process::pause(Duration::from_millis(5));
-                }
-                Err(e) => {
-                    let _stays = atomic::remove(&spec.stdout);
-                    return Err(e);
-                }
-            }
-        }
-        let _stays = atomic::remove(&spec.stdout);
-        Err(io::Error::from_raw_os_error(libc::ETXTBSY))
-    }
-
-    /// What the agent's environment has that the keeper's has not.
-    fn set(spec: &Spec) -> io::Result<Vec<CString>> {
-        let set = spec.env.iter().filter(|(name, _)| !is_of_cwd(name));
-        let set = set.filter_map(|(name, value)| Some(pair(name, value.as_ref()?)));
-        // Programs that trust PWD more than their directory would work in our user's.
-        set.chain([pair(PWD.as_ref(), spec.cwd.as_os_str())])
-            .collect()
-    }
-
-    fn environment<'a>(&'a self, spec: &Spec, set: &'a [CString]) -> Vec<&'a CStr> {
-        let mut kept: Vec<_> = self.environment.iter().map(|(_, e)| Some(&**e)).collect();
-        for (name, _) in &spec.env {
-            let name = name.as_bytes();
-            let begin = self.environment.partition_point(|e| name_of(e) < name);
-            // A name may stand there more than once.
-            let same = self.environment[begin..].iter();
-            let same = same.take_while(|e| name_of(e) == name).count();
-            kept[begin..begin + same].fill(None);
-        }
-        let set = set.iter().map(CString::as_c_str);
-        kept.into_iter().flatten().chain(set).collect()
-    }
-}
-
-fn name_of((len, pair): &(usize, CString)) -> &[u8] {
-    &pair.as_bytes()[..*len]
-}
-
 const PWD: &str = "PWD";
 const OLDPWD: &str = "OLDPWD";
 
-fn is_of_cwd(name: &OsStr) -> bool {
-    name == PWD || name == OLDPWD
+/// Starts the agent in a process group of its own. Its standard output carries a lock that lives
+/// until the last process that has it is gone; the file's existence says that a start was tried.
+pub(super) fn start(spec: &Spec) -> io::Result<Pid> {
+    let stdin = match &spec.stdin {
+        Some(path) => Stdio::from(atomic::open_regular(path)?),
+        None => Stdio::null(),
+    };
+    let stderr = atomic::open_output(&spec.stderr)?;
+    // The last thing before the start: what fails earlier must not look like one.
+    let stdout = atomic::open_output(&spec.stdout)?;
+    let _held = fs2::FileExt::try_lock_exclusive(&stdout);
+    let mut command = command(spec)?;
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
+    let mut started = command.spawn();
+    for _ in 0..TEXT_BUSY_TRIES {
+        match &started {
+            // A thread of the harness started a process while it still had the item's copy open for
+            // writing; that process closes it when it executes its program.
+            Err(e) if e.raw_os_error() == Some(Errno::ETXTBSY as i32) => {
+                process::pause(Duration::from_millis(5));
+                started = command.spawn();
+            }
+            _ => break,
+        }
+    }
+    if started.is_err() {
+        let _stays = atomic::remove(&spec.stdout);
+    }
+    Ok(Pid::from_raw(started?.id() as i32))
 }
 
-fn pair(name: &OsStr, value: &OsStr) -> io::Result<CString> {
-    Ok(CString::new(
-        [name.as_bytes(), b"=", value.as_bytes()].concat(),
-    )?)
-}
-
-fn c_string(text: &OsStr) -> io::Result<CString> {
-    Ok(CString::new(text.as_bytes())?)
+#[expect(clippy::disallowed_methods, reason = "the keeper starts the agent")]
+fn command(spec: &Spec) -> io::Result<Command> {
+    let (program, args) = spec.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    command.args(args).current_dir(&spec.cwd).process_group(0);
+    for (name, value) in &spec.env {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    // Programs that trust PWD more than their directory would work in the user's.
+    command.env(PWD, &spec.cwd).env_remove(OLDPWD);
+    Ok(command)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -15,22 +16,20 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use super::fork::Forks;
 use super::wire::{self, Reply, Request};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, SlotId};
+use crate::lease;
 use crate::limits::KEEPER_ANSWER;
-use crate::process::{self, cgroup};
+use crate::process;
 
 /// A connection to the slot's keeper.
 pub struct Keeper {
     stream: UnixStream,
     /// Set where it is a child of this process: then it must be waited for.
     pid: Option<Pid>,
-    /// Its cgroup, of a child that has one: that is removed when it has ended.
-    cgroup: Option<PathBuf>,
     dir: PathBuf,
 }
 
@@ -38,7 +37,7 @@ const NOT_STARTED: &str = "cannot start the keeper";
 
 /// The running program itself, even where its file was replaced by an upgrade. Through an open file,
 /// as `/proc/self/exe` of a program that callgrind watches is callgrind.
-pub(super) fn program() -> io::Result<String> {
+fn program() -> io::Result<String> {
     static OPEN: OnceLock<File> = OnceLock::new();
     let file = match OPEN.get() {
         Some(file) => file,
@@ -47,73 +46,43 @@ pub(super) fn program() -> io::Result<String> {
             OPEN.get_or_init(|| file)
         }
     };
-    Ok(format!("/proc/self/fd/{}", super::serve::fd_number(file)))
+    Ok(wire::path_through(file))
 }
 
 /// Whether the slot has a living keeper, by its lock.
 pub fn is_alive(root: &Root, slot: SlotId) -> bool {
-    let path = root.agent(slot).join("keeper.lock");
-    match atomic::open_to_look(&path) {
-        Ok(f) => f.try_lock_shared().is_err(),
-        // What cannot be told counts as alive: its agent must not be started twice.
-        Err(_) => !atomic::is_gone(&path),
-    }
-}
-
-/// The socket's path through a descriptor of its directory: short, whatever ROOT's length.
-pub(super) fn socket_path(dir: &File) -> String {
-    format!("/proc/self/fd/{}/keeper.sock", super::serve::fd_number(dir))
+    lease::is_locked(&root.agent(slot).join("keeper.lock"))
 }
 
 impl Keeper {
-    /// Starts a keeper, which outlives this process while its agent runs: has one forked, or, where
-    /// there comes none of it, executes one.
-    pub fn start(forks: &Forks, slot: SlotId) -> Result<Keeper> {
-        let dir = forks.root.agent(slot);
-        // What stands in the log's place stops no item.
-        let log = atomic::open_append(&dir.join("keeper.log"));
-        let log = log.or_else(|_| {
-            let nothing = Path::new("/dev/null");
-            #[expect(clippy::disallowed_methods, reason = "a device of the kernel's")]
-            let nothing = File::options().write(true).open(nothing);
-            nothing.or_fail(NOT_STARTED, &dir)
-        })?;
-        let (mut keeper, theirs) = Keeper::unborn(&dir)?;
-        let asked = forks.ask(slot, [theirs.as_fd(), log.as_fd()]);
-        // Its end is open in that process alone, so that it closes with it.
-        drop(theirs);
-        if asked.is_ok() {
-            let word = keeper.first_word();
-            if keeper.pid.is_some() || matches!(word, Ok(Some(_))) {
-                return keeper.begun(word);
-            }
-            if word.is_err() {
-                // It hears nobody: somebody has stopped it.
-                forks.end();
-            }
-        }
-        // One that comes late after all finds nobody, and ends.
-        drop(keeper);
-        let (mut keeper, theirs) = Keeper::unborn(&dir)?;
-        keeper.execute(theirs, log)?;
-        let word = keeper.first_word();
-        keeper.begun(word)
-    }
-
-    /// Its end of the connection, and the one of a keeper that is to be started.
-    fn unborn(dir: &Path) -> Result<(Keeper, UnixStream)> {
-        let (ours, theirs) = UnixStream::pair().or_fail(NOT_STARTED, dir)?;
-        let keeper = Keeper {
+    /// Starts a keeper, which outlives this process while its agent runs.
+    pub(crate) fn start(root: &Root, slot: SlotId) -> Result<Keeper> {
+        let dir = root.agent(slot);
+        let (ours, theirs) = UnixStream::pair().or_fail(NOT_STARTED, &dir)?;
+        let mut keeper = Keeper {
             stream: ours,
             pid: None,
-            cgroup: None,
-            dir: dir.to_owned(),
+            dir,
         };
-        Ok((keeper, theirs))
+        keeper.execute(theirs)?;
+        match keeper.first_reply() {
+            Ok(Some(Reply::Idle)) => Ok(keeper),
+            other => {
+                // It was asked for nothing yet, so it runs nothing.
+                keeper.kill_and_reap();
+                other?;
+                Err(Error::temporary(NOT_STARTED, "it ended at once")
+                    .at_path(&keeper.dir.join("keeper.log"))
+                    .hint("that file says why"))
+            }
+        }
     }
 
+    /// Their end is open in the keeper alone, so that it closes with it.
     #[expect(clippy::disallowed_methods, reason = "the keeper is our own binary")]
-    fn execute(&mut self, theirs: UnixStream, log: File) -> Result<()> {
+    fn execute(&mut self, theirs: UnixStream) -> Result<()> {
+        // What stands in the log's place stops no item.
+        let log = atomic::open_append(&self.dir.join("keeper.log"));
         let child = Command::new(program().or_fail(NOT_STARTED, &self.dir)?)
             .arg0("harness")
             .arg("keeper")
@@ -121,46 +90,28 @@ impl Keeper {
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(log.map_or_else(|_| Stdio::null(), Stdio::from))
             .spawn()
             .or_fail(NOT_STARTED, &self.dir)?;
         self.pid = Some(Pid::from_raw(child.id() as i32));
         Ok(())
     }
 
-    fn begun(mut self, word: Result<Option<Reply>>) -> Result<Keeper> {
-        match word {
-            Ok(Some(Reply::Idle { cgroup })) => {
-                self.cgroup = cgroup;
-                Ok(self)
-            }
-            other => {
-                // It was told nothing yet, so it runs nothing.
-                self.put_down();
-                other?;
-                Err(Error::temporary(NOT_STARTED, "it ended at once")
-                    .at_path(&self.dir.join("keeper.log"))
-                    .hint("that file says why"))
-            }
-        }
-    }
-
     /// Connects to the slot's surviving keeper and hears what it does. `None`: there is none.
-    pub fn attach(root: &Root, slot: SlotId) -> Result<Option<(Keeper, Reply)>> {
+    pub(crate) fn attach(root: &Root, slot: SlotId) -> Result<Option<(Keeper, Reply)>> {
         let dir = root.agent(slot);
         let end = clock::instant() + KEEPER_ANSWER;
         while is_alive(root, slot) {
             let handle = atomic::open_dir(&dir).or_fail("cannot open", &dir)?;
             // Refused: it is about to end, or not yet listening. The lock will tell.
-            if let Ok(stream) = UnixStream::connect(socket_path(&handle)) {
+            if let Ok(stream) = UnixStream::connect(wire::socket_path(&handle)) {
                 let mut keeper = Keeper {
                     stream,
                     pid: None,
-                    cgroup: None,
                     dir: dir.clone(),
                 };
-                if let Ok(Some(word)) = keeper.first_word() {
-                    return Ok(Some((keeper, word)));
+                if let Ok(Some(reply)) = keeper.first_reply() {
+                    return Ok(Some((keeper, reply)));
                 }
             }
             if clock::instant() >= end {
@@ -175,53 +126,43 @@ impl Keeper {
         Ok(None)
     }
 
-    fn first_word(&mut self) -> Result<Option<Reply>> {
-        let timeout = |d| self.stream.set_read_timeout(d);
-        timeout(Some(KEEPER_ANSWER)).or_fail("cannot set up the socket", &self.dir)?;
-        let mut word = self.receive()?;
-        if let Some(Reply::Born { pid: pid @ 1.. }) = word {
-            self.pid = Some(Pid::from_raw(pid));
-            word = self.receive()?;
-        }
-        self.stream
-            .set_read_timeout(None)
-            .or_fail("cannot set up the socket", &self.dir)?;
-        Ok(word)
+    fn first_reply(&mut self) -> Result<Option<Reply>> {
+        self.set_timeout(Some(KEEPER_ANSWER))?;
+        let reply = self.receive()?;
+        self.set_timeout(None)?;
+        Ok(reply)
     }
 
-    pub fn send(&mut self, request: &Request) -> Result<()> {
+    fn set_timeout(&self, timeout: Option<Duration>) -> Result<()> {
+        let set = self.stream.set_read_timeout(timeout);
+        set.or_fail("cannot set up the socket", &self.dir)
+    }
+
+    pub(crate) fn send(&mut self, request: &Request) -> Result<()> {
         wire::send(&mut self.stream, request.frame())
             .or_fail("cannot talk to the keeper", &self.dir)
     }
 
     /// What it says next; `None`: it is dead. Blocks until a word is there.
-    pub fn receive(&mut self) -> Result<Option<Reply>> {
+    pub(crate) fn receive(&mut self) -> Result<Option<Reply>> {
         let body = wire::receive(&mut self.stream).or_fail("cannot hear the keeper", &self.dir)?;
         Ok(body.and_then(|b| Reply::parse(&b)))
     }
 
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 
     /// Lets an idle keeper end, and waits for it.
-    pub fn dismiss(mut self) {
-        // Said only to a child, whose end we then hear of: it need not leave its cgroup, for which
-        // it would wait for 13 ms.
-        if self.pid.is_some() && self.cgroup.is_some() {
-            let _dead = self.send(&Request::Dismiss);
-        }
-        let _closed = self.stream.shutdown(std::net::Shutdown::Both);
+    pub(crate) fn dismiss(mut self) {
+        let _closed = self.stream.shutdown(Shutdown::Both);
         self.wait_for_end();
-        if let Some(cgroup) = &self.cgroup {
-            cgroup::remove(cgroup);
-        }
     }
 
-    /// For one that is dead, or that cannot be talked to: it is dead then, and no zombie. What it
-    /// ran is for `process::end_tree`.
-    pub fn put_down(&mut self) {
-        let _closed = self.stream.shutdown(std::net::Shutdown::Both);
+    /// Ends and reaps a keeper that is dead or cannot be talked to. `process::end_tree` ends what it
+    /// ran.
+    pub(crate) fn kill_and_reap(&mut self) {
+        let _closed = self.stream.shutdown(Shutdown::Both);
         if let Some(pid) = self.pid {
             process::signal_each(&[pid], Signal::SIGKILL);
         }

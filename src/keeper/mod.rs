@@ -2,7 +2,7 @@
 //! survives the harness. It makes three things true:
 //!
 //! - an agent outlives its harness, and its exit status is recorded all the same (`exit.json`);
-//! - starting an agent costs the same however big the harness is (from a process of 2 MB, by clone);
+//! - starting an agent costs the same however big the harness is (from a process of 2 MB);
 //! - an item's process tree ends with the item: the keeper is a child subreaper, so whatever the
 //!   agent leaves behind becomes its child, and it goes on until it has none.
 //!
@@ -10,18 +10,14 @@
 //! git. Harness and keeper talk over a socket (`wire`): the first one is inherited, an adopting
 //! harness connects to `agents/agent-N/keeper.sock`. A keeper without harness and agent ends.
 //! It holds `agents/agent-N/keeper.lock` while it lives: that lock, not a pid, says that it does.
-//!
-//! It is forked by a process that does nothing else (`fork`), and is a child of the harness.
 
 pub mod wire;
 mod agent;
 mod client;
-mod fork;
 mod serve;
 
 pub use client::{Keeper, is_alive};
-pub use fork::{FORK_SERVER, Forks, serve_forks};
-pub use serve::serve;
+pub(crate) use serve::serve;
 
 /// Content of `exit.json`.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]

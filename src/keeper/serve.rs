@@ -3,10 +3,10 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-use super::agent::{Agent, Starter, cpu_of_children};
+use super::agent::{Agent, cpu_of_children, start};
 use super::wire::{self, Reply, Request, Spec};
 use crate::atomic;
 use crate::clock;
@@ -29,19 +29,10 @@ use crate::waker::poll_timeout;
 /// How long a keeper waits for its predecessor, which has nothing left to do, to be gone.
 const PREDECESSOR: Duration = Duration::from_secs(10);
 
-/// Of an agent that ends sooner the harness hears its end only: each word wakes it.
-const FIRST_WORD: Duration = Duration::from_millis(2);
-
-/// Runs the keeper of the slot whose directory this is, in a process that was executed for it. Its
-/// standard input is the socket to the harness that started it.
-pub fn serve(dir: &Path) -> Result<()> {
+/// Runs the keeper of the slot with this directory, in a process that was executed for it. Standard
+/// input is the socket to the harness that started it.
+pub(crate) fn serve(dir: &Path) -> Result<()> {
     close_inherited();
-    let starter = Starter::new().or_fail("cannot set up", dir)?;
-    keep(dir, starter, None)
-}
-
-/// The keeper's life, in a process of its own. `born_in`: its cgroup, if it is in that already.
-pub(super) fn keep(dir: &Path, starter: Starter, born_in: Option<Cgroup>) -> Result<()> {
     // For `ps`: it was executed through a descriptor.
     let slot = dir.file_name().unwrap_or_default().to_string_lossy();
     let name = CString::new(format!("keeper {slot}")).unwrap_or_default();
@@ -50,10 +41,9 @@ pub(super) fn keep(dir: &Path, starter: Starter, born_in: Option<Cgroup>) -> Res
     let _leader = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true).or_fail("cannot become a subreaper", dir)?;
     let _lock = take_lock(dir)?;
-    // What lives in one that is there already is ended only now, with the lock held. Where there is
-    // none (`doctor` says so), the other means have to do.
-    let enter = || cgroup::name_of(dir).and_then(|name| Cgroup::enter(&name));
-    let cgroup = born_in.or_else(|| enter().ok());
+    // Only with the lock held, as it ends what a dead keeper left in that cgroup. Without a cgroup
+    // (`doctor` says so) the other means must do.
+    let cgroup = cgroup::name_of(dir).and_then(|name| Cgroup::enter(&name));
     let harness = io::stdin()
         .as_fd()
         .try_clone_to_owned()
@@ -67,14 +57,11 @@ pub(super) fn keep(dir: &Path, starter: Starter, born_in: Option<Cgroup>) -> Res
         agent: None,
         unwritten: None,
         tainted: false,
-        untold: None,
-        cgroup,
-        dismissed: false,
-        starter,
+        cgroup: cgroup.ok(),
     };
     keeper.introduce();
     while !keeper.is_over() {
-        let wait = soonest(keeper.turn(), keeper.tell_of_start());
+        let wait = keeper.turn();
         if keeper.is_over() {
             break;
         }
@@ -97,17 +84,12 @@ pub(super) fn keep(dir: &Path, starter: Starter, born_in: Option<Cgroup>) -> Res
             keeper.introduce();
         }
     }
-    if keeper.dismissed
-        && let Some(cgroup) = keeper.cgroup.take()
-    {
-        cgroup.stay();
-    }
     atomic::remove(&dir.join("keeper.sock")).map(drop)
 }
 
 /// What the harness was started with beyond its three descriptors (a shell's lock, a pipe whose end
 /// somebody waits for) is neither for a keeper, which may outlive it, nor for agents.
-pub(super) fn close_inherited() {
+fn close_inherited() {
     let listed = std::fs::read_dir("/proc/self/fd");
     let fds: Vec<i32> = listed
         .into_iter()
@@ -144,7 +126,7 @@ fn listen(dir: &Path) -> Result<UnixListener> {
     let path = dir.join("keeper.sock");
     atomic::remove(&path)?;
     let handle = atomic::open_dir(dir).or_fail("cannot open", dir)?;
-    UnixListener::bind(super::client::socket_path(&handle)).or_fail("cannot listen at", &path)
+    UnixListener::bind(wire::socket_path(&handle)).or_fail("cannot listen at", &path)
 }
 
 struct Woken {
@@ -183,13 +165,8 @@ struct Serving {
     unwritten: Option<(Agent, Vec<u8>)>,
     /// To end after this agent: told to, or with foreign processes as children.
     tainted: bool,
-    /// When the harness is told at the latest that its agent runs.
-    untold: Option<Instant>,
-    /// In which it lives with its agent. Left, and removed, when it ends,
+    /// Where it lives with its agent. Left and removed when it ends.
     cgroup: Option<Cgroup>,
-    /// but not where its harness does that.
-    dismissed: bool,
-    starter: Starter,
 }
 
 impl Serving {
@@ -207,25 +184,12 @@ impl Serving {
     }
 
     fn introduce(&mut self) {
-        self.untold = None;
         let unwritten = self.unwritten.as_ref().map(|(agent, _)| agent);
         let reply = match self.agent.as_ref().or(unwritten) {
-            None => Reply::Idle {
-                cgroup: self.cgroup.as_ref().map(|c| c.dir().to_owned()),
-            },
+            None => Reply::Idle,
             Some(agent) => running(agent),
         };
         self.say(&reply);
-    }
-
-    /// Tells the harness that the agent runs, once it has for a moment. How long until then.
-    fn tell_of_start(&mut self) -> Option<Duration> {
-        let left = self.untold?.saturating_duration_since(clock::instant());
-        if left.is_zero() {
-            self.introduce();
-            return None;
-        }
-        Some(left)
     }
 
     fn hear(&mut self) {
@@ -244,10 +208,6 @@ impl Serving {
                     self.say(&Reply::Vitals { cpu });
                 }
                 Some(Request::Vitals) => {}
-                Some(Request::Dismiss) => {
-                    self.dismissed = self.agent.is_none() && self.unwritten.is_none();
-                    self.harness = None;
-                }
                 Some(Request::Spawn(spec)) => self.spawn(spec),
                 None => {}
             },
@@ -258,16 +218,13 @@ impl Serving {
         let session = spec.session.clone();
         let cpu_before = cpu_of_children();
         let started = match (&self.agent, &self.unwritten) {
-            (None, None) => self
-                .starter
-                .start(&spec)
-                .map_err(|e| (e.to_string(), is_temporary(&e))),
+            (None, None) => start(&spec).map_err(|e| (e.to_string(), is_temporary(&e))),
             _ => Err(("an agent of this slot is still running".into(), true)),
         };
         match started {
             Ok(pid) => {
                 self.agent = Some(Agent::new(spec, pid, cpu_before));
-                self.untold = Some(clock::instant() + FIRST_WORD);
+                self.introduce();
             }
             Err((why, temporary)) => self.say(&Reply::SpawnFailed {
                 session,
@@ -373,7 +330,6 @@ impl Serving {
                 return Some(Duration::from_millis(500));
             }
         }
-        self.untold = None;
         self.say(&Reply::Exited {
             session: agent.spec.session,
             exit: text,
@@ -388,10 +344,6 @@ fn running(agent: &Agent) -> Reply {
         pid: agent.pid.as_raw(),
         age: agent.age(),
     }
-}
-
-fn soonest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    a.into_iter().chain(b).min()
 }
 
 /// Waits for whatever child has ended. `true`: there is no child left at all.
@@ -419,9 +371,4 @@ fn reap(mut agent: Option<&mut Agent>) -> bool {
 fn is_temporary(e: &io::Error) -> bool {
     let busy = e.raw_os_error() == Some(libc::ETXTBSY);
     busy || Error::io("", Path::new(""), e).kind() == Kind::Temporary
-}
-
-/// For `/proc/self/fd/N`.
-pub(super) fn fd_number(file: &File) -> i32 {
-    file.as_raw_fd()
 }

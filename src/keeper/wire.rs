@@ -3,7 +3,9 @@
 //! with a length of its own, all 32 bits little-endian.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,21 +44,13 @@ pub enum Request {
     Thaw,
     /// How much processor time has the tree used? Answered by `Reply::Vitals` while an agent runs.
     Vitals,
-    /// To an idle keeper: end. The harness that says so lives, waits for it and removes its cgroup.
-    Dismiss,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// A forked keeper's first word: who must be waited for, whatever becomes of it.
-    Born {
-        pid: i32,
-    },
-    /// Said once after a connect: nothing runs. Where the keeper's cgroup is, if it has one.
-    Idle {
-        cgroup: Option<PathBuf>,
-    },
-    /// Said after a connect, and after a start when the agent has run for a moment.
+    /// Said once after a connect: nothing runs.
+    Idle,
+    /// Said after a connect, and after a start.
     Running {
         session: String,
         pid: i32,
@@ -78,6 +72,17 @@ pub enum Reply {
         session: String,
         exit: Vec<u8>,
     },
+}
+
+/// The path of what this file or folder is, however long its own path is and whatever is put in its
+/// place.
+pub(super) fn path_through(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// The keeper's socket in the slot's directory `dir`. A socket's path may have 107 bytes only.
+pub(super) fn socket_path(dir: &File) -> String {
+    format!("{}/keeper.sock", path_through(dir))
 }
 
 /// A message as it is sent.
@@ -165,7 +170,6 @@ impl Request {
             Request::Freeze => Frame::new("freeze"),
             Request::Thaw => Frame::new("thaw"),
             Request::Vitals => Frame::new("vitals"),
-            Request::Dismiss => Frame::new("dismiss"),
             Request::Spawn(s) => {
                 let nothing = Path::new("");
                 let mut f = Frame::new("spawn")
@@ -203,7 +207,6 @@ impl Request {
             "freeze" => Some(Request::Freeze),
             "thaw" => Some(Request::Thaw),
             "vitals" => Some(Request::Vitals),
-            "dismiss" => Some(Request::Dismiss),
             "spawn" => {
                 let session = f.text()?;
                 let cwd = f.path()?;
@@ -238,9 +241,7 @@ impl Request {
 impl Reply {
     pub fn frame(&self) -> Frame {
         match self {
-            Reply::Born { pid } => Frame::new("born").number(pid),
-            Reply::Idle { cgroup: None } => Frame::new("idle"),
-            Reply::Idle { cgroup: Some(dir) } => Frame::new("idle").path(dir),
+            Reply::Idle => Frame::new("idle"),
             Reply::Running { session, pid, age } => Frame::new("running")
                 .field(session)
                 .number(pid)
@@ -262,8 +263,7 @@ impl Reply {
     pub fn parse(body: &[u8]) -> Option<Reply> {
         let mut f = Fields(body);
         Some(match f.word()? {
-            "born" => Reply::Born { pid: f.number()? },
-            "idle" => Reply::Idle { cgroup: f.path() },
+            "idle" => Reply::Idle,
             "running" => Reply::Running {
                 session: f.text()?,
                 pid: f.number()?,

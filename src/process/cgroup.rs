@@ -10,9 +10,8 @@
 //! whatever part of the hierarchy its keeper was started. Where the host offers none that may be
 //! written (see `enter`), nothing of this happens, and the other means have to do.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,15 +72,6 @@ impl Cgroup {
         Ok(Cgroup { dir, parent })
     }
 
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// This process ends in it, and who waits for that removes it (`remove`).
-    pub fn stay(self) {
-        std::mem::forget(self);
-    }
-
     /// Kills every other process in it, at once: however fast they fork, none escapes. This process
     /// steps out for as long, so it must have nothing else in there that it wants to keep.
     pub fn kill_others(&self) -> io::Result<()> {
@@ -97,71 +87,6 @@ impl Drop for Cgroup {
         // What cannot be removed is empty, and taken over by the slot's next keeper.
         if put(&self.parent.join("cgroup.procs"), "0").is_ok() {
             remove_tree(&self.dir);
-        }
-    }
-}
-
-/// A new cgroup in which nothing lives yet, for a process that is to be born there.
-#[derive(Debug)]
-pub struct Cradle {
-    dir: PathBuf,
-    parent: PathBuf,
-    handle: File,
-}
-
-impl Cradle {
-    /// Makes the cgroup of that name below `parent`.
-    ///
-    /// # Errors
-    /// As `Cgroup::enter`; and where there is one: what lives in it may only be ended by a keeper
-    /// that has its slot's lock.
-    pub fn make(parent: &Path, name: &str) -> io::Result<Cradle> {
-        let dir = parent.join(name);
-        fs::create_dir(&dir)?;
-        let handle = can_be_killed(&dir).and_then(|()| atomic::open_dir(&dir));
-        match handle {
-            Ok(handle) => Ok(Cradle {
-                dir,
-                parent: parent.to_owned(),
-                handle,
-            }),
-            Err(e) => {
-                let _stays = fs::remove_dir(&dir);
-                Err(e)
-            }
-        }
-    }
-
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.handle.as_fd()
-    }
-
-    /// In the process that was born there.
-    pub fn grown_up(self) -> Cgroup {
-        Cgroup {
-            dir: self.dir,
-            parent: self.parent,
-        }
-    }
-
-    /// Where no process was born.
-    pub fn remove(self) {
-        let _stays = fs::remove_dir(&self.dir);
-    }
-}
-
-/// Removes the cgroup of a process that has ended and was waited for.
-pub fn remove(dir: &Path) {
-    /// Later kernels count a process as gone a moment after its parent has heard of it.
-    const TRIES: u32 = 50;
-    for _ in 0..TRIES {
-        match fs::remove_dir(dir) {
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
-                // It may be that its agent had made some of its own in there.
-                remove_tree(dir);
-                pause(Duration::from_millis(1));
-            }
-            _ => return,
         }
     }
 }

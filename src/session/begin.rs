@@ -25,15 +25,7 @@ use crate::runtime::{Level, Runtime};
 use crate::spool::Claim;
 use crate::status::SlotState;
 
-/// An agent that was started.
-pub(super) enum Begun {
-    /// For so long.
-    Runs(Duration),
-    /// Over already: its exit record (JSON).
-    Ended(Vec<u8>),
-}
-
-/// Makes the session's folder, the worktree and the agent's process.
+/// Makes the session's folder, the worktree and the agent's process. How long that has been running.
 pub(super) fn begin(
     ctx: &mut WorkerContext,
     claim: &Claim,
@@ -41,7 +33,7 @@ pub(super) fn begin(
     dir: &std::path::Path,
     file: &mut SessionFile,
     work: &mut Option<Work>,
-) -> Result<Begun, Failed> {
+) -> Result<Duration, Failed> {
     let rt = ctx.rt.clone();
     let slot = ctx.slot();
     let item = &claim.item;
@@ -159,11 +151,7 @@ pub(super) fn begin(
         }
     }
     file.started_at = clock::now_iso();
-    // What the record and the item say of a script in a plain directory is all there is to it.
-    let told_by_record = script && work.is_none();
-    if !told_by_record {
-        file.write(dir, false)?;
-    }
+    file.write(dir, false)?;
 
     let spec = Spec {
         session: file.session.clone(),
@@ -176,10 +164,7 @@ pub(super) fn begin(
         grace: rt.config.harness.kill_grace,
         env: env.into_iter().collect(),
     };
-    let (pid, begun) = start(ctx, spec)?;
-    if matches!(begun, Begun::Ended(_)) {
-        return Ok(begun);
-    }
+    let (pid, age) = start(ctx, spec)?;
     file.pid = pid;
     rt.show(slot, |s| {
         s.state = SlotState::Working;
@@ -187,11 +172,7 @@ pub(super) fn begin(
         s.started_at = Some(file.started_at.clone());
         s.pid = pid;
     });
-    if told_by_record && let Err(e) = file.write(dir, false) {
-        // Only those who look would miss it: the agent runs.
-        rt.warn(&format!("{slot}: {e}"));
-    }
-    Ok(begun)
+    Ok(age)
 }
 
 /// The branch in the slot's worktree, from the base's current commit, or from where the attempt
@@ -335,22 +316,22 @@ fn environment(
     env
 }
 
-/// Has the slot's keeper start the agent; starts the keeper where there is none. With the agent's pid
-/// where that is told.
-fn start(ctx: &mut WorkerContext, spec: Spec) -> Result<(Option<i32>, Begun), Failed> {
+/// Has the slot's keeper start the agent; starts the keeper where there is none. The agent's pid, if
+/// known, and how long it has been running.
+fn start(ctx: &mut WorkerContext, spec: Spec) -> Result<(Option<i32>, Duration), Failed> {
     let session = spec.session.clone();
     let stdout = spec.stdout.clone();
     let program = PathBuf::from(spec.argv.first().cloned().unwrap_or_default());
     let request = Request::Spawn(Box::new(spec));
     let mut keeper = match ctx.keeper.take() {
         Some(keeper) => keeper,
-        None => Keeper::start(&ctx.rt.forks, ctx.slot())?,
+        None => Keeper::start(&ctx.rt.root, ctx.slot())?,
     };
     if keeper.send(&request).is_err() {
         // It was killed while idle. Whether it heard the request is known: it is dead, and a
         // socket's unread bytes die with it; nothing was started.
-        keeper.put_down();
-        keeper = Keeper::start(&ctx.rt.forks, ctx.slot())?;
+        keeper.kill_and_reap();
+        keeper = Keeper::start(&ctx.rt.root, ctx.slot())?;
         keeper.send(&request)?;
     }
     match keeper.receive() {
@@ -360,11 +341,7 @@ fn start(ctx: &mut WorkerContext, spec: Spec) -> Result<(Option<i32>, Begun), Fa
             age,
         })) if s == session => {
             ctx.keeper = Some(keeper);
-            Ok((Some(pid), Begun::Runs(age)))
-        }
-        Ok(Some(Reply::Exited { session: s, exit })) if s == session => {
-            ctx.keeper = Some(keeper);
-            Ok((None, Begun::Ended(exit)))
+            Ok((Some(pid), age))
         }
         Ok(Some(Reply::SpawnFailed { why, temporary, .. })) => {
             ctx.keeper = Some(keeper);
@@ -377,10 +354,10 @@ fn start(ctx: &mut WorkerContext, spec: Spec) -> Result<(Option<i32>, Begun), Fa
         }
         // It died, or it says what makes no sense.
         _ => {
-            keeper.put_down();
+            keeper.kill_and_reap();
             if !atomic::is_gone(&stdout) {
                 // It may have started the agent before it died: that counts as a start.
-                return Ok((None, Begun::Runs(Duration::ZERO)));
+                return Ok((None, Duration::ZERO));
             }
             Err(Failed::Fault(Error::temporary(
                 "cannot start the agent",

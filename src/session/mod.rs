@@ -24,14 +24,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use begin::{Begun, begin};
+use begin::begin;
 pub use conclude::{conclude, publish_on, target_of};
 use file::SessionFile;
 use pause::InterruptContext;
 pub use publish::withdraw;
 pub use resume::preferred_slot;
 use stream::Stream;
-use watch::exit_of;
 pub use watch::{post_mortem, watch};
 
 use crate::agents::{self, Agent};
@@ -265,15 +264,9 @@ pub fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) -> Result
     };
     attempt.open_stream();
     let over = match begun {
-        Ok(begun) => {
+        Ok(age) => {
             note_start(&rt, slot, &mut attempt);
-            match begun {
-                Begun::Runs(age) => watch(ctx, &mut attempt, age, false)?,
-                Begun::Ended(exit) => match exit_of(&exit, None) {
-                    Some(over) => over,
-                    None => post_mortem(ctx, &attempt, None)?,
-                },
-            }
+            watch(ctx, &mut attempt, age, false)?
         }
         Err(Failed::Refused(why)) => Over::Unstartable(why),
         Err(Failed::Fault(e)) if e.kind() == Kind::Temporary => {

@@ -79,7 +79,7 @@ pub fn watch(
             Ok(Some(Reply::Vitals { cpu })) => watch.cpu = Some(cpu),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
-                keeper.put_down();
+                keeper.kill_and_reap();
                 ctx.keeper = None;
             }
         }
@@ -370,7 +370,7 @@ fn show(rt: &Runtime, slot: SlotId, figures: &Figures) {
 }
 
 /// From an exit record; `None`: it is none.
-pub(super) fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
+fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
     let record: ExitRecord = serde_json::from_slice(text).ok()?;
     // A stop that came when it had ended already stopped nothing, but a cancel is a cancel.
     let stop = match (stop, record.stop()) {

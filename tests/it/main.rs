@@ -24,7 +24,7 @@ mod git_shapes;
 mod git_short;
 mod gits;
 mod endings;
-mod forks;
+mod keepers;
 mod fuzz;
 mod gc;
 mod hostile;

@@ -24,7 +24,7 @@ class Scene:
     # Where each item must be in the end, and how often it is started if nothing is unknown.
     items = {"x": ("done", 1)}
     modes = ("plain", "git")
-    roles = (*HARNESS, "keeper", "server", "git")
+    roles = (*HARNESS, "keeper", "git")
     toml = ""
     args = RUN
     # Whether the keeper that is traced has started its agent already.

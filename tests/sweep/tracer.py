@@ -7,7 +7,7 @@ it hit. It traces what a process of harness's does, not agents: whatever execute
 let go.
 
     roles   command (the main thread of what was started), slot, pulse, index, watcher, other
-            (threads by name), keeper, server (which forks keepers), git; `any` is all of them
+            (threads by name), keeper, git; `any` is all of them
 
 x86_64 Linux only.
 """
@@ -189,7 +189,7 @@ class Tracer:
             return "command"
         base = os.path.basename(command[0])
         if base == b"harness" and b"keeper" in command[1:2]:
-            return "server" if b"--fork-server" in command[2:3] else "keeper"
+            return "keeper"
         return "git" if base == b"git" or base.startswith(b"git-") else None
 
     def role(self, tid):
@@ -203,9 +203,6 @@ class Tracer:
         tgid = int(status.split("\nTgid:\t")[1].split("\n")[0])
         name = status.split("\n")[0].split("\t")[1]
         image = self.images.get(tgid)
-        # A child that has not executed yet: of a server it is a keeper, and never will.
-        if image is None and self.image(tgid) in ("server", "keeper"):
-            image = "keeper"
         if image is None:
             return None
         role = image
