@@ -261,12 +261,11 @@ fn documents() -> Vec<PathBuf> {
     pages
 }
 
-/// The part of a document below a heading, up to the next one of its rank.
+/// The part of a document below a heading, up to the next heading.
 fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     let at = text.find(heading).unwrap_or_else(|| panic!("{heading}"));
     let body = &text[at + heading.len()..];
-    let rank = format!("\n{} ", heading.split(' ').next().unwrap());
-    &body[..body.find(&rank).unwrap_or(body.len())]
+    &body[..body.find("\n#").unwrap_or(body.len())]
 }
 
 /// Each invariant of ARCHITECTURE.md names a test (`file::name`), and the test exists.

@@ -1,6 +1,7 @@
 //! The bounds of the index of `pending/`: what is left out comes in its turn.
 
 use std::collections::{BTreeSet, HashSet};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use harness::clock;
 use harness::layout::{Name, Place, Root, SlotId};
 use harness::ready::{ClaimReport, Ready};
 use harness::waker::Waker;
+
+use crate::support::{Root as Tree, Running, skipped};
 
 fn root() -> (tempfile::TempDir, Root) {
     let dir = tempfile::tempdir().unwrap();
@@ -192,4 +195,40 @@ fn what_waits_for_its_time_is_brought_up_when_it_was_left_out() {
         }
     }
     assert_eq!(taken.len(), 12);
+}
+
+/// A limit of a user namespace of its own leaves harness without any event of the kernel.
+#[test]
+fn without_events_of_the_kernel_looking_finds_items_and_orders() {
+    const NO_EVENTS: &str = "echo 0 > /proc/sys/user/max_inotify_instances";
+    let unshare = ["--user", "--map-root-user", "sh", "-c"];
+    let tried = Command::new("unshare")
+        .args(unshare)
+        .arg(NO_EVENTS)
+        .output();
+    if !tried.is_ok_and(|out| out.status.success()) {
+        skipped("unshare is missing, or may not make user namespaces here");
+        return;
+    }
+    let root = Tree::plain();
+    let run = format!("{NO_EVENTS} && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(unshare).args([&run, "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_harness"));
+    command.arg("--root").arg(root.path()).arg("run");
+    let log = root.at("run-1.log");
+    let file = std::fs::File::create(&log).unwrap();
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(file);
+    let child = command.spawn().unwrap();
+    let mut running = Running { child, log };
+    root.wait_until("it says that it goes on without events", || {
+        running.said().contains("without events")
+    });
+    root.script("x", ":");
+    root.wait_until("the item is found and done", || root.is_done("x"));
+    std::fs::write(root.at("state/control/stop"), "").unwrap();
+    assert_eq!(running.wait(), Some(0), "{}", running.said());
 }
