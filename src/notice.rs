@@ -77,7 +77,7 @@ fn start(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<Child, Str
         .env("HARNESS_REASON", &notice.reason)
         .env("HARNESS_ITEM", &notice.item)
         .env("HARNESS_SESSION", &notice.session)
-        .env("HARNESS_AGENT", &notice.agent)
+        .env("HARNESS_SLOT", &notice.agent)
         .env("HARNESS_INTERRUPT", &notice.interrupt)
         .stdin(text.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::null())

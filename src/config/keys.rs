@@ -165,6 +165,7 @@ pub const AGENT_VARIABLES: &[&str] = &[
     "HARNESS_ITEM_FILE",
     "HARNESS_SESSION",
     "HARNESS_SESSION_DIR",
+    "HARNESS_SLOT",
     "HARNESS_AGENT",
     "HARNESS_ATTEMPT",
     "HARNESS_BRANCH",
@@ -216,7 +217,7 @@ pub static KEYS: &[Key] = &[
         name: "agent",
         kind: Kind::AgentName,
         default: Fallback::Unset("\"claude\""),
-        // HARNESS_AGENT is what an agent finds in its environment: the name of its slot.
+        // HARNESS_AGENT is what an agent finds in its environment: the agent that it is.
         env: false,
         doc: "Which agent runs prompts that name none: an [agents.NAME], or claude, codex, gemini, opencode, qwen, which need\n\
               no table. Without it such prompts are parked, never guessed at.",
@@ -264,7 +265,7 @@ pub static KEYS: &[Key] = &[
         ),
         env: false,
         doc: "A command to run when a person is needed: HARNESS_EVENT HARNESS_REASON HARNESS_ITEM HARNESS_SESSION\n\
-              HARNESS_AGENT HARNESS_ROOT HARNESS_INTERRUPT in its environment, a summary on its standard input.",
+              HARNESS_SLOT HARNESS_ROOT HARNESS_INTERRUPT in its environment, a summary on its standard input.",
     },
     Key {
         table: Table::Harness,
@@ -323,7 +324,7 @@ pub static KEYS: &[Key] = &[
         default: Fallback::Unset("[\"npx\", \"@anthropic-ai/claude-code\"]"),
         env: false,
         doc: "With `cli`: what to start in place of its program, the CLI's arguments follow. Without: program and arguments, never\n\
-              split by a shell. Filled in: PROMPT_FILE ITEM_FILE SESSION_ID SESSION_DIR WORKTREE WORK_ITEM AGENT BRANCH ATTEMPT\n\
+              split by a shell. Filled in: PROMPT_FILE ITEM_FILE SESSION_ID SESSION_DIR WORKTREE WORK_ITEM SLOT AGENT BRANCH ATTEMPT\n\
               ITERATION RIG ROOT INTERRUPT_FILE, each in double braces.",
     },
     Key {

@@ -17,6 +17,7 @@ pub const PLACEHOLDERS: &[&str] = &[
     "SESSION_DIR",
     "WORKTREE",
     "WORK_ITEM",
+    "SLOT",
     "AGENT",
     "BRANCH",
     "ATTEMPT",

@@ -246,7 +246,8 @@ fn facts(
         ("SESSION_DIR", dir.as_os_str().to_owned()),
         ("WORKTREE", cwd.as_os_str().to_owned()),
         ("WORK_ITEM", name.as_os_str().to_owned()),
-        ("AGENT", file.slot.clone().into()),
+        ("SLOT", file.slot.clone().into()),
+        ("AGENT", file.agent.clone().into()),
         ("BRANCH", file.branch.clone().unwrap_or_default().into()),
         ("ATTEMPT", file.attempt.to_string().into()),
         ("ITERATION", file.attempt.to_string().into()),
@@ -303,7 +304,8 @@ fn environment(
     set("HARNESS_ITEM_FILE", join(dir, "item").into_os_string());
     set("HARNESS_SESSION", file.session.clone().into());
     set("HARNESS_SESSION_DIR", dir.as_os_str().to_owned());
-    set("HARNESS_AGENT", file.slot.clone().into());
+    set("HARNESS_SLOT", file.slot.clone().into());
+    set("HARNESS_AGENT", file.agent.clone().into());
     set("HARNESS_ATTEMPT", file.attempt.to_string().into());
     set(
         "HARNESS_BRANCH",

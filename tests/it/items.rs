@@ -22,7 +22,7 @@ fn with_agent(stdin: &str, more: &str) -> Root {
     fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
     root.config(&format!(
         "agent = \"mine\"\n[repo]\npath = \"none\"\n[agents.mine]\nstdin = \"{stdin}\"\n\
-         command = [\"{}\", \"$(touch pwned) {{{{WORK_ITEM}}}}\", \"--at={{{{AGENT}}}}/{{{{ATTEMPT}}}}\", \
+         command = [\"{}\", \"$(touch pwned) {{{{WORK_ITEM}}}}\", \"--at={{{{SLOT}}}}/{{{{ATTEMPT}}}}\", \
          \"{{{{PROMPT_FILE}}}}\", \"\"]\n{more}",
         agent.display()
     ));
@@ -92,21 +92,21 @@ fn the_bootstrap_goes_before_the_prompt_with_its_blanks_filled_in() {
     let root = with_agent("prompt", "bootstrap = true\n");
     fs::write(
         root.at("prompts/bootstrap.md"),
-        "You are {{AGENT}} on {{WORK_ITEM}}, try {{ITERATION}} of {{SESSION_ID}}.",
+        "You are {{AGENT}} in {{SLOT}} on {{WORK_ITEM}}, try {{ITERATION}} of {{SESSION_ID}}.",
     )
     .unwrap();
     root.drop_file("p.md", b"Do {{AGENT}}.\n", 0o644);
     root.drain();
     let dir = session(&root, "p.md");
     let sid = dir.file_name().unwrap().to_str().unwrap();
-    let agent = root.show("p.md")["attempts"][0]["slot"]
+    let slot = root.show("p.md")["attempts"][0]["slot"]
         .as_str()
         .unwrap()
         .to_owned();
     // The item's own braces are its own business.
     assert_eq!(
         fs::read_to_string(dir.join("got")).unwrap(),
-        format!("You are {agent} on p.md, try 1 of {sid}.\nDo {{{{AGENT}}}}.\n")
+        format!("You are mine in {slot} on p.md, try 1 of {sid}.\nDo {{{{AGENT}}}}.\n")
     );
 }
 
@@ -174,7 +174,8 @@ fn an_agent_finds_out_from_its_environment_where_and_what_it_is() {
         ("HARNESS_ITEM_FILE", dir.join("item").display().to_string()),
         ("HARNESS_SESSION", sid.into()),
         ("HARNESS_SESSION_DIR", dir.display().to_string()),
-        ("HARNESS_AGENT", "agent-1".into()),
+        ("HARNESS_SLOT", "agent-1".into()),
+        ("HARNESS_AGENT", "script".into()),
         ("HARNESS_ATTEMPT", "2".into()),
         ("HARNESS_BRANCH", "harness/job%20one/2".into()),
         (

@@ -48,7 +48,7 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
     let marker = tempfile::tempdir().unwrap();
     let told = marker.path().join("told");
     let notify = format!(
-        "notify = [\"sh\", \"-c\", \"(echo $HARNESS_EVENT $HARNESS_AGENT $HARNESS_ITEM: $HARNESS_REASON; cat) >> {}\"]",
+        "notify = [\"sh\", \"-c\", \"(echo $HARNESS_EVENT $HARNESS_SLOT $HARNESS_ITEM: $HARNESS_REASON; cat) >> {}\"]",
         told.display()
     );
     let root = root_with("claude", &notify);

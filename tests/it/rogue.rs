@@ -197,7 +197,7 @@ fn attempt(trick: &Trick) {
         &format!("#harness after: [beside]\n{}", keep("later")),
     );
     let body = format!(
-        "Q=$HARNESS_ROOT/queue S=$HARNESS_ROOT/state A=$HARNESS_AGENT\n{3} || (\n{}\n) || exit 1\ntouch '{1}'\n{2}\n",
+        "Q=$HARNESS_ROOT/queue S=$HARNESS_ROOT/state A=$HARNESS_SLOT\n{3} || (\n{}\n) || exit 1\ntouch '{1}'\n{2}\n",
         trick
             .shell
             .replace(

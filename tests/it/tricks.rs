@@ -334,7 +334,7 @@ fn attempt(case: &Case) {
             let path = root.at("").display().to_string()
                 + &case
                     .target
-                    .replace("AGENT", "$HARNESS_AGENT")
+                    .replace("AGENT", "$HARNESS_SLOT")
                     .replace("SID", "$HARNESS_SESSION");
             let body = format!(
                 "T=\"{path}\"; OUT='{}'\n[ -e $OUT/tricked ] || {{ exec 2>/dev/null\n\

@@ -210,7 +210,7 @@ fn use_every_worktree(root: &Root) {
             root.script(
                 format!("{used}-{n}"),
                 &format!(
-                    "{repo}touch \"$HARNESS_ROOT/{used}-$HARNESS_AGENT\"\n\
+                    "{repo}touch \"$HARNESS_ROOT/{used}-$HARNESS_SLOT\"\n\
                      while [ $(ls \"$HARNESS_ROOT\" | grep -c '^{used}-') -lt {slots} ]; do sleep 0.1; done"
                 ),
             );
