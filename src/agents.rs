@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::adapters;
 use crate::atomic;
-use crate::config::{AgentTable, Config, keys, placeholder};
+use crate::config::{AgentTable, Config, placeholder};
 use crate::item::{Item, Kind, Refusal};
 pub use launch::{BOOTSTRAP, Before, LaunchInputs, Limits, Plan, plan};
 
@@ -48,18 +48,17 @@ pub fn for_item<'a>(config: &'a Config, item: &Item) -> Result<Agent<'a>, Refusa
         };
     }
     let Some(name) = item.agent.as_deref().or(config.harness.agent.as_deref()) else {
-        return Err(Refusal(
+        return Err(Refusal(format!(
             "no agent is configured for prompts: set `agent` in [harness] of harness.toml to one \
-             of claude, codex, gemini, opencode, qwen, or to one that [agents.NAME] describes; or \
-             name one in the item"
-                .into(),
-        ));
+             of {}, or to one that [agents.NAME] describes; or name one in the item",
+            adapters::NAMES.join(", ")
+        )));
     };
     match config.agent(name) {
         Some((name, table)) => Ok(Agent::Command(name, table)),
         None => {
             let own = config.agents.keys().map(String::as_str);
-            let clis = keys::CLIS.iter().copied();
+            let clis = adapters::NAMES.iter().copied();
             let clis = clis.filter(|cli| !config.agents.contains_key(*cli));
             let known: Vec<&str> = own.chain(clis).collect();
             let known = known.join(", ");

@@ -1,10 +1,10 @@
 //! One schema for what any agent CLI says while it works, and the figures that follow from it.
 //!
-//! Each line of a CLI's stdout becomes any number of `Body`s (`adapters` does that); each is written
-//! as one line of `sessions/SID/events.jsonl` with the place of its raw line in `stdout.log`. Texts
-//! and tool inputs are clipped here, never there: the offset points at the whole.
+//! Each line of a CLI's stdout becomes any number of `Body`s (`adapters` does that). Each is written
+//! as one line of `sessions/SID/events.jsonl`, with the offset of its raw line in `stdout.log`. Texts
+//! and tool inputs are clipped in events, never in `stdout.log`.
 //!
-//! Does not know: any CLI's dialect, files, time. Keeps: `Figures` are a fold over the events, so
+//! Does not know: any CLI, files, time. Keeps: `Figures` are a fold over the events, so
 //! that `events.jsonl` read again gives the same figures as the live stream did.
 
 mod brief;
@@ -15,34 +15,33 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::plain::plain_end;
 pub use fault::{Class, Fault, Limit, Mend};
 
-/// A text of the agent in an event: a screen or two, which is what a viewer shows of it.
+/// A text of the agent in an event: a screen or two.
 pub const TEXT_BYTES_MAX: usize = 8 << 10;
-/// What a tool gave back: a viewer shows its beginning.
+/// A tool's output in an event: a viewer shows its beginning.
 pub const OUTPUT_BYTES_MAX: usize = 2 << 10;
 /// A tool's input as JSON; commands and paths fit, whole files do not.
 pub const INPUT_BYTES_MAX: usize = 4 << 10;
-/// Names, ids, models: longer ones are no names.
+/// Names, ids, models.
 pub const NAME_BYTES_MAX: usize = 200;
 /// Reasons, error messages, and the line that a status shows.
 pub const MESSAGE_BYTES_MAX: usize = 2 << 10;
 /// Tools counted by name; the calls of further ones are counted under `MORE_TOOLS`. A CLI offers
 /// some dozens; only a hostile stream has more.
 pub const TOOL_NAMES_MAX: usize = 100;
-/// Where the calls of tools beyond `TOOL_NAMES_MAX` are counted.
+/// The name under which calls of tools beyond `TOOL_NAMES_MAX` are counted.
 pub const MORE_TOOLS: &str = "(others)";
 /// Name of an `other` event whose line was no JSON object. In brackets, so that no CLI's type is it.
 pub const MALFORMED: &str = "(malformed)";
-/// Name of an `other` event whose line was longer than what is read of a line.
+/// Name of an `other` event whose line was too long to be read.
 pub const TOO_LONG: &str = "(too long)";
 
 /// What happened, the same for every CLI. Its `event` key is the variant's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Body {
-    /// The CLI is up. More than one in a stream where it works on after a result.
+    /// The CLI has started. Several in a stream if it works on after a result.
     SessionStarted {
         /// The id by which the CLI can resume this conversation.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,7 +53,7 @@ pub enum Body {
     },
     Text {
         text: String,
-        /// Goes on from the text event before it.
+        /// Continues the text event before it.
         #[serde(default, skip_serializing_if = "is_false")]
         delta: bool,
         #[serde(default, skip_serializing_if = "is_false")]
@@ -84,10 +83,10 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "is_false")]
         clipped: bool,
     },
-    /// The totals of this attempt so far, not an addition to the one before. Where lines that came
-    /// together change them one after another, only the last one's totals are told.
+    /// The totals of this attempt so far, not an addition to the one before. Where lines that were
+    /// read together changed them one after another, only the last are written.
     Usage(Usage),
-    /// The CLI tries a request again by itself. A sign of life, not of progress.
+    /// The CLI itself tries a request again. A sign of life, not of progress.
     Retrying {
         #[serde(flatten)]
         class: Class,
@@ -101,10 +100,10 @@ pub enum Body {
     },
     /// The provider refuses further work until an instant.
     Limited {
-        /// Seconds since 1970.
+        /// Unix seconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resets_at: Option<i64>,
-        /// The provider's word for it: `five_hour`.
+        /// The provider's name for it: `five_hour`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<String>,
     },
@@ -113,99 +112,20 @@ pub enum Body {
         id: Option<String>,
         tool: String,
     },
-    /// Something went wrong; whether it was the end is for the verdict.
+    /// Something went wrong, perhaps not for good.
     Error {
         #[serde(flatten)]
         class: Class,
         message: String,
     },
-    /// The CLI says that it has finished; whether that is so is for the verdict.
+    /// The CLI says that it has finished; its exit status may contradict it.
     Finished { good: bool, message: String },
-    /// A line whose type is not one of the above: kept by its name.
+    /// A line of a type that is not one of the above.
     Other {
         name: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     },
-}
-
-impl Body {
-    /// Appends its `Line` with a newline. Never more than a line: JSON escapes newlines. Its own
-    /// object is opened up here, and not flattened into another one by serde, which takes longer.
-    pub fn write(&self, out: &mut Vec<u8>, at: &str, offset: u64, length: u64) {
-        let begin = out.len();
-        out.extend_from_slice(b"{\"at\":\"");
-        out.extend_from_slice(at.as_bytes());
-        out.extend_from_slice(b"\",");
-        match self {
-            // What comes by the thousand.
-            Body::Text {
-                text,
-                delta,
-                clipped,
-            } => {
-                out.extend_from_slice(b"\"event\":\"text\",\"text\":");
-                put_text(out, text);
-                for (is, name) in [(*delta, "delta"), (*clipped, "clipped")] {
-                    if is {
-                        out.extend_from_slice(b",\"");
-                        out.extend_from_slice(name.as_bytes());
-                        out.extend_from_slice(b"\":true");
-                    }
-                }
-            }
-            Body::Usage(Usage {
-                turns,
-                input_tokens,
-                output_tokens,
-                cache_read_tokens,
-                cache_write_tokens,
-                cost_usd: None,
-                conversation: None,
-            }) => {
-                out.extend_from_slice(b"\"event\":\"usage\"");
-                for (name, n) in [
-                    (",\"turns\":", turns),
-                    (",\"input_tokens\":", input_tokens),
-                    (",\"output_tokens\":", output_tokens),
-                    (",\"cache_read_tokens\":", cache_read_tokens),
-                    (",\"cache_write_tokens\":", cache_write_tokens),
-                ] {
-                    out.extend_from_slice(name.as_bytes());
-                    put(out, n);
-                }
-            }
-            _ => {
-                let brace = out.len();
-                // Strings, numbers and maps with string keys into memory: nothing here can fail.
-                if serde_json::to_writer(&mut *out, self).is_err() {
-                    return out.truncate(begin);
-                }
-                out.pop();
-                out.remove(brace);
-            }
-        }
-        out.extend_from_slice(b",\"offset\":");
-        put(out, &offset);
-        out.extend_from_slice(b",\"length\":");
-        put(out, &length);
-        out.extend_from_slice(b"}\n");
-    }
-}
-
-/// As JSON. Most stand there as they are.
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    if plain_end(text.as_bytes(), 0) < text.len() {
-        return put(out, text);
-    }
-    out.push(b'"');
-    out.extend_from_slice(text.as_bytes());
-    out.push(b'"');
-}
-
-/// As JSON. Strings and numbers into memory: nothing here can fail.
-fn put(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
-    let _infallible = serde_json::to_writer(out, value);
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -294,12 +214,17 @@ pub struct Line {
 }
 
 impl Line {
-    /// Appends it with its newline.
+    /// Appends it with a newline. It is one line: JSON escapes newlines.
     pub fn write(&self, out: &mut Vec<u8>) {
-        self.body.write(out, &self.at, self.offset, self.length);
+        let begin = out.len();
+        match serde_json::to_writer(&mut *out, self) {
+            Ok(()) => out.push(b'\n'),
+            // Cannot happen: strings and numbers are written into memory.
+            Err(_) => out.truncate(begin),
+        }
     }
 
-    /// `None` for what is no event line, such as the cut last line of a crash.
+    /// `None` if it is no event line, such as the last line before a crash, cut off.
     pub fn read(line: &[u8]) -> Option<Line> {
         serde_json::from_slice(line).ok()
     }
@@ -317,7 +242,7 @@ pub struct Figures {
     pub output_tokens: u64,
     pub cache_read_tokens: u64,
     pub cache_write_tokens: u64,
-    /// `None` where the CLI does not tell.
+    /// `None` if the CLI does not say.
     pub cost_usd: Option<f64>,
     /// The agent's latest text, or what its result says.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -327,7 +252,7 @@ pub struct Figures {
     pub cli_session: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Version of the CLI, where it tells.
+    /// Version of the CLI, if it says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Result lines: none, one or several in a run.
@@ -342,7 +267,7 @@ pub struct Figures {
     /// See `Usage::conversation`: what a resumed attempt's totals begin from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation: Option<Tokens>,
-    /// Whether `last_message` is still being said.
+    /// Whether the next piece of text continues `last_message`.
     #[serde(skip)]
     pub saying: bool,
 }
@@ -471,7 +396,7 @@ pub fn clip(text: &str, max: usize) -> (&str, bool) {
     (&text[..end], true)
 }
 
-/// `clip` for names: no longer, and never empty-handed about it.
+/// `clip` for names.
 pub fn name(text: &str) -> String {
     clip(text, NAME_BYTES_MAX).0.to_owned()
 }

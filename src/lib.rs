@@ -13,18 +13,18 @@ pub mod limits;
 pub mod mutant;
 pub mod clock;
 pub mod sys;
-pub mod plain;
 pub mod waker;
 pub mod layout;
 pub mod atomic;
 pub(crate) mod folder;
 pub mod hold;
 pub mod status;
+pub mod event;
+pub mod outcome;
+pub mod adapters;
 pub mod config;
 // First floor: items, and what is known about them.
 pub mod item;
-pub mod event;
-pub mod outcome;
 pub mod record;
 // Second floor: claims, processes, git.
 pub mod lease;
@@ -39,7 +39,6 @@ pub mod process;
 pub mod keeper;
 pub mod git;
 // Third floor: one attempt, and what is left of one.
-pub mod adapters;
 pub mod agents;
 pub mod runtime;
 pub mod notice;

@@ -1,38 +1,40 @@
 //! Claude Code: `claude -p --output-format stream-json`.
 //!
-//! What its stream asks of a reader: a line for each content block, so a message's id repeats and
-//! its usage must be taken once; no result, one or several; `usage` of a result leaves out
-//! subagents and what a budget cut off, its per-model figures do not. Newer versions add up over
-//! resumed conversations and say in `model_usage_since_last_result` what is new.
-//! Does not know: git, time. `qwen` speaks the same dialect with its own habits.
+//! Its stream has a line for each content block, so a message's id repeats and its usage must be
+//! taken once. There are no results, one or several. A result's `usage` leaves out subagents and
+//! what a budget cut off; its figures by model do not. Newer versions add up over resumed
+//! conversations and say in `model_usage_since_last_result` what is new.
+//! Does not know: git, time. `qwen` uses this dialect with differences of its own.
 
-mod fast;
-mod wire;
+use std::collections::HashSet;
 
-use self::wire::{Line, Message, Rest, sum};
-use super::loose::{self, Text};
-use super::stream::{Said, TURNS, Tally};
-use super::{About, Adapter, Ask, Build, Launch, PROMPT_PREFIX, Parser, Verdict, told};
+use serde_json::Value;
+
+use super::error_text;
+use super::lenient_json::{BLOCKS_MAX, Fields};
+use super::tally::{MAX_TOKENS, TURNS};
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX, Tally};
 use crate::event::{self, Body, Class, Figures, Limit, Tokens};
-use crate::outcome::Exit;
 
-/// The adapter.
-pub struct Claude;
+struct Claude;
+
+pub(super) const ADAPTER: &dyn Adapter = &Claude;
 
 static ABOUT: About = About {
     name: "claude",
     program: "claude",
     package: "@anthropic-ai/claude-code",
     login: "log in with `claude` and /login, or set ANTHROPIC_API_KEY",
+    env_prefix: "CLAUDE",
     tells_cost: true,
     bound_to_directory: true,
 };
 
-/// Where the user says nothing: edits are accepted, other tools as `tools` allows them.
+/// Default permission mode: edits are accepted, other tools as `tools` allows them.
 const PERMISSION_MODE: &str = "acceptEdits";
-/// Where the user names no tools: what it takes to change files, try them and commit.
+/// Default tools: what it takes to change files, try them and commit.
 const TOOLS: &str = "Bash,Edit,Write,Read,Glob,Grep";
-/// Hooks of a worktree run unasked and unseen, so they are off unless a settings file is given.
+/// Hooks of a worktree would run unasked and unseen: they are off unless a settings file is given.
 const NO_HOOKS: &str = r#"{"disableAllHooks":true}"#;
 
 impl Adapter for Claude {
@@ -41,7 +43,7 @@ impl Adapter for Claude {
     }
 
     fn launch(&self, ask: &Ask) -> Launch {
-        let mut b = Build::new(ask);
+        let mut b = LaunchBuilder::new(ask);
         b.args(["-p", "--output-format", "stream-json", "--verbose"]);
         match &ask.resume {
             Some(id) => b.option("--resume", Some(id)),
@@ -58,14 +60,14 @@ impl Adapter for Claude {
         };
         b.option("--allowedTools", Some(tools));
         b.option("--max-turns", ask.max_turns.map(|n| n.to_string()));
-        // It refuses a budget of nought.
+        // It refuses a budget of zero.
         let budget = ask.budget_usd.filter(|b| *b > 0.0);
         b.option("--max-budget-usd", budget.map(|b| b.to_string()));
         match &ask.settings {
             Some(file) => b.option("--settings", Some(file)),
             None => b.option("--settings", Some(NO_HOOKS)),
         }
-        // Servers that a repository names start unasked; who allows their tools wants them.
+        // MCP servers that a repository names would start unasked, unless their tools are allowed.
         if !ask.tools.iter().any(|t| t.starts_with("mcp__")) {
             b.arg("--strict-mcp-config");
         }
@@ -79,95 +81,68 @@ impl Adapter for Claude {
         b.0
     }
 
-    fn parser(&self, _previous: Option<&Figures>) -> Box<dyn Parser> {
-        Box::new(Stream::new(Dialect::Claude, None))
+    fn dialect(&self, _previous: Option<&Figures>) -> Box<dyn Dialect> {
+        Box::new(ClaudeDialect::new(Variant::Claude, None))
     }
 }
 
-/// Whose habits the stream has.
+/// Whose differences the stream has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(super) enum Variant {
     Claude,
-    /// Every block has an id of its own; usage of a result counts on over resumes and includes what
+    /// Every block has an id of its own; a result's usage counts on over resumes and includes what
     /// was read from the cache; no cost.
     Qwen,
 }
 
-/// Ids are remembered to take a message or denial once. Repeats follow each other closely, but those
-/// of many subagents may stand between: an id is forgotten when so many newer ones have met in its
-/// set, which is after about a thousand.
-const RECENT_WAYS: usize = 16;
-const RECENT_SETS: usize = 64;
+/// Ids seen lately, to take a message or a denial once. Repeats follow each other closely, but
+/// those of many subagents may stand between: at least the last `RECENT_MIN` ids are known.
+#[derive(Default)]
+struct RecentIds {
+    newer: HashSet<String>,
+    older: HashSet<String>,
+}
 
-/// A set fills one line of the processor's cache. Of two ids one in 2^32 has the same number.
-struct Recent(Vec<[u32; RECENT_WAYS]>);
+const RECENT_MIN: usize = 1_000;
 
-impl Recent {
-    fn new() -> Recent {
-        Recent(Vec::new())
-    }
-
-    /// Whether it was not there before. What has no id is always new.
+impl RecentIds {
+    /// Whether the id is new. Something without an id always is.
     fn is_new(&mut self, id: &str) -> bool {
         if id.is_empty() {
             return true;
         }
-        let hash = hash(id);
-        // Nought is an empty place.
-        let number = ((hash >> 32) as u32).max(1);
-        if self.0.is_empty() {
-            self.0 = vec![[0; RECENT_WAYS]; RECENT_SETS];
-        }
-        let set = &mut self.0[hash as usize % RECENT_SETS];
-        // No early end, for the vectors' sake.
-        if set.iter().fold(false, |found, n| found | (*n == number)) {
+        if self.newer.contains(id) || self.older.contains(id) {
             return false;
         }
-        set.rotate_right(1);
-        set[0] = number;
-        true
+        if self.newer.len() >= RECENT_MIN {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(id.to_owned())
     }
 }
 
-/// Spreads ids, also those that only count on: each bit of them changes bits at both ends of it. No
-/// better one is needed: an agent that forges two of the same number could as well say one twice.
-fn hash(id: &str) -> u64 {
-    // 2^64 divided by the golden ratio.
-    const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
-    id.as_bytes()
-        .chunks(8)
-        .fold(id.len() as u64, |hash, chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            let product = u128::from(hash ^ u64::from_le_bytes(word)) * u128::from(MIX);
-            (product as u64) ^ (product >> 64) as u64
-        })
-}
-
-/// The parser.
-pub(super) struct Stream {
-    dialect: Dialect,
-    tally: Tally,
-    messages: Recent,
-    denials: Recent,
-    /// What results accounted for.
+pub(super) struct ClaudeDialect {
+    variant: Variant,
+    messages: RecentIds,
+    denials: RecentIds,
+    /// Tokens that results accounted for.
     settled: Tokens,
     /// What messages since the last result say: exact input, a lower bound of output.
     live: Tokens,
-    /// Output of the partial message that is counted already.
+    /// Output of the current partial message that is in `live` already.
     partial: u64,
+    /// The conversation's totals when it was resumed.
     base: Option<Tokens>,
-    /// A usage limit that was announced: its end.
+    /// A usage limit that was announced, with its end (unix seconds) if that is known.
     limited: Option<Option<i64>>,
 }
 
-impl Stream {
-    pub(super) fn new(dialect: Dialect, base: Option<Tokens>) -> Stream {
-        Stream {
-            dialect,
-            tally: Tally::default(),
-            messages: Recent::new(),
-            denials: Recent::new(),
+impl ClaudeDialect {
+    pub(super) fn new(variant: Variant, base: Option<Tokens>) -> ClaudeDialect {
+        ClaudeDialect {
+            variant,
+            messages: RecentIds::default(),
+            denials: RecentIds::default(),
             settled: Tokens::default(),
             live: Tokens::default(),
             partial: 0,
@@ -176,243 +151,178 @@ impl Stream {
         }
     }
 
-    fn read(&mut self, l: &Line<'_>, line: &[u8], out: &mut Vec<Body>) {
-        match l.kind.get() {
-            "assistant" => return self.assistant(l, out),
-            "user" => return self.user(l, out),
-            "stream_event" => return self.partial(l, out),
-            _ => {}
-        }
-        let mut spare = String::new();
-        let Some(rest) = loose::object::<Rest<'_>>(line, &mut spare) else {
-            return self.tally.malformed(out, line);
+    fn retrying(&mut self, line: &Value, tally: &mut Tally) {
+        let (error, status) = (line.message("error"), line.status("error_status"));
+        let message = match status {
+            Some(status) => format!("{error} ({status})"),
+            None => error.to_owned(),
         };
-        match (l.kind.get(), rest.subtype.get()) {
-            ("system", "init") => {
-                let version = rest.claude_code_version.name();
-                let started = Body::SessionStarted {
-                    cli_session: rest.session_id.name(),
-                    model: rest.model.name(),
-                    version: version.or_else(|| rest.qwen_code_version.name()),
-                };
-                self.tally.put(out, started);
-            }
-            ("system", "api_retry") => self.retrying(l, &rest, out),
-            ("system", "permission_denied") => {
-                self.denied(rest.tool_use_id.get(), &rest.tool_name, out);
-            }
-            ("rate_limit_event", _) => self.rate_limit(&rest, out),
-            ("result", _) => self.result(l, &rest, out),
-            (kind, "") => self.tally.other(out, kind, ""),
-            (kind, subtype) => self.tally.other(out, &format!("{kind}/{subtype}"), ""),
-        }
-    }
-
-    fn retrying(&mut self, l: &Line<'_>, rest: &Rest<'_>, out: &mut Vec<Body>) {
-        let class = self.class(l.error.get(), rest.error_status.status(), "");
-        let message = match rest.error_status.status() {
-            Some(status) => format!("{} ({status})", l.error.get()),
-            None => l.error.get().to_owned(),
-        };
-        let body = Body::Retrying {
-            class,
-            attempt: rest.attempt.maybe(),
-            max: rest.max_retries.maybe(),
-            wait_ms: rest.retry_delay_ms.maybe(),
+        tally.put(Body::Retrying {
+            class: self.error_class(error, status, ""),
+            attempt: line.whole("attempt"),
+            max: line.whole("max_retries"),
+            wait_ms: line.whole("retry_delay_ms"),
             message: event::message(&message),
-        };
-        self.tally.put(out, body);
+        });
     }
 
-    fn denied(&mut self, id: &str, tool: &Text<'_>, out: &mut Vec<Body>) {
-        if self.denials.is_new(id) {
-            let tool = tool.name().unwrap_or_default();
-            let id = (!id.is_empty()).then(|| event::name(id));
-            self.tally.put(out, Body::PermissionDenied { id, tool });
+    fn denied(&mut self, denial: &Value, tally: &mut Tally) {
+        if self.denials.is_new(denial.text("tool_use_id")) {
+            tally.put(Body::PermissionDenied {
+                id: denial.name("tool_use_id"),
+                tool: denial.name("tool_name").unwrap_or_default(),
+            });
         }
     }
 
-    fn assistant(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        let Some(message) = &l.message.0 else {
-            return self.tally.other(out, "assistant", "");
+    fn assistant(&mut self, line: &Value, tally: &mut Tally) {
+        let Some(message) = line.object("message") else {
+            return tally.other("assistant", "");
         };
-        let blocks = &message.content.blocks;
-        let first = blocks.items.first().map_or("", |b| b.text.get());
-        let told_off = self.dialect == Dialect::Qwen && first.starts_with("[API Error:");
-        if told_off || l.is_api_error_message.0 || !l.error.get().is_empty() {
+        let whole = message.text("content");
+        let blocks = message.objects("content");
+        let error = line.message("error");
+        let first = blocks.first().map_or("", |b| b.text("text"));
+        let qwen_error = self.variant == Variant::Qwen && first.starts_with("[API Error:");
+        if qwen_error || line.flag("is_api_error_message") || !error.is_empty() {
             // Not the model speaks but the CLI, of a request that failed for good.
-            let text = blocks.items.iter().map(|b| b.text.get());
-            let text = text.chain([message.content.text.as_deref().unwrap_or_default()]);
-            let text = text.into_iter().find(|t| !t.is_empty()).unwrap_or_default();
-            let class = self.class(l.error.get(), l.api_error_status.status(), text);
-            let text = if text.is_empty() { l.error.get() } else { text };
-            return self.tally.error(out, class, text);
+            let texts = blocks.iter().map(|b| b.text("text")).chain([whole]);
+            let text = texts.into_iter().find(|t| !t.is_empty());
+            let text = text.unwrap_or_default();
+            let class = self.error_class(error, line.status("api_error_status"), text);
+            return tally.error(class, if text.is_empty() { error } else { text });
         }
-        if message.model.get() != "<synthetic>" {
-            self.tally.fault = None;
-            self.count(message);
+        if message.text("model") != "<synthetic>" {
+            tally.fault = None;
+            self.count(message, tally);
         }
-        if let Some(text) = &message.content.text {
-            self.tally.text(out, text, false);
+        if message["content"].is_string() {
+            tally.text(whole, false);
         }
-        for b in &blocks.items {
-            match b.kind.get() {
-                "text" => self.tally.text(out, b.text.get(), false),
-                "thinking" => self.tally.thinking(out, b.thinking.get()),
+        for block in &blocks {
+            match block.text("type") {
+                "text" => tally.text(block.text("text"), false),
+                "thinking" => tally.thinking(block.text("thinking")),
                 "tool_use" => {
-                    let (input, clipped) = loose::input(b.input);
-                    let call = Body::ToolCall {
-                        id: b.id.name(),
-                        tool: b.name.name().unwrap_or_default(),
-                        input,
-                        clipped,
-                    };
-                    self.tally.put(out, call);
+                    let tool = block.name("name").unwrap_or_default();
+                    tally.tool_call(block.name("id"), tool, &block["input"]);
                 }
-                kind => self.tally.other(out, &format!("assistant/{kind}"), ""),
+                kind => tally.other(&format!("assistant/{kind}"), ""),
             }
         }
-        self.left_out(blocks.more, out);
+        note_skipped_blocks(message, tally);
     }
 
-    /// Takes a message's usage once, and a turn for it.
-    fn count(&mut self, message: &Message<'_>) {
-        match self.dialect {
-            Dialect::Qwen => self.tally.answer(),
-            Dialect::Claude => {}
+    /// Counts a message's usage, and a turn for it, once.
+    fn count(&mut self, message: &Value, tally: &mut Tally) {
+        if self.variant == Variant::Qwen {
+            tally.answer();
         }
-        if self.messages.is_new(message.id.get()) {
-            let used = message.usage.0.as_ref();
-            let used = used.map_or(Tokens::default(), |u| u.tokens(self.dialect));
+        if self.messages.is_new(message.text("id")) {
+            let used = self.tokens(&message["usage"]);
             self.live = self.live.plus(used);
             self.partial = used.output;
-            if self.dialect == Dialect::Claude {
-                self.tally.usage.turns += 1;
+            if self.variant == Variant::Claude {
+                tally.usage.turns += 1;
             }
         }
     }
 
-    fn user(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        let Some(message) = &l.message.0 else {
-            return self.tally.other(out, "user", "");
-        };
-        self.tally.answered();
-        if let Some(text) = &message.content.text {
-            self.tally.other(out, "user/text", text);
-        }
-        for b in &message.content.blocks.items {
-            match b.kind.get() {
-                "tool_result" => {
-                    let pieces = b.content.blocks.items.iter().map(|p| p.text.get());
-                    let whole = match &b.content.text {
-                        Some(text) => loose::output(text),
-                        None => loose::outputs(pieces),
-                    };
-                    let result = Body::ToolResult {
-                        id: b.tool_use_id.name(),
-                        is_error: b.is_error.0,
-                        output: whole.0,
-                        clipped: whole.1,
-                    };
-                    self.tally.put(out, result);
-                }
-                kind => self.tally.other(out, &format!("user/{kind}"), b.text.get()),
-            }
-        }
-        self.left_out(message.content.blocks.more, out);
-    }
-
-    fn left_out(&mut self, more: u64, out: &mut Vec<Body>) {
-        if more > 0 {
-            let detail = format!("{more} more blocks in this line");
-            self.tally.other(out, "(blocks)", &detail);
+    fn tokens(&self, usage: &Value) -> Tokens {
+        let cache_read = usage.count("cache_read_input_tokens");
+        let input = usage.count("input_tokens");
+        Tokens {
+            input: match self.variant {
+                Variant::Claude => input,
+                Variant::Qwen => input.saturating_sub(cache_read),
+            },
+            output: usage.count("output_tokens"),
+            cache_read,
+            cache_write: usage.count("cache_creation_input_tokens"),
         }
     }
 
-    /// `--include-partial-messages`: what is said comes again whole; only usage is news.
-    fn partial(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        let Some(event) = &l.event.0 else {
-            return self.tally.other(out, "stream_event", "");
+    /// `--include-partial-messages`: the text comes again whole; only usage is new.
+    fn partial(&mut self, line: &Value, tally: &mut Tally) {
+        let Some(event) = line.object("event") else {
+            return tally.other("stream_event", "");
         };
-        match (event.kind.get(), &event.message.0, &event.usage.0) {
+        let (message, usage) = (event.object("message"), event.object("usage"));
+        match (event.text("type"), message, usage) {
             ("message_start", Some(message), _) => {
                 self.partial = 0;
-                self.count(message);
+                self.count(message, tally);
             }
             ("message_delta", _, Some(usage)) => {
-                let output = usage.output_tokens.count();
+                let output = usage.count("output_tokens");
                 let more = output.saturating_sub(self.partial);
                 self.live.output = self.live.output.saturating_add(more);
                 self.partial = self.partial.max(output);
             }
             ("message_stop" | "ping" | "message_start" | "message_delta", ..) => {}
             (kind, ..) if kind.starts_with("content_block_") => {}
-            (kind, ..) => self.tally.other(out, &format!("stream_event/{kind}"), ""),
+            (kind, ..) => tally.other(&format!("stream_event/{kind}"), ""),
         }
     }
 
-    fn rate_limit(&mut self, rest: &Rest<'_>, out: &mut Vec<Body>) {
-        match &rest.rate_limit_info.0 {
-            Some(info) if info.status.get() == "rejected" => {
-                let resets_at = info.resets_at.instant();
-                self.limited = Some(resets_at);
-                let limit = info.limit.name();
-                self.tally.put(out, Body::Limited { resets_at, limit });
-            }
-            info => {
-                let status = info.as_ref().map_or("", |i| i.status.get());
-                self.tally.other(out, "rate_limit_event", status);
-            }
+    fn rate_limit(&mut self, line: &Value, tally: &mut Tally) {
+        let info = &line["rate_limit_info"];
+        let status = info.text("status");
+        if status != "rejected" {
+            return tally.other("rate_limit_event", status);
         }
+        let resets_at = info.whole("resetsAt").filter(|at| *at > 0);
+        let resets_at = resets_at.and_then(|at| i64::try_from(at).ok());
+        self.limited = Some(resets_at);
+        let limit = info.name("rateLimitType");
+        tally.put(Body::Limited { resets_at, limit });
     }
 
-    fn result(&mut self, l: &Line<'_>, rest: &Rest<'_>, out: &mut Vec<Body>) {
-        for d in &rest.permission_denials.items {
-            self.denied(d.tool_use_id.get(), &d.tool_name, out);
+    fn result(&mut self, line: &Value, tally: &mut Tally) {
+        for denial in line.objects("permission_denials") {
+            self.denied(denial, tally);
         }
-        self.account(rest);
-        let message = [rest.result.get(), rest.errors.get(), l.error.get()];
+        self.account(line, tally);
+        let message = [
+            line.text("result"),
+            line.message("errors"),
+            line.message("error"),
+        ];
         let message = message.into_iter().find(|m| !m.is_empty());
-        let message = event::message(message.unwrap_or_default());
-        let class = (rest.is_error.0).then(|| self.result_class(l, rest, &message));
-        let said = Said {
-            good: !rest.is_error.0,
-            class,
-            message,
-        };
-        self.tally.usage.set(self.settled.plus(self.live));
-        self.tally.settle(out);
-        self.tally.finished(out, said);
+        let message = message.unwrap_or_default();
+        let is_error = line.flag("is_error");
+        let class = is_error.then(|| self.result_class(line, message, tally));
+        tally.usage.set(self.settled.plus(self.live));
+        tally.finished(!is_error, class, message);
     }
 
-    /// The tokens and cost of a result, and an end to what its messages said.
-    fn account(&mut self, rest: &Rest<'_>) {
+    /// A result's tokens and cost replace what its messages said.
+    fn account(&mut self, line: &Value, tally: &mut Tally) {
         self.live = Tokens::default();
-        let of_run = rest.usage.0.as_ref();
-        let of_run = of_run.map_or(Tokens::default(), |u| u.tokens(self.dialect));
-        let cost = rest.total_cost_usd.amount();
-        let models = rest.model_usage.0.as_deref().filter(|m| !m.is_empty());
-        if self.dialect == Dialect::Qwen {
+        let of_run = self.tokens(&line["usage"]);
+        let cost = line.amount("total_cost_usd");
+        let models = line.object("modelUsage");
+        let models = models.filter(|m| models_of(m).next().is_some());
+        if self.variant == Variant::Qwen {
             let base = self.base.unwrap_or_default();
             self.settled = of_run.minus(base).unwrap_or(of_run);
-            self.tally.usage.conversation = Some(of_run);
-        } else if let Some(since) = &rest.model_usage_since_last_result.0 {
-            self.settled = self.settled.plus(sum(since));
-            let more: f64 = since.iter().filter_map(|m| m.cost_usd.amount()).sum();
-            let cost = self.tally.usage.cost_usd.unwrap_or_default() + more;
-            self.tally.usage.cost_usd = Some(cost);
+            tally.usage.conversation = Some(of_run);
+        } else if let Some(since) = line.object("model_usage_since_last_result") {
+            self.settled = self.settled.plus(sum_of_models(since));
+            let more: f64 = models_of(since).filter_map(|m| m.amount("costUSD")).sum();
+            tally.usage.cost_usd = Some(tally.usage.cost_usd.unwrap_or_default() + more);
         } else if let Some(models) = models {
             // These versions count from the start of the process, so a later result replaces.
-            self.settled = sum(models);
-            self.tally.usage.cost_usd = cost;
+            self.settled = sum_of_models(models);
+            tally.usage.cost_usd = cost;
         } else {
             self.settled = self.settled.plus(of_run);
-            self.tally.usage.cost_usd = cost.or(self.tally.usage.cost_usd);
+            tally.usage.cost_usd = cost.or(tally.usage.cost_usd);
         }
     }
 
-    fn result_class(&self, l: &Line<'_>, rest: &Rest<'_>, message: &str) -> Class {
-        match (rest.subtype.get(), rest.terminal_reason.get()) {
+    fn result_class(&self, line: &Value, message: &str, tally: &Tally) -> Class {
+        match (line.text("subtype"), line.text("terminal_reason")) {
             ("error_max_turns", _) | (_, "max_turns") => return TURNS,
             ("error_max_budget_usd", _) | (_, "budget_exhausted") => {
                 return Class::LimitsReached {
@@ -423,19 +333,19 @@ impl Stream {
             (_, "aborted_streaming" | "aborted_tools") => return Class::Interrupted,
             _ => {}
         }
-        if rest.stop_reason.get() == "refusal" {
+        if line.text("stop_reason") == "refusal" {
             return Class::Refusal;
         }
-        let of_message = self.tally.fault.as_ref().map(|f| f.class);
+        let of_message = tally.fault.as_ref().map(|f| f.class);
         of_message
             .filter(|c| *c != Class::Unknown)
-            .unwrap_or_else(|| self.class("", l.api_error_status.status(), message))
+            .unwrap_or_else(|| self.error_class("", line.status("api_error_status"), message))
     }
 
     /// The class of a failed request: the CLI's word for it, the HTTP status, the text.
-    fn class(&self, error: &str, status: Option<u16>, text: &str) -> Class {
-        let by_text = told::of_text(text);
-        let by_status = status.and_then(told::of_status);
+    fn error_class(&self, error: &str, status: Option<u16>, text: &str) -> Class {
+        let by_text = error_text::class(text);
+        let by_status = status.and_then(error_text::status_class);
         match error {
             "authentication_failed" => Class::Auth,
             "billing_error" => Class::Billing,
@@ -446,9 +356,7 @@ impl Stream {
             },
             "overloaded" => Class::Overloaded,
             "server_error" => by_status.or(by_text).unwrap_or(Class::Network),
-            "max_output_tokens" => Class::LimitsReached {
-                limit: Limit::MaxTokens,
-            },
+            "max_output_tokens" => MAX_TOKENS,
             "model_not_found" => Class::Spawn,
             "unknown" if status.is_none() && text.is_empty() => Class::Network,
             _ => by_text.or(by_status).unwrap_or(Class::Unknown),
@@ -456,32 +364,80 @@ impl Stream {
     }
 }
 
-impl Parser for Stream {
-    fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
-        let mut spare = String::new();
-        let text = loose::text(line, &mut spare);
-        // A whole `Line` is large: it is taken from where it was made, and not handed on.
-        if let Some(read) = text.and_then(fast::read) {
-            self.read(&read, line, out);
-        } else if let Some(read) = text.and_then(loose::parse::<Line<'_>>) {
-            self.read(&read, line, out);
-        } else {
-            self.tally.malformed(out, line);
+impl Dialect for ClaudeDialect {
+    fn read(&mut self, line: &Value, tally: &mut Tally) {
+        match (line.text("type"), line.text("subtype")) {
+            ("assistant", _) => self.assistant(line, tally),
+            ("user", _) => user(line, tally),
+            ("stream_event", _) => self.partial(line, tally),
+            ("system", "init") => {
+                let version = line.name("claude_code_version");
+                tally.put(Body::SessionStarted {
+                    cli_session: line.name("session_id"),
+                    model: line.name("model"),
+                    version: version.or_else(|| line.name("qwen_code_version")),
+                });
+            }
+            ("system", "api_retry") => self.retrying(line, tally),
+            ("system", "permission_denied") => self.denied(line, tally),
+            ("rate_limit_event", _) => self.rate_limit(line, tally),
+            ("result", _) => self.result(line, tally),
+            (kind, "") => tally.other(kind, ""),
+            (kind, subtype) => tally.other(&format!("{kind}/{subtype}"), ""),
         }
-        self.tally.usage.set(self.settled.plus(self.live));
-        self.tally.settle(out);
+        tally.usage.set(self.settled.plus(self.live));
     }
 
-    fn too_long(&mut self, prefix: &[u8], out: &mut Vec<Body>) {
-        self.tally.too_long(out, prefix);
+    fn exit_class(&self, code: i32) -> Option<Class> {
+        (self.variant == Variant::Qwen && code == 53).then_some(TURNS)
     }
+}
 
-    fn figures(&self) -> &Figures {
-        self.tally.figures()
+fn user(line: &Value, tally: &mut Tally) {
+    let Some(message) = line.object("message") else {
+        return tally.other("user", "");
+    };
+    tally.end_turn();
+    if message["content"].is_string() {
+        tally.other("user/text", message.text("content"));
     }
+    for block in message.objects("content") {
+        match block.text("type") {
+            "tool_result" => {
+                let pieces = block.objects("content");
+                let pieces = pieces.iter().map(|p| p.text("text"));
+                tally.tool_result(
+                    block.name("tool_use_id"),
+                    block.flag("is_error"),
+                    pieces.chain([block.text("content")]),
+                );
+            }
+            kind => tally.other(&format!("user/{kind}"), block.text("text")),
+        }
+    }
+    note_skipped_blocks(message, tally);
+}
 
-    fn verdict(&self, exit: Exit, stderr_tail: &[u8]) -> Verdict {
-        let of_code = |code| (self.dialect == Dialect::Qwen && code == 53).then_some(TURNS);
-        self.tally.verdict(exit, stderr_tail, of_code)
+fn note_skipped_blocks(message: &Value, tally: &mut Tally) {
+    let blocks = message["content"].as_array().map_or(0, Vec::len);
+    if blocks > BLOCKS_MAX {
+        let detail = format!("{} more blocks in this line", blocks - BLOCKS_MAX);
+        tally.other("(blocks)", &detail);
     }
+}
+
+/// The figures of each model, whatever its name.
+fn models_of(models: &Value) -> impl Iterator<Item = &Value> {
+    models.as_object().into_iter().flat_map(|m| m.values())
+}
+
+fn sum_of_models(models: &Value) -> Tokens {
+    models_of(models).fold(Tokens::default(), |sum, model| {
+        sum.plus(Tokens {
+            input: model.count("inputTokens"),
+            output: model.count("outputTokens"),
+            cache_read: model.count("cacheReadInputTokens"),
+            cache_write: model.count("cacheCreationInputTokens"),
+        })
+    })
 }

@@ -1,26 +1,27 @@
 //! Codex: `codex exec --json`.
 //!
-//! What its stream asks of a reader: `error` lines are not the end ("Reconnecting... 1/5"); a
-//! failure is told by its text alone; usage comes once, at the end, and counts on over resumes;
-//! neither turns nor cost are told. A failed `git commit` may leave no trace but git's own.
+//! In its stream `error` lines are not the end ("Reconnecting... 1/5"). A failure has a text and no
+//! code. Usage comes once, at the end, and counts on over resumes. There are neither turns nor cost.
+//! A failed `git commit` may leave no trace but git's own.
 //! Does not know: git, time.
 
-use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::loose::{self, Num, Obj, Text, Words};
-use super::stream::{Said, Tally};
-use super::{About, Adapter, Ask, Build, Launch, Parser, Verdict, told};
+use super::error_text;
+use super::lenient_json::Fields;
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, Tally};
 use crate::event::{self, Body, Class, Figures, Tokens};
-use crate::outcome::Exit;
 
-/// The adapter.
-pub struct Codex;
+struct Codex;
+
+pub(super) const ADAPTER: &dyn Adapter = &Codex;
 
 static ABOUT: About = About {
     name: "codex",
     program: "codex",
     package: "@openai/codex",
     login: "log in with `codex login`, or set OPENAI_API_KEY",
+    env_prefix: "CODEX_",
     tells_cost: false,
     bound_to_directory: false,
 };
@@ -34,7 +35,7 @@ impl Adapter for Codex {
     }
 
     fn launch(&self, ask: &Ask) -> Launch {
-        let mut b = Build::new(ask);
+        let mut b = LaunchBuilder::new(ask);
         b.arg("exec");
         if ask.resume.is_some() {
             b.arg("resume");
@@ -51,7 +52,7 @@ impl Adapter for Codex {
                 b.option("-c", Some("approval_policy=\"never\""));
             }
         }
-        // Without it, it waits for a server that is of no use to the work.
+        // Otherwise it waits for a server that is of no use to the work.
         b.option("-c", Some("analytics.enabled=false"));
         b.option("-m", ask.model.as_ref());
         b.extra(ask);
@@ -70,288 +71,148 @@ impl Adapter for Codex {
         b.0
     }
 
-    fn parser(&self, previous: Option<&Figures>) -> Box<dyn Parser> {
-        Box::new(Stream {
-            tally: Tally::default(),
+    fn dialect(&self, previous: Option<&Figures>) -> Box<dyn Dialect> {
+        Box::new(CodexDialect {
             base: previous.and_then(|f| f.conversation).unwrap_or_default(),
             open: Vec::new(),
         })
     }
 }
 
-struct Stream {
-    tally: Tally,
+struct CodexDialect {
     /// The conversation's totals when it was resumed.
     base: Tokens,
-    /// Tool items that were started and not completed, by id.
+    /// Ids of tool items that were started and are not completed.
     open: Vec<String>,
 }
 
 /// Tools that run at once; further ones are counted when they complete.
 const OPEN_MAX: usize = 64;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Line<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    thread_id: Text<'a>,
-    item: Obj<Item<'a>>,
-    message: Text<'a>,
-    error: Words<'a>,
-    usage: Obj<Counts>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Item<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    #[serde(rename = "type")]
-    kind: Text<'a>,
-    text: Text<'a>,
-    message: Text<'a>,
-    command: Text<'a>,
-    aggregated_output: Text<'a>,
-    exit_code: Num,
-    status: Text<'a>,
-    server: Text<'a>,
-    tool: Text<'a>,
-    query: Text<'a>,
-    error: Words<'a>,
-    #[serde(borrow, deserialize_with = "loose::raw")]
-    arguments: Option<&'a str>,
-    #[serde(borrow, deserialize_with = "loose::raw")]
-    changes: Option<&'a str>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Counts {
-    input_tokens: Num,
-    cached_input_tokens: Num,
-    cache_write_input_tokens: Num,
-    output_tokens: Num,
-}
-
-impl Counts {
-    /// Its input includes what the cache gave and took.
-    fn tokens(&self) -> Tokens {
-        let cache_read = self.cached_input_tokens.count();
-        let cache_write = self.cache_write_input_tokens.count();
-        Tokens {
-            input: self
-                .input_tokens
-                .count()
-                .saturating_sub(cache_read)
-                .saturating_sub(cache_write),
-            output: self.output_tokens.count(),
-            cache_read,
-            cache_write,
+impl CodexDialect {
+    fn started(&mut self, item: &Value, tally: &mut Tally) {
+        tally.answer();
+        let Some((tool, input)) = tool_of(item) else {
+            let kind = item.text("type");
+            return tally.other(&format!("item.started/{kind}"), "");
+        };
+        let id = item.name("id");
+        if self.open.len() < OPEN_MAX {
+            self.open.extend(id.clone());
         }
+        tally.tool_call(id, tool, &input);
     }
-}
 
-impl Stream {
-    fn read(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        match (l.kind.get(), &l.item.0) {
-            ("thread.started", _) => {
-                let started = Body::SessionStarted {
-                    cli_session: l.thread_id.name(),
-                    model: None,
-                    version: None,
-                };
-                self.tally.put(out, started);
+    fn completed(&mut self, item: &Value, tally: &mut Tally) {
+        match item.text("type") {
+            "agent_message" => {
+                tally.answer();
+                tally.text(item.text("text"), false);
             }
-            ("item.started", Some(item)) => self.started(item, out),
-            ("item.completed", Some(item)) => self.completed(item, out),
-            ("error", _) => self.error(l.message.get(), out),
-            ("turn.completed", _) => {
-                let total = l.usage.0.as_ref().map_or(Tokens::default(), Counts::tokens);
-                // A total below the one before is not of the same conversation.
-                let new = total.minus(self.base).unwrap_or(total);
-                self.tally.usage.set(new);
-                self.tally.usage.conversation = Some(total);
-                self.tally.answered();
-                self.tally.settle(out);
-                self.tally.finished(
-                    out,
-                    Said {
-                        good: true,
-                        class: None,
-                        message: String::new(),
-                    },
-                );
+            "reasoning" => {
+                tally.answer();
+                tally.thinking(item.text("text"));
             }
-            ("turn.failed", _) => {
-                let message = event::message(l.error.get());
-                let class = told::of_text(&message);
-                self.tally.finished(
-                    out,
-                    Said {
-                        good: false,
-                        class,
-                        message,
-                    },
-                );
-            }
-            (kind, _) => self.tally.other(out, kind, ""),
+            // A warning of the CLI, such as an unknown model: it goes on.
+            "error" => tally.other("item/error", item.text("message")),
+            kind => match tool_of(item) {
+                Some(tool) => self.tool_completed(item, tool, tally),
+                None => tally.other(&format!("item/{kind}"), ""),
+            },
         }
     }
 
-    /// Its own retries come as errors.
-    fn error(&mut self, text: &str, out: &mut Vec<Body>) {
-        let class = told::of_text(text).unwrap_or(Class::Unknown);
-        let Some(rest) = text.strip_prefix("Reconnecting...") else {
-            return self.tally.error(out, class, text);
-        };
-        let numbers = rest
-            .trim_start()
-            .split([' ', '('])
-            .next()
-            .unwrap_or_default();
-        let (attempt, max) = numbers.split_once('/').unwrap_or((numbers, ""));
-        let body = Body::Retrying {
-            class,
-            attempt: attempt.parse().ok(),
-            max: max.parse().ok(),
-            wait_ms: None,
-            message: event::message(text),
-        };
-        self.tally.put(out, body);
-    }
-
-    /// What a tool item is called, and what it was given; `None`: not a tool.
-    fn tool(item: &Item<'_>) -> Option<(String, serde_json::Value, bool)> {
-        let string = |key: &str, text: &str| {
-            let (text, clipped) = event::clip(text, event::INPUT_BYTES_MAX);
-            (serde_json::json!({ key: text }), clipped)
-        };
-        let (name, (input, clipped)) = match item.kind.get() {
-            "command_execution" => ("shell".to_owned(), string("command", item.command.get())),
-            "file_change" => ("apply_patch".to_owned(), loose::input(item.changes)),
-            "mcp_tool_call" => (
-                event::name(&format!("{}.{}", item.server.get(), item.tool.get())),
-                loose::input(item.arguments),
-            ),
-            "web_search" => ("web_search".to_owned(), string("query", item.query.get())),
-            _ => return None,
-        };
-        Some((name, input, clipped))
-    }
-
-    fn started(&mut self, item: &Item<'_>, out: &mut Vec<Body>) {
-        self.tally.answer();
-        match Self::tool(item) {
-            Some((tool, input, clipped)) => {
-                let id = item.id.name();
-                if self.open.len() < OPEN_MAX {
-                    self.open.extend(id.clone());
-                }
-                self.tally.put(
-                    out,
-                    Body::ToolCall {
-                        id,
-                        tool,
-                        input,
-                        clipped,
-                    },
-                );
-            }
-            None => self
-                .tally
-                .other(out, &format!("item.started/{}", item.kind.get()), ""),
-        }
-    }
-
-    fn tool_completed(
-        &mut self,
-        item: &Item<'_>,
-        (tool, input, clipped): (String, serde_json::Value, bool),
-        out: &mut Vec<Body>,
-    ) {
-        let id = item.id.name();
+    fn tool_completed(&mut self, item: &Value, (tool, input): (String, Value), tally: &mut Tally) {
+        let id = item.name("id");
         match self.open.iter().position(|open| Some(open) == id.as_ref()) {
             Some(n) => {
                 self.open.swap_remove(n);
             }
             // Some kinds come only when they are complete.
             None => {
-                self.tally.answer();
-                let id = id.clone();
-                self.tally.put(
-                    out,
-                    Body::ToolCall {
-                        id,
-                        tool,
-                        input,
-                        clipped,
-                    },
-                );
+                tally.answer();
+                tally.tool_call(id.clone(), tool, &input);
             }
         }
-        self.tally.answered();
-        let text = [item.aggregated_output.get(), item.error.get()];
-        let (output, clipped) = loose::outputs(text.into_iter());
-        let failed = item.exit_code.0.is_some_and(|code| code != 0.0);
-        let is_error = failed || matches!(item.status.get(), "failed" | "declined");
-        self.tally.put(
-            out,
-            Body::ToolResult {
-                id,
-                is_error,
-                output,
-                clipped,
-            },
-        );
+        tally.end_turn();
+        let failed = item.number("exit_code").is_some_and(|code| code != 0.0);
+        let is_error = failed || matches!(item.text("status"), "failed" | "declined");
+        let output = [item.text("aggregated_output"), item.message("error")];
+        tally.tool_result(id, is_error, output);
     }
 
-    fn completed(&mut self, item: &Item<'_>, out: &mut Vec<Body>) {
-        match item.kind.get() {
-            "agent_message" => {
-                self.tally.answer();
-                self.tally.text(out, item.text.get(), false);
-            }
-            "reasoning" => {
-                self.tally.answer();
-                self.tally.thinking(out, item.text.get());
-            }
-            // A warning of the CLI, such as an unknown model: it goes on.
-            "error" => self.tally.other(out, "item/error", item.message.get()),
-            kind => match Self::tool(item) {
-                Some(tool) => self.tool_completed(item, tool, out),
-                None => self.tally.other(out, &format!("item/{kind}"), ""),
-            },
+    fn turn_completed(&mut self, usage: &Value, tally: &mut Tally) {
+        let cache_read = usage.count("cached_input_tokens");
+        let cache_write = usage.count("cache_write_input_tokens");
+        // Its input includes what was read from and written to the cache.
+        let input = usage.count("input_tokens");
+        let total = Tokens {
+            input: input.saturating_sub(cache_read).saturating_sub(cache_write),
+            output: usage.count("output_tokens"),
+            cache_read,
+            cache_write,
+        };
+        // A total below the one before is of another conversation.
+        tally.usage.set(total.minus(self.base).unwrap_or(total));
+        tally.usage.conversation = Some(total);
+        tally.end_turn();
+        tally.finished(true, None, "");
+    }
+}
+
+impl Dialect for CodexDialect {
+    fn read(&mut self, line: &Value, tally: &mut Tally) {
+        match (line.text("type"), line.object("item")) {
+            ("thread.started", _) => tally.started(line.name("thread_id"), None),
+            ("item.started", Some(item)) => self.started(item, tally),
+            ("item.completed", Some(item)) => self.completed(item, tally),
+            ("error", _) => error(line.text("message"), tally),
+            ("turn.completed", _) => self.turn_completed(&line["usage"], tally),
+            ("turn.failed", _) => tally.finished(false, None, line.message("error")),
+            (kind, _) => tally.other(kind, ""),
+        }
+    }
+
+    fn exit_class(&self, code: i32) -> Option<Class> {
+        match code {
+            // Bad flags.
+            2 => Some(Class::Spawn),
+            // It panics when its stdout is closed.
+            101 => Some(Class::Interrupted),
+            _ => None,
         }
     }
 }
 
-impl Parser for Stream {
-    fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
-        let mut spare = String::new();
-        match loose::object::<Line<'_>>(line, &mut spare) {
-            Some(read) => self.read(&read, out),
-            None => self.tally.malformed(out, line),
+/// An error line; the CLI's own retries come as such.
+fn error(text: &str, tally: &mut Tally) {
+    let class = error_text::class(text).unwrap_or(Class::Unknown);
+    let Some(rest) = text.strip_prefix("Reconnecting...") else {
+        return tally.error(class, text);
+    };
+    let numbers = rest.trim_start().split([' ', '(']).next();
+    let numbers = numbers.unwrap_or_default();
+    let (attempt, max) = numbers.split_once('/').unwrap_or((numbers, ""));
+    tally.put(Body::Retrying {
+        class,
+        attempt: attempt.parse().ok(),
+        max: max.parse().ok(),
+        wait_ms: None,
+        message: event::message(text),
+    });
+}
+
+/// The name and input of a tool item; `None`: it is no tool.
+fn tool_of(item: &Value) -> Option<(String, Value)> {
+    let tool = match item.text("type") {
+        "command_execution" => ("shell".into(), json!({"command": item.text("command")})),
+        "file_change" => ("apply_patch".into(), item["changes"].clone()),
+        "mcp_tool_call" => {
+            let name = format!("{}.{}", item.text("server"), item.text("tool"));
+            (event::name(&name), item["arguments"].clone())
         }
-        self.tally.settle(out);
-    }
-
-    fn too_long(&mut self, prefix: &[u8], out: &mut Vec<Body>) {
-        self.tally.too_long(out, prefix);
-    }
-
-    fn figures(&self) -> &Figures {
-        self.tally.figures()
-    }
-
-    fn verdict(&self, exit: Exit, stderr_tail: &[u8]) -> Verdict {
-        self.tally.verdict(exit, stderr_tail, |code| {
-            // Bad flags; and a closed stdout, at which it panics.
-            match code {
-                2 => Some(Class::Spawn),
-                101 => Some(Class::Interrupted),
-                _ => None,
-            }
-        })
-    }
+        "web_search" => ("web_search".into(), json!({"query": item.text("query")})),
+        _ => return None,
+    };
+    Some(tool)
 }

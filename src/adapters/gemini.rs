@@ -1,26 +1,28 @@
 //! Gemini CLI: `gemini -o stream-json`.
 //!
-//! What its stream asks of a reader: texts come in pieces; usage comes once, in the result's
-//! `stats`; retries are silent; at a signal it ends with status 0 and no result; other exit codes
-//! are HTTP statuses modulo 256.
+//! In its stream texts come in pieces, and usage comes once, in the result's `stats`. Retries are
+//! silent. At a signal it ends with status 0 and no result; other exit codes are HTTP statuses
+//! modulo 256.
 //! Does not know: git, time.
 
-use serde::Deserialize;
+use serde_json::Value;
 
-use super::loose::{self, Num, Obj, Text, Words};
-use super::stream::{Said, TURNS, Tally};
-use super::{About, Adapter, Ask, Build, Launch, PROMPT_PREFIX, Parser, Verdict, told};
-use crate::event::{self, Body, Class, Figures, Tokens};
-use crate::outcome::Exit;
+use super::error_text;
+use super::lenient_json::Fields;
+use super::tally::TURNS;
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX, Tally};
+use crate::event::{Body, Class, Figures, Tokens};
 
-/// The adapter.
-pub struct Gemini;
+struct Gemini;
+
+pub(super) const ADAPTER: &dyn Adapter = &Gemini;
 
 static ABOUT: About = About {
     name: "gemini",
     program: "gemini",
     package: "@google/gemini-cli",
     login: "log in with `gemini` and /auth, or set GEMINI_API_KEY",
+    env_prefix: "GEMINI_CLI",
     tells_cost: false,
     bound_to_directory: true,
 };
@@ -34,7 +36,7 @@ impl Adapter for Gemini {
     }
 
     fn launch(&self, ask: &Ask) -> Launch {
-        let mut b = Build::new(ask);
+        let mut b = LaunchBuilder::new(ask);
         b.args(["-o", "stream-json"]);
         let mode = ask.permission_mode.as_deref().unwrap_or(APPROVAL_MODE);
         b.option("--approval-mode", Some(mode));
@@ -62,173 +64,43 @@ impl Adapter for Gemini {
         b.0
     }
 
-    fn parser(&self, _previous: Option<&Figures>) -> Box<dyn Parser> {
-        Box::new(Stream::default())
+    fn dialect(&self, _previous: Option<&Figures>) -> Box<dyn Dialect> {
+        Box::new(GeminiDialect)
     }
 }
 
-#[derive(Default)]
-struct Stream {
-    tally: Tally,
-}
+struct GeminiDialect;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Line<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    session_id: Text<'a>,
-    model: Text<'a>,
-    role: Text<'a>,
-    content: Text<'a>,
-    delta: loose::Flag,
-    tool_name: Text<'a>,
-    tool_id: Text<'a>,
-    #[serde(borrow, deserialize_with = "loose::raw")]
-    parameters: Option<&'a str>,
-    status: Text<'a>,
-    output: Text<'a>,
-    error: Obj<Trouble<'a>>,
-    severity: Text<'a>,
-    message: Text<'a>,
-    stats: Obj<Stats>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Trouble<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    message: Words<'a>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Stats {
-    input_tokens: Num,
-    output_tokens: Num,
-    cached: Num,
-}
-
-impl Stream {
-    fn read(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        match l.kind.get() {
-            "init" => {
-                let started = Body::SessionStarted {
-                    cli_session: l.session_id.name(),
-                    model: l.model.name(),
-                    version: None,
-                };
-                self.tally.put(out, started);
-            }
-            "message" if l.role.get() == "assistant" => {
-                self.tally.answer();
-                self.tally.text(out, l.content.get(), l.delta.0);
+impl Dialect for GeminiDialect {
+    fn read(&mut self, line: &Value, tally: &mut Tally) {
+        match line.text("type") {
+            "init" => tally.started(line.name("session_id"), line.name("model")),
+            "message" if line.text("role") == "assistant" => {
+                tally.answer();
+                tally.text(line.text("content"), line.flag("delta"));
             }
             // The prompt, repeated.
-            "message" => self
-                .tally
-                .other(out, &format!("message/{}", l.role.get()), ""),
+            "message" => tally.other(&format!("message/{}", line.text("role")), ""),
             "tool_use" => {
-                self.tally.answer();
-                let (input, clipped) = loose::input(l.parameters);
-                let call = Body::ToolCall {
-                    id: l.tool_id.name(),
-                    tool: l.tool_name.name().unwrap_or_default(),
-                    input,
-                    clipped,
-                };
-                self.tally.put(out, call);
+                tally.answer();
+                let tool = line.name("tool_name").unwrap_or_default();
+                tally.tool_call(line.name("tool_id"), tool, &line["parameters"]);
             }
-            "tool_result" => self.tool_result(l, out),
-            "error" if l.severity.get() == "warning" => {
-                self.tally.other(out, "error/warning", l.message.get());
+            "tool_result" => tool_result(line, tally),
+            "error" if line.text("severity") == "warning" => {
+                tally.other("error/warning", line.text("message"));
             }
             "error" => {
-                let class = told::of_text(l.message.get()).unwrap_or(Class::Unknown);
-                self.tally.error(out, class, l.message.get());
+                let text = line.text("message");
+                tally.error(error_text::class(text).unwrap_or(Class::Unknown), text);
             }
-            "result" => self.result(l, out),
-            kind => self.tally.other(out, kind, ""),
+            "result" => result(line, tally),
+            kind => tally.other(kind, ""),
         }
     }
 
-    fn tool_result(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        self.tally.answered();
-        let trouble = l.error.0.as_ref();
-        let text = match (l.output.get(), trouble) {
-            ("", Some(trouble)) => trouble.message.get(),
-            (text, _) => text,
-        };
-        let (output, clipped) = loose::output(text);
-        let result = Body::ToolResult {
-            id: l.tool_id.name(),
-            is_error: l.status.get() == "error",
-            output,
-            clipped,
-        };
-        self.tally.put(out, result);
-        // Where its mode does not allow a tool, the tool is not offered: asking is the denial.
-        if trouble.is_some_and(|t| t.kind.get() == "tool_not_registered") {
-            let id = l.tool_id.name();
-            let tool = id.as_deref().and_then(|id| id.split("__").next());
-            let tool = tool.unwrap_or_default().to_owned();
-            self.tally.put(out, Body::PermissionDenied { id, tool });
-        }
-    }
-
-    fn result(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        if let Some(stats) = &l.stats.0 {
-            let cache_read = stats.cached.count();
-            self.tally.usage.set(Tokens {
-                input: stats.input_tokens.count().saturating_sub(cache_read),
-                output: stats.output_tokens.count(),
-                cache_read,
-                cache_write: 0,
-            });
-        }
-        let (kind, message) = match &l.error.0 {
-            Some(t) => (t.kind.get(), event::message(t.message.get())),
-            None => ("", String::new()),
-        };
-        let good = l.status.get() == "success";
-        let class = match kind {
-            "FatalTurnLimitedError" => Some(TURNS),
-            _ => told::of_text(&message).or_else(|| self.tally.fault.as_ref().map(|f| f.class)),
-        };
-        let class = class.filter(|_| !good);
-        self.tally.settle(out);
-        self.tally.finished(
-            out,
-            Said {
-                good,
-                class,
-                message,
-            },
-        );
-    }
-}
-
-impl Parser for Stream {
-    fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
-        let mut spare = String::new();
-        match loose::object::<Line<'_>>(line, &mut spare) {
-            Some(read) => self.read(&read, out),
-            None => self.tally.malformed(out, line),
-        }
-        self.tally.settle(out);
-    }
-
-    fn too_long(&mut self, prefix: &[u8], out: &mut Vec<Body>) {
-        self.tally.too_long(out, prefix);
-    }
-
-    fn figures(&self) -> &Figures {
-        self.tally.figures()
-    }
-
-    fn verdict(&self, exit: Exit, stderr_tail: &[u8]) -> Verdict {
-        self.tally.verdict(exit, stderr_tail, |code| match code {
+    fn exit_class(&self, code: i32) -> Option<Class> {
+        match code {
             41 => Some(Class::Auth),
             42 => Some(Class::SessionLost),
             53 => Some(TURNS),
@@ -239,6 +111,41 @@ impl Parser for Stream {
             173 => Some(Class::RateLimit),
             244..=248 | 17 => Some(Class::Overloaded),
             _ => None,
-        })
+        }
     }
+}
+
+fn tool_result(line: &Value, tally: &mut Tally) {
+    tally.end_turn();
+    let (id, error) = (line.name("tool_id"), &line["error"]);
+    let text = match line.text("output") {
+        "" => error.message("message"),
+        text => text,
+    };
+    tally.tool_result(id.clone(), line.text("status") == "error", [text]);
+    // Where its mode does not allow a tool, the tool is not offered, and asking for it is the denial.
+    if error.text("type") == "tool_not_registered" {
+        let tool = id.as_deref().and_then(|id| id.split("__").next());
+        let tool = tool.unwrap_or_default().to_owned();
+        tally.put(Body::PermissionDenied { id, tool });
+    }
+}
+
+fn result(line: &Value, tally: &mut Tally) {
+    if let Some(stats) = line.object("stats") {
+        let cache_read = stats.count("cached");
+        tally.usage.set(Tokens {
+            input: stats.count("input_tokens").saturating_sub(cache_read),
+            output: stats.count("output_tokens"),
+            cache_read,
+            cache_write: 0,
+        });
+    }
+    let message = line["error"].message("message");
+    let good = line.text("status") == "success";
+    let class = match line["error"].text("type") {
+        "FatalTurnLimitedError" => Some(TURNS),
+        _ => error_text::class(message).or_else(|| tally.fault.as_ref().map(|f| f.class)),
+    };
+    tally.finished(good, class.filter(|_| !good), message);
 }

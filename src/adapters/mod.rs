@@ -1,20 +1,19 @@
 //! One adapter for each agent CLI: arguments and environment out, lines of its stdout in.
 //!
-//! Pure: nothing is started, read, written or timed here. Every launch is non-interactive: no
-//! terminal is needed, no question is asked, the prompt comes by stdin and stdin ends.
+//! A new CLI is one new file here and one line in the list below. Configuration, `doctor`, messages
+//! and tests take the CLIs from that list.
 //!
-//! Keeps: any bytes as input, in any order and any number of times, give events and figures and
-//! never a panic; no line is lost without a trace (`other`).
+//! Pure: nothing is started, read, written or timed here. Every launch is non-interactive: it needs
+//! no terminal and asks nothing, the prompt comes on stdin, and stdin ends.
+//!
+//! Keeps: any bytes, in any order and any number of times, give events and figures and never a
+//! panic; no line is lost without a trace (`other`).
 
-pub mod claude;
-pub mod codex;
-pub mod custom;
-pub mod gemini;
-pub mod opencode;
-pub mod qwen;
-pub mod told;
-mod loose;
-mod stream;
+mod error_text;
+mod lenient_json;
+mod parser;
+mod tally;
+mod verdict;
 #[cfg(test)]
 mod tests;
 
@@ -22,17 +21,70 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::event::{Body, Class, Fault, Figures};
-use crate::outcome::Exit;
+use crate::event::{Fault, Figures};
+pub use error_text::reset_after;
+pub use parser::Parser;
+pub use tally::{Dialect, Tally};
+pub use verdict::{last_words, permission_fault};
+
+/// Declares the adapters. Each name is a CLI's name in `harness.toml` and its file here, which has
+/// an `ADAPTER`. (cargo fmt does not see these files: `.ci/run` checks them.)
+macro_rules! adapters {
+    ($($name:ident),+ $(,)?) => {
+        $(mod $name;)+
+
+        static ADAPTERS: &[&dyn Adapter] = &[$($name::ADAPTER),+];
+
+        /// The CLIs that harness knows, by their names in `harness.toml`.
+        pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),+];
+
+        /// What `events` takes: whose events an agent prints.
+        pub(crate) const DIALECTS: &[&str] = &[NO_EVENTS, $(stringify!($name)),+];
+    };
+}
+
+adapters! {
+    claude,
+    codex,
+    gemini,
+    opencode,
+    qwen,
+}
+
+/// For an agent whose output is not read.
+pub(crate) const NO_EVENTS: &str = "none";
+
+/// Every adapter, in the order of the list.
+pub fn all() -> &'static [&'static dyn Adapter] {
+    ADAPTERS
+}
+
+/// A CLI by its name in `harness.toml`.
+pub fn by_name(name: &str) -> Option<&'static dyn Adapter> {
+    ADAPTERS.iter().copied().find(|a| a.about().name == name)
+}
+
+/// One CLI.
+pub trait Adapter: Sync {
+    fn about(&self) -> &'static About;
+    fn launch(&self, ask: &Ask) -> Launch;
+    /// How to read its lines. `previous`: the figures of the attempt whose conversation this one
+    /// resumes, for CLIs that count on.
+    fn dialect(&self, previous: Option<&Figures>) -> Box<dyn Dialect>;
+    /// A reader of one attempt's stdout.
+    fn parser(&self, previous: Option<&Figures>) -> Parser {
+        Parser::new(self.dialect(previous))
+    }
+}
 
 /// What an attempt wants of its agent.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
-    /// What the agent is told beside the prompt (the filled-in bootstrap template).
+    /// Instructions in addition to the prompt: the bootstrap template, filled in.
     pub bootstrap_file: Option<PathBuf>,
-    /// A UUID that no attempt used before: CLIs that let us name a conversation get this name.
+    /// A new UUID, for CLIs that let the caller choose a conversation's id.
     pub session_uuid: String,
-    /// The conversation to go on with, by the CLI's own id.
+    /// The conversation to continue, by the CLI's own id.
     pub resume: Option<String>,
     pub worktree: PathBuf,
     pub model: Option<String>,
@@ -45,10 +97,10 @@ pub struct Ask {
     pub settings: Option<PathBuf>,
     /// Where the CLI keeps login, settings and conversations, instead of the usual place.
     pub config_dir: Option<PathBuf>,
-    /// Put last, so that they can override what is put before them.
+    /// Put last, so that they override the others.
     pub extra_args: Vec<OsString>,
-    /// Names in the environment that the agent would inherit: those of a session that harness
-    /// itself may have been started from are removed.
+    /// Names of the variables that the agent would inherit. Those of an agent session that harness
+    /// itself was started from are removed.
     pub inherited: Vec<OsString>,
 }
 
@@ -56,23 +108,15 @@ pub struct Ask {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Launch {
     pub args: Vec<OsString>,
-    /// Set on top of what is inherited; `None`: removed.
+    /// Added to what is inherited; `None`: removed.
     pub env: BTreeMap<OsString, Option<OsString>>,
-    pub stdin: Stdin,
-    /// Put before the prompt, so that one that begins like a command of the CLI (`/cost`) is read as text.
+    /// Put before the prompt, so that one that begins like a command of the CLI (`/cost`) is read
+    /// as text.
     pub prompt_prefix: Option<&'static str>,
     /// The CLI has no flag for the bootstrap text: the caller puts it before the prompt.
     pub bootstrap_in_prompt: bool,
-    /// What was asked for that this CLI has no means for, by its key: `budget_usd`.
+    /// Keys of what was asked for and this CLI cannot do: `budget_usd`.
     pub unsupported: Vec<&'static str>,
-}
-
-/// What it reads. Never left open, never inherited: several CLIs wait for its end for ever.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Stdin {
-    #[default]
-    Prompt,
-    Null,
 }
 
 /// What messages say of a CLI.
@@ -82,11 +126,13 @@ pub struct About {
     pub name: &'static str,
     pub program: &'static str,
     pub package: &'static str,
-    /// How a refused login is mended.
+    /// What to do about a refused login.
     pub login: &'static str,
+    /// How the variables begin by which it is configured and marks its sessions.
+    pub env_prefix: &'static str,
     /// Whether its events say what it costs.
     pub tells_cost: bool,
-    /// Whether it finds a conversation again only in the directory where it was led.
+    /// Whether it finds a conversation again only in the directory in which it began.
     pub bound_to_directory: bool,
 }
 
@@ -104,100 +150,11 @@ impl About {
     }
 }
 
-/// One CLI.
-pub trait Adapter: Sync {
-    fn about(&self) -> &'static About;
-    fn launch(&self, ask: &Ask) -> Launch;
-    /// A reader of one attempt's stdout. `previous`: the figures of the attempt whose conversation
-    /// this one resumes, for CLIs that count on.
-    fn parser(&self, previous: Option<&Figures>) -> Box<dyn Parser>;
-}
-
-/// Reads one attempt's stdout, line by line from its beginning.
-pub trait Parser: Send {
-    /// A line without its newline; what happened is appended to `out`.
-    fn line(&mut self, line: &[u8], out: &mut Vec<Body>);
-    /// The beginning of a line that is too long to be read whole.
-    fn too_long(&mut self, prefix: &[u8], out: &mut Vec<Body>);
-    fn figures(&self) -> &Figures;
-    /// How it ended, after the last line. `stderr_tail`: the end of stderr, a few KiB.
-    fn verdict(&self, exit: Exit, stderr_tail: &[u8]) -> Verdict;
-}
-
-/// What the CLI's own evidence amounts to. Git's evidence is the caller's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// A good result and exit status 0.
-    pub finished_well: bool,
-    /// What its last result line said; `None` without one. A good one followed by a bad exit is
-    /// good enough for a caller that itself ended it while it lingered.
-    pub said: Option<bool>,
-    pub fault: Option<Fault>,
-    /// For people: what it said at last, or what went wrong.
-    pub message: String,
-}
-
-impl Verdict {
-    fn good(message: String) -> Verdict {
-        Verdict {
-            finished_well: true,
-            said: Some(true),
-            fault: None,
-            message,
-        }
-    }
-
-    fn bad(said: Option<bool>, fault: Fault) -> Verdict {
-        Verdict {
-            finished_well: false,
-            said,
-            message: fault.message.clone(),
-            fault: Some(fault),
-        }
-    }
-
-    /// With git's evidence: a good end without a commit (`commits` is nought; `None` where there is
-    /// no repository) in which tools were denied is a permission fault.
-    #[must_use]
-    pub fn weigh(self, denials: u64, commits: Option<u64>) -> Verdict {
-        if !self.finished_well || denials == 0 || commits != Some(0) {
-            return self;
-        }
-        let text = format!(
-            "it ended well, but changed nothing: {} of its tool calls {} denied",
-            denials,
-            if denials == 1 { "was" } else { "were" }
-        );
-        Verdict::bad(self.said, Fault::new(Class::Permission, &text))
-    }
-}
-
-pub use stream::last_words;
-
-static ADAPTERS: &[&dyn Adapter] = &[
-    &claude::Claude,
-    &codex::Codex,
-    &gemini::Gemini,
-    &opencode::Opencode,
-    &qwen::Qwen,
-];
-
-/// Every CLI that harness knows.
-pub fn all() -> &'static [&'static dyn Adapter] {
-    ADAPTERS
-}
-
-/// A CLI by its name in `harness.toml`.
-pub fn by_name(name: &str) -> Option<&'static dyn Adapter> {
-    ADAPTERS.iter().copied().find(|a| a.about().name == name)
-}
-
-/// What begins the prompt of a CLI that runs slash commands.
+/// Put before the prompt of a CLI that runs slash commands.
 const PROMPT_PREFIX: &str = "The work item:\n\n";
 
-/// Prefixes of the variables by which agent CLIs are configured and mark what they start.
-const PREFIXES: &[&str] = &["CLAUDE", "CODEX_", "GEMINI_CLI", "QWEN_CODE", "OPENCODE"];
-/// What a person sets on purpose says one of these. Sessions never do, or are caught by `SESSION`.
+/// Variables that a person sets on purpose contain one of these. Those of sessions do not, or
+/// contain `SESSION`.
 const ON_PURPOSE: &[&str] = &[
     "API_KEY",
     "_TOKEN",
@@ -215,31 +172,33 @@ const ON_PURPOSE: &[&str] = &[
     "REGION",
 ];
 
-/// Whether a variable is left by an agent session that harness was started from. Such a session's
-/// ids, sockets and marks are not for the agents that harness starts; keys, base URLs and homes are.
-pub fn is_of_a_session(name: &OsStr) -> bool {
+/// Whether a variable comes from an agent session that harness was started from. The ids, sockets
+/// and marks of that session are not for the agents that harness starts; keys and homes are.
+fn is_of_a_session(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else {
         return false;
     };
-    PREFIXES.iter().any(|p| name.starts_with(p))
+    ADAPTERS
+        .iter()
+        .any(|a| name.starts_with(a.about().env_prefix))
         && (name.contains("SESSION") || !ON_PURPOSE.iter().any(|word| name.contains(word)))
 }
 
-/// What of an inherited environment an agent must not get: `None` for each such name.
+/// The inherited variables that an agent must not get, each with `None`.
 pub fn without_session(inherited: &[OsString]) -> BTreeMap<OsString, Option<OsString>> {
     let of_sessions = inherited.iter().filter(|name| is_of_a_session(name));
     of_sessions.map(|name| (name.clone(), None)).collect()
 }
 
-/// Arguments being put together.
-#[derive(Default)]
-struct Build(Launch);
+/// A `Launch` in the making.
+struct LaunchBuilder(Launch);
 
-impl Build {
-    fn new(ask: &Ask) -> Build {
-        let mut build = Build::default();
-        build.0.env = without_session(&ask.inherited);
-        build
+impl LaunchBuilder {
+    fn new(ask: &Ask) -> LaunchBuilder {
+        LaunchBuilder(Launch {
+            env: without_session(&ask.inherited),
+            ..Launch::default()
+        })
     }
 
     fn arg(&mut self, arg: impl Into<OsString>) {

@@ -1,26 +1,27 @@
 //! OpenCode: `opencode run --format json`.
 //!
-//! What its stream asks of a reader: there is no final event, so the last `step_finish` says
-//! whether it came to an end; usage is the sum of these; a tool appears only when it is done;
-//! retries are silent.
+//! Its stream has no final event: the last `step_finish` says whether it came to an end, and usage
+//! is the sum of these. A tool appears only when it is done. Retries are silent.
 //! Does not know: git, time.
 
-use serde::Deserialize;
+use serde_json::Value;
 
-use super::loose::{self, Num, Obj, Text, Words};
-use super::stream::{Said, Tally};
-use super::{About, Adapter, Ask, Build, Launch, Parser, Verdict, told};
-use crate::event::{Body, Class, Figures, Limit, Tokens};
-use crate::outcome::Exit;
+use super::error_text;
+use super::lenient_json::Fields;
+use super::tally::MAX_TOKENS;
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, Tally};
+use crate::event::{Body, Class, Figures, Tokens};
 
-/// The adapter.
-pub struct Opencode;
+struct Opencode;
+
+pub(super) const ADAPTER: &dyn Adapter = &Opencode;
 
 static ABOUT: About = About {
     name: "opencode",
     program: "opencode",
     package: "opencode-ai",
     login: "log in with `opencode auth login`",
+    env_prefix: "OPENCODE",
     tells_cost: true,
     bound_to_directory: false,
 };
@@ -31,7 +32,7 @@ impl Adapter for Opencode {
     }
 
     fn launch(&self, ask: &Ask) -> Launch {
-        let mut b = Build::new(ask);
+        let mut b = LaunchBuilder::new(ask);
         b.args(["run", "--format", "json", "--auto"]);
         b.option("--session", ask.resume.as_ref());
         b.option("-m", ask.model.as_ref());
@@ -51,236 +52,92 @@ impl Adapter for Opencode {
         b.0
     }
 
-    fn parser(&self, _previous: Option<&Figures>) -> Box<dyn Parser> {
-        Box::new(Stream::default())
+    fn dialect(&self, _previous: Option<&Figures>) -> Box<dyn Dialect> {
+        Box::new(OpencodeDialect::default())
     }
 }
 
 #[derive(Default)]
-struct Stream {
-    tally: Tally,
+struct OpencodeDialect {
     used: Tokens,
     started: bool,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Line<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    #[serde(rename = "sessionID")]
-    session: Text<'a>,
-    part: Obj<Part<'a>>,
-    error: Obj<Trouble<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Part<'a> {
-    #[serde(borrow)]
-    text: Text<'a>,
-    tool: Text<'a>,
-    #[serde(rename = "callID")]
-    call: Text<'a>,
-    state: Obj<State<'a>>,
-    reason: Text<'a>,
-    tokens: Obj<Counts>,
-    cost: Num,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct State<'a> {
-    #[serde(borrow)]
-    status: Text<'a>,
-    #[serde(borrow, deserialize_with = "loose::raw")]
-    input: Option<&'a str>,
-    output: Text<'a>,
-    error: Words<'a>,
-    metadata: Obj<Metadata>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metadata {
-    exit: Num,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Counts {
-    input: Num,
-    output: Num,
-    reasoning: Num,
-    cache: Obj<Cache>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Cache {
-    read: Num,
-    write: Num,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Trouble<'a> {
-    #[serde(borrow)]
-    name: Text<'a>,
-    data: Obj<Data<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Data<'a> {
-    #[serde(borrow)]
-    message: Text<'a>,
-    #[serde(rename = "statusCode")]
-    status: Num,
-}
-
-impl Stream {
-    fn read(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        if !self.started && !l.session.get().is_empty() {
-            self.started = true;
-            let started = Body::SessionStarted {
-                cli_session: l.session.name(),
-                model: None,
-                version: None,
-            };
-            self.tally.put(out, started);
+impl OpencodeDialect {
+    fn step_finish(&mut self, part: &Value, tally: &mut Tally) {
+        let (tokens, cache) = (&part["tokens"], &part["tokens"]["cache"]);
+        let output = tokens.count("output");
+        self.used = self.used.plus(Tokens {
+            input: tokens.count("input"),
+            output: output.saturating_add(tokens.count("reasoning")),
+            cache_read: cache.count("read"),
+            cache_write: cache.count("write"),
+        });
+        tally.usage.set(self.used);
+        tally.usage.turns += 1;
+        if let Some(cost) = part.amount("cost") {
+            tally.usage.cost_usd = Some(tally.usage.cost_usd.unwrap_or_default() + cost);
         }
-        match (l.kind.get(), &l.part.0) {
-            // Marks the place; what it begins comes next.
-            ("step_start", _) => self.tally.other(out, "step_start", ""),
-            ("text", Some(part)) => self.tally.text(out, part.text.get(), false),
-            ("reasoning", Some(part)) => self.tally.thinking(out, part.text.get()),
-            ("tool_use", Some(part)) => self.tool(part, out),
-            ("step_finish", Some(part)) => self.step_finish(part, out),
-            ("error", _) => self.error(l, out),
-            (kind, _) => self.tally.other(out, kind, ""),
-        }
-    }
-
-    fn tool(&mut self, part: &Part<'_>, out: &mut Vec<Body>) {
-        let nothing = State::default();
-        let state = part.state.0.as_ref().unwrap_or(&nothing);
-        let (input, clipped) = loose::input(state.input);
-        let (id, tool) = (part.call.name(), part.tool.name().unwrap_or_default());
-        let call = Body::ToolCall {
-            id: id.clone(),
-            tool: tool.clone(),
-            input,
-            clipped,
-        };
-        self.tally.put(out, call);
-        let refused = state.error.get().contains("rejected permission");
-        let failed = state.metadata.0.as_ref().and_then(|m| m.exit.0);
-        let text = [state.output.get(), state.error.get()];
-        let (output, clipped) = loose::outputs(text.into_iter());
-        let result = Body::ToolResult {
-            id: id.clone(),
-            is_error: state.status.get() == "error" || failed.is_some_and(|code| code != 0.0),
-            output,
-            clipped,
-        };
-        self.tally.put(out, result);
-        if refused {
-            self.tally.put(out, Body::PermissionDenied { id, tool });
-        }
-    }
-
-    fn step_finish(&mut self, part: &Part<'_>, out: &mut Vec<Body>) {
-        if let Some(t) = &part.tokens.0 {
-            let nothing = Cache::default();
-            let cache = t.cache.0.as_ref().unwrap_or(&nothing);
-            self.used = self.used.plus(Tokens {
-                input: t.input.count(),
-                output: t.output.count().saturating_add(t.reasoning.count()),
-                cache_read: cache.read.count(),
-                cache_write: cache.write.count(),
-            });
-        }
-        let usage = &mut self.tally.usage;
-        usage.set(self.used);
-        usage.turns += 1;
-        if let Some(cost) = part.cost.amount() {
-            usage.cost_usd = Some(usage.cost_usd.unwrap_or_default() + cost);
-        }
-        self.tally.settle(out);
-        let class = match part.reason.get() {
-            "stop" => None,
+        let reason = part.text("reason");
+        let class = match reason {
+            "stop" => return tally.finished(true, None, ""),
             // It goes on.
-            "tool-calls" => {
-                self.tally.said = None;
-                return;
-            }
-            "length" => Some(Class::LimitsReached {
-                limit: Limit::MaxTokens,
-            }),
-            "content-filter" => Some(Class::Refusal),
-            _ => Some(Class::Unknown),
+            "tool-calls" => return tally.said = None,
+            "length" => MAX_TOKENS,
+            "content-filter" => Class::Refusal,
+            _ => Class::Unknown,
         };
-        let message = match class {
-            None => String::new(),
-            Some(_) => format!("its last answer ended with `{}`", part.reason.get()),
-        };
-        let good = class.is_none();
-        self.tally.finished(
-            out,
-            Said {
-                good,
-                class,
-                message,
-            },
-        );
-    }
-
-    fn error(&mut self, l: &Line<'_>, out: &mut Vec<Body>) {
-        let nothing = Trouble::default();
-        let trouble = l.error.0.as_ref().unwrap_or(&nothing);
-        let (text, status) = match &trouble.data.0 {
-            Some(d) => (d.message.get(), d.status.status()),
-            None => ("", None),
-        };
-        let class = match trouble.name.get() {
-            "ContextOverflowError" => Some(Class::Context),
-            "ProviderAuthError" => Some(Class::Auth),
-            "ProviderModelNotFoundError" => Some(Class::Spawn),
-            "MessageOutputLengthError" => Some(Class::LimitsReached {
-                limit: Limit::MaxTokens,
-            }),
-            "MessageAbortedError" => Some(Class::Interrupted),
-            _ => told::of_text(text).or_else(|| told::of_status(status?)),
-        };
-        let text = if text.is_empty() {
-            trouble.name.get()
-        } else {
-            text
-        };
-        self.tally.error(out, class.unwrap_or(Class::Unknown), text);
+        let message = format!("its last answer ended with `{reason}`");
+        tally.finished(false, Some(class), &message);
     }
 }
 
-impl Parser for Stream {
-    fn line(&mut self, line: &[u8], out: &mut Vec<Body>) {
-        let mut spare = String::new();
-        match loose::object::<Line<'_>>(line, &mut spare) {
-            Some(read) => self.read(&read, out),
-            None => self.tally.malformed(out, line),
+impl Dialect for OpencodeDialect {
+    fn read(&mut self, line: &Value, tally: &mut Tally) {
+        let session = line.name("sessionID");
+        if !self.started && session.is_some() {
+            self.started = true;
+            tally.started(session, None);
         }
-        self.tally.settle(out);
+        match (line.text("type"), line.object("part")) {
+            // The content of the step comes next.
+            ("step_start", _) => tally.other("step_start", ""),
+            ("text", Some(part)) => tally.text(part.text("text"), false),
+            ("reasoning", Some(part)) => tally.thinking(part.text("text")),
+            ("tool_use", Some(part)) => tool_use(part, tally),
+            ("step_finish", Some(part)) => self.step_finish(part, tally),
+            ("error", _) => error(&line["error"], tally),
+            (kind, _) => tally.other(kind, ""),
+        }
     }
+}
 
-    fn too_long(&mut self, prefix: &[u8], out: &mut Vec<Body>) {
-        self.tally.too_long(out, prefix);
+fn tool_use(part: &Value, tally: &mut Tally) {
+    let state = &part["state"];
+    let (id, tool) = (part.name("callID"), part.name("tool").unwrap_or_default());
+    tally.tool_call(id.clone(), tool.clone(), &state["input"]);
+    let error = state.message("error");
+    let failed = state["metadata"]
+        .number("exit")
+        .is_some_and(|code| code != 0.0);
+    let is_error = state.text("status") == "error" || failed;
+    tally.tool_result(id.clone(), is_error, [state.text("output"), error]);
+    if error.contains("rejected permission") {
+        tally.put(Body::PermissionDenied { id, tool });
     }
+}
 
-    fn figures(&self) -> &Figures {
-        self.tally.figures()
-    }
-
-    fn verdict(&self, exit: Exit, stderr_tail: &[u8]) -> Verdict {
-        self.tally.verdict(exit, stderr_tail, |_| None)
-    }
+fn error(error: &Value, tally: &mut Tally) {
+    let (name, text) = (error.text("name"), error["data"].text("message"));
+    let of_status = || error_text::status_class(error["data"].status("statusCode")?);
+    let class = match name {
+        "ContextOverflowError" => Some(Class::Context),
+        "ProviderAuthError" => Some(Class::Auth),
+        "ProviderModelNotFoundError" => Some(Class::Spawn),
+        "MessageOutputLengthError" => Some(MAX_TOKENS),
+        "MessageAbortedError" => Some(Class::Interrupted),
+        _ => error_text::class(text).or_else(of_status),
+    };
+    let text = if text.is_empty() { name } else { text };
+    tally.error(class.unwrap_or(Class::Unknown), text);
 }

@@ -1,21 +1,23 @@
 //! Qwen Code: `qwen -o stream-json`, a dialect of Claude Code's stream.
 //!
-//! Its habits: no result line where it meets its turn limit (exit status 53), failed requests are
-//! told as an assistant's text, no cost, totals that count on over resumes.
+//! What differs: no result line where it meets its turn limit (exit status 53), failed requests
+//! come as an assistant's text, no cost, totals that count on over resumes.
 //! Does not know: git, time.
 
-use super::claude::{Dialect, Stream};
-use super::{About, Adapter, Ask, Build, Launch, PROMPT_PREFIX, Parser};
+use super::claude::{ClaudeDialect, Variant};
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX};
 use crate::event::Figures;
 
-/// The adapter.
-pub struct Qwen;
+struct Qwen;
+
+pub(super) const ADAPTER: &dyn Adapter = &Qwen;
 
 static ABOUT: About = About {
     name: "qwen",
     program: "qwen",
     package: "@qwen-code/qwen-code",
     login: "log in with `qwen` and /auth, or set OPENAI_API_KEY and OPENAI_BASE_URL",
+    env_prefix: "QWEN_CODE",
     tells_cost: false,
     bound_to_directory: true,
 };
@@ -29,7 +31,7 @@ impl Adapter for Qwen {
     }
 
     fn launch(&self, ask: &Ask) -> Launch {
-        let mut b = Build::new(ask);
+        let mut b = LaunchBuilder::new(ask);
         b.args(["-o", "stream-json"]);
         let mode = ask.permission_mode.as_deref().unwrap_or(APPROVAL_MODE);
         b.option("--approval-mode", Some(mode));
@@ -42,7 +44,7 @@ impl Adapter for Qwen {
         if !ask.tools.is_empty() {
             b.option("--allowed-tools", Some(ask.tools.join(",")));
         }
-        // Servers that a repository names start unasked; who allows their tools wants them.
+        // MCP servers that a repository names would start unasked, unless their tools are allowed.
         if !ask.tools.iter().any(|t| t.starts_with("mcp__")) {
             b.option("--allowed-mcp-server-names", Some("none"));
         }
@@ -60,8 +62,8 @@ impl Adapter for Qwen {
         b.0
     }
 
-    fn parser(&self, previous: Option<&Figures>) -> Box<dyn Parser> {
+    fn dialect(&self, previous: Option<&Figures>) -> Box<dyn Dialect> {
         let base = previous.and_then(|f| f.conversation);
-        Box::new(Stream::new(Dialect::Qwen, base))
+        Box::new(ClaudeDialect::new(Variant::Qwen, base))
     }
 }

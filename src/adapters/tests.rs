@@ -1,12 +1,14 @@
-//! What is started, what is removed from the environment, and what streams mean that no recording
-//! holds.
+//! What holds for every adapter in the list, how each CLI is started, what is removed from the
+//! environment, and what streams mean that no recording has.
 
 mod messages;
 
 use std::ffi::OsString;
 
+use super::lenient_json::BLOCKS_MAX;
 use super::*;
-use crate::event::{Limit, Tokens};
+use crate::event::{Body, Class, Limit, Tokens};
+use crate::outcome::Exit;
 
 fn ask() -> Ask {
     Ask {
@@ -46,19 +48,57 @@ fn env<'a>(launch: &'a Launch, name: &str) -> Option<Option<&'a str>> {
 }
 
 #[test]
-fn every_cli_is_known_by_its_name_and_says_how_it_is_installed() {
-    for name in ["claude", "codex", "gemini", "opencode", "qwen"] {
-        assert_eq!(by_name(name).unwrap().about().name, name);
-        assert!(custom::parser(name, None).is_some());
-    }
-    assert!(by_name("none").is_none());
+fn every_adapter_is_known_by_the_name_in_the_list_and_says_how_to_install_it() {
     let names: Vec<&str> = all().iter().map(|a| a.about().name).collect();
-    assert_eq!(names, crate::config::keys::CLIS);
-    assert_eq!(custom::NONE, crate::config::keys::NO_EVENTS);
-    assert_eq!(
-        by_name("claude").unwrap().about().not_installed(),
-        "claude is not installed: npm install -g @anthropic-ai/claude-code"
-    );
+    assert_eq!(names, NAMES);
+    assert_eq!(DIALECTS, [&[NO_EVENTS], NAMES].concat());
+    for adapter in all() {
+        let about = adapter.about();
+        assert_eq!(by_name(about.name).unwrap().about(), about);
+        assert!(!about.login.is_empty() && !about.env_prefix.is_empty());
+        assert_eq!(
+            about.not_installed(),
+            format!(
+                "{} is not installed: npm install -g {}",
+                about.program, about.package
+            )
+        );
+    }
+    assert!(by_name(NO_EVENTS).is_none());
+}
+
+#[test]
+fn every_adapter_does_what_it_is_asked_for_or_says_that_it_cannot() {
+    for adapter in all() {
+        let name = adapter.about().name;
+        let (plain, full) = (adapter.launch(&ask()), adapter.launch(&full()));
+        assert_eq!(plain.unsupported, [""; 0], "{name}");
+        let has = |text: &str| {
+            let args = full.args.iter().map(|a| a.to_str().unwrap());
+            let env = full.env.values().flatten().map(|v| v.to_str().unwrap());
+            args.chain(env).any(|a| a == text)
+        };
+        for (key, value) in [
+            ("model", "m"),
+            ("max_turns", "50"),
+            ("budget_usd", "2.5"),
+            ("tools", "Bash,Edit"),
+            ("settings", "/s/settings.json"),
+            ("config_dir", "/c"),
+        ] {
+            assert_ne!(has(value), full.unsupported.contains(&key), "{name}: {key}");
+        }
+        assert!(has("--debug"), "{name}: further arguments");
+        assert_ne!(has("/s/bootstrap.md"), full.bootstrap_in_prompt, "{name}");
+        assert!(!plain.bootstrap_in_prompt, "{name}");
+        let resumed = Ask {
+            resume: Some("old".into()),
+            ..ask()
+        };
+        let args = line(name, &resumed);
+        assert!(args.split(' ').any(|a| a == "old"), "{args}");
+        assert!(!args.contains(&resumed.session_uuid), "{args}");
+    }
 }
 
 #[test]
@@ -104,10 +144,7 @@ fn a_resumed_conversation_gets_no_new_name() {
         ("codex", "exec resume --json"),
     ] {
         let args = line(name, &resumed);
-        assert!(
-            args.contains(flag) && !args.contains("--session-id"),
-            "{args}"
-        );
+        assert!(args.contains(flag), "{args}");
     }
     // Its `resume` knows no -C.
     assert!(line("codex", &resumed).ends_with(" old -"));
@@ -142,10 +179,6 @@ fn the_others_are_called_as_they_want_it_and_say_what_they_cannot_do() {
     );
     assert_eq!(unsupported("gemini"), ["max_turns", "budget_usd", "tools"]);
     assert_eq!(unsupported("qwen"), ["budget_usd"]);
-    for name in ["codex", "gemini", "opencode", "qwen"] {
-        assert!(by_name(name).unwrap().launch(&full()).bootstrap_in_prompt);
-        assert!(!by_name(name).unwrap().launch(&ask()).bootstrap_in_prompt);
-    }
     let sandboxed = Ask {
         permission_mode: Some("read-only".into()),
         ..ask()
@@ -204,17 +237,15 @@ fn what_a_session_left_in_the_environment_is_removed_and_what_a_person_set_is_no
     assert_eq!(env(&launch, "GEMINI_CLI_NO_RELAUNCH"), Some(Some("true")));
 }
 
-/// The figures and the events' names of a stream.
-fn read(parser: &mut dyn Parser, stream: &str) -> (Figures, Vec<Body>) {
-    let mut out = Vec::new();
-    stream
-        .split('\n')
-        .for_each(|line| parser.line(line.as_bytes(), &mut out));
+/// The figures and the events of a stream.
+fn read(parser: &mut Parser, stream: &str) -> (Figures, Vec<Body>) {
+    let lines = stream.split('\n').map(str::as_bytes);
+    let out = lines.flat_map(|line| parser.line(line)).collect();
     (parser.figures().clone(), out)
 }
 
-fn class(v: &Verdict) -> Option<Class> {
-    v.fault.as_ref().map(|f| f.class)
+fn class(fault: Option<Fault>) -> Option<Class> {
+    fault.map(|f| f.class)
 }
 
 #[test]
@@ -226,7 +257,7 @@ fn a_repeated_message_is_counted_once_whatever_stands_between() {
     };
     let mut parser = by_name("claude").unwrap().parser(None);
     let lines = ["a", "a", "b", "a", "b"].map(message).join("\n");
-    let (figures, _) = read(&mut *parser, &lines);
+    let (figures, _) = read(&mut parser, &lines);
     assert_eq!((figures.turns, figures.input_tokens), (2, 20));
 }
 
@@ -234,36 +265,30 @@ fn a_repeated_message_is_counted_once_whatever_stands_between() {
 fn results_without_figures_by_model_are_added_up() {
     let result = r#"{"usage":{"input_tokens":5,"output_tokens":2},"total_cost_usd":0.5,"is_error":false,"subtype":"success","type":"result","result":"ok"}"#;
     let mut parser = by_name("claude").unwrap().parser(None);
-    let (figures, _) = read(&mut *parser, &format!("{result}\n{result}"));
+    let (figures, _) = read(&mut parser, &format!("{result}\n{result}"));
     assert_eq!((figures.input_tokens, figures.results), (10, 2));
     assert_eq!(figures.cost_usd, Some(0.5), "cost is a running total");
 }
 
 #[test]
-fn a_good_result_and_a_bad_end_are_two_facts() {
+fn a_good_result_and_a_bad_exit_are_a_fault() {
     let result = r#"{"type":"result","subtype":"success","is_error":false,"result":"ok"}"#;
     let mut parser = by_name("claude").unwrap().parser(None);
-    read(&mut *parser, result);
-    assert!(parser.verdict(Exit::Code(0), b"").finished_well);
+    read(&mut parser, result);
+    assert_eq!(parser.fault(Exit::Code(0), b""), None);
     for exit in [Exit::Code(143), Exit::Signal(15)] {
-        let v = parser.verdict(exit, b"");
-        assert_eq!((v.finished_well, v.said), (false, Some(true)));
-        assert_eq!(class(&v), Some(Class::Interrupted));
+        assert_eq!(class(parser.fault(exit, b"")), Some(Class::Interrupted));
     }
-    assert_eq!(
-        class(&parser.verdict(Exit::Code(1), b"")),
-        Some(Class::Unknown)
-    );
+    let class = class(parser.fault(Exit::Code(1), b""));
+    assert_eq!(class, Some(Class::Unknown));
 }
 
 #[test]
 fn denials_without_a_commit_are_a_permission_fault() {
-    let good = || Verdict::good("done".into());
-    let v = good().weigh(2, Some(0));
-    assert_eq!(class(&v), Some(Class::Permission));
-    assert!(!v.finished_well);
+    let fault = permission_fault(2, Some(0));
+    assert_eq!(class(fault), Some(Class::Permission));
     for (denials, commits) in [(0, Some(0)), (2, Some(1)), (2, None)] {
-        assert_eq!(good().weigh(denials, commits), good());
+        assert_eq!(permission_fault(denials, commits), None);
     }
 }
 
@@ -280,7 +305,7 @@ fn a_resumed_codex_counts_from_where_it_was() {
         ..Figures::default()
     };
     let mut parser = by_name("codex").unwrap().parser(Some(&previous));
-    let (figures, _) = read(&mut *parser, end);
+    let (figures, _) = read(&mut parser, end);
     assert_eq!(
         (figures.input_tokens, figures.cache_read_tokens),
         (4_500, 100)
@@ -290,30 +315,24 @@ fn a_resumed_codex_counts_from_where_it_was() {
     // A conversation that is shorter than the one before is another one.
     let new = r#"{"type":"turn.completed","usage":{"input_tokens":10,"output_tokens":1}}"#;
     let mut parser = by_name("codex").unwrap().parser(Some(&previous));
-    assert_eq!(read(&mut *parser, new).0.input_tokens, 10);
+    assert_eq!(read(&mut parser, new).0.input_tokens, 10);
 }
 
 #[test]
 fn a_line_that_was_too_long_may_have_been_the_result() {
     let mut parser = by_name("claude").unwrap().parser(None);
-    let mut out = Vec::new();
-    parser.line(
-        br#"{"type":"system","subtype":"init","session_id":"s"}"#,
-        &mut out,
-    );
-    assert!(!parser.verdict(Exit::Code(0), b"").finished_well);
-    parser.too_long(br#"{"result":"xxxx"#, &mut out);
+    parser.line(br#"{"type":"system","subtype":"init","session_id":"s"}"#);
+    assert!(parser.fault(Exit::Code(0), b"").is_some());
+    parser.too_long(br#"{"result":"xxxx"#);
     assert_eq!(parser.figures().malformed, 1);
-    assert!(parser.verdict(Exit::Code(0), b"").finished_well);
+    assert_eq!(parser.fault(Exit::Code(0), b""), None);
 }
 
 #[test]
 fn invalid_utf8_spoils_neither_line_nor_type() {
     let mut parser = by_name("claude").unwrap().parser(None);
-    let mut out = Vec::new();
     parser.line(
         b"{\"type\":\"assistant\",\"message\":{\"id\":\"m\",\"content\":[{\"type\":\"text\",\"text\":\"a\xffb\"}]}}",
-        &mut out,
     );
     let text = Some("a\u{fffd}b");
     assert_eq!(parser.figures().last_message.as_deref(), text);
@@ -322,11 +341,11 @@ fn invalid_utf8_spoils_neither_line_nor_type() {
 
 #[test]
 fn blocks_without_end_are_read_up_to_a_bound_and_counted() {
-    let blocks = vec!["{}"; loose::BLOCKS_MAX + 7].join(",");
+    let blocks = vec!["{}"; BLOCKS_MAX + 7].join(",");
     let line = format!(r#"{{"type":"assistant","message":{{"content":[{blocks}]}}}}"#);
     let mut parser = by_name("claude").unwrap().parser(None);
-    let (_, out) = read(&mut *parser, &line);
-    assert!(out.len() < loose::BLOCKS_MAX + 10);
+    let (_, out) = read(&mut parser, &line);
+    assert!(out.len() < BLOCKS_MAX + 10);
     let more = out.iter().any(
         |b| matches!(b, Body::Other { detail: Some(d), .. } if d == "7 more blocks in this line"),
     );
@@ -337,7 +356,7 @@ fn blocks_without_end_are_read_up_to_a_bound_and_counted() {
 fn unknown_types_are_kept_by_their_names() {
     for adapter in all() {
         let mut parser = adapter.parser(None);
-        let (figures, out) = read(&mut *parser, r#"{"type":"brand_new","x":[1]}"#);
+        let (figures, out) = read(&mut parser, r#"{"type":"brand_new","x":[1]}"#);
         let kept = matches!(&*out, [Body::Other { name, .. }] if name == "brand_new");
         assert!(kept && figures.other == 1, "{out:?}");
     }
@@ -357,41 +376,10 @@ fn exit_codes_that_a_cli_has_of_its_own_mean_what_it_says() {
         ("codex", 2, Class::Spawn),
         ("claude", 1, Class::Spawn),
     ] {
-        let verdict = by_name(name)
-            .unwrap()
-            .parser(None)
-            .verdict(Exit::Code(code), b"");
-        assert_eq!(class(&verdict), Some(expected), "{name} {code}");
+        let parser = by_name(name).unwrap().parser(None);
+        let fault = parser.fault(Exit::Code(code), b"");
+        assert_eq!(class(fault), Some(expected), "{name} {code}");
     }
-}
-
-#[test]
-fn plain_text_is_what_it_says_and_its_exit_status_its_word() {
-    let mut parser = custom::parser("none", None).unwrap();
-    let (figures, _) = read(&mut *parser, "one\n{\"type\":\"result\"}\n\nlast line\r\n");
-    assert_eq!(figures.last_message.as_deref(), Some("last line"));
-    let good = parser.verdict(Exit::Code(0), b"");
-    assert_eq!((good.finished_well, &*good.message), (true, "last line"));
-    let bad = parser.verdict(Exit::Code(3), b"warning\nError: no disk\nbye\n");
-    assert_eq!(
-        (class(&bad), &*bad.message),
-        (Some(Class::Unknown), "Error: no disk")
-    );
-    let missing = parser.verdict(Exit::Code(127), b"");
-    assert_eq!(class(&missing), Some(Class::Spawn));
-    let killed = parser.verdict(Exit::Signal(9), b"");
-    assert_eq!(class(&killed), Some(Class::Interrupted));
-}
-
-/// The configuration stands on a lower floor and spells the words by itself.
-#[test]
-fn the_configuration_takes_every_dialect_and_no_other_word() {
-    use crate::config::keys::{KEYS, Kind};
-    let mut of_events = KEYS.iter().filter(|k| k.name == "events");
-    let Kind::Word(words) = of_events.next().unwrap().kind else {
-        panic!("`events` takes a word");
-    };
-    assert_eq!(words, custom::dialects());
 }
 
 #[test]
@@ -403,10 +391,9 @@ fn each_message_of_many_is_counted_once() {
     ];
     for id in shapes {
         let mut parser = by_name("claude").unwrap().parser(None);
-        let mut out = Vec::new();
         for n in (0..500).chain(250..500) {
             let line = serde_json::json!({"type": "assistant", "message": {"id": id(n)}});
-            parser.line(line.to_string().as_bytes(), &mut out);
+            parser.line(line.to_string().as_bytes());
         }
         assert_eq!(parser.figures().turns, 500, "{}", id(0));
     }

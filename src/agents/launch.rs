@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use super::{Agent, Facts, fill};
-use crate::adapters::{self, Adapter, Ask, Stdin, custom};
+use crate::adapters::{self, Adapter, Ask};
 use crate::config::{AgentStdin, AgentTable};
 use crate::event;
 use crate::item::Item;
@@ -111,7 +111,7 @@ pub fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
     };
     let told = inputs.bootstrap.filter(|_| table.bootstrap);
     let told = told.map(|t| fill(&OsString::from_vec(t.to_vec()), inputs.facts).into_vec());
-    let events = Some(table.events.clone()).filter(|e| e != custom::NONE);
+    let events = Some(table.events.clone()).filter(|e| e != adapters::NO_EVENTS);
     let mut plan = Plan {
         argv: filled(&table.command),
         reads_prompt: table.stdin == AgentStdin::Prompt,
@@ -168,7 +168,7 @@ fn with_cli(
         plan.argv.push(about.program.into());
     }
     plan.argv.extend(launch.args);
-    plan.reads_prompt = launch.stdin == Stdin::Prompt;
+    plan.reads_prompt = true;
     plan.env = launch.env;
     let before = told.filter(|text| {
         if !launch.bootstrap_in_prompt {

@@ -1,31 +1,32 @@
-//! What of an `[agents.NAME]` table depends on whether harness makes its command line itself.
+//! Defaults of `[agents.NAME]` tables, which depend on whether the agent is a CLI that harness knows.
 //!
-//! Does not know how (`adapters` do). Keeps: a CLI that is named without a table is what an empty
-//! table of its name would be.
+//! Does not know how a CLI is called (`adapters` do). Keeps: a CLI that is named without a table is
+//! the same as with an empty table.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::file::{self, Parsed};
-use super::keys::{CLIS, Key, NO_EVENTS, Table};
+use super::keys::{Key, Table};
 use super::value::Value;
 use super::{AgentTable, Overrides, Sources, entry};
+use crate::adapters::{self, NO_EVENTS};
 use crate::error::Result;
 use crate::layout::Root;
 
-/// The CLI of `[agents.NAME]`: as given, else by its name where it has no command of its own.
+/// The CLI of `[agents.NAME]`: its `cli`, or NAME if that is a CLI's and there is no `command`.
 pub(super) fn cli_of<'a>(table: Table, name: &'a str, parsed: &'a Parsed) -> Option<&'a str> {
     if table != Table::Agents {
         return None;
     }
     match parsed.setting(table, name, "cli").map(|s| &s.value) {
         Some(Value::Text(cli)) => Some(cli),
-        _ => (CLIS.contains(&name) && parsed.setting(table, name, "command").is_none())
+        _ => (adapters::NAMES.contains(&name) && parsed.setting(table, name, "command").is_none())
             .then_some(name),
     }
 }
 
-/// What holds where nobody sets the key.
+/// The value of a key that nobody sets.
 pub(super) fn default_of(table: Table, key: &Key, cli: Option<&str>) -> Result<Value> {
     let text = |word: &str| Ok(Value::Text(word.to_owned()));
     match (table, key.name, cli) {
@@ -35,14 +36,14 @@ pub(super) fn default_of(table: Table, key: &Key, cli: Option<&str>) -> Result<V
     }
 }
 
-/// Every CLI as it is without a table.
+/// Every CLI as an agent without a table.
 pub(super) fn without_tables(
     root: &Root,
     env: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<BTreeMap<String, AgentTable>> {
     let (nothing, none) = (Parsed::default(), Overrides::default());
     let mut tables = BTreeMap::new();
-    for &name in CLIS {
+    for &name in adapters::NAMES {
         let keys = Table::Agents.keys();
         let of = |key| entry(Table::Agents, name, key, Some(name), &nothing, &none, env);
         let sources = Sources(keys.map(of).collect::<Result<_>>()?);

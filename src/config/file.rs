@@ -11,9 +11,10 @@ use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{CLIS, Fallback, KEYS, Key, TABLES, Table};
+use super::keys::{Fallback, KEYS, Key, TABLES, Table};
 use super::nearest;
 use super::value::{self, Value};
+use crate::adapters;
 use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::limits::CONFIG_BYTES_MAX;
@@ -71,7 +72,7 @@ impl Parsed {
             return;
         };
         let table = (Table::Agents, name);
-        if CLIS.contains(&table.1.as_str()) && !self.named.contains(&table) {
+        if adapters::NAMES.contains(&table.1.as_str()) && !self.named.contains(&table) {
             self.named.push(table);
         }
     }
@@ -249,11 +250,11 @@ impl Reader<'_> {
     /// What of a table of an agent goes together.
     fn agent(&mut self, label: &str, name: &str, at: Range<usize>, inner: &DeTable<'_>) {
         let given = |key: &str| inner.iter().find(|(k, _)| k.get_ref() == key);
-        let with_cli = given("cli").is_some() || CLIS.contains(&name);
+        let with_cli = given("cli").is_some() || adapters::NAMES.contains(&name);
         if given("command").is_none() && !with_cli {
             let text = format!(
                 "{label} needs `cli` (one of {}) or `command`, for example cli = \"claude\"",
-                CLIS.join(", ")
+                adapters::NAMES.join(", ")
             );
             return self.problem(at, text);
         }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::adapters;
 use crate::limits::WORKERS_MAX;
 
 /// A table of `harness.toml`. `Repos` and `Agents` hold one table for each name.
@@ -139,11 +140,16 @@ pub struct Key {
     pub default: Fallback,
     /// Whether an environment variable may set it.
     pub env: bool,
-    /// What it is, its unit and why, for the template.
-    pub doc: &'static str,
+    /// What it is, its unit and why, for the template. `{clis}` stands for the CLIs' names.
+    doc: &'static str,
 }
 
 impl Key {
+    /// What it is, its unit and why, for the template.
+    pub fn doc(&self) -> String {
+        self.doc.replace("{clis}", &adapters::NAMES.join(", "))
+    }
+
     /// `HARNESS_WORKERS`, `HARNESS_RETRY_MAX`; none for keys that no variable sets.
     pub fn variable(&self) -> Option<String> {
         if !self.env {
@@ -174,11 +180,6 @@ pub const AGENT_VARIABLES: &[&str] = &[
     "INTERRUPT_FILE",
     "ITERATION",
 ];
-
-/// The CLIs whose command lines harness makes itself, as `adapters` knows them (a test holds that).
-pub const CLIS: &[&str] = &["claude", "codex", "gemini", "opencode", "qwen"];
-/// What `events` takes besides them.
-pub const NO_EVENTS: &str = "none";
 
 /// Longest time a key or an item's field may give: a year is "for ever" to a job, and far from
 /// where adding it to a clock's reading overflows.
@@ -219,7 +220,7 @@ pub static KEYS: &[Key] = &[
         default: Fallback::Unset("\"claude\""),
         // HARNESS_AGENT is what an agent finds in its environment: the agent that it is.
         env: false,
-        doc: "Which agent runs prompts that name none: an [agents.NAME], or claude, codex, gemini, opencode, qwen, which need\n\
+        doc: "Which agent runs prompts that name none: an [agents.NAME], or {clis}, which need\n\
               no table. Without it such prompts are parked, never guessed at.",
     },
     Key {
@@ -311,10 +312,10 @@ pub static KEYS: &[Key] = &[
     Key {
         table: Table::Agents,
         name: "cli",
-        kind: Kind::Word(CLIS),
+        kind: Kind::Word(adapters::NAMES),
         default: Fallback::Unset("\"claude\""),
         env: false,
-        doc: "Which CLI it is: claude, codex, gemini, opencode, qwen. harness then makes the command line itself, so that no person is\n\
+        doc: "Which CLI it is: {clis}. harness then makes the command line itself, so that no person is\n\
               needed while it works. Default: the table's name where that is one of them and there is no `command`.",
     },
     Key {
@@ -414,7 +415,7 @@ pub static KEYS: &[Key] = &[
     Key {
         table: Table::Agents,
         name: "events",
-        kind: Kind::Word(&["none", "claude", "codex", "gemini", "opencode", "qwen"]),
+        kind: Kind::Word(adapters::DIALECTS),
         default: Fallback::Unset("\"claude\""),
         env: false,
         doc: "Whose events its output speaks, read for turns, tokens, cost and faults: that CLI's, in its streaming JSON format.\n\

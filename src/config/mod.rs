@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::adapters;
 use crate::error::{Error, Result};
 use crate::layout::Root;
 use file::{Parsed, Problem};
@@ -382,7 +383,7 @@ fn build(
     let agent = s.text("harness.agent")?;
     if let Some(name) = agent.as_deref().filter(|name| !agents.contains_key(*name)) {
         let known = agents.keys().map(String::as_str);
-        let known: Vec<&str> = known.chain(keys::CLIS.iter().copied()).collect();
+        let known: Vec<&str> = known.chain(adapters::NAMES.iter().copied()).collect();
         let advice = match nearest::nearest(name, known.iter().copied()) {
             None if agents.is_empty() => {
                 format!("add a table [agents.{name}] with its `cli` or `command`")

@@ -26,7 +26,7 @@ pub fn template() -> String {
         out.push_str(&header);
         out.push('\n');
         for key in table.keys() {
-            prose(&mut out, key.doc);
+            prose(&mut out, &key.doc());
             let (Fallback::Is(value)
             | Fallback::WithCli(value, _)
             | Fallback::Unset(value)
@@ -106,7 +106,7 @@ mod tests {
                 );
             }
             assert!(
-                template().contains(key.doc.lines().next().expect("a line")),
+                template().contains(key.doc().lines().next().expect("a line")),
                 "{}",
                 entry.key
             );

@@ -1,11 +1,11 @@
-//! What went wrong with an agent: its class, whether a retry can mend it, when, and what a person
-//! can do about it. Pure tables; `adapters` finds the class, the session acts on it.
+//! What went wrong with an agent: its class, whether and when a retry can help, and what a person
+//! can do. Pure tables: `adapters` finds the class, the session acts on it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Outcome;
 
-/// The kinds of trouble that call for different answers.
+/// Kinds of failure that need different reactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "class", rename_all = "snake_case")]
 pub enum Class {
@@ -13,7 +13,7 @@ pub enum Class {
     Auth,
     /// The account has no money or credit left.
     Billing,
-    /// The plan's share is used up until an instant (seconds since 1970), where it is told.
+    /// The plan's quota is used up, until `resets_at` (unix seconds) if that is known.
     UsageLimit {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resets_at: Option<i64>,
@@ -28,26 +28,26 @@ pub enum Class {
     Context,
     /// The model, or its provider's safeguards, refused the task.
     Refusal,
-    /// A limit of ours was met.
+    /// One of harness's own limits was reached, or the model's limit on an answer.
     LimitsReached {
         limit: Limit,
     },
     /// It was not allowed to use a tool that it needed.
     Permission,
-    /// It did not start as it was called: a bad flag, a missing file, an unknown model.
+    /// It did not start with these arguments: a bad flag, a missing file, an unknown model.
     Spawn,
-    /// The conversation that it was to resume, or its id, cannot be used.
+    /// The conversation to resume, or its id, cannot be used.
     SessionLost,
-    /// It went quiet. No CLI says this of itself: the watcher finds it.
+    /// It showed no sign of life. No CLI reports this: the session's watcher finds it.
     Stalled,
-    /// It was ended before it had finished.
+    /// It was stopped before it had finished.
     Interrupted,
     /// What it printed was not what its adapter reads.
     Malformed,
     Unknown,
 }
 
-/// Which of our limits was met.
+/// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
@@ -57,21 +57,21 @@ pub enum Limit {
     MaxTokens,
 }
 
-/// What can mend a fault.
+/// What can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mend {
-    /// Nobody but a person: trying again gives the same.
+    /// Only a person: another try ends the same way.
     Person,
-    /// Trying again, with backoff, resumed or not.
+    /// Another try, with backoff, resumed or not.
     Again,
-    /// Trying again in a new conversation: never resumed.
+    /// Another try, in a new conversation.
     Fresh,
-    /// Waiting, which is no attempt, until an instant (seconds since 1970) where it is known.
+    /// Waiting, which counts as no attempt, until an instant (unix seconds) if it is known.
     Wait(Option<i64>),
 }
 
 impl Class {
-    /// Its word in records: `usage_limit`.
+    /// Its name in records: `usage_limit`.
     pub fn as_str(self) -> &'static str {
         match self {
             Class::Auth => "auth",
@@ -113,7 +113,7 @@ impl Class {
         }
     }
 
-    /// Whether every agent with the same login meets it too: a reason for a hold.
+    /// Whether it affects every agent with the same login: a reason for a hold.
     pub fn is_of_the_account(self) -> bool {
         matches!(
             self,
@@ -141,7 +141,7 @@ impl Class {
 pub struct Fault {
     #[serde(flatten)]
     pub class: Class,
-    /// What the CLI said, clipped; never empty.
+    /// What the CLI said, clipped. Never empty.
     pub message: String,
 }
 
@@ -158,25 +158,25 @@ impl Fault {
         }
     }
 
-    /// One sentence for the user: what to do. `cli` is the program's name, `login` how its login
-    /// is mended.
+    /// One sentence for the user: what to do. `cli`: the program's name; `login`: what to do about a
+    /// refused login.
     pub fn advice(&self, cli: &str, login: &str) -> String {
         match self.class {
-            Class::Auth => format!("{login}, then `harness resume` (nothing is started for it until then) and `harness retry` the item"),
+            Class::Auth => format!("{login}, then run `harness resume` (no agent with this login starts before) and `harness retry` the item"),
             Class::Billing => {
-                "add credit to the account (or name an agent with another one), then `harness resume` (nothing is started for it until then) and `harness retry` the item".into()
+                "add credit to the account or name an agent with another one, then run `harness resume` (no agent with this login starts before) and `harness retry` the item".into()
             }
             Class::UsageLimit { .. } => {
-                "nothing: it goes on by itself when the limit ends; an agent with another login goes on now".into()
+                "nothing: harness continues by itself when the limit ends; an agent with another login can work now".into()
             }
             Class::RateLimit => {
-                "nothing: it goes on by itself after a rest; fewer workers meet the limit less often".into()
+                "nothing: harness continues by itself after a pause; fewer workers reach the limit less often".into()
             }
-            Class::Overloaded => "nothing: it is tried again; if it lasts, look at the provider's status page".into(),
+            Class::Overloaded => "nothing: it is retried; if it keeps failing, look at the provider's status page".into(),
             Class::Network => {
-                format!("it is tried again; if it lasts, check this host's network, proxy and {cli}'s base URL")
+                format!("it is retried; if it keeps failing, check this host's network, its proxy and {cli}'s base URL")
             }
-            Class::Context => "give it less to read at once: split the item, or name the files it needs".into(),
+            Class::Context => "split the item, or name the files that it needs, so that there is less to read".into(),
             Class::Refusal => "word the item differently, or name another model or agent".into(),
             Class::LimitsReached { limit } => match limit {
                 Limit::Turns => "raise `max_turns`, or split the item".into(),
@@ -189,12 +189,12 @@ impl Fault {
                 "allow what it asked for in `tools` or `permission_mode` of its [agents] table".into()
             }
             Class::Spawn => format!(
-                "correct its [agents] table (model, settings, args), or try the same command line by hand with {cli}"
+                "correct its [agents] table (model, settings, args), or run {cli} by hand with the same arguments"
             ),
-            Class::SessionLost => "nothing: it is tried again in a new conversation".into(),
-            Class::Stalled => "it is tried again; raise `stall` if its tools are quiet for longer".into(),
-            Class::Interrupted => "it is tried again".into(),
-            Class::Malformed => format!("is it {cli}, in a version that harness knows? `harness doctor` tells"),
+            Class::SessionLost => "nothing: it is retried in a new conversation".into(),
+            Class::Stalled => "it is retried; raise `stall` if its tools are silent for longer".into(),
+            Class::Interrupted => "it is retried".into(),
+            Class::Malformed => format!("check with `harness doctor` that this is {cli}, in a version that harness knows"),
             Class::Unknown => "read the session's stderr.log and the end of its stdout.log".into(),
         }
     }

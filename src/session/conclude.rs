@@ -11,7 +11,7 @@ use super::end::{fill_file, set_decision, write_end};
 use super::publish::{publish, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{Attempt, Over, WorkerContext, digest, end_claim, random_fraction};
-use crate::adapters::{self, told};
+use crate::adapters;
 use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
@@ -360,14 +360,16 @@ fn read_final_events(
     file.cli_session.clone_from(&figures.cli_session);
     file.conversation = figures.conversation.or(file.conversation_before);
     file.last_message.clone_from(&figures.last_message);
-    let mut fault = stream.verdict(*exit, collected.map(|c| c.commits)).fault?;
+    let mut fault = stream.fault(*exit, collected.map(|c| c.commits))?;
     if let Class::UsageLimit { resets_at } = &mut fault.class {
         let now = clock::now().as_second();
         // An end that is over, or far away, is a slip of the CLI's or of a clock.
         let likely = |at: &i64| (now..now + LIMIT_SECONDS_MAX).contains(at);
         // Some CLIs say only "try again at 3:25 AM".
-        let told = || told::reset_after(&fault.message, &jiff::Zoned::now());
-        *resets_at = resets_at.filter(likely).or_else(|| told().filter(likely));
+        let of_text = || adapters::reset_after(&fault.message, &jiff::Zoned::now());
+        *resets_at = resets_at
+            .filter(likely)
+            .or_else(|| of_text().filter(likely));
     }
     Some(fault)
 }

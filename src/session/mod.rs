@@ -104,7 +104,7 @@ pub struct Attempt {
     /// Where it works in a repository; `None`: a plain directory.
     pub work: Option<Arc<Work>>,
     /// What its CLI says, where harness reads its dialect.
-    pub stream: Option<Stream>,
+    pub(crate) stream: Option<Stream>,
     /// Whether another harness began it.
     pub recovered: bool,
 }

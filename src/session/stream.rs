@@ -1,137 +1,91 @@
-//! What an agent's CLI says on its standard output, read while it runs: `stdout.log` in,
+//! What an agent's CLI prints on its standard output, read while it runs: `stdout.log` in,
 //! `events.jsonl` and figures out, in the one schema of `event`.
 //!
-//! Knows no dialect (`adapters` do). Invariants: the raw output is never changed; every whole line
-//! is read once and in order; an attempt that is adopted is read again from its beginning, and
-//! events that were written before are not written twice.
+//! Knows no CLI (`adapters` do). Keeps: the raw output is never changed; every whole line is read
+//! once and in order; an adopted attempt is read again from its beginning, and events that are on
+//! disk already are not written twice.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use crate::adapters::{Parser, Verdict, custom};
+use crate::adapters::{self, Parser};
 use crate::atomic;
 use crate::clock;
-use crate::event::{Body, Figures, Line, Usage};
+use crate::event::{Body, Fault, Figures, Line};
 use crate::mutant::planted;
 use crate::outcome::Exit;
 
-/// A longer line is not read whole: no CLI's own line needs it, and memory is bounded by it.
-const LINE_BYTES_MAX: usize = 64 << 20;
-/// Read at one look while the agent runs, so that one that floods its output holds nothing up.
+/// A longer line is not read: no CLI's own lines are near it. Parsed, a hostile line takes about
+/// sixteen times as much memory.
+const LINE_BYTES_MAX: usize = 16 << 20;
+/// Bytes read at one look while the agent runs, so that a flood delays nothing else.
 const LOOK_BYTES_MAX: u64 = 8 << 20;
-/// Read by one call.
+/// Bytes of one read.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Tools that an agent runs at once are few; a hostile stream has more.
+/// Open tool calls that are remembered. An agent runs few at once; a hostile stream has more.
 const OPEN_TOOLS_MAX: usize = 1_000;
-/// Events are written when so many have come: a flood must not fill the memory.
+/// Events are written when they take this many bytes, so that a flood does not fill the memory.
 const WRITE_BYTES: usize = 1 << 20;
 /// The end of `events.jsonl` in which its last whole line is looked for; a line is far shorter.
 const EVENTS_TAIL_BYTES: u64 = 1 << 20;
-/// The end of stderr that a verdict looks at.
+/// The end of stderr that is read for the reason of a failure.
 const STDERR_TAIL_BYTES: u64 = 8 << 10;
 
-/// What a look reads into and writes from. All streams share a few, for memory's sake, and because
-/// one that was just used is still in the processor's cache.
-struct Scratch {
-    /// `CHUNK_BYTES` of what was read last.
-    chunk: Vec<u8>,
-    lines: Vec<u8>,
-}
-
-static SCRATCH: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
-/// So many looks at once are not slowed down by making new ones.
-const SCRATCH_MAX: usize = 8;
-
-impl Scratch {
-    fn borrow() -> Scratch {
-        let known = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        known.unwrap_or_else(|| Scratch {
-            chunk: vec![0; CHUNK_BYTES],
-            lines: Vec::new(),
-        })
-    }
-
-    fn give_back(mut self) {
-        self.lines.clear();
-        self.lines.shrink_to(WRITE_BYTES);
-        let mut known = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < SCRATCH_MAX {
-            known.push(self);
-        }
-    }
-}
-
-pub struct Stream {
+/// The output of one attempt.
+pub(crate) struct Stream {
     dir: PathBuf,
-    parser: Box<dyn Parser>,
+    parser: Parser,
     raw: Option<File>,
     events: Option<File>,
-    /// Bytes of `stdout.log` taken so far, those in `line` included.
+    /// Bytes of `stdout.log` read so far, those in `line` included.
     taken: u64,
-    /// The line that is not whole yet, and where it begins.
+    /// The line that is not whole yet, and its offset.
     line: Vec<u8>,
     begins: u64,
-    /// What one line says: kept to be filled again.
-    bodies: Vec<Body>,
-    /// The rest of a line that was too long is passed over.
+    /// The rest of a line that was too long is skipped.
     skips: bool,
-    /// Events of lines that begin before this are on disk already.
+    /// Events of lines that begin before this offset are on disk already.
     written: u64,
-    /// Totals that are not put down yet, and where their line begins and how long it is: where the
-    /// next line has new ones, these are worth no event of their own.
-    totals: Option<(Usage, u64, u64)>,
-    /// Tool calls without a result so far, by id.
+    /// Totals that are not written yet. Where the next line has new ones, these need no event: it
+    /// would double the events of an agent that talks much.
+    totals: Option<Line>,
+    /// Ids of tool calls without a result so far.
     tools: HashSet<String>,
     /// Nothing came after a result.
     finished: bool,
 }
 
 impl Stream {
-    /// For a session's folder and the dialect that `events` names; `None` for none. `previous`: what
-    /// is known of the conversation that this session resumes.
-    pub fn open(dir: &Path, events: &str, previous: Option<&Figures>) -> Option<Stream> {
-        if events == custom::NONE {
-            return None;
-        }
-        let parser = custom::parser(events, previous)?;
-        let mut stream = Stream {
+    /// For a session's folder and the CLI whose events it prints; `None` if they are not read.
+    /// `previous`: the figures of the conversation that this session resumes.
+    pub(crate) fn open(dir: &Path, events: &str, previous: Option<&Figures>) -> Option<Stream> {
+        Some(Stream {
+            parser: adapters::by_name(events)?.parser(previous),
+            written: already_written(dir),
             dir: dir.to_path_buf(),
-            parser,
             raw: None,
             events: None,
             taken: 0,
             line: Vec::new(),
             begins: 0,
-            bodies: Vec::new(),
             skips: false,
-            written: 0,
             totals: None,
             tools: HashSet::new(),
             finished: false,
-        };
-        stream.written = stream.already_written();
-        Some(stream)
+        })
     }
 
-    /// Where the first line begins whose events are not all on disk. Of the last line with events
-    /// some may be missing: its events are written again only if that line shows no event at all.
-    fn already_written(&self) -> u64 {
-        let bytes = tail(&self.dir.join("events.jsonl"), EVENTS_TAIL_BYTES);
-        let mut lines = bytes.rsplit(|&b| b == b'\n').filter_map(Line::read);
-        lines.next().map_or(0, |l| l.offset + l.length + 1)
-    }
-
-    /// Reads what is new. `whole`: the agent has ended, so read to the end and take the last line
-    /// as it is. Says whether anything came. Trouble with the files is passed over here: the raw
+    /// Reads what is new and says whether anything came. `whole`: the agent has ended, so read to
+    /// the end and take the last line as it is. Trouble with the files is no error here: the raw
     /// output stays, and the exit status decides without it.
-    pub fn read_on(&mut self, whole: bool) -> bool {
+    pub(crate) fn read_on(&mut self, whole: bool) -> bool {
         if self.raw.is_none() {
             self.raw = atomic::open_regular(&self.dir.join("stdout.log")).ok();
-            // It is read after every write: to note that each time costs as much as many events.
+            // It is read after every write: updating its atime each time would cost as much as many
+            // events.
             self.raw.as_ref().map(atomic::leave_atime);
         }
         let Some(raw) = self.raw.take() else {
@@ -139,25 +93,17 @@ impl Stream {
         };
         let began = self.taken;
         let limit = if whole { u64::MAX } else { LOOK_BYTES_MAX };
-        let Scratch {
-            mut chunk,
-            mut lines,
-        } = Scratch::borrow();
-        // What comes at one look has one time.
-        let mut at = String::new();
+        let (mut chunk, mut out) = (vec![0; CHUNK_BYTES], Vec::new());
         while self.taken - began < limit {
             let n = match raw.read_at(&mut chunk, self.taken) {
                 Ok(n) if n > 0 => n,
                 _ => break,
             };
-            if at.is_empty() {
-                at = clock::now_iso();
-            }
-            self.take(&chunk[..n], &at, &mut lines);
-            if lines.len() > WRITE_BYTES {
-                self.put_totals(&at, &mut lines);
-                self.write(&lines);
-                lines.clear();
+            self.take(&chunk[..n], &clock::now_iso(), &mut out);
+            if out.len() > WRITE_BYTES {
+                self.write_totals(&mut out);
+                self.write(&out);
+                out.clear();
             }
             // There is no more now: what comes meanwhile is for the next look.
             if n < chunk.len() && !whole {
@@ -167,18 +113,16 @@ impl Stream {
         self.raw = Some(raw);
         if whole && !self.line.is_empty() && !self.skips {
             let line = std::mem::take(&mut self.line);
-            at = clock::now_iso();
-            self.parse(&line, &at, &mut lines);
+            self.parse(&line, &clock::now_iso(), &mut out);
         }
-        self.put_totals(&at, &mut lines);
-        self.write(&lines);
-        Scratch { chunk, lines }.give_back();
+        self.write_totals(&mut out);
+        self.write(&out);
         self.taken > began
     }
 
     fn take(&mut self, mut bytes: &[u8], at: &str, out: &mut Vec<u8>) {
         self.taken += bytes.len() as u64;
-        while let Some(end) = memchr::memchr(b'\n', bytes) {
+        while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
             if self.skips {
                 self.skips = false;
             } else if self.line.is_empty() {
@@ -197,49 +141,53 @@ impl Stream {
         }
         self.line.extend(bytes);
         if self.line.len() > LINE_BYTES_MAX && !planted("line-without-bound") {
-            let mut bodies = Vec::new();
             let line = std::mem::take(&mut self.line);
-            self.parser.too_long(&line, &mut bodies);
-            self.note(&bodies, line.len() as u64, at, out);
+            let bodies = self.parser.too_long(&line);
+            self.note(bodies, line.len() as u64, at, out);
             self.skips = true;
         }
     }
 
     fn parse(&mut self, line: &[u8], at: &str, out: &mut Vec<u8>) {
-        let mut bodies = std::mem::take(&mut self.bodies);
-        self.parser.line(line, &mut bodies);
-        self.note(&bodies, line.len() as u64, at, out);
-        bodies.clear();
-        self.bodies = bodies;
+        let bodies = self.parser.line(line);
+        self.note(bodies, line.len() as u64, at, out);
     }
 
-    fn note(&mut self, bodies: &[Body], length: u64, at: &str, out: &mut Vec<u8>) {
-        let is_new = self.begins >= self.written;
+    fn note(&mut self, bodies: Vec<Body>, length: u64, at: &str, out: &mut Vec<u8>) {
         let has_totals = bodies.iter().any(|b| matches!(b, Body::Usage(_)));
-        // Events stand in the order of their lines.
-        if is_new && !bodies.is_empty() && !has_totals {
-            self.put_totals(at, out);
+        // Events are in the order of their lines.
+        if !bodies.is_empty() && !has_totals {
+            self.write_totals(out);
         }
         for body in bodies {
-            self.follow(body);
-            if !is_new {
+            self.follow(&body);
+            if self.begins < self.written {
                 continue;
             }
-            if let Body::Usage(totals) = body {
-                self.totals = Some((*totals, self.begins, length));
+            let line = Line {
+                at: at.to_owned(),
+                body,
+                offset: self.begins,
+                length,
+            };
+            if matches!(line.body, Body::Usage(_)) {
+                self.totals = Some(line);
                 continue;
             }
-            if matches!(self.totals, Some((_, begins, _)) if begins == self.begins) {
-                self.put_totals(at, out);
+            if self
+                .totals
+                .as_ref()
+                .is_some_and(|t| t.offset == self.begins)
+            {
+                self.write_totals(out);
             }
-            body.write(out, at, self.begins, length);
+            line.write(out);
         }
     }
 
-    /// At the end of a look, and before its events are written.
-    fn put_totals(&mut self, at: &str, out: &mut Vec<u8>) {
-        if let Some((totals, begins, length)) = self.totals.take() {
-            Body::Usage(totals).write(out, at, begins, length);
+    fn write_totals(&mut self, out: &mut Vec<u8>) {
+        if let Some(line) = self.totals.take() {
+            line.write(out);
         }
     }
 
@@ -251,7 +199,7 @@ impl Stream {
             Body::ToolResult { id: Some(id), .. } => {
                 self.tools.remove(id);
             }
-            // Whatever was open is not waited for any more.
+            // Nobody waits for tools that are still open.
             Body::Finished { .. } => self.tools.clear(),
             _ => {}
         }
@@ -263,12 +211,12 @@ impl Stream {
     }
 
     /// Whether a tool was called whose result has not come.
-    pub fn runs_tool(&self) -> bool {
+    pub(crate) fn runs_tool(&self) -> bool {
         !self.tools.is_empty()
     }
 
     /// Whether it said that it has finished, and nothing since.
-    pub fn has_finished(&self) -> bool {
+    pub(crate) fn has_finished(&self) -> bool {
         self.finished
     }
 
@@ -280,28 +228,36 @@ impl Stream {
             self.events = atomic::open_append(&self.dir.join("events.jsonl")).ok();
         }
         if let Some(events) = &mut self.events {
-            // A full disk: the raw output is what matters, and it is not ours to write.
+            // On a full disk events are missing; the raw output, which the agent writes, matters more.
             let _full = events.write_all(lines);
         }
     }
 
-    pub fn figures(&self) -> &Figures {
+    pub(crate) fn figures(&self) -> &Figures {
         self.parser.figures()
     }
 
-    /// What the CLI's own evidence amounts to, with git's.
-    pub fn verdict(&self, exit: Exit, commits: Option<u64>) -> Verdict {
-        let verdict = self.parser.verdict(exit, &stderr_tail(&self.dir));
-        verdict.weigh(self.figures().denials, commits)
+    /// What went wrong, by what the CLI said and by git; `None`: it finished well.
+    pub(crate) fn fault(&self, exit: Exit, commits: Option<u64>) -> Option<Fault> {
+        let of_cli = self.parser.fault(exit, &stderr_tail(&self.dir));
+        of_cli.or_else(|| adapters::permission_fault(self.figures().denials, commits))
     }
 }
 
-/// The end of what it said on standard error.
+/// Where the first line begins whose events are not all on disk. Of the last line that has events
+/// there some may be missing; they are not written later.
+fn already_written(dir: &Path) -> u64 {
+    let bytes = tail(&dir.join("events.jsonl"), EVENTS_TAIL_BYTES);
+    let mut lines = bytes.rsplit(|&b| b == b'\n').filter_map(Line::read);
+    lines.next().map_or(0, |l| l.offset + l.length + 1)
+}
+
+/// The end of what it printed on standard error.
 pub(super) fn stderr_tail(dir: &Path) -> Vec<u8> {
     tail(&dir.join("stderr.log"), STDERR_TAIL_BYTES)
 }
 
-/// The last bytes of a file, at most so many; nothing where it cannot be read.
+/// The last bytes of a file, at most `max`; nothing if it cannot be read.
 pub(super) fn tail(path: &Path, max: u64) -> Vec<u8> {
     atomic::read_tail(path, max)
         .map(|(end, _)| end)
@@ -369,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn of_totals_that_follow_one_another_at_one_look_the_last_ones_are_put_down() {
+    fn of_totals_that_follow_one_another_in_one_look_only_the_last_are_written() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (said("m1", "one"), said("m2", "two"));
         let other = "{\"type\":\"news\"}\n";
@@ -383,7 +339,7 @@ mod tests {
         let text = std::fs::read(dir.path().join("events.jsonl")).unwrap();
         let lines: Vec<Line> = text.split(|&b| b == b'\n').filter_map(Line::read).collect();
         assert!(lines.is_sorted_by_key(|l| l.offset));
-        let told: Vec<String> = lines
+        let seen: Vec<String> = lines
             .iter()
             .map(|l| match &l.body {
                 Body::Text { text, .. } => text.clone(),
@@ -404,7 +360,7 @@ mod tests {
             "three",
             "turns 3 input 7",
         ];
-        assert_eq!(told, want);
+        assert_eq!(seen, want);
         let totals = lines.iter().find(|l| matches!(l.body, Body::Usage(_)));
         let at = (one.len() as u64, two.trim_end().len() as u64);
         assert_eq!(totals.map(|l| (l.offset, l.length)), Some(at));

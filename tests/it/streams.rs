@@ -1,18 +1,17 @@
 //! Recorded streams of the real CLIs, replayed: each gives exactly the figures that the model
-//! served and the verdict that a person would; and nothing that can become of a stream makes its
-//! parser panic, lose its balance or say more than was recorded.
+//! served, and the fault that a person would name. Whatever happens to a stream, its parser does not
+//! panic, its figures stay consistent, and it reports no more than was recorded.
 //!
-//! `tests/streams/CLI-VERSION-CASE.jsonl` is stdout as it was, paths and long name lists shortened;
+//! `tests/streams/CLI-VERSION-CASE.jsonl` is stdout as it was, paths and long name lists shortened.
 //! `.expect.json` beside it has the exit status, what the model counted, and the figures. Where the
-//! two differ, `differs` says why.
+//! two differ, `differs` says why. An adapter's recordings are found by its name.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use harness::adapters::{self, Parser, Verdict};
-use harness::event::{self, Body, Class, Figures, Limit, Line};
+use harness::adapters::{self, Adapter, Parser};
+use harness::event::{self, Body, Class, Fault, Figures, Limit, Line};
 use harness::outcome::Exit;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -20,6 +19,7 @@ use serde_json::{Value, json};
 
 struct Recording {
     name: String,
+    adapter: &'static dyn Adapter,
     stream: Vec<u8>,
     expect: Value,
 }
@@ -40,8 +40,10 @@ fn load() -> Vec<Recording> {
             let path = entry.unwrap().path();
             let name = path.file_name()?.to_str()?.strip_suffix(".jsonl")?;
             let expect = fs::read(folder().join(format!("{name}.expect.json"))).unwrap();
+            let cli = name.split('-').next().unwrap();
             Some(Recording {
                 name: name.to_owned(),
+                adapter: adapters::by_name(cli).expect(name),
                 stream: fs::read(&path).unwrap(),
                 expect: serde_json::from_slice(&expect).unwrap(),
             })
@@ -56,14 +58,14 @@ fn load() -> Vec<Recording> {
 struct Replay {
     events: Vec<Line>,
     figures: Figures,
-    verdict: Verdict,
+    fault: Option<Fault>,
 }
 
-fn replay(parser: &mut dyn Parser, stream: &[u8], exit: Exit, stderr: &[u8]) -> Replay {
-    let (mut events, mut out, mut offset) = (Vec::new(), Vec::new(), 0);
+fn replay(parser: &mut Parser, stream: &[u8], exit: Exit, stderr: &[u8]) -> Replay {
+    let (mut events, mut offset) = (Vec::new(), 0);
     for line in stream.split(|&b| b == b'\n') {
-        parser.line(line, &mut out);
-        events.extend(out.drain(..).map(|body| Line {
+        let bodies = parser.line(line).into_iter();
+        events.extend(bodies.map(|body| Line {
             at: "2026-01-27T10:45:00.000Z".into(),
             body,
             offset,
@@ -74,7 +76,7 @@ fn replay(parser: &mut dyn Parser, stream: &[u8], exit: Exit, stderr: &[u8]) -> 
     Replay {
         events,
         figures: parser.figures().clone(),
-        verdict: parser.verdict(exit, stderr),
+        fault: parser.fault(exit, stderr),
     }
 }
 
@@ -87,27 +89,27 @@ fn exit_of(expect: &Value) -> Exit {
 }
 
 fn replay_recording(r: &Recording) -> Replay {
-    let adapter = adapters::by_name(r.expect["cli"].as_str().unwrap()).unwrap();
     let previous = r.expect["previous"].as_str().map(|name| {
         let stream = fs::read(folder().join(format!("{name}.jsonl"))).unwrap();
-        let mut parser = adapter.parser(None);
-        replay(&mut *parser, &stream, Exit::Code(0), b"").figures
+        let mut parser = r.adapter.parser(None);
+        replay(&mut parser, &stream, Exit::Code(0), b"").figures
     });
-    let mut parser = adapter.parser(previous.as_ref());
+    let mut parser = r.adapter.parser(previous.as_ref());
     let stderr = r.expect["stderr_tail"].as_str().unwrap().as_bytes();
-    replay(&mut *parser, &r.stream, exit_of(&r.expect), stderr)
+    replay(&mut parser, &r.stream, exit_of(&r.expect), stderr)
 }
 
-fn told(verdict: &Verdict) -> Value {
-    let class = verdict.fault.as_ref().map(|f| f.class);
-    let mut told = json!({
-        "finished_well": verdict.finished_well,
+/// As `verdict` in a recording's expectations.
+fn verdict(fault: Option<&Fault>) -> Value {
+    let class = fault.map(|f| f.class);
+    let mut verdict = json!({
+        "finished_well": fault.is_none(),
         "class": class.map(Class::as_str),
     });
     match class {
-        Some(Class::UsageLimit { resets_at }) => told["resets_at"] = json!(resets_at),
+        Some(Class::UsageLimit { resets_at }) => verdict["resets_at"] = json!(resets_at),
         Some(Class::LimitsReached { limit }) => {
-            told["limit"] = match limit {
+            verdict["limit"] = match limit {
                 Limit::Turns => json!("turns"),
                 Limit::Budget => json!("budget"),
                 Limit::MaxTokens => json!("max_tokens"),
@@ -115,16 +117,14 @@ fn told(verdict: &Verdict) -> Value {
         }
         _ => {}
     }
-    told
+    verdict
 }
 
 #[test]
-fn every_recording_replays_to_what_the_model_served_and_to_its_verdict() {
+fn every_recording_replays_to_what_the_model_served_and_to_its_fault() {
     let mut wrong = Vec::new();
     for r in recordings() {
-        let Replay {
-            figures, verdict, ..
-        } = replay_recording(r);
+        let Replay { figures, fault, .. } = replay_recording(r);
         let got = serde_json::to_value(&figures).unwrap();
         for (key, want) in r.expect["figures"].as_object().unwrap() {
             let same = match (want.as_f64(), got[key].as_f64()) {
@@ -137,15 +137,14 @@ fn every_recording_replays_to_what_the_model_served_and_to_its_verdict() {
                 wrong.push(format!("{}: {key} is {}, not {want}", r.name, got[key]));
             }
         }
-        let told = told(&verdict);
-        if told != r.expect["verdict"] {
-            let want = &r.expect["verdict"];
-            wrong.push(format!("{}: {told} ({verdict:?}), not {want}", r.name));
+        let (got, want) = (verdict(fault.as_ref()), &r.expect["verdict"]);
+        if got != *want {
+            wrong.push(format!("{}: {got} ({fault:?}), not {want}", r.name));
         }
         if figures.malformed > 0 {
             wrong.push(format!("{}: {} malformed", r.name, figures.malformed));
         }
-        if verdict.message.is_empty() && !r.name.contains("partial") {
+        if fault.is_none() && figures.last_message.is_none() && !r.name.contains("partial") {
             wrong.push(format!("{}: no message", r.name));
         }
     }
@@ -211,13 +210,12 @@ fn every_line_of_a_recording_leaves_an_event_that_points_at_it() {
     }
 }
 
-/// What holds of any stream whatever.
-fn sound(cli: &str, stream: &[u8]) -> Result<Figures, TestCaseError> {
-    let adapter = adapters::by_name(cli).unwrap();
+/// What holds for any stream.
+fn sound(adapter: &dyn Adapter, stream: &[u8]) -> Result<Figures, TestCaseError> {
     let mut parser = adapter.parser(None);
     let Replay {
         events, figures, ..
-    } = replay(&mut *parser, stream, Exit::Code(0), b"");
+    } = replay(&mut parser, stream, Exit::Code(0), b"");
     let mut again = Figures::default();
     let mut file = Vec::new();
     for e in &events {
@@ -241,16 +239,11 @@ fn sound(cli: &str, stream: &[u8]) -> Result<Figures, TestCaseError> {
     prop_assert!(said <= event::MESSAGE_BYTES_MAX);
     prop_assert_eq!(figures.tools.values().sum::<u64>(), figures.tool_calls);
     for exit in [Exit::Code(0), Exit::Code(1), Exit::Signal(9), Exit::Unknown] {
-        let v = parser.verdict(exit, b"Error: \x1b[91m\xff no");
-        prop_assert_eq!(v.finished_well, v.fault.is_none());
-        prop_assert!(!v.finished_well || exit == Exit::Code(0));
-        prop_assert!(v.fault.is_none() || !v.message.is_empty());
+        let fault = parser.fault(exit, b"Error: \x1b[91m\xff no");
+        prop_assert!(fault.is_some() || exit == Exit::Code(0));
+        prop_assert!(fault.is_none_or(|f| !f.message.is_empty()));
     }
     Ok(figures)
-}
-
-fn cli(r: &Recording) -> &str {
-    r.expect["cli"].as_str().unwrap()
 }
 
 /// No figure is larger than in `whole`, `times` over.
@@ -302,9 +295,9 @@ proptest! {
     fn a_stream_cut_anywhere_says_no_more_than_the_whole(which: Index, cut: Index) {
         let all = recordings();
         let r = which.get(all);
-        let whole = sound(cli(r), &r.stream)?;
+        let whole = sound(r.adapter, &r.stream)?;
         let end = cut.index(r.stream.len() + 1);
-        let part = sound(cli(r), &r.stream[..end])?;
+        let part = sound(r.adapter, &r.stream[..end])?;
         within(&part, &whole, 1)?;
     }
 
@@ -320,21 +313,21 @@ proptest! {
             let at = at.index(stream.len());
             stream[at] = byte;
         }
-        sound(cli(r), &stream)?;
+        sound(r.adapter, &stream)?;
     }
 
     #[test]
     fn lines_in_another_order_say_no_more_than_three_times_the_whole(which: Index, seed in any::<u64>()) {
         let all = recordings();
         let r = which.get(all);
-        let whole = sound(cli(r), &r.stream)?;
+        let whole = sound(r.adapter, &r.stream)?;
         let mut lines: Vec<&[u8]> = r.stream.split(|&b| b == b'\n').collect();
-        let mut dice = seed | 1;
+        let mut random = seed | 1;
         for n in (1..lines.len()).rev() {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            lines.swap(n, usize::try_from(dice >> 33).unwrap() % (n + 1));
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            lines.swap(n, usize::try_from(random >> 33).unwrap() % (n + 1));
         }
-        let part = sound(cli(r), &lines.join(&b'\n'))?;
+        let part = sound(r.adapter, &lines.join(&b'\n'))?;
         let mut rounds = whole;
         rounds.turns = rounds.turns.max(lines.len() as u64);
         // A result, a message and its parts tell of the same tokens, and rely on their order.
@@ -352,54 +345,61 @@ proptest! {
         replace_nth(&mut value, &mut n, &with);
         lines[line] = serde_json::to_vec(&value).unwrap();
         let stream = lines.join(&b'\n');
-        let figures = sound(cli(r), &stream)?;
+        let figures = sound(r.adapter, &stream)?;
         prop_assert_eq!(figures.malformed, u64::from(!value.is_object()));
         // Another CLI's stream is understood little, and breaks nothing.
-        sound(as_cli.get(adapters::all()).about().name, &stream)?;
+        sound(*as_cli.get(adapters::all()), &stream)?;
     }
 
     #[test]
     fn any_bytes_are_kept_as_malformed(bytes in prop::collection::vec(any::<u8>(), 0..300), which: Index) {
-        let adapter = which.get(adapters::all());
-        let figures = sound(adapter.about().name, &bytes)?;
+        let figures = sound(*which.get(adapters::all()), &bytes)?;
         let lines = bytes.split(|&b| b == b'\n').filter(|l| !l.trim_ascii().is_empty());
         prop_assert_eq!(figures.malformed + figures.other, lines.count() as u64);
     }
 }
 
-/// A line of many megabytes costs a scan, and its event is a page.
+/// Puts `with` wherever a value is the string `text`.
+fn replace_text(value: &mut Value, text: &str, with: &str) {
+    match value {
+        Value::String(found) if found == text => with.clone_into(found),
+        Value::Array(list) => list.iter_mut().for_each(|v| replace_text(v, text, with)),
+        Value::Object(map) => map.values_mut().for_each(|v| replace_text(v, text, with)),
+        _ => {}
+    }
+}
+
+/// The first line of a recording that is a text of the agent, and the text.
+fn line_with_text(r: &Recording) -> Option<(Value, String)> {
+    r.stream.split(|&b| b == b'\n').find_map(|line| {
+        let bodies = r.adapter.parser(None).line(line);
+        let text = bodies.into_iter().find_map(|body| match body {
+            Body::Text { text, .. } => Some(text),
+            _ => None,
+        })?;
+        Some((serde_json::from_slice(line).unwrap(), text))
+    })
+}
+
+/// In a line of many megabytes the event is a few pages, for every adapter that has a recording.
 #[test]
-fn a_line_of_megabytes_becomes_a_page() {
+fn a_text_of_megabytes_becomes_a_page() {
     let big = "x".repeat(3 << 20);
-    let lines = BTreeMap::from([
-        (
-            "claude",
-            json!({"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": big}]}}),
-        ),
-        (
-            "codex",
-            json!({"type": "item.completed", "item": {"id": "i", "type": "agent_message", "text": big}}),
-        ),
-        (
-            "gemini",
-            json!({"type": "message", "role": "assistant", "content": big}),
-        ),
-        (
-            "opencode",
-            json!({"type": "text", "sessionID": "s", "part": {"text": big}}),
-        ),
-        (
-            "qwen",
-            json!({"type": "assistant", "message": {"content": [{"type": "text", "text": big}]}}),
-        ),
-    ]);
-    for (name, line) in lines {
-        let mut parser = adapters::by_name(name).unwrap().parser(None);
-        let mut out = Vec::new();
-        parser.line(&serde_json::to_vec(&line).unwrap(), &mut out);
+    for adapter in adapters::all() {
+        let name = adapter.about().name;
+        let of_adapter = |r: &&Recording| r.adapter.about().name == name;
+        let mut own = recordings().iter().filter(of_adapter).peekable();
+        if own.peek().is_none() {
+            continue;
+        }
+        let (mut line, text) = own.find_map(line_with_text).expect(name);
+        replace_text(&mut line, &text, &big);
+        let out = adapter
+            .parser(None)
+            .line(&serde_json::to_vec(&line).unwrap());
         let clipped = out.iter().any(|body| {
             matches!(body, Body::Text { text, clipped: true, .. } if text.len() == event::TEXT_BYTES_MAX)
         });
-        assert!(clipped, "{name}: {} events", out.len());
+        assert!(clipped, "{name}: {out:?}");
     }
 }

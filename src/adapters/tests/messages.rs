@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::adapters::told;
+use crate::adapters::error_text;
 use crate::event::{Class, Limit, Mend};
 
 #[test]
@@ -40,9 +40,9 @@ fn messages_tell_their_class() {
         ("Error: Session ID x is already in use.", Class::SessionLost),
         ("getaddrinfo ENOTFOUND api.example.com", Class::Network),
     ] {
-        assert_eq!(told::of_text(text), Some(class), "{text}");
+        assert_eq!(error_text::class(text), Some(class), "{text}");
     }
-    assert_eq!(told::of_text("I wrote 429 lines"), None);
+    assert_eq!(error_text::class("I wrote 429 lines"), None);
     assert_eq!(limit.mend(), Mend::Wait(None));
 }
 
@@ -51,7 +51,7 @@ fn messages_tell_when_a_limit_ends() {
     let zone = TimeZone::get("America/New_York").unwrap_or(TimeZone::UTC);
     let came = "2026-11-23T02:25:00Z".parse::<Timestamp>().unwrap();
     let at = |text: &str, zone: &TimeZone| {
-        let instant = told::reset_after(text, &came.to_zoned(zone.clone()))?;
+        let instant = error_text::reset_after(text, &came.to_zoned(zone.clone()))?;
         Some(Timestamp::from_second(instant).unwrap().to_string())
     };
     let utc = TimeZone::UTC;

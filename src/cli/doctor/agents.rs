@@ -7,20 +7,19 @@ use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, ok, version, warn};
 use crate::adapters;
-use crate::config::keys::CLIS;
 use crate::config::{AgentTable, placeholder};
 use crate::layout::{Root, shown};
 
 /// The agent CLIs that are on PATH.
 pub(super) fn on_this_machine() -> Finding {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found: Vec<String> = CLIS
+    let found: Vec<String> = adapters::NAMES
         .iter()
         .filter_map(|program| on_path(OsStr::new(program), &path))
         .map(|path| shown(path.as_os_str()))
         .collect();
     match found.is_empty() {
-        true => ok(format!("none of {} on PATH", CLIS.join(", "))),
+        true => ok(format!("none of {} on PATH", adapters::NAMES.join(", "))),
         false => ok(found.join(", ")),
     }
 }
@@ -50,7 +49,7 @@ pub(super) fn configured(root: &Root, agent: &str, table: &AgentTable) -> Findin
     };
     let place = shown(found.as_os_str());
     if about.is_none() {
-        let is_unread = table.events == adapters::custom::NONE;
+        let is_unread = table.events == adapters::NO_EVENTS;
         if is_unread && adapters::by_name(agent).is_some() {
             return warn(
                 format!("{place}, called by `command` alone, its output is not read"),

@@ -142,7 +142,7 @@ fn claude_in_trouble_ends_as_it_should_and_says_what_to_do() {
             "usage-limit",
             ("limited", "usage_limit", "scheduled"),
             1,
-            "goes on by itself",
+            "continues by itself",
         ),
     ];
     // Nobody listens there.
@@ -180,7 +180,7 @@ fn codex_in_trouble_ends_as_it_should_and_says_what_to_do() {
             "usage-limit",
             ("limited", "usage_limit", "scheduled"),
             2,
-            "goes on by itself",
+            "continues by itself",
         ),
     ];
     faults(Cli::Codex, &cases);

@@ -1,18 +1,18 @@
-//! What providers' error messages mean: the class by HTTP status and by words, and the instant at
-//! which a limit ends, where the message names one. Only messages of CLIs about themselves are
-//! read here, never what an agent or its tools wrote.
+//! What providers' error messages mean: their class, by HTTP status and by words, and when a limit
+//! ends, if the message names a time. Only messages of CLIs about themselves are read here, never
+//! what an agent or its tools wrote.
 //!
-//! Does not know: the clock (the caller gives the instant at which the message came), any dialect.
+//! Does not know: the clock (the caller says when the message came), any CLI.
 
 use jiff::civil::Time;
 use jiff::{SignedDuration, ToSpan, Zoned, tz::TimeZone};
 
 use crate::event::{Class, Limit};
 
-/// How far a message is read: what matters stands at its beginning.
+/// How much of a message is read: what matters is at its beginning.
 const READ_BYTES_MAX: usize = 4 << 10;
 
-/// Words and what they mean, the more telling ones first. Lower case, straight apostrophes.
+/// Words and what they mean, the more specific ones first. Lower case, straight apostrophes.
 const WORDS: &[(&[&str], Class)] = &[
     (
         &["credit balance", "insufficient_quota", "payment required"],
@@ -167,17 +167,17 @@ const WORDS: &[(&[&str], Class)] = &[
 ];
 
 /// The class that a message gives: its words, and the HTTP status that it quotes.
-pub fn of_text(text: &str) -> Option<Class> {
-    let text = plain(text);
+pub(super) fn class(text: &str) -> Option<Class> {
+    let text = normalized(text);
     let by_words = WORDS
         .iter()
         .find(|(words, _)| words.iter().any(|w| text.contains(w)))
         .map(|(_, class)| *class);
-    by_words.or_else(|| of_status(quoted_status(&text)?))
+    by_words.or_else(|| status_class(quoted_status(&text)?))
 }
 
 /// The class of an HTTP status on its own.
-pub fn of_status(status: u16) -> Option<Class> {
+pub(super) fn status_class(status: u16) -> Option<Class> {
     match status {
         401 | 403 => Some(Class::Auth),
         402 => Some(Class::Billing),
@@ -190,7 +190,7 @@ pub fn of_status(status: u16) -> Option<Class> {
     }
 }
 
-fn plain(text: &str) -> String {
+fn normalized(text: &str) -> String {
     let (text, _) = crate::event::clip(text, READ_BYTES_MAX);
     text.to_lowercase().replace('\u{2019}', "'")
 }
@@ -208,11 +208,11 @@ fn quoted_status(text: &str) -> Option<u16> {
     })
 }
 
-/// When the limit of a message ends, in seconds since 1970: `try again at 3:25 AM`,
-/// `resets 3am (UTC)`, `try again in 5 days 3 hours`, `... in 20s`. `came` is when it came, in the
-/// time zone of the CLI; a time of day is the next such time after it.
+/// When the limit of a message ends, in unix seconds: `try again at 3:25 AM`,
+/// `resets 3am (UTC)`, `try again in 5 days 3 hours`, `... in 20s`. `came`: when it came, in the
+/// time zone of the CLI; a time of day means the next such time after it.
 pub fn reset_after(text: &str, came: &Zoned) -> Option<i64> {
-    let text = plain(text);
+    let text = normalized(text);
     let mark = [
         "try again at ",
         "resets at ",

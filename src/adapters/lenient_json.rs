@@ -1,0 +1,191 @@
+//! Reads JSON from programs that may write anything: a field that is missing or has an unexpected
+//! type counts as absent and does not spoil its line.
+//!
+//! Does not know any CLI.
+
+use serde_json::Value;
+
+use crate::event::{self, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, clip};
+
+/// Content blocks read of one line. A model sends a handful; a million empty ones would become a
+/// million events.
+pub(super) const BLOCKS_MAX: usize = 1_000;
+
+/// Reads one line as a JSON object; `None` if it is none. Invalid UTF-8 is replaced.
+pub(super) fn object(line: &[u8]) -> Option<Value> {
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    let read = serde_json::from_slice(line).or_else(|_| {
+        let text = String::from_utf8_lossy(line);
+        serde_json::from_str(&without_surrogates(&text))
+    });
+    read.ok()
+}
+
+/// Replaces escaped surrogates (`\ud83d`). CLIs written in JavaScript print one where they cut a
+/// text inside a character, and serde_json then refuses the whole line.
+fn without_surrogates(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let is_surrogate = matches!(
+            escape.as_bytes(),
+            [b'\\', b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', x, y, ..]
+                if x.is_ascii_hexdigit() && y.is_ascii_hexdigit()
+        );
+        let mut chars = escape.chars();
+        if is_surrogate {
+            out.push('\u{fffd}');
+            chars.nth(5);
+        } else {
+            out.extend(chars.by_ref().take(2));
+        }
+        rest = chars.as_str();
+    }
+    out + rest
+}
+
+/// Lenient access to the fields of an object. Of any other value all fields are absent.
+pub(super) trait Fields {
+    /// A string, or "".
+    fn text(&self, key: &str) -> &str;
+    /// A string that is not empty, clipped to the length of a name.
+    fn name(&self, key: &str) -> Option<String>;
+    fn number(&self, key: &str) -> Option<f64>;
+    /// A number that is not negative, without its fraction.
+    fn whole(&self, key: &str) -> Option<u64>;
+    /// `whole`, or 0.
+    fn count(&self, key: &str) -> u64;
+    /// An amount of money.
+    fn amount(&self, key: &str) -> Option<f64>;
+    /// An HTTP status.
+    fn status(&self, key: &str) -> Option<u16>;
+    /// `true` only where it says so.
+    fn flag(&self, key: &str) -> bool;
+    fn object(&self, key: &str) -> Option<&Value>;
+    /// The objects of a list, at most `BLOCKS_MAX`.
+    fn objects(&self, key: &str) -> Vec<&Value>;
+    /// A message: a string, an object's `message` or `data.message`, or the first string of a list.
+    fn message(&self, key: &str) -> &str;
+}
+
+impl Fields for Value {
+    fn text(&self, key: &str) -> &str {
+        self[key].as_str().unwrap_or_default()
+    }
+
+    fn name(&self, key: &str) -> Option<String> {
+        Some(event::name(self.text(key))).filter(|name| !name.is_empty())
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self[key].as_f64()
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast saturates; counts and unix seconds are far below 2^53"
+    )]
+    fn whole(&self, key: &str) -> Option<u64> {
+        self.number(key).map(|n| n as u64)
+    }
+
+    fn count(&self, key: &str) -> u64 {
+        self.whole(key).unwrap_or_default()
+    }
+
+    fn amount(&self, key: &str) -> Option<f64> {
+        self.number(key).filter(|n| *n >= 0.0)
+    }
+
+    fn status(&self, key: &str) -> Option<u16> {
+        u16::try_from(self.whole(key)?).ok()
+    }
+
+    fn flag(&self, key: &str) -> bool {
+        self[key] == true
+    }
+
+    fn object(&self, key: &str) -> Option<&Value> {
+        Some(&self[key]).filter(|value| value.is_object())
+    }
+
+    fn objects(&self, key: &str) -> Vec<&Value> {
+        let list = self[key].as_array().into_iter().flatten();
+        list.take(BLOCKS_MAX).filter(|v| v.is_object()).collect()
+    }
+
+    fn message(&self, key: &str) -> &str {
+        let value = &self[key];
+        let data = &value["data"];
+        let found = match value {
+            Value::Array(list) => list.iter().find_map(Value::as_str),
+            Value::Object(_) => value["message"].as_str().or(data["message"].as_str()),
+            _ => value.as_str(),
+        };
+        found.unwrap_or_default()
+    }
+}
+
+/// A tool's input for an event, and whether it was clipped: then it is the beginning of its JSON.
+pub(super) fn tool_input(input: &Value) -> (Value, bool) {
+    let text = input.to_string();
+    match clip(&text, INPUT_BYTES_MAX) {
+        (_, false) => (input.clone(), false),
+        (text, true) => (Value::String(text.to_owned()), true),
+    }
+}
+
+/// A tool's output for an event, from one or more pieces, and whether it was clipped.
+pub(super) fn tool_output<'a>(pieces: impl IntoIterator<Item = &'a str>) -> (String, bool) {
+    let (mut whole, mut clipped) = (String::new(), false);
+    for piece in pieces.into_iter().filter(|p| !p.is_empty()) {
+        if !whole.is_empty() {
+            whole.push('\n');
+        }
+        let room = OUTPUT_BYTES_MAX.saturating_sub(whole.len());
+        let (text, cut) = clip(piece, room);
+        whole.push_str(text);
+        clipped |= cut;
+    }
+    (whole, clipped)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_of_another_type_is_absent() {
+        let line = json!({"text": 1, "n": "1", "negative": -1.5, "yes": "true", "list": [1, {}, {"a": 1}],
+                          "error": {"data": {"message": "no"}}, "errors": [1, "first"]});
+        assert_eq!((line.text("text"), line.name("text")), ("", None));
+        assert_eq!((line.whole("n"), line.count("negative")), (None, 0));
+        assert_eq!((line.amount("negative"), line.flag("yes")), (None, false));
+        assert_eq!(line.objects("list"), [&json!({}), &json!({"a": 1})]);
+        assert_eq!(line.message("error"), "no");
+        assert_eq!(line.message("errors"), "first");
+        assert!(line.object("list").is_none() && Value::Null.object("x").is_none());
+    }
+
+    #[test]
+    fn half_a_character_spoils_no_line() {
+        for (escaped, text) in [
+            (r"cut \ud83d", "cut \u{fffd}"),
+            (r"\uDE00 \\ud83d\n", "\u{fffd} \\ud83d\n"),
+            (r"\ud83d\ude00", "\u{1f600}"),
+        ] {
+            let line = format!(r#"{{"type":"{escaped}"}}"#);
+            let read = object(line.as_bytes());
+            assert_eq!(read.unwrap().text("type"), text, "{line}");
+        }
+        assert_eq!(object(br#"{"a":"\u"}"#), None);
+        assert_eq!(object("{\"a\":\"\\\u{e9}".as_bytes()), None);
+    }
+}

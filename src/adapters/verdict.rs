@@ -1,0 +1,140 @@
+//! What went wrong with an attempt, judged by what its CLI said: its result line, its errors, its exit status and
+//! the end of stderr. None of these is enough alone.
+//!
+//! Does not know any CLI, git or time.
+
+use super::error_text;
+use super::tally::{Said, Tally};
+use crate::event::{self, Class, Fault};
+use crate::outcome::Exit;
+
+/// What went wrong; `None`: a good result and exit status 0. Git's evidence is the caller's.
+/// `code_class`: what the exit code means to the CLI.
+pub(super) fn fault(
+    tally: &Tally,
+    exit: Exit,
+    code_class: Option<Class>,
+    stderr_tail: &[u8],
+) -> Option<Fault> {
+    match (&tally.said, was_signaled(exit)) {
+        (Some(said), _) if said.good => after_good_result(exit, code_class),
+        (Some(said), _) => Some(after_bad_result(tally, said, exit, code_class)),
+        (None, true) => {
+            let text = format!("{} before it had finished", describe(exit));
+            Some(Fault::new(Class::Interrupted, &text))
+        }
+        (None, false) => without_result(tally, exit, code_class, stderr_tail),
+    }
+}
+
+/// Git's evidence on a good end: tools were denied and nothing was committed. `commits` is `None`
+/// where there is no repository.
+pub fn permission_fault(denials: u64, commits: Option<u64>) -> Option<Fault> {
+    if denials == 0 || commits != Some(0) {
+        return None;
+    }
+    let were = if denials == 1 { "was" } else { "were" };
+    let text = format!("finished, but changed nothing: {denials} of its tool calls {were} denied");
+    Some(Fault::new(Class::Permission, &text))
+}
+
+fn after_good_result(exit: Exit, code_class: Option<Class>) -> Option<Fault> {
+    if exit == Exit::Code(0) {
+        return None;
+    }
+    let class = match was_signaled(exit) {
+        true => Class::Interrupted,
+        false => code_class.unwrap_or(Class::Unknown),
+    };
+    let text = format!("it said that it had finished, then {}", describe(exit));
+    Some(Fault::new(class, &text))
+}
+
+fn after_bad_result(tally: &Tally, said: &Said, exit: Exit, code_class: Option<Class>) -> Fault {
+    let class = said.class.or_else(|| error_text::class(&said.message));
+    let class = class.or(code_class).unwrap_or(Class::Unknown);
+    let last_error = tally.fault.as_ref().map_or("", |f| f.message.as_str());
+    let exit = describe(exit);
+    let texts = [said.message.trim(), last_error, &exit];
+    let text = texts.into_iter().find(|t| !t.is_empty());
+    Fault::new(class, text.unwrap_or_default())
+}
+
+fn without_result(
+    tally: &Tally,
+    exit: Exit,
+    code_class: Option<Class>,
+    stderr_tail: &[u8],
+) -> Option<Fault> {
+    let figures = &tally.figures;
+    let silent = figures.cli_session.is_none() && figures.turns == 0;
+    if exit == Exit::Code(0) {
+        if tally.skipped_line {
+            return None;
+        }
+        let (class, text) = if figures.malformed > 0 {
+            let text = "it ended with status 0, without a result that could be read";
+            (Class::Malformed, text)
+        } else if silent && figures.other == 0 {
+            let text = "it ended with status 0 and said nothing";
+            (Class::Malformed, text)
+        } else {
+            // Some CLIs end like this when they are asked to stop.
+            let text = "it ended with status 0 before it had finished";
+            (Class::Interrupted, text)
+        };
+        return Some(Fault::new(class, text));
+    }
+    if let (Some(fault), None) = (&tally.fault, code_class) {
+        return Some(fault.clone());
+    }
+    let last_words = last_words(stderr_tail);
+    let fallback = if silent { Class::Spawn } else { Class::Unknown };
+    let class = code_class.or_else(|| error_text::class(&last_words));
+    let text = match last_words.is_empty() {
+        true => format!("{} and said nothing", describe(exit)),
+        false => last_words,
+    };
+    Some(Fault::new(class.unwrap_or(fallback), &text))
+}
+
+/// Whether a signal ended it, also where the CLI turned that into a status of 128 + signal.
+fn was_signaled(exit: Exit) -> bool {
+    match exit {
+        Exit::Signal(_) | Exit::Unknown => true,
+        // SIGHUP, SIGINT, SIGKILL, SIGTERM.
+        Exit::Code(code) => matches!(code, 129 | 130 | 137 | 143),
+    }
+}
+
+fn describe(exit: Exit) -> String {
+    match exit {
+        Exit::Signal(signal) => format!("it was ended by signal {signal}"),
+        Exit::Code(code) => format!("it ended with status {code}"),
+        Exit::Unknown => "it ended unseen".into(),
+    }
+}
+
+/// The line of stderr that most looks like the reason: the last one that names an error, else the
+/// last one. Colors are removed.
+pub fn last_words(stderr_tail: &[u8]) -> String {
+    let text = without_colors(&String::from_utf8_lossy(stderr_tail));
+    let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let names_error = |l: &&str| {
+        let l = l.to_lowercase();
+        l.starts_with("error") || l.contains("error:")
+    };
+    let words = lines().rfind(names_error).or_else(|| lines().next_back());
+    event::message(words.unwrap_or_default())
+}
+
+fn without_colors(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        rest = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        rest = rest.strip_prefix('m').unwrap_or(rest);
+    }
+    plain + rest
+}
