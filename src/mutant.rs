@@ -156,6 +156,10 @@ pub const ALL: &[(&str, &str)] = &[
         "atomic: a slot's or session's folder may be a symlink out of ROOT",
     ),
     (
+        "git-odd-files-stay",
+        "git: a fifo, device or symlink in the place of a file of git's stays there",
+    ),
+    (
         "fifo-waited-for",
         "atomic: the open of a fifo waits for somebody to write into it",
     ),

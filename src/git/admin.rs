@@ -16,12 +16,26 @@ use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, SlotId};
-use crate::limits::{BACKUPS_MAX, STATE_FILE_BYTES_MAX};
+use crate::limits::{BACKUPS_MAX, INDEX_BYTES_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
 
 /// An admin folder that is still incomplete after this is nobody's work in progress: git makes
 /// one in milliseconds.
 const HALF_MADE: Duration = Duration::from_millis(500);
+
+/// What git has as files in a repository or a worktree's administration.
+const FILES: [&str; 8] = [
+    "HEAD",
+    "MERGE_HEAD",
+    "ORIG_HEAD",
+    "commondir",
+    "config",
+    "config.worktree",
+    "gitdir",
+    "index",
+];
+/// Folders of too many files to be looked at before each command.
+const MANY: [&str; 3] = ["harness-debris", "objects", "refs"];
 
 /// Removes what a process that was killed while it wrote left in the administration of a slot's
 /// worktrees, of whatever repository. The caller holds the slot.
@@ -75,13 +89,6 @@ impl Hub {
             )
             .at_path(dir)),
         }
-    }
-
-    /// The sound worktree at `dir`, if there is one.
-    pub(super) fn standing(&self, dir: &Path) -> Result<Option<Worktree>> {
-        let dir = place(dir)?;
-        let admin = self.sound(&dir);
-        Ok(admin.map(|admin| Worktree::new(self.clone(), dir, admin)))
     }
 
     /// The worktree at `dir`, whatever its agent did to it or to its `.git`: nothing is made, nothing
@@ -184,6 +191,33 @@ impl Hub {
             aside(&admin, &old.join(entry.file_name()))?;
         }
         Ok(())
+    }
+}
+
+/// Takes out of git's way what an agent put in the place of git's files: git would wait at a fifo,
+/// read a device without end, write through a symlink, and give up at a folder. None of these holds
+/// anybody's work.
+pub(super) fn clear_odd(hub: &Path, dir: &Path) {
+    if planted("git-odd-files-stay") {
+        return;
+    }
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let Ok(meta) = path.symlink_metadata() else {
+            continue;
+        };
+        // What cannot be removed now is in git's way, whose error says so.
+        if meta.is_dir() && FILES.iter().any(|file| name == *file) {
+            let debris = hub.join("harness-debris");
+            let _stays = atomic::make_dir(&debris, true)
+                .and_then(|()| aside(&path, &debris.join(name)).map(drop));
+        } else if meta.is_dir() {
+            if !MANY.iter().any(|folder| name == *folder) {
+                clear_odd(hub, &path);
+            }
+        } else if !meta.is_file() || meta.len() > INDEX_BYTES_MAX {
+            let _stays = atomic::remove(&path);
+        }
     }
 }
 

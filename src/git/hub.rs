@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::admin::clear_odd;
 use super::{Base, Git, Repo, config};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
@@ -89,12 +90,12 @@ impl Hub {
         Ok(hub)
     }
 
-    /// The hub's own git directory.
     /// Whether the repository of this name has been worked in: `open` would make no new copy.
     pub fn is_made(root: &Root, name: &str) -> bool {
         atomic::exists(&root.repos().join(format!("{}.git", stem(name))))
     }
 
+    /// The hub's own git directory.
     pub fn dir(&self) -> &Path {
         &self.0.dir
     }
@@ -269,6 +270,7 @@ impl Hub {
     /// # Errors
     /// Permanent, with a text fit as an item's refusal: there is no such base.
     pub fn base(&self, wanted: Option<&str>) -> Result<Base> {
+        clear_odd(self.dir(), self.dir());
         let wanted = wanted.or(self.0.repo.base.as_deref());
         let rev = wanted.unwrap_or("HEAD");
         let (oid, full) = self.resolve(rev, wanted.is_some())?;

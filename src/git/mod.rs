@@ -8,6 +8,7 @@ mod admin;
 mod config;
 mod gc;
 mod hub;
+mod incremental_checkout;
 mod picture;
 mod publish;
 mod run;
@@ -16,7 +17,6 @@ mod stale;
 mod state;
 #[cfg(test)]
 mod tests;
-mod way;
 mod worktree;
 
 use std::ffi::{OsStr, OsString};
@@ -227,13 +227,6 @@ impl Git {
     /// was killed: its silence is no answer, neither "there is no such commit" nor "files differ".
     pub fn output(&self) -> Result<Output> {
         self.attend(self.start()?)
-    }
-
-    /// As `output`, while `work` is done here.
-    fn output_beside<T>(&self, work: impl FnOnce() -> T) -> (Result<Output>, T) {
-        let child = self.start();
-        let done = work();
-        (child.and_then(|child| self.attend(child)), done)
     }
 
     #[expect(clippy::disallowed_methods, reason = "this module is the door to git")]

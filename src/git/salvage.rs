@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::admin::aside;
+use super::admin::{aside, clear_odd};
 use super::hub::read_text;
 use super::state::TreeState;
 use super::{Git, Worktree};
@@ -234,9 +234,11 @@ impl Worktree {
         Ok(())
     }
 
-    /// Lock files of this worktree that a killed git left. The caller of every operation here
+    /// Removes lock files of this worktree that a killed git left, and what would hold up the next one.
+    /// The caller of every operation here
     /// vouches that no process works in the tree.
     pub(super) fn clear_locks(&self) {
+        clear_odd(self.hub.dir(), &self.admin);
         atomic::remove_temps(&self.admin);
         for entry in fs::read_dir(&self.admin).into_iter().flatten().flatten() {
             let path = entry.path();

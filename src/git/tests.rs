@@ -7,7 +7,7 @@
 )]
 
 mod leftovers;
-mod ways;
+mod incremental;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::admin::is_empty_but_for_link;
 use super::hub::read_text;
+use super::incremental_checkout::quick_status;
 use super::salvage::{Author, add_all, printable};
 use super::state::TreeState;
-use super::way::{Way, quick_status};
 use super::{Base, Clean, Git, Hub};
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -116,18 +116,13 @@ impl Worktree {
     /// Permanent if a branch stands in the way of `harness/…`. Whatever the error, nothing that
     /// was in the tree is lost.
     pub fn checkout(&self, branch: &str, base: &Base) -> Result<()> {
-        let (_, way) = self.look_while(branch, || Ok(((), base.clone())))?;
-        self.move_to(branch, base, way.as_ref())
-    }
-
-    /// As `checkout`, by the short way where one was found (`look_while`) and nothing has happened
-    /// in the tree since.
-    pub(super) fn move_to(&self, branch: &str, base: &Base, way: Option<&Way>) -> Result<()> {
         self.clear_locks();
         self.clear_branch_lock(branch);
+        self.hub.keep_tip(branch, base)?;
+        let changes = self.incremental_checkout(base);
         let fresh = !atomic::exists(&self.admin.join("index")) && is_empty_but_for_link(&self.dir);
-        let head = match way {
-            Some(way) => Some(way.head.clone()),
+        let head = match &changes {
+            Some(changes) => Some(changes.head.clone()),
             None if fresh => self.rev("HEAD^{commit}")?,
             None => self.empty_out()?,
         };
@@ -142,8 +137,8 @@ impl Worktree {
             self.hub.keep_ref("detached", head)?;
         }
         self.end_sparse()?;
-        let arrived = match way {
-            Some(way) => self.go(way, branch, base)?,
+        let arrived = match &changes {
+            Some(changes) => self.check_out_changes(changes, branch, base)?,
             None => false,
         };
         if !arrived {
@@ -380,7 +375,7 @@ impl Worktree {
         self.rescue(message, author)
     }
 
-    /// The long way: a commit of the files as they are, which HEAD and the index then follow.
+    /// A commit of the files as they are, through a private index; HEAD and the index then follow it.
     fn rescue(&self, message: &str, author: Author<'_>) -> Result<TreeState> {
         let mut commit = self.snapshot(message, author)?;
         let head = self.rev("HEAD")?;

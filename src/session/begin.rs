@@ -13,7 +13,7 @@ use crate::agents::{self, Agent, Before, Facts, LaunchInputs};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::git::Hub;
+use crate::git::{Base, Hub};
 use crate::interrupt;
 use crate::item::Refusal;
 use crate::keeper::Keeper;
@@ -185,7 +185,7 @@ fn set_up(
     file: &mut SessionFile,
 ) -> Result<Work, Failed> {
     let branch = branch_of(&claim.name, claim.item.branch.as_deref(), file.attempt);
-    let find = || {
+    let find = || -> Result<(Base, Base), Error> {
         let mut base = hub.base(claim.item.base.as_deref())?;
         let mut from = base.clone();
         if let Some(SessionFile {
@@ -204,7 +204,8 @@ fn set_up(
         }
         Ok((base, from))
     };
-    let (tree, base) = hub.set_up(place, claim.lease().lock(), &branch, find)?;
+    let (base, from) = find()?;
+    let tree = hub.set_up(place, claim.lease().lock(), &branch, &from)?;
     file.branch = Some(branch.clone());
     file.base = Some(base.name.clone());
     file.base_oid = Some(base.oid.clone());

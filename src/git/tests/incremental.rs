@@ -1,5 +1,5 @@
-//! The short way between two items: where it is taken it ends where the long one would, and it is
-//! taken only where nothing is uncommitted.
+//! A checkout of what differs ends where a whole one would, and is done only where nothing is
+//! uncommitted.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,13 +7,11 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::{AUTHOR, git, put, salvaged, world};
-use crate::git::way::Way;
+use crate::git::incremental_checkout::IncrementalCheckout;
 use crate::git::{Base, Git, Worktree};
 
-/// The short way to `base`, if there is one.
-fn short_way(tree: &Worktree, base: &Base) -> Option<Way> {
-    let look = tree.look_while("harness/none/1", || Ok(((), base.clone())));
-    look.unwrap().1
+fn incremental(tree: &Worktree, base: &Base) -> Option<IncrementalCheckout> {
+    tree.incremental_checkout(base)
 }
 
 /// Index, files and HEAD are the base's, on the branch; nothing else is there.
@@ -42,7 +40,7 @@ fn assert_arrived(tree: &Worktree, branch: &str, base: &Base, what: &str) {
 }
 
 #[test]
-fn the_short_way_ends_where_the_long_one_would() {
+fn a_checkout_of_what_differs_ends_where_a_whole_one_would() {
     let w = world();
     for n in 0..30 {
         put(&w.user.join(format!("d{n}/f")), "old\n");
@@ -109,10 +107,14 @@ fn the_short_way_ends_where_the_long_one_would() {
             git(&w.user, &["commit", "-q", "-m", "on"]);
             base = hub.base(None).unwrap();
         }
-        let way = short_way(&tree, &base);
-        assert_eq!(way.is_some(), short, "{what}");
-        match way {
-            Some(way) => assert!(tree.go(&way, "harness/next/1", &base).unwrap(), "{what}"),
+        let changes = incremental(&tree, &base);
+        assert_eq!(changes.is_some(), short, "{what}");
+        match changes {
+            Some(changes) => assert!(
+                tree.check_out_changes(&changes, "harness/next/1", &base)
+                    .unwrap(),
+                "{what}"
+            ),
             None => tree.checkout("harness/next/1", &base).unwrap(),
         }
         assert_arrived(&tree, "harness/next/1", &base, what);
@@ -150,9 +152,9 @@ fn what_comes_into_an_idle_worktree_is_salvaged() {
     for (path, edit) in edits {
         tree.checkout("harness/x/1", &one).unwrap();
         let before = salvaged(&hub);
-        assert!(short_way(&tree, &base).is_some(), "{path}");
+        assert!(incremental(&tree, &base).is_some(), "{path}");
         edit(d);
-        assert!(short_way(&tree, &base).is_none(), "{path}");
+        assert!(incremental(&tree, &base).is_none(), "{path}");
         tree.checkout("harness/y/1", &base).unwrap();
         assert_arrived(&tree, "harness/y/1", &base, path);
         let mut new = salvaged(&hub).into_iter().filter(|r| !before.contains(r));

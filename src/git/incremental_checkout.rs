@@ -1,9 +1,8 @@
-//! The short way from one item to the next: where the last one left nothing uncommitted, only the
-//! files that differ between its commit and the new base are touched, and the worktree is looked at
-//! while the base is looked up.
+//! From one item to the next without a look at every file: where the last item left nothing
+//! uncommitted, only the files that differ between its commit and the new base are checked out.
 //!
-//! Knows nothing of items. Invariant: the short way is taken only for what it was seen to be right
-//! for; everything else, and whatever fails here, goes the long way (`worktree`), which salvages.
+//! Knows nothing of items. Invariant: this is done only for what it was seen to be right for.
+//! Everything else, and whatever fails here, is checked out whole (`worktree`), which salvages.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -11,19 +10,17 @@ use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::state::TreeState;
 use super::{Base, Git, Hub, Worktree};
 use crate::atomic;
-use crate::clock;
 use crate::error::Result;
 use crate::limits::STATE_FILE_BYTES_MAX;
 
-/// git compares each path with each file of the index: with more, the long way is as fast.
+/// git compares each path with each file of the index: with more, a whole checkout is as fast.
 const PATHS_MAX: usize = 64;
 /// What a checkout and commits leave in a worktree's admin folder. Anything else (a merge half-way,
-/// a sparse checkout, submodules, a lock) goes the long way.
+/// a sparse checkout, submodules, a lock) is checked out whole.
 const AT_REST: [&str; 9] = [
     "COMMIT_EDITMSG",
     "FETCH_HEAD",
@@ -36,12 +33,9 @@ const AT_REST: [&str; 9] = [
     "refs",
 ];
 
-/// So long a look counts: who looks for a base may wait for others, or for many objects to come.
-const LOOK_HOLDS: Duration = Duration::from_secs(10);
-
-/// From a worktree in which nothing is uncommitted to a base.
+/// The changes that bring a worktree in which nothing is uncommitted to a base.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct IncrementalCheckout {
     /// HEAD's commit, at which the tree was seen to be.
     pub head: String,
     /// What differs between it and the base: all files or symlinks.
@@ -57,29 +51,21 @@ struct Changed {
 }
 
 impl Hub {
-    /// The worktree at `dir`, made where there is none, on the new branch `branch`, at the second of
-    /// the bases that `find` finds; returns the first with it. Every git that works in the tree
-    /// keeps `lease`.
+    /// The worktree at `dir`, made where there is none, on the new branch `branch`, at `base`. Every
+    /// git that works in the tree keeps `lease`.
     ///
     /// # Errors
-    /// Those of `find`, `worktree` and `Worktree::checkout`.
+    /// Those of `worktree` and `Worktree::checkout`.
     pub fn set_up(
         &self,
         dir: &Path,
         lease: Arc<File>,
         branch: &str,
-        find: impl FnOnce() -> Result<(Base, Base)>,
-    ) -> Result<(Worktree, Base)> {
-        if let Some(tree) = self.standing(dir)? {
-            let tree = tree.under(lease);
-            let ((base, from), way) = tree.look_while(branch, find)?;
-            tree.move_to(branch, &from, way.as_ref())?;
-            return Ok((tree, base));
-        }
-        let (base, from) = find()?;
+        base: &Base,
+    ) -> Result<Worktree> {
         let tree = self.worktree(dir)?.under(lease);
-        tree.checkout(branch, &from)?;
-        Ok((tree, base))
+        tree.checkout(branch, base)?;
+        Ok(tree)
     }
 
     /// The files that differ between two commits; `None` where they are too many, or of a kind that
@@ -104,41 +90,23 @@ impl Hub {
 }
 
 impl Worktree {
-    /// Looks up the next base (the second thing that `find` returns) while git looks at the tree;
-    /// what only the branch's old tip holds is kept. `Way`: the short way to that base, where there
-    /// is one. The caller vouches that no process works in the tree.
-    pub(super) fn look_while<T>(
-        &self,
-        branch: &str,
-        find: impl FnOnce() -> Result<(T, Base)>,
-    ) -> Result<((T, Base), Option<Way>)> {
-        let find = || {
-            let found = find()?;
-            self.hub.keep_tip(branch, &found.1)?;
-            Ok(found)
-        };
-        let Some(head) = self.at_rest() else {
-            return Ok((find()?, None));
-        };
-        let since = clock::instant();
+    /// How to get to `base` without a look at every file; `None` where that cannot be done. The
+    /// caller vouches that no process works in the tree.
+    pub(super) fn incremental_checkout(&self, base: &Base) -> Option<IncrementalCheckout> {
+        let head = self.head_at_rest()?;
         let look = quick_status(self.git()).env("GIT_OPTIONAL_LOCKS", "0");
-        let (said, found) = look.output_beside(|| {
-            let found = find()?;
-            let paths = self.hub.paths_between(&head, &found.1.oid);
-            Ok((found, paths))
-        });
-        let (found, paths) = found?;
-        let clean = said.is_ok_and(|out| {
-            let state = TreeState::parse(&out.stdout);
-            out.ok() && !out.truncated && state.is_clean() && state.head.as_ref() == Some(&head)
-        });
-        let clean = clean && since.elapsed() < LOOK_HOLDS;
-        let way = paths.filter(|_| clean).map(|paths| Way { head, paths });
-        Ok((found, way))
+        let out = look.output().ok()?;
+        let state = TreeState::parse(&out.stdout);
+        let is_clean = out.ok() && !out.truncated && state.is_clean();
+        if !is_clean || state.head.as_ref() != Some(&head) {
+            return None;
+        }
+        let paths = self.hub.paths_between(&head, &base.oid)?;
+        Some(IncrementalCheckout { head, paths })
     }
 
     /// HEAD's commit, read without a process, if nothing is half-way here.
-    fn at_rest(&self) -> Option<String> {
+    fn head_at_rest(&self) -> Option<String> {
         for entry in fs::read_dir(&self.admin).ok()? {
             let name = entry.ok()?.file_name();
             AT_REST.iter().find(|known| name == **known)?;
@@ -156,17 +124,16 @@ impl Worktree {
         }
     }
 
-    /// Goes that way. `false`: it did not work out, and the long way is to be gone; nothing that was
-    /// not committed was there to be lost.
-    pub(super) fn go(&self, way: &Way, branch: &str, base: &Base) -> Result<bool> {
+    /// Checks out what differs. `false`: that failed, and the whole tree must be checked out; nothing
+    /// uncommitted was there to be lost.
+    pub(super) fn check_out_changes(
+        &self,
+        changes: &IncrementalCheckout,
+        branch: &str,
+        base: &Base,
+    ) -> Result<bool> {
         let full = format!("refs/heads/{branch}");
-        let set_branch = || {
-            let git = self.hub.git().args(["update-ref", &full, &base.oid]);
-            git.must("cannot make the item's branch").map(drop)
-        };
-        if way.paths.is_empty() {
-            set_branch()?;
-        } else {
+        if !changes.paths.is_empty() {
             let files = self
                 .git()
                 .env("GIT_LITERAL_PATHSPECS", "1")
@@ -174,15 +141,16 @@ impl Worktree {
                 .set("core.preloadIndex", "false")
                 .args(["checkout", "--quiet", "--no-overlay"])
                 .args(["--ignore-skip-worktree-bits", &base.oid, "--"])
-                .args(way.paths.iter().map(|changed| &changed.path));
-            let (out, set) = files.output_beside(set_branch);
-            set?;
-            // Names that a file system takes for one (`A`, `a`) got in each other's way.
+                .args(changes.paths.iter().map(|changed| &changed.path));
+            let out = files.output();
+            // Names that a file system takes for one (`A`, `a`) overwrote each other.
             let there = |c: &Changed| atomic::exists(&self.dir.join(&c.path)) == c.stays;
-            if !out.is_ok_and(|out| out.ok()) || !way.paths.iter().all(there) {
+            if !out.is_ok_and(|out| out.ok()) || !changes.paths.iter().all(there) {
                 return Ok(false);
             }
         }
+        let git = self.hub.git().args(["update-ref", &full, &base.oid]);
+        git.must("cannot make the item's branch")?;
         let head = format!("ref: {full}\n");
         let durable = self.hub.repo().durable;
         atomic::replace(&self.admin.join("HEAD"), head.as_bytes(), durable)?;
@@ -237,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_files_that_stand_for_themselves_go_the_short_way() {
+    fn only_plain_files_that_affect_no_others_are_checked_out_alone() {
         let line = |old: &str, new: &str, path: &str| format!(":{old} {new} a b X\0{path}\0");
         let edit = |path: &str| line("100644", "100644", path);
         let read = |raw: &str| plain_paths(raw.as_bytes());
@@ -246,7 +214,7 @@ mod tests {
         let told: Vec<_> = both.iter().map(|c| (c.path.as_bytes(), c.stays)).collect();
         assert_eq!(told, [(&b"a b\n"[..], true), (b"d/gone", false)]);
         assert_eq!(read("").unwrap(), []);
-        for long in [
+        for whole in [
             line("160000", "160000", "sub"),
             line("100644", "160000", "now/sub"),
             edit("deep/.gitignore"),
@@ -255,7 +223,7 @@ mod tests {
             (0..=PATHS_MAX).map(|n| edit(&n.to_string())).collect(),
             edit("x") + ":100644",
         ] {
-            assert_eq!(read(&long), None, "{long}");
+            assert_eq!(read(&whole), None, "{whole}");
         }
     }
 }
