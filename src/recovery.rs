@@ -1,22 +1,23 @@
-//! Taking a slot means first recovering what its last holder left. Its lease is ours, so that
-//! holder is dead; its agent may not be.
+//! Taking a slot means first recovering what its last holder left. Its lease is ours, so that holder is
+//! dead; its agent may not be.
 //!
-//! What is found decides, in this order (the record's last line, the keeper's lock, files):
+//! What is found decides, in this order (`decide`; from the record, the keeper's lock, files):
 //!
 //! | found | then |
 //! |---|---|
-//! | the end is recorded | only the move of the file is made up for |
-//! | what it publishes is recorded | that is published, and the end recorded |
-//! | the keeper lives and runs the session's agent | adopted: watched to its end as if nothing had happened |
+//! | the end is recorded | the file is moved where its end puts it |
+//! | what it publishes is announced | that is published, and the end recorded |
+//! | its keeper lives and runs its agent | adopted: watched to its end |
 //! | `exit.json` | judged from it |
 //! | `stdout.log` or a `started` line, but no `exit.json` | the keeper was killed: the tree is ended, the end is not known |
 //! | none of these | it never started: back to `pending/`, not counted |
-//! | links to the marker without a file | given up |
+//! | a claim without a file | the claim is given up |
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::agents::{self, Agent};
 use crate::atomic::{self, Moved};
@@ -97,7 +98,7 @@ pub fn recover(ctx: &mut WorkerContext) -> Result<()> {
     for name in &names {
         recover_item(ctx, name)?;
     }
-    // A keeper that runs something which no claim speaks of: nobody waits for it any more.
+    // A keeper that runs something without a claim: nobody waits for it any more.
     if let Some((mut keeper, Reply::Running { .. })) = attach(ctx)? {
         let grace = ctx.rt.config.harness.kill_grace;
         let why = Stop::Shutdown.as_str().into();
@@ -133,22 +134,54 @@ fn is_claimed_by_us(ctx: &WorkerContext, name: &Name) -> Result<bool> {
     Ok(false)
 }
 
+/// What there is of an item's last attempt whose end is not recorded.
+struct Found {
+    /// It had announced what it publishes, and the item's file is still there.
+    announced: bool,
+    /// Its keeper lives and runs its agent.
+    runs: bool,
+    /// Its agent was started, or may have been.
+    started: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Publish what was announced, and record the end.
+    Publish,
+    /// Watch the running agent to its end.
+    Adopt,
+    /// Judge the attempt from its files.
+    Judge,
+    /// It never started: the item goes back, not counted.
+    PutBack,
+}
+
+fn decide(found: &Found) -> Step {
+    match found {
+        Found {
+            announced: true, ..
+        } => Step::Publish,
+        Found { runs: true, .. } => Step::Adopt,
+        Found { started: true, .. } => Step::Judge,
+        _ => Step::PutBack,
+    }
+}
+
 fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     if !is_claimed_by_us(ctx, name)? {
         return Ok(());
     }
-    let rt = ctx.rt.clone();
-    let mut record = Record::open(&rt.root, name)?;
-    let claim = Claim::adopt(&rt.root, &ctx.lease, name)?;
+    let root = ctx.rt.root.clone();
+    let record = Record::open(&root, name)?;
+    let claim = Claim::adopt(&root, &ctx.lease, name)?;
     let slot = ctx.slot().to_string();
     let last = record.history().last.clone().filter(|l| l.slot == slot);
     let Some(last) = last else {
         return put_back(ctx, claim, record, "");
     };
     if last.end.is_some() {
-        return make_up_for_move(ctx, claim, record, &last);
+        return move_its_file(ctx, claim, record, &last);
     }
-    let dir = rt.root.session(&last.session);
     if planted("recorded-pid-killed")
         && let Some(pid @ 2..) = last.started.as_ref().and_then(|s| s.pid)
     {
@@ -157,64 +190,78 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     }
     // Before its files: a keeper first does what the dead harness had asked it to.
     let running = adopt(ctx, &last)?;
+    let dir = root.session(&last.session);
     let mut announced = record.history().publishing.iter();
     let announced = announced.find(|p| p.session == last.session).cloned();
-    let started =
-        running.is_some() || last.started.is_some() || has_started(&dir) || announced.is_some();
-    let started = started && !planted("started-is-requeued");
-    let file = match session::file::read(&dir, &last.session) {
-        Some(file) => file,
-        // Its agent ran: a short script, or one that may have removed it.
-        None if started => from_record(ctx, &claim, &last),
-        None => return put_back(ctx, claim, record, &last.session),
+    let started = last.started.is_some() || has_started(&dir) || announced.is_some();
+    let step = decide(&Found {
+        announced: announced.is_some() && claim.is_ours(),
+        runs: running.is_some(),
+        started: started && !planted("started-is-requeued"),
+    });
+    if step == Step::PutBack {
+        return put_back(ctx, claim, record, &last.session);
+    }
+    // Without its file: its agent may have removed it.
+    let file = session::file::read(&dir, &last.session);
+    let file = file.unwrap_or_else(|| from_record(ctx, &claim, &last));
+    show(ctx, &file);
+    let attempt = Attempt {
+        claim,
+        record,
+        dir,
+        file,
+        work: None,
+        stream: None,
+        recovered: true,
     };
-    rt.show(ctx.slot(), |s| {
+    match (announced, running) {
+        (Some(announced), _) if step == Step::Publish => {
+            session::publish_on(ctx, attempt, announced)
+        }
+        (_, Some((pid, age))) => go_on(ctx, attempt, pid, age),
+        (_, None) => {
+            let slot = ctx.slot();
+            ctx.rt
+                .say(&format!("{slot}  recovered  {name}: its agent has ended"));
+            let attempt = rebuild(ctx, attempt)?;
+            let over = session::post_mortem(ctx, &attempt, None)?;
+            session::conclude(ctx, attempt, over).map(drop)
+        }
+    }
+}
+
+/// Watches an agent that outlived its harness to its end.
+fn go_on(ctx: &mut WorkerContext, attempt: Attempt, pid: i32, age: Duration) -> Result<()> {
+    let (rt, slot) = (ctx.rt.clone(), ctx.slot());
+    let mut attempt = rebuild(ctx, attempt)?;
+    let adopted = Event::Adopted(Adopted {
+        session: attempt.file.session.clone(),
+        slot: slot.to_string(),
+        pid: Some(pid),
+        harness_pid: Some(std::process::id()),
+    });
+    // Only the story would miss it.
+    let _lost = attempt.record.append(&adopted);
+    let name = &attempt.claim.name;
+    rt.say(&format!("{slot}  adopted    {name}: its agent still runs"));
+    rt.show(slot, |s| s.pid = Some(pid));
+    let over = session::watch(ctx, &mut attempt, age, true)?;
+    session::conclude(ctx, attempt, over).map(drop)
+}
+
+fn show(ctx: &WorkerContext, file: &SessionFile) {
+    let known = |at: &String| Some(at.clone()).filter(|at| !at.is_empty());
+    ctx.rt.show(ctx.slot(), |s| {
         s.state = SlotState::Working;
-        s.item = Some(name.shown());
-        s.session = Some(last.session.clone());
-        s.attempt = Some(last.attempt);
+        s.item = Some(file.item.clone());
+        s.session = Some(file.session.clone());
+        s.attempt = Some(file.attempt);
         s.agent = Some(file.agent.clone());
-        s.claimed_at = Some(file.claimed_at.clone()).filter(|at| !at.is_empty());
-        s.started_at = Some(file.started_at.clone()).filter(|at| !at.is_empty());
+        s.claimed_at = known(&file.claimed_at);
+        s.started_at = known(&file.started_at);
         s.pid = file.pid;
     });
-    if let Some(announced) = announced.filter(|_| claim.is_ours()) {
-        let attempt = Attempt {
-            claim,
-            record,
-            dir,
-            file,
-            work: None,
-            stream: None,
-            recovered: true,
-        };
-        return session::publish_on(ctx, attempt, announced);
-    }
-    match running {
-        Some((pid, age)) => {
-            let event = Event::Adopted(Adopted {
-                session: last.session.clone(),
-                slot: slot.clone(),
-                pid: Some(pid),
-                harness_pid: Some(std::process::id()),
-            });
-            // Only the story would miss it.
-            let _lost = record.append(&event);
-            rt.say(&format!("{slot}  adopted    {name}: its agent still runs"));
-            rt.show(ctx.slot(), |s| s.pid = Some(pid));
-            let mut attempt = rebuild(ctx, claim, record, file)?;
-            let over = session::watch(ctx, &mut attempt, age, true)?;
-            session::conclude(ctx, attempt, over)?;
-        }
-        None if started => {
-            rt.say(&format!("{slot}  recovered  {name}: its agent has ended"));
-            let attempt = rebuild(ctx, claim, record, file)?;
-            let over = session::post_mortem(ctx, &attempt, None)?;
-            session::conclude(ctx, attempt, over)?;
-        }
-        None => put_back(ctx, claim, record, &last.session)?,
-    }
-    Ok(())
 }
 
 /// Whether a start was tried: the keeper makes this file right before it starts the agent.
@@ -267,10 +314,7 @@ fn attach(ctx: &mut WorkerContext) -> Result<Option<(Keeper, Reply)>> {
 }
 
 /// Connects to the surviving keeper if it runs this session's agent.
-fn adopt(
-    ctx: &mut WorkerContext,
-    last: &LastAttempt,
-) -> Result<Option<(i32, std::time::Duration)>> {
+fn adopt(ctx: &mut WorkerContext, last: &LastAttempt) -> Result<Option<(i32, Duration)>> {
     match attach(ctx)? {
         Some((keeper, Reply::Running { session, pid, age })) if session == last.session => {
             ctx.keeper = Some(keeper);
@@ -281,18 +325,12 @@ fn adopt(
     }
 }
 
-/// The attempt as its first harness had it. The worktree is looked at, not touched: its agent may
+/// Finds the attempt's worktree and output again. The worktree is looked at, not touched: its agent may
 /// be at work there, and what it left is all that there is.
-fn rebuild(
-    ctx: &WorkerContext,
-    claim: Box<Claim>,
-    record: Record,
-    mut file: SessionFile,
-) -> Result<Attempt> {
+fn rebuild(ctx: &WorkerContext, mut attempt: Attempt) -> Result<Attempt> {
     let rt = &ctx.rt;
-    let dir = rt.root.session(&file.session);
+    let file = &mut attempt.file;
     let repo = file.repo.as_deref().unwrap_or(DEFAULT_REPO);
-    let mut work = None;
     if let (Some(branch), Some(base), Some(oid)) = (&file.branch, &file.base, &file.base_oid) {
         let base = Base {
             name: base.clone(),
@@ -307,7 +345,7 @@ fn rebuild(
         };
         match found {
             Ok((hub, tree)) => {
-                work = Some(Arc::new(Work {
+                attempt.work = Some(Arc::new(Work {
                     hub,
                     tree: tree.under(ctx.lease.lock()),
                     base,
@@ -320,15 +358,6 @@ fn rebuild(
             }
         }
     }
-    let mut attempt = Attempt {
-        claim,
-        record,
-        dir,
-        file,
-        work,
-        stream: None,
-        recovered: true,
-    };
     attempt.open_stream();
     Ok(attempt)
 }
@@ -365,8 +394,8 @@ fn put_back(
     Ok(())
 }
 
-/// The end was recorded and its harness died before, or right after, it moved the file.
-fn make_up_for_move(
+/// Its end is recorded, and its harness died before, or right after, it moved the file.
+fn move_its_file(
     ctx: &mut WorkerContext,
     claim: Box<Claim>,
     mut record: Record,

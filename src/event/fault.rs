@@ -3,8 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::Outcome;
-
 /// Kinds of failure that need different reactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "class", rename_all = "snake_case")]
@@ -119,20 +117,6 @@ impl Class {
             self,
             Class::Auth | Class::Billing | Class::UsageLimit { .. } | Class::RateLimit
         )
-    }
-
-    /// The contract's outcome for an attempt that ended with it.
-    pub fn outcome(self) -> Outcome {
-        match self {
-            Class::Billing | Class::UsageLimit { .. } | Class::RateLimit => Outcome::Limited,
-            Class::LimitsReached {
-                limit: Limit::Budget,
-            } => Outcome::OverBudget,
-            Class::Refusal => Outcome::Refused,
-            Class::Stalled => Outcome::Stalled,
-            Class::Interrupted => Outcome::Crashed,
-            _ => Outcome::Failed,
-        }
     }
 }
 
