@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::Config;
+use crate::config::{Config, value};
 
 /// A table of key, value and source, one line for each key.
 pub fn text(config: &Config) -> String {
@@ -13,7 +13,13 @@ pub fn text(config: &Config) -> String {
         .sources
         .0
         .iter()
-        .map(|e| [e.key.clone(), e.value.to_string(), e.source.to_string()])
+        .map(|e| {
+            [
+                e.key.clone(),
+                value::text(&e.kind, &e.value),
+                e.source.to_string(),
+            ]
+        })
         .collect();
     let width = |i: usize| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0);
     let (key_width, value_width) = (width(0), width(1).min(40));
@@ -30,7 +36,7 @@ pub fn text(config: &Config) -> String {
 /// `null` for what is not set.
 pub fn json(config: &Config) -> Json {
     let entries = config.sources.0.iter().map(|e| {
-        let shown = json!({"value": e.value.to_json(), "source": e.source.to_string()});
+        let shown = json!({"value": value::public(&e.value), "source": e.source.to_string()});
         (e.key.clone(), shown)
     });
     Json::Object(entries.collect::<Map<_, _>>())

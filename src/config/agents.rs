@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use serde_json::Value as Json;
+
 use super::file::{self, Parsed};
 use super::keys::{Key, Table};
-use super::value::Value;
 use super::{AgentTable, Overrides, Sources, entry};
 use crate::adapters::{self, NO_EVENTS};
 use crate::error::Result;
@@ -19,19 +20,22 @@ pub(super) fn cli_of<'a>(table: Table, name: &'a str, parsed: &'a Parsed) -> Opt
     if table != Table::Agents {
         return None;
     }
-    match parsed.setting(table, name, "cli").map(|s| &s.value) {
-        Some(Value::Text(cli)) => Some(cli),
-        _ => (adapters::NAMES.contains(&name) && parsed.setting(table, name, "command").is_none())
-            .then_some(name),
+    match parsed
+        .setting(table, name, "cli")
+        .and_then(|s| s.value.as_str())
+    {
+        Some(cli) => Some(cli),
+        None => (adapters::NAMES.contains(&name)
+            && parsed.setting(table, name, "command").is_none())
+        .then_some(name),
     }
 }
 
 /// The value of a key that nobody sets.
-pub(super) fn default_of(table: Table, key: &Key, cli: Option<&str>) -> Result<Value> {
-    let text = |word: &str| Ok(Value::Text(word.to_owned()));
+pub(super) fn default_of(table: Table, key: &Key, cli: Option<&str>) -> Result<Json> {
     match (table, key.name, cli) {
-        (Table::Agents, "cli", Some(cli)) => text(cli),
-        (Table::Agents, "events", cli) => text(cli.unwrap_or(NO_EVENTS)),
+        (Table::Agents, "cli", Some(cli)) => Ok(Json::from(cli)),
+        (Table::Agents, "events", cli) => Ok(Json::from(cli.unwrap_or(NO_EVENTS))),
         _ => file::default_of(key, cli.is_some()),
     }
 }

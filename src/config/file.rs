@@ -1,7 +1,7 @@
 //! Reads `harness.toml` and checks it against the table of keys: every complaint names its line.
 //!
 //! Does not know the environment, the command line or the typed configuration. Keeps: nothing in
-//! the file is passed over in silence, and a file of any size or kind is read in bounded time.
+//! the file is ignored silently, and a file of any size or kind is read in bounded time.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -13,13 +13,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{Fallback, KEYS, Key, TABLES, Table};
 use super::nearest;
-use super::value::{self, Value};
+use super::value;
 use crate::adapters;
 use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::limits::CONFIG_BYTES_MAX;
 
-/// What only a command line of harness's own making can bring to the CLI.
+/// Keys that need `cli`: they become arguments of a command line that harness makes.
 const NEED_CLI: [&str; 7] = [
     "args",
     "model",
@@ -46,7 +46,8 @@ pub struct Setting {
     pub key: &'static Key,
     /// The NAME of `[agents.NAME]` and `[repos.NAME]`, empty for other tables.
     pub name: String,
-    pub value: Value,
+    /// In the form of `value::from_json`.
+    pub value: Json,
     pub line: usize,
 }
 
@@ -68,11 +69,11 @@ impl Parsed {
     /// `[harness] agent = "claude"` needs no `[agents.claude]`.
     fn imply_agent(&mut self) {
         let agent = self.setting(Table::Harness, "", "agent");
-        let Some(Value::Text(name)) = agent.map(|s| s.value.clone()) else {
+        let Some(name) = agent.and_then(|s| s.value.as_str()) else {
             return;
         };
-        let table = (Table::Agents, name);
-        if adapters::NAMES.contains(&table.1.as_str()) && !self.named.contains(&table) {
+        let table = (Table::Agents, name.to_owned());
+        if adapters::NAMES.contains(&name) && !self.named.contains(&table) {
             self.named.push(table);
         }
     }
@@ -161,17 +162,17 @@ pub fn refusal(path: &Path, problems: &[Problem]) -> Error {
         .hint("correct these lines; `harness init` in an empty directory writes a file with every key explained")
 }
 
-/// The value that holds where nobody sets the key; `Unset` where there is none. `with_cli`: of an
+/// The value that holds where nobody sets the key; `null` where there is none. `with_cli`: of an
 /// agent whose command line harness makes itself.
 ///
 /// # Errors
 /// Only where the table of keys is wrong in itself, which a test rules out.
-pub fn default_of(key: &Key, with_cli: bool) -> Result<Value> {
+pub fn default_of(key: &Key, with_cli: bool) -> Result<Json> {
     let text = match key.default {
         Fallback::Is(text) => text,
         Fallback::WithCli(text, _) if with_cli => text,
         Fallback::WithCli(_, text) => text,
-        Fallback::Unset(_) | Fallback::Required(_) => return Ok(Value::Unset),
+        Fallback::Unset(_) | Fallback::Required(_) => return Ok(Json::Null),
     };
     let parsed = DeValue::parse(text).map_err(|e| e.message().to_owned());
     parsed
@@ -247,7 +248,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What of a table of an agent goes together.
+    /// Checks which keys of an agent's table go together.
     fn agent(&mut self, label: &str, name: &str, at: Range<usize>, inner: &DeTable<'_>) {
         let given = |key: &str| inner.iter().find(|(k, _)| k.get_ref() == key);
         let with_cli = given("cli").is_some() || adapters::NAMES.contains(&name);
@@ -365,7 +366,7 @@ fn plain(word: &str) -> String {
     quoted.trim_matches('"').to_owned()
 }
 
-fn convert(key: &Key, value: &DeValue<'_>) -> std::result::Result<Value, String> {
+fn convert(key: &Key, value: &DeValue<'_>) -> std::result::Result<Json, String> {
     let json = to_json(value).map_err(|what| value::wrong(&key.kind, what))?;
     value::from_json(&key.kind, &json)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::adapters;
 use crate::limits::WORKERS_MAX;
+use Fallback::{Is, Required, Unset, WithCli};
 
 /// A table of `harness.toml`. `Repos` and `Agents` hold one table for each name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,345 +201,132 @@ const NOTICES: &[&str] = &["interrupt", "parked", "done"];
 const CAUSES: &[&str] = &["permission", "timeout", "failures"];
 const CLEAN: Kind = Kind::Word(&["untracked", "all"]);
 
+macro_rules! is_env {
+    () => {
+        false
+    };
+    (env) => {
+        true
+    };
+}
+
+/// `TABLE { "key": kind = default[, env]; doc; … }`: `env` where an environment variable may set it.
+macro_rules! keys {
+    ($($table:ident { $($name:literal: $kind:expr => $default:expr $(, $env:ident)?; $doc:expr;)* })*) => {
+        &[$($(Key {
+            table: Table::$table,
+            name: $name,
+            kind: $kind,
+            default: $default,
+            env: is_env!($($env)?),
+            doc: $doc,
+        }),*),*]
+    };
+}
+
 /// Every key, in the template's order.
-pub static KEYS: &[Key] = &[
-    Key {
-        table: Table::Harness,
-        name: "workers",
-        kind: Kind::Count {
-            min: 1,
-            max: WORKERS_MAX as u64,
-        },
-        default: Fallback::Is("3"),
-        env: true,
-        doc: "Agents at work at once in this process, 1 to 1024. Each has a process and a worktree of its own.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "agent",
-        kind: Kind::AgentName,
-        default: Fallback::Unset("\"claude\""),
+pub static KEYS: &[Key] = keys! {
+    Harness {
+        "workers": Kind::Count { min: 1, max: WORKERS_MAX as u64 } => Is("3"), env;
+            "Agents at work at once in this process, 1 to 1024. Each has a process and a worktree of its own.";
         // HARNESS_AGENT is what an agent finds in its environment: the agent that it is.
-        env: false,
-        doc: "Which agent runs prompts that name none: an [agents.NAME], or {clis}, which need\n\
-              no table. Without it such prompts are parked, never guessed at.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "timeout",
-        kind: LIMIT_TIME,
-        default: Fallback::Is("3600"),
-        env: true,
-        doc: "Seconds (or \"1h30m\") one attempt may take, so that a hung agent does not hold its slot for ever.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "kill_grace",
-        kind: ANY_TIME,
-        default: Fallback::Is("30"),
-        env: true,
-        doc: "Seconds between SIGTERM and SIGKILL: agents save their session when asked to end.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "stall",
-        kind: LIMIT_TIME,
-        default: Fallback::Is("300"),
-        env: true,
-        doc: "Seconds without a sign of life (output, processor time, changes in the worktree) before an agent whose\n\
-              events are read is warned of, and half as long again before it is stopped; four times as long while a\n\
-              tool runs. Scripts, and agents without events, are only ended by their timeout.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "linger",
-        kind: LIMIT_TIME,
-        default: Fallback::Is("120"),
-        env: true,
-        doc: "Seconds an agent may live on, without a word, after it has said that it has finished.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "notify",
-        kind: Kind::Argv,
-        default: Fallback::Unset(
-            "[\"sh\", \"-c\", \"notify-send harness \\\"$HARNESS_REASON\\\"\"]",
-        ),
-        env: false,
-        doc: "A command to run when a person is needed: HARNESS_EVENT HARNESS_REASON HARNESS_ITEM HARNESS_SESSION\n\
-              HARNESS_SLOT HARNESS_ROOT HARNESS_INTERRUPT in its environment, a summary on its standard input.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "notify_on",
-        kind: Kind::Choices(NOTICES),
-        default: Fallback::Is("[\"interrupt\"]"),
-        env: false,
-        doc: "What it is run for: \"interrupt\" (an agent waits), \"parked\" (an item needs a person), \"done\".",
-    },
-    Key {
-        table: Table::Harness,
-        name: "interrupt_on",
-        kind: Kind::Choices(CAUSES),
-        default: Fallback::Is("[\"permission\", \"timeout\", \"failures\"]"),
-        env: false,
-        doc: "What pauses a slot until a person has looked: an agent that was not permitted what it needed, one whose\n\
-              last attempt ran out of time, five failures in a row. Agents and people pause it whatever this says.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "stagger",
-        kind: ANY_TIME,
-        default: Fallback::Is("5"),
-        env: true,
-        doc: "Seconds between the first starts of prompt agents, which share a login and a rate limit. Scripts do not wait.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "durability",
-        kind: Kind::Word(&["full", "off"]),
-        default: Fallback::Is("\"full\""),
-        env: true,
-        doc: "\"full\": what is acknowledged survives a power cut. \"off\": only crashes of processes; faster for many short scripts.",
-    },
-    Key {
-        table: Table::Harness,
-        name: "iteration_delay",
-        kind: ANY_TIME,
-        default: Fallback::Is("0"),
-        env: true,
-        doc: "Seconds a slot rests between two items, to spread the use of a rate limit.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "cli",
-        kind: Kind::Word(adapters::NAMES),
-        default: Fallback::Unset("\"claude\""),
-        env: false,
-        doc: "Which CLI it is: {clis}. harness then makes the command line itself, so that no person is\n\
-              needed while it works. Default: the table's name where that is one of them and there is no `command`.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "command",
-        kind: Kind::Argv,
-        default: Fallback::Unset("[\"npx\", \"@anthropic-ai/claude-code\"]"),
-        env: false,
-        doc: "With `cli`: what to start in place of its program, the CLI's arguments follow. Without: program and arguments, never\n\
-              split by a shell. Filled in: PROMPT_FILE ITEM_FILE SESSION_ID SESSION_DIR WORKTREE WORK_ITEM SLOT AGENT BRANCH ATTEMPT\n\
-              ITERATION RIG ROOT INTERRUPT_FILE, each in double braces.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "args",
-        kind: Kind::Arguments,
-        default: Fallback::Is("[]"),
-        env: false,
-        doc: "Further arguments for the CLI, put last so that they win. Filled in as in `command`. Needs `cli`.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "model",
-        kind: Kind::Text,
-        default: Fallback::Unset("\"sonnet\""),
-        env: false,
-        doc: "The model, by the CLI's name for it. Needs `cli`; without it the CLI chooses.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "max_turns",
-        kind: Kind::Count {
-            min: 0,
-            max: 1_000_000,
-        },
-        default: Fallback::WithCli("50", "0"),
-        env: false,
-        doc: "Turns of the model one attempt may take, 0 for no limit. An item may say otherwise. Without `cli`: 0.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "budget_usd",
-        kind: Kind::Amount,
-        default: Fallback::WithCli("10.0", "0.0"),
-        env: false,
-        doc: "Money (USD) one attempt may cost, 0 for no limit. An item may say otherwise. Without `cli`: 0.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "tools",
-        kind: Kind::Words,
-        default: Fallback::Unset("[\"Bash\", \"Edit\", \"Write\", \"Read\", \"Glob\", \"Grep\"]"),
-        env: false,
-        doc: "Tools it may use without being asked; what is shown is claude's default, other CLIs have their own. Needs `cli`.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "permission_mode",
-        kind: Kind::Text,
-        default: Fallback::Unset("\"acceptEdits\""),
-        env: false,
-        doc: "What else it may do, in the CLI's own word. Without it: whatever lets it edit and commit with nobody there. Needs `cli`.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "settings",
-        kind: Kind::Path,
-        default: Fallback::Unset("\"settings.json\""),
-        env: false,
-        doc: "A settings file in the CLI's own format, relative to this file or ~/. For claude without it: no hooks. Needs `cli`.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "config_dir",
-        kind: Kind::Path,
-        default: Fallback::Unset("\"accounts/work\""),
-        env: false,
-        doc: "Where the CLI keeps login and conversations, relative to this file or ~/, instead of its usual place. Needs `cli`.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "resume",
-        kind: Kind::Switch,
-        default: Fallback::Is("false"),
-        env: false,
-        doc: "Whether a retry goes on from what the attempt before had done, in the CLI's own conversation, instead of from\n\
-              the base. Needs `cli`.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "stdin",
-        kind: Kind::Word(&["prompt", "none"]),
-        default: Fallback::Is("\"prompt\""),
-        env: false,
-        doc: "What a `command` without `cli` reads: the \"prompt\", or \"none\" where it gets a file's name instead. Never left open.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "events",
-        kind: Kind::Word(adapters::DIALECTS),
-        default: Fallback::Unset("\"claude\""),
-        env: false,
-        doc: "Whose events its output speaks, read for turns, tokens, cost and faults: that CLI's, in its streaming JSON format.\n\
-              Default: the `cli`, without one \"none\".",
-    },
-    Key {
-        table: Table::Agents,
-        name: "env",
-        kind: Kind::Vars,
-        default: Fallback::Is("{}"),
-        env: false,
-        doc: "Environment variables added for this agent. `harness config` shows their names only: values are often keys.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "bootstrap",
-        kind: Kind::Switch,
-        default: Fallback::WithCli("true", "false"),
-        env: false,
-        doc: "Whether it is told prompts/bootstrap.md first: where it works and what is expected. Without `cli`: false.",
-    },
-    Key {
-        table: Table::Agents,
-        name: "timeout",
-        kind: LIMIT_TIME,
-        default: Fallback::Unset("1800"),
-        env: false,
-        doc: "Seconds one attempt of this agent may take, instead of [harness] timeout.",
-    },
-    Key {
-        table: Table::Repo,
-        name: "path",
-        kind: Kind::Place(&["auto", "none"]),
-        default: Fallback::Is("\"auto\""),
-        env: true,
-        doc: "\"auto\": the git repository this directory lies in. \"none\": plain directories. Or a path, relative to this file or ~/.",
-    },
-    Key {
-        table: Table::Repo,
-        name: "base",
-        kind: Kind::Revision,
-        default: Fallback::Unset("\"main\""),
-        env: true,
-        doc: "Branch that items start from. Without it: the branch that is checked out there.",
-    },
-    Key {
-        table: Table::Repo,
-        name: "clean",
-        kind: CLEAN,
-        default: Fallback::Is("\"untracked\""),
-        env: true,
-        doc: "What goes between two items: \"untracked\" files, keeping ignored ones (build caches); or \"all\", for pristine trees.",
-    },
-    Key {
-        table: Table::Repos,
-        name: "path",
-        kind: Kind::Place(&["none"]),
-        default: Fallback::Required("\"../web\""),
-        env: false,
-        doc: "Its directory, relative to this file or ~/; \"none\" for plain directories. Required.",
-    },
-    Key {
-        table: Table::Repos,
-        name: "base",
-        kind: Kind::Revision,
-        default: Fallback::Unset("\"main\""),
-        env: false,
-        doc: "As in [repo].",
-    },
-    Key {
-        table: Table::Repos,
-        name: "clean",
-        kind: CLEAN,
-        default: Fallback::Is("\"untracked\""),
-        env: false,
-        doc: "As in [repo].",
-    },
-    Key {
-        table: Table::Retry,
-        name: "max",
-        kind: Kind::Count { min: 0, max: 1_000 },
-        default: Fallback::Is("2"),
-        env: true,
-        doc: "Further attempts after the first, 0 to 1000. An item may say otherwise (`retries`).",
-    },
-    Key {
-        table: Table::Retry,
-        name: "delay",
-        kind: ANY_TIME,
-        default: Fallback::Is("2"),
-        env: true,
-        doc: "Seconds before the first retry, doubled at each further one: what is overloaded needs rest.",
-    },
-    Key {
-        table: Table::Retry,
-        name: "delay_max",
-        kind: ANY_TIME,
-        default: Fallback::Is("300"),
-        env: true,
-        doc: "Seconds no wait for a retry exceeds.",
-    },
-    Key {
-        table: Table::Retry,
-        name: "jitter",
-        kind: Kind::Share,
-        default: Fallback::Is("0.2"),
-        env: true,
-        doc: "Share of the delay, 0 to 1, that is left to chance, so that agents that failed together do not return together.",
-    },
-    Key {
-        table: Table::Limits,
-        name: "disk_free_min",
-        kind: Kind::Bytes,
-        default: Fallback::Is("\"256MB\""),
-        env: true,
-        doc: "Bytes (or \"10GB\", \"512MiB\") of free disk below which nothing is claimed: a full disk loses agents' work.",
-    },
-    Key {
-        table: Table::Limits,
-        name: "keep",
-        kind: ANY_TIME,
-        default: Fallback::Is("\"30d\""),
-        env: true,
-        doc: "How long sessions, merged branches and unused worktrees are kept before `harness gc` removes them.",
-    },
-];
+        "agent": Kind::AgentName => Unset("\"claude\"");
+            "Which agent runs prompts that name none: an [agents.NAME], or {clis}, which need\n\
+            no table. Without it such prompts are parked, never guessed at.";
+        "timeout": LIMIT_TIME => Is("3600"), env;
+            "Seconds (or \"1h30m\") one attempt may take, so that a hung agent does not hold its slot for ever.";
+        "kill_grace": ANY_TIME => Is("30"), env;
+            "Seconds between SIGTERM and SIGKILL: agents save their session when asked to end.";
+        "stall": LIMIT_TIME => Is("300"), env;
+            "Seconds without a sign of life (output, processor time, changes in the worktree) before an agent whose\n\
+            events are read is warned of, and half as long again before it is stopped; four times as long while a\n\
+            tool runs. Scripts, and agents without events, are only ended by their timeout.";
+        "linger": LIMIT_TIME => Is("120"), env;
+            "Seconds an agent may live on, without a word, after it has said that it has finished.";
+        "notify": Kind::Argv => Unset("[\"sh\", \"-c\", \"notify-send harness \\\"$HARNESS_REASON\\\"\"]");
+            "A command to run when a person is needed: HARNESS_EVENT HARNESS_REASON HARNESS_ITEM HARNESS_SESSION\n\
+            HARNESS_SLOT HARNESS_ROOT HARNESS_INTERRUPT in its environment, a summary on its standard input.";
+        "notify_on": Kind::Choices(NOTICES) => Is("[\"interrupt\"]");
+            "What it is run for: \"interrupt\" (an agent waits), \"parked\" (an item needs a person), \"done\".";
+        "interrupt_on": Kind::Choices(CAUSES) => Is("[\"permission\", \"timeout\", \"failures\"]");
+            "What pauses a slot until a person has looked: an agent that was not permitted what it needed, one whose\n\
+            last attempt ran out of time, five failures in a row. Agents and people pause it whatever this says.";
+        "stagger": ANY_TIME => Is("5"), env;
+            "Seconds between the first starts of prompt agents, which share a login and a rate limit. Scripts do not wait.";
+        "durability": Kind::Word(&["full", "off"]) => Is("\"full\""), env;
+            "\"full\": what is acknowledged survives a power cut. \"off\": only crashes of processes; faster for many short scripts.";
+        "iteration_delay": ANY_TIME => Is("0"), env;
+            "Seconds a slot rests between two items, to spread the use of a rate limit.";
+    }
+    Agents {
+        "cli": Kind::Word(adapters::NAMES) => Unset("\"claude\"");
+            "Which CLI it is: {clis}. harness then makes the command line itself, so that no person is\n\
+            needed while it works. Default: the table's name where that is one of them and there is no `command`.";
+        "command": Kind::Argv => Unset("[\"npx\", \"@anthropic-ai/claude-code\"]");
+            "With `cli`: what to start in place of its program, the CLI's arguments follow. Without: program and arguments, never\n\
+            split by a shell. Filled in: PROMPT_FILE ITEM_FILE SESSION_ID SESSION_DIR WORKTREE WORK_ITEM SLOT AGENT BRANCH ATTEMPT\n\
+            ITERATION RIG ROOT INTERRUPT_FILE, each in double braces.";
+        "args": Kind::Arguments => Is("[]");
+            "Further arguments for the CLI, put last so that they win. Filled in as in `command`. Needs `cli`.";
+        "model": Kind::Text => Unset("\"sonnet\"");
+            "The model, by the CLI's name for it. Needs `cli`; without it the CLI chooses.";
+        "max_turns": Kind::Count { min: 0, max: 1_000_000 } => WithCli("50", "0");
+            "Turns of the model one attempt may take, 0 for no limit. An item may say otherwise. Without `cli`: 0.";
+        "budget_usd": Kind::Amount => WithCli("10.0", "0.0");
+            "Money (USD) one attempt may cost, 0 for no limit. An item may say otherwise. Without `cli`: 0.";
+        "tools": Kind::Words => Unset("[\"Bash\", \"Edit\", \"Write\", \"Read\", \"Glob\", \"Grep\"]");
+            "Tools it may use without being asked; what is shown is claude's default, other CLIs have their own. Needs `cli`.";
+        "permission_mode": Kind::Text => Unset("\"acceptEdits\"");
+            "What else it may do, in the CLI's own word. Without it: whatever lets it edit and commit with nobody there. Needs `cli`.";
+        "settings": Kind::Path => Unset("\"settings.json\"");
+            "A settings file in the CLI's own format, relative to this file or ~/. For claude without it: no hooks. Needs `cli`.";
+        "config_dir": Kind::Path => Unset("\"accounts/work\"");
+            "Where the CLI keeps login and conversations, relative to this file or ~/, instead of its usual place. Needs `cli`.";
+        "resume": Kind::Switch => Is("false");
+            "Whether a retry goes on from what the attempt before had done, in the CLI's own conversation, instead of from\n\
+            the base. Needs `cli`.";
+        "stdin": Kind::Word(&["prompt", "none"]) => Is("\"prompt\"");
+            "What a `command` without `cli` reads: the \"prompt\", or \"none\" where it gets a file's name instead. Never left open.";
+        "events": Kind::Word(adapters::DIALECTS) => Unset("\"claude\"");
+            "Whose events its output speaks, read for turns, tokens, cost and faults: that CLI's, in its streaming JSON format.\n\
+            Default: the `cli`, without one \"none\".";
+        "env": Kind::Vars => Is("{}");
+            "Environment variables added for this agent. `harness config` shows their names only: values are often keys.";
+        "bootstrap": Kind::Switch => WithCli("true", "false");
+            "Whether it is told prompts/bootstrap.md first: where it works and what is expected. Without `cli`: false.";
+        "timeout": LIMIT_TIME => Unset("1800");
+            "Seconds one attempt of this agent may take, instead of [harness] timeout.";
+    }
+    Repo {
+        "path": Kind::Place(&["auto", "none"]) => Is("\"auto\""), env;
+            "\"auto\": the git repository this directory lies in. \"none\": plain directories. Or a path, relative to this file or ~/.";
+        "base": Kind::Revision => Unset("\"main\""), env;
+            "Branch that items start from. Without it: the branch that is checked out there.";
+        "clean": CLEAN => Is("\"untracked\""), env;
+            "What goes between two items: \"untracked\" files, keeping ignored ones (build caches); or \"all\", for pristine trees.";
+    }
+    Repos {
+        "path": Kind::Place(&["none"]) => Required("\"../web\"");
+            "Its directory, relative to this file or ~/; \"none\" for plain directories. Required.";
+        "base": Kind::Revision => Unset("\"main\"");
+            "As in [repo].";
+        "clean": CLEAN => Is("\"untracked\"");
+            "As in [repo].";
+    }
+    Retry {
+        "max": Kind::Count { min: 0, max: 1_000 } => Is("2"), env;
+            "Further attempts after the first, 0 to 1000. An item may say otherwise (`retries`).";
+        "delay": ANY_TIME => Is("2"), env;
+            "Seconds before the first retry, doubled at each further one: what is overloaded needs rest.";
+        "delay_max": ANY_TIME => Is("300"), env;
+            "Seconds no wait for a retry exceeds.";
+        "jitter": Kind::Share => Is("0.2"), env;
+            "Share of the delay, 0 to 1, that is left to chance, so that agents that failed together do not return together.";
+    }
+    Limits {
+        "disk_free_min": Kind::Bytes => Is("\"256MB\""), env;
+            "Bytes (or \"10GB\", \"512MiB\") of free disk below which nothing is claimed: a full disk loses agents' work.";
+        "keep": ANY_TIME => Is("\"30d\""), env;
+            "How long sessions, merged branches and unused worktrees are kept before `harness gc` removes them.";
+    }
+};

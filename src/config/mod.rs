@@ -26,14 +26,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value as Json, json};
 
 use crate::adapters;
 use crate::error::{Error, Result};
 use crate::layout::Root;
 use file::{Parsed, Problem};
-use keys::{Key, TABLES, Table};
-use value::Value;
+use keys::{Key, Kind, TABLES, Table};
 
 pub use template::template;
 pub use value::{duration_from_json, duration_from_str};
@@ -57,24 +57,31 @@ pub struct Config {
 }
 
 /// `[harness]`
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct HarnessTable {
     pub workers: usize,
     /// The agent of prompts that name none: always a key of `Config::agents`.
     pub agent: Option<String>,
+    #[serde(deserialize_with = "seconds")]
     pub timeout: Duration,
     /// Between SIGTERM and SIGKILL.
+    #[serde(deserialize_with = "seconds")]
     pub kill_grace: Duration,
     /// Between the first starts of prompt agents.
+    #[serde(deserialize_with = "seconds")]
     pub stagger: Duration,
     pub durability: Durability,
     /// Between two items of one slot.
+    #[serde(deserialize_with = "seconds")]
     pub iteration_delay: Duration,
     /// Quiet for this long is worth a warning.
+    #[serde(deserialize_with = "seconds")]
     pub stall: Duration,
     /// Between an agent's last word and its end.
+    #[serde(deserialize_with = "seconds")]
     pub linger: Duration,
     /// The command that tells a person; empty: none.
+    #[serde(default)]
     pub notify: Vec<String>,
     /// What it is run for: `interrupt`, `parked`, `done`.
     pub notify_on: Vec<String>,
@@ -83,7 +90,8 @@ pub struct HarnessTable {
 }
 
 /// What an acknowledged change survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// A power cut.
     Full,
@@ -92,7 +100,7 @@ pub enum Durability {
 }
 
 /// `[repo]` or `[repos.NAME]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RepoTable {
     pub path: RepoPath,
     /// Without it: what is checked out there.
@@ -101,7 +109,8 @@ pub struct RepoTable {
 }
 
 /// Where a repository is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
 pub enum RepoPath {
     /// The git repository that ROOT lies in, if any. Only in `[repo]`.
     Auto,
@@ -112,21 +121,24 @@ pub enum RepoPath {
 }
 
 /// What is removed from a worktree between two items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Clean {
     /// Untracked files, but not ignored ones: `"untracked"`.
+    #[serde(rename = "untracked")]
     KeepIgnored,
     /// Everything that is not in the base: `"all"`.
+    #[serde(rename = "all")]
     All,
 }
 
 /// `[agents.NAME]`
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct AgentTable {
     /// The CLI whose command line harness makes itself; `None`: `command` is all of it.
     pub cli: Option<String>,
     /// Program and arguments; placeholders are checked but not filled in (`placeholder::fill`).
     /// Empty only with `cli`: its own program.
+    #[serde(default)]
     pub command: Vec<String>,
     /// Put last; placeholders as in `command`.
     pub args: Vec<String>,
@@ -135,6 +147,7 @@ pub struct AgentTable {
     pub max_turns: u64,
     pub budget_usd: f64,
     /// Empty: the CLI's own choice.
+    #[serde(default)]
     pub tools: Vec<String>,
     pub permission_mode: Option<String>,
     /// Absolute, as `config_dir`.
@@ -143,6 +156,7 @@ pub struct AgentTable {
     /// Whether a retry goes on where the attempt before it stopped.
     pub resume: bool,
     /// Keys that somebody set: what of them cannot be done is worth saying.
+    #[serde(skip)]
     pub given: Vec<&'static str>,
     pub stdin: AgentStdin,
     /// The dialect of its standard output: `none`, or the name of an agent CLI.
@@ -152,11 +166,13 @@ pub struct AgentTable {
     /// Whether it is told `prompts/bootstrap.md` first.
     pub bootstrap: bool,
     /// In place of `[harness] timeout`.
+    #[serde(default, deserialize_with = "seconds")]
     pub timeout: Option<Duration>,
 }
 
 /// What an agent reads on its standard input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AgentStdin {
     Prompt,
     /// `/dev/null`.
@@ -164,24 +180,46 @@ pub enum AgentStdin {
 }
 
 /// `[retry]`
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct RetryTable {
     /// Attempts after the first.
     pub max: u32,
     /// Before the first retry; doubled at each further one, up to `delay_max`.
+    #[serde(deserialize_with = "seconds")]
     pub delay: Duration,
+    #[serde(deserialize_with = "seconds")]
     pub delay_max: Duration,
     /// Share of the delay left to chance, 0 to 1.
     pub jitter: f64,
 }
 
 /// `[limits]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct LimitsTable {
     /// Bytes of free disk below which nothing is claimed.
     pub disk_free_min: u64,
     /// What `harness gc` leaves alone: whatever is younger.
+    #[serde(deserialize_with = "seconds")]
     pub keep: Duration,
+}
+
+impl From<String> for RepoPath {
+    fn from(text: String) -> RepoPath {
+        match text.as_str() {
+            "auto" => RepoPath::Auto,
+            "none" => RepoPath::None,
+            _ => RepoPath::Path(text.into()),
+        }
+    }
+}
+
+/// A time in the form of `value::from_json`.
+fn seconds<'de, D: Deserializer<'de>, T: From<Duration>>(
+    from: D,
+) -> std::result::Result<T, D::Error> {
+    let seconds = f64::deserialize(from)?;
+    let time = Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)?;
+    Ok(time.into())
 }
 
 /// Where a value comes from.
@@ -211,7 +249,9 @@ impl fmt::Display for Source {
 pub struct Entry {
     /// `harness.workers`, `agents.NAME.command`.
     pub key: String,
-    pub value: Value,
+    pub kind: Kind,
+    /// In the form of `value::from_json`; `null`: not set.
+    pub value: Json,
     pub source: Source,
 }
 
@@ -226,7 +266,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    fn get(&self, path: &str) -> Option<serde_json::Value> {
+    fn get(&self, path: &str) -> Option<Json> {
         match path {
             "harness.workers" => self.workers.map(|n| json!(n)),
             _ => None,
@@ -304,6 +344,7 @@ fn entry(
 ) -> Result<Entry> {
     let mut entry = Entry {
         key: path_of(table, name, key),
+        kind: key.kind,
         value: agents::default_of(table, key, cli)?,
         source: Source::Default,
     };
@@ -332,7 +373,7 @@ fn path_of(table: Table, name: &str, key: &Key) -> String {
 fn from_environment(
     key: &Key,
     env: &impl Fn(&str) -> Option<OsString>,
-) -> Result<Option<(String, Value)>> {
+) -> Result<Option<(String, Json)>> {
     let Some(variable) = key.variable() else {
         return Ok(None);
     };
@@ -360,28 +401,19 @@ fn build(
     parsed: &Parsed,
     env: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Config> {
-    let s = &sources;
-    let repo = |prefix: &str| -> Result<RepoTable> {
-        Ok(RepoTable {
-            path: s.repo_path(root, &format!("{prefix}.path"), env)?,
-            base: s.text(&format!("{prefix}.base"))?,
-            clean: match s.text(&format!("{prefix}.clean"))?.as_deref() {
-                Some("all") => Clean::All,
-                _ => Clean::KeepIgnored,
-            },
-        })
-    };
     let mut repos = BTreeMap::new();
     let mut agents = BTreeMap::new();
     for (table, name) in &parsed.named {
         if *table == Table::Repos {
-            repos.insert(name.clone(), repo(&format!("repos.{name}"))?);
+            let repo = sources.repo(root, &format!("repos.{name}"), env)?;
+            repos.insert(name.clone(), repo);
         } else {
-            agents.insert(name.clone(), s.agent(root, name, env)?);
+            agents.insert(name.clone(), sources.agent(root, name, env)?);
         }
     }
-    let agent = s.text("harness.agent")?;
-    if let Some(name) = agent.as_deref().filter(|name| !agents.contains_key(*name)) {
+    let harness: HarnessTable = sources.table("harness")?;
+    let agent = harness.agent.as_deref();
+    if let Some(name) = agent.filter(|name| !agents.contains_key(*name)) {
         let known = agents.keys().map(String::as_str);
         let known: Vec<&str> = known.chain(adapters::NAMES.iter().copied()).collect();
         let advice = match nearest::nearest(name, known.iter().copied()) {
@@ -390,49 +422,21 @@ fn build(
             }
             _ => nearest::advice(name, known),
         };
-        let line = match s.entry("harness.agent").map(|e| &e.source) {
+        let line = match sources.entry("harness.agent").map(|e| &e.source) {
             Some(Source::File(line)) => *line,
             _ => 1,
         };
         let text = format!("`agent` in [harness] names `{name}`, which is no agent: {advice}");
         return Err(file::refusal(&root.config(), &[Problem { line, text }]));
     }
-    let harness = HarnessTable {
-        workers: usize::try_from(s.count("harness.workers")?).unwrap_or(usize::MAX),
-        agent,
-        timeout: s.time("harness.timeout")?,
-        kill_grace: s.time("harness.kill_grace")?,
-        stagger: s.time("harness.stagger")?,
-        durability: match s.text("harness.durability")?.as_deref() {
-            Some("off") => Durability::Off,
-            _ => Durability::Full,
-        },
-        iteration_delay: s.time("harness.iteration_delay")?,
-        stall: s.time("harness.stall")?,
-        linger: s.time("harness.linger")?,
-        notify: s.list_or_unset("harness.notify")?,
-        notify_on: s.list_or_unset("harness.notify_on")?,
-        interrupt_on: s.list_or_unset("harness.interrupt_on")?,
-    };
-    let retry = RetryTable {
-        max: u32::try_from(s.count("retry.max")?).unwrap_or(u32::MAX),
-        delay: s.time("retry.delay")?,
-        delay_max: s.time("retry.delay_max")?,
-        jitter: s.share("retry.jitter")?,
-    };
-    let limits = LimitsTable {
-        disk_free_min: s.bytes("limits.disk_free_min")?,
-        keep: s.time("limits.keep")?,
-    };
-    let repo = repo("repo")?;
     Ok(Config {
         harness,
-        repo,
+        repo: sources.repo(root, "repo", env)?,
         repos,
         agents,
         clis: agents::without_tables(root, env)?,
-        retry,
-        limits,
+        retry: sources.table("retry")?,
+        limits: sources.table("limits")?,
         sources,
     })
 }

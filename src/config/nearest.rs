@@ -1,7 +1,6 @@
-//! The nearest known word to one that is not known, for error messages.
+//! The nearest known word to an unknown one, for error messages.
 //!
-//! Does not know what the words are. Keeps: input of any size costs a bounded time, and is shown
-//! short and on one line.
+//! Keeps: input of any size costs a bounded time, and is shown short and on one line.
 
 /// Longer words are not compared: nobody mistypes that much.
 const WORD_CHARS_MAX: usize = 64;
@@ -17,7 +16,12 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     }
     known
         .into_iter()
-        .map(|k| (distance(&word.to_lowercase(), &k.to_lowercase()), k))
+        .map(|k| {
+            (
+                strsim::osa_distance(&word.to_lowercase(), &k.to_lowercase()),
+                k,
+            )
+        })
         .filter(|(d, k)| *d <= (len / 3).max(2) && *d < k.chars().count())
         .min_by_key(|(d, _)| *d)
         .map(|(_, k)| k)
@@ -40,27 +44,6 @@ pub fn quoted(text: &str) -> String {
     let head: String = chars.by_ref().take(SHOWN_CHARS_MAX).collect();
     let more = if chars.next().is_some() { "…" } else { "" };
     format!("\"{}{more}\"", head.escape_debug())
-}
-
-/// Edit distance, a swap of neighbours counting as one.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (last[j - 1] + change).min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(before[j - 2] + 1);
-            }
-            row.push(best);
-        }
-        before = last;
-        last = row;
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! Takes typed values out of `Sources` by their path.
+//! Takes the typed tables of the configuration out of `Sources`.
 //!
-//! Does not know where values come from. A path or type that does not fit is a fault of ours
+//! Does not know where values come from. A value that does not fit its field is a fault of ours
 //! between the table of keys and `Config`, which the tests of `config` rule out.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 
 use super::keys::Table;
-use super::value::Value;
-use super::{AgentStdin, AgentTable, Entry, RepoPath, Source, Sources};
+use super::{AgentTable, Entry, RepoPath, RepoTable, Source, Sources};
 use crate::error::{Error, Result};
 use crate::layout::Root;
 
@@ -20,83 +20,18 @@ impl Sources {
         self.0.iter().find(|e| e.key == key)
     }
 
-    fn typed<'s, T>(&'s self, key: &str, get: impl Fn(&'s Value) -> Option<T>) -> Result<T> {
-        self.entry(key).and_then(|e| get(&e.value)).ok_or_else(|| {
-            Error::permanent("a fault in harness", format!("no such setting: {key}"))
-        })
-    }
-
-    pub(super) fn count(&self, key: &str) -> Result<u64> {
-        self.typed(key, |v| match v {
-            Value::Count(n) => Some(*n),
-            _ => None,
-        })
-    }
-
-    pub(super) fn share(&self, key: &str) -> Result<f64> {
-        self.typed(key, |v| match v {
-            Value::Share(x) => Some(*x),
-            _ => None,
-        })
-    }
-
-    pub(super) fn bytes(&self, key: &str) -> Result<u64> {
-        self.typed(key, |v| match v {
-            Value::Bytes(n) => Some(*n),
-            _ => None,
-        })
-    }
-
-    fn time_or_unset(&self, key: &str) -> Result<Option<Duration>> {
-        self.typed(key, |v| match v {
-            Value::Time(d) => Some(Some(*d)),
-            Value::Unset => Some(None),
-            _ => None,
-        })
-    }
-
-    pub(super) fn time(&self, key: &str) -> Result<Duration> {
-        self.typed(key, |v| match v {
-            Value::Time(d) => Some(*d),
-            _ => None,
-        })
-    }
-
-    pub(super) fn text(&self, key: &str) -> Result<Option<String>> {
-        self.typed(key, |v| match v {
-            Value::Text(text) => Some(Some(text.clone())),
-            Value::Unset => Some(None),
-            _ => None,
-        })
-    }
-
-    fn switch(&self, key: &str) -> Result<bool> {
-        self.typed(key, |v| match v {
-            Value::Switch(on) => Some(*on),
-            _ => None,
-        })
-    }
-
-    fn vars(&self, key: &str) -> Result<BTreeMap<String, String>> {
-        self.typed(key, |v| match v {
-            Value::Vars(vars) => Some(vars.clone()),
-            _ => None,
-        })
-    }
-
-    fn amount(&self, key: &str) -> Result<f64> {
-        self.typed(key, |v| match v {
-            Value::Amount(x) => Some(*x),
-            _ => None,
-        })
-    }
-
-    pub(super) fn list_or_unset(&self, key: &str) -> Result<Vec<String>> {
-        self.typed(key, |v| match v {
-            Value::List(list) => Some(list.clone()),
-            Value::Unset => Some(Vec::new()),
-            _ => None,
-        })
+    /// The set keys of a table like `harness` or `agents.NAME`.
+    pub(super) fn table<T: DeserializeOwned>(&self, table: &str) -> Result<T> {
+        let set = self.0.iter().filter(|e| !e.value.is_null());
+        let object: Json = set
+            .filter_map(|e| {
+                let key = e.key.strip_prefix(table)?.strip_prefix('.')?;
+                // A NAME may hold a dot, a key does not.
+                (!key.contains('.')).then(|| (key.to_owned(), e.value.clone()))
+            })
+            .collect();
+        serde_json::from_value(object)
+            .map_err(|e| Error::permanent("a fault in harness", format!("[{table}]: {e}")))
     }
 
     pub(super) fn agent(
@@ -105,55 +40,39 @@ impl Sources {
         name: &str,
         env: &impl Fn(&str) -> Option<OsString>,
     ) -> Result<AgentTable> {
-        let key = |k: &str| format!("agents.{name}.{k}");
-        let is_given = |k: &&'static str| {
-            let entry = self.entry(&key(k));
+        let path = |key: &str| format!("agents.{name}.{key}");
+        let mut agent: AgentTable = self.table(&format!("agents.{name}"))?;
+        let is_given = |key: &&str| {
+            let entry = self.entry(&path(key));
             entry.is_some_and(|e| e.source != Source::Default)
         };
-        let path = |k: &str| -> Result<Option<PathBuf>> {
-            let text = self.text(&key(k))?;
-            text.map(|text| self.place(root, &key(k), &text, env))
-                .transpose()
-        };
-        Ok(AgentTable {
-            cli: self.text(&key("cli"))?,
-            command: self.list_or_unset(&key("command"))?,
-            args: self.list_or_unset(&key("args"))?,
-            model: self.text(&key("model"))?,
-            max_turns: self.count(&key("max_turns"))?,
-            budget_usd: self.amount(&key("budget_usd"))?,
-            tools: self.list_or_unset(&key("tools"))?,
-            permission_mode: self.text(&key("permission_mode"))?,
-            settings: path("settings")?,
-            config_dir: path("config_dir")?,
-            resume: self.switch(&key("resume"))?,
-            given: Table::Agents
-                .keys()
-                .map(|k| k.name)
-                .filter(is_given)
-                .collect(),
-            stdin: match self.text(&key("stdin"))?.as_deref() {
-                Some("none") => AgentStdin::None,
-                _ => AgentStdin::Prompt,
-            },
-            events: self.text(&key("events"))?.unwrap_or_default(),
-            env: self.vars(&key("env"))?,
-            bootstrap: self.switch(&key("bootstrap"))?,
-            timeout: self.time_or_unset(&key("timeout"))?,
-        })
+        agent.given = Table::Agents
+            .keys()
+            .map(|k| k.name)
+            .filter(is_given)
+            .collect();
+        for (key, place) in [
+            ("settings", &mut agent.settings),
+            ("config_dir", &mut agent.config_dir),
+        ] {
+            if let Some(relative) = place {
+                *relative = self.place(root, &path(key), relative, env)?;
+            }
+        }
+        Ok(agent)
     }
 
-    pub(super) fn repo_path(
+    pub(super) fn repo(
         &self,
         root: &Root,
-        key: &str,
+        table: &str,
         env: &impl Fn(&str) -> Option<OsString>,
-    ) -> Result<RepoPath> {
-        match self.text(key)?.as_deref() {
-            None | Some("auto") => Ok(RepoPath::Auto),
-            Some("none") => Ok(RepoPath::None),
-            Some(text) => self.place(root, key, text, env).map(RepoPath::Path),
+    ) -> Result<RepoTable> {
+        let mut repo: RepoTable = self.table(table)?;
+        if let RepoPath::Path(path) = &mut repo.path {
+            *path = self.place(root, &format!("{table}.path"), path, env)?;
         }
+        Ok(repo)
     }
 
     /// A path relative to ROOT or to the home directory, made absolute.
@@ -161,19 +80,14 @@ impl Sources {
         &self,
         root: &Root,
         key: &str,
-        text: &str,
+        path: &Path,
         env: &impl Fn(&str) -> Option<OsString>,
     ) -> Result<PathBuf> {
-        let of_home = match text {
-            "~" => Some(""),
-            other => other.strip_prefix("~/"),
-        };
-        let Some(rest) = of_home else {
-            return Ok(root.path().join(text));
+        let Ok(of_home) = path.strip_prefix("~") else {
+            return Ok(root.path().join(path));
         };
         match env("HOME").map(PathBuf::from).filter(|h| h.is_absolute()) {
-            // Not `join` of "/x": what follows `~/` is below the home directory, whatever it is.
-            Some(home) => Ok(home.join(rest.trim_start_matches('/'))),
+            Some(home) => Ok(home.join(of_home)),
             None => {
                 let source = self.entry(key).map_or(&Source::Default, |e| &e.source);
                 let why = format!("`{key}` ({source}) begins with ~/, and HOME is not set");

@@ -1,10 +1,9 @@
-//! One value of configuration: read from JSON-like input or text, checked against its key's kind,
-//! shown again. Items' front matter uses the same forms of time, through `duration_from_json`.
+//! One value of configuration: checked against its key's kind, brought into one form (times in
+//! seconds, sizes in bytes, `null` for what is not set), and shown. Items' front matter uses the same
+//! forms of time, through `duration_from_json`.
 //!
 //! Does not know where a value comes from. Keeps: what is shown reads back as the same value.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -13,69 +12,65 @@ use serde_json::Value as Json;
 use super::keys::{AGENT_VARIABLES, Kind, TIME_MAX};
 use super::{nearest, placeholder};
 
-/// A checked value.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    Unset,
-    Count(u64),
-    Share(f64),
-    Amount(f64),
-    Time(Duration),
-    Bytes(u64),
-    Switch(bool),
-    Text(String),
-    List(Vec<String>),
-    Vars(BTreeMap<String, String>),
-}
-
 /// More money than an item is worth, and far below where a number loses its cents.
 pub const AMOUNT_MAX: f64 = 1_000_000.0;
 
-/// Reads a value of this kind; the error says what it must be and what it is.
-pub fn from_json(kind: &Kind, json: &Json) -> Result<Value, String> {
-    let wrong = || Err(wrong(kind, &shown(json)));
+/// Checks a value of this kind and brings it into one form; the error says what it must be and what
+/// it is.
+pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
+    let wrong = || wrong(kind, &shown(json));
+    let number_to = |max: f64| {
+        let number = json.as_f64().filter(|x| (0.0..=max).contains(x));
+        number.map(Json::from).ok_or_else(wrong)
+    };
+    let text_if = |fits: &dyn Fn(&str) -> bool| {
+        let text = json.as_str().filter(|text| fits(text));
+        text.map(Json::from).ok_or_else(wrong)
+    };
     match (kind, json) {
         (Kind::Count { min, max }, _) => match json.as_u64() {
-            Some(n) if (*min..=*max).contains(&n) => Ok(Value::Count(n)),
-            _ => wrong(),
+            Some(n) if (*min..=*max).contains(&n) => Ok(Json::from(n)),
+            _ => Err(wrong()),
         },
-        (Kind::Share, _) => match json.as_f64() {
-            Some(x) if (0.0..=1.0).contains(&x) => Ok(Value::Share(x)),
-            _ => wrong(),
-        },
-        (Kind::Amount, _) => match json.as_f64() {
-            Some(x) if (0.0..=AMOUNT_MAX).contains(&x) => Ok(Value::Amount(x)),
-            _ => wrong(),
-        },
+        (Kind::Share, _) => number_to(1.0),
+        (Kind::Amount, _) => number_to(AMOUNT_MAX),
         (Kind::Time { min, max }, _) => match duration_from_json(json)? {
-            d if (*min..=*max).contains(&d) => Ok(Value::Time(d)),
-            _ => wrong(),
+            d if !(*min..=*max).contains(&d) => Err(wrong()),
+            d if d.subsec_nanos() == 0 => Ok(Json::from(d.as_secs())),
+            d => Ok(Json::from(d.as_secs_f64())),
         },
-        (Kind::Bytes, Json::String(text)) => bytes_from_str(text).map(Value::Bytes),
-        (Kind::Bytes, _) => json.as_u64().map_or_else(wrong, |n| Ok(Value::Bytes(n))),
-        (Kind::Switch, Json::Bool(on)) => Ok(Value::Switch(*on)),
-        (Kind::Word(words), Json::String(text)) if words.contains(&text.as_str()) => {
-            Ok(Value::Text(text.clone()))
-        }
+        (Kind::Bytes, Json::String(text)) => bytes_from_str(text).map(Json::from),
+        (Kind::Bytes, _) => json.as_u64().map(Json::from).ok_or_else(wrong),
+        (Kind::Switch, Json::Bool(on)) => Ok(Json::from(*on)),
+        (Kind::Word(words), _) => text_if(&|text| words.contains(&text)),
+        (Kind::AgentName, _) => text_if(&is_name),
+        (Kind::Revision, _) => text_if(&is_revision),
+        (Kind::Text, _) => text_if(&is_argument),
+        (Kind::Place(_) | Kind::Path, Json::String(text)) => place(text),
         (Kind::Choices(words), Json::Array(items)) => {
-            let known = |j: &Json| {
-                let word = j.as_str().filter(|w| words.contains(w))?;
-                Some(word.to_owned())
-            };
-            match items.iter().map(known).collect() {
-                Some(list) => Ok(Value::List(list)),
-                None => wrong(),
+            let is_known = |j: &Json| j.as_str().is_some_and(|w| words.contains(&w));
+            match items.iter().all(is_known) {
+                true => Ok(json.clone()),
+                false => Err(wrong()),
             }
         }
-        (Kind::AgentName, Json::String(text)) if is_name(text) => Ok(Value::Text(text.clone())),
-        (Kind::Revision, Json::String(text)) if is_revision(text) => Ok(Value::Text(text.clone())),
-        (Kind::Text, Json::String(text)) if is_argument(text) => Ok(Value::Text(text.clone())),
-        (Kind::Place(_) | Kind::Path, Json::String(text)) => place(text),
-        (Kind::Argv, Json::Array(items)) => argv(kind, items),
-        (Kind::Arguments, Json::Array(items)) => arguments(kind, items).map(Value::List),
-        (Kind::Words, Json::Array(items)) => words(kind, items),
-        (Kind::Vars, Json::Object(map)) => vars(map),
-        _ => wrong(),
+        (Kind::Argv, Json::Array(items)) => {
+            arguments(kind, items)?;
+            match items.first().and_then(Json::as_str) {
+                None | Some("") => Err("must begin with the name of a program".to_owned()),
+                Some(_) => Ok(json.clone()),
+            }
+        }
+        (Kind::Arguments, Json::Array(items)) => arguments(kind, items).map(|()| json.clone()),
+        (Kind::Words, Json::Array(items)) => {
+            let is_word = |item: &&Json| item.as_str().is_some_and(is_argument);
+            match items.iter().find(|item| !is_word(item)) {
+                None => Ok(json.clone()),
+                Some(item) => Err(holds(kind, item)),
+            }
+        }
+        (Kind::Vars, Json::Object(map)) => vars(map).map(|()| json.clone()),
+        _ => Err(wrong()),
     }
 }
 
@@ -85,7 +80,7 @@ pub fn wrong(kind: &Kind, found: &str) -> String {
 }
 
 /// Reads an environment variable's text: what looks like a number or a switch is one.
-pub fn from_text(kind: &Kind, text: &str) -> Result<Value, String> {
+pub fn from_text(kind: &Kind, text: &str) -> Result<Json, String> {
     let json = match kind {
         Kind::Count { .. } | Kind::Share | Kind::Amount | Kind::Switch => {
             serde_json::from_str(text.trim())
@@ -193,7 +188,7 @@ fn is_revision(text: &str) -> bool {
         && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
-fn place(text: &str) -> Result<Value, String> {
+fn place(text: &str) -> Result<Json, String> {
     if text.is_empty() || text.contains('\0') {
         return Err("must be a path, not empty".to_owned());
     }
@@ -202,39 +197,15 @@ fn place(text: &str) -> Result<Value, String> {
             "must be a path; of those with `~` only `~/` is known (write `./{text}` for a directory of that name)"
         ));
     }
-    Ok(Value::Text(text.to_owned()))
+    Ok(Json::from(text))
 }
 
-fn argv(kind: &Kind, items: &[Json]) -> Result<Value, String> {
-    let list = arguments(kind, items)?;
-    if list.first().is_none_or(String::is_empty) {
-        return Err("must begin with the name of a program".to_owned());
-    }
-    Ok(Value::List(list))
-}
-
-fn arguments(kind: &Kind, items: &[Json]) -> Result<Vec<String>, String> {
-    let mut list = Vec::with_capacity(items.len());
+fn arguments(kind: &Kind, items: &[Json]) -> Result<(), String> {
     for item in items {
-        let Some(arg) = item.as_str().filter(|a| !a.contains('\0')) else {
-            return Err(holds(kind, item));
-        };
-        placeholder::check(arg)?;
-        list.push(arg.to_owned());
+        let arg = item.as_str().filter(|a| !a.contains('\0'));
+        placeholder::check(arg.ok_or_else(|| holds(kind, item))?)?;
     }
-    Ok(list)
-}
-
-fn words(kind: &Kind, items: &[Json]) -> Result<Value, String> {
-    let word = |item: &Json| {
-        let word = item.as_str().filter(|w| is_argument(w));
-        word.map(str::to_owned).ok_or_else(|| holds(kind, item))
-    };
-    items
-        .iter()
-        .map(word)
-        .collect::<Result<_, _>>()
-        .map(Value::List)
+    Ok(())
 }
 
 fn holds(kind: &Kind, item: &Json) -> String {
@@ -249,8 +220,7 @@ fn is_argument(text: &str) -> bool {
         && !text.chars().any(char::is_control)
 }
 
-fn vars(map: &serde_json::Map<String, Json>) -> Result<Value, String> {
-    let mut vars = BTreeMap::new();
+fn vars(map: &serde_json::Map<String, Json>) -> Result<(), String> {
     for (name, value) in map {
         let label = nearest::quoted(name);
         if name.is_empty() || name.contains(['=', '\0']) {
@@ -263,14 +233,13 @@ fn vars(map: &serde_json::Map<String, Json>) -> Result<Value, String> {
                 "must not set {label}: harness sets it for every agent"
             ));
         }
-        let Some(text) = value.as_str().filter(|v| !v.contains('\0')) else {
+        if value.as_str().is_none_or(|v| v.contains('\0')) {
             return Err(format!(
                 "must hold text: the value of {label} is none (put quotes around it)"
             ));
-        };
-        vars.insert(name.clone(), text.to_owned());
+        }
     }
-    Ok(Value::Vars(vars))
+    Ok(())
 }
 
 fn expected(kind: &Kind) -> String {
@@ -321,33 +290,26 @@ pub fn friendly(d: Duration) -> String {
     SignedDuration::try_from(d).map_or_else(|_| format!("{}s", d.as_secs()), |d| format!("{d:#}"))
 }
 
-impl Value {
-    /// As a program wants it: times in seconds, sizes in bytes. Values of variables are left out.
-    pub fn to_json(&self) -> Json {
-        match self {
-            Value::Unset => Json::Null,
-            Value::Count(n) | Value::Bytes(n) => Json::from(*n),
-            Value::Share(x) | Value::Amount(x) => Json::from(*x),
-            Value::Time(d) if d.subsec_nanos() == 0 => Json::from(d.as_secs()),
-            Value::Time(d) => Json::from(d.as_secs_f64()),
-            Value::Switch(on) => Json::from(*on),
-            Value::Text(text) => Json::from(text.as_str()),
-            Value::List(list) => Json::from(list.clone()),
-            Value::Vars(vars) => vars
-                .keys()
-                .map(|k| (k.clone(), Json::from("***")))
-                .collect(),
-        }
+/// A checked value for `harness config --json`: values of variables are left out, as they are often
+/// keys.
+pub fn public(value: &Json) -> Json {
+    match value {
+        Json::Object(vars) => vars
+            .keys()
+            .map(|k| (k.clone(), Json::from("***")))
+            .collect(),
+        other => other.clone(),
     }
 }
 
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Value::Unset => f.write_str("-"),
-            Value::Time(d) => f.write_str(&friendly(*d)),
-            other => write!(f, "{}", other.to_json()),
+/// A checked value for people: `-` for what is not set, times like `1h 30m`.
+pub fn text(kind: &Kind, value: &Json) -> String {
+    match (kind, value.as_f64()) {
+        (_, None) if value.is_null() => "-".to_owned(),
+        (Kind::Time { .. }, Some(seconds)) => {
+            friendly(Duration::try_from_secs_f64(seconds).unwrap_or_default())
         }
+        _ => public(value).to_string(),
     }
 }
 
@@ -440,7 +402,8 @@ mod tests {
     #[test]
     fn values_of_variables_are_never_shown() {
         let value = from_json(&Kind::Vars, &json!({"KEY": "secret"})).expect("valid");
-        assert!(!value.to_string().contains("secret"));
+        assert_eq!(public(&value), json!({"KEY": "***"}));
+        assert!(!text(&Kind::Vars, &value).contains("secret"));
         assert!(from_json(&Kind::Vars, &json!({"HARNESS_ROOT": "/"})).is_err());
         assert!(from_json(&Kind::Vars, &json!({"A=B": "x"})).is_err());
         assert!(from_json(&Kind::Vars, &json!({"A": 1})).is_err());
