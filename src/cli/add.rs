@@ -25,7 +25,7 @@ pub struct AddArgs {
     /// A prompt as text
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// high, medium, low, or 0 to 9 (9 is the soonest)
+    /// high, medium, low, or 0 to 9 (9 is first)
     #[arg(long, short, value_name = "PRIORITY")]
     priority: Option<String>,
     /// Start only when this item is done (may be given several times)
@@ -77,7 +77,7 @@ pub fn add(root: &Root, args: &AddArgs) -> Result<u8> {
         }
     }
     let fields = fields_of(args)?;
-    // All are looked at before the first is dropped: half of a command is no help.
+    // All are checked before the first is dropped: a command is done whole or not at all.
     for drop in &mut drops {
         *drop = check(drop, &fields)?;
     }
@@ -87,17 +87,13 @@ pub fn add(root: &Root, args: &AddArgs) -> Result<u8> {
     }
     atomic::sync_dir(&root.place(Place::Pending))?;
     if args.json {
-        return print_json(
-            &names
-                .iter()
-                .map(|n| json!({"item": n.shown()}))
-                .collect::<Vec<_>>(),
-        );
+        let names: Vec<Value> = names.iter().map(|n| json!({"item": n.shown()})).collect();
+        return print_json(&names);
     }
     print_text(&names.iter().map(|n| n.shown() + "\n").collect::<String>())
 }
 
-/// Adds the files of `harness run FILE…`; their names.
+/// Adds the files of `harness run FILE…`; returns their names.
 pub fn add_files(root: &Root, files: &[PathBuf]) -> Result<Vec<Name>> {
     let drops: Vec<NewItem> = files.iter().map(|f| read(f)).collect::<Result<_>>()?;
     for drop in &drops {
@@ -184,7 +180,7 @@ fn check(drop: &NewItem, fields: &Map<String, Value>) -> Result<NewItem> {
     }
     if Name::is_ignored(name.as_os_str()) {
         return Err(refused(
-            "files with such a name are left alone (hidden, or ending in ~ .tmp .part .swp .crdownload)"
+            "files with such a name are ignored (hidden, or ending in ~ .tmp .part .swp .crdownload)"
                 .into(),
         )
         .hint("give another one with --name"));
@@ -202,7 +198,7 @@ fn check(drop: &NewItem, fields: &Map<String, Value>) -> Result<NewItem> {
     })
 }
 
-/// Fields given on the command line go over those in the file.
+/// Fields given on the command line replace those in the file.
 fn with_fields(
     name: &Name,
     drop: &NewItem,
@@ -276,10 +272,11 @@ fn place(root: &Root, drop: &NewItem) -> Result<Name> {
             return Ok(name);
         }
     }
-    Err(
-        Error::permanent("cannot add the item", "its name is taken again and again")
-            .at_path(Path::new(&drop.name)),
+    Err(Error::permanent(
+        "cannot add the item",
+        "its name and 10,000 numbered ones are taken",
     )
+    .at_path(Path::new(&drop.name)))
 }
 
 /// `fix.md`, `fix-2.md`, `fix-3.md`, …

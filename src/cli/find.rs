@@ -1,58 +1,33 @@
-//! Where an item is: the same question for `show`, `list`, `retry`, `cancel`, `release`.
+//! Finds where an item is, for `show`, `list`, `retry`, `cancel` and `release`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Place, Root, SlotId};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum State {
-    Claimed,
-    Pending,
-    Scheduled,
-    Blocked,
-    Parked,
-    Done,
-}
-
-impl State {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Claimed => "claimed",
-            State::Pending => "pending",
-            State::Scheduled => "scheduled",
-            State::Blocked => "blocked",
-            State::Parked => "parked",
-            State::Done => "done",
-        }
-    }
-}
-
 /// The file of an item and the directory it is in.
 #[derive(Debug, Clone)]
-pub struct Found {
-    pub place: At,
-    pub path: PathBuf,
+pub(super) struct Found {
+    pub(super) place: At,
+    pub(super) path: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum At {
+pub(super) enum At {
     Pending,
     Claimed(SlotId),
     Done,
     Parked,
 }
 
-/// How often a name that is nowhere is looked for: it may be moving from a folder that was not looked
-/// into yet to one that was.
+/// How often a name is looked for before it counts as unknown: it may have moved between two folders
+/// while they were looked at.
 const LOOKS: usize = 3;
 
-/// Everywhere that the name is now, what is at work first.
-pub fn places(root: &Root, name: &Name) -> Vec<Found> {
+/// Every place where the name is now, `claimed/` first.
+pub(super) fn places(root: &Root, name: &Name) -> Vec<Found> {
     let mut looks = (0..LOOKS).map(|_| look(root, name));
     looks.find(|found| !found.is_empty()).unwrap_or_default()
 }
@@ -79,8 +54,8 @@ fn look(root: &Root, name: &Name) -> Vec<Found> {
     found
 }
 
-/// Items under way, with their slots.
-pub fn claimed(root: &Root) -> Vec<(SlotId, Name)> {
+/// Claimed items, with their slots.
+pub(super) fn claimed(root: &Root) -> Vec<(SlotId, Name)> {
     let slots = std::fs::read_dir(root.claimed_root())
         .into_iter()
         .flatten()
@@ -99,7 +74,7 @@ pub fn claimed(root: &Root) -> Vec<(SlotId, Name)> {
 }
 
 /// The items in a folder, by name.
-pub fn names_in(dir: &std::path::Path) -> Result<Vec<Name>> {
+pub(super) fn names_in(dir: &std::path::Path) -> Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir).or_fail("cannot list", dir)? {
         let file = entry.or_fail("cannot list", dir)?.file_name();
@@ -111,9 +86,9 @@ pub fn names_in(dir: &std::path::Path) -> Result<Vec<Name>> {
     Ok(names)
 }
 
-/// What was typed, as an item's name: one that could lead out of a folder, or that harness leaves
-/// alone there, is none.
-pub fn name(typed: &OsStr) -> Result<Name> {
+/// What was typed, as an item's name. Refuses what could lead out of a folder and what harness ignores
+/// in `pending/`.
+pub(super) fn name(typed: &OsStr) -> Result<Name> {
     let bad = |why: &str| Error::usage("not an item's name", why).at_path(Path::new(typed));
     if typed.as_bytes().contains(&b'/') {
         let last = Path::new(typed).file_name().unwrap_or_default();
@@ -130,7 +105,7 @@ pub fn name(typed: &OsStr) -> Result<Name> {
     Ok(Name::new(typed))
 }
 
-pub fn unknown(root: &Root, name: &Name) -> Error {
+pub(super) fn unknown(root: &Root, name: &Name) -> Error {
     Error::permanent("no such item", format!("{name} is nowhere in queue/"))
         .at_path(&root.queue())
         .hint("`harness list` shows what there is")

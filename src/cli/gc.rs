@@ -1,9 +1,8 @@
-//! `harness gc`: what of the past is provably not needed any more, and only when a person asks.
+//! `harness gc`: removes what nobody needs any more, only when a person asks.
 //!
-//! A session's folder goes when its item has left the queue for `done/` (or altogether), its end
-//! is in the item's record, and it is older than `limits.keep`; a branch when its base holds it;
-//! a worktree when nobody has used its slot for that long and all that is in it is held by a ref.
-//! Records of items and items in `done/` stay.
+//! A session's folder is removed when its item is in `done/` or gone, its end is in the item's record,
+//! and it is older than `limits.keep`; a branch when its base contains it; a worktree when its slot was
+//! not used for that long and a ref holds everything in it. Records and items in `done/` stay.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,15 +23,15 @@ use crate::session::file;
 use crate::view::{print_json, print_text};
 
 #[derive(clap::Args)]
-pub struct GcArgs {
-    /// Only say what would go
+pub(super) struct GcArgs {
+    /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     json: super::Json,
 }
 
-/// What went, or would.
+/// What was removed, or would be.
 #[derive(Default)]
 struct Gone {
     sessions: u64,
@@ -42,13 +41,13 @@ struct Gone {
     trouble: Vec<String>,
 }
 
-pub fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
+pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     let config = Config::load(root, &Overrides::default())?;
     let keep = config.limits.keep;
     let mut gone = Gone::default();
     sessions(root, keep, args.dry_run, &mut gone)?;
     let repos = Repos::new(root, &config)?;
-    // A repository that was never worked in has nothing; opening it would make a copy.
+    // Opening a repository that was never worked in would make a copy of it.
     for name in repos.names() {
         if !Hub::is_made(root, name) {
             continue;
@@ -90,7 +89,7 @@ pub fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     print_text(&text)
 }
 
-/// A folder that is being removed: no session any more, and the next `gc` goes on with it.
+/// Prefix of a session's folder while it is removed; after a crash the next `gc` goes on with it.
 const DYING: &str = ".gc-";
 
 fn sessions(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) -> Result<()> {
@@ -128,8 +127,8 @@ fn sessions(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) -> Result<(
     Ok(())
 }
 
-/// Whether a session is old, ended, recorded, and nothing that could still need it: a retry goes
-/// on from the last attempt, and a person looks at what was parked.
+/// Whether a session is old, ended and recorded, and its item waits for nobody: a retry may go on from
+/// the last attempt, and a person looks at what was parked.
 fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
     let Some(started) = clock::made_ms(sid) else {
         return false;
@@ -151,7 +150,7 @@ fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
     let ended = lines
         .iter()
         .any(|l| matches!(&l.event, Event::Finished(f) if f.session == sid));
-    // Something of its agent's may live on, and write.
+    // A process of its agent may still be running and writing.
     ended && matches!(lease::try_lock(&dir.join("stdout.log")), Ok(Some(_)))
 }
 
@@ -186,7 +185,7 @@ fn worktrees(root: &Root, (repo, hub): (&str, &Hub), keep: Duration, dry: bool, 
         let Some(slot) = SlotId::parse(&entry.file_name()) else {
             continue;
         };
-        // Renewed whenever the slot is taken.
+        // The marker is written anew whenever the slot is taken.
         let used = root.agent(slot).join("marker");
         let used = used.metadata().and_then(|m| m.modified());
         let is_old = |t: std::time::SystemTime| t.elapsed().is_ok_and(|age| age > keep);
@@ -196,7 +195,7 @@ fn worktrees(root: &Root, (repo, hub): (&str, &Hub), keep: Duration, dry: bool, 
         let Some(tree) = hub.worktree_as_it_is(&root.worktree(slot, repo)) else {
             continue;
         };
-        // Held by a living harness, which may begin something in it at any time.
+        // A lease that is held belongs to a running harness, which may use the worktree at any time.
         let Ok(Some(lease)) = Lease::try_take(root, slot) else {
             continue;
         };

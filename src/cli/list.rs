@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::find::{self, State};
-use crate::clock;
+use super::find;
+use super::state::{self, State};
 use crate::error::Result;
 use crate::layout::{Name, Place, Root};
-use crate::ready::{Ready, Standing};
+use crate::ready::Ready;
 use crate::record;
 use crate::view::story::{SUMMARY_HEAD, summary_row};
 use crate::view::table::Table;
@@ -18,7 +18,7 @@ struct Row {
     note: String,
 }
 
-pub fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
+pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     let mut rows = Vec::new();
     let wants = |states: &[State]| only.is_none_or(|o| states.contains(&o));
     if wants(&[State::Claimed]) {
@@ -31,28 +31,9 @@ pub fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     if wants(&[State::Pending, State::Scheduled, State::Blocked]) {
         let ready = Ready::unbounded(root)?;
         ready.rescan()?;
-        rows.extend(ready.standing().into_iter().map(|(name, standing)| match standing {
-            Standing::Ready(priority) => Row {
-                name,
-                state: State::Pending,
-                note: format!("priority {priority}"),
-            },
-            Standing::Scheduled(at) => Row {
-                name,
-                state: State::Scheduled,
-                note: until(at),
-            },
-            Standing::Blocked(after) => Row {
-                name,
-                state: State::Blocked,
-                note: if after.is_empty() {
-                    "the same name, or its exclusive key, is at work, or it is still being written"
-                        .into()
-                } else {
-                    let after: Vec<String> = after.iter().map(Name::shown).collect();
-                    format!("waits for {}", after.join(", "))
-                },
-            },
+        rows.extend(ready.standing().into_iter().map(|(name, standing)| {
+            let (state, note) = state::of_pending(&standing);
+            Row { name, state, note }
         }));
     }
     for (place, state) in [(Place::Parked, State::Parked), (Place::Done, State::Done)] {
@@ -86,16 +67,6 @@ pub fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     print_text(&table.render(&Term::of_stdout()))
 }
 
-pub fn until(at: i64) -> String {
-    let stamp = clock::Timestamp::from_nanosecond(at.into()).map(clock::iso);
-    let wait = std::time::Duration::from_nanos((at - clock::now_ns()).max(0) as u64);
-    format!(
-        "not before {} (in {})",
-        crate::view::local_time(&stamp.unwrap_or_default()),
-        clock::human(wait)
-    )
-}
-
 fn as_json(root: &Root, row: &Row) -> serde_json::Value {
     let history = record::history(root, &row.name);
     let reason = match row.state {
@@ -106,7 +77,7 @@ fn as_json(root: &Root, row: &Row) -> serde_json::Value {
         "item": row.name.shown(),
         "state": row.state.as_str(),
         "outcome": history.outcome,
-        "attempts": history.attempts,
+        "attempt": history.attempts,
         "reason": reason,
     })
 }

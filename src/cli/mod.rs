@@ -10,7 +10,9 @@ mod gc;
 mod add;
 mod list;
 mod moves;
-mod people;
+mod interrupt;
+mod resume;
+mod state;
 mod show;
 mod session;
 mod run;
@@ -75,7 +77,7 @@ enum Command {
     List {
         /// Only this state [pending, scheduled, blocked, claimed, done, parked]
         #[arg(value_enum)]
-        state: Option<find::State>,
+        state: Option<state::State>,
         #[command(flatten)]
         json: Json,
     },
@@ -84,20 +86,20 @@ enum Command {
     Session(session::SessionCommand),
     /// Put parked or done items back into the queue
     Retry(Names),
-    /// Take items out of the queue, or stop the agents that work on them, into queue/parked/
+    /// Move items to queue/parked/, and stop the agents that work on them
     Cancel(Names),
     /// Let a scheduled item start now; take an item from its agent and put it back into the queue
     Release(Names),
     /// Claim nothing new, in any process, until `harness resume`
     Pause,
-    /// Freeze an agent (or all) where it is, and let it claim nothing, until `harness resume`
-    Interrupt(people::InterruptArgs),
-    /// End `pause`, `drain`, `stop` and interrupts (of one agent, or all)
-    Resume(people::ResumeArgs),
+    /// Freeze a slot's agent (or all) and let the slot claim nothing, until `harness resume`
+    Interrupt(interrupt::InterruptArgs),
+    /// End `pause`, `drain`, `stop` and interrupts (of one slot, or all)
+    Resume(resume::ResumeArgs),
     /// Have every harness process end when nothing is left to do
     Drain,
-    /// Remove what is provably not needed any more: sessions of items that are done, merged
-    /// branches, unused worktrees, each older than `limits.keep`
+    /// Remove what nobody needs: sessions of done items, merged branches, unused worktrees, each
+    /// older than `limits.keep`
     Gc(gc::GcArgs),
     /// The configuration in force, and where each value comes from
     Config {
@@ -184,11 +186,11 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Retry(names) => moves::each(root, &names.names, names.json.json, moves::retry),
         Command::Cancel(names) => moves::each(root, &names.names, names.json.json, moves::cancel),
         Command::Release(names) => moves::each(root, &names.names, names.json.json, moves::release),
-        Command::Pause => people::order(root, Order::Pause),
+        Command::Pause => interrupt::order(root, Order::Pause),
         Command::Gc(args) => gc::gc(root, &args),
-        Command::Drain => people::order(root, Order::Drain),
-        Command::Interrupt(args) => people::interrupt(root, &args),
-        Command::Resume(args) => people::resume(root, &args),
+        Command::Drain => interrupt::order(root, Order::Drain),
+        Command::Interrupt(args) => interrupt::interrupt(root, &args),
+        Command::Resume(args) => resume::resume(root, &args),
         Command::Config { json } => {
             let config = Config::load(root, &Overrides::default())?;
             if json.json {

@@ -6,17 +6,18 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::{Value, json};
 
 use super::find::{self, At, Found};
+use super::state::{self, State};
 use crate::atomic;
 use crate::error::Result;
 use crate::item;
 use crate::layout::{Name, Root};
 use crate::limits::ITEM_BYTES_MAX;
-use crate::ready::{Ready, Standing};
+use crate::ready::Ready;
 use crate::record::{self, Event, History, Line};
 use crate::view::story::story;
 use crate::view::{print_json, print_text};
 
-pub fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
+pub(super) fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
     let name = find::name(name)?;
     let lines = record::lines(root, &name)?;
     let places = find::places(root, &name);
@@ -47,20 +48,9 @@ fn state_of(
         Some(At::Pending) => {
             let ready = Ready::new(root)?;
             ready.note(name.as_os_str());
-            match ready.standing().into_iter().next().map(|(_, s)| s) {
-                Some(Standing::Scheduled(at)) => ("scheduled", Some(super::list::until(at))),
-                Some(Standing::Blocked(after)) if !after.is_empty() => {
-                    let after: Vec<String> = after.iter().map(Name::shown).collect();
-                    ("blocked", Some(format!("waits for {}", after.join(", "))))
-                }
-                Some(Standing::Blocked(_)) => (
-                    "blocked",
-                    Some(
-                        "its name or its exclusive key is at work, or it is still being written"
-                            .into(),
-                    ),
-                ),
-                _ => ("pending", None),
+            match ready.standing().first().map(|(_, s)| state::of_pending(s)) {
+                None | Some((State::Pending, _)) => ("pending", None),
+                Some((state, why)) => (state.as_str(), Some(why)),
             }
         }
     })

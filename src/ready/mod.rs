@@ -34,7 +34,7 @@ use crate::waker::{Mutex, MutexGuard, Waker};
 use listing::{FIRST_PIECE, Listing};
 pub use peek::peek;
 use sets::{Idle, IndexSet, Known, Sets, cycle_text};
-pub use view::Standing;
+pub use view::{Standing, Wait};
 
 pub struct Ready {
     root: Root,

@@ -15,8 +15,21 @@ pub enum Standing {
     Ready(u8),
     /// Not before this instant (ns since 1970).
     Scheduled(i64),
-    /// It waits for these items. Empty: for its own name or key, or for its writer to close it.
-    Blocked(Vec<Name>),
+    Blocked(Wait),
+}
+
+/// What a blocked item waits for.
+pub enum Wait {
+    /// These items must be done first.
+    After(Vec<Name>),
+    /// An item of the same name is at work.
+    Name,
+    /// An item with the same exclusive key is at work.
+    Key(String),
+    /// A hold of this agent that has no end.
+    Hold(String),
+    /// It is still being written.
+    Writer,
 }
 
 impl Ready {
@@ -39,27 +52,34 @@ impl Ready {
     /// Every known item in `pending/`, in the order in which they would start.
     pub fn standing(&self) -> Vec<(Name, Standing)> {
         let sets = self.lock();
-        let of = |name: &Name, k: &Known| match k.place {
-            IndexSet::Ready | IndexSet::Worker(_) => Standing::Ready(k.fields.priority),
-            IndexSet::Scheduled(at) => Standing::Scheduled(at),
-            IndexSet::Blocked => Standing::Blocked(k.fields.after.clone()),
-            IndexSet::Later(_) if atomic::exists(&self.root.claim(name)) => {
-                Standing::Blocked(Vec::new())
-            }
-            IndexSet::Later(_) => Standing::Blocked(k.fields.after.clone()),
+        let held_key = |k: &Known| {
+            let key = k.fields.exclusive.as_ref();
+            key.filter(|key| atomic::exists(&self.root.exclusive(key)))
+                .cloned()
         };
-        let mut all: Vec<_> = sets.known.iter().collect();
-        all.sort_by_key(|(name, k)| {
-            let class = match k.place {
-                IndexSet::Ready | IndexSet::Worker(_) => (0, 0),
-                IndexSet::Scheduled(at) => (1, at),
-                IndexSet::Later(_) | IndexSet::Blocked => (2, 0),
+        let of = |name: &Name, k: &Known| match (k.place, held_key(k), &k.held) {
+            (IndexSet::Scheduled(at), ..) => Standing::Scheduled(at),
+            (IndexSet::Ready | IndexSet::Worker(_), None, _) => Standing::Ready(k.fields.priority),
+            (IndexSet::Later(_), ..) if atomic::exists(&self.root.claim(name)) => {
+                Standing::Blocked(Wait::Name)
+            }
+            (IndexSet::Blocked | IndexSet::Later(_), ..) if !k.fields.after.is_empty() => {
+                Standing::Blocked(Wait::After(k.fields.after.clone()))
+            }
+            (IndexSet::Blocked, _, Some(agent)) => Standing::Blocked(Wait::Hold(agent.to_string())),
+            (_, Some(key), _) => Standing::Blocked(Wait::Key(key)),
+            (IndexSet::Blocked | IndexSet::Later(_), None, _) => Standing::Blocked(Wait::Writer),
+        };
+        let mut all: Vec<_> = sets.known.iter().map(|(n, k)| (n, k, of(n, k))).collect();
+        all.sort_by_key(|(name, k, standing)| {
+            let class = match standing {
+                Standing::Ready(_) => (0, 0),
+                Standing::Scheduled(at) => (1, *at),
+                Standing::Blocked(_) => (2, 0),
             };
             (class, Rank::new(name, &k.fields, k.mtime))
         });
-        all.into_iter()
-            .map(|(n, k)| (n.clone(), of(n, k)))
-            .collect()
+        all.into_iter().map(|(n, _, s)| (n.clone(), s)).collect()
     }
 
     /// Blocked items and what they wait for.

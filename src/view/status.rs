@@ -1,7 +1,7 @@
 //! `harness status`, as people read it and as JSON.
 //!
-//! Knows nothing of how the figures are made. Invariant: `status.json` is believed only while a
-//! harness lives and the file is fresh; else the status is made from the tree, and that is said.
+//! Does not know how the figures are made. Invariant: `status.json` is believed only while a harness
+//! runs and the file is fresh; else the status is made from the tree, with a note.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::status::{Health, Metrics, SlotState, SlotStatus, Status};
 use super::table::{Cell, Table, clip};
 use super::{Paint, Term, ago, count_of, local_time, print_json, print_text, safe};
 
-/// An older file is of a harness that hangs: five times what a healthy one allows itself.
+/// An older file means a harness that hangs: a healthy one writes it every second.
 const TRUSTED_SECONDS: u64 = 5;
 
 /// Where a status comes from.
@@ -47,11 +47,11 @@ pub fn current(root: &Root) -> Result<(Status, Source)> {
 
 fn is_fresh(status: &Status) -> bool {
     let at = status.timestamp.parse::<Timestamp>();
-    // One of the future was written before the clock was set back.
+    // A time in the future: it was written before the clock was set back.
     at.is_ok_and(|t| clock::now().as_second().abs_diff(t.as_second()) <= TRUSTED_SECONDS)
 }
 
-/// What a person has to know about the source; `None` where all is well.
+/// What to say about the source; `None` for a live one.
 pub fn note(source: Source) -> Option<&'static str> {
     match source {
         Source::Live => None,
@@ -105,7 +105,7 @@ pub fn render(status: &Status, source: Source, now: Timestamp, term: &Term) -> S
     for hold in &status.holds {
         let end = match hold.until.as_deref() {
             Some(until) => format!("until {}", safe(until)),
-            None => "until a person has mended it: `harness resume` ends it".to_owned(),
+            None => "until a person has fixed it: `harness resume` ends it".to_owned(),
         };
         let (agent, reason) = (safe(&hold.agent), safe(&hold.reason));
         line(Paint::Yellow, format!("{agent} is HELD {end}: {reason}"));

@@ -1,0 +1,73 @@
+//! `resume`: ends pauses, drains, holds without an end and interrupts; answers what an agent asked.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::interrupt::target;
+use crate::atomic;
+use crate::control;
+use crate::error::{Error, Result, tell};
+use crate::hold;
+use crate::interrupt::{self, ALL};
+use crate::layout::Root;
+
+#[derive(Args)]
+pub(super) struct ResumeArgs {
+    /// Only the interrupt of this slot (agent-N), or the one that holds for all
+    slot: Option<OsString>,
+    /// The answer to what its agent asked: it gets it in answer.md of its session, or in its next
+    /// prompt
+    #[arg(long, short, value_name = "TEXT", requires = "slot")]
+    answer: Option<String>,
+}
+
+pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
+    let mut resumed = Vec::new();
+    let targets = match &args.slot {
+        Some(slot) => vec![target("cannot resume", slot)?],
+        None => {
+            let orders = control::resume(root)?;
+            resumed.extend(orders.iter().map(|o| format!("{} ended", o.file())));
+            let agents = hold::end_without_end(root)?;
+            resumed.extend(
+                agents
+                    .iter()
+                    .map(|agent| format!("the hold of {agent} ended")),
+            );
+            interrupt::all(root)
+        }
+    };
+    if let (Some(answer), [slot]) = (&args.answer, targets.as_slice()) {
+        let path = answer_path(root, slot)?;
+        atomic::replace(&path, format!("{}\n", answer.trim()).as_bytes(), true)?;
+        tell(&format!("harness: the answer is in {}", path.display()));
+    }
+    for slot in targets {
+        if interrupt::end(root, &slot)? {
+            resumed.push(match slot == ALL {
+                true => "all slots resumed".to_owned(),
+                false => format!("{slot} resumed"),
+            });
+        }
+    }
+    match resumed.is_empty() {
+        true => tell("harness: nothing was paused or interrupted"),
+        false => tell(&format!("harness: {}", resumed.join(", "))),
+    }
+    Ok(0)
+}
+
+/// Where the answer to what this slot's agent asked goes.
+fn answer_path(root: &Root, slot: &str) -> Result<PathBuf> {
+    let why = match interrupt::asker(root, slot) {
+        Some(session) if root.session(&session).is_dir() => {
+            return Ok(interrupt::answer_path(&root.session(&session)));
+        }
+        Some(_) => "its session is gone",
+        None => "none of its items waits for an answer",
+    };
+    let why = format!("{slot} asked nothing: {why}");
+    Err(Error::permanent("cannot answer", why).hint("`harness status` shows who waits for what"))
+}
