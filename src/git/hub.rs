@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::admin::clear_odd;
+use super::debris::clear_odd;
 use super::{Base, Git, Repo, config};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};

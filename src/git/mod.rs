@@ -6,6 +6,7 @@
 
 mod admin;
 mod config;
+mod debris;
 mod gc;
 mod hub;
 mod incremental_checkout;

@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::admin::{aside, clear_odd};
+use super::debris::{aside, clear_odd};
 use super::hub::read_text;
 use super::state::TreeState;
 use super::{Git, Worktree};

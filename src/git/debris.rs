@@ -1,0 +1,68 @@
+//! Takes out of git's way what it cannot work with.
+//!
+//! Knows nothing of hubs or worktrees. Invariant: nothing that could be somebody's work is deleted:
+//! it is renamed to `NAME.~K~`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::atomic::{self, Moved};
+use crate::error::{Error, Result};
+use crate::limits::{BACKUPS_MAX, INDEX_BYTES_MAX};
+use crate::mutant::planted;
+
+/// What git has as files in a repository or a worktree's administration.
+const FILES: [&str; 8] = [
+    "HEAD",
+    "MERGE_HEAD",
+    "ORIG_HEAD",
+    "commondir",
+    "config",
+    "config.worktree",
+    "gitdir",
+    "index",
+];
+/// Folders of too many files to be looked at before each command.
+const MANY: [&str; 3] = ["harness-debris", "objects", "refs"];
+
+/// Takes out of git's way what an agent put in the place of git's files: git would wait at a fifo,
+/// read a device without end, write through a symlink, and give up at a folder. None of these holds
+/// anybody's work.
+pub(super) fn clear_odd(hub: &Path, dir: &Path) {
+    if planted("git-odd-files-stay") {
+        return;
+    }
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let Ok(meta) = path.symlink_metadata() else {
+            continue;
+        };
+        // What cannot be removed now is in git's way, whose error says so.
+        if meta.is_dir() && FILES.iter().any(|file| name == *file) {
+            let debris = hub.join("harness-debris");
+            let _stays = atomic::make_dir(&debris, true)
+                .and_then(|()| aside(&path, &debris.join(name)).map(drop));
+        } else if meta.is_dir() {
+            if !MANY.iter().any(|folder| name == *folder) {
+                clear_odd(hub, &path);
+            }
+        } else if !meta.is_file() || meta.len() > INDEX_BYTES_MAX {
+            let _stays = atomic::remove(&path);
+        }
+    }
+}
+
+/// Renames `from` to the first free `NAME.~K~` beside `to`, and says which.
+pub(super) fn aside(from: &Path, to: &Path) -> Result<Option<PathBuf>> {
+    for k in 1..BACKUPS_MAX {
+        let mut name = to.as_os_str().to_owned();
+        name.push(format!(".~{k}~"));
+        let name = PathBuf::from(name);
+        match atomic::rename_new(from, &name)? {
+            Moved::Done => return Ok(Some(name)),
+            Moved::SourceGone => return Ok(None),
+            Moved::Taken => {}
+        }
+    }
+    Err(Error::permanent("cannot keep what is in the way", "too many backups").at_path(from))
+}
