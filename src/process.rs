@@ -111,7 +111,7 @@ pub fn end_tree(slot_dir: &Path, sid: &str, dir: &Path, deadline: Duration) -> E
     let session = Session::new(sid, dir);
     let end = clock::instant() + deadline;
     let (mut passes, mut clean) = (0, clean_group);
-    // What forks without end is missed by most looks, but has the output open.
+    // A process that forks without end escapes most scans, but keeps the output open.
     while passes < 2 || is_output_held(dir) {
         let found = session.sweep();
         killed += found;
@@ -130,14 +130,14 @@ pub fn end_tree(slot_dir: &Path, sid: &str, dir: &Path, deadline: Duration) -> E
     }
 }
 
-/// The lock on `stdout.log` is the agent's and that of whatever inherited it. Any user of the host
-/// can hold it, so it only ever makes us wait.
+/// Whether a process holds the lock on `stdout.log`, which the agent's whole tree inherits. Any user
+/// of the host could take it, so it may only make us wait. A file that cannot be opened is not held.
 pub fn is_output_held(dir: &Path) -> bool {
     let output = atomic::open_regular(&dir.join("stdout.log"));
     output.is_ok_and(|f| f.try_lock_shared().is_err()) && !crate::mutant::planted("unseen-is-dead")
 }
 
-/// How processes of one session are told from all others.
+/// How to recognise the processes of one session.
 struct Session {
     mark: String,
     dir: Option<(u64, u64)>,
@@ -155,13 +155,13 @@ impl Session {
         }
     }
 
-    /// Kills what is found; how many. A process is held by a pidfd before it is looked at, so that
-    /// the one that is killed is the one that was looked at.
+    /// Kills every process of the session and returns how many. A pidfd is opened before the check,
+    /// so that the process that is killed is the one that was checked.
     fn sweep(&self) -> u32 {
         use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
         let me = std::process::id();
         let mut found = 0;
-        // The newest first: by the time of a later look they may have forked and gone.
+        // The newest first: they are the ones that may fork and exit before they are scanned.
         let mut all: Vec<u32> = pids().filter(|&p| p != me).collect();
         all.reverse();
         for pid in all {
@@ -226,9 +226,15 @@ fn id_of(meta: &fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 
-/// A short wait between two looks at something that sends no event.
+/// A short wait before something that sends no event is checked again.
 pub fn pause(d: Duration) {
-    let _timeout = nix::poll::poll(&mut [], waker::poll_timeout(d));
+    let end = clock::instant() + d;
+    // A signal ends a poll early.
+    while let left = end.saturating_duration_since(clock::instant())
+        && !left.is_zero()
+    {
+        let _timeout = nix::poll::poll(&mut [], waker::poll_timeout(left));
+    }
 }
 
 #[cfg(test)]

@@ -1,26 +1,10 @@
-//! The one module with `unsafe`: system calls that neither std nor nix wraps, or not well enough.
+//! The only module with `unsafe`: system calls that neither nix nor rustix wraps safely. libc itself
+//! gives `F_SETLEASE`. Elsewhere nix comes first, and rustix gives what nix lacks: pidfds and a
+//! terminal's size.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-
-use nix::sys::signal::{SigHandler, SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-
-/// Writes a file's data to disk and waits for it, without syncing its size and place: whatever
-/// syncs another file of the same journal carries those.
-#[expect(unsafe_code, reason = "neither nix nor rustix has sync_file_range")]
-pub fn flush_data(file: &File) -> io::Result<()> {
-    let how = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-        | libc::SYNC_FILE_RANGE_WRITE
-        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: it takes integers and touches no memory of ours; the descriptor is open for the whole
-    // call because `file` is borrowed.
-    match unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, how) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
 
 /// What asking for a read lease said about writers of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,22 +51,4 @@ fn is_remote(file: &File) -> bool {
 pub fn ignore_lease_breaks() -> io::Result<()> {
     let never_read = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGIO, never_read).map(drop)
-}
-
-/// Has these signals read from a file instead of ending or interrupting the process. Before any
-/// other thread is started, as each thread has a mask of its own.
-#[expect(unsafe_code, reason = "a signal's action is set")]
-pub fn signals_as_file(signals: &[Signal]) -> io::Result<SignalFd> {
-    let mut mask = SigSet::empty();
-    for &signal in signals {
-        // Inherited as ignored it would never come, and children would be reaped by nobody.
-        // SAFETY: no handler is installed, so none runs where it must not.
-        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
-        mask.add(signal);
-    }
-    mask.thread_block()?;
-    Ok(SignalFd::with_flags(
-        &mask,
-        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-    )?)
 }

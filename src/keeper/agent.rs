@@ -20,7 +20,8 @@ use crate::limits::STRAY_GRACE;
 use crate::process;
 use crate::process::cgroup::Cgroup;
 
-/// How long processes that SIGKILL does not end (another user's, stuck in the kernel) are tried.
+/// For how long SIGKILL is repeated for processes that it does not end (another user's, or stuck in
+/// the kernel).
 const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// How often, 5 ms apart, a program is tried that another process has open for writing.
@@ -33,12 +34,12 @@ pub(super) struct Agent {
     started: Instant,
     cpu_before: Duration,
     pub(super) main: Option<WaitStatus>,
-    /// Told to stop: SIGKILL from then on.
+    /// When it is being stopped: SIGKILL from this instant on.
     pub(super) stop: Option<Instant>,
     pub(super) stopped_first: bool,
     pub(super) stopped_for: String,
     pub(super) frozen_since: Option<Instant>,
-    /// For how long it was frozen before that.
+    /// Total time frozen before `frozen_since`.
     pub(super) frozen: Duration,
     sweep: Option<Sweep>,
 }
@@ -50,7 +51,7 @@ pub(super) struct Sweep {
 }
 
 impl Agent {
-    /// One that was just started.
+    /// An agent that was just started.
     pub(super) fn new(spec: Box<Spec>, pid: Pid, cpu_before: Duration) -> Agent {
         Agent {
             spec,
@@ -73,13 +74,13 @@ impl Agent {
         self.frozen + now
     }
 
-    /// How long it has been running, frozen times left out.
+    /// How long it has been running, without the time for which it was frozen.
     pub(super) fn age(&self) -> Duration {
         self.started.elapsed().saturating_sub(self.frozen())
     }
 
-    /// The agent itself has ended and others of its tree live: SIGTERM once, SIGKILL later, in
-    /// rounds, until there are none. `None`: given up.
+    /// Ends what the agent left behind: SIGTERM once, then SIGKILL in rounds until nothing is left.
+    /// Returns when to look again. `None`: given up.
     pub(super) fn sweep_on(&mut self, cgroup: Option<&Cgroup>) -> Option<Duration> {
         let now = clock::instant();
         let children = process::children();
@@ -103,7 +104,7 @@ impl Agent {
         if cgroup.is_none_or(|c| c.kill_others().is_err()) {
             process::signal_each(&children, Signal::SIGKILL);
         }
-        // Children of those killed become ours a moment later: SIGCHLD or the next round.
+        // Children of the killed processes become ours a moment later: the next round finds them.
         sweep.pause = (sweep.pause * 2).min(Duration::from_millis(200));
         Some(sweep.pause)
     }
@@ -191,7 +192,7 @@ fn command(spec: &Spec) -> io::Result<Command> {
             None => command.env_remove(name),
         };
     }
-    // Programs that trust PWD more than their directory would work in the user's.
+    // Some programs trust PWD more than their actual directory.
     command.env(PWD, &spec.cwd).env_remove(OLDPWD);
     Ok(command)
 }

@@ -1,17 +1,18 @@
-//! The keeper's side: one thread, one loop, three descriptors (harness, listener, signals).
+//! The keeper's side: one thread and one loop over three descriptors (harness, listener, signals).
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::signalfd::SignalFd;
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::agent::{Agent, cpu_of_children, start};
@@ -23,10 +24,9 @@ use crate::lease;
 use crate::outcome::Stop;
 use crate::process;
 use crate::process::cgroup::{self, Cgroup};
-use crate::sys;
 use crate::waker::poll_timeout;
 
-/// How long a keeper waits for its predecessor, which has nothing left to do, to be gone.
+/// How long a new keeper waits for the lock of an earlier one that is about to end.
 const PREDECESSOR: Duration = Duration::from_secs(10);
 
 /// Runs the keeper of the slot with this directory, in a process that was executed for it. Standard
@@ -50,8 +50,7 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
         .map(UnixStream::from)
         .or_fail("cannot use the socket on standard input", dir)?;
     let listener = listen(dir)?;
-    let signals =
-        sys::signals_as_file(&[Signal::SIGCHLD, Signal::SIGTERM]).or_fail("cannot set up", dir)?;
+    let signals = Signals::catch().or_fail("cannot set up signals", dir)?;
     let mut keeper = Serving {
         harness: Some(harness),
         agent: None,
@@ -66,10 +65,7 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
             break;
         }
         let woken = wait_for(&keeper, &listener, &signals, wait);
-        if woken.signal
-            && let Ok(Some(signal)) = signals.read_signal()
-            && signal.ssi_signo == Signal::SIGTERM as u32
-        {
+        if woken.signal && signals.read_term() {
             keeper.stop(None, Stop::Shutdown.as_str());
             keeper.tainted = true;
         }
@@ -87,8 +83,8 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
     atomic::remove(&dir.join("keeper.sock")).map(drop)
 }
 
-/// What the harness was started with beyond its three descriptors (a shell's lock, a pipe whose end
-/// somebody waits for) is neither for a keeper, which may outlive it, nor for agents.
+/// Closes the descriptors that the harness inherited from whoever started it (a shell's lock, a pipe
+/// whose end somebody waits for). Keepers outlive the harness and must not hold them.
 fn close_inherited() {
     let listed = std::fs::read_dir("/proc/self/fd");
     let fds: Vec<i32> = listed
@@ -99,7 +95,7 @@ fn close_inherited() {
         .filter(|&fd| fd > 2)
         .collect();
     for fd in fds {
-        // The listing's own one is closed already.
+        // The listing's own descriptor is closed already.
         let _closed = nix::unistd::close(fd);
     }
 }
@@ -129,6 +125,38 @@ fn listen(dir: &Path) -> Result<UnixListener> {
     UnixListener::bind(wire::socket_path(&handle)).or_fail("cannot listen at", &path)
 }
 
+/// SIGCHLD and SIGTERM as events of a descriptor. By handlers, which end at exec: a blocked signal
+/// would stay blocked in every agent.
+struct Signals {
+    /// Readable after a signal.
+    wake: UnixStream,
+    term: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Signals> {
+        use signal_hook::consts::{SIGCHLD, SIGTERM};
+        use signal_hook::{flag, low_level::pipe};
+        // Whoever started the harness may have blocked some.
+        SigSet::empty().thread_set_mask()?;
+        let (wake, handlers_end) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        let term = Arc::new(AtomicBool::new(false));
+        // Handlers run in this order: the flag is set when the descriptor is readable.
+        flag::register(SIGTERM, term.clone())?;
+        pipe::register(SIGTERM, handlers_end.try_clone()?)?;
+        pipe::register(SIGCHLD, handlers_end)?;
+        Ok(Signals { wake, term })
+    }
+
+    /// Whether SIGTERM came since the last call.
+    fn read_term(&self) -> bool {
+        let mut bytes = [0; 64];
+        while (&self.wake).read(&mut bytes).is_ok_and(|n| n > 0) {}
+        self.term.swap(false, Ordering::SeqCst)
+    }
+}
+
 struct Woken {
     harness: bool,
     listener: bool,
@@ -138,7 +166,7 @@ struct Woken {
 fn wait_for(
     keeper: &Serving,
     listener: &UnixListener,
-    signals: &SignalFd,
+    signals: &Signals,
     wait: Option<Duration>,
 ) -> Woken {
     fn read(fd: BorrowedFd<'_>) -> PollFd<'_> {
@@ -147,7 +175,7 @@ fn wait_for(
     let harness = keeper.harness.as_ref();
     // With a harness connected, another one waits in the listener's queue until that is gone.
     let other = harness.map_or(listener.as_fd(), |h| h.as_fd());
-    let mut fds = [read(signals.as_fd()), read(other)];
+    let mut fds = [read(signals.wake.as_fd()), read(other)];
     let timeout = wait.map_or(nix::poll::PollTimeout::NONE, poll_timeout);
     let _interrupted = poll(&mut fds, timeout);
     let [signal, other] = fds.map(|fd| fd.any().unwrap_or(false));
@@ -163,7 +191,7 @@ struct Serving {
     agent: Option<Agent>,
     /// An agent that ended, whose exit record could not be written yet (a full disk): tried again.
     unwritten: Option<(Agent, Vec<u8>)>,
-    /// To end after this agent: told to, or with foreign processes as children.
+    /// End after this agent: SIGTERM was received, or processes that cannot be killed are left.
     tainted: bool,
     /// Where it lives with its agent. Left and removed when it ends.
     cgroup: Option<Cgroup>,
@@ -197,7 +225,7 @@ impl Serving {
             return;
         };
         match wire::receive(stream).ok().flatten() {
-            // The harness is gone, however it went: the agent goes on.
+            // The harness is gone: the agent goes on.
             None => self.harness = None,
             Some(body) => match Request::parse(&body) {
                 Some(Request::Stop { grace, why }) => self.stop(Some(grace), &why),
@@ -234,8 +262,7 @@ impl Serving {
         }
     }
 
-    /// Between two looks of a harness at an interrupt. What has ended is not held up: its tree is
-    /// being ended.
+    /// Not once the agent has ended or is being stopped: its tree is being ended then.
     fn freeze(&mut self) {
         if let Some(agent) = &mut self.agent
             && agent.main.is_none()
@@ -256,7 +283,7 @@ impl Serving {
     }
 
     fn stop(&mut self, grace: Option<Duration>, why: &str) {
-        // What is frozen would not hear of it before SIGKILL.
+        // A frozen process would not act on SIGTERM.
         self.thaw();
         if let Some(agent) = &mut self.agent
             && agent.stop.is_none()
@@ -273,7 +300,8 @@ impl Serving {
         }
     }
 
-    /// Reaps, escalates, finishes. Returns how long until it must look again by itself.
+    /// Reaps children, escalates from SIGTERM to SIGKILL, and finishes an agent whose tree is gone.
+    /// Returns how long until it must be called again without an event.
     fn turn(&mut self) -> Option<Duration> {
         if let Some((agent, text)) = self.unwritten.take() {
             return self.record(agent, text, true);
@@ -301,7 +329,7 @@ impl Serving {
         let left = if none_left {
             0
         } else {
-            // At least one: it may be that /proc tells of none.
+            // At least one, even where /proc shows none.
             process::children().len().max(1) as u32
         };
         self.tainted |= left > 0;
@@ -309,12 +337,12 @@ impl Serving {
         self.record(agent, text, false)
     }
 
-    /// Writes the exit record and tells the harness. A folder that was removed or locked (by a
-    /// person, or by the agent) does not mend itself: then only the harness is told.
+    /// Writes the exit record and tells the harness. If the folder was removed or locked (by a person
+    /// or by the agent), trying again does not help: then only the harness is told.
     fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
         // The agent may have put a symlink in its folder's place, which leads out of ROOT.
         let ours = agent.spec.exit.parent().is_none_or(|d| !d.is_symlink());
-        // Nobody takes it for an end while this keeper lives, nor for one if it is half-written.
+        // Readers ignore it while this keeper lives, and when it is half-written.
         let written = || match atomic::create(&agent.spec.exit, &text, 0o600) {
             Err(e) if e.errno() == Some(Errno::EEXIST as i32) => {
                 atomic::replace(&agent.spec.exit, &text, false)
@@ -346,7 +374,7 @@ fn running(agent: &Agent) -> Reply {
     }
 }
 
-/// Waits for whatever child has ended. `true`: there is no child left at all.
+/// Reaps every child that has ended. `true`: no child is left.
 fn reap(mut agent: Option<&mut Agent>) -> bool {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -360,15 +388,15 @@ fn reap(mut agent: Option<&mut Agent>) -> bool {
                 }
             }
             Err(Errno::EINTR) => {}
-            // The kernel's word: no child is left, however deep in the tree it began.
+            // ECHILD: no descendant is left, however deep in the tree it was started.
             Err(_) => return true,
         }
     }
 }
 
-/// Whether a start that failed may work later. A file that is executed while it is open for
-/// writing is one that a sibling's half-started process still holds.
+/// Whether a failed start may work later. ETXTBSY: another process still has the program open for
+/// writing.
 fn is_temporary(e: &io::Error) -> bool {
-    let busy = e.raw_os_error() == Some(libc::ETXTBSY);
+    let busy = e.raw_os_error() == Some(Errno::ETXTBSY as i32);
     busy || Error::io("", Path::new(""), e).kind() == Kind::Temporary
 }

@@ -1,4 +1,4 @@
-//! What harness and keeper say to each other over a stream socket: frames of byte strings, since
+//! The messages between harness and keeper on a stream socket: frames of byte strings, since
 //! arguments, environment and paths need not be UTF-8. A frame is its length and its fields, each
 //! with a length of its own, all 32 bits little-endian.
 
@@ -39,10 +39,10 @@ pub enum Request {
         grace: Duration,
         why: String,
     },
-    /// Stop the whole tree in its tracks, or let it go on. Asked twice is asked once.
+    /// Suspend the whole tree, or let it go on. A second request changes nothing.
     Freeze,
     Thaw,
-    /// How much processor time has the tree used? Answered by `Reply::Vitals` while an agent runs.
+    /// Asks for the tree's processor time. Answered by `Reply::Vitals` while an agent runs.
     Vitals,
 }
 
@@ -61,26 +61,26 @@ pub enum Reply {
     SpawnFailed {
         session: String,
         why: String,
-        /// The host is in trouble: the same may work later.
+        /// The same start may work later.
         temporary: bool,
     },
     Vitals {
         cpu: Duration,
     },
-    /// It ended, its tree is gone, and this is what its exit file holds (JSON).
+    /// The agent has ended and its tree is gone. `exit` is the content of its exit file (JSON).
     Exited {
         session: String,
         exit: Vec<u8>,
     },
 }
 
-/// The path of what this file or folder is, however long its own path is and whatever is put in its
-/// place.
+/// A path to this open file or folder: short, and valid even if its name is replaced.
 pub(super) fn path_through(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// The keeper's socket in the slot's directory `dir`. A socket's path may have 107 bytes only.
+/// The path of the keeper's socket in the slot's directory. A socket's path is limited to 107 bytes,
+/// and ROOT's may be longer.
 pub(super) fn socket_path(dir: &File) -> String {
     format!("{}/keeper.sock", path_through(dir))
 }

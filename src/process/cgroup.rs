@@ -1,10 +1,9 @@
-//! A cgroup (v2) for each keeper and whatever its agent starts: the one bond that no process can
-//! leave by itself, whatever it closes, clears or forks. The keeper is born in it, or moves itself in
-//! before it starts anything, so that being in it costs no start a thing; when the keeper is killed,
-//! whoever recovers the slot ends the rest with one write (`cgroup.kill`).
+//! A cgroup (v2) for each keeper and everything its agent starts. No process leaves it by closing
+//! descriptors, clearing its environment or forking. The keeper moves in before it starts anything.
+//! When the keeper is killed, whoever recovers the slot ends the rest with one write (`cgroup.kill`).
 //!
-//! To move a process waits for an RCU grace period, some 13 ms in which every other move, and every
-//! fork of the host, waits too; to be born in a cgroup, and to end in it, does not.
+//! A move into a cgroup waits some 13 ms for the kernel (an RCU grace period), but moves that follow
+//! closely share that wait: 64 keepers that start at once pay it about once.
 //!
 //! Does not know slots: a cgroup is found by its name, which only one slot of one ROOT can have, in
 //! whatever part of the hierarchy its keeper was started. Where the host offers none that may be
@@ -21,7 +20,7 @@ use super::pause;
 use crate::atomic;
 use crate::clock;
 
-/// Set to `off`, this host counts as one without cgroups: for tests.
+/// `off`: do as if this host had no cgroups. For tests.
 pub const SWITCH: &str = "HARNESS_CGROUP";
 
 /// How long the kernel is given to end what it was told to kill.
@@ -72,8 +71,8 @@ impl Cgroup {
         Ok(Cgroup { dir, parent })
     }
 
-    /// Kills every other process in it, at once: however fast they fork, none escapes. This process
-    /// steps out for as long, so it must have nothing else in there that it wants to keep.
+    /// Kills every other process in it at once, so that none escapes by forking. This process moves
+    /// out meanwhile; all others in the cgroup are killed.
     pub fn kill_others(&self) -> io::Result<()> {
         put(&self.parent.join("cgroup.procs"), "0")?;
         let killed = put(&self.dir.join("cgroup.kill"), "1");
@@ -84,7 +83,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What cannot be removed is empty, and taken over by the slot's next keeper.
+        // If it cannot be removed, the slot's next keeper takes it over.
         if put(&self.parent.join("cgroup.procs"), "0").is_ok() {
             remove_tree(&self.dir);
         }

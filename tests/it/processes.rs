@@ -1,5 +1,5 @@
 //! No process of an item outlives it, however it went away; an agent inherits nothing of the
-//! harness's but its three descriptors.
+//! harness's but three descriptors.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -156,7 +156,7 @@ fn stat(pid: u32) -> Vec<String> {
 }
 
 #[test]
-fn an_agent_inherits_three_descriptors_and_neither_session_nor_group() {
+fn an_agent_inherits_three_descriptors_and_neither_session_nor_group_nor_blocked_signals() {
     let root = Root::plain();
     let mark = Mark::new();
     root.config(&format!(
@@ -207,6 +207,10 @@ fn an_agent_inherits_three_descriptors_and_neither_session_nor_group() {
     assert_eq!(of_agent[3], kept[3]);
     assert_eq!(kept[3], keeper.to_string(), "the keeper leads a session");
     assert_eq!(of_agent[4], "0", "no controlling terminal");
+    // A blocked SIGTERM would reach no agent.
+    let status = fs::read_to_string(format!("/proc/{agent}/status")).unwrap();
+    let blocked = status.lines().find_map(|l| l.strip_prefix("SigBlk:\t"));
+    assert_eq!(blocked, Some("0000000000000000"), "{status}");
     // The environment is readable by the owner alone, as /proc has it.
     assert_eq!(fs::metadata(&open[1].1).unwrap().mode() & 0o077, 0);
     run.signal("TERM");
