@@ -24,20 +24,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a notification is about.
 #[derive(Debug, Clone, Default)]
-pub struct Notice {
+pub(crate) struct Notice {
     /// `interrupt`, `parked` or `done`.
-    pub event: &'static str,
-    pub reason: String,
-    pub item: String,
-    pub session: String,
-    pub agent: String,
+    pub(crate) event: &'static str,
+    pub(crate) reason: String,
+    pub(crate) item: String,
+    pub(crate) session: String,
+    pub(crate) agent: String,
     /// The interrupt's file; empty where there is none.
-    pub interrupt: String,
+    pub(crate) interrupt: String,
 }
 
 /// Runs the command in a thread of its own, if the user wants to hear of this. `text`: a file with
 /// the whole story.
-pub fn tell(rt: &Arc<Runtime>, notice: Notice, text: Option<&Path>) {
+pub(crate) fn tell(rt: &Arc<Runtime>, notice: Notice, text: Option<&Path>) {
     let harness = &rt.config.harness;
     let wanted = harness.notify_on.iter().any(|e| e == notice.event);
     if harness.notify.is_empty() || !wanted {
@@ -47,19 +47,20 @@ pub fn tell(rt: &Arc<Runtime>, notice: Notice, text: Option<&Path>) {
     // Started here, so that a harness that ends right after this has told all the same.
     let child = match start(rt, &notice, text) {
         Ok(child) => child,
-        Err(why) => return rt.warn(&format!("the notify command: {why}")),
+        Err(why) => return rt.console.warn(&format!("the notify command: {why}")),
     };
     let told = rt.clone();
     let waits = move || {
         if let Err(why) = wait_for(child) {
-            told.warn(&format!("the notify command: {why}"));
+            told.console.warn(&format!("the notify command: {why}"));
         }
     };
     let started = std::thread::Builder::new()
         .name("notify".into())
         .spawn(waits);
     if let Err(e) = started {
-        rt.warn(&format!("nobody waits for the notify command: {e}"));
+        rt.console
+            .warn(&format!("nobody waits for the notify command: {e}"));
     }
 }
 

@@ -17,8 +17,8 @@ use crate::limits::{AFTER_LOOKS, FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PUL
 use crate::runtime::Runtime;
 use crate::waker::Waker;
 
-pub struct StatusThread {
-    pub waker: Arc<Waker>,
+pub(crate) struct StatusThread {
+    pub(crate) waker: Arc<Waker>,
     /// Set while this process is the aggregator: counts items that came into `done/` and `parked/`.
     counts: Mutex<Option<Arc<EndedCounts>>>,
     lost: AtomicBool,
@@ -26,7 +26,7 @@ pub struct StatusThread {
 }
 
 impl StatusThread {
-    pub fn new(waker: Arc<Waker>) -> StatusThread {
+    pub(crate) fn new(waker: Arc<Waker>) -> StatusThread {
         StatusThread {
             waker,
             counts: Mutex::default(),
@@ -43,47 +43,44 @@ impl StatusThread {
     }
 
     /// A file came into or left a folder.
-    pub fn count(&self, place: Place, delta: i64) {
+    pub(crate) fn count(&self, place: Place, delta: i64) {
         if let Some(counts) = self.counts() {
             counts.event(place, delta);
         }
     }
 
     /// Events were lost: count again.
-    pub fn recount(&self) {
+    pub(crate) fn recount(&self) {
         self.lost.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
     /// One more turn, then the thread ends. What it writes stays until another process runs, and the
     /// last events may not have come yet, so it counts again.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.lost.store(true, Ordering::SeqCst);
         self.over.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
     /// The thread's life.
-    pub fn run(&self, rt: &Runtime) {
+    pub(crate) fn run(&self, rt: &Runtime) {
         let mut aggregator: Option<Aggregator> = None;
         let mut beats: HashMap<SlotId, Instant> = HashMap::new();
         let mut said = false;
         loop {
-            // Before the look: whoever begins after it wakes this thread.
-            rt.pulse_rests.store(true, Ordering::SeqCst);
-            let rests = rt.busy() == 0;
-            rt.pulse_rests.store(rests, Ordering::SeqCst);
+            let rests = rt.slots.may_pulse_rest();
             self.waker.wait(if rests {
                 PULSE_AT_REST
             } else {
-                clock::until_next(rt.beat(PULSE)) + AFTER_LOOKS
+                clock::until_next(rt.slots.poll_interval(PULSE)) + AFTER_LOOKS
             });
             let over = self.over.load(Ordering::SeqCst);
             match self.beat(rt, &mut aggregator, &mut beats, over) {
                 Ok(()) => said = false,
                 // Trouble with the status stops no work, and is reported once.
                 Err(e) if !said => {
-                    rt.warn(&format!("status: {e}"));
+                    rt.console.warn(&format!("status: {e}"));
                     said = true;
                 }
                 Err(_) => {}
@@ -104,22 +101,22 @@ impl StatusThread {
         let now = clock::instant();
         // An agent may have replaced a slot's folder by a symlink: nothing is written through it.
         let is_own = |slot: SlotId| !rt.root.agent(slot).is_symlink();
-        for slot in rt.slots() {
+        for slot in rt.slots.held() {
             let due = beats.get(&slot).is_none_or(|&at| now - at >= HEARTBEAT);
             if due && is_own(slot) {
                 beats.insert(slot, now);
                 let at = clock::now_iso();
                 let text = format!("{at}\n");
-                rt.show(slot, |s| s.last_heartbeat = Some(at));
+                rt.slots.show(slot, |s| s.last_heartbeat = Some(at));
                 let path = rt.root.agent(slot).join("heartbeat");
                 unless_gone(&path, atomic::put_line(&path, text.as_bytes()))?;
             }
         }
         let figures = match aggregator {
-            Some(_) if rt.pace() > 1 => FIGURES_AT_HAND,
+            Some(_) if rt.slots.poll_factor() > 1 => FIGURES_AT_HAND,
             _ => FIGURES,
         };
-        for (slot, status) in rt.take_changed(figures) {
+        for (slot, status) in rt.slots.take_changed(figures) {
             if !is_own(slot) {
                 continue;
             }
@@ -138,7 +135,7 @@ impl StatusThread {
             if self.lost.swap(false, Ordering::SeqCst) || force {
                 aggregator.counts().recount(&rt.root)?;
             }
-            aggregator.refresh(rt.ready.tally(), rt.statuses(), force)?;
+            aggregator.refresh(rt.ready.tally(), rt.slots.statuses(), force)?;
         }
         Ok(())
     }

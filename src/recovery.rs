@@ -36,7 +36,7 @@ use crate::spool::{Claim, Target};
 use crate::status::SlotState;
 
 /// Whether a slot that nobody holds has anything to recover.
-pub fn has_residue(root: &Root, slot: SlotId) -> bool {
+pub(crate) fn has_residue(root: &Root, slot: SlotId) -> bool {
     use std::os::unix::fs::MetadataExt;
     let marker = root.agent(slot).join("marker");
     let linked = marker.symlink_metadata().is_ok_and(|m| m.nlink() > 1);
@@ -47,7 +47,7 @@ pub fn has_residue(root: &Root, slot: SlotId) -> bool {
 }
 
 /// Slots of other, dead processes that need recovering; `ours` are not looked at.
-pub fn orphans(root: &Root, ours: &[SlotId]) -> Vec<SlotId> {
+pub(crate) fn orphans(root: &Root, ours: &[SlotId]) -> Vec<SlotId> {
     // `state/agents/` may have been deleted: items and claims say who had them all the same.
     let holders = lease::holders(root);
     let folders = [root.agents(), root.claimed_root()].map(std::fs::read_dir);
@@ -77,7 +77,7 @@ fn files_in(dir: &Path) -> Vec<OsString> {
 
 /// Recovers the worker's slot. Returns when nothing of its past is left, which may take as long as
 /// an adopted agent runs.
-pub fn recover(ctx: &mut WorkerContext) -> Result<()> {
+pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     let root = ctx.rt.root.clone();
     atomic::remove_temps(&root.agent(ctx.slot()));
     git::clear_temps(&root, ctx.slot());
@@ -223,6 +223,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         (_, None) => {
             let slot = ctx.slot();
             ctx.rt
+                .console
                 .say(&format!("{slot}  recovered  {name}: its agent has ended"));
             let attempt = rebuild(ctx, attempt)?;
             let over = session::post_mortem(ctx, &attempt, None)?;
@@ -244,15 +245,16 @@ fn go_on(ctx: &mut WorkerContext, attempt: Attempt, pid: i32, age: Duration) -> 
     // Only the story would miss it.
     let _lost = attempt.record.append(&adopted);
     let name = &attempt.claim.name;
-    rt.say(&format!("{slot}  adopted    {name}: its agent still runs"));
-    rt.show(slot, |s| s.pid = Some(pid));
+    rt.console
+        .say(&format!("{slot}  adopted    {name}: its agent still runs"));
+    rt.slots.show(slot, |s| s.pid = Some(pid));
     let over = session::watch(ctx, &mut attempt, age, true)?;
     session::conclude(ctx, attempt, over).map(drop)
 }
 
 fn show(ctx: &WorkerContext, file: &SessionFile) {
     let known = |at: &String| Some(at.clone()).filter(|at| !at.is_empty());
-    ctx.rt.show(ctx.slot(), |s| {
+    ctx.rt.slots.show(ctx.slot(), |s| {
         s.state = SlotState::Working;
         s.item = Some(file.item.clone());
         s.session = Some(file.session.clone());
@@ -353,7 +355,8 @@ fn rebuild(ctx: &WorkerContext, mut attempt: Attempt) -> Result<Attempt> {
                 }));
             }
             Err(why) => {
-                rt.warn(&format!("{}: {}: {why}", ctx.slot(), file.item));
+                rt.console
+                    .warn(&format!("{}: {}: {why}", ctx.slot(), file.item));
                 file.notes.push(why);
             }
         }
@@ -381,13 +384,13 @@ fn put_back(
         // The folder first: once the record has forgotten the session, nobody looks for it again.
         let copies = "the attempt never started: it holds copies only";
         if let Err(e) = atomic::discard_tree(&rt.root.session(sid), copies) {
-            rt.warn(&e.to_string());
+            rt.console.warn(&e.to_string());
         }
         record.append(&requeued)?;
     }
     let target = Target::Pending { not_before: None };
     end_claim(ctx, claim, target, &mut || Ok(()))?;
-    rt.say(&format!(
+    rt.console.say(&format!(
         "{}  requeued   {name}: it had not started",
         ctx.slot()
     ));

@@ -1,16 +1,21 @@
-//! A worker thread is one slot: recover what its last holder left, then claim, run, repeat.
+//! A worker thread is one slot: it recovers what the slot's last holder left, then claims an item,
+//! runs it, and repeats. Knows nothing of how an attempt is run or judged. Invariant: it claims
+//! nothing while an interrupt, a pause or a full disk holds it back, and never more items than
+//! `--max-items` allows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::layout::SlotId;
 use crate::lease::Lease;
+use crate::outcome::Outcome;
 use crate::ready::{Candidate, ClaimReport};
 use crate::recovery;
-use crate::runtime::{ItemResult, Level, Runtime};
+use crate::runtime::{ItemResult, Level, Runtime, Ticket};
 use crate::session::{self, WorkerContext, pause};
 use crate::spool::{self, ClaimOutcome};
 use crate::status::SlotState;
@@ -18,34 +23,50 @@ use crate::waker::Waker;
 
 /// How long a slot that met an error waits before it claims again.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
+/// An interrupt or pause ends with an event, which wakes the worker; without events, after this.
+const HELD_BACK_TICK: Duration = Duration::from_secs(1);
+/// The index wakes a worker when there is an item; without a wake-up it asks again after this.
+const IDLE_TICK: Duration = Duration::from_secs(5);
 /// Failed attempts in a row in one slot that raise an interrupt: something is wrong with the slot,
-/// the agent or the provider, and going on would burn every item's retries.
+/// the agent or the provider, and going on would use up every item's retries.
 const FAILURES_IN_A_ROW: u32 = 5;
 
 /// A worker as the main thread sees it.
-pub struct Worker {
-    pub slot: SlotId,
-    pub leave: Arc<AtomicBool>,
-    pub waker: Arc<Waker>,
+pub(crate) struct Worker {
+    pub(crate) slot: SlotId,
+    /// Set: it ends after its present item.
+    leave: Arc<AtomicBool>,
+    waker: Arc<Waker>,
     thread: std::thread::JoinHandle<()>,
-    /// Set when all that is left of the thread is to end, which main is told of by its waker; the
-    /// handle says so a moment later.
+    /// Set right before the thread ends. The handle reports the end a moment later than the main
+    /// thread is woken for it.
     over: Arc<AtomicBool>,
 }
 
 impl Worker {
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst) || self.thread.is_finished()
     }
 
+    /// Whether it was told to leave.
+    pub(crate) fn leaves(&self) -> bool {
+        self.leave.load(Ordering::SeqCst)
+    }
+
+    /// Has it give up its slot after its present item.
+    pub(crate) fn tell_to_leave(&self) {
+        self.leave.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
     /// `Err`: it panicked.
-    pub fn join(self) -> std::thread::Result<()> {
+    pub(crate) fn join(self) -> std::thread::Result<()> {
         self.thread.join()
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Works until told to leave.
     Steady,
     /// Only recovers a dead process's slot, then gives it up.
@@ -53,39 +74,18 @@ pub enum Mode {
 }
 
 /// Starts a worker on a slot whose lease this process has just taken.
-pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
+pub(crate) fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
+    let slot = lease.slot;
     let waker = Arc::new(Waker::new()?);
     let leave = Arc::new(AtomicBool::new(mode == Mode::RecoverOnly));
-    let slot = lease.slot;
-    rt.register_waker(&waker);
-    rt.show(slot, |s| s.state = SlotState::Idle);
     let over = Arc::new(AtomicBool::new(false));
-    let (rt, b, l, o) = (rt.clone(), waker.clone(), leave.clone(), over.clone());
+    rt.lifecycle.add_worker(&waker);
+    rt.slots.show(slot, |s| s.state = SlotState::Idle);
+    let ctx = WorkerContext::new(rt.clone(), lease, waker.clone());
+    let (told, ended) = (leave.clone(), over.clone());
     let thread = std::thread::Builder::new()
         .name(slot.to_string())
-        .spawn(move || {
-            let mut ctx = WorkerContext {
-                rt: rt.clone(),
-                lease: Arc::new(lease),
-                waker: b.clone(),
-                keeper: None,
-                repo: None,
-                staggered: false,
-                interrupt_context: None,
-                noticed: Default::default(),
-            };
-            if let Err(e) = work(&mut ctx, &l) {
-                rt.warn(&format!("{slot} gives up its slot: {e}"));
-            }
-            if let Some(keeper) = ctx.keeper.take() {
-                keeper.dismiss();
-            }
-            rt.forget_waker(&b);
-            rt.hide(slot);
-            drop(ctx);
-            o.store(true, Ordering::SeqCst);
-            rt.main_waker.wake();
-        })
+        .spawn(move || live(ctx, &told, &ended))
         .map_err(|e| Error::temporary("cannot start a worker thread", e.to_string()))?;
     Ok(Worker {
         slot,
@@ -96,74 +96,61 @@ pub fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worker> {
     })
 }
 
+/// The thread's life. The slot's lease goes with the context, before `over` is set.
+fn live(mut ctx: WorkerContext, leave: &AtomicBool, over: &AtomicBool) {
+    let (rt, slot) = (ctx.rt.clone(), ctx.slot());
+    if let Err(e) = work(&mut ctx, leave) {
+        rt.console.warn(&format!("{slot} gives up its slot: {e}"));
+    }
+    ctx.dismiss_keeper();
+    rt.lifecycle.remove_worker(&ctx.waker);
+    rt.ready.forget_waker(&ctx.waker);
+    rt.slots.remove(slot);
+    drop(ctx);
+    over.store(true, Ordering::SeqCst);
+    rt.lifecycle.main().wake();
+}
+
 fn work(ctx: &mut WorkerContext, leave: &AtomicBool) -> Result<()> {
     recovery::recover(ctx)?;
+    show_idle(ctx, SlotState::Idle);
     let rt = ctx.rt.clone();
-    let mut in_a_row = 0;
-    let idle = |ctx: &WorkerContext, state: SlotState| {
-        rt.show(ctx.slot(), |s| {
-            s.state = state;
-            s.item = None;
-            s.session = None;
-            s.attempt = None;
-            s.agent = None;
-            s.claimed_at = None;
-            s.started_at = None;
-            s.pid = None;
-        });
-    };
-    idle(ctx, SlotState::Idle);
-    while !leave.load(Ordering::SeqCst) && rt.level() == Level::Running {
+    let mut failures_in_a_row = 0;
+    while !leave.load(Ordering::SeqCst) && rt.lifecycle.level() == Level::Running {
         if let Some(state) = held_back(ctx) {
-            idle(ctx, state);
-            // What was handed to it goes to others, and nobody wakes it in their place.
+            show_idle(ctx, state);
+            // An item that was handed to this worker goes to the others, and none is handed to it.
             rt.ready.forget_waker(&ctx.waker);
-            rt.main_waker.wake();
-            ctx.waker.wait(Duration::from_secs(1));
+            rt.lifecycle.main().wake();
+            ctx.waker.wait(HELD_BACK_TICK);
             continue;
         }
-        if rt.tickets.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            rt.tickets.fetch_add(1, Ordering::SeqCst);
+        let Some(ticket) = rt.tickets.take() else {
             break;
-        }
-        let Some(candidate) = rt.ready.pop(&ctx.waker, ctx.slot(), ctx.repo.as_deref()) else {
-            rt.tickets.fetch_add(1, Ordering::SeqCst);
-            // Only now may there be nothing left to do.
-            rt.main_waker.wake();
-            // Here while others still work, and not when the last of them has ended.
-            if rt.drains.load(Ordering::SeqCst)
-                && rt.ready.is_exhausted()
-                && let Some(keeper) = ctx.keeper.take()
-            {
-                keeper.dismiss();
-            }
-            ctx.waker.wait(Duration::from_secs(5));
+        };
+        let repo = ctx.repo.as_deref();
+        let Some(candidate) = rt.ready.pop(&ctx.waker, ctx.slot(), repo) else {
+            drop(ticket);
+            wait_for_an_item(ctx);
             continue;
         };
-        match attempt(ctx, &candidate) {
-            Ok(None) => {
-                rt.tickets.fetch_add(1, Ordering::SeqCst);
-            }
-            Ok(Some(good)) => {
-                in_a_row = if good { 0 } else { in_a_row + 1 };
-                if in_a_row == FAILURES_IN_A_ROW {
-                    in_a_row = 0;
-                    session::interrupt(
-                        ctx,
-                        "failures",
-                        &format!(
-                            "{FAILURES_IN_A_ROW} attempts in a row failed in this slot: look at `harness list parked`"
-                        ),
-                    );
+        match attempt(ctx, &candidate, ticket) {
+            Ok(Tried::NotClaimed) => {}
+            Ok(Tried::Ended { failed }) => {
+                failures_in_a_row = if failed { failures_in_a_row + 1 } else { 0 };
+                if failures_in_a_row == FAILURES_IN_A_ROW {
+                    failures_in_a_row = 0;
+                    interrupt_for_failures(ctx);
                 }
-                idle(ctx, SlotState::Idle);
+                show_idle(ctx, SlotState::Idle);
                 rest(ctx);
             }
             Err(e) => {
-                rt.warn(&format!("{}: {}: {e}", ctx.slot(), candidate.name));
-                idle(ctx, SlotState::Idle);
-                // What is left of the item is this slot's to recover, now as after a death.
+                rt.console
+                    .warn(&format!("{}: {}: {e}", ctx.slot(), candidate.name));
+                show_idle(ctx, SlotState::Idle);
                 ctx.waker.wait(AFTER_ERROR);
+                // The item is still claimed by this slot: recovered as after a death.
                 recovery::recover(ctx)?;
             }
         }
@@ -171,26 +158,55 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
+fn show_idle(ctx: &WorkerContext, state: SlotState) {
+    ctx.rt.slots.show(ctx.slot(), |s| {
+        s.state = state;
+        s.item = None;
+        s.agent = None;
+        s.claimed_at = None;
+        s.session = None;
+        s.attempt = None;
+        s.started_at = None;
+        s.pid = None;
+    });
+}
+
 /// Why the slot must not claim now, as the state that it shows.
 fn held_back(ctx: &WorkerContext) -> Option<SlotState> {
-    let root = &ctx.rt.root;
-    if interrupt::stands(root, ctx.slot()) {
-        if let Some(interrupt) = interrupt::of(root, ctx.slot()) {
+    let (rt, slot) = (&ctx.rt, ctx.slot());
+    if interrupt::stands(&rt.root, slot) {
+        if let Some(interrupt) = interrupt::of(&rt.root, slot) {
             pause::take_notice(ctx, ctx.interrupt_context.as_ref(), &interrupt);
         }
-        Some(SlotState::Interrupted)
-    } else if ctx.rt.paused.load(Ordering::SeqCst) || ctx.rt.is_disk_low() {
-        Some(SlotState::Paused)
-    } else {
-        None
+        return Some(SlotState::Interrupted);
     }
+    let paused = rt.lifecycle.is_paused() || rt.disk.is_low(&rt.console);
+    paused.then_some(SlotState::Paused)
+}
+
+/// Nothing can be claimed now. The main thread is woken first: there may be nothing left to do.
+fn wait_for_an_item(ctx: &mut WorkerContext) {
+    let rt = ctx.rt.clone();
+    rt.lifecycle.main().wake();
+    if rt.lifecycle.drains() && rt.ready.is_exhausted() {
+        // While others still work, so that the end of the run need not wait for it.
+        ctx.dismiss_keeper();
+    }
+    ctx.waker.wait(IDLE_TICK);
+}
+
+fn interrupt_for_failures(ctx: &WorkerContext) {
+    let why = format!(
+        "{FAILURES_IN_A_ROW} attempts in a row failed in this slot: look at `harness list parked`"
+    );
+    session::interrupt(ctx, "failures", &why);
 }
 
 /// `iteration_delay` between two items of a slot.
 fn rest(ctx: &WorkerContext) {
-    let end = crate::clock::instant() + ctx.rt.config.harness.iteration_delay;
-    while ctx.rt.level() == Level::Running {
-        let left = end.saturating_duration_since(crate::clock::instant());
+    let end = clock::instant() + ctx.rt.config.harness.iteration_delay;
+    while ctx.rt.lifecycle.level() == Level::Running {
+        let left = end.saturating_duration_since(clock::instant());
         if left.is_zero() {
             break;
         }
@@ -198,82 +214,88 @@ fn rest(ctx: &WorkerContext) {
     }
 }
 
-/// Tries the candidate. `None`: it was not won. `Some(good)`: it was, and its attempt is over.
-fn attempt(ctx: &mut WorkerContext, candidate: &Candidate) -> Result<Option<bool>> {
-    let rt = ctx.rt.clone();
-    if let Some(slot) = session::preferred_slot(&rt, &candidate.name)
-        && slot != ctx.slot()
-    {
-        if rt.ready.hand_over(candidate, slot) {
-            return Ok(None);
-        }
-        if rt.is_about_to_ask(slot, &candidate.name) {
-            rt.ready.tried(candidate, ClaimReport::Later);
-            return Ok(None);
-        }
+/// What became of a candidate.
+enum Tried {
+    NotClaimed,
+    /// Its attempt is over.
+    Ended {
+        failed: bool,
+    },
+}
+
+/// Tries to claim the candidate and runs it. Every path tells the index what became of it.
+fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -> Result<Tried> {
+    if is_for_another_slot(ctx, candidate) {
+        return Ok(Tried::NotClaimed);
     }
-    let tried = spool::try_claim(
+    let rt = ctx.rt.clone();
+    let outcome = spool::try_claim(
         &rt.root,
         &ctx.lease,
         &candidate.name,
-        rt.durable(),
+        rt.durable,
         candidate.refuse.clone(),
         &|order, meta| rt.ready.may_start(&candidate.name, order, meta),
         &|item| session::accepts(&rt, item),
     );
-    let tried = match tried {
-        Ok(tried) => tried,
+    let report = match outcome {
+        Ok(ClaimOutcome::Won(claim, record)) => {
+            ticket.spend();
+            rt.ready.tried(candidate, ClaimReport::Gone);
+            ctx.repo = claim.item.order.repo.clone();
+            let went_well = session::run(ctx, claim, *record)?;
+            // Before this worker is seen idle: items that waited for this one are then known to be
+            // ready.
+            rt.ready.ended(candidate.name.as_os_str());
+            return Ok(Tried::Ended { failed: !went_well });
+        }
+        Ok(ClaimOutcome::Refused(why)) => {
+            refused(ctx, candidate, why);
+            ClaimReport::Gone
+        }
+        Ok(ClaimOutcome::Gone) => ClaimReport::Gone,
+        Ok(ClaimOutcome::Busy | ClaimOutcome::Unsettled) => ClaimReport::Later,
+        Ok(ClaimOutcome::Waits(order)) => ClaimReport::Waits(order),
+        Ok(ClaimOutcome::Held(agent)) => ClaimReport::Held(agent),
         Err(e) => {
-            rt.tickets.fetch_add(1, Ordering::SeqCst);
             rt.ready.tried(candidate, ClaimReport::Trouble);
             return Err(e);
         }
     };
-    match tried {
-        ClaimOutcome::Won(claim, record) => {
-            rt.ready.tried(candidate, ClaimReport::Gone);
-            let name = claim.name.clone();
-            ctx.repo = claim.item.order.repo.clone();
-            let went_well = session::run(ctx, claim, *record)?;
-            // Before this worker is seen idle: what waited for this item is then known to be ready.
-            rt.ready.ended(name.as_os_str());
-            Ok(Some(went_well))
-        }
-        ClaimOutcome::Gone => {
-            rt.ready.tried(candidate, ClaimReport::Gone);
-            Ok(None)
-        }
-        ClaimOutcome::Busy | ClaimOutcome::Unsettled => {
-            rt.ready.tried(candidate, ClaimReport::Later);
-            Ok(None)
-        }
-        ClaimOutcome::Waits(order) => {
-            rt.ready.tried(candidate, ClaimReport::Waits(order));
-            Ok(None)
-        }
-        ClaimOutcome::Held(agent) => {
-            rt.ready.tried(candidate, ClaimReport::Held(agent));
-            Ok(None)
-        }
-        ClaimOutcome::Refused(why) => {
-            rt.ready.tried(candidate, ClaimReport::Gone);
-            rt.say(&format!(
-                "{}  refused    {}: {why}",
-                ctx.slot(),
-                candidate.name
-            ));
-            rt.ended(
-                ItemResult {
-                    name: candidate.name.clone(),
-                    outcome: crate::outcome::Outcome::Refused,
-                    attempt: 0,
-                    seconds: 0.0,
-                    branch: None,
-                    reason: why,
-                },
-                true,
-            );
-            Ok(None)
-        }
+    rt.ready.tried(candidate, report);
+    Ok(Tried::NotClaimed)
+}
+
+/// Leaves the candidate to the worker in whose worktree alone its conversation can go on, if that
+/// worker is idle or about to be.
+fn is_for_another_slot(ctx: &WorkerContext, candidate: &Candidate) -> bool {
+    let rt = &ctx.rt;
+    let Some(slot) = session::preferred_slot(rt, &candidate.name).filter(|&s| s != ctx.slot())
+    else {
+        return false;
+    };
+    if rt.ready.hand_over(candidate, slot) {
+        return true;
     }
+    let soon = rt.slots.is_about_to_ask(slot, &candidate.name);
+    if soon {
+        rt.ready.tried(candidate, ClaimReport::Later);
+    }
+    soon
+}
+
+fn refused(ctx: &WorkerContext, candidate: &Candidate, why: String) {
+    let name = &candidate.name;
+    ctx.rt
+        .console
+        .say(&format!("{}  refused    {name}: {why}", ctx.slot()));
+    let result = ItemResult {
+        name: name.clone(),
+        outcome: Outcome::Refused,
+        attempt: 0,
+        seconds: 0.0,
+        branch: None,
+        reason: why,
+    };
+    ctx.rt.results.ended(result, true);
 }

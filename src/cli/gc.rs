@@ -14,11 +14,11 @@ use crate::clock;
 use crate::config::{Config, Overrides};
 use crate::error::{Context, Result};
 use crate::git::Hub;
+use crate::git::Repos;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::lease::{self, Lease};
 use crate::record::{self, Event};
 use crate::recovery;
-use crate::runtime::Repos;
 use crate::session::file;
 use crate::view::{print_json, print_text};
 

@@ -1,10 +1,11 @@
 //! `harness run`: adds the FILEs, works, and says at the end what became of the items.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 
+use super::root::shell_quoted;
 use super::{add, init, print_text};
 use crate::config::{Config, Overrides};
 use crate::control::Order;
@@ -12,14 +13,14 @@ use crate::error::Result;
 use crate::layout::{Name, Root};
 use crate::outcome::{Outcome, plural};
 use crate::run::{self, End, Options};
-use crate::runtime::Results;
+use crate::runtime::{ItemResult, Results};
 use crate::view::table::{Cell, Table};
 use crate::view::{Paint, Term};
 use crate::{atomic, clock};
 
 #[derive(Args)]
-pub struct RunArgs {
-    /// Agents at work at once [default: `workers` in harness.toml, or 3]
+pub(super) struct RunArgs {
+    /// Agents that run at once [default: `workers` in harness.toml, or 3]
     #[arg(long, short, value_name = "N")]
     workers: Option<usize>,
     /// End when nothing is left to do, items of other processes included
@@ -31,12 +32,12 @@ pub struct RunArgs {
     /// Say only what is wrong
     #[arg(long, short)]
     quiet: bool,
-    /// Items to add first
+    /// Files to add as items first
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
-pub fn run(root: &Root, args: &RunArgs) -> Result<u8> {
+pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     let overrides = Overrides {
         workers: args.workers,
     };
@@ -61,7 +62,7 @@ pub fn run(root: &Root, args: &RunArgs) -> Result<u8> {
         End::LetGo => Ok(0),
         End::Finished(results) => {
             if !args.quiet {
-                summary(root, &results)?;
+                summary(&results)?;
             }
             Ok(u8::from(results.parked > 0))
         }
@@ -84,11 +85,45 @@ fn greet(root: &Root, config: &Config, args: &RunArgs, added: &[Name]) {
 }
 
 /// The table at the end: what became of each item, and where to look.
-fn summary(root: &Root, results: &Results) -> Result<()> {
+fn summary(results: &Results) -> Result<()> {
     if results.items.is_empty() {
         crate::error::tell("harness: no item ended in this run");
         return Ok(());
     }
+    let mut text = format!("\n{}\n", table(results).render(&Term::of_stdout()));
+    let ended = results.done + results.parked;
+    if ended > results.items.len() as u64 {
+        text.push_str(&format!("(the last {} of {ended})\n", results.items.len()));
+    }
+    let retries = match results.retried {
+        1 => "1 retry".to_owned(),
+        n => format!("{n} retries"),
+    };
+    text.push_str(&format!(
+        "{} done, {} parked, {retries}.\n",
+        results.done, results.parked
+    ));
+    if let Some(branch) = results.items.iter().find_map(|i| i.branch.as_deref()) {
+        text.push_str(&format!(
+            "Each branch is in your repository, nothing of yours was changed: git log -p {branch}\n"
+        ));
+    }
+    let quoted = |item: &ItemResult| shell_quoted(Path::new(item.name.as_os_str()));
+    if let Some(item) = results.items.iter().rev().find(|i| !i.outcome.is_good()) {
+        text.push_str(&format!(
+            "Parked items need you: `harness show {}` says why, `harness retry` tries again.\n",
+            quoted(item)
+        ));
+    } else if let Some(item) = results.items.front() {
+        text.push_str(&format!(
+            "What happened to an item: harness show {}\n",
+            quoted(item)
+        ));
+    }
+    print_text(&text).map(drop)
+}
+
+fn table(results: &Results) -> Table {
     let mut table = Table::new(&["ITEM", "OUTCOME", ">TRIES", ">TOOK", "BRANCH", "WHY"]);
     for item in &results.items {
         let paint = match item.outcome {
@@ -96,45 +131,16 @@ fn summary(root: &Root, results: &Results) -> Result<()> {
             Outcome::NoChange => Paint::Plain,
             _ => Paint::Red,
         };
+        // Comes out of a file that an agent can have written: it may be negative or huge.
+        let took = Duration::try_from_secs_f64(item.seconds).unwrap_or_default();
         table.row(vec![
             Cell::new(item.name.shown()),
             Cell::painted(item.outcome.as_str(), paint),
             Cell::new(item.attempt.to_string()),
-            Cell::new(clock::human(
-                // Out of a file that an agent can have written.
-                Duration::try_from_secs_f64(item.seconds).unwrap_or_default(),
-            )),
-            Cell::new(item.branch.clone().unwrap_or_else(|| "-".into())),
+            Cell::new(clock::human(took)),
+            Cell::new(item.branch.as_deref().unwrap_or("-")),
             Cell::new(&item.reason),
         ]);
     }
-    let mut text = format!("\n{}\n", table.render(&Term::of_stdout()));
-    let ended = results.done + results.parked;
-    if ended > results.items.len() as u64 {
-        text.push_str(&format!("(the last {} of {ended})\n", results.items.len()));
-    }
-    text.push_str(&format!(
-        "{} done, {} parked, {}.\n",
-        results.done,
-        results.parked,
-        plural(results.retried, "retry").replace("retrys", "retries")
-    ));
-    if let Some(branch) = results.items.iter().find_map(|i| i.branch.as_deref()) {
-        text.push_str(&format!(
-            "Each branch is in your repository, nothing of yours was changed: git log -p {branch}\n"
-        ));
-    }
-    if let Some(item) = results.items.iter().rev().find(|i| !i.outcome.is_good()) {
-        text.push_str(&format!(
-            "Parked items need you: `harness show {}` tells the story, `harness retry` tries again.\n",
-            super::root::shell_quoted(std::path::Path::new(item.name.as_os_str()))
-        ));
-    } else if let Some(item) = results.items.first() {
-        text.push_str(&format!(
-            "The story of an item: harness show {}\n",
-            super::root::shell_quoted(std::path::Path::new(item.name.as_os_str()))
-        ));
-    }
-    let _root = root;
-    print_text(&text).map(drop)
+    table
 }

@@ -12,6 +12,7 @@ mod hub;
 mod incremental_checkout;
 mod picture;
 mod publish;
+mod repos;
 mod run;
 mod salvage;
 mod stale;
@@ -37,6 +38,7 @@ pub use crate::config::Clean;
 pub use admin::clear_temps;
 pub use hub::Hub;
 pub use publish::Users;
+pub use repos::Repos;
 pub use worktree::{Collected, Worktree};
 
 /// Oldest git that is good enough: 2.29 knows `fetch --no-write-fetch-head`, 2.31

@@ -142,8 +142,8 @@ pub(super) fn begin(
     file.command = argv.iter().map(|a| crate::layout::shown(a)).collect();
     if !script && !ctx.staggered {
         ctx.staggered = true;
-        while rt.level() == Level::Running {
-            let wait = rt.stagger();
+        while rt.lifecycle.level() == Level::Running {
+            let wait = rt.stagger.wait();
             if wait.is_zero() {
                 break;
             }
@@ -166,7 +166,7 @@ pub(super) fn begin(
     };
     let (pid, age) = start(ctx, spec)?;
     file.pid = pid;
-    rt.show(slot, |s| {
+    rt.slots.show(slot, |s| {
         s.state = SlotState::Working;
         s.agent = Some(file.agent.clone());
         s.started_at = Some(file.started_at.clone());

@@ -40,14 +40,14 @@ const RATE_LIMIT_FACTOR: u32 = 10;
 
 /// Decides about the attempt and moves its item. Returns whether it went well: `false` is one more
 /// failure in a row of this slot.
-pub fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Result<bool> {
+pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Result<bool> {
     if attempt.dir.is_symlink() && !atomic::is_own_dir(&attempt.dir) {
         // Its agent's doing: what it leads to is not ours to write in, and the folder is gone.
         atomic::remove(&attempt.dir)?;
     }
     ctx.interrupt_context = Some(attempt.interrupt_context());
     let over = without_lingering(&mut attempt, over);
-    ctx.rt.show(ctx.slot(), |s| {
+    ctx.rt.slots.show(ctx.slot(), |s| {
         s.state = SlotState::Finishing;
         s.pid = None;
     });
@@ -111,7 +111,7 @@ fn act(
         // The file is where a person put it; only our claim is left to give up.
         end_claim(ctx, attempt.claim, Target::Parked, &mut || Ok(()))?;
         let item = &attempt.file.item;
-        rt.say(&format!(
+        rt.console.say(&format!(
             "{}  canceled   {item}: its work is kept",
             ctx.slot()
         ));
@@ -123,8 +123,12 @@ fn act(
 
 /// Goes on with an attempt that had announced what it publishes when its harness died. Everything was
 /// decided: neither its files nor its worktree, which a power cut may have spoiled, are asked again.
-pub fn publish_on(ctx: &WorkerContext, mut attempt: Attempt, announced: Publishing) -> Result<()> {
-    ctx.rt.say(&format!(
+pub(crate) fn publish_on(
+    ctx: &WorkerContext,
+    mut attempt: Attempt,
+    announced: Publishing,
+) -> Result<()> {
+    ctx.rt.console.say(&format!(
         "{}  recovered  {}: its work is published",
         ctx.slot(),
         attempt.claim.name
@@ -182,7 +186,7 @@ fn place(
 }
 
 /// Where `next` puts the file.
-pub fn target_of(next: Next, not_before: Option<i64>) -> Target {
+pub(crate) fn target_of(next: Next, not_before: Option<i64>) -> Target {
     match next {
         Next::Done => Target::Done,
         Next::Parked | Next::Left => Target::Parked,
@@ -293,10 +297,11 @@ fn hold_agent(ctx: &WorkerContext, attempt: &Attempt, fault: &FoundFault, end: H
                 None => "until a person has mended it (then `harness resume`)".to_owned(),
             };
             ctx.rt
+                .console
                 .warn(&format!("{} is held {until}: {}", hold.agent, hold.reason));
         }
         Ok(false) => {}
-        Err(e) => ctx.rt.warn(&e.to_string()),
+        Err(e) => ctx.rt.console.warn(&e.to_string()),
     }
 }
 
@@ -330,7 +335,7 @@ fn collect(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<Option<Collecte
         Ok(collected) => Ok(Some(collected)),
         Err(e) if e.kind() == Kind::Temporary => Err(e),
         Err(e) => {
-            ctx.rt.warn(&format!("{}: {e}", ctx.slot()));
+            ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
             attempt
                 .file
                 .notes
@@ -417,7 +422,7 @@ fn report(
         (Next::Retry, delay) => {
             let delay = delay.unwrap_or_default().max(Duration::from_secs(1));
             text.push_str(&format!("; again in {}", clock::human(delay)));
-            rt.retried();
+            rt.results.retried();
         }
         (Next::Pending, Some(delay)) => {
             text.push_str(&format!("; waits {}", clock::human(delay)));
@@ -426,7 +431,7 @@ fn report(
         (Next::Parked, _) => text.push_str("; parked"),
         (Next::Done | Next::Left, _) => {}
     }
-    rt.say(&text);
+    rt.console.say(&text);
     let Ended::Placed(place @ (Place::Done | Place::Parked)) = ended else {
         return;
     };
@@ -449,5 +454,5 @@ fn report(
         branch: file.published.clone(),
         reason,
     };
-    rt.ended(result, is_parked);
+    rt.results.ended(result, is_parked);
 }

@@ -26,7 +26,7 @@ pub fn write(rt: &Runtime, attempt: &Attempt) {
         ("summary.md", summary(attempt, figures)),
     ] {
         if let Err(e) = atomic::replace(&attempt.dir.join(name), text.as_bytes(), false) {
-            rt.warn(&format!("{}: {e}", attempt.file.slot));
+            rt.console.warn(&format!("{}: {e}", attempt.file.slot));
         }
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn write_end(
     next: Next,
     not_before: Option<i64>,
 ) -> Result<()> {
-    let durable = ctx.rt.durable();
+    let durable = ctx.rt.durable;
     let (file, dir, record) = (&attempt.file, &attempt.dir, &mut attempt.record);
     let mut tries = 0;
     let written = ctx.retry_temporary(|| {
@@ -85,7 +85,7 @@ pub(super) fn write_end(
             return Err(e);
         }
         // Its agent removed the folder, or locked it: the record alone tells how it ended.
-        ctx.rt.warn(&format!("{}: {e}", ctx.slot()));
+        ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
     }
     if attempt.recovered || tries > 1 || ctx.keeper.is_none() {
         // The agent and its keeper's work are over: the folder is ours alone, and what lies there

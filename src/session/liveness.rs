@@ -15,18 +15,18 @@ const CPU_SHARE: u32 = 20;
 
 /// What was seen at one look. Counters only ever grow; a change is what counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Signs {
+pub(crate) struct Signs {
     /// Bytes of standard output and standard error.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Processor time of the whole tree, where the keeper has told.
-    pub cpu: Option<Duration>,
+    pub(crate) cpu: Option<Duration>,
     /// Of the worktree: any value that changes with it. `None`: not looked at.
-    pub tree: Option<u64>,
+    pub(crate) tree: Option<u64>,
 }
 
 /// What a look leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pulse {
+pub(crate) enum Pulse {
     Alive,
     /// Quiet for longer than the limit: a warning.
     Quiet,
@@ -35,7 +35,7 @@ pub enum Pulse {
 }
 
 #[derive(Debug)]
-pub struct Liveness {
+pub(crate) struct Liveness {
     limit: Duration,
     seen: Signs,
     /// When `seen.cpu` was taken, for its share of a core.
@@ -46,7 +46,7 @@ pub struct Liveness {
 
 impl Liveness {
     /// `limit`: quiet for this long is worth a warning.
-    pub fn new(limit: Duration, now: Instant) -> Liveness {
+    pub(crate) fn new(limit: Duration, now: Instant) -> Liveness {
         Liveness {
             limit,
             seen: Signs::default(),
@@ -56,22 +56,22 @@ impl Liveness {
     }
 
     /// Whether the worktree is worth a look: nothing else has been seen for half the limit.
-    pub fn wants_tree(&self, now: Instant) -> bool {
+    pub(crate) fn wants_tree(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) >= self.limit / 2
     }
 
     /// How often to look: often enough that a limit is met on time, seldom enough to cost nothing.
-    pub fn interval(&self) -> Duration {
+    pub(crate) fn interval(&self) -> Duration {
         (self.limit / 20).clamp(Duration::from_millis(100), Duration::from_secs(5))
     }
 
     /// The agent was frozen for so long: that was not its silence.
-    pub fn skip(&mut self, frozen: Duration) {
+    pub(crate) fn skip(&mut self, frozen: Duration) {
         self.last += frozen;
         self.cpu_at += frozen;
     }
 
-    pub fn look(&mut self, signs: Signs, tool_runs: bool, now: Instant) -> Pulse {
+    pub(crate) fn look(&mut self, signs: Signs, tool_runs: bool, now: Instant) -> Pulse {
         let mut alive = signs.bytes != self.seen.bytes;
         self.seen.bytes = signs.bytes;
         if let Some(cpu) = signs.cpu {

@@ -12,7 +12,7 @@ mod digest;
 mod end;
 pub mod file;
 mod liveness;
-pub mod pause;
+pub(crate) mod pause;
 mod publish;
 mod resume;
 mod stream;
@@ -25,13 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use begin::begin;
-pub use conclude::{conclude, publish_on, target_of};
+pub(crate) use conclude::{conclude, publish_on, target_of};
 use file::SessionFile;
 use pause::InterruptContext;
-pub use publish::withdraw;
-pub use resume::preferred_slot;
+pub(crate) use publish::withdraw;
+pub(crate) use resume::preferred_slot;
 use stream::Stream;
-pub use watch::{post_mortem, watch};
+pub(crate) use watch::{post_mortem, watch};
 
 use crate::agents::{self, Agent};
 use crate::atomic;
@@ -54,36 +54,60 @@ use crate::waker::Waker;
 
 /// What one worker thread works with: its slot's lease, its keeper, and what it remembers of its last
 /// item.
-pub struct WorkerContext {
-    pub rt: Arc<Runtime>,
-    pub lease: Arc<Lease>,
-    pub waker: Arc<Waker>,
-    pub keeper: Option<Keeper>,
+pub(crate) struct WorkerContext {
+    pub(crate) rt: Arc<Runtime>,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) keeper: Option<Keeper>,
     /// The repository of the last item, whose files are warm in its worktree.
-    pub repo: Option<String>,
+    pub(crate) repo: Option<String>,
     /// Set once this slot has started a prompt agent: later starts are not staggered.
-    pub staggered: bool,
+    pub(crate) staggered: bool,
     /// The last attempt of this slot, for the context of an interrupt.
-    pub interrupt_context: Option<InterruptContext>,
+    pub(crate) interrupt_context: Option<InterruptContext>,
     /// The mark of the interrupt of which notice was taken last.
-    pub noticed: RefCell<Option<String>>,
+    pub(crate) noticed: RefCell<Option<String>>,
 }
 
 impl WorkerContext {
-    pub fn slot(&self) -> SlotId {
+    pub(crate) fn new(rt: Arc<Runtime>, lease: Lease, waker: Arc<Waker>) -> WorkerContext {
+        WorkerContext {
+            rt,
+            lease: Arc::new(lease),
+            waker,
+            keeper: None,
+            repo: None,
+            staggered: false,
+            interrupt_context: None,
+            noticed: RefCell::default(),
+        }
+    }
+
+    /// The idle keeper ends.
+    pub(crate) fn dismiss_keeper(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.dismiss();
+        }
+    }
+
+    pub(crate) fn slot(&self) -> SlotId {
         self.lease.slot
     }
 
     /// Repeats `work` every second while it fails for a temporary reason (disk full, no descriptors
     /// left), with one warning. Returns the error once the process is stopping: the item then stays
     /// in `claimed/` for the next harness.
-    pub fn retry_temporary<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(crate) fn retry_temporary<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         let mut said = false;
         loop {
             match work() {
-                Err(e) if e.kind() == Kind::Temporary && self.rt.level() < Level::Stopping => {
+                Err(e)
+                    if e.kind() == Kind::Temporary
+                        && self.rt.lifecycle.level() < Level::Stopping =>
+                {
                     if !said {
                         self.rt
+                            .console
                             .warn(&format!("{}: {e}\n  it goes on by itself", self.slot()));
                         said = true;
                     }
@@ -96,22 +120,22 @@ impl WorkerContext {
 }
 
 /// An attempt under way.
-pub struct Attempt {
-    pub claim: Box<Claim>,
-    pub record: Record,
-    pub dir: PathBuf,
-    pub file: SessionFile,
+pub(crate) struct Attempt {
+    pub(crate) claim: Box<Claim>,
+    pub(crate) record: Record,
+    pub(crate) dir: PathBuf,
+    pub(crate) file: SessionFile,
     /// Where it works in a repository; `None`: a plain directory.
-    pub work: Option<Arc<Work>>,
+    pub(crate) work: Option<Arc<Work>>,
     /// What its CLI says, where harness reads its dialect.
     pub(crate) stream: Option<Stream>,
     /// Whether another harness began it.
-    pub recovered: bool,
+    pub(crate) recovered: bool,
 }
 
 impl Attempt {
     /// The hub that its branch is in, also where its worktree is gone.
-    pub fn hub(&self, rt: &Runtime) -> Result<Option<Arc<Hub>>> {
+    pub(crate) fn hub(&self, rt: &Runtime) -> Result<Option<Arc<Hub>>> {
         match (&self.work, &self.file.branch) {
             (Some(work), _) => Ok(Some(work.hub.clone())),
             (None, None) => Ok(None),
@@ -133,7 +157,7 @@ impl Attempt {
     }
 
     /// Opens the stream that the session's file names.
-    pub fn open_stream(&mut self) {
+    pub(crate) fn open_stream(&mut self) {
         let events = self.file.events.as_deref();
         let previous = self.file.resumed.as_ref().map(|_| Figures {
             conversation: self.file.conversation_before,
@@ -144,15 +168,15 @@ impl Attempt {
 }
 
 /// Its branch in its worktree.
-pub struct Work {
-    pub hub: Arc<Hub>,
-    pub tree: Worktree,
-    pub base: Base,
-    pub branch: String,
+pub(crate) struct Work {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) tree: Worktree,
+    pub(crate) base: Base,
+    pub(crate) branch: String,
 }
 
 /// How its process ended, or that it never started.
-pub enum Over {
+pub(crate) enum Over {
     Exited {
         exit: Exit,
         stop: Option<Stop>,
@@ -175,7 +199,7 @@ impl From<Error> for Failed {
 }
 
 /// Whether an item can run here: its agent and its repository are known, and its agent is not held.
-pub fn accepts(rt: &Runtime, item: &item::Item) -> Acceptance {
+pub(crate) fn accepts(rt: &Runtime, item: &item::Item) -> Acceptance {
     let agent = match known(rt, item) {
         Ok(agent) => agent,
         Err(refusal) => return Acceptance::Never(refusal),
@@ -208,25 +232,25 @@ fn known<'a>(rt: &'a Runtime, item: &item::Item) -> Result<Agent<'a>, Refusal> {
 }
 
 /// Raises an interrupt for the worker's slot, unless the user wants none for this cause.
-pub fn interrupt(ctx: &WorkerContext, cause: &str, why: &str) {
+pub(crate) fn interrupt(ctx: &WorkerContext, cause: &str, why: &str) {
     let wanted = &ctx.rt.config.harness.interrupt_on;
     if !wanted.iter().any(|c| c == cause) {
         return;
     }
     if let Err(e) = crate::interrupt::raise(&ctx.rt.root, &ctx.slot().to_string(), why) {
-        ctx.rt.warn(&e.to_string());
+        ctx.rt.console.warn(&e.to_string());
     }
 }
 
 /// Runs a claimed item to its end. Returns whether it went well, as `conclude` does.
-pub fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) -> Result<bool> {
+pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) -> Result<bool> {
     let name = claim.name.clone();
     let history = record.history();
     let last = history.last.as_ref();
     let (sid, attempt) = last.map_or_else(Default::default, |l| (l.session.clone(), l.attempt));
     let (rt, slot) = (ctx.rt.clone(), ctx.slot());
-    rt.goes_on(&name);
-    rt.show(slot, |s| {
+    rt.results.claimed_again(&name);
+    rt.slots.show(slot, |s| {
         s.state = SlotState::Starting;
         s.item = Some(name.shown());
         s.session = Some(sid.clone());
@@ -294,7 +318,7 @@ fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt) {
     });
     let _lost = attempt.record.append(&event);
     let resumed = file.resumed.as_ref().map_or("", |_| ", resumed");
-    rt.say(&format!(
+    rt.console.say(&format!(
         "{slot}  started    {} (attempt {}{resumed})",
         attempt.claim.name, file.attempt
     ));
@@ -314,6 +338,7 @@ fn give_back(
     why: Error,
 ) -> Result<bool> {
     ctx.rt
+        .console
         .warn(&format!("{}: {} goes back: {why}", ctx.slot(), claim.name));
     let temporary = why.kind() == Kind::Temporary && !planted("trouble-is-final");
     let before = record.history().requeues;
@@ -336,7 +361,7 @@ fn give_back(
     }
     match done {
         Err(e) if e.kind() == Kind::Temporary => return Err(e),
-        Err(e) => ctx.rt.warn(&e.to_string()),
+        Err(e) => ctx.rt.console.warn(&e.to_string()),
         Ok(()) => {}
     }
     let target = match temporary {
@@ -348,14 +373,14 @@ fn give_back(
 }
 
 /// Ends a claim, however long the host needs. `taken`: as `Claim::end`.
-pub fn end_claim(
+pub(crate) fn end_claim(
     ctx: &WorkerContext,
     claim: Box<Claim>,
     target: Target,
     taken: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Ended> {
     let mut held = Some(claim);
-    let durable = ctx.rt.durable();
+    let durable = ctx.rt.durable;
     let ended = ctx.retry_temporary(|| match held.take() {
         None => Err(Error::permanent("cannot end the claim", "it has ended")),
         Some(claim) => claim.end(target, durable, taken).map_err(|(e, claim)| {

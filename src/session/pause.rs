@@ -23,16 +23,20 @@ const TAIL_BYTES: u64 = 256 << 10;
 const EVENTS_SHOWN: usize = 20;
 
 /// The attempt that a slot works on, or worked on last.
-pub struct InterruptContext {
-    pub session: String,
-    pub item: String,
-    pub dir: PathBuf,
-    pub work: Option<Arc<Work>>,
+pub(crate) struct InterruptContext {
+    pub(crate) session: String,
+    pub(crate) item: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) work: Option<Arc<Work>>,
 }
 
 /// Keeps the context and tells a person, unless that was done before (also by a harness that is
 /// dead by now).
-pub fn take_notice(ctx: &WorkerContext, context: Option<&InterruptContext>, interrupt: &Interrupt) {
+pub(crate) fn take_notice(
+    ctx: &WorkerContext,
+    context: Option<&InterruptContext>,
+    interrupt: &Interrupt,
+) {
     let rt = &ctx.rt;
     let mark = interrupt.mark();
     // Once for each slot and interrupt, whatever comes of it.
@@ -40,7 +44,7 @@ pub fn take_notice(ctx: &WorkerContext, context: Option<&InterruptContext>, inte
         return;
     }
     let first = interrupt.take_notice(&rt.root).unwrap_or_else(|e| {
-        rt.warn(&e.to_string());
+        rt.console.warn(&e.to_string());
         false
     });
     let of_all = interrupt.stem == crate::interrupt::ALL;
@@ -56,7 +60,7 @@ pub fn take_notice(ctx: &WorkerContext, context: Option<&InterruptContext>, inte
             return;
         }
         if let Err(e) = keep(ctx.slot(), context, interrupt, &path) {
-            rt.warn(&format!("{}: {e}", ctx.slot()));
+            rt.console.warn(&format!("{}: {e}", ctx.slot()));
         }
         summary = Some(path);
     }
@@ -65,7 +69,7 @@ pub fn take_notice(ctx: &WorkerContext, context: Option<&InterruptContext>, inte
             true => "all agents pause".to_owned(),
             false => format!("{} pauses", interrupt.stem),
         };
-        rt.warn(&format!(
+        rt.console.warn(&format!(
             "{whom}: {}\n  {}`harness resume{}` ends it, as does removing {}",
             interrupt.headline(),
             summary

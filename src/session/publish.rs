@@ -67,7 +67,7 @@ fn announce(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
         end: file.end(),
     });
     ctx.retry_temporary(|| record.append(&event))?;
-    if ctx.rt.durable() {
+    if ctx.rt.durable {
         ctx.retry_temporary(|| record.sync())?;
     }
     Ok(())
@@ -84,7 +84,7 @@ pub(super) fn take_back(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) -
             Ok(_) => {}
             Err(e) if e.kind() == Kind::Temporary => return Err(e),
             Err(e) => {
-                ctx.rt.warn(&format!("{}: {e}", ctx.slot()));
+                ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
                 attempt.file.notes.push(e.to_string());
             }
         }
@@ -100,7 +100,7 @@ fn short_id(session: &str) -> &str {
 
 /// Removes a branch whose item's file was taken away at the last moment: what is canceled publishes
 /// nothing.
-pub fn withdraw(
+pub(crate) fn withdraw(
     ctx: &WorkerContext,
     hub: &Hub,
     record: &mut Record,
@@ -116,7 +116,7 @@ pub fn withdraw(
         Ok(_) => {}
         Err(e) if e.kind() == Kind::Temporary => return Err(e),
         Err(e) => {
-            ctx.rt.warn(&format!("{}: {e}", ctx.slot()));
+            ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
             reason = format!("{reason}, but its branch could not be: {e}");
         }
     }
@@ -125,6 +125,7 @@ pub fn withdraw(
         ..Canceled::default()
     }))?;
     ctx.rt
+        .console
         .say(&format!("{}  canceled   {name}: {reason}", ctx.slot()));
     Ok(())
 }

@@ -92,7 +92,7 @@ fn is_bound(table: &AgentTable) -> bool {
 }
 
 /// The slot in whose worktree alone a pending item's conversation can go on.
-pub fn preferred_slot(rt: &Runtime, name: &Name) -> Option<SlotId> {
+pub(crate) fn preferred_slot(rt: &Runtime, name: &Name) -> Option<SlotId> {
     let resumes = |table: &AgentTable| table.resume && is_bound(table);
     if !rt.config.agents.values().any(resumes) {
         return None;

@@ -37,7 +37,7 @@ const UNSEEN: Duration = Duration::from_secs(1);
 /// Waits until the agent and its tree are gone; stops it where it must be stopped, freezes it while
 /// an interrupt stands. `age`: how long it has been running. `adopted`: another harness started it,
 /// and may have frozen it.
-pub fn watch(
+pub(crate) fn watch(
     ctx: &mut WorkerContext,
     attempt: &mut Attempt,
     age: Duration,
@@ -151,7 +151,7 @@ impl Watch {
         if self.stop.is_some() || self.frozen {
             return LOOK;
         }
-        let look = clock::until_next(rt.beat(LOOK));
+        let look = clock::until_next(rt.slots.poll_interval(LOOK));
         self.life
             .as_ref()
             .map_or(look, |life| life.interval().min(look))
@@ -163,7 +163,7 @@ impl Watch {
         if self.stop.is_some() {
             return;
         }
-        let stop = if ctx.rt.level() >= Level::Stopping {
+        let stop = if ctx.rt.lifecycle.level() >= Level::Stopping {
             Some(Stop::Shutdown)
         } else if !self.first && !attempt.claim.is_there() {
             Some(Stop::Canceled)
@@ -220,8 +220,9 @@ impl Watch {
             send(ctx, &Request::Thaw);
             let session = attempt.file.session.clone();
             let _lost = attempt.record.append(&Event::Resumed(Resumed { session }));
-            ctx.rt.show(slot, |s| s.state = SlotState::Working);
+            ctx.rt.slots.show(slot, |s| s.state = SlotState::Working);
             ctx.rt
+                .console
                 .say(&format!("{slot}  resumed    {}", attempt.claim.name));
         }
     }
@@ -237,6 +238,7 @@ impl Watch {
         self.wordless = None;
         send(ctx, &Request::Freeze);
         ctx.rt
+            .slots
             .show(ctx.slot(), |s| s.state = SlotState::Interrupted);
         let reason = interrupt.headline();
         // Of one that a harness before us had frozen, this was said already.
@@ -266,7 +268,7 @@ impl Watch {
             return;
         }
         if stream.has_finished() && self.at.saturating_duration_since(self.spoke) >= self.linger {
-            ctx.rt.say(&format!(
+            ctx.rt.console.say(&format!(
                 "{}  lingers    {}: it has finished and does not end; it is stopped",
                 ctx.slot(),
                 attempt.claim.name
@@ -302,10 +304,10 @@ impl Watch {
             return;
         }
         self.health = health;
-        ctx.rt.show(ctx.slot(), |s| s.health = health);
+        ctx.rt.slots.show(ctx.slot(), |s| s.health = health);
         let name = &attempt.claim.name;
         match health {
-            Health::Quiet => ctx.rt.warn(&format!(
+            Health::Quiet => ctx.rt.console.warn(&format!(
                 "{}: {name} has given no sign of life for a while; it is stopped if that goes on",
                 ctx.slot()
             )),
@@ -358,7 +360,7 @@ fn fingerprint(tree: &Path) -> u64 {
 /// The figures in the slot's status while it runs.
 fn show(rt: &Runtime, slot: SlotId, figures: &Figures) {
     let now = clock::now_iso();
-    rt.show(slot, |s| {
+    rt.slots.show(slot, |s| {
         s.last_event_at = Some(now);
         s.turns = figures.turns;
         s.tool_calls = figures.tool_calls;
@@ -388,7 +390,11 @@ fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
 
 /// The keeper is gone: what its files say, and if they say nothing, that the end is not known.
 /// Whatever still runs of the tree is ended first.
-pub fn post_mortem(ctx: &WorkerContext, attempt: &Attempt, stop: Option<Stop>) -> Result<Over> {
+pub(crate) fn post_mortem(
+    ctx: &WorkerContext,
+    attempt: &Attempt,
+    stop: Option<Stop>,
+) -> Result<Over> {
     // What it, or a harness before us, was just writing.
     if atomic::is_own_dir(&attempt.dir) {
         atomic::remove_temps(&attempt.dir);
@@ -415,14 +421,14 @@ pub fn post_mortem(ctx: &WorkerContext, attempt: &Attempt, stop: Option<Stop>) -
     let end_tree = || process::end_tree(&slot_dir, &attempt.file.session, &attempt.dir, SWEEP);
     let mut ended = end_tree();
     while ended.unseen {
-        ctx.rt.warn(&format!(
+        ctx.rt.console.warn(&format!(
             "{slot}: the keeper of {name} died, and its agent lives where it cannot be seen from \
              here (a container of its own?)\n  it must end, or be ended there: it holds the lock on {}",
             attempt.dir.join("stdout.log").display()
         ));
         // Another attempt beside it would be the second of an item that has not ended.
         while process::is_output_held(&attempt.dir) {
-            if ctx.rt.level() >= Level::Stopping {
+            if ctx.rt.lifecycle.level() >= Level::Stopping {
                 return Err(Error::temporary(
                     "cannot end the agent",
                     "it lives where it cannot be seen from here",
@@ -433,7 +439,7 @@ pub fn post_mortem(ctx: &WorkerContext, attempt: &Attempt, stop: Option<Stop>) -
         ended = end_tree();
     }
     let Ended { killed, clean, .. } = ended;
-    ctx.rt.warn(&format!(
+    ctx.rt.console.warn(&format!(
         "{slot}: the keeper of {name} died; {killed} of its processes were ended{}",
         if clean { "" } else { ", and some could not be" },
     ));

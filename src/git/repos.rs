@@ -1,0 +1,71 @@
+//! The repositories that items can name, and the hub of each. Knows nothing of items. Invariant: a
+//! hub is opened once in a process, on first use; one that an agent replaced by a symlink is refused.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Hub, Repo, discover};
+use crate::config::{Config, Durability, RepoPath};
+use crate::error::Result;
+use crate::layout::{DEFAULT_REPO, Root};
+
+pub struct Repos {
+    by_name: BTreeMap<String, Repo>,
+    open: Mutex<HashMap<String, Arc<Hub>>>,
+}
+
+impl Repos {
+    /// From the configuration: `[repo]` (or the repository that ROOT lies in) and `[repos.NAME]`.
+    pub fn new(root: &Root, config: &Config) -> Result<Repos> {
+        let default = (DEFAULT_REPO, &config.repo);
+        let named = config
+            .repos
+            .iter()
+            .map(|(name, table)| (name.as_str(), table));
+        let mut by_name = BTreeMap::new();
+        for (name, table) in named.chain([default]) {
+            let path = match &table.path {
+                RepoPath::None => None,
+                RepoPath::Path(path) => Some(path.clone()),
+                RepoPath::Auto => discover(root.path())?,
+            };
+            if let Some(path) = path {
+                let repo = Repo {
+                    name: name.to_owned(),
+                    path,
+                    base: table.base.clone(),
+                    clean: table.clean,
+                    durable: config.harness.durability == Durability::Full,
+                };
+                by_name.insert(name.to_owned(), repo);
+            }
+        }
+        Ok(Repos {
+            by_name,
+            open: Mutex::default(),
+        })
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    pub fn names(&self) -> Vec<&str> {
+        self.by_name.keys().map(String::as_str).collect()
+    }
+
+    /// The hub of a repository, made on first use. `None`: no such repository is configured.
+    pub fn hub(&self, root: &Root, name: &str) -> Result<Option<Arc<Hub>>> {
+        let Some(repo) = self.by_name.get(name) else {
+            return Ok(None);
+        };
+        let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // A symlink in its place is opened again, and refused there.
+        if let Some(hub) = open().get(name).filter(|h| !h.dir().is_symlink()) {
+            return Ok(Some(hub.clone()));
+        }
+        // Without the mutex: making a hub may take a while, and other threads use other repositories.
+        let hub = Arc::new(Hub::open(root, repo)?);
+        Ok(Some(open().entry(name.to_owned()).or_insert(hub).clone()))
+    }
+}

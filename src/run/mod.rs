@@ -1,0 +1,185 @@
+//! `harness run`: the main thread. It starts the other threads, then looks round until all is done:
+//!
+//! - signals and standing orders are obeyed (`orders`);
+//! - workers are started, joined and told to leave, and dead processes' slots recovered (`staff`);
+//! - with `--drain`, it finds out when nothing is left to do (`drain`).
+//!
+//! Knows nothing of attempts: workers claim and run items. Invariant: each decision follows from
+//! files, locks and signals alone, so the process can be killed at any point.
+
+mod drain;
+mod orders;
+mod staff;
+mod threads;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use crate::clock;
+use crate::config::Config;
+use crate::control::Orders;
+use crate::error::{Error, Result};
+use crate::layout::Root;
+use crate::limits::CONTROL_TICK;
+use crate::peers::Presence;
+use crate::ready::Ready;
+use crate::runtime::{Level, Results, Runtime};
+use crate::sys;
+use crate::worker::Worker;
+use threads::Threads;
+
+/// What `harness run` was told.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// End when nothing is left to do.
+    pub(crate) drain: bool,
+    pub(crate) max_items: Option<u64>,
+    /// Say only what is wrong.
+    pub(crate) quiet: bool,
+}
+
+/// How a run ended.
+pub(crate) enum End {
+    /// With all its agents ended.
+    Finished(Results),
+    /// At once, on SIGHUP: the agents run on.
+    LetGo,
+}
+
+/// Hints from the threads that hear of events; the main thread then looks for itself.
+#[derive(Default)]
+struct News {
+    orders: AtomicBool,
+    peers: AtomicBool,
+    /// Set by the main thread while it waits for other processes' items to end: it is then woken
+    /// for each that does.
+    others_end: AtomicBool,
+}
+
+pub(crate) fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
+    sys::ignore_lease_breaks()
+        .map_err(|e| Error::temporary("cannot set up signals", e.to_string()))?;
+    let workers = config.harness.workers;
+    let ready = Arc::new(Ready::new(root)?);
+    let (max_items, quiet) = (options.max_items, options.quiet);
+    let rt = Arc::new(Runtime::new(root, config, ready, max_items, quiet)?);
+    let signals = threads::listen(&rt)?;
+    let news = Arc::new(News::default());
+    let presence = Presence::announce(root, workers)?;
+    let threads = Threads::start(&rt, &news)?;
+    let now = clock::instant();
+    let mut main = Main {
+        rt,
+        news,
+        signals,
+        workers: Vec::new(),
+        own_slots: workers,
+        presence,
+        orders: Orders::default(),
+        drain: options.drain,
+        hears_events: threads.hear_events(),
+        said_waiting: false,
+        interrupted: false,
+        trouble: Vec::new(),
+        next_orders: now,
+        next_orphans: now,
+        next_staffing: now,
+        alert_until: now + ALERT,
+    };
+    if main.work() == Left::LetGo {
+        let slots = main.workers.len();
+        main.rt.console.warn(&format!(
+            "hung up: {slots} slots let go; agents run on, the next `harness run` adopts them"
+        ));
+        return Ok(End::LetGo);
+    }
+    // Its file goes before the threads end: other processes then see that nobody is here.
+    let Main { rt, presence, .. } = main;
+    drop(presence);
+    threads.end(&rt);
+    Ok(End::Finished(rt.results.so_far()))
+}
+
+/// How the main loop was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Finished,
+    LetGo,
+}
+
+struct Main {
+    rt: Arc<Runtime>,
+    news: Arc<News>,
+    signals: Receiver<i32>,
+    workers: Vec<Worker>,
+    /// Slots that this process was started to hold.
+    own_slots: usize,
+    presence: Presence,
+    /// The standing orders as last seen.
+    orders: Orders,
+    /// `--drain` was given.
+    drain: bool,
+    /// Whether the kernel's events reach us; otherwise everything is looked for.
+    hears_events: bool,
+    said_waiting: bool,
+    /// Ctrl-C was pressed once.
+    interrupted: bool,
+    /// Errors with answered items, as last printed.
+    trouble: Vec<String>,
+    next_orders: Instant,
+    next_orphans: Instant,
+    next_staffing: Instant,
+    alert_until: Instant,
+}
+
+/// How long after a death, and after its own start, a process looks for orphaned slots often.
+const ALERT: Duration = Duration::from_secs(3);
+/// How often the main thread looks round while nothing goes on and events are heard.
+const TICK_AT_REST: Duration = Duration::from_secs(1);
+
+impl Main {
+    fn work(&mut self) -> Left {
+        loop {
+            if self.obey_signals() == Left::LetGo {
+                return Left::LetGo;
+            }
+            self.obey_orders();
+            let drains = self.drain || self.orders.drain;
+            self.rt.lifecycle.set_drains(drains);
+            self.reap();
+            if self.level() < Level::Stopping {
+                self.recover_orphans();
+            }
+            if self.level() == Level::Running {
+                self.staff();
+                self.rt.slots.set_staffed();
+                self.end_when_drained();
+            }
+            if self.level() > Level::Running && self.workers.is_empty() {
+                return Left::Finished;
+            }
+            self.rt.lifecycle.main().wait(self.tick());
+        }
+    }
+
+    fn level(&self) -> Level {
+        self.rt.lifecycle.level()
+    }
+
+    /// Until the next look round, unless woken before.
+    fn tick(&self) -> Duration {
+        let lifecycle = &self.rt.lifecycle;
+        let hears_all = self.hears_events && !lifecycle.drains();
+        let rests = self.level() == Level::Running && self.rt.slots.busy() == 0;
+        if hears_all && rests && clock::instant() >= self.alert_until {
+            TICK_AT_REST
+        } else if self.hears_events {
+            CONTROL_TICK * self.rt.slots.poll_factor()
+        } else {
+            CONTROL_TICK
+        }
+    }
+}

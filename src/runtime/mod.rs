@@ -1,0 +1,90 @@
+//! What the threads of one `harness run` share: one field for each purpose, each in a file of its
+//! own. Nothing is decided here.
+
+mod console;
+mod disk;
+mod lifecycle;
+mod results;
+mod slots;
+mod stagger;
+mod tickets;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::aggregator::Ledger;
+use crate::config::{Config, Durability};
+use crate::error::Result;
+use crate::folder::Folder;
+use crate::git::Repos;
+use crate::layout::Root;
+use crate::ready::Ready;
+use crate::status::LedgerLine;
+pub(crate) use console::Console;
+use disk::DiskCheck;
+pub(crate) use lifecycle::{Level, Lifecycle};
+pub use results::{ItemResult, Results};
+pub(crate) use slots::Slots;
+use stagger::Stagger;
+pub(crate) use tickets::{Ticket, Tickets};
+
+pub(crate) struct Runtime {
+    pub(crate) root: Root,
+    pub(crate) config: Config,
+    /// Whether what is acknowledged must survive a power cut.
+    pub(crate) durable: bool,
+    /// The index of `queue/pending/`.
+    pub(crate) ready: Arc<Ready>,
+    pub(crate) repos: Repos,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) slots: Slots,
+    pub(crate) tickets: Tickets,
+    pub(crate) disk: DiskCheck,
+    pub(crate) stagger: Stagger,
+    pub(crate) console: Console,
+    pub(crate) results: results::Board,
+    /// What was last seen in `state/interrupts/`.
+    pub(crate) interrupts: Mutex<Folder>,
+    ledger: Mutex<Ledger>,
+}
+
+impl Runtime {
+    /// `max_items`: how many items this process may claim; `quiet`: say only what is wrong.
+    pub(crate) fn new(
+        root: &Root,
+        config: Config,
+        ready: Arc<Ready>,
+        max_items: Option<u64>,
+        quiet: bool,
+    ) -> Result<Runtime> {
+        Ok(Runtime {
+            root: root.clone(),
+            durable: config.harness.durability == Durability::Full,
+            ready,
+            repos: Repos::new(root, &config)?,
+            lifecycle: Lifecycle::new()?,
+            slots: Slots::new()?,
+            tickets: Tickets::new(max_items),
+            disk: DiskCheck::new(root, config.limits.disk_free_min),
+            stagger: Stagger::new(config.harness.stagger),
+            console: Console::new(quiet),
+            results: results::Board::default(),
+            interrupts: Mutex::default(),
+            ledger: Mutex::new(Ledger::new(root)),
+            config,
+        })
+    }
+
+    /// Adds an ended attempt to the ledger. A line that cannot be written costs one count in the
+    /// figures and nothing else.
+    pub(crate) fn count(&self, line: &LedgerLine) {
+        if let Err(e) = lock(&self.ledger).append(line) {
+            self.console.say(&e.to_string());
+        }
+    }
+}
+
+/// Locks it even if a thread panicked while it held the lock: the values here are plain data, which
+/// are valid after every statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,76 @@
+//! What became of the items of this run, for the table at its end. Knows nothing of attempts under
+//! way. Invariant: memory is bounded: beyond the newest items only counts are kept.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use super::lock;
+use crate::layout::Name;
+use crate::outcome::Outcome;
+
+/// The table at the end shows at most this many items.
+const ITEMS_MAX: usize = 200;
+
+/// The results so far; threads add to it.
+#[derive(Default)]
+pub(crate) struct Board(Mutex<Results>);
+
+/// How many items ended in each way, and the newest of them.
+#[derive(Default, Clone)]
+pub struct Results {
+    pub done: u64,
+    pub parked: u64,
+    /// Attempts that are tried again.
+    pub retried: u64,
+    pub items: VecDeque<ItemResult>,
+}
+
+/// An item that ended.
+#[derive(Clone)]
+pub struct ItemResult {
+    pub name: Name,
+    pub outcome: Outcome,
+    /// 1 for the first; 0 for an item that was refused.
+    pub attempt: u32,
+    /// How long its last attempt took.
+    pub seconds: f64,
+    pub branch: Option<String>,
+    pub reason: String,
+}
+
+impl Board {
+    /// An item is in `parked/`, or in `done/`.
+    pub(crate) fn ended(&self, result: ItemResult, parked: bool) {
+        let mut results = lock(&self.0);
+        match parked {
+            true => results.parked += 1,
+            false => results.done += 1,
+        }
+        if results.items.len() == ITEMS_MAX {
+            results.items.pop_front();
+        }
+        results.items.push_back(result);
+    }
+
+    /// An item is claimed again. Where it was parked in this run to wait for an answer, it does not
+    /// count as parked any more.
+    pub(crate) fn claimed_again(&self, name: &Name) {
+        let mut results = lock(&self.0);
+        if results.parked == 0 {
+            return;
+        }
+        let asked = |i: &ItemResult| i.name == *name && i.outcome == Outcome::Interrupted;
+        if let Some(at) = results.items.iter().rposition(asked) {
+            results.items.remove(at);
+            results.parked -= 1;
+        }
+    }
+
+    pub(crate) fn retried(&self) {
+        lock(&self.0).retried += 1;
+    }
+
+    pub(crate) fn so_far(&self) -> Results {
+        lock(&self.0).clone()
+    }
+}
