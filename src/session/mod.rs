@@ -1,5 +1,5 @@
 //! One attempt of one item, from its claim to its outcome:
-//! `begin` (session folder, worktree, command line) → `watch` (the agent runs under its keeper)
+//! `begin` (session folder, worktree, the agent started) → `watch` (the agent runs under its keeper)
 //! → `conclude` (its work kept, judged, published, recorded; the item moved).
 //!
 //! A harness that dies in between leaves enough for another to go on: `recovery` enters at `watch`
@@ -11,6 +11,7 @@ mod conclude;
 mod digest;
 mod end;
 pub mod file;
+mod launch;
 mod liveness;
 pub(crate) mod pause;
 mod publish;
@@ -134,6 +135,30 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
+    /// A new attempt of a claim that was just won: the last one in its record.
+    fn of_claim(rt: &Runtime, claim: Box<Claim>, record: Record) -> Attempt {
+        let last = record.history().last.as_ref();
+        let (session, attempt) =
+            last.map_or_else(Default::default, |l| (l.session.clone(), l.attempt));
+        Attempt {
+            dir: rt.root.session(&session),
+            file: SessionFile {
+                session,
+                item: claim.name.shown(),
+                slot: claim.lease().slot.to_string(),
+                attempt,
+                claimed_at: clock::now_iso(),
+                harness_pid: std::process::id(),
+                ..SessionFile::default()
+            },
+            claim,
+            record,
+            work: None,
+            stream: None,
+            recovered: false,
+        }
+    }
+
     /// The hub that its branch is in, also where its worktree is gone.
     pub(crate) fn hub(&self, rt: &Runtime) -> Result<Option<Arc<Hub>>> {
         match (&self.work, &self.file.branch) {
@@ -244,19 +269,33 @@ pub(crate) fn interrupt(ctx: &WorkerContext, cause: &str, why: &str) {
 
 /// Runs a claimed item to its end. Returns whether it went well, as `conclude` does.
 pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) -> Result<bool> {
-    let name = claim.name.clone();
-    let history = record.history();
-    let last = history.last.as_ref();
-    let (sid, attempt) = last.map_or_else(Default::default, |l| (l.session.clone(), l.attempt));
-    let (rt, slot) = (ctx.rt.clone(), ctx.slot());
-    rt.results.claimed_again(&name);
-    rt.slots.show(slot, |s| {
+    let attempt = Attempt::of_claim(&ctx.rt, claim, record);
+    ctx.rt.results.claimed_again(&attempt.claim.name);
+    show_starting(ctx, &attempt);
+    let (mut attempt, begun) = begin(ctx, attempt);
+    let over = match begun {
+        Ok(age) => {
+            note_start(ctx, &mut attempt);
+            watch(ctx, &mut attempt, age, false)?
+        }
+        Err(Failed::Refused(why)) => Over::Unstartable(why),
+        Err(Failed::Fault(e)) if e.kind() == Kind::Temporary => {
+            return give_back(ctx, attempt, e);
+        }
+        Err(Failed::Fault(e)) => Over::Unstartable(e.to_string()),
+    };
+    conclude(ctx, attempt, over)
+}
+
+fn show_starting(ctx: &WorkerContext, attempt: &Attempt) {
+    let file = &attempt.file;
+    ctx.rt.slots.show(ctx.slot(), |s| {
         s.state = SlotState::Starting;
-        s.item = Some(name.shown());
-        s.session = Some(sid.clone());
-        s.attempt = Some(attempt);
+        s.item = Some(file.item.clone());
+        s.session = Some(file.session.clone());
+        s.attempt = Some(file.attempt);
         s.agent = None;
-        s.claimed_at = Some(clock::now_iso());
+        s.claimed_at = Some(file.claimed_at.clone());
         s.started_at = None;
         s.pid = None;
         s.last_message = None;
@@ -264,46 +303,11 @@ pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) ->
         (s.turns, s.tool_calls, s.cost_usd) = (0, 0, 0.0);
         (s.input_tokens, s.output_tokens) = (0, 0);
     });
-    let mut file = SessionFile {
-        session: sid.clone(),
-        item: name.shown(),
-        slot: slot.to_string(),
-        attempt,
-        claimed_at: clock::now_iso(),
-        harness_pid: std::process::id(),
-        ..SessionFile::default()
-    };
-    let dir = rt.root.session(&sid);
-    let mut work = None;
-    let previous = history.previous.as_ref();
-    let begun = begin(ctx, &claim, previous, &dir, &mut file, &mut work);
-    let mut attempt = Attempt {
-        claim,
-        record,
-        dir,
-        file,
-        work: work.map(Arc::new),
-        stream: None,
-        recovered: false,
-    };
-    attempt.open_stream();
-    let over = match begun {
-        Ok(age) => {
-            note_start(&rt, slot, &mut attempt);
-            watch(ctx, &mut attempt, age, false)?
-        }
-        Err(Failed::Refused(why)) => Over::Unstartable(why),
-        Err(Failed::Fault(e)) if e.kind() == Kind::Temporary => {
-            let Attempt { claim, record, .. } = attempt;
-            return give_back(ctx, claim, record, &sid, e);
-        }
-        Err(Failed::Fault(e)) => Over::Unstartable(e.to_string()),
-    };
-    conclude(ctx, attempt, over)
 }
 
-/// Records and says that the agent was started. Not fatal: only the story would miss it.
-fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt) {
+/// Records and says that the agent was started. A record that cannot be written is not fatal: claim
+/// and session hold what recovery needs.
+fn note_start(ctx: &WorkerContext, attempt: &mut Attempt) {
     let file = &attempt.file;
     let event = Event::Started(Started {
         session: file.session.clone(),
@@ -318,42 +322,44 @@ fn note_start(rt: &Runtime, slot: SlotId, attempt: &mut Attempt) {
     });
     let _lost = attempt.record.append(&event);
     let resumed = file.resumed.as_ref().map_or("", |_| ", resumed");
-    rt.console.say(&format!(
-        "{slot}  started    {} (attempt {}{resumed})",
-        attempt.claim.name, file.attempt
+    ctx.rt.console.say(&format!(
+        "{}  started    {} (attempt {}{resumed})",
+        ctx.slot(),
+        attempt.claim.name,
+        file.attempt
     ));
 }
 
-/// How long an item that could not be started waits: at first, and at most.
+/// How long an item that could not be started waits: after the first time, and at most.
 const REQUEUE: Duration = Duration::from_secs(2);
 const REQUEUE_MAX: Duration = Duration::from_secs(300);
 
 /// The attempt did not start and the item is as good as before: back to `pending/`, not counted.
 /// What a person must mend (permissions, a damaged folder) parks it instead of looping.
-fn give_back(
-    ctx: &WorkerContext,
-    claim: Box<Claim>,
-    mut record: Record,
-    sid: &str,
-    why: Error,
-) -> Result<bool> {
+fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> {
+    let Attempt {
+        claim,
+        mut record,
+        dir,
+        file,
+        ..
+    } = attempt;
     ctx.rt
         .console
         .warn(&format!("{}: {} goes back: {why}", ctx.slot(), claim.name));
     let temporary = why.kind() == Kind::Temporary && !planted("trouble-is-final");
     let before = record.history().requeues;
-    // Not at once: the trouble is the host's, and the next item would meet it too. Later and
-    // later: it may be the item's own after all (a submodule that cannot be had).
+    // With a delay that grows: the machine is in trouble, or the item itself is the cause (a
+    // submodule that cannot be fetched).
     let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, random_fraction());
     let not_before = temporary.then(|| clock::ns_from_now(delay));
-    // The folder first: once the record has forgotten the session, nobody looks for it again. Both
-    // as long as the host needs: a half of it would look like an attempt that was started.
+    // The folder first: after the `requeued` line nobody looks for it again. Each is repeated until
+    // it is done: one without the other would look like an attempt that was started.
     let copies = "the attempt never started: it holds copies only";
-    let dir = ctx.rt.root.session(sid);
     let mut done = ctx.retry_temporary(|| atomic::discard_tree(&dir, copies));
     if !planted("not-given-back-on-record") {
         let event = Event::Requeued(Requeued {
-            session: sid.to_owned(),
+            session: file.session,
             reason: why.to_string(),
             not_before_ns: not_before,
         });

@@ -1,84 +1,17 @@
-//! Who works on an item, and with what arguments. Arguments out; nothing is run here.
-//!
-//! `script` is built in: the item's own file, executed as it is. Every other agent is a
-//! `[agents.NAME]` table, or a CLI that harness knows by name. Placeholders are filled in byte for
-//! byte into whole arguments: no shell ever sees them.
+//! Finds an agent's program, and says in plain words why it is not there or cannot be started. Runs
+//! nothing.
 
-mod launch;
-
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::Agent;
 use crate::adapters;
 use crate::atomic;
-use crate::config::{AgentTable, Config, placeholder};
-use crate::item::{Item, Kind, Refusal};
-pub use launch::{BOOTSTRAP, Before, LaunchInputs, Limits, Plan, plan};
-
-/// The name of the built-in agent that runs script items.
-pub const SCRIPT: &str = "script";
-
-/// The agent that an item is for.
-pub enum Agent<'a> {
-    Script,
-    Command(&'a str, &'a AgentTable),
-}
-
-impl Agent<'_> {
-    pub fn name(&self) -> &str {
-        match self {
-            Agent::Script => SCRIPT,
-            Agent::Command(name, _) => name,
-        }
-    }
-}
-
-/// Finds the agent for an item, or says why there is none.
-pub fn for_item<'a>(config: &'a Config, item: &Item) -> Result<Agent<'a>, Refusal> {
-    if item.kind == Kind::Script {
-        return match item.agent.as_deref() {
-            None | Some(SCRIPT) => Ok(Agent::Script),
-            Some(other) => Err(Refusal(format!(
-                "it is a script (executable, or begins with `#!`), which agent `{other}` cannot run; \
-                 clear its executable bit if it is a prompt"
-            ))),
-        };
-    }
-    let Some(name) = item.agent.as_deref().or(config.harness.agent.as_deref()) else {
-        return Err(Refusal(format!(
-            "no agent is configured for prompts: set `agent` in [harness] of harness.toml to one \
-             of {}, or to one that [agents.NAME] describes; or name one in the item",
-            adapters::NAMES.join(", ")
-        )));
-    };
-    match config.agent(name) {
-        Some((name, table)) => Ok(Agent::Command(name, table)),
-        None => {
-            let own = config.agents.keys().map(String::as_str);
-            let clis = adapters::NAMES.iter().copied();
-            let clis = clis.filter(|cli| !config.agents.contains_key(*cli));
-            let known: Vec<&str> = own.chain(clis).collect();
-            let known = known.join(", ");
-            Err(Refusal(format!(
-                "unknown agent `{name}`; there are: {known}"
-            )))
-        }
-    }
-}
-
-/// What the placeholders of an attempt stand for.
-pub type Facts = BTreeMap<&'static str, OsString>;
-
-/// Replaces each `{{NAME}}` that is a fact, byte for byte.
-pub fn fill(template: &OsStr, facts: &Facts) -> OsString {
-    placeholder::fill(template, |name| facts.get(name).cloned())
-}
 
 /// What to say where an agent's program is not there: how to get it, where that is known.
-pub fn not_found(agent: &Agent<'_>, program: &OsStr, why: String) -> String {
+pub(crate) fn not_found(agent: &Agent<'_>, program: &OsStr, why: String) -> String {
     let Agent::Command(_, table) = agent else {
         return why;
     };
@@ -96,7 +29,7 @@ pub fn not_found(agent: &Agent<'_>, program: &OsStr, why: String) -> String {
 
 /// The absolute path of a program as `execvp` would find it, in a worktree and with a PATH that
 /// are not this process's own. `Err`: why it cannot be run, for people.
-pub fn find_program(
+pub(crate) fn find_program(
     program: &std::ffi::OsStr,
     cwd: &Path,
     path: Option<&std::ffi::OsStr>,
@@ -124,7 +57,7 @@ pub fn find_program(
 
 /// Why the kernel would not start a program that is there and executable, where its first line
 /// tells: the system's own "No such file or directory" sends people looking for the wrong file.
-pub fn why_not_started(program: &Path) -> Option<String> {
+pub(crate) fn why_not_started(program: &Path) -> Option<String> {
     let mut head = Vec::new();
     let file = atomic::open_followed(program).ok()?;
     file.take(FIRST_LINE_BYTES_MAX)

@@ -18,57 +18,57 @@ use crate::item::Item;
 use crate::record::Answered;
 
 /// What of an attempt its start depends on.
-pub struct LaunchInputs<'a> {
-    pub item: &'a Item,
-    pub facts: &'a Facts,
-    pub session: &'a str,
-    pub session_dir: &'a Path,
-    pub worktree: &'a Path,
+pub(crate) struct LaunchInputs<'a> {
+    pub(crate) item: &'a Item,
+    pub(crate) facts: &'a Facts,
+    pub(crate) session: &'a str,
+    pub(crate) session_dir: &'a Path,
+    pub(crate) worktree: &'a Path,
     /// The text of `prompts/bootstrap.md`, where there is one.
-    pub bootstrap: Option<&'a [u8]>,
+    pub(crate) bootstrap: Option<&'a [u8]>,
     /// The attempt that this one goes on from.
-    pub before: Option<Before<'a>>,
+    pub(crate) before: Option<Before<'a>>,
     /// Names in harness's own environment.
-    pub inherited: &'a [OsString],
+    pub(crate) inherited: &'a [OsString],
 }
 
 /// An attempt that ended before its item was done, and whose work lies in the worktree.
-pub struct Before<'a> {
+pub(crate) struct Before<'a> {
     /// The CLI's conversation to go on with; `None`: a new one.
-    pub conversation: Option<&'a str>,
+    pub(crate) conversation: Option<&'a str>,
     /// Why it ended.
-    pub reason: &'a str,
+    pub(crate) reason: &'a str,
     /// What it asked, and a person's answer if one was written.
-    pub answered: Option<&'a Answered>,
+    pub(crate) answered: Option<&'a Answered>,
 }
 
 /// What to start, and what to write down before.
 #[derive(Debug, Default)]
-pub struct Plan {
-    pub argv: Vec<OsString>,
+pub(crate) struct Plan {
+    pub(crate) argv: Vec<OsString>,
     /// For `prompt.md`; `None`: a script, which has none.
-    pub prompt: Option<Vec<u8>>,
+    pub(crate) prompt: Option<Vec<u8>>,
     /// Whether it reads `prompt.md` on its standard input; otherwise nothing.
-    pub reads_prompt: bool,
+    pub(crate) reads_prompt: bool,
     /// For `bootstrap.md`.
-    pub bootstrap: Option<Vec<u8>>,
+    pub(crate) bootstrap: Option<Vec<u8>>,
     /// Beneath what table and item set; `None`: removed.
-    pub env: BTreeMap<OsString, Option<OsString>>,
-    pub limits: Limits,
+    pub(crate) env: BTreeMap<OsString, Option<OsString>>,
+    pub(crate) limits: Limits,
     /// Those of them that harness itself must see to: the CLI has no means for them.
-    pub watched: Limits,
-    pub model: Option<String>,
+    pub(crate) watched: Limits,
+    pub(crate) model: Option<String>,
     /// The dialect of its standard output, if harness reads one.
-    pub events: Option<String>,
+    pub(crate) events: Option<String>,
     /// What a person should know.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// What an attempt may use up; `None`: as much as it likes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Limits {
-    pub max_turns: Option<u64>,
-    pub budget_usd: Option<f64>,
+pub(crate) struct Limits {
+    pub(crate) max_turns: Option<u64>,
+    pub(crate) budget_usd: Option<f64>,
 }
 
 impl Limits {
@@ -93,9 +93,9 @@ impl Limits {
 /// As much of the reason of an attempt's end as its successor is told.
 const REASON_BYTES_MAX: usize = 500;
 /// Where the filled-in bootstrap text lies in a session's folder.
-pub const BOOTSTRAP: &str = "bootstrap.md";
+pub(crate) const BOOTSTRAP: &str = "bootstrap.md";
 
-pub fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
+pub(crate) fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
     let table = match agent {
         Agent::Script => {
             return Plan {

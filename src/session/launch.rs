@@ -1,0 +1,192 @@
+//! What an attempt starts its agent with: prompt, command line, environment. Writes the prompt's
+//! files into the session's folder and runs nothing.
+//!
+//! Knows no CLI: `agents` does. Invariant: names and texts of users reach the agent as whole
+//! arguments, variables or files, never through a shell.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::file::SessionFile;
+use super::{Attempt, Failed, Work};
+use crate::agents::{self, Agent, Before, Facts, LaunchInputs, Plan};
+use crate::atomic;
+use crate::interrupt;
+use crate::keeper::wire::Spec;
+use crate::layout::{DEFAULT_REPO, join};
+use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::runtime::Runtime;
+
+/// Variables to set, or to remove (`None`).
+type Env = BTreeMap<OsString, Option<OsString>>;
+
+/// How the agent is to be started.
+pub(super) struct Launch {
+    /// For the keeper.
+    pub(super) spec: Spec,
+    /// For the session's file. Without command line and environment, which are in `spec`.
+    pub(super) plan: Plan,
+    pub(super) timeout: Duration,
+}
+
+/// `before`: the session of the attempt that this one goes on from.
+pub(super) fn plan(
+    rt: &Runtime,
+    attempt: &Attempt,
+    agent: &Agent<'_>,
+    cwd: &Path,
+    before: Option<&SessionFile>,
+) -> Result<Launch, Failed> {
+    let dir = &attempt.dir;
+    let mut plan = plan_of_agent(rt, attempt, agent, cwd, before);
+    let prompt_file = join(dir, "prompt.md");
+    if let Some(prompt) = &plan.prompt {
+        drop(atomic::create(&prompt_file, prompt, 0o600)?);
+    }
+    if let Some(text) = &plan.bootstrap {
+        drop(atomic::create(&dir.join(agents::BOOTSTRAP), text, 0o600)?);
+    }
+    let env = environment(rt, attempt, agent, std::mem::take(&mut plan.env));
+    let mut argv = std::mem::take(&mut plan.argv);
+    let mut timeout = attempt.claim.item.timeout;
+    if let Agent::Command(_, table) = agent {
+        timeout = timeout.or(table.timeout);
+        let path = env.get(&OsString::from("PATH")).cloned().flatten();
+        let path = path.or_else(|| std::env::var_os("PATH"));
+        let program = argv.first().cloned().unwrap_or_default();
+        argv[0] = agents::find_program(&program, cwd, path.as_deref())
+            .map_err(|why| Failed::Refused(agents::not_found(agent, &program, why)))?
+            .into();
+    }
+    let spec = Spec {
+        session: attempt.file.session.clone(),
+        argv,
+        cwd: cwd.to_owned(),
+        stdin: plan.reads_prompt.then_some(prompt_file),
+        stdout: join(dir, "stdout.log"),
+        stderr: join(dir, "stderr.log"),
+        exit: join(dir, "exit.json"),
+        grace: rt.config.harness.kill_grace,
+        env: env.into_iter().collect(),
+    };
+    Ok(Launch {
+        spec,
+        plan,
+        timeout: timeout.unwrap_or(rt.config.harness.timeout),
+    })
+}
+
+/// What its agent makes of the item. A script needs neither placeholders nor a bootstrap text.
+fn plan_of_agent(
+    rt: &Runtime,
+    attempt: &Attempt,
+    agent: &Agent<'_>,
+    cwd: &Path,
+    before: Option<&SessionFile>,
+) -> Plan {
+    let (facts, bootstrap) = match agent {
+        Agent::Script => (Facts::default(), None),
+        Agent::Command(..) => {
+            let template = rt.root.path().join("prompts/bootstrap.md");
+            let text = atomic::read_followed(&template, STATE_FILE_BYTES_MAX).ok();
+            (facts(rt, attempt, cwd), text)
+        }
+    };
+    let previous = attempt.record.history().previous.as_ref();
+    let before = before.map(|b| Before {
+        conversation: attempt.file.resumed.as_deref(),
+        reason: b.reason.as_deref().unwrap_or("it is not known why"),
+        answered: previous.and_then(|p| p.answered.as_ref()),
+    });
+    let inputs = LaunchInputs {
+        item: &attempt.claim.item,
+        facts: &facts,
+        session: &attempt.file.session,
+        session_dir: &attempt.dir,
+        worktree: cwd,
+        bootstrap: bootstrap.as_deref(),
+        before,
+        inherited: &INHERITED,
+    };
+    agents::plan(agent, &inputs)
+}
+
+/// What the placeholders in prompts and command lines stand for.
+fn facts(rt: &Runtime, attempt: &Attempt, cwd: &Path) -> Facts {
+    let (file, dir) = (&attempt.file, &attempt.dir);
+    let interrupt = interrupt::path(&rt.root, &file.slot);
+    [
+        ("PROMPT_FILE", join(dir, "prompt.md").into_os_string()),
+        ("ITEM_FILE", join(dir, "item").into_os_string()),
+        ("SESSION_ID", file.session.clone().into()),
+        ("SESSION_DIR", dir.as_os_str().to_owned()),
+        ("WORKTREE", cwd.as_os_str().to_owned()),
+        ("WORK_ITEM", attempt.claim.name.as_os_str().to_owned()),
+        ("SLOT", file.slot.clone().into()),
+        ("AGENT", file.agent.clone().into()),
+        ("BRANCH", file.branch.clone().unwrap_or_default().into()),
+        ("ATTEMPT", file.attempt.to_string().into()),
+        ("ITERATION", file.attempt.to_string().into()),
+        ("RIG", rig(attempt.work.as_deref())),
+        ("ROOT", rt.root.path().as_os_str().to_owned()),
+        ("INTERRUPT_FILE", interrupt.into_os_string()),
+    ]
+    .into()
+}
+
+/// The repository's name: as in `[repos.NAME]`; of the one in `[repo]`, its directory's.
+fn rig(work: Option<&Work>) -> OsString {
+    let Some(repo) = work.map(|w| w.hub.repo()) else {
+        return OsString::new();
+    };
+    match repo.path.file_name() {
+        Some(dir) if repo.name == DEFAULT_REPO => dir.to_owned(),
+        _ => repo.name.clone().into(),
+    }
+}
+
+/// The names of the variables that this process was started with.
+static INHERITED: LazyLock<Vec<OsString>> =
+    LazyLock::new(|| std::env::vars_os().map(|(name, _)| name).collect());
+
+/// What is set (or removed: `None`) on top of harness's own environment. `env`: what the agent's CLI
+/// needs; the user's `env` in the agent's table and in the item goes over it.
+fn environment(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>, mut env: Env) -> Env {
+    let (claim, file, dir) = (&attempt.claim, &attempt.file, &attempt.dir);
+    // A harness started from a git hook must not hand on the hook's repository.
+    for key in INHERITED.iter() {
+        if key.to_str().is_some_and(|k| k.starts_with("GIT_")) {
+            env.insert(key.clone(), None);
+        }
+    }
+    let interrupt = interrupt::path(&rt.root, &file.slot);
+    let mut set = |key: &str, value: OsString| env.insert(key.into(), Some(value));
+    if let Agent::Command(_, table) = agent {
+        for (key, value) in &table.env {
+            set(key, value.into());
+        }
+    }
+    for (key, value) in &claim.item.env {
+        set(key, value.into());
+    }
+    set("HARNESS_ROOT", rt.root.path().as_os_str().to_owned());
+    set("HARNESS_ITEM", claim.name.as_os_str().to_owned());
+    set("HARNESS_ITEM_FILE", join(dir, "item").into_os_string());
+    set("HARNESS_SESSION", file.session.clone().into());
+    set("HARNESS_SESSION_DIR", dir.as_os_str().to_owned());
+    set("HARNESS_SLOT", file.slot.clone().into());
+    set("HARNESS_AGENT", file.agent.clone().into());
+    set("HARNESS_ATTEMPT", file.attempt.to_string().into());
+    set(
+        "HARNESS_BRANCH",
+        file.branch.clone().unwrap_or_default().into(),
+    );
+    set("HARNESS_INTERRUPT", interrupt.clone().into_os_string());
+    set("SESSION_ID", file.session.clone().into());
+    set("INTERRUPT_FILE", interrupt.into_os_string());
+    set("ITERATION", file.attempt.to_string().into());
+    env
+}
