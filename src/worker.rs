@@ -17,7 +17,7 @@ use crate::ready::{Candidate, ClaimReport};
 use crate::recovery;
 use crate::runtime::{ItemResult, Level, Runtime, Ticket};
 use crate::session::{self, WorkerContext, pause};
-use crate::spool::{self, ClaimOutcome};
+use crate::spool::{self, ClaimOutcome, ClaimRequest};
 use crate::status::SlotState;
 use crate::waker::Waker;
 
@@ -229,15 +229,15 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
         return Ok(Tried::NotClaimed);
     }
     let rt = ctx.rt.clone();
-    let outcome = spool::try_claim(
-        &rt.root,
-        &ctx.lease,
-        &candidate.name,
-        rt.durable,
-        candidate.refuse.clone(),
-        &|order, meta| rt.ready.may_start(&candidate.name, order, meta),
-        &|item| session::accepts(&rt, item),
-    );
+    let outcome = spool::try_claim(&ClaimRequest {
+        root: &rt.root,
+        lease: &ctx.lease,
+        name: &candidate.name,
+        durable: rt.durable,
+        refuse: candidate.refuse.as_deref(),
+        may_start: &|fields, meta| rt.ready.may_start(&candidate.name, fields, meta),
+        accepts: &|item| session::accepts(&rt, item),
+    });
     let report = match outcome {
         Ok(ClaimOutcome::Won(claim, record)) => {
             ticket.spend();

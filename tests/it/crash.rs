@@ -468,15 +468,15 @@ fn a_name_that_was_done_before_is_run_again_after_a_kill_in_mid_claim() {
     let at = layout::Root::new(fs::canonicalize(root.path()).unwrap());
     let lease = Lease::try_take(&at, layout::SlotId(1)).unwrap().unwrap();
     assert_eq!(journal.of("x").len(), 1);
-    let claim = spool::try_claim(
-        &at,
-        &std::sync::Arc::new(lease),
-        &layout::Name::new("x"),
-        false,
-        None,
-        &|_, _| true,
-        &|_| harness::spool::Acceptance::Now,
-    );
+    let claim = spool::try_claim(&spool::ClaimRequest {
+        root: &at,
+        lease: &std::sync::Arc::new(lease),
+        name: &layout::Name::new("x"),
+        durable: false,
+        refuse: None,
+        may_start: &|_, _| true,
+        accepts: &|_| spool::Acceptance::Now,
+    });
     assert!(matches!(claim, Ok(spool::ClaimOutcome::Won(..))));
     drop(claim);
     assert!(root.at("queue/claimed/agent-1/x").exists());

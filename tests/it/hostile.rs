@@ -341,10 +341,16 @@ fn a_writer_who_opens_the_file_while_it_is_claimed_gets_it_back_and_is_waited_fo
     let writer = std::cell::Cell::new(None);
     let tried = |may_start: &dyn Fn() -> bool| {
         let may = |_: &_, _: &_| may_start();
-        spool::try_claim(&own, &lease, &name, false, None, &may, &|_| {
-            spool::Acceptance::Now
-        })
-        .unwrap()
+        let request = spool::ClaimRequest {
+            root: &own,
+            lease: &lease,
+            name: &name,
+            durable: false,
+            refuse: None,
+            may_start: &may,
+            accepts: &|_| spool::Acceptance::Now,
+        };
+        spool::try_claim(&request).unwrap()
     };
     // A child that another test starts has every descriptor, too, until it becomes another program.
     let mut first = ClaimOutcome::Unsettled;

@@ -1,0 +1,224 @@
+//! Claims: the transitions between `pending/`, `claimed/SLOT/`, `done/` and `parked/`.
+//!
+//! Hard-linking the slot's marker to `state/claims/NAME` elects one holder of a name, the rename
+//! into `claimed/SLOT/` takes the file, one rename out of it ends the claim. The record's `claimed`
+//! line comes before that first rename: a file in `claimed/` always belongs to the last attempt on
+//! record, never to an earlier item of the same name. Each step after the claim renames from a name
+//! that only this slot uses: if the file is gone, the claim was taken away, and its holder publishes
+//! nothing.
+//!
+//! Order at the end: file first, then exclusive key, then claim. A crash in between leaves links
+//! to the marker, which the slot's next holder removes (`recovery`).
+
+mod claim;
+mod read;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::atomic::{self, Moved};
+use crate::error::{Error, Kind, Result};
+use crate::item::{self, Item};
+use crate::layout::{Name, Place, Root, join};
+use crate::lease::Lease;
+use crate::limits::ITEM_BYTES_MAX;
+use crate::mutant::planted;
+use crate::record::{Event, Reason, Record};
+pub use claim::{Acceptance, ClaimOutcome, ClaimRequest, try_claim};
+pub use read::settled;
+
+/// A held item. Used up by `end`; dropped (in a panic, or when the process is told to let go) it
+/// stays in `claimed/` for the slot's next holder.
+#[must_use = "a claim that is not ended stays in claimed/ until the slot's next holder looks"]
+pub struct Claim {
+    root: Root,
+    lease: Arc<Lease>,
+    pub name: Name,
+    pub item: Item,
+    /// The file's bytes, as claimed.
+    pub bytes: Vec<u8>,
+    pub executable: bool,
+    ended: Option<Ended>,
+}
+
+/// Writes a line to the item's record. An error that will not go away is returned as a value: it must
+/// not keep an item from leaving the queue.
+fn note(root: &Root, name: &Name, event: &Event) -> Result<Option<Error>> {
+    match Record::open(root, name).and_then(|mut record| record.append(event)) {
+        Ok(()) => Ok(None),
+        Err(e) if e.kind() == Kind::Temporary => Err(e),
+        Err(e) => Ok(Some(e)),
+    }
+}
+
+fn park_file(root: &Root, name: &Name, from: &std::path::Path, why: &str) -> Result<bool> {
+    let reason = why.to_owned();
+    let _unwritten = note(root, name, &Event::Parked(Reason { reason }))?;
+    atomic::rename_with_backup(from, &root.item(Place::Parked, name))
+}
+
+/// Where a claim's file is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Done,
+    Parked,
+    /// Not to start before this instant (ns since 1970), which becomes its modification time.
+    Pending {
+        not_before: Option<i64>,
+    },
+}
+
+/// Where an ended claim's file is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Placed(Place),
+    /// The file had been taken away: the claim was not ours any more.
+    TakenAway,
+}
+
+impl Claim {
+    /// Re-makes the claim of a slot's dead holder. Where its file was changed beyond understanding
+    /// or taken away, nothing is known of the item but its name.
+    pub fn adopt(root: &Root, lease: &Arc<Lease>, name: &Name) -> Result<Box<Claim>> {
+        let path = join(&root.claimed(lease.slot), name.as_os_str());
+        let mut bytes = Vec::new();
+        let mut executable = false;
+        if let Ok(meta) = path.symlink_metadata()
+            && meta.is_file()
+        {
+            executable = meta.mode() & 0o111 != 0;
+            match atomic::read_small(&path, ITEM_BYTES_MAX) {
+                Ok(read) => bytes = read,
+                Err(e) => {
+                    let e = Error::io("cannot read the item", &path, &e);
+                    if e.kind() == Kind::Temporary {
+                        return Err(e);
+                    }
+                }
+            }
+        }
+        let item = item::parse(name, &bytes, executable).unwrap_or_else(|_| Item::blank());
+        Ok(Box::new(Claim {
+            root: root.clone(),
+            lease: lease.clone(),
+            name: name.clone(),
+            item,
+            bytes,
+            executable,
+            ended: None,
+        }))
+    }
+
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Where the file lies while it is claimed.
+    pub fn path(&self) -> PathBuf {
+        join(&self.root.claimed(self.lease.slot), self.name.as_os_str())
+    }
+
+    /// Whether the file is still where this claim put it. A person cancels by moving it.
+    pub fn is_ours(&self) -> bool {
+        self.is_there() && !self.leads_out()
+    }
+
+    /// Whether its file is there, as far as can be seen at a glance: what an agent has put in the
+    /// place of the slot's folder is found out at its end.
+    pub fn is_there(&self) -> bool {
+        planted("publish-unfenced") || !atomic::is_gone(&self.path())
+    }
+
+    /// Its agent put a symlink in the place of the slot's folder: what lies behind it is somebody
+    /// else's, whatever its name.
+    fn leads_out(&self) -> bool {
+        self.root.claimed(self.lease.slot).is_symlink()
+    }
+
+    /// Ends the claim. The error gives the claim back: stay in place and try again, nothing is
+    /// lost (a full disk can make even a rename fail).
+    ///
+    /// `taken` is called where the file had been taken away, before the claim is given up: what
+    /// must be true before somebody else may hold the name.
+    pub fn end(
+        mut self: Box<Self>,
+        to: Target,
+        durable: bool,
+        taken: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Ended, (Error, Box<Claim>)> {
+        match self.try_end(to, durable, taken) {
+            Ok(ended) => Ok(ended),
+            Err(e) => Err((e, self)),
+        }
+    }
+
+    fn try_end(
+        &mut self,
+        to: Target,
+        durable: bool,
+        taken: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Ended> {
+        // Once moved, moved: a second try must not take the empty place for a cancel.
+        let ended = match self.ended {
+            Some(ended) => ended,
+            None => self.place(to)?,
+        };
+        self.ended = Some(ended);
+        if ended == Ended::TakenAway {
+            taken()?;
+        }
+        if durable && let Ended::Placed(place) = ended {
+            atomic::sync_dir(&self.root.place(place))?;
+        }
+        if let Some(word) = &self.item.order.exclusive {
+            self.lease.let_go(&self.root.exclusive(word))?;
+        }
+        if !planted("claim-not-let-go") {
+            self.lease.let_go(&self.root.claim(&self.name))?;
+        }
+        Ok(ended)
+    }
+
+    fn place(&self, to: Target) -> Result<Ended> {
+        let from = self.path();
+        if self.leads_out() {
+            return Ok(Ended::TakenAway);
+        }
+        let place = match to {
+            Target::Done => Place::Done,
+            Target::Parked => Place::Parked,
+            Target::Pending { not_before } => {
+                if let Some(ns) = not_before
+                    && atomic::exists(&from)
+                {
+                    atomic::set_mtime(&from, ns)?;
+                }
+                let to = self.root.item(Place::Pending, &self.name);
+                if planted("return-overwrites") && atomic::exists(&from) {
+                    atomic::rename_over(&from, &to)?;
+                    return Ok(Ended::Placed(Place::Pending));
+                }
+                match atomic::rename_new(&from, &to)? {
+                    Moved::Done => return Ok(Ended::Placed(Place::Pending)),
+                    Moved::SourceGone => return Ok(Ended::TakenAway),
+                    // The same name was dropped again meanwhile: the newer file is what its owner
+                    // wants, this one is kept beside it.
+                    Moved::Taken => {
+                        let why = "a newer file of the same name was dropped while this one ran";
+                        let reason = why.to_owned();
+                        let _unwritten =
+                            note(&self.root, &self.name, &Event::Parked(Reason { reason }))?;
+                        Place::Parked
+                    }
+                }
+            }
+        };
+        let placed = atomic::rename_with_backup(&from, &self.root.item(place, &self.name))?;
+        Ok(if placed {
+            Ended::Placed(place)
+        } else {
+            Ended::TakenAway
+        })
+    }
+}
