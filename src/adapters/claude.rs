@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 
 use super::error_text;
 use super::lenient_json::{BLOCKS_MAX, Fields};
@@ -151,7 +151,7 @@ impl ClaudeDialect {
         }
     }
 
-    fn retrying(&mut self, line: &Value, tally: &mut Tally) {
+    fn retrying(&mut self, line: &Value<'_>, tally: &mut Tally) {
         let (error, status) = (line.message("error"), line.status("error_status"));
         let message = match status {
             Some(status) => format!("{error} ({status})"),
@@ -166,7 +166,7 @@ impl ClaudeDialect {
         });
     }
 
-    fn denied(&mut self, denial: &Value, tally: &mut Tally) {
+    fn denied(&mut self, denial: &Value<'_>, tally: &mut Tally) {
         if self.denials.is_new(denial.text("tool_use_id")) {
             tally.put(Body::PermissionDenied {
                 id: denial.name("tool_use_id"),
@@ -175,7 +175,7 @@ impl ClaudeDialect {
         }
     }
 
-    fn assistant(&mut self, line: &Value, tally: &mut Tally) {
+    fn assistant(&mut self, line: &Value<'_>, tally: &mut Tally) {
         let Some(message) = line.object("message") else {
             return tally.other("assistant", "");
         };
@@ -196,7 +196,7 @@ impl ClaudeDialect {
             tally.fault = None;
             self.count(message, tally);
         }
-        if message["content"].is_string() {
+        if message.field("content").is_string() {
             tally.text(whole, false);
         }
         for block in &blocks {
@@ -205,7 +205,7 @@ impl ClaudeDialect {
                 "thinking" => tally.thinking(block.text("thinking")),
                 "tool_use" => {
                     let tool = block.name("name").unwrap_or_default();
-                    tally.tool_call(block.name("id"), tool, &block["input"]);
+                    tally.tool_call(block.name("id"), tool, block.field("input").into());
                 }
                 kind => tally.other(&format!("assistant/{kind}"), ""),
             }
@@ -214,12 +214,12 @@ impl ClaudeDialect {
     }
 
     /// Counts a message's usage, and a turn for it, once.
-    fn count(&mut self, message: &Value, tally: &mut Tally) {
+    fn count(&mut self, message: &Value<'_>, tally: &mut Tally) {
         if self.variant == Variant::Qwen {
             tally.answer();
         }
         if self.messages.is_new(message.text("id")) {
-            let used = self.tokens(&message["usage"]);
+            let used = self.tokens(message.field("usage"));
             self.live = self.live.plus(used);
             self.partial = used.output;
             if self.variant == Variant::Claude {
@@ -228,7 +228,7 @@ impl ClaudeDialect {
         }
     }
 
-    fn tokens(&self, usage: &Value) -> Tokens {
+    fn tokens(&self, usage: &Value<'_>) -> Tokens {
         let cache_read = usage.count("cache_read_input_tokens");
         let input = usage.count("input_tokens");
         Tokens {
@@ -243,7 +243,7 @@ impl ClaudeDialect {
     }
 
     /// `--include-partial-messages`: the text comes again whole; only usage is new.
-    fn partial(&mut self, line: &Value, tally: &mut Tally) {
+    fn partial(&mut self, line: &Value<'_>, tally: &mut Tally) {
         let Some(event) = line.object("event") else {
             return tally.other("stream_event", "");
         };
@@ -265,8 +265,8 @@ impl ClaudeDialect {
         }
     }
 
-    fn rate_limit(&mut self, line: &Value, tally: &mut Tally) {
-        let info = &line["rate_limit_info"];
+    fn rate_limit(&mut self, line: &Value<'_>, tally: &mut Tally) {
+        let info = line.field("rate_limit_info");
         let status = info.text("status");
         if status != "rejected" {
             return tally.other("rate_limit_event", status);
@@ -278,7 +278,7 @@ impl ClaudeDialect {
         tally.put(Body::Limited { resets_at, limit });
     }
 
-    fn result(&mut self, line: &Value, tally: &mut Tally) {
+    fn result(&mut self, line: &Value<'_>, tally: &mut Tally) {
         for denial in line.objects("permission_denials") {
             self.denied(denial, tally);
         }
@@ -297,9 +297,9 @@ impl ClaudeDialect {
     }
 
     /// A result's tokens and cost replace what its messages said.
-    fn account(&mut self, line: &Value, tally: &mut Tally) {
+    fn account(&mut self, line: &Value<'_>, tally: &mut Tally) {
         self.live = Tokens::default();
-        let of_run = self.tokens(&line["usage"]);
+        let of_run = self.tokens(line.field("usage"));
         let cost = line.amount("total_cost_usd");
         let models = line.object("modelUsage");
         let models = models.filter(|m| models_of(m).next().is_some());
@@ -321,7 +321,7 @@ impl ClaudeDialect {
         }
     }
 
-    fn result_class(&self, line: &Value, message: &str, tally: &Tally) -> Class {
+    fn result_class(&self, line: &Value<'_>, message: &str, tally: &Tally) -> Class {
         match (line.text("subtype"), line.text("terminal_reason")) {
             ("error_max_turns", _) | (_, "max_turns") => return TURNS,
             ("error_max_budget_usd", _) | (_, "budget_exhausted") => {
@@ -365,7 +365,7 @@ impl ClaudeDialect {
 }
 
 impl Dialect for ClaudeDialect {
-    fn read(&mut self, line: &Value, tally: &mut Tally) {
+    fn read(&mut self, line: &Value<'_>, tally: &mut Tally) {
         match (line.text("type"), line.text("subtype")) {
             ("assistant", _) => self.assistant(line, tally),
             ("user", _) => user(line, tally),
@@ -393,12 +393,12 @@ impl Dialect for ClaudeDialect {
     }
 }
 
-fn user(line: &Value, tally: &mut Tally) {
+fn user(line: &Value<'_>, tally: &mut Tally) {
     let Some(message) = line.object("message") else {
         return tally.other("user", "");
     };
     tally.end_turn();
-    if message["content"].is_string() {
+    if message.field("content").is_string() {
         tally.other("user/text", message.text("content"));
     }
     for block in message.objects("content") {
@@ -418,8 +418,8 @@ fn user(line: &Value, tally: &mut Tally) {
     note_skipped_blocks(message, tally);
 }
 
-fn note_skipped_blocks(message: &Value, tally: &mut Tally) {
-    let blocks = message["content"].as_array().map_or(0, Vec::len);
+fn note_skipped_blocks(message: &Value<'_>, tally: &mut Tally) {
+    let blocks = message.field("content").as_array().map_or(0, <[_]>::len);
     if blocks > BLOCKS_MAX {
         let detail = format!("{} more blocks in this line", blocks - BLOCKS_MAX);
         tally.other("(blocks)", &detail);
@@ -427,11 +427,11 @@ fn note_skipped_blocks(message: &Value, tally: &mut Tally) {
 }
 
 /// The figures of each model, whatever its name.
-fn models_of(models: &Value) -> impl Iterator<Item = &Value> {
+fn models_of<'a>(models: &'a Value<'a>) -> impl Iterator<Item = &'a Value<'a>> {
     models.as_object().into_iter().flat_map(|m| m.values())
 }
 
-fn sum_of_models(models: &Value) -> Tokens {
+fn sum_of_models(models: &Value<'_>) -> Tokens {
     models_of(models).fold(Tokens::default(), |sum, model| {
         sum.plus(Tokens {
             input: model.count("inputTokens"),

@@ -5,7 +5,8 @@
 //! A failed `git commit` may leave no trace but git's own.
 //! Does not know: git, time.
 
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json_borrow::Value;
 
 use super::error_text;
 use super::lenient_json::Fields;
@@ -90,7 +91,7 @@ struct CodexDialect {
 const OPEN_MAX: usize = 64;
 
 impl CodexDialect {
-    fn started(&mut self, item: &Value, tally: &mut Tally) {
+    fn started(&mut self, item: &Value<'_>, tally: &mut Tally) {
         tally.answer();
         let Some((tool, input)) = tool_of(item) else {
             let kind = item.text("type");
@@ -100,10 +101,10 @@ impl CodexDialect {
         if self.open.len() < OPEN_MAX {
             self.open.extend(id.clone());
         }
-        tally.tool_call(id, tool, &input);
+        tally.tool_call(id, tool, input);
     }
 
-    fn completed(&mut self, item: &Value, tally: &mut Tally) {
+    fn completed(&mut self, item: &Value<'_>, tally: &mut Tally) {
         match item.text("type") {
             "agent_message" => {
                 tally.answer();
@@ -122,7 +123,12 @@ impl CodexDialect {
         }
     }
 
-    fn tool_completed(&mut self, item: &Value, (tool, input): (String, Value), tally: &mut Tally) {
+    fn tool_completed(
+        &mut self,
+        item: &Value<'_>,
+        (tool, input): (String, serde_json::Value),
+        tally: &mut Tally,
+    ) {
         let id = item.name("id");
         match self.open.iter().position(|open| Some(open) == id.as_ref()) {
             Some(n) => {
@@ -131,7 +137,7 @@ impl CodexDialect {
             // Some kinds come only when they are complete.
             None => {
                 tally.answer();
-                tally.tool_call(id.clone(), tool, &input);
+                tally.tool_call(id.clone(), tool, input);
             }
         }
         tally.end_turn();
@@ -141,7 +147,7 @@ impl CodexDialect {
         tally.tool_result(id, is_error, output);
     }
 
-    fn turn_completed(&mut self, usage: &Value, tally: &mut Tally) {
+    fn turn_completed(&mut self, usage: &Value<'_>, tally: &mut Tally) {
         let cache_read = usage.count("cached_input_tokens");
         let cache_write = usage.count("cache_write_input_tokens");
         // Its input includes what was read from and written to the cache.
@@ -161,13 +167,13 @@ impl CodexDialect {
 }
 
 impl Dialect for CodexDialect {
-    fn read(&mut self, line: &Value, tally: &mut Tally) {
+    fn read(&mut self, line: &Value<'_>, tally: &mut Tally) {
         match (line.text("type"), line.object("item")) {
             ("thread.started", _) => tally.started(line.name("thread_id"), None),
             ("item.started", Some(item)) => self.started(item, tally),
             ("item.completed", Some(item)) => self.completed(item, tally),
             ("error", _) => error(line.text("message"), tally),
-            ("turn.completed", _) => self.turn_completed(&line["usage"], tally),
+            ("turn.completed", _) => self.turn_completed(line.field("usage"), tally),
             ("turn.failed", _) => tally.finished(false, None, line.message("error")),
             (kind, _) => tally.other(kind, ""),
         }
@@ -203,13 +209,13 @@ fn error(text: &str, tally: &mut Tally) {
 }
 
 /// The name and input of a tool item; `None`: it is no tool.
-fn tool_of(item: &Value) -> Option<(String, Value)> {
+fn tool_of(item: &Value<'_>) -> Option<(String, serde_json::Value)> {
     let tool = match item.text("type") {
         "command_execution" => ("shell".into(), json!({"command": item.text("command")})),
-        "file_change" => ("apply_patch".into(), item["changes"].clone()),
+        "file_change" => ("apply_patch".into(), item.field("changes").into()),
         "mcp_tool_call" => {
             let name = format!("{}.{}", item.text("server"), item.text("tool"));
-            (event::name(&name), item["arguments"].clone())
+            (event::name(&name), item.field("arguments").into())
         }
         "web_search" => ("web_search".into(), json!({"query": item.text("query")})),
         _ => return None,

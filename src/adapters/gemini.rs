@@ -5,7 +5,7 @@
 //! modulo 256.
 //! Does not know: git, time.
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 
 use super::error_text;
 use super::lenient_json::Fields;
@@ -72,7 +72,7 @@ impl Adapter for Gemini {
 struct GeminiDialect;
 
 impl Dialect for GeminiDialect {
-    fn read(&mut self, line: &Value, tally: &mut Tally) {
+    fn read(&mut self, line: &Value<'_>, tally: &mut Tally) {
         match line.text("type") {
             "init" => tally.started(line.name("session_id"), line.name("model")),
             "message" if line.text("role") == "assistant" => {
@@ -84,7 +84,7 @@ impl Dialect for GeminiDialect {
             "tool_use" => {
                 tally.answer();
                 let tool = line.name("tool_name").unwrap_or_default();
-                tally.tool_call(line.name("tool_id"), tool, &line["parameters"]);
+                tally.tool_call(line.name("tool_id"), tool, line.field("parameters").into());
             }
             "tool_result" => tool_result(line, tally),
             "error" if line.text("severity") == "warning" => {
@@ -115,9 +115,9 @@ impl Dialect for GeminiDialect {
     }
 }
 
-fn tool_result(line: &Value, tally: &mut Tally) {
+fn tool_result(line: &Value<'_>, tally: &mut Tally) {
     tally.end_turn();
-    let (id, error) = (line.name("tool_id"), &line["error"]);
+    let (id, error) = (line.name("tool_id"), line.field("error"));
     let text = match line.text("output") {
         "" => error.message("message"),
         text => text,
@@ -131,7 +131,7 @@ fn tool_result(line: &Value, tally: &mut Tally) {
     }
 }
 
-fn result(line: &Value, tally: &mut Tally) {
+fn result(line: &Value<'_>, tally: &mut Tally) {
     if let Some(stats) = line.object("stats") {
         let cache_read = stats.count("cached");
         tally.usage.set(Tokens {
@@ -141,9 +141,9 @@ fn result(line: &Value, tally: &mut Tally) {
             cache_write: 0,
         });
     }
-    let message = line["error"].message("message");
+    let message = line.field("error").message("message");
     let good = line.text("status") == "success";
-    let class = match line["error"].text("type") {
+    let class = match line.field("error").text("type") {
         "FatalTurnLimitedError" => Some(TURNS),
         _ => error_text::class(message).or_else(|| tally.fault.as_ref().map(|f| f.class)),
     };

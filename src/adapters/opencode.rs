@@ -4,7 +4,7 @@
 //! is the sum of these. A tool appears only when it is done. Retries are silent.
 //! Does not know: git, time.
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 
 use super::error_text;
 use super::lenient_json::Fields;
@@ -64,8 +64,8 @@ struct OpencodeDialect {
 }
 
 impl OpencodeDialect {
-    fn step_finish(&mut self, part: &Value, tally: &mut Tally) {
-        let (tokens, cache) = (&part["tokens"], &part["tokens"]["cache"]);
+    fn step_finish(&mut self, part: &Value<'_>, tally: &mut Tally) {
+        let (tokens, cache) = (part.field("tokens"), part.field("tokens").field("cache"));
         let output = tokens.count("output");
         self.used = self.used.plus(Tokens {
             input: tokens.count("input"),
@@ -93,7 +93,7 @@ impl OpencodeDialect {
 }
 
 impl Dialect for OpencodeDialect {
-    fn read(&mut self, line: &Value, tally: &mut Tally) {
+    fn read(&mut self, line: &Value<'_>, tally: &mut Tally) {
         let session = line.name("sessionID");
         if !self.started && session.is_some() {
             self.started = true;
@@ -106,18 +106,19 @@ impl Dialect for OpencodeDialect {
             ("reasoning", Some(part)) => tally.thinking(part.text("text")),
             ("tool_use", Some(part)) => tool_use(part, tally),
             ("step_finish", Some(part)) => self.step_finish(part, tally),
-            ("error", _) => error(&line["error"], tally),
+            ("error", _) => error(line.field("error"), tally),
             (kind, _) => tally.other(kind, ""),
         }
     }
 }
 
-fn tool_use(part: &Value, tally: &mut Tally) {
-    let state = &part["state"];
+fn tool_use(part: &Value<'_>, tally: &mut Tally) {
+    let state = part.field("state");
     let (id, tool) = (part.name("callID"), part.name("tool").unwrap_or_default());
-    tally.tool_call(id.clone(), tool.clone(), &state["input"]);
+    tally.tool_call(id.clone(), tool.clone(), state.field("input").into());
     let error = state.message("error");
-    let failed = state["metadata"]
+    let failed = state
+        .field("metadata")
         .number("exit")
         .is_some_and(|code| code != 0.0);
     let is_error = state.text("status") == "error" || failed;
@@ -127,9 +128,9 @@ fn tool_use(part: &Value, tally: &mut Tally) {
     }
 }
 
-fn error(error: &Value, tally: &mut Tally) {
-    let (name, text) = (error.text("name"), error["data"].text("message"));
-    let of_status = || error_text::status_class(error["data"].status("statusCode")?);
+fn error(error: &Value<'_>, tally: &mut Tally) {
+    let (name, text) = (error.text("name"), error.field("data").text("message"));
+    let of_status = || error_text::status_class(error.field("data").status("statusCode")?);
     let class = match name {
         "ContextOverflowError" => Some(Class::Context),
         "ProviderAuthError" => Some(Class::Auth),

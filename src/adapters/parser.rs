@@ -23,7 +23,7 @@ impl Parser {
     /// Reads a line without its newline and returns its events.
     pub fn line(&mut self, line: &[u8]) -> Vec<Body> {
         match lenient_json::object(line) {
-            Some(object) => self.dialect.read(&object, &mut self.tally),
+            Some(object) => self.dialect.read(object.get_value(), &mut self.tally),
             // An empty line says nothing.
             None if line.trim_ascii().is_empty() => {}
             None => self.tally.other(MALFORMED, &head(line.trim_ascii())),

@@ -4,7 +4,7 @@
 //! Does not know any CLI. Keeps: every event is folded into the figures when it is made, so the
 //! figures of `events.jsonl` read again are the same.
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 
 use super::lenient_json::{tool_input, tool_output};
 use crate::event::{self, Body, Class, Fault, Figures, Limit, TEXT_BYTES_MAX, Usage, clip};
@@ -21,7 +21,7 @@ pub(super) const MAX_TOKENS: Class = Class::LimitsReached {
 /// What the lines and exit codes of one CLI mean.
 pub trait Dialect: Send {
     /// Reads one line, a JSON object.
-    fn read(&mut self, line: &Value, tally: &mut Tally);
+    fn read(&mut self, line: &Value<'_>, tally: &mut Tally);
 
     /// What an exit code means that the CLI uses in its own way.
     fn exit_class(&self, _code: i32) -> Option<Class> {
@@ -110,7 +110,7 @@ impl Tally {
         });
     }
 
-    pub(super) fn tool_call(&mut self, id: Option<String>, tool: String, input: &Value) {
+    pub(super) fn tool_call(&mut self, id: Option<String>, tool: String, input: serde_json::Value) {
         let (input, clipped) = tool_input(input);
         self.put(Body::ToolCall {
             id,

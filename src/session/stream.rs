@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -121,30 +121,23 @@ impl Stream {
     }
 
     fn take(&mut self, mut bytes: &[u8], at: &str, out: &mut Vec<u8>) {
-        self.taken += bytes.len() as u64;
-        while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
-            if self.skips {
-                self.skips = false;
-            } else if self.line.is_empty() {
-                self.parse(&bytes[..end], at, out);
-            } else {
-                let mut line = std::mem::take(&mut self.line);
-                line.extend(&bytes[..end]);
-                debug_assert!(line.len() <= LINE_BYTES_MAX + end);
-                self.parse(&line, at, out);
+        // Reading from memory cannot fail.
+        while let Ok(n @ 1..) = bytes.read_until(b'\n', &mut self.line) {
+            self.taken += n as u64;
+            if self.line.pop_if(|last| *last == b'\n').is_some() {
+                let line = std::mem::take(&mut self.line);
+                if !std::mem::take(&mut self.skips) {
+                    self.parse(&line, at, out);
+                }
+                self.begins = self.taken;
+            } else if self.skips {
+                self.line.clear();
+            } else if self.line.len() > LINE_BYTES_MAX && !planted("line-without-bound") {
+                let line = std::mem::take(&mut self.line);
+                let bodies = self.parser.too_long(&line);
+                self.note(bodies, line.len() as u64, at, out);
+                self.skips = true;
             }
-            bytes = &bytes[end + 1..];
-            self.begins = self.taken - bytes.len() as u64;
-        }
-        if self.skips {
-            return;
-        }
-        self.line.extend(bytes);
-        if self.line.len() > LINE_BYTES_MAX && !planted("line-without-bound") {
-            let line = std::mem::take(&mut self.line);
-            let bodies = self.parser.too_long(&line);
-            self.note(bodies, line.len() as u64, at, out);
-            self.skips = true;
         }
     }
 
