@@ -1,8 +1,8 @@
-//! Tells a person: runs the user's `notify` command. It is given facts by its environment and a text
-//! on its standard input, never by a shell of ours.
+//! Notifies a person: runs the user's `notify` command, with facts in its environment and a text on
+//! its standard input. No shell is involved.
 //!
-//! Knows nothing of why. Keeps: nothing waits for it, it cannot outlive `PATIENCE`, and what it does
-//! or prints changes nothing.
+//! Knows nothing of why. Invariant: no item waits for it, it is killed after `TIME_MAX`, and what it
+//! does or prints changes nothing.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -20,7 +20,7 @@ use crate::process;
 use crate::runtime::Runtime;
 
 /// A notification that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What a notification is about.
 #[derive(Debug, Clone, Default)]
@@ -30,13 +30,14 @@ pub(crate) struct Notice {
     pub(crate) reason: String,
     pub(crate) item: String,
     pub(crate) session: String,
-    pub(crate) agent: String,
+    /// The slot, or `all`.
+    pub(crate) slot: String,
     /// The interrupt's file; empty where there is none.
     pub(crate) interrupt: String,
 }
 
-/// Runs the command in a thread of its own, if the user wants to hear of this. `text`: a file with
-/// the whole story.
+/// Starts the command, if `notify_on` names the event; a thread of its own waits for its end. `text`:
+/// a file for its standard input.
 pub(crate) fn tell(rt: &Arc<Runtime>, notice: Notice, text: Option<&Path>) {
     let harness = &rt.config.harness;
     let wanted = harness.notify_on.iter().any(|e| e == notice.event);
@@ -44,7 +45,7 @@ pub(crate) fn tell(rt: &Arc<Runtime>, notice: Notice, text: Option<&Path>) {
         return;
     }
     let text = text.and_then(|path| atomic::open_regular(path).ok());
-    // Started here, so that a harness that ends right after this has told all the same.
+    // Started in this thread, so that it runs even if this process ends right after.
     let child = match start(rt, &notice, text) {
         Ok(child) => child,
         Err(why) => return rt.console.warn(&format!("the notify command: {why}")),
@@ -78,7 +79,7 @@ fn start(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<Child, Str
         .env("HARNESS_REASON", &notice.reason)
         .env("HARNESS_ITEM", &notice.item)
         .env("HARNESS_SESSION", &notice.session)
-        .env("HARNESS_SLOT", &notice.agent)
+        .env("HARNESS_SLOT", &notice.slot)
         .env("HARNESS_INTERRUPT", &notice.interrupt)
         .stdin(text.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::null())
@@ -89,7 +90,7 @@ fn start(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<Child, Str
 }
 
 fn wait_for(mut child: Child) -> Result<(), String> {
-    let end = clock::instant() + PATIENCE;
+    let end = clock::instant() + TIME_MAX;
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),

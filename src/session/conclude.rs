@@ -441,7 +441,7 @@ fn report(
         reason: format!("{}: {reason}", outcome.as_str()),
         item: file.item.clone(),
         session: file.session.clone(),
-        agent: file.slot.clone(),
+        slot: file.slot.clone(),
         interrupt: String::new(),
     };
     let summary = rt.root.session(&file.session).join("summary.md");

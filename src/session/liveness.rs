@@ -1,11 +1,13 @@
 //! Is the agent alive, as far as can be seen from outside? It never has to report: bytes of output,
 //! processor time of its tree, changes in its worktree are the signs.
 //!
-//! Pure: signs and instants in, a decision out; `watch` looks and acts. Instants are monotonic and
-//! stop with the machine, so a laptop that slept makes nobody late; time in which the agent was
-//! frozen is left out by moving `last` on.
+//! Pure: signs and instants in, the agent's health out; `watch` looks and acts. Instants are monotonic
+//! and stop while the machine sleeps. Time in which the agent was frozen is left out by moving `last`
+//! on.
 
 use std::time::{Duration, Instant};
+
+use crate::status::Health;
 
 /// While one of its tools runs, an agent may be silent for this many times longer: a test suite or
 /// a remote build says nothing for minutes.
@@ -18,20 +20,10 @@ const CPU_SHARE: u32 = 20;
 pub(crate) struct Signs {
     /// Bytes of standard output and standard error.
     pub(crate) bytes: u64,
-    /// Processor time of the whole tree, where the keeper has told.
+    /// Processor time of the whole tree, if the keeper has reported it.
     pub(crate) cpu: Option<Duration>,
     /// Of the worktree: any value that changes with it. `None`: not looked at.
     pub(crate) tree: Option<u64>,
-}
-
-/// What a look leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pulse {
-    Alive,
-    /// Quiet for longer than the limit: a warning.
-    Quiet,
-    /// Quiet for half as long again: to be stopped.
-    Stalled,
 }
 
 #[derive(Debug)]
@@ -60,18 +52,19 @@ impl Liveness {
         now.saturating_duration_since(self.last) >= self.limit / 2
     }
 
-    /// How often to look: often enough that a limit is met on time, seldom enough to cost nothing.
+    /// How often to look: often enough that a limit is noticed in time, rarely enough to cost nothing.
     pub(crate) fn interval(&self) -> Duration {
         (self.limit / 20).clamp(Duration::from_millis(100), Duration::from_secs(5))
     }
 
-    /// The agent was frozen for so long: that was not its silence.
+    /// The agent was frozen for this long, which does not count as silence.
     pub(crate) fn skip(&mut self, frozen: Duration) {
         self.last += frozen;
         self.cpu_at += frozen;
     }
 
-    pub(crate) fn look(&mut self, signs: Signs, tool_runs: bool, now: Instant) -> Pulse {
+    /// Quiet for the limit: `Quiet`, worth a warning. For half as long again: `Stalled`, to be stopped.
+    pub(crate) fn look(&mut self, signs: Signs, tool_runs: bool, now: Instant) -> Health {
         let mut alive = signs.bytes != self.seen.bytes;
         self.seen.bytes = signs.bytes;
         if let Some(cpu) = signs.cpu {
@@ -81,7 +74,7 @@ impl Liveness {
             (self.seen.cpu, self.cpu_at) = (Some(cpu), now);
         }
         if let Some(tree) = signs.tree {
-            // The first look has nothing to compare with: it is no sign.
+            // The first look has nothing to compare with, so it is no sign of life.
             alive |= self.seen.tree.is_some_and(|seen| seen != tree);
             self.seen.tree = Some(tree);
         }
@@ -95,11 +88,11 @@ impl Liveness {
         };
         let quiet = now.saturating_duration_since(self.last);
         if quiet >= limit + limit / 2 {
-            Pulse::Stalled
+            Health::Stalled
         } else if quiet >= limit {
-            Pulse::Quiet
+            Health::Quiet
         } else {
-            Pulse::Alive
+            Health::Healthy
         }
     }
 }
@@ -120,13 +113,13 @@ mod tests {
     fn silence_is_a_warning_and_then_the_end() {
         let start = crate::clock::instant();
         let mut life = Liveness::new(s(300), start);
-        assert_eq!(life.look(silent(), false, start + s(299)), Pulse::Alive);
-        assert_eq!(life.look(silent(), false, start + s(300)), Pulse::Quiet);
-        assert_eq!(life.look(silent(), false, start + s(449)), Pulse::Quiet);
-        assert_eq!(life.look(silent(), false, start + s(450)), Pulse::Stalled);
+        assert_eq!(life.look(silent(), false, start + s(299)), Health::Healthy);
+        assert_eq!(life.look(silent(), false, start + s(300)), Health::Quiet);
+        assert_eq!(life.look(silent(), false, start + s(449)), Health::Quiet);
+        assert_eq!(life.look(silent(), false, start + s(450)), Health::Stalled);
         // A tool that runs is given more time.
-        assert_eq!(life.look(silent(), true, start + s(450)), Pulse::Alive);
-        assert_eq!(life.look(silent(), true, start + s(1_800)), Pulse::Stalled);
+        assert_eq!(life.look(silent(), true, start + s(450)), Health::Healthy);
+        assert_eq!(life.look(silent(), true, start + s(1_800)), Health::Stalled);
     }
 
     #[test]
@@ -155,7 +148,7 @@ mod tests {
             let mut life = Liveness::new(s(300), start);
             let _first = life.look(before, false, start);
             let pulse = life.look(after, false, at);
-            assert_eq!(pulse == Pulse::Alive, alive, "{before:?} {after:?}");
+            assert_eq!(pulse == Health::Healthy, alive, "{before:?} {after:?}");
         }
     }
 
@@ -164,7 +157,10 @@ mod tests {
         let start = crate::clock::instant();
         let mut life = Liveness::new(s(300), start);
         life.skip(s(1_000));
-        assert_eq!(life.look(silent(), false, start + s(1_299)), Pulse::Alive);
-        assert_eq!(life.look(silent(), false, start + s(1_300)), Pulse::Quiet);
+        assert_eq!(
+            life.look(silent(), false, start + s(1_299)),
+            Health::Healthy
+        );
+        assert_eq!(life.look(silent(), false, start + s(1_300)), Health::Quiet);
     }
 }

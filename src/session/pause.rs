@@ -1,8 +1,9 @@
-//! An interrupt stands: whoever looks must find what it is about. Its context is kept in the
-//! session (`interrupt.md`, a summary for people; `interrupt.diff`, what the agent had changed),
-//! and the user's command is run, once for each interrupt.
+//! While an interrupt exists, people must find what it is about: its context is written into the
+//! session (`interrupt.md`, a summary; `interrupt.diff`, what the agent had changed), and the user's
+//! `notify` command is run.
 //!
-//! Does not decide whether a slot pauses. Keeps: trouble with a summary stops nothing.
+//! Does not decide whether a slot pauses. Invariant: each interrupt is handled once, and an error with
+//! a summary stops nothing.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::interrupt::Interrupt;
 use crate::layout::SlotId;
 use crate::notice::{self, Notice};
 
-/// How much of the end of the agent's output is looked at for the last events.
+/// How much of the end of the agent's output is read for its last events.
 const TAIL_BYTES: u64 = 256 << 10;
 /// Last events, or lines of plain output, in a summary: a screen.
 const EVENTS_SHOWN: usize = 20;
@@ -30,8 +31,7 @@ pub(crate) struct InterruptContext {
     pub(crate) work: Option<Arc<Work>>,
 }
 
-/// Keeps the context and tells a person, unless that was done before (also by a harness that is
-/// dead by now).
+/// Writes the context and notifies a person, unless this or an earlier harness has done so.
 pub(crate) fn take_notice(
     ctx: &WorkerContext,
     context: Option<&InterruptContext>,
@@ -39,7 +39,7 @@ pub(crate) fn take_notice(
 ) {
     let rt = &ctx.rt;
     let mark = interrupt.mark();
-    // Once for each slot and interrupt, whatever comes of it.
+    // Once for each slot and interrupt, also where it fails.
     if ctx.noticed.replace(Some(mark.clone())).as_ref() == Some(&mark) {
         return;
     }
@@ -54,7 +54,7 @@ pub(crate) fn take_notice(
     let mut summary = None;
     if let Some(context) = context {
         let path = context.dir.join("interrupt.md");
-        // Under an interrupt of all, each slot keeps its own context, and none twice.
+        // Under an interrupt of all slots each slot writes its own context, once.
         let kept = atomic::read_small(&path, 1 << 20).unwrap_or_default();
         if !first && kept.starts_with(mark.as_bytes()) {
             return;
@@ -87,7 +87,7 @@ pub(crate) fn take_notice(
             reason: interrupt.headline().to_owned(),
             item: context.map(|s| s.item.clone()).unwrap_or_default(),
             session: context.map(|s| s.session.clone()).unwrap_or_default(),
-            agent: interrupt.stem.clone(),
+            slot: interrupt.stem.clone(),
             interrupt: interrupt.path.to_string_lossy().into_owned(),
         };
         notice::tell(rt, about, summary.as_deref());

@@ -1,13 +1,13 @@
-//! While the agent runs: its limits, its signs of life, its item's file, interrupts, the harness's
-//! own orders; and what is left to learn when its keeper is gone.
+//! While the agent runs: looks at its limits, its signs of life, its item's file, interrupts and
+//! whether this process stops; and finds out how it ended where its keeper died.
 //!
-//! Decides when an agent is stopped or frozen; the keeper does it. Keeps: time in which the agent
+//! Decides when an agent is stopped or frozen; the keeper does it. Invariant: time in which the agent
 //! was frozen, or the machine slept, counts for none of its limits.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::liveness::{Liveness, Pulse, Signs};
+use super::liveness::{Liveness, Signs};
 use super::{Attempt, Over, WorkerContext, pause};
 use crate::atomic;
 use crate::clock;
@@ -27,16 +27,16 @@ use crate::status::{Health, SlotState};
 
 /// How often a running agent's file and limits are looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// An interrupt without a word is taken to be just being written, for so long.
+/// An interrupt whose file is empty counts as being written for this long.
 const WORDLESS: Duration = Duration::from_millis(500);
-/// How long the tree of an agent without a keeper is hunted for.
+/// How long the process tree of an agent whose keeper died is searched and killed.
 const SWEEP: Duration = Duration::from_secs(10);
-/// How often an agent that cannot be seen from here is asked for.
+/// How often the output of an agent that cannot be seen from here is checked for its end.
 const UNSEEN: Duration = Duration::from_secs(1);
 
-/// Waits until the agent and its tree are gone; stops it where it must be stopped, freezes it while
-/// an interrupt stands. `age`: how long it has been running. `adopted`: another harness started it,
-/// and may have frozen it.
+/// Waits until the agent and its process tree are gone. Stops it at a limit, freezes it while an
+/// interrupt exists. `age`: how long it has been running. `adopted`: another harness started it, and
+/// may have frozen it.
 pub(crate) fn watch(
     ctx: &mut WorkerContext,
     attempt: &mut Attempt,
@@ -45,17 +45,17 @@ pub(crate) fn watch(
 ) -> Result<Over> {
     let mut watch = Watch::new(ctx, attempt, age);
     if adopted {
-        // Its interrupt may have come or gone while nobody was there to see to it.
+        // An interrupt may have come or gone while no harness was there.
         match interrupt::of(&ctx.rt.root, ctx.slot()) {
             Some(interrupt) => watch.freeze(ctx, attempt, &interrupt),
             None => send(ctx, &Request::Thaw),
         }
     }
     loop {
-        watch.pass_time();
-        watch.mind_orders(ctx, attempt);
-        watch.mind_interrupt(ctx, attempt);
-        watch.mind_life(ctx, attempt);
+        watch.advance_time();
+        watch.check_limits(ctx, attempt);
+        watch.follow_interrupt(ctx, attempt);
+        watch.check_life(ctx, attempt);
         let Some(keeper) = &mut ctx.keeper else {
             return post_mortem(ctx, attempt, watch.stop);
         };
@@ -88,18 +88,19 @@ pub(crate) fn watch(
 
 /// What is known of a running agent.
 struct Watch {
-    /// How long it has been running, and when that was true.
+    /// How long it has been running at `at`, the time of this look.
     runs: Duration,
     at: Instant,
+    /// No look was taken yet.
     first: bool,
     timeout: Duration,
     grace: Duration,
     linger: Duration,
     stop: Option<Stop>,
     frozen: bool,
-    /// An interrupt without a word was seen then.
+    /// When an interrupt with an empty file was first seen.
     wordless: Option<Instant>,
-    /// Where its events are read: then silence means something.
+    /// `None`: its output is not read, so silence means nothing.
     life: Option<Liveness>,
     looked: Instant,
     tree_looked: Instant,
@@ -133,7 +134,7 @@ impl Watch {
         }
     }
 
-    fn pass_time(&mut self) {
+    fn advance_time(&mut self) {
         let now = clock::instant();
         let passed = now - self.at;
         self.at = now;
@@ -158,8 +159,8 @@ impl Watch {
             .min(self.timeout.saturating_sub(self.runs))
     }
 
-    /// What ends it whatever it does.
-    fn mind_orders(&mut self, ctx: &mut WorkerContext, attempt: &Attempt) {
+    /// Stops it when this process stops, its item is taken away, or a limit is reached.
+    fn check_limits(&mut self, ctx: &mut WorkerContext, attempt: &Attempt) {
         if self.stop.is_some() {
             return;
         }
@@ -190,8 +191,8 @@ impl Watch {
     }
 
     /// Freezes it while an interrupt stands.
-    fn mind_interrupt(&mut self, ctx: &mut WorkerContext, attempt: &mut Attempt) {
-        // Most items end before a second look: these cost none.
+    fn follow_interrupt(&mut self, ctx: &mut WorkerContext, attempt: &mut Attempt) {
+        // Most scripts end before a second look: skip the first.
         if std::mem::take(&mut self.first) && self.runs < LOOK {
             return;
         }
@@ -227,7 +228,7 @@ impl Watch {
         }
     }
 
-    /// Its word is what a person is told: it is waited for, not for long.
+    /// Its text is what a person is told, so it is waited for, but not for long.
     fn is_being_written(&mut self, interrupt: &Interrupt) -> bool {
         let since = *self.wordless.get_or_insert(self.at);
         interrupt.reason.is_empty() && self.at - since < WORDLESS
@@ -241,10 +242,10 @@ impl Watch {
             .slots
             .show(ctx.slot(), |s| s.state = SlotState::Interrupted);
         let reason = interrupt.headline();
-        // Of one that a harness before us had frozen, this was said already.
+        // A harness that died while the agent was frozen has said this already.
         if attempt.file.interrupts.last() != Some(&interrupt.mark()) {
             attempt.file.interrupts.push(interrupt.mark());
-            // Only the story would miss these.
+            // Nothing but `show` reads these.
             let _lost = attempt.record.append(&Event::Interrupted(Interrupted {
                 session: attempt.file.session.clone(),
                 slot: attempt.file.slot.clone(),
@@ -259,8 +260,8 @@ impl Watch {
         pause::take_notice(ctx, Some(&context), interrupt);
     }
 
-    /// Signs of life; and whether it lives on after its last word.
-    fn mind_life(&mut self, ctx: &mut WorkerContext, attempt: &Attempt) {
+    /// Looks for signs of life, and whether it keeps running after its final event.
+    fn check_life(&mut self, ctx: &mut WorkerContext, attempt: &Attempt) {
         let (Some(life), Some(stream)) = (&mut self.life, &attempt.stream) else {
             return;
         };
@@ -269,7 +270,7 @@ impl Watch {
         }
         if stream.has_finished() && self.at.saturating_duration_since(self.spoke) >= self.linger {
             ctx.rt.console.say(&format!(
-                "{}  lingers    {}: it has finished and does not end; it is stopped",
+                "{}  lingers    {}: the agent has finished but does not exit; stopping it",
                 ctx.slot(),
                 attempt.claim.name
             ));
@@ -278,7 +279,7 @@ impl Watch {
         if self.at.saturating_duration_since(self.looked) < life.interval() {
             return;
         }
-        // What it says is life enough: its keeper is asked for other signs when it is silent.
+        // Output is a sign of life: the keeper is asked for others only while there is none.
         let is_silent = self.spoke <= self.looked;
         self.looked = self.at;
         let mut signs = Signs {
@@ -292,11 +293,7 @@ impl Watch {
             let tree = attempt.file.worktree.as_deref();
             signs.tree = tree.map(|t| fingerprint(Path::new(t)));
         }
-        let health = match life.look(signs, stream.runs_tool(), self.at) {
-            Pulse::Alive => Health::Healthy,
-            Pulse::Quiet => Health::Quiet,
-            Pulse::Stalled => Health::Stalled,
-        };
+        let health = life.look(signs, stream.runs_tool(), self.at);
         if is_silent {
             send(ctx, &Request::Vitals);
         }
@@ -308,7 +305,7 @@ impl Watch {
         let name = &attempt.claim.name;
         match health {
             Health::Quiet => ctx.rt.console.warn(&format!(
-                "{}: {name} has given no sign of life for a while; it is stopped if that goes on",
+                "{}: {name} has shown no sign of life for a while; it is stopped if that goes on",
                 ctx.slot()
             )),
             Health::Stalled => self.end(ctx, Stop::Stalled),
@@ -317,7 +314,7 @@ impl Watch {
     }
 }
 
-/// Whether it has used up what harness itself must see to.
+/// Whether it is over a limit that its CLI does not enforce itself.
 fn over_limit(attempt: &Attempt) -> Option<Stop> {
     let figures = attempt.stream.as_ref()?.figures();
     let file = &attempt.file;
@@ -329,7 +326,7 @@ fn over_limit(attempt: &Attempt) -> Option<Stop> {
     over.then_some(Stop::OverBudget)
 }
 
-/// One that is dead shows at the next look at its socket.
+/// A dead keeper is noticed at the next read from its socket.
 fn send(ctx: &mut WorkerContext, request: &Request) {
     if let Some(keeper) = &mut ctx.keeper {
         let _dead = keeper.send(request);
@@ -341,8 +338,8 @@ fn bytes_of(dir: &Path) -> u64 {
     len("stdout.log") + len("stderr.log")
 }
 
-/// A value that changes when files in the tree come, go or change; git's own are left out. Of a
-/// huge tree only a part is looked at, always the same one.
+/// A value that changes when files in the tree are added, removed or changed. Git's own files are left
+/// out; of a huge tree only the first `TREE_LOOK_ENTRIES_MAX` entries count.
 fn fingerprint(tree: &Path) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     use std::os::unix::fs::MetadataExt;
@@ -357,7 +354,7 @@ fn fingerprint(tree: &Path) -> u64 {
     hasher.finish()
 }
 
-/// The figures in the slot's status while it runs.
+/// Shows the agent's figures in the slot's status.
 fn show(rt: &Runtime, slot: SlotId, figures: &Figures) {
     let now = clock::now_iso();
     rt.slots.show(slot, |s| {
@@ -371,13 +368,13 @@ fn show(rt: &Runtime, slot: SlotId, figures: &Figures) {
     });
 }
 
-/// From an exit record; `None`: it is none.
+/// How it ended, from the text of an exit record. `None`: the text is no exit record.
 fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
     let record: ExitRecord = serde_json::from_slice(text).ok()?;
-    // A stop that came when it had ended already stopped nothing, but a cancel is a cancel.
+    // A stop after the agent had ended stopped nothing; a cancel still counts.
     let stop = match (stop, record.stop()) {
         (Some(Stop::Canceled), _) => Some(Stop::Canceled),
-        // A harness that is dead stopped it for a cancel: a missing file still says so.
+        // A harness that is dead now stopped it for a cancel: if it was one, the file is still gone.
         (_, Some(Stop::Canceled)) => Some(Stop::Shutdown),
         (_, of_keeper) => of_keeper,
     };
@@ -388,18 +385,18 @@ fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
     })
 }
 
-/// The keeper is gone: what its files say, and if they say nothing, that the end is not known.
-/// Whatever still runs of the tree is ended first.
+/// How the agent ended where its keeper is gone: from the keeper's files, else unknown. Processes that
+/// still run are killed first.
 pub(crate) fn post_mortem(
     ctx: &WorkerContext,
     attempt: &Attempt,
     stop: Option<Stop>,
 ) -> Result<Over> {
-    // What it, or a harness before us, was just writing.
+    // Half-written files of the keeper or of an earlier harness.
     if atomic::is_own_dir(&attempt.dir) {
         atomic::remove_temps(&attempt.dir);
     }
-    // Trouble with reading how it ended is no proof that nobody knows.
+    // An error while reading does not mean that the end is unknown: try again.
     let path = attempt.dir.join("exit.json");
     let text = ctx.retry_temporary(|| match atomic::read_small(&path, STATE_FILE_BYTES_MAX) {
         Ok(text) => Ok(text),
@@ -409,7 +406,7 @@ pub(crate) fn post_mortem(
         }
         Err(e) => match Error::io("cannot read how the agent ended", &path, &e) {
             e if e.kind() == Kind::Temporary => Err(e),
-            // There is none, or its agent has put something else in its place.
+            // There is none, or the agent has put something else in its place.
             _ => Ok(Vec::new()),
         },
     })?;
@@ -426,7 +423,7 @@ pub(crate) fn post_mortem(
              here (a container of its own?)\n  it must end, or be ended there: it holds the lock on {}",
             attempt.dir.join("stdout.log").display()
         ));
-        // Another attempt beside it would be the second of an item that has not ended.
+        // Until it has ended, another attempt of the item must not start.
         while process::is_output_held(&attempt.dir) {
             if ctx.rt.lifecycle.level() >= Level::Stopping {
                 return Err(Error::temporary(
