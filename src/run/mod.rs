@@ -159,6 +159,8 @@ impl Main {
                 self.end_when_drained();
             }
             if self.level() > Level::Running && self.workers.is_empty() {
+                // Marks of interrupts that ended just now would stay until the next run.
+                self.put_answered_back();
                 return Left::Finished;
             }
             self.rt.lifecycle.main().wait(self.tick());

@@ -78,7 +78,7 @@ impl Main {
     }
 
     /// Items whose agent had asked a person go back to `pending/` once their interrupt has ended.
-    fn put_answered_back(&mut self) {
+    pub(super) fn put_answered_back(&mut self) {
         let (released, errors) = interrupt::release_answered(&self.rt.root, &self.rt.interrupts);
         for name in released {
             self.rt

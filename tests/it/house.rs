@@ -8,7 +8,7 @@ use crate::support::{Root, files_below};
 
 /// Lines of a file, of a function in `src/` and of README (two screens).
 const FILE_LINES_MAX: usize = 600;
-const FUNCTION_LINES_MAX: usize = 150;
+const FUNCTION_LINES_MAX: usize = 80;
 const README_LINES_MAX: usize = 120;
 
 fn top() -> &'static Path {

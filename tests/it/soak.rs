@@ -46,7 +46,7 @@ fn read_status(root: &Root, over: &AtomicBool) -> u64 {
     while !over.load(Ordering::SeqCst) {
         if let Ok(text) = fs::read(root.at("state/status.json")) {
             let status: Value = serde_json::from_slice(&text).expect("status.json is whole");
-            assert_eq!(status["version"], 1);
+            assert_eq!(status["version"], 2);
             whole += 1;
         }
         std::thread::park_timeout(Duration::from_millis(5));
