@@ -2,6 +2,7 @@
 //!
 //! Modules in floor order: a module names only modules above it in this list (a test holds that).
 
+#![warn(unreachable_pub)]
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "the doors are for the product")
@@ -37,17 +38,17 @@ pub(crate) mod peers;
 pub(crate) mod watcher;
 pub mod process;
 pub mod keeper;
-pub mod git;
+pub(crate) mod git;
 // Third floor: one attempt, and what is left of one.
-pub mod agents;
-pub mod runtime;
-pub mod notice;
+pub(crate) mod agents;
+pub(crate) mod runtime;
+pub(crate) mod notice;
 pub mod session;
-pub mod recovery;
+pub(crate) mod recovery;
 // Top: the threads of a process, what people see and type.
-pub mod worker;
+pub(crate) mod worker;
 pub(crate) mod pulse;
-pub mod run;
-pub mod view;
-pub mod inspect;
+pub(crate) mod run;
+pub(crate) mod view;
+pub(crate) mod inspect;
 pub mod cli;

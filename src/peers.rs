@@ -14,14 +14,14 @@ use crate::lease::{self, hostname};
 use crate::status::HarnessStatus;
 
 /// This process's own file. Removed when it ends well; otherwise by whoever aggregates.
-pub struct Presence {
+pub(crate) struct Presence {
     path: PathBuf,
     file: File,
     status: HarnessStatus,
 }
 
 impl Presence {
-    pub fn announce(root: &Root, workers: usize) -> Result<Presence> {
+    pub(crate) fn announce(root: &Root, workers: usize) -> Result<Presence> {
         let pid = std::process::id();
         let id = clock::unique().simple().to_string();
         let path = root.harnesses().join(format!("{pid}-{}.json", &id[24..]));
@@ -41,7 +41,7 @@ impl Presence {
         Ok(presence)
     }
 
-    pub fn set_workers(&mut self, workers: usize) -> Result<()> {
+    pub(crate) fn set_workers(&mut self, workers: usize) -> Result<()> {
         if self.status.workers == workers {
             return Ok(());
         }

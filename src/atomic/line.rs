@@ -11,7 +11,7 @@ use crate::error::Result;
 /// Writes a line over the one of the same length that a file has, with one call, which costs less
 /// than a new file in its place. Where the file is missing, or is anything else (an agent may have
 /// put it there, or it is a second name of a file that is not ours), it is replaced.
-pub fn put_line(path: &Path, line: &[u8]) -> Result<()> {
+pub(crate) fn put_line(path: &Path, line: &[u8]) -> Result<()> {
     let in_place = || {
         let mut options = OpenOptions::new();
         let file = options

@@ -18,7 +18,7 @@ use crate::record::{By, Event, Record};
 use crate::view::{print_json, print_text};
 
 #[derive(Args)]
-pub struct AddArgs {
+pub(super) struct AddArgs {
     /// Files to add: scripts, *.json items or prompts; `-` reads one from standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -46,7 +46,7 @@ struct NewItem {
     executable: bool,
 }
 
-pub fn add(root: &Root, args: &AddArgs) -> Result<u8> {
+pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
     init::ensure_tree(root)?;
     let mut drops = Vec::new();
     for file in &args.files {
@@ -94,7 +94,7 @@ pub fn add(root: &Root, args: &AddArgs) -> Result<u8> {
 }
 
 /// Adds the files of `harness run FILE…`; returns their names.
-pub fn add_files(root: &Root, files: &[PathBuf]) -> Result<Vec<Name>> {
+pub(super) fn add_files(root: &Root, files: &[PathBuf]) -> Result<Vec<Name>> {
     let drops: Vec<NewItem> = files.iter().map(|f| read(f)).collect::<Result<_>>()?;
     for drop in &drops {
         check(drop, &Map::new())?;

@@ -24,7 +24,7 @@ const LOOKS: usize = 10;
 type Act = fn(&Root, &Name) -> Result<Option<String>>;
 
 /// Does it to each name. All are tried; the first failure decides the exit code.
-pub fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Result<u8> {
+pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Result<u8> {
     init::ensure_tree(root)?;
     let mut code = 0;
     let mut results = Vec::new();
@@ -90,7 +90,7 @@ fn touch(path: &Path) -> Result<bool> {
 }
 
 /// `mv queue/parked/NAME queue/pending/`.
-pub fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
+pub(super) fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     let Some(found) = all
         .iter()
@@ -120,7 +120,7 @@ pub fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
 }
 
 /// `mv queue/claimed/AGENT/NAME queue/parked/`, or from `pending/`.
-pub fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
+pub(super) fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     let Some(Found { place, path }) = all
         .iter()
@@ -145,7 +145,7 @@ pub fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
 }
 
 /// A scheduled item: `touch`. A claimed one: `mv queue/claimed/AGENT/NAME queue/pending/`.
-pub fn release(root: &Root, name: &Name) -> Result<Option<String>> {
+pub(super) fn release(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     match all.first() {
         Some(Found {

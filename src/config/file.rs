@@ -34,7 +34,7 @@ const PROBLEMS_MAX: usize = 10;
 
 /// One thing wrong in the file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(super) struct Problem {
     /// Counted from 1.
     pub line: usize,
     pub text: String,
@@ -42,7 +42,7 @@ pub struct Problem {
 
 /// A key that the file sets.
 #[derive(Debug)]
-pub struct Setting {
+pub(super) struct Setting {
     pub key: &'static Key,
     /// The NAME of `[agents.NAME]` and `[repos.NAME]`, empty for other tables.
     pub name: String,
@@ -53,7 +53,7 @@ pub struct Setting {
 
 /// What the file says.
 #[derive(Debug, Default)]
-pub struct Parsed {
+pub(super) struct Parsed {
     pub settings: Vec<Setting>,
     /// Every `[agents.NAME]` and `[repos.NAME]`, in the file's order, and an agent that needs none.
     pub named: Vec<(Table, String)>,
@@ -61,7 +61,7 @@ pub struct Parsed {
 
 impl Parsed {
     /// What the file sets a key to.
-    pub fn setting(&self, table: Table, name: &str, key: &str) -> Option<&Setting> {
+    pub(super) fn setting(&self, table: Table, name: &str, key: &str) -> Option<&Setting> {
         let mut of_table = self.settings.iter().filter(|s| s.key.table == table);
         of_table.find(|s| s.name == name && s.key.name == key)
     }
@@ -83,7 +83,7 @@ impl Parsed {
 ///
 /// # Errors
 /// Permanent: not a regular file, larger than `CONFIG_BYTES_MAX`, not UTF-8, not readable.
-pub fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     let what = "cannot read the configuration";
     let opened = atomic::open_to_look(path);
     let file = match opened {
@@ -124,7 +124,7 @@ pub fn read(path: &Path) -> Result<String> {
 ///
 /// # Errors
 /// Every problem found, at least one, in the file's order.
-pub fn parse(text: &str) -> std::result::Result<Parsed, Vec<Problem>> {
+pub(super) fn parse(text: &str) -> std::result::Result<Parsed, Vec<Problem>> {
     let mut reader = Reader {
         text,
         out: Parsed::default(),
@@ -149,7 +149,7 @@ pub fn parse(text: &str) -> std::result::Result<Parsed, Vec<Problem>> {
 }
 
 /// The error of a file with these problems.
-pub fn refusal(path: &Path, problems: &[Problem]) -> Error {
+pub(super) fn refusal(path: &Path, problems: &[Problem]) -> Error {
     let shown = problems.iter().take(PROBLEMS_MAX);
     let mut lines: Vec<String> = shown
         .map(|p| format!("line {}: {}", p.line, p.text))
@@ -167,7 +167,7 @@ pub fn refusal(path: &Path, problems: &[Problem]) -> Error {
 ///
 /// # Errors
 /// Only where the table of keys is wrong in itself, which a test rules out.
-pub fn default_of(key: &Key, with_cli: bool) -> Result<Json> {
+pub(super) fn default_of(key: &Key, with_cli: bool) -> Result<Json> {
     let text = match key.default {
         Fallback::Is(text) => text,
         Fallback::WithCli(text, _) if with_cli => text,

@@ -26,7 +26,7 @@ const HALF_MADE: Duration = Duration::from_millis(500);
 
 /// Removes what a process that was killed while it wrote left in the administration of a slot's
 /// worktrees, of whatever repository. The caller holds the slot.
-pub fn clear_temps(root: &Root, slot: SlotId) {
+pub(crate) fn clear_temps(root: &Root, slot: SlotId) {
     let hubs = fs::read_dir(root.repos()).into_iter().flatten().flatten();
     // As `Root::worktree` names them.
     let (own, with_repo) = (slot.to_string(), format!("{slot}@"));
@@ -44,7 +44,7 @@ pub fn clear_temps(root: &Root, slot: SlotId) {
 
 impl Hub {
     /// The worktree at `dir`: the one that is there if it is sound, else a new one, empty.
-    pub fn worktree(&self, dir: &Path) -> Result<Worktree> {
+    pub(crate) fn worktree(&self, dir: &Path) -> Result<Worktree> {
         let dir = &place(dir)?;
         if let Some(admin) = self.sound(dir) {
             return Ok(Worktree::new(self.clone(), dir.clone(), admin));
@@ -80,7 +80,7 @@ impl Hub {
 
     /// The worktree at `dir`, whatever its agent did to it or to its `.git`: nothing is made, nothing
     /// is moved. `None`: git knows of none there.
-    pub fn worktree_as_it_is(&self, dir: &Path) -> Option<Worktree> {
+    pub(crate) fn worktree_as_it_is(&self, dir: &Path) -> Option<Worktree> {
         let parent = dir.parent()?;
         let parent = parent.canonicalize().unwrap_or_else(|_| parent.into());
         let dir = parent.join(dir.file_name()?);

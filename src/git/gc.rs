@@ -11,7 +11,7 @@ use crate::error::Result;
 impl Users<'_> {
     /// Branches of the user's repository that harness published, that nobody has checked out, that
     /// the base holds, and whose last commit is not younger than `before` (unix seconds): names and commits.
-    pub fn merged(&self, before: i64) -> Result<Vec<(String, String)>> {
+    pub(crate) fn merged(&self, before: i64) -> Result<Vec<(String, String)>> {
         let base = self.hub().base(None)?;
         let format = "%(refname:lstrip=2) %(objectname) %(committerdate:unix) %(worktreepath)";
         let out = self
@@ -42,12 +42,12 @@ impl Users<'_> {
 impl Worktree {
     /// Whether giving it up could lose something that has no other place: submodules keep their
     /// repositories with the worktree.
-    pub fn can_be_given_up(&self) -> bool {
+    pub(crate) fn can_be_given_up(&self) -> bool {
         !atomic::exists(&self.path().join(".gitmodules"))
     }
 
     /// Keeps what is in it under refs of the hub, and removes it. Ignored files (build caches) go.
-    pub fn give_up(self) -> Result<()> {
+    pub(crate) fn give_up(self) -> Result<()> {
         self.clear_locks();
         let head = self.empty_out()?;
         self.end_operations("autostash")?;

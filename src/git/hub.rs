@@ -26,7 +26,7 @@ pub(super) const SALVAGE: &str = "refs/harness/salvage";
 
 /// A hub, ready for use. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Hub(Arc<Inner>);
+pub(crate) struct Hub(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -45,7 +45,7 @@ impl Hub {
     ///
     /// # Errors
     /// Permanent: no such repository, or it has no commits yet. Temporary: the host's troubles.
-    pub fn open(root: &Root, repo: &Repo) -> Result<Hub> {
+    pub(crate) fn open(root: &Root, repo: &Repo) -> Result<Hub> {
         let git =
             Git::at(&repo.path).args(["rev-parse", "--path-format=absolute", "--git-common-dir"]);
         let user = git.must("cannot find the repository")?.path();
@@ -91,16 +91,16 @@ impl Hub {
     }
 
     /// Whether the repository of this name has been worked in: `open` would make no new copy.
-    pub fn is_made(root: &Root, name: &str) -> bool {
+    pub(crate) fn is_made(root: &Root, name: &str) -> bool {
         atomic::exists(&root.repos().join(format!("{}.git", stem(name))))
     }
 
     /// The hub's own git directory.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.0.dir
     }
 
-    pub fn repo(&self) -> &Repo {
+    pub(crate) fn repo(&self) -> &Repo {
         &self.0.repo
     }
 
@@ -269,7 +269,7 @@ impl Hub {
     ///
     /// # Errors
     /// Permanent, with a text fit as an item's refusal: there is no such base.
-    pub fn base(&self, wanted: Option<&str>) -> Result<Base> {
+    pub(crate) fn base(&self, wanted: Option<&str>) -> Result<Base> {
         clear_odd(self.dir(), self.dir());
         let wanted = wanted.or(self.0.repo.base.as_deref());
         let rev = wanted.unwrap_or("HEAD");
@@ -383,7 +383,7 @@ impl Hub {
     }
 
     /// Whether the hub holds this commit.
-    pub fn has_commit(&self, oid: &str) -> Result<bool> {
+    pub(crate) fn has_commit(&self, oid: &str) -> Result<bool> {
         let commit = format!("{oid}^{{commit}}");
         let out = self.git().args(["cat-file", "-e", &commit]).patient()?;
         Ok(is_oid(oid) && out.ok())

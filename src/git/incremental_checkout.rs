@@ -56,7 +56,7 @@ impl Hub {
     ///
     /// # Errors
     /// Those of `worktree` and `Worktree::checkout`.
-    pub fn set_up(
+    pub(crate) fn set_up(
         &self,
         dir: &Path,
         lease: Arc<File>,

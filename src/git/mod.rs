@@ -34,16 +34,15 @@ use crate::error::{Context, Error, Result};
 use crate::limits::GIT_TIMEOUT;
 use crate::mutant::planted;
 
-pub use crate::config::Clean;
-pub use admin::clear_temps;
-pub use hub::Hub;
-pub use publish::Users;
-pub use repos::Repos;
-pub use worktree::{Collected, Worktree};
+pub(crate) use crate::config::Clean;
+pub(crate) use admin::clear_temps;
+pub(crate) use hub::Hub;
+pub(crate) use repos::Repos;
+pub(crate) use worktree::{Collected, Worktree};
 
 /// Oldest git that is good enough: 2.29 knows `fetch --no-write-fetch-head`, 2.31
 /// `rev-parse --path-format`, 2.38 `merge-tree --write-tree`, which merging needs.
-pub const MIN_VERSION: (u32, u32, u32) = (2, 38, 0);
+pub(crate) const MIN_VERSION: (u32, u32, u32) = (2, 38, 0);
 
 /// Locks inside git are held for milliseconds: one that stands this long has lost its owner.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -82,7 +81,7 @@ const SETTINGS: [&str; 14] = [
 
 /// A repository of the user, as configured.
 #[derive(Debug, Clone)]
-pub struct Repo {
+pub(crate) struct Repo {
     /// `default`, or the key of `[repos.NAME]`.
     pub name: String,
     /// Any directory inside it, a linked worktree, or a bare repository. Absolute.
@@ -96,7 +95,7 @@ pub struct Repo {
 
 /// Where an item begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Base {
+pub(crate) struct Base {
     /// Name of the branch, or the revision as it was asked for.
     pub name: String,
     /// Object id of the commit.
@@ -105,7 +104,7 @@ pub struct Base {
 
 /// One git command.
 #[derive(Debug, Clone)]
-pub struct Git {
+pub(crate) struct Git {
     args: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
     /// Further settings, whose keys may have any characters.
@@ -118,7 +117,7 @@ pub struct Git {
 
 /// What a git command left: a failing exit is data.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: String,
@@ -127,12 +126,12 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn ok(&self) -> bool {
+    pub(crate) fn ok(&self) -> bool {
         self.code == 0
     }
 
     /// Standard output as one line of text.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         String::from_utf8_lossy(&self.stdout)
             .trim_end_matches('\n')
             .to_owned()
@@ -149,7 +148,7 @@ impl Output {
 
 impl Git {
     /// A command inside `dir`, whose repository git looks for.
-    pub fn at(dir: &Path) -> Git {
+    pub(crate) fn at(dir: &Path) -> Git {
         let git = Git {
             args: Vec::new(),
             env: Vec::new(),
@@ -167,28 +166,28 @@ impl Git {
     }
 
     /// A command on the repository whose git directory is `git_dir`; nothing is looked for.
-    pub fn on(git_dir: &Path) -> Git {
+    pub(crate) fn on(git_dir: &Path) -> Git {
         Git::at(git_dir).env("GIT_DIR", git_dir)
     }
 
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Git {
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Git {
         self.args.push(arg.as_ref().to_owned());
         self
     }
 
-    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Git {
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Git {
         self.args
             .extend(args.into_iter().map(|a| a.as_ref().to_owned()));
         self
     }
 
-    pub fn env(mut self, key: &'static str, value: impl AsRef<OsStr>) -> Git {
+    pub(crate) fn env(mut self, key: &'static str, value: impl AsRef<OsStr>) -> Git {
         self.env.push((key, value.as_ref().to_owned()));
         self
     }
 
     /// Syncs all that it writes before it says so, whatever the repository's configuration says.
-    pub fn synced(self) -> Git {
+    pub(crate) fn synced(self) -> Git {
         self.set("core.fsync", "all")
             .set("core.fsyncMethod", "fsync")
     }
@@ -214,21 +213,22 @@ impl Git {
         self
     }
 
-    pub fn timeout(mut self, timeout: Duration) -> Git {
+    #[cfg(test)]
+    fn timeout(mut self, timeout: Duration) -> Git {
         self.timeout = timeout;
         self
     }
 
     /// Keeps this flock (of an empty file) for as long as git runs, by being its standard input:
     /// when harness is killed, git goes on, and whoever comes next must not work beside it.
-    pub fn holding(mut self, lock: Option<&Arc<File>>) -> Git {
+    pub(crate) fn holding(mut self, lock: Option<&Arc<File>>) -> Git {
         self.held = lock.cloned();
         self
     }
 
     /// Runs it once. Errors are the host's (git missing, no processes left, timeout), and that git
     /// was killed: its silence is no answer, neither "there is no such commit" nor "files differ".
-    pub fn output(&self) -> Result<Output> {
+    pub(crate) fn output(&self) -> Result<Output> {
         self.attend(self.start()?)
     }
 
@@ -269,13 +269,13 @@ impl Git {
 
     /// Runs it, waiting for locks that other git processes hold for a moment, and clearing those
     /// in the hub that nobody holds any more.
-    pub fn patient(&self) -> Result<Output> {
+    pub(crate) fn patient(&self) -> Result<Output> {
         self.patient_for(LOCK_PATIENCE)
     }
 
     /// As `patient`, for what is only a convenience: no longer than it takes to tell a stale lock (git
     /// itself waits a second for some).
-    pub fn brief(&self) -> Result<Output> {
+    pub(crate) fn brief(&self) -> Result<Output> {
         self.patient_for(stale::UNTOUCHED * 4)
     }
 
@@ -300,7 +300,7 @@ impl Git {
     }
 
     /// Runs it patiently; any failure is an error that says what was being done.
-    pub fn must(&self, what: &str) -> Result<Output> {
+    pub(crate) fn must(&self, what: &str) -> Result<Output> {
         let out = self.patient()?;
         if out.ok() {
             Ok(out)
@@ -311,7 +311,7 @@ impl Git {
 
     /// An error with git's own words, but for its advice: that is on settings nobody asked about,
     /// and comes before what went wrong.
-    pub fn failure(&self, what: &str, out: &Output) -> Error {
+    pub(crate) fn failure(&self, what: &str, out: &Output) -> Error {
         let advice = |line: &&str| line.starts_with("hint:");
         let said: Vec<&str> = out.stderr.lines().filter(|l| !advice(l)).collect();
         let words = match said.join("\n").trim() {
@@ -392,7 +392,7 @@ fn program() -> Result<&'static Path> {
 }
 
 /// The installed git's version; an error if it is older than `MIN_VERSION`.
-pub fn version() -> Result<(u32, u32, u32)> {
+pub(crate) fn version() -> Result<(u32, u32, u32)> {
     let git = Git::at(Path::new("/")).arg("version");
     let line = git.must("cannot ask git for its version")?.line();
     let mut parts = line
@@ -413,7 +413,7 @@ pub fn version() -> Result<(u32, u32, u32)> {
 }
 
 /// The git repository that `dir` is in: its top level, or the git directory of a bare one.
-pub fn discover(dir: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn discover(dir: &Path) -> Result<Option<PathBuf>> {
     let git = Git::at(dir).args(["rev-parse", "--path-format=absolute", "--show-toplevel"]);
     let out = git.output()?;
     if out.ok() && !out.stdout.is_empty() {

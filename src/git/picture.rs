@@ -6,14 +6,14 @@ use crate::error::Result;
 
 /// What `git status` and `git diff` say of a worktree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Picture {
+pub(crate) struct Picture {
     pub status: String,
     /// Against the base: commits and what is not committed. Untracked files are in `status` only.
     pub diff: Vec<u8>,
 }
 
 impl Worktree {
-    pub fn picture(&self, base: &Base) -> Result<Picture> {
+    pub(crate) fn picture(&self, base: &Base) -> Result<Picture> {
         let git = || self.git().env("GIT_OPTIONAL_LOCKS", "0");
         let status = git()
             .args(["status", "--short", "--branch", "--untracked-files=normal"])

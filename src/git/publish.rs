@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::mutant::planted;
 
 /// The user's repository, as the holder of a slot changes it.
-pub struct Users<'a> {
+pub(crate) struct Users<'a> {
     hub: &'a Hub,
     lock: Option<Arc<File>>,
 }
@@ -24,13 +24,13 @@ pub struct Users<'a> {
 impl Hub {
     /// Every git that works in the user's repository keeps the slot's lease while it runs: what a
     /// killed harness's git still does there comes first.
-    pub fn users(&self, lock: Option<Arc<File>>) -> Users<'_> {
+    pub(crate) fn users(&self, lock: Option<Arc<File>>) -> Users<'_> {
         Users { hub: self, lock }
     }
 
     /// Deletes the hub's `branch` if it is at `oid` and holds nothing that no other ref holds:
     /// an item that changed nothing.
-    pub fn forget(&self, branch: &str, oid: &str) -> Result<()> {
+    pub(crate) fn forget(&self, branch: &str, oid: &str) -> Result<()> {
         let full = format!("refs/heads/{branch}");
         let what = "cannot forget an empty branch";
         if self.read_ref(&full).as_deref() != Some(oid) {
@@ -71,7 +71,7 @@ impl Users<'_> {
     ///
     /// # Errors
     /// Permanent if the hub has lost something of it.
-    pub fn bring(&self, oid: &str) -> Result<()> {
+    pub(crate) fn bring(&self, oid: &str) -> Result<()> {
         let git = fetch(self.git(), self.hub.dir(), &[oid]);
         let out = git.patient()?;
         if out.ok() {
@@ -85,13 +85,18 @@ impl Users<'_> {
     }
 
     /// Whether a commit and all that it stands on was brought already.
-    pub fn was_brought(&self, oid: &str) -> Result<bool> {
+    pub(crate) fn was_brought(&self, oid: &str) -> Result<bool> {
         let all = ["rev-list", "--objects", "--quiet", oid, "--not", "--all"];
         Ok(self.git().args(all).output()?.ok())
     }
 
     /// The name under which `publish` made the branch appear, if it did.
-    pub fn published(&self, branch: &str, oid: &str, short_id: &str) -> Result<Option<String>> {
+    pub(crate) fn published(
+        &self,
+        branch: &str,
+        oid: &str,
+        short_id: &str,
+    ) -> Result<Option<String>> {
         for name in names(branch, short_id) {
             if self.value(&format!("refs/heads/{name}"))?.as_deref() == Some(oid) {
                 return Ok(Some(name));
@@ -106,7 +111,7 @@ impl Users<'_> {
     ///
     /// # Errors
     /// Permanent if there is no room for either name (another branch is called `harness`).
-    pub fn publish(&self, branch: &str, oid: &str, short_id: &str) -> Result<String> {
+    pub(crate) fn publish(&self, branch: &str, oid: &str, short_id: &str) -> Result<String> {
         let what = "cannot make the branch in your repository";
         let mut locked = None;
         for name in names(branch, short_id) {
@@ -140,7 +145,7 @@ impl Users<'_> {
     }
 
     /// Takes away again what `publish` made, by whichever name. `false` as `unpublish`.
-    pub fn unpublish_any(&self, branch: &str, oid: &str, short_id: &str) -> Result<bool> {
+    pub(crate) fn unpublish_any(&self, branch: &str, oid: &str, short_id: &str) -> Result<bool> {
         let mut any = false;
         for name in names(branch, short_id) {
             any |= self.unpublish(&name, oid)?;
@@ -150,7 +155,7 @@ impl Users<'_> {
 
     /// Takes a published branch away again if it still is at `oid` and nobody has it checked
     /// out; `false` where it stays or was gone.
-    pub fn unpublish(&self, published: &str, oid: &str) -> Result<bool> {
+    pub(crate) fn unpublish(&self, published: &str, oid: &str) -> Result<bool> {
         let full = format!("refs/heads/{published}");
         let git = self.git().args([
             "for-each-ref",

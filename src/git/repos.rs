@@ -9,14 +9,14 @@ use crate::config::{Config, Durability, RepoPath};
 use crate::error::Result;
 use crate::layout::{DEFAULT_REPO, Root};
 
-pub struct Repos {
+pub(crate) struct Repos {
     by_name: BTreeMap<String, Repo>,
     open: Mutex<HashMap<String, Arc<Hub>>>,
 }
 
 impl Repos {
     /// From the configuration: `[repo]` (or the repository that ROOT lies in) and `[repos.NAME]`.
-    pub fn new(root: &Root, config: &Config) -> Result<Repos> {
+    pub(crate) fn new(root: &Root, config: &Config) -> Result<Repos> {
         let default = (DEFAULT_REPO, &config.repo);
         let named = config
             .repos
@@ -46,16 +46,16 @@ impl Repos {
         })
     }
 
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }
 
-    pub fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         self.by_name.keys().map(String::as_str).collect()
     }
 
     /// The hub of a repository, made on first use. `None`: no such repository is configured.
-    pub fn hub(&self, root: &Root, name: &str) -> Result<Option<Arc<Hub>>> {
+    pub(crate) fn hub(&self, root: &Root, name: &str) -> Result<Option<Arc<Hub>>> {
         let Some(repo) = self.by_name.get(name) else {
             return Ok(None);
         };

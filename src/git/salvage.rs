@@ -35,7 +35,7 @@ pub(super) struct Author<'a> {
 
 impl Author<'_> {
     /// Reads `Name <address>`; what has no address gets one.
-    pub fn parse(text: &str) -> Author<'_> {
+    pub(super) fn parse(text: &str) -> Author<'_> {
         match text.split_once('<') {
             Some((name, rest)) if !name.trim().is_empty() => Author {
                 name: name.trim(),
@@ -49,7 +49,7 @@ impl Author<'_> {
         }
     }
 
-    pub fn sign(self, git: Git) -> Git {
+    pub(super) fn sign(self, git: Git) -> Git {
         git.env("GIT_AUTHOR_NAME", self.name)
             .env("GIT_AUTHOR_EMAIL", self.email)
             .env("GIT_COMMITTER_NAME", self.name)
@@ -61,7 +61,7 @@ impl Worktree {
     /// Keeps everything uncommitted under `refs/harness/salvage/LABEL/…`; `None` if the tree is
     /// clean. Repositories inside the tree are left where they are; what is uncommitted in
     /// submodules is kept in the submodule's own repository.
-    pub fn salvage(&self, label: &str) -> Result<Option<String>> {
+    pub(crate) fn salvage(&self, label: &str) -> Result<Option<String>> {
         self.clear_locks();
         match self.state_if_readable()? {
             Ok(state) => self.salvage_state(label, &state),

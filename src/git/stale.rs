@@ -32,7 +32,7 @@ pub(super) struct Lock {
 impl Lock {
     /// The lock in `hub` that git complained of while it worked in `dir`; `before` where it is the
     /// same one as the last time.
-    pub fn told(stderr: &str, hub: &Path, dir: &Path, before: Option<Lock>) -> Option<Lock> {
+    pub(super) fn told(stderr: &str, hub: &Path, dir: &Path, before: Option<Lock>) -> Option<Lock> {
         let path = stderr.lines().find_map(named).map(|name| dir.join(name))?;
         if !path.starts_with(hub) {
             return None;
@@ -49,7 +49,7 @@ impl Lock {
     }
 
     /// Removes it if it has stood for a while and nobody lives who could hold it.
-    pub fn clear(&self, hub: &Path) -> Result<()> {
+    pub(super) fn clear(&self, hub: &Path) -> Result<()> {
         if self.since.elapsed() < UNTOUCHED || planted("git-stale-lock-stays") {
             return Ok(());
         }

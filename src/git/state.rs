@@ -24,7 +24,7 @@ pub(super) struct TreeState {
 
 impl TreeState {
     /// Arguments of the `git status` that `parse` reads.
-    pub const ARGS: [&'static str; 8] = [
+    pub(super) const ARGS: [&'static str; 8] = [
         "status",
         "--porcelain=v2",
         "--branch",
@@ -36,11 +36,11 @@ impl TreeState {
     ];
 
     /// Whether nothing would be lost if the tree were reset now.
-    pub fn is_clean(&self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         !self.dirty && self.nested.is_empty() && self.submodules.is_empty()
     }
 
-    pub fn parse(out: &[u8]) -> TreeState {
+    pub(super) fn parse(out: &[u8]) -> TreeState {
         let mut state = TreeState::default();
         let mut records = out.split(|&b| b == 0);
         while let Some(record) = records.next() {

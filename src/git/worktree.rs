@@ -22,7 +22,7 @@ use crate::mutant::planted;
 
 /// A worktree of a hub.
 #[derive(Debug, Clone)]
-pub struct Worktree {
+pub(crate) struct Worktree {
     pub(super) hub: Hub,
     pub(super) dir: PathBuf,
     /// `HUB/worktrees/X`. Named in every command, so that nothing an agent did to `.git` can lead
@@ -34,7 +34,7 @@ pub struct Worktree {
 
 /// What an item's work came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Collected {
+pub(crate) struct Collected {
     /// The commit that holds all of it; `refs/heads/BRANCH` of the hub is there.
     pub head: String,
     /// Commits that the base has not.
@@ -58,16 +58,16 @@ impl Worktree {
     }
 
     /// Every git that works in this tree keeps the slot's lease while it runs.
-    pub fn under(mut self, lease: Arc<File>) -> Worktree {
+    pub(crate) fn under(mut self, lease: Arc<File>) -> Worktree {
         self.lease = Some(lease);
         self
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.dir
     }
 
-    pub fn hub(&self) -> &Hub {
+    pub(crate) fn hub(&self) -> &Hub {
         &self.hub
     }
 
@@ -115,7 +115,7 @@ impl Worktree {
     /// # Errors
     /// Permanent if a branch stands in the way of `harness/…`. Whatever the error, nothing that
     /// was in the tree is lost.
-    pub fn checkout(&self, branch: &str, base: &Base) -> Result<()> {
+    pub(crate) fn checkout(&self, branch: &str, base: &Base) -> Result<()> {
         self.clear_locks();
         self.clear_branch_lock(branch);
         self.hub.keep_tip(branch, base)?;
@@ -277,7 +277,7 @@ impl Worktree {
     ///
     /// # Errors
     /// Whenever it could not be seen that everything is saved; the tree is left as it is then.
-    pub fn collect(
+    pub(crate) fn collect(
         &self,
         branch: &str,
         base: &Base,

@@ -22,7 +22,7 @@ use crate::status::LedgerLine;
 pub(crate) use console::Console;
 use disk::DiskCheck;
 pub(crate) use lifecycle::{Level, Lifecycle};
-pub use results::{ItemResult, Results};
+pub(crate) use results::{ItemResult, Results};
 pub(crate) use slots::Slots;
 use stagger::Stagger;
 pub(crate) use tickets::{Ticket, Tickets};

@@ -17,7 +17,7 @@ pub(crate) struct Board(Mutex<Results>);
 
 /// How many items ended in each way, and the newest of them.
 #[derive(Default, Clone)]
-pub struct Results {
+pub(crate) struct Results {
     pub done: u64,
     pub parked: u64,
     /// Attempts that are tried again.
@@ -27,7 +27,7 @@ pub struct Results {
 
 /// An item that ended.
 #[derive(Clone)]
-pub struct ItemResult {
+pub(crate) struct ItemResult {
     pub name: Name,
     pub outcome: Outcome,
     /// 1 for the first; 0 for an item that was refused.

@@ -15,7 +15,7 @@ use crate::event::Figures;
 use crate::runtime::Runtime;
 
 /// Writes both; for scripts, which may be many and short, neither.
-pub fn write(rt: &Runtime, attempt: &Attempt) {
+pub(super) fn write(rt: &Runtime, attempt: &Attempt) {
     if attempt.file.agent == crate::agents::SCRIPT {
         return;
     }

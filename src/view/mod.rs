@@ -4,10 +4,10 @@
 //! Invariants: text from outside (names, reasons, messages) reaches a terminal only through `safe`;
 //! colour, clipping and cursor movements only where stdout is a terminal (`Term`).
 
-pub mod table;
-pub mod status;
-pub mod watch;
-pub mod story;
+pub(crate) mod table;
+pub(crate) mod status;
+pub(crate) mod watch;
+pub(crate) mod story;
 
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -22,7 +22,7 @@ use crate::layout::shown;
 
 /// What the output can show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Term {
+pub(crate) struct Term {
     pub color: bool,
     /// Columns; `None`: never clip.
     pub width: Option<usize>,
@@ -32,14 +32,14 @@ pub struct Term {
 
 impl Term {
     /// A file or a pipe: no colour, no clipping.
-    pub const PLAIN: Term = Term {
+    pub(crate) const PLAIN: Term = Term {
         color: false,
         width: None,
         height: None,
     };
 
     /// What stdout is. `NO_COLOR` (not empty) and `TERM=dumb` turn colour off.
-    pub fn of_stdout() -> Term {
+    pub(crate) fn of_stdout() -> Term {
         let out = std::io::stdout();
         if !out.is_terminal() {
             return Term::PLAIN;
@@ -56,10 +56,9 @@ impl Term {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Paint {
+pub(crate) enum Paint {
     #[default]
     Plain,
-    Bold,
     Dim,
     Red,
     Green,
@@ -69,10 +68,9 @@ pub enum Paint {
 
 impl Paint {
     /// `text` in this colour, where the terminal has any.
-    pub fn on(self, text: &str, term: &Term) -> String {
+    pub(crate) fn on(self, text: &str, term: &Term) -> String {
         let code = match self {
             Paint::Plain => return text.to_owned(),
-            Paint::Bold => "1",
             Paint::Dim => "2",
             Paint::Red => "31",
             Paint::Green => "32",
@@ -89,13 +87,13 @@ impl Paint {
 
 /// Text from outside without control characters, and without those that turn the direction of
 /// writing round: what is read is what is there.
-pub fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     shown(OsStr::new(text))
 }
 
 /// JSON that says the same without a character that a terminal would obey: such characters can
 /// only be in strings, where they may be written as `\u009b`, or between tokens, as blanks.
-pub fn safe_json(text: &str) -> String {
+pub(crate) fn safe_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -109,7 +107,7 @@ pub fn safe_json(text: &str) -> String {
 }
 
 /// `2026-01-27 10:45:00` where the user lives, for an instant in RFC 3339; else the text itself.
-pub fn local_time(at: &str) -> String {
+pub(crate) fn local_time(at: &str) -> String {
     time_in(at, &TimeZone::system())
 }
 
@@ -124,14 +122,14 @@ fn time_in(at: &str, tz: &TimeZone) -> String {
 }
 
 /// How long ago, in the two largest units; `None` where it is no time. What is ahead of us is now.
-pub fn ago(at: &str, now: Timestamp) -> Option<String> {
+pub(crate) fn ago(at: &str, now: Timestamp) -> Option<String> {
     let t: Timestamp = at.parse().ok()?;
     let seconds = u64::try_from(now.as_second() - t.as_second()).unwrap_or(0);
     Some(clock::human(Duration::from_secs(seconds)))
 }
 
 /// `1 thing`, `2 things`, `2 retries`.
-pub fn count_of(n: u64, thing: &str) -> String {
+pub(crate) fn count_of(n: u64, thing: &str) -> String {
     match (n, thing.strip_suffix("ry")) {
         (1, _) => format!("1 {thing}"),
         (_, Some(stem)) => format!("{n} {stem}ries"),

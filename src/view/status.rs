@@ -19,7 +19,7 @@ const TRUSTED_SECONDS: u64 = 5;
 
 /// Where a status comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// `status.json`, kept by a living harness.
     Live,
     /// Made from the tree: no harness runs.
@@ -29,7 +29,7 @@ pub enum Source {
 }
 
 /// The status of this moment.
-pub fn current(root: &Root) -> Result<(Status, Source)> {
+pub(crate) fn current(root: &Root) -> Result<(Status, Source)> {
     let alive = aggregator::any_harness_alive(root)?;
     if alive
         && let Some(status) = aggregator::read(root)?
@@ -52,7 +52,7 @@ fn is_fresh(status: &Status) -> bool {
 }
 
 /// What to say about the source; `None` for a live one.
-pub fn note(source: Source) -> Option<&'static str> {
+pub(crate) fn note(source: Source) -> Option<&'static str> {
     match source {
         Source::Live => None,
         Source::NoHarness => Some("no harness is running: this was made from the files just now"),
@@ -63,7 +63,7 @@ pub fn note(source: Source) -> Option<&'static str> {
 }
 
 /// The whole view as text.
-pub fn render(status: &Status, source: Source, now: Timestamp, term: &Term) -> String {
+pub(crate) fn render(status: &Status, source: Source, now: Timestamp, term: &Term) -> String {
     let mut out = String::new();
     let mut line = |paint: Paint, text: String| {
         let text = term.width.map_or(text.clone(), |w| clip(&text, w));
@@ -215,7 +215,7 @@ fn today_line(m: &Metrics) -> String {
 }
 
 /// `harness status [--json]`: prints it once.
-pub fn print(root: &Root, json: bool) -> Result<u8> {
+pub(crate) fn print(root: &Root, json: bool) -> Result<u8> {
     let (status, source) = current(root)?;
     if json {
         if let Some(note) = note(source) {

@@ -17,14 +17,15 @@ use super::table::Cell;
 use super::{Paint, count_of, safe, time_in};
 
 /// The titles of the columns that `summary_row` fills.
-pub const SUMMARY_HEAD: &[&str] = &["NAME", "STATE", ">TRIES", "OUTCOME", "LAST CHANGE", "WHY"];
+pub(crate) const SUMMARY_HEAD: &[&str] =
+    &["NAME", "STATE", ">TRIES", "OUTCOME", "LAST CHANGE", "WHY"];
 
 /// An unknown event is shown up to here: it is a line, not a page.
 const RAW_CHARS_MAX: usize = 300;
 
 /// Tells what happened to an item. `state`: where it is now (`pending`, `scheduled`, `blocked`,
 /// `claimed`, `done`, `parked`); `reason`: why it is there, where somebody knows.
-pub fn story(name: &Name, state: &str, reason: Option<&str>, lines: &[Line]) -> String {
+pub(crate) fn story(name: &Name, state: &str, reason: Option<&str>, lines: &[Line]) -> String {
     story_in(name, state, reason, lines, &TimeZone::system())
 }
 
@@ -60,7 +61,12 @@ fn when(line: &Line, tz: &TimeZone) -> Option<String> {
 }
 
 /// One line of `list`, in the columns of `SUMMARY_HEAD`.
-pub fn summary_row(name: &Name, state: &str, reason: Option<&str>, lines: &[Line]) -> Vec<Cell> {
+pub(crate) fn summary_row(
+    name: &Name,
+    state: &str,
+    reason: Option<&str>,
+    lines: &[Line],
+) -> Vec<Cell> {
     let history = History::of(lines);
     let paint = match history.outcome.as_ref().map(Word::known) {
         Some(Some(Outcome::Succeeded)) => Paint::Green,

@@ -9,27 +9,28 @@ use super::{Paint, Term, safe};
 const GAP: usize = 2;
 
 #[derive(Debug, Clone, Default)]
-pub struct Cell {
+pub(crate) struct Cell {
     text: String,
     paint: Paint,
 }
 
 impl Cell {
-    pub fn new(text: impl AsRef<str>) -> Cell {
+    pub(crate) fn new(text: impl AsRef<str>) -> Cell {
         Cell {
             text: safe(text.as_ref()),
             paint: Paint::Plain,
         }
     }
 
-    pub fn painted(text: impl AsRef<str>, paint: Paint) -> Cell {
+    pub(crate) fn painted(text: impl AsRef<str>, paint: Paint) -> Cell {
         Cell {
             paint,
             ..Cell::new(text)
         }
     }
 
-    pub fn text(&self) -> &str {
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
         &self.text
     }
 }
@@ -42,7 +43,7 @@ impl<T: AsRef<str>> From<T> for Cell {
 
 /// Rows under a heading. Short rows are filled up with empty cells.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
+pub(crate) struct Table {
     head: Vec<Cell>,
     right: Vec<bool>,
     rows: Vec<Vec<Cell>>,
@@ -50,7 +51,7 @@ pub struct Table {
 
 impl Table {
     /// A title that begins with `>` is of a column of numbers, aligned to the right.
-    pub fn new(titles: &[&str]) -> Table {
+    pub(crate) fn new(titles: &[&str]) -> Table {
         let bare = |t: &&str| Cell::painted(t.trim_start_matches('>'), Paint::Dim);
         Table {
             head: titles.iter().map(bare).collect(),
@@ -59,16 +60,12 @@ impl Table {
         }
     }
 
-    pub fn row(&mut self, cells: Vec<Cell>) {
+    pub(crate) fn row(&mut self, cells: Vec<Cell>) {
         self.rows.push(cells);
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The lines, heading first, each ended by a newline, without blanks at the end.
-    pub fn render(&self, term: &Term) -> String {
+    pub(crate) fn render(&self, term: &Term) -> String {
         let lines = || std::iter::once(&self.head).chain(&self.rows);
         let mut widths = vec![0; lines().map(Vec::len).max().unwrap_or(0)];
         for line in lines() {
@@ -112,7 +109,7 @@ impl Table {
 }
 
 /// At most `width` characters; what was cut off shows as `…`.
-pub fn clip(text: &str, width: usize) -> String {
+pub(crate) fn clip(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

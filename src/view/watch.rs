@@ -31,7 +31,7 @@ const REDRAW: Duration = Duration::from_secs(1);
 const REBUILD: Duration = Duration::from_secs(5);
 
 /// Shows the status until Ctrl-C (or SIGTERM, SIGHUP), or until stdout is closed.
-pub fn watch(root: &Root, json: bool) -> Result<()> {
+pub(crate) fn watch(root: &Root, json: bool) -> Result<()> {
     let signals = Signals::new()?;
     let term = || if json { Term::PLAIN } else { Term::of_stdout() };
     let mut out = io::stdout().lock();
