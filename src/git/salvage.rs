@@ -238,7 +238,8 @@ impl Worktree {
     /// The caller of every operation here
     /// vouches that no process works in the tree.
     pub(super) fn clear_locks(&self) {
-        clear_odd(self.hub.dir(), &self.admin);
+        // In all of the hub: every git here reads its configuration, and some read every HEAD.
+        clear_odd(self.hub.dir(), self.hub.dir());
         atomic::remove_temps(&self.admin);
         for entry in fs::read_dir(&self.admin).into_iter().flatten().flatten() {
             let path = entry.path();

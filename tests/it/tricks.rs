@@ -44,7 +44,7 @@ const FOLDERS: [(&str, bool); 23] = [
     ("worktrees", true),
     ("worktrees/AGENT", false),
 ];
-const FILES: [&str; 24] = [
+const FILES: [&str; 39] = [
     "prompts/bootstrap.md",
     "queue/claimed/AGENT/rogue",
     "queue/pending/waiting",
@@ -69,9 +69,25 @@ const FILES: [&str; 24] = [
     "state/interrupts/AGENT.interrupt",
     "state/repos/default.lock",
     "worktrees/AGENT/.git",
+    "state/repos/default.git/worktrees/AGENT/HEAD",
+    "state/repos/default.git/worktrees/AGENT/index",
+    "state/repos/default.git/worktrees/AGENT/commondir",
+    "state/repos/default.git/worktrees/AGENT/gitdir",
+    "state/repos/default.git/worktrees/AGENT/ORIG_HEAD",
+    "state/repos/default.git/worktrees/AGENT/MERGE_HEAD",
+    "state/repos/default.git/worktrees/AGENT/logs/HEAD",
+    "state/repos/default.git/worktrees/AGENT/rebase-merge/autostash",
+    "state/repos/default.git/worktrees/AGENT/rebase-merge/head-name",
+    "state/repos/default.git/worktrees/AGENT/config.worktree",
+    "state/repos/default.git/worktrees/AGENT/locked",
+    "state/repos/default.git/HEAD",
+    "state/repos/default.git/config",
+    "state/repos/default.git/packed-refs",
+    "state/repos/default.git/harness.config",
 ];
-const TRICKS: [&str; 10] = [
-    "gone", "out", "self", "nowhere", "fifo", "device", "socket", "kind", "garbage", "fixed",
+const TRICKS: [&str; 11] = [
+    "gone", "huge", "out", "self", "nowhere", "fifo", "device", "socket", "kind", "garbage",
+    "fixed",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,7 +119,7 @@ fn table() -> Vec<Case> {
     for (target, folder, may_be_link) in targets {
         for trick in TRICKS {
             // Of these a file's content means nothing, or it is the agent's to write.
-            if trick == "garbage" && folder {
+            if ["garbage", "huge"].contains(&trick) && folder {
                 continue;
             }
             for by in [By::Person, By::Agent] {
@@ -136,7 +152,14 @@ fn trick(case: &Case) -> String {
     } else {
         "mkdir \"$T\"; echo x > \"$T/inside\""
     };
-    match case.trick {
+    let made = match ["/rebase-merge/", "/logs/"]
+        .iter()
+        .any(|dir| case.target.contains(dir))
+    {
+        true => "mkdir -p \"$(dirname \"$T\")\"\n",
+        false => "",
+    };
+    let done = match case.trick {
         "gone" => aside.into(),
         "out" => format!(
             "{aside}\ncp -a \"$OUT/aside\" \"$OUT/victim\" 2>/dev/null\n{victim}\n\
@@ -154,9 +177,11 @@ fn trick(case: &Case) -> String {
         "garbage" => {
             "cp -a \"$T\" \"$OUT/aside\" 2>/dev/null\nprintf '\\377\\0{\"x' > \"$T\"".into()
         }
+        "huge" => format!("{aside}\ntruncate -s 2T \"$T\""),
         "fixed" => "chattr +i \"$T\" 2>/dev/null".into(),
         other => panic!("no trick {other}"),
-    }
+    };
+    format!("{made}{done}")
 }
 
 const MEND: &str = "[ \"$TRICK\" = out ] && [ -n \"$LINK\" ] && [ -L \"$T\" ] && exit 0\n\
@@ -351,7 +376,7 @@ fn attempt(case: &Case) {
         }
     };
     // An agent's own git writes into the repository that its worktree is of.
-    let of_git = case.by == By::Agent && case.target == "state/repos/default.git";
+    let of_git = case.by == By::Agent && case.target.starts_with("state/repos/default.git");
     if !case.may_be_link && !of_git {
         place.assert_victim_unharmed();
     }
