@@ -1,6 +1,6 @@
-//! The only reader of time. Wall time is for people (records, status) and for `not_before`;
-//! every duration and deadline is measured on the monotonic clock, which stops while the machine
-//! is suspended (Linux `CLOCK_MONOTONIC`), so that a sleeping laptop makes nobody late.
+//! Reads the clocks. Wall time is for people (records, status) and for `not_before`.
+//! Durations and deadlines use the monotonic clock (Linux `CLOCK_MONOTONIC`), which stops while the
+//! machine is suspended, so that a sleeping laptop causes no timeouts.
 
 use std::cell::RefCell;
 use std::fs::Metadata;
@@ -24,8 +24,8 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// How long it is until the next of the instants that lie so far apart, which are the same ones for
-/// every thread: looks that fall together find in the processor's caches what the others needed.
+/// Time until the next tick of a process-wide grid, so that threads poll together and find the
+/// processor's caches warm.
 pub fn until_next(period: Duration) -> Duration {
     static BEGAN: LazyLock<Instant> = LazyLock::new(instant);
     let since = instant().saturating_duration_since(*BEGAN).as_nanos();
@@ -47,7 +47,7 @@ pub fn iso(t: Timestamp) -> String {
 
 pub fn now_iso() -> String {
     thread_local! {
-        /// A second, and how it is written. An item has some ten times written for it.
+        /// A second and its text: each item needs some ten timestamps.
         static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
     }
     let now = now();
@@ -69,7 +69,7 @@ pub fn now_iso() -> String {
     })
 }
 
-/// Wall time in nanoseconds since 1970, so long from now.
+/// Wall time this long from now, in nanoseconds since 1970.
 pub fn ns_from_now(wait: std::time::Duration) -> i64 {
     now_ns().saturating_add(i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX))
 }
@@ -83,13 +83,13 @@ pub fn now_ns() -> i64 {
     }
 }
 
-/// A file's modification time in nanoseconds since 1970. A file system's largest (year 2446 on ext4)
-/// is beyond what 64 bits of them hold.
+/// A file's modification time in nanoseconds since 1970. Saturates: 64 bits end in 2262, ext4's
+/// times in 2446.
 pub fn mtime_ns(meta: &Metadata) -> i64 {
     ns(meta.mtime(), meta.mtime_nsec())
 }
 
-/// When a file, or its name, was last changed by anybody. Nobody can set it.
+/// When a file's content, name or attributes last changed. Unlike `mtime`, nobody can set it.
 pub fn ctime_ns(meta: &Metadata) -> i64 {
     ns(meta.ctime(), meta.ctime_nsec())
 }
@@ -98,33 +98,32 @@ fn ns(seconds: i64, nanos: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
-/// The instant before which an item must not start, as its file's time says: a modification time
-/// that somebody set ahead. One that is ahead because the clock was set back is none.
+/// An item must not start before this time: its file's modification time, if somebody set that into
+/// the future. One that is ahead only because the clock was set back does not count.
 pub fn postponed(meta: &Metadata) -> Option<i64> {
     let at = mtime_ns(meta);
     let set_ahead = at > ctime_ns(meta).saturating_add(SET_BACK_NS) || !was_set_back_since(meta);
     (at > now_ns() && set_ahead).then_some(at)
 }
 
-/// Whether the clock was set back since the file was last changed: it then was changed in what is
-/// the future now.
+/// Whether the clock was set back since the file last changed: its change time is in the future.
 pub fn was_set_back_since(meta: &Metadata) -> bool {
     ctime_ns(meta) > now_ns().saturating_add(SET_BACK_NS) && !planted("set-back-not-seen")
 }
 
-/// By less than this, clocks (a file server's and ours) differ without having been set.
+/// Clocks (ours and a file server's) may differ by this much without having been set back.
 const SET_BACK_NS: i64 = 2_000_000_000;
 
-/// A new name that nothing else has, and that sorts by when it was made, as far as the clock does.
+/// A new unique id that sorts by creation time, as far as the clock is right.
 pub fn unique() -> Uuid {
     match now_ns() {
-        // A clock that has lost its battery may show a time before 1970, of which there is none.
+        // A clock without battery may show a time before 1970, which a UUID cannot hold.
         0 => Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 0, 0)),
         _ => Uuid::now_v7(),
     }
 }
 
-/// When a name that `unique` gave was made, in milliseconds since 1970; `None`: it is none.
+/// When `unique` made this id, in milliseconds since 1970; `None`: it did not.
 pub fn made_ms(id: &str) -> Option<i64> {
     let id = Uuid::try_parse(id).ok()?;
     (id.get_version_num() == 7)
@@ -132,8 +131,7 @@ pub fn made_ms(id: &str) -> Option<i64> {
         .and_then(|ms| i64::try_from(ms).ok())
 }
 
-/// The time zone where the user lives: asked for at every look at the figures, and read again when
-/// it is this old, as jiff does with what it reads.
+/// The local time zone, cached for as long as jiff does: each look at today's figures needs it.
 fn zone() -> TimeZone {
     const KEPT: Duration = Duration::from_secs(300);
     static KNOWN: Mutex<Option<(Instant, TimeZone)>> = Mutex::new(None);
@@ -144,8 +142,8 @@ fn zone() -> TimeZone {
     }
 }
 
-/// `TimeZone::system` walks through all of the zones' files to find the name of the one in
-/// `/etc/localtime`, which takes 5 ms and is not needed here.
+/// Avoids `TimeZone::system`: it searches all zone files for the name of `/etc/localtime`, which
+/// takes 5 ms and is not needed here.
 #[expect(clippy::disallowed_methods, reason = "the system owns this file")]
 fn read_zone() -> TimeZone {
     let local = match std::env::var_os("TZ") {
@@ -159,7 +157,7 @@ fn read_zone() -> TimeZone {
     }
 }
 
-/// Midnight of today where the user lives, for the figures "of today".
+/// The start of today in the local time zone, for the figures "of today".
 pub fn midnight() -> Timestamp {
     let today = now().to_zoned(zone());
     today

@@ -1,5 +1,5 @@
-//! Standing orders: files in `state/control/`. While a file exists, its order holds, in every
-//! process and over restarts; removing it ends it.
+//! Control files in `state/control/`. While a file exists, its order holds for every process and
+//! across restarts; removing it ends it.
 //!
 //! `pause`: claim nothing. `drain`: end when nothing is left to do. `stop`: claim nothing, let
 //! agents finish, end. `workers`: how many slots the whole ROOT has.
@@ -41,9 +41,9 @@ pub struct Orders {
     pub drain: bool,
     pub stop: bool,
     pub workers: Option<usize>,
-    /// The `workers` file is just being written: what it said before still holds.
+    /// `workers` is unreadable or invalid, or being written: its previous value still holds.
     pub workers_unclear: bool,
-    /// What is wrong with `workers`, for people.
+    /// What is wrong with `workers`, as a message.
     pub complaint: Option<String>,
 }
 
@@ -56,14 +56,14 @@ pub fn read(root: &Root) -> Orders {
     };
     let path = root.control().join("workers");
     let Ok(bytes) = atomic::read_small(&path, STATE_FILE_BYTES_MAX) else {
-        // Not read is not removed: what it said before still holds.
+        // Unreadable is not removed: the previous value still holds.
         orders.workers_unclear = !atomic::is_gone(&path);
         return orders;
     };
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).into_owned();
     match text.trim().parse::<usize>() {
         Ok(n) if n <= WORKERS_MAX => orders.workers = Some(n),
-        // An `echo 5 >` caught between its two steps.
+        // `echo 5 >` between truncating and writing.
         _ if text.trim().is_empty() => orders.workers_unclear = true,
         _ => {
             orders.workers_unclear = true;
@@ -76,13 +76,13 @@ pub fn read(root: &Root) -> Orders {
     orders
 }
 
-/// Gives an order. Giving it twice is giving it once.
+/// Gives an order; does nothing new if it is given already.
 pub fn give(root: &Root, order: Order, why: &str) -> Result<()> {
     atomic::make_dir(&root.control(), true)?;
     atomic::replace(&order.path(root), format!("{why}\n").as_bytes(), false)
 }
 
-/// Ends every standing order but `workers`; says which there were.
+/// Removes every order but `workers`; returns those that existed.
 pub fn resume(root: &Root) -> Result<Vec<Order>> {
     let mut ended = Vec::new();
     for order in Order::ALL {

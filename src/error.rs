@@ -21,7 +21,7 @@ pub enum Kind {
     Temporary,
 }
 
-/// Boxed inside, so that a `Result` stays one word wide on the way of an item.
+/// Boxed, so that a `Result` stays one word wide.
 #[derive(Debug)]
 pub struct Error(Box<Parts>);
 
@@ -59,7 +59,7 @@ impl Error {
         Self::new(Kind::Temporary, what, why)
     }
 
-    /// An error of the operating system, classed by its number.
+    /// An error of the operating system, classified by its errno.
     pub fn io(what: impl Into<String>, path: &Path, err: &io::Error) -> Self {
         let (kind, hint) = class_of(err);
         let mut e = Self::new(kind, what, err.to_string()).at_path(path);
@@ -81,7 +81,7 @@ impl Error {
         self
     }
 
-    /// The same where trying again will not help.
+    /// The same error, marked as one where trying again will not help.
     pub fn lasting(mut self) -> Self {
         self.0.kind = Kind::Permanent;
         self
@@ -91,7 +91,7 @@ impl Error {
         self.0.kind
     }
 
-    /// The operating system's number, where it was one.
+    /// The errno, if the operating system reported one.
     pub fn errno(&self) -> Option<i32> {
         self.0.errno
     }
@@ -121,21 +121,20 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A line for people on standard error. Unlike `eprintln!` it survives a standard error that is
-/// closed or on a full disk.
+/// Writes a line to standard error. Unlike `eprintln!` it does not panic if that is closed or its
+/// disk is full.
 pub fn tell(line: &str) {
     let _lost = writeln!(io::stderr().lock(), "{}", printable(line));
 }
 
-/// Whether a terminal, or a reader's eye, obeys the character instead of showing it: control
-/// characters, and those that turn the direction of writing round.
+/// Whether a character acts on the terminal or the text instead of being shown: control characters,
+/// and those that change the direction of writing.
 pub fn is_obeyed(c: char) -> bool {
     let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     c.is_control() || turns
 }
 
-/// For a terminal: characters that it would obey spelled out, but newlines. Messages quote what
-/// agents wrote.
+/// Escapes what `is_obeyed`, except newlines, for a terminal: messages quote what agents wrote.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let odd = |c: char| is_obeyed(c) && c != '\n';
     if !text.contains(odd) {
@@ -178,7 +177,7 @@ fn class_of(err: &io::Error) -> (Kind, Option<&'static str>) {
     }
 }
 
-/// Puts what was being done, and where, to an `io::Result`.
+/// Adds to a failed call what was being done, and where.
 pub trait Context<T> {
     fn or_fail(self, what: &str, path: &Path) -> Result<T>;
 }

@@ -1,8 +1,8 @@
-//! Holds: `state/holds/AGENT.hold` says that nothing is to be started for an `[agents.NAME]`, whose
-//! login or key every process shares: until an instant (a usage or rate limit), or until a person
-//! has mended it (a refused login, no credit). Every process obeys it; removing the file ends it.
+//! Holds: while `state/holds/NAME.hold` exists, no process starts the agent `[agents.NAME]`: all
+//! share its login or key. A hold ends at a given time (a usage or rate limit), or when a person
+//! has fixed the cause (a refused login, no credit). Removing the file ends it.
 //!
-//! Does not know why a hold is raised, nor items. Keeps: a hold is never made shorter here.
+//! Knows neither items nor why a hold is raised. Invariant: raising a hold never shortens one.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 
 const ENDING: &str = ".hold";
 
-/// The content of a hold. A file that says something else, or nothing, holds until it is removed.
+/// The content of a hold. With other content, or none, it lasts until the file is removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Hold {
@@ -28,7 +28,7 @@ pub struct Hold {
     /// The class of the fault behind it: `usage_limit`, `auth`, …
     pub class: String,
     pub reason: String,
-    /// The attempt that met it.
+    /// The session that met the fault.
     pub session: String,
     pub since: String,
 }
@@ -50,7 +50,7 @@ fn path(root: &Root, agent: &str) -> PathBuf {
     root.holds().join(format!("{agent}{ENDING}"))
 }
 
-/// What holds this agent now. One that is over is removed by whoever sees it.
+/// The agent's current hold. An expired one is removed.
 pub fn of(root: &Root, agent: &str) -> Option<Hold> {
     let path = path(root, agent);
     if atomic::is_gone(&path) {
@@ -77,8 +77,8 @@ pub fn of(root: &Root, agent: &str) -> Option<Hold> {
     Some(hold)
 }
 
-/// Another process may have raised a new one in its place since it was read: so it is taken aside
-/// first, and looked at again.
+/// Another process may have raised a new hold since this one was read: rename it aside and check
+/// again before it is removed.
 fn remove_if_over(path: &Path) {
     let aside = atomic::temp_beside(path);
     if !matches!(atomic::rename_new(path, &aside), Ok(Moved::Done)) {
@@ -95,7 +95,7 @@ fn remove_if_over(path: &Path) {
     let _stays = atomic::remove(&aside);
 }
 
-/// Raises a hold; one that stands and ends later, or not at all, stays. `false`: it stayed.
+/// Raises a hold. `false`: an existing one lasts at least as long, and stays.
 pub fn raise(root: &Root, hold: &Hold) -> Result<bool> {
     if let Some(old) = of(root, &hold.agent) {
         let longer = match (old.ends_at(), hold.ends_at()) {
@@ -115,7 +115,7 @@ pub fn raise(root: &Root, hold: &Hold) -> Result<bool> {
     Ok(true)
 }
 
-/// Every hold that stands, by agent.
+/// Every current hold, sorted by agent.
 pub fn all(root: &Root) -> Vec<Hold> {
     let entries = std::fs::read_dir(root.holds())
         .into_iter()
@@ -129,7 +129,7 @@ pub fn all(root: &Root) -> Vec<Hold> {
     all
 }
 
-/// Ends those that only a person can end; their agents.
+/// Removes the holds without an end time; returns their agents.
 pub fn end_without_end(root: &Root) -> Result<Vec<String>> {
     let mut ended = Vec::new();
     for hold in all(root).into_iter().filter(|h| h.ends_at().is_none()) {

@@ -1,19 +1,19 @@
-//! Interrupts: files in `state/interrupts/` by which an agent, harness or a person says that a
-//! person is needed. `agent-N.interrupt` holds for one slot, `all.interrupt` for all. While it
-//! exists its slots claim nothing, and an agent at work there is frozen; removing it ends it, in
-//! every process and over restarts.
+//! Interrupts: files in `state/interrupts/` that say a person is needed. An agent, harness or a
+//! person creates them: `agent-N.interrupt` for one slot, `all.interrupt` for all. While one exists
+//! its slots claim nothing and their agents are frozen. Removing it ends it, for every process and
+//! across restarts.
 //!
-//! Beside it, hidden, so that nobody takes them for interrupts:
-//! - `.agent-N.seen`: a hard link to the interrupt that somebody has taken notice of (context kept,
-//!   notification sent). The link elects who does that; as it pins the inode, another interrupt
-//!   is never taken for it.
-//! - `.agent-N.raised`: a hard link to an interrupt that a person or harness raised by a command:
-//!   no question of the agent's.
-//! - `.agent-N.SID.asked`: the item, in `parked/`, whose agent asked and ended in this session. When
-//!   the interrupt is gone the item goes back to `pending/`.
+//! Hidden files beside them:
+//! - `.agent-N.seen`: a hard link to the interrupt that was handled (context kept, person
+//!   notified). Creating it elects who does so. It pins the inode, so a later interrupt is never
+//!   mistaken for this one.
+//! - `.agent-N.raised`: a hard link to an interrupt that a person or harness raised with a command,
+//!   so it is not the agent's question.
+//! - `.agent-N.SID.asked`: names the item in `parked/` whose agent asked and ended in session SID.
+//!   When the interrupt is gone the item goes back to `pending/`.
 //!
-//! Does not know sessions or agents' processes. Keeps: no interrupt is ever removed or overwritten
-//! here but by a person's command.
+//! Knows nothing of sessions or agent processes. Invariant: only a person's command removes an
+//! interrupt, and nothing overwrites one.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -34,21 +34,21 @@ use crate::status::SlotStatus;
 /// Stem of the interrupt that holds for every slot.
 pub const ALL: &str = "all";
 const ENDING: &str = ".interrupt";
-/// How often the mark of one that is being raised may be taken for a left-over one.
+/// How often to retry when other processes remove the new `.raised` link as left over.
 const RAISE_TRIES: u32 = 100;
-/// A reason is for people: more than this of it is not read.
+/// At most this much of a reason is read.
 const REASON_BYTES_MAX: usize = 4 << 10;
 
-/// An interrupt that stands.
+/// An existing interrupt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interrupt {
     /// `agent-N`, or `all`.
     pub stem: String,
     pub path: PathBuf,
-    /// Why, without control characters but newlines; empty where nobody said.
+    /// Its text, without control characters except newlines; may be empty.
     pub reason: String,
-    /// Tells it from another one of the same name: inode and modification time in nanoseconds, as a
-    /// file system gives the number of a removed file to the next one.
+    /// Inode and modification time (ns), to tell it from another one of the same name. The inode
+    /// alone is not enough: file systems reuse inode numbers.
     id: (u64, i64),
 }
 
@@ -70,11 +70,11 @@ fn read(root: &Root, stem: &str) -> Option<Interrupt> {
     if atomic::is_gone(&path) {
         return None;
     }
-    // That it exists is what counts: it may be a directory, or not to be read.
+    // Only its existence counts: it may be a directory, or unreadable.
     let content = || atomic::read_small(&path, STATE_FILE_BYTES_MAX).unwrap_or_default();
     let (mut id, mut bytes) = (id_of(&path), content());
     for _ in 0..3 {
-        // Written just now: these words under the mark of before would count as another interrupt.
+        // Read again if it was just written: id and text must belong together.
         let now = id_of(&path);
         if now == id {
             break;
@@ -91,7 +91,7 @@ fn read(root: &Root, stem: &str) -> Option<Interrupt> {
     })
 }
 
-/// What holds this slot back: its own interrupt, or that of all.
+/// The interrupt that pauses this slot: its own, or the one for all.
 pub fn of(root: &Root, slot: SlotId) -> Option<Interrupt> {
     own(root, slot).or_else(|| read(root, ALL))
 }
@@ -101,14 +101,14 @@ pub fn own(root: &Root, slot: SlotId) -> Option<Interrupt> {
     read(root, &slot.to_string())
 }
 
-/// Whether anything holds this slot back.
+/// Whether an interrupt pauses this slot.
 pub fn stands(root: &Root, slot: SlotId) -> bool {
     let gone = |stem: &str| atomic::is_gone(&path(root, stem));
     !gone(&slot.to_string()) || !gone(ALL)
 }
 
-/// What `what` says of the files in the folder of interrupts. Nothing of what it is asked several
-/// times a second costs more than a look whether there is anything new.
+/// Calls `what` with the file names in the folder of interrupts. Asked several times a second, so
+/// the folder is only listed again when it changed. `None`: it cannot be listed.
 fn look<T>(root: &Root, known: &Mutex<Folder>, what: impl FnOnce(&[OsString]) -> T) -> Option<T> {
     let dir = root.interrupts();
     let meta = dir.metadata().ok()?;
@@ -116,7 +116,7 @@ fn look<T>(root: &Root, known: &Mutex<Folder>, what: impl FnOnce(&[OsString]) ->
     known.look(&dir, &meta).ok().map(what)
 }
 
-/// Whether any stands, of whatever slot. What cannot be listed may hold one.
+/// Whether any interrupt exists. A folder that cannot be listed counts as having one.
 pub fn any(root: &Root, known: &Mutex<Folder>) -> bool {
     let is_interrupt =
         |f: &OsString| f.as_bytes().ends_with(ENDING.as_bytes()) && !f.as_bytes().starts_with(b".");
@@ -124,8 +124,7 @@ pub fn any(root: &Root, known: &Mutex<Folder>) -> bool {
         .unwrap_or_else(|| !atomic::is_gone(&root.interrupts()))
 }
 
-/// Raises an interrupt unless one stands already: an older reason is not overwritten. `false`: one
-/// stood.
+/// Raises an interrupt. `false`: one exists already, and its reason is kept.
 pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
     if reason.trim().is_empty() {
         return Err(Error::usage("cannot interrupt", "no reason was given")
@@ -133,7 +132,7 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
     }
     let to = path(root, stem);
     let raised = hidden(root, stem, "raised");
-    // An agent that asks by the command asks all the same.
+    // An agent's own question, although it used the command: no `.raised` link.
     let by_agent = std::env::var_os("HARNESS_SESSION").is_some();
     for _ in 0..RAISE_TRIES {
         let file = Nameless::new(&to, format!("{}\n", reason.trim()).as_bytes(), 0o600, false)?;
@@ -145,8 +144,8 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
             }
         }
         match file.link(&to) {
-            // Somebody removed the mark before, in the place of one that was left over: a file that
-            // has lost its only name cannot get another.
+            // Another process removed our `.raised` link as left over. A file that lost its only
+            // name cannot be linked again: start over with a new one.
             Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT as i32) => {}
             done => return Ok(done? == Moved::Done),
         }
@@ -159,7 +158,7 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
 }
 
 impl Interrupt {
-    /// Takes notice of it: `true` for whoever does so first, over all processes and restarts.
+    /// Elects who handles it: `true` for the first caller, over all processes and restarts.
     pub fn take_notice(&self, root: &Root) -> Result<bool> {
         let seen = hidden(root, &self.stem, "seen");
         for _ in 0..8 {
@@ -167,7 +166,7 @@ impl Interrupt {
                 Ok(Moved::Done) => return Ok(true),
                 Ok(Moved::SourceGone) => return Ok(false),
                 Ok(Moved::Taken) => {}
-                // Not a file that can be linked (a directory): nobody is told twice of it.
+                // It cannot be linked (a directory): notify nobody rather than again and again.
                 Err(_) => return Ok(false),
             }
             if id_of(&seen).0 == self.id.0 {
@@ -178,17 +177,17 @@ impl Interrupt {
         Ok(false)
     }
 
-    /// Whether a person or harness raised it by a command.
+    /// Whether a person or harness raised it with a command.
     pub fn was_raised(&self, root: &Root) -> bool {
         id_of(&hidden(root, &self.stem, "raised")).0 == self.id.0
     }
 
-    /// What a summary of it begins with: tells this interrupt from another.
+    /// The first line of this interrupt's summary; it tells interrupts apart.
     pub fn mark(&self) -> String {
         format!("<!-- {} {}-{} -->", self.stem, self.id.0, self.id.1)
     }
 
-    /// The first line of the reason, or words for its absence.
+    /// The first line of the reason, or a text that says there is none.
     pub fn headline(&self) -> &str {
         match self.reason.lines().next() {
             Some(line) if !line.is_empty() => line,
@@ -197,8 +196,8 @@ impl Interrupt {
     }
 }
 
-/// Notes that the slot's agent asked and ended: its item waits in `parked/` for the interrupt to
-/// go. To be called before the item is moved there.
+/// Records that the slot's agent asked and ended: its item waits in `parked/` until the interrupt
+/// is removed. Call this before the item is moved there.
 pub fn note_asked(
     root: &Root,
     slot: SlotId,
@@ -213,7 +212,7 @@ pub fn note_asked(
     atomic::replace(&marker, &text, true)
 }
 
-/// An item that waits for the end of an interrupt.
+/// An item that waits for an interrupt to be removed.
 struct Asked {
     stem: String,
     session: String,
@@ -237,8 +236,8 @@ fn asked(root: &Root, files: &[OsString]) -> Vec<Asked> {
     files.iter().filter_map(of).collect()
 }
 
-/// Puts back into the queue what waited for interrupts that are gone, and clears what is left of
-/// these. Any process may; a rename elects which. The names that went back, and what went wrong.
+/// Moves items whose interrupt is gone back to `pending/`, and removes its hidden files. Any
+/// process may call this; a rename elects one. Returns the names moved, and the errors.
 pub fn release_answered(root: &Root, known: &Mutex<Folder>) -> (Vec<Name>, Vec<Error>) {
     let (mut released, mut errors) = (Vec::new(), Vec::new());
     let files = &look(root, known, <[OsString]>::to_vec).unwrap_or_default();
@@ -261,7 +260,7 @@ pub fn release_answered(root: &Root, known: &Mutex<Folder>) -> (Vec<Name>, Vec<E
         if is_over(stem) && !(raised.is_some() && lease::is_locked(&mark)) {
             let id = id_of(&mark);
             let _stays = atomic::remove(&mark);
-            // It was not left over: its interrupt came only now.
+            // Not left over: its interrupt was created meanwhile. Link it again.
             if raised.is_some() && id_of(&path(root, stem)) == id {
                 let _marked = atomic::link_new(&path(root, stem), &mark);
             }
@@ -285,11 +284,11 @@ fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
     let name = Name::new(OsStr::from_bytes(text.get(end + 1..).unwrap_or_default()));
     let fits = !name.bytes().is_empty() && !name.is_too_long();
     if !fits || name.bytes().iter().any(|b| b"/\0".contains(b)) {
-        // None of ours.
+        // Not written by harness.
         return atomic::remove(&asked.marker).map(|_| None);
     }
     if atomic::exists(&root.claim(&name)) {
-        // On its way into parked/.
+        // Still claimed: about to be moved to parked/.
         return Ok(None);
     }
     let parked = root.item(Place::Parked, &name);
@@ -297,7 +296,7 @@ fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
     let last = record.history().last.as_ref();
     let waits = last.is_some_and(|l| l.session == session && l.end.is_some());
     let mut released = None;
-    // A person may have moved it, or it may have had another life since.
+    // A person may have moved it, or it has had another attempt since.
     if waits && atomic::exists(&parked) {
         let answer = answer_of(root, session);
         record.append(&Event::Answered(Answered {
@@ -311,7 +310,7 @@ fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
         {
             return Err(e);
         }
-        // Gone: another process was faster.
+        // If not, another process was faster, or a newer item has this name.
         if atomic::rename_new(&parked, &root.item(Place::Pending, &name))? == Moved::Done {
             released = Some(name);
         }
@@ -321,12 +320,12 @@ fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
 }
 
 /// The session whose agent waits for this interrupt to end: one that asked and ended, or the one
-/// that is frozen. `None`: no interrupt stands there, or nobody waits.
+/// that is frozen. `None`: no such interrupt, or no session waits.
 pub fn asker(root: &Root, stem: &str) -> Option<String> {
     if atomic::is_gone(&path(root, stem)) {
         return None;
     }
-    // Version 7: the newest is the largest.
+    // Session ids are version 7 UUIDs: the newest sorts last.
     let mut sessions: Vec<String> = asked(root, &files(root))
         .into_iter()
         .filter(|a| a.stem == stem)
@@ -343,8 +342,8 @@ pub fn asker(root: &Root, stem: &str) -> Option<String> {
     status.session.filter(|s| uuid::Uuid::parse_str(s).is_ok())
 }
 
-/// Where a person's answer goes: the agent finds it there when it goes on, the next attempt's
-/// prompt has it.
+/// The file for a person's answer: a frozen agent reads it when it resumes, the next attempt's
+/// prompt includes it.
 pub fn answer_path(session_dir: &Path) -> PathBuf {
     session_dir.join("answer.md")
 }
@@ -355,12 +354,12 @@ fn answer_of(root: &Root, session: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|a| !a.is_empty())
 }
 
-/// Ends an interrupt. `false`: none stood.
+/// Removes an interrupt. `false`: there was none.
 pub fn end(root: &Root, stem: &str) -> Result<bool> {
     atomic::remove(&path(root, stem))
 }
 
-/// The stems of all interrupts that stand.
+/// The stems of all existing interrupts.
 pub fn all(root: &Root) -> Vec<String> {
     let ending = OsString::from(ENDING).into_vec();
     let mut stems: Vec<String> = files(root)
@@ -422,7 +421,7 @@ mod tests {
         assert_eq!(file.link(&mark).unwrap(), Moved::Done);
         release_answered(&root, &Mutex::default());
         assert!(atomic::exists(&mark));
-        // Whoever raised it died.
+        // The process that raised it dies.
         drop(file);
         release_answered(&root, &Mutex::default());
         assert!(atomic::is_gone(&mark));

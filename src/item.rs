@@ -1,10 +1,10 @@
-//! An item: what a file in `queue/pending/` means. Reads bytes, decides nothing about queues.
+//! Parses the files in `queue/pending/`: bytes in, an item out. Knows nothing of queues.
 //!
 //! Three kinds. Executable or beginning with `#!`: a script. `*.json`: an object of fields.
 //! Anything else: a prompt, with optional YAML front matter holding the same fields. Scripts give
 //! fields in their leading comment lines: `#harness priority: high`.
 //!
-//! Whatever cannot be understood is a `Refusal` with a reason for a person; nothing is half-run.
+//! A file that cannot be parsed is a `Refusal` with a reason for its owner; no part of it is run.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,8 +30,8 @@ pub enum Kind {
     Prompt,
 }
 
-/// The fields that decide when an item may start, and where best: all that the index of pending
-/// items keeps.
+/// The fields that decide when, and preferably where, an item starts. The index of pending items
+/// keeps no others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueFields {
     /// 0 to 9, larger is sooner.
@@ -40,11 +40,11 @@ pub struct QueueFields {
     pub not_before: Option<i64>,
     pub after: Vec<Name>,
     pub exclusive: Option<String>,
-    /// The `[repos.NAME]` it is for; an agent prefers the one it last worked in.
+    /// The `[repos.NAME]` to work in. A slot prefers the repository it last worked in.
     pub repo: Option<String>,
 }
 
-/// `medium`.
+/// The number of `medium`.
 pub const PRIORITY_DEFAULT: u8 = 5;
 
 impl Default for QueueFields {
@@ -66,15 +66,15 @@ pub struct Item {
     pub agent: Option<String>,
     /// Branch or revision to start from, instead of the repository's configured base.
     pub base: Option<String>,
-    /// Name of the branch, in place of `harness/NAME/ATTEMPT`'s NAME.
+    /// Replaces NAME in the branch `harness/NAME/ATTEMPT`.
     pub branch: Option<String>,
     pub timeout: Option<Duration>,
     pub retries: Option<u32>,
-    /// Limits of an attempt in place of its agent's; 0: none.
+    /// Limits of each attempt, overriding the agent's; 0: no limit.
     pub max_turns: Option<u64>,
     pub budget_usd: Option<f64>,
     pub env: BTreeMap<String, String>,
-    /// What the agent is told; empty for a script.
+    /// The text for the agent; empty for a script.
     pub prompt: Vec<u8>,
     /// Every field as it was given, unknown ones included.
     pub fields: Map<String, Value>,
@@ -97,10 +97,10 @@ pub fn kind_of(name: &Name, head: &[u8], executable: bool) -> Kind {
     }
 }
 
-/// A reason is for people, and goes into the record: a parser may quote a whole line, however long.
+/// Longer reasons are cut: a parser may quote a whole line of the file.
 const REASON_CHARS_MAX: usize = 500;
 
-/// Understands a whole file.
+/// Parses a whole file.
 pub fn parse(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Item> {
     understand(name, bytes, executable).map_err(|Refusal(why)| {
         match why.char_indices().nth(REASON_CHARS_MAX) {
@@ -160,8 +160,7 @@ fn shown(text: &str) -> String {
 }
 
 impl Item {
-    /// An item of which nothing is known but that it is there: a claim of a dead holder whose
-    /// file was changed or taken away.
+    /// An item without known fields, for a dead holder's claim whose file was changed or removed.
     pub fn blank() -> Item {
         Item {
             kind: Kind::Prompt,
@@ -212,20 +211,20 @@ impl Item {
                 self.prompt = text.clone().into_bytes();
             }
             "title" | "type" | "source" => drop(short_text(value, 4096)?),
-            // Unknown fields, and those of features to come, are kept and shown.
+            // Unknown fields are no error: they are kept and shown.
             _ => {}
         }
         Ok(())
     }
 
-    /// The title, or else the first line of what it asks.
+    /// The `title` field, if it is a string.
     pub fn title(&self) -> Option<&str> {
         self.fields.get("title").and_then(Value::as_str)
     }
 }
 
-/// What a scan needs to know, from a file that may not be whole yet: never believed, only used to
-/// sort. A claim reads the file again under a read lease.
+/// The queue fields of a file that may still be being written: only to sort by, never trusted. A
+/// claim parses the file again under a read lease.
 pub fn peek(name: &Name, bytes: &[u8], executable: bool) -> QueueFields {
     parse(name, bytes, executable).map_or_else(|_| QueueFields::default(), |item| item.order)
 }
@@ -269,7 +268,7 @@ fn yaml_fields(yaml: &[u8], what: &str) -> Parsed<Map<String, Value>> {
             FIELDS_BYTES_MAX >> 10
         ));
     }
-    // Aliases of aliases grow without end: a few pages of text must not become more than a few.
+    // Nested YAML aliases can expand a short text to gigabytes.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_events: FIELDS_NODES_MAX * 2,
@@ -291,12 +290,12 @@ fn yaml_fields(yaml: &[u8], what: &str) -> Parsed<Map<String, Value>> {
     }
 }
 
-/// Without the byte order mark that some editors put in front: it hides what a file begins with.
+/// Strips the byte order mark that some editors write: it would hide how the file begins.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// Where front matter ends and the text begins. `None`: the file has none.
+/// Splits front matter from the text. `None`: there is no front matter.
 pub fn split_front_matter(bytes: &[u8]) -> Parsed<(Option<&[u8]>, &[u8])> {
     let is_fence = |line: &[u8], fence: &[u8]| line.trim_ascii_end() == fence;
     let mut lines = bytes.split_inclusive(|&b| b == b'\n');
@@ -359,7 +358,7 @@ fn after(value: &Value) -> Parsed<Vec<Name>> {
         .collect()
 }
 
-/// `.` and `..` are in every folder: what waits for them would wait for nothing.
+/// `.` and `..` exist in every folder, so they cannot name an item.
 fn is_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(['/', '\0'])
 }
@@ -376,7 +375,7 @@ fn not_before(value: &Value) -> Parsed<i64> {
     }
 }
 
-/// Nanoseconds since 1970 of a time stamp, or of a date and time where the user lives.
+/// Parses a time stamp, or a date and time in the local time zone, to nanoseconds since 1970.
 fn instant_of(text: &str) -> Option<i64> {
     let stamp = text.parse::<clock::Timestamp>().ok().or_else(|| {
         let local = text.parse::<jiff::civil::DateTime>().ok()?;
@@ -427,7 +426,7 @@ fn revision(value: &Value) -> Parsed<String> {
     Ok(text)
 }
 
-/// What is forbidden in a ref is escaped; but nothing at all is no name.
+/// Refuses a name of nothing but slashes. Characters that a ref forbids are escaped later.
 fn branch(value: &Value) -> Parsed<String> {
     let text = short_text(value, 100)?;
     if text.bytes().all(|b| b == b'/') {

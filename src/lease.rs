@@ -1,10 +1,10 @@
 //! A slot's lease: a `flock` on `state/agents/agent-N/lease`, held while its process lives. The
-//! kernel drops it when the process dies, however it dies; no pid, clock or timeout is asked. A git
-//! that works in the slot's worktree has a copy (`lock`), since it outlives a killed harness.
+//! kernel releases it however the process dies; no pid, clock or timeout is involved. A git in the
+//! slot's worktree holds a copy (`lock`), since it may outlive a killed harness.
 //!
-//! Lease files are never unlinked. Beside the lease lies the slot's marker, a file whose hard
-//! links in `state/claims/` and `state/exclusive/` are the slot's claims: its link count says
-//! whether any is left.
+//! Lease files are never unlinked. Beside the lease is the slot's marker. Hard links to it in
+//! `state/claims/` and `state/exclusive/` are the slot's claims, so its link count says whether any
+//! is left.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -36,7 +36,7 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Explicitly: a helper that some git left behind may have a copy of the descriptor.
+        // Explicitly: a helper process left behind by git may hold a copy of the descriptor.
         let _closing_does_it = FileExt::unlock(&*self.lock);
     }
 }
@@ -73,8 +73,8 @@ impl Lease {
         Ok(Some(lease))
     }
 
-    /// A copy for processes that must have ended before somebody else takes the slot: the lease is
-    /// held until the last of them has.
+    /// A copy for processes that must end before the slot can be taken again: the lease is held
+    /// until the last copy is closed.
     pub fn lock(&self) -> Arc<File> {
         self.lock.clone()
     }
@@ -83,8 +83,8 @@ impl Lease {
         join(&self.root.agent(self.slot), "marker")
     }
 
-    /// Writes a marker that names this process. The slot must hold nothing: links are recognised by
-    /// the marker's inode.
+    /// Writes a marker that names this process. The slot must hold no claim: links are recognised
+    /// by the marker's inode.
     pub fn renew_marker(&self) -> Result<()> {
         let text = json!({
             "slot": self.slot.to_string(),
@@ -97,7 +97,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Renews the marker unless it names this process already. The slot must hold nothing.
+    /// Renews the marker unless this process wrote it. The slot must hold no claim.
     pub fn mark(&self) -> Result<()> {
         match self.marked.load(Ordering::Relaxed) {
             true => Ok(()),
@@ -105,9 +105,9 @@ impl Lease {
         }
     }
 
-    /// The claims and exclusive keys that this slot holds: the links to its marker, and files whose
-    /// content names this slot. Those are left where the marker was deleted, or the tree was copied
-    /// (`cp -r`).
+    /// The claims and exclusive keys of this slot: links to its marker, and files whose content
+    /// names the slot. The latter exist where the marker was deleted, or the tree was copied with
+    /// `cp -r`.
     pub fn held(&self) -> Result<Vec<PathBuf>> {
         let marker = self.marker();
         let meta = marker
@@ -147,7 +147,7 @@ fn id(meta: &Metadata) -> (u64, u64) {
 
 /// The slot that a claim names as its holder. `meta`: the claim's own.
 fn holder(claim: &Path, meta: &Metadata) -> Option<SlotId> {
-    /// A marker's content never changes and it has many links: each is read once.
+    /// A cache: a marker has many links, and its content never changes.
     type Read = HashMap<(u64, u64, i64, i64), Option<SlotId>>;
     static READ: LazyLock<Mutex<Read>> = LazyLock::new(Mutex::default);
     let key = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
@@ -155,7 +155,7 @@ fn holder(claim: &Path, meta: &Metadata) -> Option<SlotId> {
     if let Some(&holder) = known().get(&key) {
         return holder;
     }
-    // A read that fails is not remembered: it may succeed the next time.
+    // A failed read is not cached: it may succeed next time.
     let text = atomic::read_small(claim, STATE_FILE_BYTES_MAX).ok()?;
     let marker = serde_json::from_slice::<Value>(&text).ok();
     let holder = marker.and_then(|m| SlotId::parse(m["slot"].as_str()?.as_ref()));
@@ -167,7 +167,7 @@ fn holder(claim: &Path, meta: &Metadata) -> Option<SlotId> {
     holder
 }
 
-/// The slots that claims name as their holders, whether a process holds these slots or not.
+/// The slots that claims name as their holders, whether a process holds those slots or not.
 pub fn holders(root: &Root) -> Vec<SlotId> {
     let claims = std::fs::read_dir(root.claims()).into_iter().flatten();
     let holder = |path: PathBuf| holder(&path, &path.symlink_metadata().ok()?);
@@ -183,14 +183,14 @@ pub fn is_held(root: &Root, slot: SlotId) -> bool {
 pub fn is_locked(path: &Path) -> bool {
     match atomic::open_to_look(path) {
         Ok(file) => is_file_locked(&file, || {}),
-        // Trouble proves no death: what cannot be looked at counts as held.
+        // An error proves nothing: a file that cannot be opened counts as locked.
         Err(_) => !atomic::is_gone(path),
     }
 }
 
-/// Whether a living process holds the lock of this open file. If none does, `if_free` runs before
-/// anybody can take it. Looks with a shared lock, so that lookers do not disturb each other; a taker
-/// that meets a looker tries again.
+/// Whether a living process holds the lock of this open file. If none does, `if_free` runs while
+/// nobody can take it. Uses a shared lock, so that observers do not disturb each other; a taker
+/// that meets an observer tries again.
 pub(crate) fn is_file_locked(file: &File, if_free: impl FnOnce()) -> bool {
     if FileExt::try_lock_shared(file).is_err() {
         return true;
@@ -201,8 +201,8 @@ pub(crate) fn is_file_locked(file: &File, if_free: impl FnOnce()) -> bool {
     false
 }
 
-/// Whether the open file is still the one at `path`: a lock on a file that was removed or replaced
-/// is nobody's.
+/// Whether the open file is still the one at `path`: a lock on a removed or replaced file protects
+/// nothing.
 pub(crate) fn is_still_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), path.symlink_metadata()) {
         (Ok(open), Ok(there)) => id(&open) == id(&there),
@@ -211,9 +211,9 @@ pub(crate) fn is_still_at(file: &File, path: &Path) -> bool {
 }
 
 /// Locks a file without waiting. `None`: somebody else holds it. The descriptor closes on exec, so
-/// that no agent keeps a lease.
+/// agents do not inherit the lease.
 pub fn try_lock(path: &Path) -> Result<Option<File>> {
-    // A looker's shared lock lasts microseconds: a few tries tell it from a holder.
+    // An observer's shared lock lasts microseconds: a few tries tell it from a holder.
     for attempt in 0..5 {
         let file = atomic::open_lock(path)?;
         if planted("lease-not-locked") {

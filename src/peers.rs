@@ -1,6 +1,6 @@
-//! Harness processes that live on this ROOT: one file each in `state/harnesses/`, locked by its
-//! process while it lives. When it dies the kernel closes the file, which every other process is
-//! told of at once (a close event), and the lock says that it is true.
+//! The living harness processes of this ROOT: one file each in `state/harnesses/`, locked by its
+//! process. When the process dies the kernel closes the file; the others get a close event at once,
+//! and check the lock.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -13,7 +13,7 @@ use crate::layout::Root;
 use crate::lease::{self, hostname};
 use crate::status::HarnessStatus;
 
-/// This process's own file. Removed when it ends well; otherwise by whoever aggregates.
+/// This process's own file. Removed on a clean exit, else by the process that aggregates.
 pub(crate) struct Presence {
     path: PathBuf,
     file: File,
@@ -49,8 +49,8 @@ impl Presence {
         self.write()
     }
 
-    /// In place: a replaced file would be an unlocked one. Padded, so that it never shrinks and a
-    /// reader never sees the rest of a longer one.
+    /// Writes in place: a replaced file would not be locked. Padded, so that a reader never sees
+    /// the rest of a longer text.
     fn write(&mut self) -> Result<()> {
         let text = serde_json::to_string(&self.status).unwrap_or_default();
         self.file
@@ -59,11 +59,11 @@ impl Presence {
     }
 }
 
-/// A new file, locked. Under its own name at once, so that it is no litter if we are killed now.
+/// A new, locked file. It gets its final name at once, so that it is cleaned up if we are killed.
 fn locked(path: &Path) -> Result<File> {
     loop {
         let file = atomic::open_lock(path)?;
-        // Whoever aggregates may have found it before it was locked, and taken us for dead.
+        // The aggregating process may have removed it as a dead one before it was locked.
         fs2::FileExt::lock_exclusive(&file).or_fail("cannot lock", path)?;
         if lease::is_still_at(&file, path) {
             return Ok(file);

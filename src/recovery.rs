@@ -1,17 +1,17 @@
-//! Taking a slot means first recovering what its last holder left. Its lease is ours, so that holder is
-//! dead; its agent may not be.
+//! Recovers what a slot's last holder left, before the slot is used again. We hold the lease, so
+//! that holder is dead; its agent may still run.
 //!
-//! What is found decides, in this order (`decide`; from the record, the keeper's lock, files):
+//! The first row that fits decides (`decide`; evidence: the record, the keeper's lock, files):
 //!
 //! | found | then |
 //! |---|---|
-//! | the end is recorded | the file is moved where its end puts it |
-//! | what it publishes is announced | that is published, and the end recorded |
-//! | its keeper lives and runs its agent | adopted: watched to its end |
-//! | `exit.json` | judged from it |
-//! | `stdout.log` or a `started` line, but no `exit.json` | the keeper was killed: the tree is ended, the end is not known |
+//! | the end is on record | move the file to its place |
+//! | its branch is announced | publish it and record the end |
+//! | its keeper lives and runs its agent | adopt: watch it to its end |
+//! | `exit.json` | judge the attempt from it |
+//! | `stdout.log` or a `started` line, but no `exit.json` | the keeper was killed: kill the process tree; how it ended is unknown |
 //! | none of these | it never started: back to `pending/`, not counted |
-//! | a claim without a file | the claim is given up |
+//! | a claim without a file | give up the claim |
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -46,15 +46,15 @@ pub(crate) fn has_residue(root: &Root, slot: SlotId) -> bool {
         || atomic::has_temps(&root.agent(slot))
 }
 
-/// Slots of other, dead processes that need recovering; `ours` are not looked at.
+/// Slots of dead processes that need recovery, except `ours`.
 pub(crate) fn orphans(root: &Root, ours: &[SlotId]) -> Vec<SlotId> {
-    // `state/agents/` may have been deleted: items and claims say who had them all the same.
+    // `state/agents/` may have been deleted: claims and `claimed/` still name the slots.
     let holders = lease::holders(root);
     let folders = [root.agents(), root.claimed_root()].map(std::fs::read_dir);
     let entries = folders.into_iter().flatten().flatten().flatten();
     let slots = entries.filter_map(|e| SlotId::parse(&e.file_name()));
     let slots: BTreeSet<SlotId> = slots.chain(holders.iter().copied()).collect();
-    // Most are held: of these nothing more is asked.
+    // Most slots are held: check that before the costlier rest.
     let is_orphan = |&slot: &SlotId| {
         !ours.contains(&slot)
             && !lease::is_held(root, slot)
@@ -63,7 +63,7 @@ pub(crate) fn orphans(root: &Root, ours: &[SlotId]) -> Vec<SlotId> {
     slots.into_iter().filter(is_orphan).collect()
 }
 
-/// None in what is a symlink: those files are somebody else's.
+/// The files in a folder. A symlink counts as empty: what it leads to is not harness's.
 fn files_in(dir: &Path) -> Vec<OsString> {
     if !atomic::is_own_dir(dir) {
         return Vec::new();
@@ -75,7 +75,7 @@ fn files_in(dir: &Path) -> Vec<OsString> {
         .collect()
 }
 
-/// Recovers the worker's slot. Returns when nothing of its past is left, which may take as long as
+/// Recovers the worker's slot. Returns when nothing is left to recover, which may take as long as
 /// an adopted agent runs.
 pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     let root = ctx.rt.root.clone();
@@ -98,7 +98,7 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     for name in &names {
         recover_item(ctx, name)?;
     }
-    // A keeper that runs something without a claim: nobody waits for it any more.
+    // A keeper that runs something without a claim: nobody waits for its result.
     if let Some((mut keeper, Reply::Running { .. })) = attach(ctx)? {
         let grace = ctx.rt.config.harness.kill_grace;
         let why = Stop::Shutdown.as_str().into();
@@ -107,7 +107,7 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
         keeper.dismiss();
     }
     if was_empty {
-        // The lease is ours: nobody has claimed anything for this slot meanwhile.
+        // Still empty: only the holder of the lease claims for this slot.
         return ctx.lease.mark();
     }
     for link in ctx.lease.held()? {
@@ -116,8 +116,8 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     ctx.lease.renew_marker()
 }
 
-/// Makes sure that the claim on `name` is this slot's own. A file that lies in `claimed/` without
-/// one (moved there by hand) goes to `pending/`.
+/// Makes sure that this slot holds the claim on `name`. If another holder has it (the file was
+/// moved here by hand), the file goes to `pending/`, or to `parked/` if that name is taken.
 fn is_claimed_by_us(ctx: &WorkerContext, name: &Name) -> Result<bool> {
     let root = &ctx.rt.root;
     let link = root.claim(name);
@@ -134,9 +134,9 @@ fn is_claimed_by_us(ctx: &WorkerContext, name: &Name) -> Result<bool> {
     Ok(false)
 }
 
-/// What there is of an item's last attempt whose end is not recorded.
+/// What is known of an item's last attempt, whose end is not on record.
 struct Found {
-    /// It had announced what it publishes, and the item's file is still there.
+    /// It announced its branch, and the item's file is still there.
     announced: bool,
     /// Its keeper lives and runs its agent.
     runs: bool,
@@ -188,7 +188,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         let pid = nix::unistd::Pid::from_raw(pid);
         crate::process::signal_each(&[pid], nix::sys::signal::Signal::SIGKILL);
     }
-    // Before its files: a keeper first does what the dead harness had asked it to.
+    // Before reading files: a keeper first carries out the dead harness's last request.
     let running = adopt(ctx, &last)?;
     let dir = root.session(&last.session);
     let mut announced = record.history().publishing.iter();
@@ -202,7 +202,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     if step == Step::PutBack {
         return put_back(ctx, claim, record, &last.session);
     }
-    // Without its file: its agent may have removed it.
+    // The agent may have removed its session's file.
     let file = session::file::read(&dir, &last.session);
     let file = file.unwrap_or_else(|| from_record(ctx, &claim, &last));
     show(ctx, &file);
@@ -232,7 +232,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     }
 }
 
-/// Watches an agent that outlived its harness to its end.
+/// Adopts an agent that outlived its harness, and watches it to its end.
 fn go_on(ctx: &mut WorkerContext, attempt: Attempt, pid: i32, age: Duration) -> Result<()> {
     let (rt, slot) = (ctx.rt.clone(), ctx.slot());
     let mut attempt = rebuild(ctx, attempt)?;
@@ -242,7 +242,7 @@ fn go_on(ctx: &mut WorkerContext, attempt: Attempt, pid: i32, age: Duration) -> 
         pid: Some(pid),
         harness_pid: Some(std::process::id()),
     });
-    // Only the story would miss it.
+    // Recovery does not need this line: losing it only leaves a gap in the history.
     let _lost = attempt.record.append(&adopted);
     let name = &attempt.claim.name;
     rt.console
@@ -266,12 +266,12 @@ fn show(ctx: &WorkerContext, file: &SessionFile) {
     });
 }
 
-/// Whether a start was tried: the keeper makes this file right before it starts the agent.
+/// Whether a start was tried: the keeper makes `stdout.log` right before it starts the agent.
 fn has_started(dir: &Path) -> bool {
     !atomic::is_gone(&dir.join("stdout.log")) || !atomic::is_gone(&dir.join("exit.json"))
 }
 
-/// What is known of an attempt without its session's file.
+/// Rebuilds from the record what is known of an attempt whose session file is missing.
 fn from_record(ctx: &WorkerContext, claim: &Claim, last: &LastAttempt) -> SessionFile {
     let root = &ctx.rt.root;
     let started = last.started.clone().unwrap_or_default();
@@ -292,7 +292,7 @@ fn from_record(ctx: &WorkerContext, claim: &Claim, last: &LastAttempt) -> Sessio
         ..SessionFile::default()
     };
     match agents::for_item(&ctx.rt.config, &claim.item) {
-        // Its file is written when it has run for a moment, right before that is recorded.
+        // Not on record as started, but a script's command and directory are known.
         Ok(Agent::Script) if last.started.is_none() => {
             let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
             let place = root.worktree(ctx.slot(), repo);
@@ -306,8 +306,8 @@ fn from_record(ctx: &WorkerContext, claim: &Claim, last: &LastAttempt) -> Sessio
     file
 }
 
-/// Connects to whatever keeper the slot has. One that this process is connected to (after an error
-/// of its own, or an item adopted before) has nothing left to do and would not answer another.
+/// Connects to the slot's keeper, if there is one. A keeper that this process is connected to
+/// already is dismissed first: it is idle, and serves one connection at a time.
 fn attach(ctx: &mut WorkerContext) -> Result<Option<(Keeper, Reply)>> {
     if let Some(idle) = ctx.keeper.take() {
         idle.dismiss();
@@ -322,13 +322,13 @@ fn adopt(ctx: &mut WorkerContext, last: &LastAttempt) -> Result<Option<(i32, Dur
             ctx.keeper = Some(keeper);
             Ok(Some((pid, age)))
         }
-        // Idle (it ends by itself), or another session's: `recover` ends that.
+        // Idle, so it ends by itself; or it runs another session, which `recover` stops.
         _ => Ok(None),
     }
 }
 
-/// Finds the attempt's worktree and output again. The worktree is looked at, not touched: its agent may
-/// be at work there, and what it left is all that there is.
+/// Finds the attempt's worktree and output again. Does not change the worktree: its agent may be at
+/// work there, and its content exists nowhere else.
 fn rebuild(ctx: &WorkerContext, mut attempt: Attempt) -> Result<Attempt> {
     let rt = &ctx.rt;
     let file = &mut attempt.file;
@@ -381,7 +381,7 @@ fn put_back(
         if planted("forget-then-remove") {
             record.append(&requeued)?;
         }
-        // The folder first: once the record has forgotten the session, nobody looks for it again.
+        // The folder first: after the `requeued` line nobody looks for it.
         let copies = "the attempt never started: it holds copies only";
         if let Err(e) = atomic::discard_tree(&rt.root.session(sid), copies) {
             rt.console.warn(&e.to_string());
@@ -397,7 +397,7 @@ fn put_back(
     Ok(())
 }
 
-/// Its end is recorded, and its harness died before, or right after, it moved the file.
+/// The end is on record; the harness died before, or right after, it moved the file.
 fn move_its_file(
     ctx: &mut WorkerContext,
     claim: Box<Claim>,
@@ -405,7 +405,7 @@ fn move_its_file(
     last: &LastAttempt,
 ) -> Result<()> {
     let end = last.end.clone().unwrap_or_default();
-    // A word of a newer version: a person decides.
+    // A value of a newer version: park it, so that a person decides.
     let next = end
         .next
         .and_then(|word| word.known())
@@ -427,8 +427,8 @@ fn move_its_file(
     end_claim(ctx, claim, target, &mut taken).map(drop)
 }
 
-/// Whether the file was taken from `claimed/` by a person, who wants it parked or tried again. One
-/// that is in neither place was moved to `done/`, whoever took it from there.
+/// Whether a person moved the file from `claimed/` to `pending/` or `parked/`. If it is in neither,
+/// it went to `done/`, and what it published stays.
 fn was_taken(root: &Root, name: &Name, last: &LastAttempt) -> bool {
     use std::os::unix::fs::MetadataExt;
     let places = [Place::Pending, Place::Parked].map(|place| root.item(place, name));

@@ -1,4 +1,4 @@
-//! Who works on an item, and with what arguments. Arguments out; nothing is run here.
+//! Chooses the agent for an item and fills in its arguments. Runs nothing.
 //!
 //! `script` is built in: the item's own file, executed as it is. Every other agent is a
 //! `[agents.NAME]` table, or a CLI that harness knows by name. Placeholders are filled in byte for
@@ -67,10 +67,10 @@ pub(crate) fn for_item<'a>(config: &'a Config, item: &Item) -> Result<Agent<'a>,
     }
 }
 
-/// What the placeholders of an attempt stand for.
+/// The values of an attempt's placeholders.
 pub(crate) type Facts = BTreeMap<&'static str, OsString>;
 
-/// Replaces each `{{NAME}}` that is a fact, byte for byte.
+/// Replaces each `{{NAME}}` that is in `facts`, byte for byte.
 pub(crate) fn fill(template: &OsStr, facts: &Facts) -> OsString {
     placeholder::fill(template, |name| facts.get(name).cloned())
 }

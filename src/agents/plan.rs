@@ -1,9 +1,9 @@
-//! How an agent is started for an attempt: command line, what it reads, what its environment gets.
-//! Put together here from its table, the item and, where harness makes the command line itself,
-//! the CLI's adapter. Nothing is run, read or written here.
+//! Plans how an attempt's agent is started: command line, input, environment. The plan is made from
+//! the agent's table, the item and, where harness makes the command line itself, the CLI's adapter.
+//! Runs, reads and writes nothing.
 //!
-//! Keeps: an agent is started so that nobody need be there, and the item's text reaches it whole
-//! and unchanged, whatever stands before it.
+//! Invariant: the agent can run unattended, and the item's text reaches it whole and unchanged,
+//! whatever precedes it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use crate::event;
 use crate::item::Item;
 use crate::record::Answered;
 
-/// What of an attempt its start depends on.
+/// What a plan depends on.
 pub(crate) struct LaunchInputs<'a> {
     pub(crate) item: &'a Item,
     pub(crate) facts: &'a Facts,
@@ -26,45 +26,45 @@ pub(crate) struct LaunchInputs<'a> {
     pub(crate) worktree: &'a Path,
     /// The text of `prompts/bootstrap.md`, where there is one.
     pub(crate) bootstrap: Option<&'a [u8]>,
-    /// The attempt that this one goes on from.
+    /// The attempt that this one continues.
     pub(crate) before: Option<Before<'a>>,
-    /// Names in harness's own environment.
+    /// The names of the variables in harness's own environment.
     pub(crate) inherited: &'a [OsString],
 }
 
-/// An attempt that ended before its item was done, and whose work lies in the worktree.
+/// An attempt that ended before its item was done; its work is in the worktree.
 pub(crate) struct Before<'a> {
-    /// The CLI's conversation to go on with; `None`: a new one.
+    /// The CLI's conversation to resume; `None`: start a new one.
     pub(crate) conversation: Option<&'a str>,
     /// Why it ended.
     pub(crate) reason: &'a str,
-    /// What it asked, and a person's answer if one was written.
+    /// Its question, and a person's answer if there is one.
     pub(crate) answered: Option<&'a Answered>,
 }
 
-/// What to start, and what to write down before.
+/// What to start, and what to write to files first.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) argv: Vec<OsString>,
-    /// For `prompt.md`; `None`: a script, which has none.
+    /// The content of `prompt.md`; `None` for a script.
     pub(crate) prompt: Option<Vec<u8>>,
-    /// Whether it reads `prompt.md` on its standard input; otherwise nothing.
+    /// Whether it gets `prompt.md` on standard input; otherwise it gets nothing.
     pub(crate) reads_prompt: bool,
-    /// For `bootstrap.md`.
+    /// The content of `bootstrap.md`.
     pub(crate) bootstrap: Option<Vec<u8>>,
-    /// Beneath what table and item set; `None`: removed.
+    /// Variables that the CLI needs; `None` removes one. The user's `env` overrides them.
     pub(crate) env: BTreeMap<OsString, Option<OsString>>,
     pub(crate) limits: Limits,
-    /// Those of them that harness itself must see to: the CLI has no means for them.
+    /// Those that harness enforces itself, because the CLI cannot.
     pub(crate) watched: Limits,
     pub(crate) model: Option<String>,
     /// The dialect of its standard output, if harness reads one.
     pub(crate) events: Option<String>,
-    /// What a person should know.
+    /// Notes for a person.
     pub(crate) notes: Vec<String>,
 }
 
-/// What an attempt may use up; `None`: as much as it likes.
+/// The limits of an attempt; `None`: unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) max_turns: Option<u64>,
@@ -72,7 +72,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Those whose keys are wanted.
+    /// The limits whose keys are wanted.
     fn only(self, wanted: impl Fn(&str) -> bool) -> Limits {
         Limits {
             max_turns: self.max_turns.filter(|_| wanted("max_turns")),
@@ -90,9 +90,9 @@ impl Limits {
     }
 }
 
-/// As much of the reason of an attempt's end as its successor is told.
+/// The reason why an attempt ended is cut to this length in the next one's prompt.
 const REASON_BYTES_MAX: usize = 500;
-/// Where the filled-in bootstrap text lies in a session's folder.
+/// The file in a session's folder with the filled-in bootstrap text.
 pub(crate) const BOOTSTRAP: &str = "bootstrap.md";
 
 pub(crate) fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
@@ -123,12 +123,12 @@ pub(crate) fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
     match table.cli.as_deref().and_then(adapters::by_name) {
         None => {
             if plan.events.is_some() {
-                // An agent CLI all the same, only called by hand.
+                // An agent CLI too: it must not inherit the variables of an outer CLI session.
                 plan.env = adapters::without_session(inputs.inherited);
             }
             let prefix = inputs.before.as_ref().map(going_on).unwrap_or_default();
             plan.prompt = Some(prompt(told, &prefix, inputs.item));
-            // Its command line is the user's: only what is asked for is asked of it.
+            // The command line is the user's: enforce only limits that the user set.
             plan.watched = plan.limits.only(|key| is_asked(table, inputs.item, key));
         }
         Some(adapter) => with_cli(&mut plan, adapter, table, filled(&table.args), told, inputs),
@@ -208,7 +208,7 @@ fn is_asked(table: &AgentTable, item: &Item, key: &str) -> bool {
 const WORK_SO_FAR: &str = "Go on from there: what was done by then is in the current directory.\n\n\
                            The work item:\n\n";
 
-/// What stands before the item's text where an attempt goes on from another one.
+/// The text before the item's own where an attempt continues another one.
 fn going_on(before: &Before<'_>) -> String {
     let reason: Vec<&str> = before.reason.split_whitespace().collect();
     let reason = reason.join(" ");

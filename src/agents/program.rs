@@ -10,7 +10,7 @@ use super::Agent;
 use crate::adapters;
 use crate::atomic;
 
-/// What to say where an agent's program is not there: how to get it, where that is known.
+/// The message for a missing program, with how to install it where that is known.
 pub(crate) fn not_found(agent: &Agent<'_>, program: &OsStr, why: String) -> String {
     let Agent::Command(_, table) = agent else {
         return why;
@@ -55,8 +55,8 @@ pub(crate) fn find_program(
         })
 }
 
-/// Why the kernel would not start a program that is there and executable, where its first line
-/// tells: the system's own "No such file or directory" sends people looking for the wrong file.
+/// Why the kernel cannot start an existing executable, if its `#!` line explains it. The system's
+/// own "No such file or directory" makes people look for the wrong file.
 pub(crate) fn why_not_started(program: &Path) -> Option<String> {
     let mut head = Vec::new();
     let file = atomic::open_followed(program).ok()?;
@@ -89,5 +89,5 @@ pub(crate) fn why_not_started(program: &Path) -> Option<String> {
     })
 }
 
-/// As much of a script's first line as the kernel reads.
+/// How much of a script's first line the kernel reads.
 const FIRST_LINE_BYTES_MAX: u64 = 256;

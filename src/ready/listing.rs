@@ -24,7 +24,7 @@ pub(super) struct Listing {
     began: Instant,
     /// How long it took so far, without its pauses.
     took: Duration,
-    /// When it goes on.
+    /// When its next piece is due.
     next: Instant,
     /// How many items had been handed to workers when the last piece began.
     given: u64,
@@ -36,8 +36,8 @@ pub(super) const FIRST_PIECE: Duration = Duration::from_millis(100);
 const PIECE: Duration = Duration::from_millis(2);
 /// The pause after a piece, as a multiple of its length: a tenth of a core goes into listing.
 const PAUSE: u32 = 9;
-/// After this long, workers start although the first listing goes on: items then start in the order of
-/// what has been listed. A thousand items take a hundredth of it.
+/// After this long, workers start before the first listing is complete, in the order of what is
+/// listed so far. A thousand items take a hundredth of it.
 const OPEN_AFTER: Duration = Duration::from_millis(800);
 
 impl Ready {

@@ -102,10 +102,9 @@ impl Ready {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The best candidate, or one that was handed to this worker; or `None`: then the waker is used
-    /// when there may be one.
-    /// `repo`: the one that the worker last worked in; of several idle workers the one whose
-    /// worktree is warm is woken for an item.
+    /// The best candidate, or one that was handed to this worker. `None`: the waker is woken once
+    /// there may be one. `repo`: the repository that the worker last worked in; of several idle
+    /// workers, one whose worktree has the item's repository is woken.
     pub fn pop(&self, waker: &Arc<Waker>, slot: SlotId, repo: Option<&str>) -> Option<Candidate> {
         let mut sets = self.lock();
         sets.idle.retain(|i| !Arc::ptr_eq(&i.waker, waker));
@@ -190,7 +189,7 @@ impl Ready {
         }
     }
 
-    /// A worker reports how its claim ended. Ignored if the name was taken in anew meanwhile.
+    /// A worker reports how its claim ended. Ignored if the name is no longer with that worker.
     pub fn tried(&self, candidate: &Candidate, report: ClaimReport) {
         let mut sets = self.lock();
         let name = &candidate.name;
@@ -365,8 +364,8 @@ impl Ready {
         self.look_at_timers(sets);
     }
 
-    /// Before when it must not start (ns since 1970): its file's time, and its `not_before` unless a
-    /// person has released it since (`harness release`).
+    /// The earliest time at which it may start (ns since 1970): the later of its file's time and
+    /// its `not_before`, which `harness release` overrides.
     fn due(&self, name: &Name, fields: &QueueFields, mtime: i64) -> i64 {
         let mtime = match mtime > clock::now_ns() {
             true => self.postponed(name),
@@ -380,8 +379,8 @@ impl Ready {
         }
     }
 
-    /// Until when its file's time postpones it (ns since 1970); 0 if it does not. The backoff of a retry is
-    /// over if the clock was set back since: what is left of it is unknown.
+    /// Until when its file's time postpones it (ns since 1970); 0: not at all. If the clock was set
+    /// back, a retry's backoff counts as over, as what is left of it is unknown.
     fn postponed(&self, name: &Name) -> i64 {
         let meta = self.root.item(Place::Pending, name).symlink_metadata();
         let Some((at, meta)) = meta.ok().and_then(|m| Some((clock::postponed(&m)?, m))) else {

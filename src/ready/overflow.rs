@@ -11,7 +11,7 @@ use crate::clock;
 pub(super) struct Overflow {
     /// The number of the current or last listing.
     pub(super) listing: u64,
-    /// The first of those left out that could start: nothing after it may enter the index before it.
+    /// The first in rank of those left out that could start. Nothing after it may enter first.
     pub(super) ready: Option<Rank>,
     /// The earliest due time of those left out that are scheduled (ns since 1970).
     pub(super) due: Option<i64>,

@@ -45,7 +45,7 @@ fn open(dir: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
             OFlags::CLOEXEC | OFlags::from_bits_retain(atomic::SAFE_OPEN_FLAGS as u32) | more;
         rustix::fs::openat(dir, path, flags, Mode::empty())
     };
-    // Updating the access time costs more than the read. Only the file's owner may leave it out.
+    // Updating the access time costs more than the read. Only the file's owner may skip it.
     let opened = match open(OFlags::NOATIME) {
         Err(Errno::PERM) => open(OFlags::empty()),
         opened => opened,

@@ -6,7 +6,7 @@ use crate::layout::Name;
 /// Sorts as the queue does: higher priority, then older file, then name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    /// 9 less the priority: higher priorities sort first.
+    /// 9 minus the priority: higher priorities sort first.
     pub(super) after_nine: u8,
     /// Nanoseconds since 1970.
     pub(super) mtime: i64,

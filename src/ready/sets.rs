@@ -205,8 +205,8 @@ impl Sets {
         }
     }
 
-    /// Looks again after a delay that grows with the number of names that wait so: a thousand items for
-    /// one key cost no more than a few.
+    /// Looks at the name again later. The delay grows with the number of such names, so that a
+    /// thousand items for one key cost no more than a few.
     pub(super) fn recheck(&mut self, name: &Name) {
         if self.later.len() >= self.cap {
             return self.leave_out_waiting(name);

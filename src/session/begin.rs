@@ -23,8 +23,8 @@ use crate::layout::{DEFAULT_REPO, Name, join};
 use crate::runtime::{Level, Runtime};
 use crate::status::SlotState;
 
-/// Starts the attempt's agent. Returns the attempt as far as it came, and how long its agent has been
-/// running or why there is none.
+/// Starts the attempt's agent. Returns the attempt with what was prepared, and how long its agent
+/// has been running or why it was not started.
 pub(super) fn begin(
     ctx: &mut WorkerContext,
     mut attempt: Attempt,
@@ -34,8 +34,7 @@ pub(super) fn begin(
     (attempt, started)
 }
 
-/// What is known after each step goes into the session's file, so that the story of an attempt that
-/// failed on the way tells how far it came.
+/// Each step's results go into the session's file, so that a failed start shows how far it came.
 fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration, Failed> {
     let rt = ctx.rt.clone();
     let agent = agents::for_item(&rt.config, &attempt.claim.item)
@@ -71,14 +70,14 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
     Ok(age)
 }
 
-/// Where an attempt's agent is going to work, and what it goes on from.
+/// Where an attempt's agent is going to work, and what it continues.
 struct Prepared {
     cwd: PathBuf,
     /// `None`: a plain directory.
     work: Option<Work>,
-    /// The session of the attempt that this one goes on from.
+    /// The session of the attempt that this one continues.
     before: Option<SessionFile>,
-    /// The CLI's conversation that it goes on with, and the tokens counted in it so far.
+    /// The CLI's conversation that it resumes, and the tokens counted in it so far.
     resumed: Option<(String, Option<Tokens>)>,
 }
 
@@ -119,8 +118,8 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
     })
 }
 
-/// The slot's directory where no repository is configured. A worktree from a time with a repository,
-/// or what an agent locked or put in its place, is kept beside it and not worked in.
+/// The slot's directory if no repository is configured. An old worktree, an unusable folder or
+/// anything else in its place is kept under another name.
 fn plain_directory(place: PathBuf) -> Result<PathBuf> {
     let usable = atomic::is_own_dir(&place)
         && nix::unistd::access(&place, nix::unistd::AccessFlags::all()).is_ok()
@@ -162,7 +161,7 @@ fn note_launch(file: &mut SessionFile, launch: &Launch) {
     file.command = argv.map(|a| crate::layout::shown(a)).collect();
 }
 
-/// A slot's first prompt agent starts when those of other slots have had time to refresh their login.
+/// Staggers the slots' first prompt agents: each gets time to refresh the shared login.
 fn wait_for_turn(ctx: &mut WorkerContext) {
     if std::mem::replace(&mut ctx.staggered, true) {
         return;
@@ -176,8 +175,8 @@ fn wait_for_turn(ctx: &mut WorkerContext) {
     }
 }
 
-/// The branch in the slot's worktree, from the base's current commit, or from where the attempt
-/// before ended: then the base stays that attempt's base, and the work of both is compared with it.
+/// Sets up the branch in the slot's worktree. It starts at the base's current commit, or where the
+/// previous attempt ended; that attempt's base is then kept, so that the work of both counts.
 fn set_up(
     hub: Arc<Hub>,
     place: &Path,
@@ -225,7 +224,7 @@ fn base_and_start(
     Ok((base, from))
 }
 
-/// `harness/NAME/ATTEMPT`; a `branch` field stands in for NAME.
+/// `harness/NAME/ATTEMPT`; a `branch` field replaces NAME.
 fn branch_of(name: &Name, wanted: Option<&str>, attempt: u32) -> String {
     let stem = match wanted {
         None => name.ref_component(),
@@ -251,8 +250,7 @@ fn start(ctx: &mut WorkerContext, spec: Spec) -> Result<(Option<i32>, Duration),
         None => Keeper::start(&ctx.rt.root, ctx.slot())?,
     };
     if keeper.send(&request).is_err() {
-        // It was killed while idle. Unread bytes of a socket die with their reader: nothing was
-        // started.
+        // The keeper was killed while idle: it never read the request, so nothing was started.
         keeper.kill_and_reap();
         keeper = Keeper::start(&ctx.rt.root, ctx.slot())?;
         keeper.send(&request)?;

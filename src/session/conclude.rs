@@ -1,9 +1,8 @@
-//! The end of an attempt. In this order, each step safe to repeat by another process:
-//! keep its work (commit), decide, publish, record, move the file. Two lines of the record count:
-//! once `publishing` is written, its branch appears and no other attempt's; once `finished` is,
-//! only the move is left to do.
+//! Ends an attempt: commit its work, decide, publish, record, move the file. Another process can
+//! repeat each step safely. Two lines of the record are points of no return: after `publishing` its
+//! branch will appear and no other attempt's; after `finished` only the move is left.
 //!
-//! What follows from the evidence is decided in `outcome`; this file gathers and acts.
+//! `outcome` decides; this file gathers the evidence and acts.
 
 use std::time::Duration;
 
@@ -30,19 +29,18 @@ use crate::runtime::ItemResult;
 use crate::spool::{Ended, Target};
 use crate::status::SlotState;
 
-/// Limits are of hours, days or a month; what ends later is not believed.
+/// Usage limits last up to a month; a later end is not believed.
 const LIMIT_SECONDS_MAX: i64 = 32 * 86_400;
-/// How long an agent is held for a usage limit whose end is not known.
+/// How long an agent is held for a usage limit whose end is unknown.
 const USAGE_LIMIT_HOLD: Duration = Duration::from_secs(15 * 60);
-/// How many times longer than an item's own wait a rate limit holds all items of its agent: the CLI
-/// has waited and tried again by itself before.
+/// A rate limit holds an agent this many times longer than `retry.delay`: the CLI itself has
+/// already waited and retried.
 const RATE_LIMIT_FACTOR: u32 = 10;
 
-/// Decides about the attempt and moves its item. Returns whether it went well: `false` is one more
-/// failure in a row of this slot.
+/// Decides about the attempt and moves its item. `false`: one more failure in a row of this slot.
 pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over) -> Result<bool> {
     if attempt.dir.is_symlink() && !atomic::is_own_dir(&attempt.dir) {
-        // Its agent's doing: what it leads to is not ours to write in, and the folder is gone.
+        // The agent replaced its session's folder with a symlink: never write through it.
         atomic::remove(&attempt.dir)?;
     }
     ctx.interrupt_context = Some(attempt.interrupt_context());
@@ -67,7 +65,7 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     act(ctx, attempt, decision, question)
 }
 
-/// Publishes, records and moves what was decided.
+/// Carries out the decision: publish, record, move.
 fn act(
     ctx: &WorkerContext,
     mut attempt: Attempt,
@@ -78,7 +76,7 @@ fn act(
     let hub = attempt.hub(rt)?;
     if let Some(hub) = &hub {
         if decision.takes_back {
-            // A harness that died right here may have published it before it was canceled.
+            // An earlier harness may have published it and died, before it was canceled.
             take_back(ctx, hub, &mut attempt)?;
         }
         if decision.publishes
@@ -121,8 +119,8 @@ fn act(
     Ok(went_well)
 }
 
-/// Goes on with an attempt that had announced what it publishes when its harness died. Everything was
-/// decided: neither its files nor its worktree, which a power cut may have spoiled, are asked again.
+/// Completes an attempt that had announced its branch when its harness died. All was decided then:
+/// its files and worktree, which a power cut may have damaged, decide nothing.
 pub(crate) fn publish_on(
     ctx: &WorkerContext,
     mut attempt: Attempt,
@@ -153,7 +151,7 @@ pub(crate) fn publish_on(
     place(ctx, hub.as_deref(), attempt, &decision, None)
 }
 
-/// Moves the file to where its end puts it.
+/// Moves the file to where the decision puts it.
 fn place(
     ctx: &WorkerContext,
     hub: Option<&Hub>,
@@ -194,8 +192,7 @@ pub(crate) fn target_of(next: Next, not_before: Option<i64>) -> Target {
     }
 }
 
-/// An agent that was stopped for living on after its result has ended well, as far as its exit status
-/// goes.
+/// An agent that was stopped because it kept running after its result counts as exited with 0.
 fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
     match over {
         Over::Exited {
@@ -215,7 +212,7 @@ fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
     }
 }
 
-/// Everything that the decision rests on but the agent's question.
+/// All evidence except the agent's question.
 fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> Evidence {
     let fault = read_final_events(attempt, over, collected);
     let (ending, stop, exit) = match over {
@@ -255,7 +252,7 @@ fn work_left(attempt: &Attempt, collected: Option<&Collected>) -> WorkLeft {
     }
 }
 
-/// What the configuration and the item allow, with this attempt's share of chance.
+/// What the configuration and the item allow. The backoff includes random jitter.
 fn terms(ctx: &WorkerContext, attempt: &Attempt) -> Terms {
     let retry = &ctx.rt.config.retry;
     Terms {
@@ -272,7 +269,7 @@ fn terms(ctx: &WorkerContext, attempt: &Attempt) -> Terms {
     }
 }
 
-/// Holds the agent: what every item of it would meet too is met once.
+/// Holds the agent, because all its items would meet the same fault.
 fn hold_agent(ctx: &WorkerContext, attempt: &Attempt, fault: &FoundFault, end: HoldEnd) {
     let until = match end {
         HoldEnd::After(rest) => Some(
@@ -312,12 +309,12 @@ fn question(ctx: &WorkerContext, evidence: &Evidence) -> Option<Interrupt> {
         return None;
     }
     let interrupt = interrupt::own(&ctx.rt.root, ctx.slot())?;
-    // One that a person or harness raised is no question of the agent's.
+    // One that a person or harness raised is not the agent's question.
     (!interrupt.was_raised(&ctx.rt.root)).then_some(interrupt)
 }
 
-/// Commits what the agent left. Where git itself fails for good, the worktree keeps it: nothing
-/// resets it before it is kept elsewhere.
+/// Commits what the agent left. If git fails permanently, the work stays in the worktree, which is
+/// not reset before its content is kept elsewhere.
 fn collect(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<Option<Collected>> {
     let Some(work) = &attempt.work else {
         return Ok(None);
@@ -345,8 +342,8 @@ fn collect(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<Option<Collecte
     }
 }
 
-/// Reads the rest of what its CLI said, and what that amounts to. `None`: nothing is wrong, or its
-/// output is not read.
+/// Reads the rest of the CLI's output into the session's file. Returns its fault; `None`: nothing
+/// is wrong, or its output is not read.
 fn read_final_events(
     attempt: &mut Attempt,
     over: &Over,
@@ -368,7 +365,7 @@ fn read_final_events(
     let mut fault = stream.fault(*exit, collected.map(|c| c.commits))?;
     if let Class::UsageLimit { resets_at } = &mut fault.class {
         let now = clock::now().as_second();
-        // An end that is over, or far away, is a slip of the CLI's or of a clock.
+        // An end in the past or far future is an error of the CLI or of a clock.
         let likely = |at: &i64| (now..now + LIMIT_SECONDS_MAX).contains(at);
         // Some CLIs say only "try again at 3:25 AM".
         let of_text = || adapters::reset_after(&fault.message, &jiff::Zoned::now());
@@ -379,7 +376,7 @@ fn read_final_events(
     Some(fault)
 }
 
-/// The fault with what to do about it.
+/// Adds to a fault what to do about it, and how long its limit lasts.
 fn found(attempt: &Attempt, fault: &Fault) -> FoundFault {
     let dialect = attempt.file.events.as_deref().unwrap_or_default();
     let advice = adapters::by_name(dialect).map(|a| a.about().advice(fault));
@@ -397,13 +394,13 @@ fn found(attempt: &Attempt, fault: &Fault) -> FoundFault {
     }
 }
 
-/// From now until this instant (unix seconds), and a little longer: clocks differ.
+/// Time left until this instant (unix seconds), and a little more because clocks differ.
 fn until(at: i64) -> Duration {
     let left = at.saturating_sub(clock::now().as_second()).max(0);
     Duration::from_secs(left.unsigned_abs() + 5)
 }
 
-/// Says how it ended, and counts it where the item has ended.
+/// Reports how it ended, and counts it if the item has ended.
 fn report(
     ctx: &WorkerContext,
     file: &super::file::SessionFile,

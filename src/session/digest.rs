@@ -1,7 +1,7 @@
-//! What is left of an attempt for people and scripts: `metrics.json`, the figures, and `summary.md`,
-//! a page about what was asked, what came of it and where to look.
+//! Writes a digest of an attempt for people and scripts: `metrics.json` (figures) and `summary.md`
+//! (what was asked, what came of it and where to look).
 //!
-//! Decides nothing, and nothing reads these files to decide. Keeps: trouble with them stops nothing.
+//! No decision depends on these files. Invariant: an error with them stops nothing.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::clock;
 use crate::event::Figures;
 use crate::runtime::Runtime;
 
-/// Writes both; for scripts, which may be many and short, neither.
+/// Writes both files; none for scripts, which may be many and short.
 pub(super) fn write(rt: &Runtime, attempt: &Attempt) {
     if attempt.file.agent == crate::agents::SCRIPT {
         return;

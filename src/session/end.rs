@@ -1,5 +1,4 @@
-//! What is written of an attempt's end: its `session.json`, a line of its item's record, and one of the
-//! ledger.
+//! Writes an attempt's end to its `session.json`, its item's record and the ledger.
 
 use super::file::{FileState, SessionFile};
 use super::{Attempt, Over, Work, WorkerContext};
@@ -12,7 +11,7 @@ use crate::outcome::{Decision, Next};
 use crate::record::{Event, Finished};
 use crate::status::LedgerLine;
 
-/// Takes what is known of the end into the session's file.
+/// Copies what is known of the end into the session's file.
 pub(super) fn fill_file(
     attempt: &mut Attempt,
     over: &Over,
@@ -59,14 +58,14 @@ pub(super) fn fill_file(
     }
 }
 
-/// Takes the decision into the session's file.
+/// Copies the decision into the session's file.
 pub(super) fn set_decision(file: &mut SessionFile, decision: &Decision) {
     file.outcome = Some(decision.outcome.into());
     file.reason = Some(decision.reason.clone());
     file.last = decision.is_last();
 }
 
-/// Session, record, ledger; durable before the item is seen in its new place.
+/// Writes session, record and ledger; the first two are durable before the item is moved.
 pub(super) fn write_end(
     ctx: &WorkerContext,
     attempt: &mut Attempt,
@@ -84,12 +83,12 @@ pub(super) fn write_end(
         if e.kind() == Kind::Temporary {
             return Err(e);
         }
-        // Its agent removed the folder, or locked it: the record alone tells how it ended.
+        // The agent removed or locked the folder: the record alone tells how it ended.
         ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
     }
     if attempt.recovered || tries > 1 || ctx.keeper.is_none() {
-        // The agent and its keeper's work are over: the folder is ours alone, and what lies there
-        // half-written (by a dead harness or keeper, or by us on a full disk) is nobody's.
+        // Agent and keeper are done, so nobody else writes here: temporary files are left over from
+        // a dead process or a full disk.
         atomic::remove_every_temp(dir);
     }
     if let Some(work) = &attempt.work {
@@ -112,7 +111,7 @@ pub(super) fn write_end(
     Ok(())
 }
 
-/// An empty branch helps nobody. Failing to remove it harms nobody either.
+/// Removes the branch if it is empty. A failure does no harm.
 fn forget_empty_branch(work: &Work, file: &SessionFile) {
     let never_ran = file.exit_status.or(file.signal).or(file.pid).is_none();
     if file.commits == Some(0) || never_ran {

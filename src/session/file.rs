@@ -1,7 +1,5 @@
-//! `sessions/SID/session.json`: what an attempt is, written before its agent starts and once more
-//! when it is over. Recovery re-makes an attempt from it; people and the aggregator read it.
-//! Of a script in a plain directory the item's record says enough: its file is written when it has
-//! run for a moment, and that of a short one only at its end.
+//! `sessions/SID/session.json`: describes an attempt. Written before its agent starts and again
+//! when it is over. Recovery rebuilds an attempt from it; people and the aggregator read it.
 
 use std::path::{Path, PathBuf};
 
@@ -26,15 +24,15 @@ pub struct SessionFile {
     /// What runs: `script`, or a name from `[agents.NAME]`.
     pub agent: String,
     pub attempt: u32,
-    /// `starting`, then `ended`; in between the slot's own status is the one to look at.
+    /// `starting` or `ended`; while the agent runs, the slot's `status.json` tells more.
     pub state: Word<FileState>,
     pub harness_pid: u32,
     pub command: Vec<String>,
     pub timeout_seconds: u64,
-    /// What the attempt is limited to, whoever holds it to that; `None`: to nothing.
+    /// The attempt's limits, whether CLI or harness enforces them; `None`: unlimited.
     pub max_turns: Option<u64>,
     pub budget_usd: Option<f64>,
-    /// As asked for; `None`: the CLI's own choice.
+    /// The requested model; `None`: the CLI's own choice.
     pub model: Option<String>,
     pub repo: Option<String>,
     pub worktree: Option<String>,
@@ -58,41 +56,41 @@ pub struct SessionFile {
     pub files_changed: Option<u64>,
     /// Whether harness committed what the agent had left uncommitted.
     pub leftover: bool,
-    /// The commit that the branch ends with.
+    /// The last commit of the branch.
     pub head: Option<String>,
-    /// The branch as it is called in the user's repository.
+    /// The name of the branch in the user's repository.
     pub published: Option<String>,
     /// The dialect of its standard output, if harness reads one.
     pub events: Option<String>,
-    /// What its CLI said it did, and the id by which it can resume.
+    /// Figures from its CLI's output, and the id by which it can be resumed.
     pub turns: u64,
     pub tool_calls: u64,
     pub input_tokens: u64,
     pub output_tokens: u64,
     pub cost_usd: f64,
     pub cli_session: Option<String>,
-    /// The CLI's conversation that this attempt goes on with; `None`: one of its own.
+    /// The CLI's conversation that this attempt resumes; `None`: a new one.
     pub resumed: Option<String>,
-    /// Tokens of that conversation, for CLIs that count on: before this attempt, and after it.
+    /// The conversation's tokens before and after this attempt, if its CLI adds them up.
     pub conversation_before: Option<Tokens>,
     pub conversation: Option<Tokens>,
     pub last_message: Option<String>,
-    /// The class of what went wrong, where the CLI says it.
+    /// The class of the fault, if its CLI reports one.
     pub fault: Option<String>,
     pub notes: Vec<String>,
-    /// Limits that harness itself sees to while it runs, as its CLI has no means for them.
+    /// Limits that harness enforces itself while it runs, because its CLI cannot.
     pub watched_turns: Option<u64>,
     pub watched_budget_usd: Option<f64>,
-    /// Marks of the interrupts that stopped it in its tracks.
+    /// Marks of the interrupts that froze it.
     pub interrupts: Vec<String>,
     /// Whether the item ended with this attempt.
     pub last: bool,
-    /// What a newer version wrote: kept when the file is written again.
+    /// Fields of a newer version: kept when the file is rewritten.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
-/// Where an attempt stands, as far as its file says it.
+/// The state of an attempt, as far as its file tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
@@ -105,7 +103,7 @@ pub fn path(dir: &Path) -> PathBuf {
     layout::join(dir, "session.json")
 }
 
-/// `None`: there is none, or it cannot be understood, or it is another session's.
+/// `None`: it is missing, cannot be parsed, or is another session's.
 pub fn read(dir: &Path, sid: &str) -> Option<SessionFile> {
     let bytes = atomic::read_small(&path(dir), STATE_FILE_BYTES_MAX).ok()?;
     let file: SessionFile = serde_json::from_slice(&bytes).ok()?;
@@ -117,7 +115,7 @@ impl SessionFile {
         self.state.known() == Some(FileState::Ended)
     }
 
-    /// The word for its outcome, also one of a newer version.
+    /// The word for its outcome, even one of a newer version.
     pub fn outcome(&self) -> Option<&str> {
         self.outcome.as_ref().map(Word::as_str)
     }
@@ -146,7 +144,7 @@ impl SessionFile {
         }
     }
 
-    /// Takes over how it ended from its item's record.
+    /// Copies how it ended from its item's record.
     pub fn set_end(&mut self, end: End) {
         *self = SessionFile {
             state: FileState::Ended.into(),

@@ -1,5 +1,5 @@
-//! What an attempt starts its agent with: prompt, command line, environment. Writes the prompt's
-//! files into the session's folder and runs nothing.
+//! Prepares an agent's launch: prompt, command line, environment. Writes the prompt's files into
+//! the session's folder and runs nothing.
 //!
 //! Knows no CLI: `agents` does. Invariant: names and texts of users reach the agent as whole
 //! arguments, variables or files, never through a shell.
@@ -32,7 +32,7 @@ pub(super) struct Launch {
     pub(super) timeout: Duration,
 }
 
-/// `before`: the session of the attempt that this one goes on from.
+/// `before`: the session of the attempt that this one continues.
 pub(super) fn plan(
     rt: &Runtime,
     attempt: &Attempt,
@@ -79,7 +79,7 @@ pub(super) fn plan(
     })
 }
 
-/// What its agent makes of the item. A script needs neither placeholders nor a bootstrap text.
+/// The agent's plan for the item. A script needs neither placeholders nor a bootstrap text.
 fn plan_of_agent(
     rt: &Runtime,
     attempt: &Attempt,
@@ -137,7 +137,7 @@ fn facts(rt: &Runtime, attempt: &Attempt, cwd: &Path) -> Facts {
     .into()
 }
 
-/// The repository's name: as in `[repos.NAME]`; of the one in `[repo]`, its directory's.
+/// The repository's name in `[repos.NAME]`; for `[repo]`, the name of its directory.
 fn rig(work: Option<&Work>) -> OsString {
     let Some(repo) = work.map(|w| w.hub.repo()) else {
         return OsString::new();
@@ -152,8 +152,8 @@ fn rig(work: Option<&Work>) -> OsString {
 static INHERITED: LazyLock<Vec<OsString>> =
     LazyLock::new(|| std::env::vars_os().map(|(name, _)| name).collect());
 
-/// What is set (or removed: `None`) on top of harness's own environment. `env`: what the agent's CLI
-/// needs; the user's `env` in the agent's table and in the item goes over it.
+/// The changes to harness's own environment (`None` removes a variable). `env`: what the agent's
+/// CLI needs; the user's `env`, in the agent's table and in the item, overrides it.
 fn environment(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>, mut env: Env) -> Env {
     let (claim, file, dir) = (&attempt.claim, &attempt.file, &attempt.dir);
     // A harness started from a git hook must not hand on the hook's repository.

@@ -1,9 +1,8 @@
-//! Is the agent alive, as far as can be seen from outside? It never has to report: bytes of output,
-//! processor time of its tree, changes in its worktree are the signs.
+//! Whether an agent is alive, seen from outside; it need not report. Signs of life are bytes of
+//! output, processor time of its tree and changes in its worktree.
 //!
-//! Pure: signs and instants in, the agent's health out; `watch` looks and acts. Instants are monotonic
-//! and stop while the machine sleeps. Time in which the agent was frozen is left out by moving `last`
-//! on.
+//! Pure: signs and instants in, the agent's health out; `watch` observes and acts. Instants are
+//! monotonic and stop while the machine sleeps. Frozen time is left out by moving `last` forward.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +11,17 @@ use crate::status::Health;
 /// While one of its tools runs, an agent may be silent for this many times longer: a test suite or
 /// a remote build says nothing for minutes.
 const TOOL_PATIENCE: u32 = 4;
-/// Share of one core that counts as work. Less is what an idle runtime's timers use.
+/// One part in so many of a core counts as work. An idle runtime's timers use less.
 const CPU_SHARE: u32 = 20;
 
-/// What was seen at one look. Counters only ever grow; a change is what counts.
+/// What was seen at one look. Only changes count, not the values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Signs {
     /// Bytes of standard output and standard error.
     pub(crate) bytes: u64,
     /// Processor time of the whole tree, if the keeper has reported it.
     pub(crate) cpu: Option<Duration>,
-    /// Of the worktree: any value that changes with it. `None`: not looked at.
+    /// A value that changes with the worktree. `None`: not looked at.
     pub(crate) tree: Option<u64>,
 }
 
@@ -63,7 +62,7 @@ impl Liveness {
         self.cpu_at += frozen;
     }
 
-    /// Quiet for the limit: `Quiet`, worth a warning. For half as long again: `Stalled`, to be stopped.
+    /// `Quiet` (a warning) after the limit, `Stalled` (to be stopped) after 1.5 times the limit.
     pub(crate) fn look(&mut self, signs: Signs, tool_runs: bool, now: Instant) -> Health {
         let mut alive = signs.bytes != self.seen.bytes;
         self.seen.bytes = signs.bytes;

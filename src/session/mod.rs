@@ -60,13 +60,13 @@ pub(crate) struct WorkerContext {
     pub(crate) lease: Arc<Lease>,
     pub(crate) waker: Arc<Waker>,
     pub(crate) keeper: Option<Keeper>,
-    /// The repository of the last item, whose files are warm in its worktree.
+    /// The repository of the last item: its files are in the slot's worktree.
     pub(crate) repo: Option<String>,
     /// Set once this slot has started a prompt agent: later starts are not staggered.
     pub(crate) staggered: bool,
     /// The last attempt of this slot, for the context of an interrupt.
     pub(crate) interrupt_context: Option<InterruptContext>,
-    /// The mark of the interrupt of which notice was taken last.
+    /// The mark of the interrupt that was handled last.
     pub(crate) noticed: RefCell<Option<String>>,
 }
 
@@ -84,7 +84,7 @@ impl WorkerContext {
         }
     }
 
-    /// The idle keeper ends.
+    /// Ends the idle keeper.
     pub(crate) fn dismiss_keeper(&mut self) {
         if let Some(keeper) = self.keeper.take() {
             keeper.dismiss();
@@ -128,7 +128,7 @@ pub(crate) struct Attempt {
     pub(crate) file: SessionFile,
     /// Where it works in a repository; `None`: a plain directory.
     pub(crate) work: Option<Arc<Work>>,
-    /// What its CLI says, where harness reads its dialect.
+    /// The CLI's output, if harness reads its dialect.
     pub(crate) stream: Option<Stream>,
     /// Whether another harness began it.
     pub(crate) recovered: bool,
@@ -159,7 +159,7 @@ impl Attempt {
         }
     }
 
-    /// The hub that its branch is in, also where its worktree is gone.
+    /// The hub that has its branch, even if its worktree is gone.
     pub(crate) fn hub(&self, rt: &Runtime) -> Result<Option<Arc<Hub>>> {
         match (&self.work, &self.file.branch) {
             (Some(work), _) => Ok(Some(work.hub.clone())),
@@ -171,7 +171,7 @@ impl Attempt {
         }
     }
 
-    /// For whoever looks at an interrupt.
+    /// What a person needs to know about an interrupted attempt.
     fn interrupt_context(&self) -> InterruptContext {
         InterruptContext {
             session: self.file.session.clone(),
@@ -192,7 +192,7 @@ impl Attempt {
     }
 }
 
-/// Its branch in its worktree.
+/// An attempt's branch and worktree.
 pub(crate) struct Work {
     pub(crate) hub: Arc<Hub>,
     pub(crate) tree: Worktree,
@@ -207,7 +207,7 @@ pub(crate) enum Over {
         stop: Option<Stop>,
         record: Option<ExitRecord>,
     },
-    /// It could not be started, and trying again would not help without a person.
+    /// It could not be started, and only a person can change that.
     Unstartable(String),
 }
 
@@ -305,8 +305,8 @@ fn show_starting(ctx: &WorkerContext, attempt: &Attempt) {
     });
 }
 
-/// Records and says that the agent was started. A record that cannot be written is not fatal: claim
-/// and session hold what recovery needs.
+/// Records and reports that the agent was started. If that cannot be recorded, claim and session
+/// still hold what recovery needs.
 fn note_start(ctx: &WorkerContext, attempt: &mut Attempt) {
     let file = &attempt.file;
     let event = Event::Started(Started {
@@ -330,12 +330,12 @@ fn note_start(ctx: &WorkerContext, attempt: &mut Attempt) {
     ));
 }
 
-/// How long an item that could not be started waits: after the first time, and at most.
+/// How long an item waits after a failed start: at first, and at most.
 const REQUEUE: Duration = Duration::from_secs(2);
 const REQUEUE_MAX: Duration = Duration::from_secs(300);
 
-/// The attempt did not start and the item is as good as before: back to `pending/`, not counted.
-/// What a person must mend (permissions, a damaged folder) parks it instead of looping.
+/// The attempt did not start: its item goes back to `pending/`, and it is not counted. If a person
+/// must fix the cause (permissions, a damaged folder), the item is parked instead.
 fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> {
     let Attempt {
         claim,
@@ -353,8 +353,8 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
     // submodule that cannot be fetched).
     let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, random_fraction());
     let not_before = temporary.then(|| clock::ns_from_now(delay));
-    // The folder first: after the `requeued` line nobody looks for it again. Each is repeated until
-    // it is done: one without the other would look like an attempt that was started.
+    // The folder first: after the `requeued` line nobody looks for it. Each is repeated until done:
+    // one without the other would look like a started attempt.
     let copies = "the attempt never started: it holds copies only";
     let mut done = ctx.retry_temporary(|| atomic::discard_tree(&dir, copies));
     if !planted("not-given-back-on-record") {
@@ -378,7 +378,7 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
     Ok(true)
 }
 
-/// Ends a claim, however long the host needs. `taken`: as `Claim::end`.
+/// Ends a claim, retrying while the error is temporary. `taken`: as in `Claim::end`.
 pub(crate) fn end_claim(
     ctx: &WorkerContext,
     claim: Box<Claim>,
@@ -398,8 +398,8 @@ pub(crate) fn end_claim(
     ended
 }
 
-/// A number in 0..1 for jitter. Std seeds its hash maps from the system's random source, and each
-/// new state has other keys.
+/// A number in 0..1 for jitter: `RandomState` takes its keys from the system's random source, and
+/// each new one has other keys.
 fn random_fraction() -> f64 {
     let bits = RandomState::new().hash_one(0_u8);
     (bits >> 11) as f64 / (1_u64 << 53) as f64

@@ -1,6 +1,5 @@
-//! While an interrupt exists, people must find what it is about: its context is written into the
-//! session (`interrupt.md`, a summary; `interrupt.diff`, what the agent had changed), and the user's
-//! `notify` command is run.
+//! Tells a person about an interrupt: writes its context into the session (`interrupt.md`, a
+//! summary; `interrupt.diff`, what the agent changed) and runs the user's `notify` command.
 //!
 //! Does not decide whether a slot pauses. Invariant: each interrupt is handled once, and an error with
 //! a summary stops nothing.
@@ -39,7 +38,7 @@ pub(crate) fn take_notice(
 ) {
     let rt = &ctx.rt;
     let mark = interrupt.mark();
-    // Once for each slot and interrupt, also where it fails.
+    // Once per slot and interrupt, even if it fails.
     if ctx.noticed.replace(Some(mark.clone())).as_ref() == Some(&mark) {
         return;
     }
@@ -54,7 +53,7 @@ pub(crate) fn take_notice(
     let mut summary = None;
     if let Some(context) = context {
         let path = context.dir.join("interrupt.md");
-        // Under an interrupt of all slots each slot writes its own context, once.
+        // An interrupt for all slots: each writes its own context, once.
         let kept = atomic::read_small(&path, 1 << 20).unwrap_or_default();
         if !first && kept.starts_with(mark.as_bytes()) {
             return;
@@ -147,7 +146,7 @@ fn keep(
     atomic::replace(path, md.as_bytes(), false)
 }
 
-/// What it did last: its events, or the end of its plain output.
+/// What the agent did last: its events, or the end of its plain output.
 fn last_events(dir: &Path) -> String {
     let events = tail(&dir.join("events.jsonl"), TAIL_BYTES);
     let mut lines: Vec<String> = events

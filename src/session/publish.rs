@@ -1,9 +1,8 @@
-//! Publishing an attempt's branch, so that at most one attempt of an item does, whatever happens.
+//! Publishes an attempt's branch. At most one attempt of an item is published, whatever happens.
 //!
-//! What will appear is announced first, in the item's record. Whoever finds an announcement without a
-//! recorded end makes the branch appear (`recovery`), or takes it back where the item was taken from
-//! that attempt. Nothing here waits forever on the user's repository: what only a person can mend is
-//! returned as a value.
+//! The branch is first announced in the item's record. An announcement without a recorded end is
+//! completed by `recovery`, or taken back if the item was taken from that attempt. Nothing here
+//! waits forever for the user's repository: what only a person can fix is returned as a value.
 
 use super::{Attempt, WorkerContext};
 use crate::error::{Kind, Result};
@@ -12,10 +11,10 @@ use crate::layout::Name;
 use crate::mutant::planted;
 use crate::record::{Canceled, Event, PublishedBranch, Publishing, Record};
 
-/// Publishes the branch that the attempt's file names. It is recorded before it appears, with the
-/// attempt's whole end: if everything dies in between, the next harness makes this branch appear, and
-/// no other. `again`: another harness may have done so. Returns why a person must make room for the
-/// branch, if that is so: its commits are safe in harness's own repository.
+/// Publishes the attempt's branch. The record first gets the branch and the attempt's whole end:
+/// after a crash in between, the next harness publishes this branch and no other. `again`: another
+/// harness may have published it. Returns why a person must make room for the branch, if so; its
+/// commits are safe in harness's own repository.
 pub(super) fn publish(
     ctx: &WorkerContext,
     hub: &Hub,
@@ -73,8 +72,8 @@ fn announce(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
     Ok(())
 }
 
-/// Removes the branches of announcements without a recorded end: of this attempt, canceled since, or
-/// of one whose claim a power cut or a person took from it.
+/// Removes the branches of announcements without a recorded end: this attempt's, canceled since, or
+/// that of an attempt which lost its claim to a power cut or a person.
 pub(super) fn take_back(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) -> Result<()> {
     let users = hub.users(Some(ctx.lease.lock()));
     for announced in &attempt.record.history().publishing {
@@ -98,8 +97,8 @@ fn short_id(session: &str) -> &str {
     session.get(cut..).unwrap_or(session)
 }
 
-/// Removes a branch whose item's file was taken away at the last moment: what is canceled publishes
-/// nothing.
+/// Removes a branch whose item's file was taken away at the last moment: a canceled attempt
+/// publishes nothing.
 pub(crate) fn withdraw(
     ctx: &WorkerContext,
     hub: &Hub,

@@ -1,9 +1,9 @@
 //! Continuing where an earlier attempt of the same item stopped (`resume = true`, or a person has
 //! answered its question): from its commits, and in its CLI's own conversation where possible.
 //!
-//! Only reads the earlier attempt's session. Invariants: an attempt that succeeded, was canceled or was
-//! refused is not continued, nor one with another prompt; a conversation is only resumed by the agent
-//! that led it.
+//! Only reads the earlier attempt's session. Invariants: an attempt that succeeded, was canceled or
+//! was refused is not continued, nor one with another prompt; only the same agent resumes a
+//! conversation.
 
 use crate::adapters;
 use crate::agents::Agent;
@@ -18,7 +18,7 @@ use crate::record::{self, LastAttempt};
 use crate::runtime::Runtime;
 use crate::session::file::{self, SessionFile};
 
-/// The session of the attempt that a new one of this item goes on from.
+/// The session of the attempt that a new one of this item continues.
 pub(super) fn before(
     rt: &Runtime,
     name: &Name,
@@ -30,12 +30,12 @@ pub(super) fn before(
         return None;
     };
     let file = session_of(rt, previous?)?;
-    // A person's answer is for the one who asked.
+    // An answered question is continued even without `resume`, by the agent that asked.
     let goes_on = table.resume || previous?.answered.is_some();
     if !goes_on || file.agent != *configured {
         return None;
     }
-    // Another prompt under the same name is another item.
+    // The same name with another prompt is another item.
     let copy = rt.root.session(&file.session).join("item");
     let bytes = atomic::read_small(&copy, ITEM_BYTES_MAX).ok()?;
     let earlier = item::parse(name, &bytes, false).ok()?;
@@ -64,7 +64,7 @@ fn session_of(rt: &Runtime, previous: &LastAttempt) -> Option<SessionFile> {
     file::read(&rt.root.session(&previous.session), &previous.session)
 }
 
-/// The conversation to go on with, if the CLI can and if it helps.
+/// The conversation to resume, if the CLI can and if it helps.
 pub(super) fn conversation<'f>(
     before: &'f SessionFile,
     table: &AgentTable,
@@ -81,7 +81,7 @@ pub(super) fn conversation<'f>(
     if is_bound(table) && before.worktree.as_deref() != worktree {
         return None;
     }
-    // One that ended before it said anything has not lost what it was to resume.
+    // If it ended before it said anything, the conversation that it resumed is still good.
     let id = before.cli_session.as_ref().or(before.resumed.as_ref());
     id.map(String::as_str)
 }
@@ -91,7 +91,7 @@ fn is_bound(table: &AgentTable) -> bool {
     adapter.is_some_and(|a| a.about().bound_to_directory)
 }
 
-/// The slot in whose worktree alone a pending item's conversation can go on.
+/// The only slot in whose worktree a pending item's conversation can be resumed.
 pub(crate) fn preferred_slot(rt: &Runtime, name: &Name) -> Option<SlotId> {
     let resumes = |table: &AgentTable| table.resume && is_bound(table);
     if !rt.config.agents.values().any(resumes) {

@@ -1,8 +1,8 @@
-//! What an agent's CLI prints on its standard output, read while it runs: `stdout.log` in,
-//! `events.jsonl` and figures out, in the one schema of `event`.
+//! Reads what an agent's CLI prints while it runs: `stdout.log` in, `events.jsonl` and figures out,
+//! in the one schema of `event`.
 //!
-//! Knows no CLI (`adapters` do). Keeps: the raw output is never changed; every whole line is read
-//! once and in order; an adopted attempt is read again from its beginning, and events that are on
+//! Knows no CLI (`adapters` do). Invariants: the raw output is never changed; each whole line is
+//! read once and in order; an adopted attempt is read again from the start, but events that are on
 //! disk already are not written twice.
 
 use std::collections::HashSet;
@@ -42,25 +42,25 @@ pub(crate) struct Stream {
     events: Option<File>,
     /// Bytes of `stdout.log` read so far, those in `line` included.
     taken: u64,
-    /// The line that is not whole yet, and its offset.
+    /// The incomplete last line, and its offset.
     line: Vec<u8>,
     begins: u64,
-    /// The rest of a line that was too long is skipped.
+    /// Whether the rest of a line that was too long is being skipped.
     skips: bool,
     /// Events of lines that begin before this offset are on disk already.
     written: u64,
-    /// Totals that are not written yet. Where the next line has new ones, these need no event: it
-    /// would double the events of an agent that talks much.
+    /// Totals not written yet. If the next line has new ones, these need no event: it would double
+    /// the events of a talkative agent.
     totals: Option<Line>,
     /// Ids of tool calls without a result so far.
     tools: HashSet<String>,
-    /// Nothing came after a result.
+    /// Its final event came, and no work after it.
     finished: bool,
 }
 
 impl Stream {
-    /// For a session's folder and the CLI whose events it prints; `None` if they are not read.
-    /// `previous`: the figures of the conversation that this session resumes.
+    /// Opens a session's output. `events`: the CLI's dialect; `None` if it is not read. `previous`:
+    /// the figures of the conversation that this session resumes.
     pub(crate) fn open(dir: &Path, events: &str, previous: Option<&Figures>) -> Option<Stream> {
         Some(Stream {
             parser: adapters::by_name(events)?.parser(previous),
@@ -78,9 +78,9 @@ impl Stream {
         })
     }
 
-    /// Reads what is new and says whether anything came. `whole`: the agent has ended, so read to
-    /// the end and take the last line as it is. Trouble with the files is no error here: the raw
-    /// output stays, and the exit status decides without it.
+    /// Reads what is new; returns whether anything came. `whole`: the agent has ended, so read to
+    /// the end and take the last line as it is. File errors are ignored: the raw output stays, and
+    /// the exit status decides.
     pub(crate) fn read_on(&mut self, whole: bool) -> bool {
         if self.raw.is_none() {
             self.raw = atomic::open_regular(&self.dir.join("stdout.log")).ok();
@@ -105,7 +105,7 @@ impl Stream {
                 self.write(&out);
                 out.clear();
             }
-            // There is no more now: what comes meanwhile is for the next look.
+            // No more for now: what comes meanwhile is read at the next look.
             if n < chunk.len() && !whole {
                 break;
             }
@@ -148,7 +148,7 @@ impl Stream {
 
     fn note(&mut self, bodies: Vec<Body>, length: u64, at: &str, out: &mut Vec<u8>) {
         let has_totals = bodies.iter().any(|b| matches!(b, Body::Usage(_)));
-        // Events are in the order of their lines.
+        // Events keep the order of their lines.
         if !bodies.is_empty() && !has_totals {
             self.write_totals(out);
         }
@@ -208,7 +208,7 @@ impl Stream {
         !self.tools.is_empty()
     }
 
-    /// Whether it said that it has finished, and nothing since.
+    /// Whether its final event came, and no work after it.
     pub(crate) fn has_finished(&self) -> bool {
         self.finished
     }
@@ -230,15 +230,15 @@ impl Stream {
         self.parser.figures()
     }
 
-    /// What went wrong, by what the CLI said and by git; `None`: it finished well.
+    /// What went wrong, according to the CLI and git; `None`: it finished well.
     pub(crate) fn fault(&self, exit: Exit, commits: Option<u64>) -> Option<Fault> {
         let of_cli = self.parser.fault(exit, &stderr_tail(&self.dir));
         of_cli.or_else(|| adapters::permission_fault(self.figures().denials, commits))
     }
 }
 
-/// Where the first line begins whose events are not all on disk. Of the last line that has events
-/// there some may be missing; they are not written later.
+/// The offset of the first line without events on disk. If a crash cut short the events of the line
+/// before, the missing ones are not written later.
 fn already_written(dir: &Path) -> u64 {
     let bytes = tail(&dir.join("events.jsonl"), EVENTS_TAIL_BYTES);
     let mut lines = bytes.rsplit(|&b| b == b'\n').filter_map(Line::read);

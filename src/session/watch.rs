@@ -1,5 +1,5 @@
-//! While the agent runs: looks at its limits, its signs of life, its item's file, interrupts and
-//! whether this process stops; and finds out how it ended where its keeper died.
+//! Watches a running agent: its limits, signs of life, item's file and interrupts, and whether this
+//! process stops. Finds out how it ended if its keeper died.
 //!
 //! Decides when an agent is stopped or frozen; the keeper does it. Invariant: time in which the agent
 //! was frozen, or the machine slept, counts for none of its limits.
@@ -25,13 +25,13 @@ use crate::record::{Event, Interrupted, Resumed};
 use crate::runtime::{Level, Runtime};
 use crate::status::{Health, SlotState};
 
-/// How often a running agent's file and limits are looked at.
+/// How often a running agent's file and limits are checked.
 const LOOK: Duration = Duration::from_millis(250);
 /// An interrupt whose file is empty counts as being written for this long.
 const WORDLESS: Duration = Duration::from_millis(500);
 /// How long the process tree of an agent whose keeper died is searched and killed.
 const SWEEP: Duration = Duration::from_secs(10);
-/// How often the output of an agent that cannot be seen from here is checked for its end.
+/// How often to check whether an agent that is invisible from here has ended.
 const UNSEEN: Duration = Duration::from_secs(1);
 
 /// Waits until the agent and its process tree are gone. Stops it at a limit, freezes it while an
@@ -190,7 +190,7 @@ impl Watch {
         );
     }
 
-    /// Freezes it while an interrupt stands.
+    /// Freezes it while an interrupt exists.
     fn follow_interrupt(&mut self, ctx: &mut WorkerContext, attempt: &mut Attempt) {
         // Most scripts end before a second look: skip the first.
         if std::mem::take(&mut self.first) && self.runs < LOOK {
@@ -228,7 +228,7 @@ impl Watch {
         }
     }
 
-    /// Its text is what a person is told, so it is waited for, but not for long.
+    /// The text is shown to a person, so wait for it a moment.
     fn is_being_written(&mut self, interrupt: &Interrupt) -> bool {
         let since = *self.wordless.get_or_insert(self.at);
         interrupt.reason.is_empty() && self.at - since < WORDLESS
@@ -374,7 +374,7 @@ fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
     // A stop after the agent had ended stopped nothing; a cancel still counts.
     let stop = match (stop, record.stop()) {
         (Some(Stop::Canceled), _) => Some(Stop::Canceled),
-        // A harness that is dead now stopped it for a cancel: if it was one, the file is still gone.
+        // An earlier harness saw a cancel. If the item's file is still gone, that is seen later.
         (_, Some(Stop::Canceled)) => Some(Stop::Shutdown),
         (_, of_keeper) => of_keeper,
     };
@@ -385,8 +385,8 @@ fn exit_of(text: &[u8], stop: Option<Stop>) -> Option<Over> {
     })
 }
 
-/// How the agent ended where its keeper is gone: from the keeper's files, else unknown. Processes that
-/// still run are killed first.
+/// How the agent ended if its keeper is gone: from the keeper's exit record. Without one the end is
+/// unknown, and processes that still run are killed.
 pub(crate) fn post_mortem(
     ctx: &WorkerContext,
     attempt: &Attempt,

@@ -1,5 +1,5 @@
-//! Claims a name: elect → read → examine → take. Each step either goes on or says why not; what was
-//! made before is then undone, and the name is as free as it was.
+//! Claims a name: elect → read → examine → take. A step that stops says why; what earlier steps
+//! made is then undone, and the name is free again.
 //!
 //! Knows nothing of agents and repositories: `accepts` decides whether an item can run here.
 
@@ -30,7 +30,7 @@ pub enum ClaimOutcome {
     Busy,
     /// Somebody still writes the file, or only just made it: look again later.
     Unsettled,
-    /// Its fields say that it must wait: they differ from what the index believed.
+    /// Its fields say that it must wait, unlike those in the index.
     Waits(QueueFields),
     /// The agent that it is for is held; its name.
     Held(String),
@@ -128,7 +128,7 @@ fn claim_elected(request: &ClaimRequest<'_>) -> Result<(Claim, Record), Stopped>
     let moved = noted.and_then(|()| take(request, &pending));
     if !matches!(moved, Ok(Taken::Whole)) {
         undo(&mut record, &sid, key)?;
-        // `pending.file` is still open: a writer that waits goes on only when the file is back.
+        // `pending.file` is still open: its lease makes writers wait until the file is back.
         return Err(put_back(request, moved?));
     }
     let claim = Claim {
@@ -189,8 +189,8 @@ fn take_key(request: &ClaimRequest<'_>, item: &Item) -> Result<Option<PathBuf>, 
     }
 }
 
-/// The line that begins an attempt. It must be on disk before the rename only where the record holds
-/// the end of an earlier attempt: without the line, that end would be taken for this attempt's.
+/// Writes the line that begins an attempt. It must be on disk before the rename only after an
+/// earlier attempt, whose end would otherwise be taken for this one's.
 fn note_claim(
     request: &ClaimRequest<'_>,
     record: &mut Record,
@@ -216,7 +216,7 @@ fn note_claim(
 enum Taken {
     /// The file is the one that was read, and nobody writes it.
     Whole,
-    /// Another file was put in its place after it was read, or somebody waits to go on writing it.
+    /// Another file replaced it after it was read, or a writer waits to open it.
     Changed,
     Gone,
     /// A file of this name is in `claimed/` already.
@@ -238,8 +238,8 @@ fn take(request: &ClaimRequest<'_>, pending: &Pending) -> Result<Taken> {
         Moved::SourceGone => return Ok(Taken::Gone),
         Moved::Taken => return Ok(Taken::Occupied),
     }
-    // The read lease holds writers off during the rename. One that opened the file before waits by
-    // now, and is seen here: what it writes belongs to the item.
+    // The read lease makes writers wait during the rename. A writer that opened the file by its old
+    // name waits now, and is seen here: what it writes belongs to the item.
     let wanted = matches!(sys::read_lease(&pending.file), Ok(ReadLease::BeingWritten));
     let moved = to.symlink_metadata().ok().map(|meta| meta.ino());
     match moved == Some(pending.meta.ino()) && !wanted {
@@ -248,9 +248,9 @@ fn take(request: &ClaimRequest<'_>, pending: &Pending) -> Result<Taken> {
     }
 }
 
-/// Takes back what was recorded, and the key.
+/// Undoes what was recorded, and gives up the key.
 fn undo(record: &mut Record, sid: &str, key: Option<PathBuf>) -> Result<()> {
-    // Where the claim could not be recorded, the last attempt is an earlier one, which happened.
+    // If the claim was not recorded, the last attempt is an earlier, real one.
     let last = record.history().last.as_ref();
     if last.is_some_and(|last| last.session == sid) {
         let undone = Event::Requeued(Requeued {
@@ -258,7 +258,7 @@ fn undo(record: &mut Record, sid: &str, key: Option<PathBuf>) -> Result<()> {
             reason: "it was not won".into(),
             not_before_ns: None,
         });
-        // Without this line only the attempt's number is lost.
+        // If this fails, only an attempt number is lost.
         let _full = record.append(&undone);
     }
     if let Some(key) = key {

@@ -28,8 +28,8 @@ use crate::record::{Event, Reason, Record};
 pub use claim::{Acceptance, ClaimOutcome, ClaimRequest, try_claim};
 pub use read::settled;
 
-/// A held item. Used up by `end`; dropped (in a panic, or when the process is told to let go) it
-/// stays in `claimed/` for the slot's next holder.
+/// A claimed item, consumed by `end`. If it is dropped instead (in a panic, or when the process
+/// stops), the file stays in `claimed/` for the slot's next holder.
 #[must_use = "a claim that is not ended stays in claimed/ until the slot's next holder looks"]
 pub struct Claim {
     root: Root,
@@ -42,8 +42,8 @@ pub struct Claim {
     ended: Option<Ended>,
 }
 
-/// Writes a line to the item's record. An error that will not go away is returned as a value: it must
-/// not keep an item from leaving the queue.
+/// Writes a line to the item's record. A permanent error is returned as a value: it must not keep
+/// an item in the queue.
 fn note(root: &Root, name: &Name, event: &Event) -> Result<Option<Error>> {
     match Record::open(root, name).and_then(|mut record| record.append(event)) {
         Ok(()) => Ok(None),
@@ -73,13 +73,13 @@ pub enum Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Placed(Place),
-    /// The file had been taken away: the claim was not ours any more.
+    /// The file had been taken away: the claim was no longer ours.
     TakenAway,
 }
 
 impl Claim {
-    /// Re-makes the claim of a slot's dead holder. Where its file was changed beyond understanding
-    /// or taken away, nothing is known of the item but its name.
+    /// Rebuilds the claim of the slot's dead holder. If its file is gone or cannot be parsed any
+    /// more, only the item's name is known.
     pub fn adopt(root: &Root, lease: &Arc<Lease>, name: &Name) -> Result<Box<Claim>> {
         let path = join(&root.claimed(lease.slot), name.as_os_str());
         let mut bytes = Vec::new();
@@ -124,23 +124,22 @@ impl Claim {
         self.is_there() && !self.leads_out()
     }
 
-    /// Whether its file is there, as far as can be seen at a glance: what an agent has put in the
-    /// place of the slot's folder is found out at its end.
+    /// Whether its file exists: cheaper than `is_ours`. If an agent replaced the slot's folder with
+    /// a symlink, that is only noticed at the end.
     pub fn is_there(&self) -> bool {
         planted("publish-unfenced") || !atomic::is_gone(&self.path())
     }
 
-    /// Its agent put a symlink in the place of the slot's folder: what lies behind it is somebody
-    /// else's, whatever its name.
+    /// Whether the slot's folder was replaced with a symlink: what it leads to is not harness's.
     fn leads_out(&self) -> bool {
         self.root.claimed(self.lease.slot).is_symlink()
     }
 
-    /// Ends the claim. The error gives the claim back: stay in place and try again, nothing is
-    /// lost (a full disk can make even a rename fail).
+    /// Ends the claim. An error returns the claim, to try again: nothing is lost (a full disk can
+    /// make even a rename fail).
     ///
-    /// `taken` is called where the file had been taken away, before the claim is given up: what
-    /// must be true before somebody else may hold the name.
+    /// `taken` is called if the file had been taken away, before the claim is given up: it does
+    /// what must be done before somebody else may hold the name.
     pub fn end(
         mut self: Box<Self>,
         to: Target,
@@ -159,7 +158,7 @@ impl Claim {
         durable: bool,
         taken: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Ended> {
-        // Once moved, moved: a second try must not take the empty place for a cancel.
+        // Keep the result: a second try must not mistake a moved file for a canceled item.
         let ended = match self.ended {
             Some(ended) => ended,
             None => self.place(to)?,

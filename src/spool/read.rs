@@ -72,7 +72,7 @@ pub(super) fn read_whole(name: &Name, path: &Path) -> Result<Look> {
         ReadLease::Unsupported => return Ok(Look::Unsettled),
     }
     if meta.len() == 0 && !settled(&meta) {
-        // `touch x`, and then an editor: its text may be about to come.
+        // Created empty, by `touch` or an editor: the text may still come.
         return Ok(Look::Unsettled);
     }
     let mut bytes = Vec::with_capacity(meta.len().min(ITEM_BYTES_MAX) as usize + 1);
