@@ -1,6 +1,6 @@
-//! The only code that changes `queue/` and `state/`. A file there appears whole or not at all (a
-//! line of fixed length may be written over the one before, with one call), nothing is ever renamed
-//! over another item, and every error names its path.
+//! The only code that changes `queue/` and `state/`. A file there appears whole or not at all (or
+//! one call overwrites a line of fixed length). Nothing is ever renamed over another item, and
+//! every error names its path.
 //!
 //! Knows nothing of items, claims or sessions. Losing a race is not an error: `link_new` and
 //! `rename_new` say so by their return value.
@@ -38,18 +38,18 @@ use crate::error::{Context, Error, Result};
 use crate::limits::{BACKUPS_MAX, FILE_NAME_BYTES_MAX};
 use crate::mutant::planted;
 
-/// What became of a move or link that must not hit an existing name.
+/// Result of a move or link that must not overwrite an existing name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a lost race changes nothing: look which it was"]
 pub enum Moved {
     Done,
-    /// The source is gone: somebody else was faster, or a person moved it.
+    /// The source is gone: another process was faster, or a person moved it.
     SourceGone,
-    /// The destination exists and was left alone.
+    /// The destination exists and was not changed.
     Taken,
 }
 
-/// Makes a new file with this content. Not for files that others may read half-way: see `replace`.
+/// Makes a new file with this content. Not atomic: others may see it half-written (see `replace`).
 pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<File> {
     let what = "cannot write the file";
     let mut f = OpenOptions::new()
@@ -65,15 +65,15 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<File> {
     Ok(f)
 }
 
-/// A whole file that has no name yet: whatever dies before it gets one leaves nothing behind. Where
-/// the file system has no such files (NFS), it has a temporary name.
+/// A complete file that has no name yet (`O_TMPFILE`), so a crash before `link` leaves nothing
+/// behind. It has a temporary name where the file system has no such files (NFS).
 pub struct Nameless {
     file: File,
     temp: Option<PathBuf>,
 }
 
 impl Nameless {
-    /// For a name in the folder of `beside`.
+    /// For a file that will get a name in the folder of `beside`.
     pub fn new(beside: &Path, content: &[u8], mode: u32, durable: bool) -> Result<Nameless> {
         let what = "cannot write the file";
         let dir = beside.parent().unwrap_or(Path::new("."));
@@ -92,7 +92,7 @@ impl Nameless {
         };
         let whole = written.write_all(content).or_fail(what, beside);
         let whole = whole.and_then(|()| sync_data(&written, beside, durable));
-        // From here on nobody has it open for writing: it can be executed, and leased.
+        // Reopened read-only: a file open for writing can be neither executed nor leased.
         let file = whole.and_then(|()| File::open(proc_path(&written)).or_fail(what, beside));
         let named = |temp: Option<PathBuf>, file| Nameless { file, temp };
         match file {
@@ -104,14 +104,14 @@ impl Nameless {
         }
     }
 
-    /// Locks it, for as long as this lives: whoever meets one of its names sees that it has not got
-    /// them all yet.
+    /// Locks the file while this value lives: whoever finds one of its names sees that others may
+    /// be missing.
     pub fn lock(&self) {
-        // Where it cannot be locked, others may take it for a left-over one.
+        // If locking fails, others may take the file for a leftover.
         let _unlocked = fs2::FileExt::try_lock_exclusive(&self.file);
     }
 
-    /// Gives it this name (it may have several), unless that is taken.
+    /// Gives the file this name (it may have several), unless the name is taken.
     pub fn link(&self, to: &Path) -> Result<Moved> {
         use nix::fcntl::{AT_FDCWD, AtFlags};
         if let Some(temp) = &self.temp {
@@ -140,8 +140,8 @@ fn proc_path(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
-/// Replaces a file as one step: readers see the old content or the new, whole. Where `durable`, it
-/// survives a power cut once this returns; else a power cut may leave the file empty.
+/// Replaces a file atomically: readers see the whole old or the whole new content. If `durable`, it
+/// survives a power cut once this returns; otherwise a power cut may leave the file empty.
 pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
     let is_new =
         !exists(path) && Nameless::new(path, content, 0o600, durable)?.link(path)? == Moved::Done;
@@ -166,7 +166,7 @@ fn sync_data(file: &File, path: &Path, durable: bool) -> Result<()> {
     file.sync_all().or_fail("cannot sync the file", path)
 }
 
-/// Opens an append-only record, making it where needed. One `write` of one line is one event.
+/// Opens an append-only record, creating it if missing. One event is one line in one `write`.
 pub fn open_append(path: &Path) -> Result<File> {
     let what = "cannot open the record";
     let file = OpenOptions::new()
@@ -183,7 +183,7 @@ pub fn open_append(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Opens a file for an agent's output, making it where needed.
+/// Opens a file for an agent's output, creating it if missing.
 pub(crate) fn open_output(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
@@ -193,8 +193,8 @@ pub(crate) fn open_output(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens a lock file, making it where needed; its content is kept. Lock files are never unlinked
-/// while in use: whoever holds the lock of an unlinked inode would hold nothing.
+/// Opens a lock file, creating it if missing; its content is kept. Lock files are never unlinked
+/// while in use: a lock on an unlinked inode excludes nobody.
 pub fn open_lock(path: &Path) -> Result<File> {
     OpenOptions::new()
         .read(true)
@@ -207,7 +207,7 @@ pub fn open_lock(path: &Path) -> Result<File> {
         .or_fail("cannot open the lock file", path)
 }
 
-/// Hard-links `from` to the new name `to`: the election of a holder.
+/// Hard-links `from` to the new name `to`; of several processes exactly one succeeds.
 pub fn link_new(from: &Path, to: &Path) -> Result<Moved> {
     match fs::hard_link(from, to) {
         Ok(()) => Ok(Moved::Done),
@@ -217,8 +217,8 @@ pub fn link_new(from: &Path, to: &Path) -> Result<Moved> {
     }
 }
 
-/// Renames `from` to `to` unless `to` exists. One step where the file system can
-/// (`RENAME_NOREPLACE`), else a link and an unlink, which never overwrite either.
+/// Renames `from` to `to` unless `to` exists: atomically where the file system supports it
+/// (`RENAME_NOREPLACE`), else by link and unlink, which never overwrite either.
 pub fn rename_new(from: &Path, to: &Path) -> Result<Moved> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
@@ -227,7 +227,7 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<Moved> {
         Err(Errno::ENOENT) if !exists(from) => Ok(Moved::SourceGone),
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => match link_new(from, to)? {
             Moved::Done => remove(from).map(|_| Moved::Done),
-            // Somebody died between the link and the unlink: it is half-way there.
+            // A process died between the link and the unlink: finish the rename.
             Moved::Taken if is_same(from, to) => remove(from).map(|_| Moved::Done),
             other => Ok(other),
         },
@@ -242,13 +242,13 @@ fn is_same(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// Renames over whatever file `to` is: only for files that are ours alone, never for items.
+/// Renames over whatever file `to` is: only for harness's own files, never for items.
 pub fn rename_over(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).or_fail("cannot move the file to", to)
 }
 
-/// Moves `from` to `to`; an older file of that name is first kept as `NAME.~K~`, as
-/// `cp --backup=numbered` does. `false`: `from` is gone, nothing was changed but the backup.
+/// Moves `from` to `to`; an existing file is first renamed to `NAME.~K~`, as `cp --backup=numbered`
+/// does. `false`: `from` is gone; at most the backup was made.
 pub fn rename_with_backup(from: &Path, to: &Path) -> Result<bool> {
     for _ in 0..BACKUPS_MAX {
         match rename_new(from, to)? {
@@ -272,7 +272,7 @@ pub fn keep_older(path: &Path) -> Result<()> {
     Err(Error::permanent("cannot keep the older file", "too many backups").at_path(path))
 }
 
-/// `NAME.~K~`; of a name so long that this would be none, the end is cut.
+/// `NAME.~K~`; the end of NAME is cut if the result would be too long.
 fn backup_name(path: &Path, k: u32) -> PathBuf {
     let end = format!(".~{k}~");
     let name = path.file_name().unwrap_or_default().as_bytes();
@@ -280,7 +280,7 @@ fn backup_name(path: &Path, k: u32) -> PathBuf {
     path.with_file_name(OsStr::from_bytes(&[stem, end.as_bytes()].concat()))
 }
 
-/// Removes a file of ours; `false` where it was gone.
+/// Removes one of harness's own files; `false` if it was gone.
 pub fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -289,7 +289,7 @@ pub fn remove(path: &Path) -> Result<bool> {
     }
 }
 
-/// Sets a file's modification time (nanoseconds since 1970), which is its "not before".
+/// Sets a file's modification time (nanoseconds since 1970), an item's earliest start.
 pub fn set_mtime(path: &Path, ns: i64) -> Result<()> {
     use nix::sys::stat::{UtimensatFlags, utimensat};
     use nix::sys::time::TimeSpec;
@@ -309,8 +309,7 @@ pub fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// Whether the name is known not to exist: trouble (an I/O error, a folder that may not be looked
-/// into) is no proof.
+/// Whether the name certainly does not exist. An I/O error or an unreadable folder proves nothing.
 pub fn is_gone(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|e| {
         matches!(

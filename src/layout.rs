@@ -1,4 +1,4 @@
-//! Every path under ROOT, spelled once. Knows nothing of what is in the files.
+//! Every path under ROOT, defined in one place. Knows nothing of file contents.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -16,7 +16,7 @@ pub struct Root {
     path: Arc<Path>,
 }
 
-/// The states an item can be in as directories.
+/// The states of an item that have a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     Pending,
@@ -58,8 +58,8 @@ impl fmt::Display for SlotId {
     }
 }
 
-/// `dir/name`, where `name` is relative. What an item needs is some fifty paths: this takes one
-/// allocation each and looks at none of them, a quarter of what `Path::join` costs.
+/// `dir/name`, where `name` is relative. An item needs some fifty paths: this takes one allocation
+/// each, and a quarter of the time of `Path::join`.
 pub fn join(dir: &Path, name: impl AsRef<OsStr>) -> PathBuf {
     concat(&[dir.as_os_str(), name.as_ref()])
 }
@@ -154,7 +154,7 @@ impl Root {
     pub fn interrupts(&self) -> PathBuf {
         self.at("state/interrupts")
     }
-    /// A file there, by its whole name.
+    /// The interrupt file of this full name.
     pub fn interrupt(&self, file: &str) -> PathBuf {
         self.named("state/interrupts", file)
     }
@@ -181,7 +181,7 @@ impl Root {
     pub fn worktrees(&self) -> PathBuf {
         self.at("worktrees")
     }
-    /// The worktree of a slot; that of another than the default repository has its name behind.
+    /// The worktree of a slot; its name ends in the repository's unless that is the default one.
     pub fn worktree(&self, slot: SlotId, repo: &str) -> PathBuf {
         if repo == crate::layout::DEFAULT_REPO {
             self.named("worktrees", slot.to_string())
@@ -225,7 +225,7 @@ impl Root {
     }
 }
 
-/// The name of the repository that `[repo]` (or ROOT's own place) configures.
+/// The name of the repository configured by `[repo]` (or by ROOT's location).
 pub const DEFAULT_REPO: &str = "default";
 
 /// An item's name, which is its id: any file name, UTF-8 or not.
@@ -245,7 +245,7 @@ impl Name {
         self.0.as_bytes()
     }
 
-    /// Files that are not items: hidden ones, editors' and copiers' temporary ones.
+    /// Whether this is no item: a hidden file, or a temporary file of an editor or copy tool.
     pub fn is_ignored(name: &OsStr) -> bool {
         let b = name.as_bytes();
         b.starts_with(b".")
@@ -254,7 +254,7 @@ impl Name {
                 .any(|end| b.ends_with(end))
     }
 
-    /// For people and JSON: never a control character, so a table stays a table.
+    /// For people and JSON: without control characters, so that a table stays aligned.
     pub fn shown(&self) -> String {
         shown(&self.0)
     }
@@ -263,7 +263,7 @@ impl Name {
         self.bytes().len() > NAME_BYTES_MAX
     }
 
-    /// File name of its record, without the ending: the name itself where it fits.
+    /// Base name of its record: the item's name itself if short enough.
     fn record_stem(&self) -> OsString {
         if !self.is_too_long() {
             return self.as_os_str().to_owned();
@@ -301,7 +301,7 @@ impl fmt::Debug for Name {
     }
 }
 
-/// A file name as text without a character that a terminal obeys; bytes that are not UTF-8 show as `\xNN`.
+/// A file name as text without control characters; bytes that are not UTF-8 show as `\xNN`.
 pub fn shown(name: &OsStr) -> String {
     let mut out = String::with_capacity(name.len());
     for chunk in name.as_bytes().utf8_chunks() {
@@ -343,7 +343,7 @@ fn escape_component(bytes: &[u8]) -> String {
     out
 }
 
-/// FNV-1a, 64 bits: tells long names apart in file names; nothing secret hangs on it.
+/// FNV-1a, 64 bits: distinguishes long names in file names; not for security.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)

@@ -1,9 +1,9 @@
 //! Claude Code: `claude -p --output-format stream-json`.
 //!
-//! Its stream has a line for each content block, so a message's id repeats and its usage must be
-//! taken once. There are no results, one or several. A result's `usage` leaves out subagents and
-//! what a budget cut off; its figures by model do not. Newer versions add up over resumed
-//! conversations and say in `model_usage_since_last_result` what is new.
+//! Its stream has one line per content block, so a message's id repeats and its usage must be
+//! counted once. There may be no result, one or several. A result's `usage` omits subagents and
+//! what a budget cut off; its figures by model do not. Newer versions accumulate over resumed
+//! conversations and report the new part in `model_usage_since_last_result`.
 //! Does not know: git, time. `qwen` uses this dialect with differences of its own.
 
 use std::collections::HashSet;
@@ -30,11 +30,11 @@ static ABOUT: About = About {
     bound_to_directory: true,
 };
 
-/// Default permission mode: edits are accepted, other tools as `tools` allows them.
+/// Default permission mode: edits are accepted, other tools need an entry in `tools`.
 const PERMISSION_MODE: &str = "acceptEdits";
-/// Default tools: what it takes to change files, try them and commit.
+/// Default tools: enough to change files, test them and commit.
 const TOOLS: &str = "Bash,Edit,Write,Read,Glob,Grep";
-/// Hooks of a worktree would run unasked and unseen: they are off unless a settings file is given.
+/// A worktree's hooks would run unasked and unseen: disabled unless a settings file is given.
 const NO_HOOKS: &str = r#"{"disableAllHooks":true}"#;
 
 impl Adapter for Claude {
@@ -53,21 +53,21 @@ impl Adapter for Claude {
         b.option("--model", ask.model.as_ref());
         let mode = ask.permission_mode.as_deref().unwrap_or(PERMISSION_MODE);
         b.option("--permission-mode", Some(mode));
-        // One argument: the flag would take the next ones, too.
+        // One argument, as the flag takes all words that follow.
         let tools = match ask.tools.is_empty() {
             true => TOOLS.to_owned(),
             false => ask.tools.join(","),
         };
         b.option("--allowedTools", Some(tools));
         b.option("--max-turns", ask.max_turns.map(|n| n.to_string()));
-        // It refuses a budget of zero.
+        // The CLI refuses a budget of zero.
         let budget = ask.budget_usd.filter(|b| *b > 0.0);
         b.option("--max-budget-usd", budget.map(|b| b.to_string()));
         match &ask.settings {
             Some(file) => b.option("--settings", Some(file)),
             None => b.option("--settings", Some(NO_HOOKS)),
         }
-        // MCP servers that a repository names would start unasked, unless their tools are allowed.
+        // A repository's MCP servers would start unasked: none, unless their tools are allowed.
         if !ask.tools.iter().any(|t| t.starts_with("mcp__")) {
             b.arg("--strict-mcp-config");
         }
@@ -86,17 +86,17 @@ impl Adapter for Claude {
     }
 }
 
-/// Whose differences the stream has.
+/// Which variant of the dialect is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Variant {
     Claude,
-    /// Every block has an id of its own; a result's usage counts on over resumes and includes what
-    /// was read from the cache; no cost.
+    /// Each block has its own id; a result's usage accumulates over resumes and includes cache
+    /// reads; no cost.
     Qwen,
 }
 
-/// Ids seen lately, to take a message or a denial once. Repeats follow each other closely, but
-/// those of many subagents may stand between: at least the last `RECENT_MIN` ids are known.
+/// Recent ids, to count a message or a denial once. Repeats come close together, but many subagents
+/// may interleave: at least the last `RECENT_MIN` ids are remembered.
 #[derive(Default)]
 struct RecentIds {
     newer: HashSet<String>,
@@ -106,7 +106,7 @@ struct RecentIds {
 const RECENT_MIN: usize = 1_000;
 
 impl RecentIds {
-    /// Whether the id is new. Something without an id always is.
+    /// Whether the id is new. Anything without an id counts as new.
     fn is_new(&mut self, id: &str) -> bool {
         if id.is_empty() {
             return true;
@@ -125,15 +125,15 @@ pub(super) struct ClaudeDialect {
     variant: Variant,
     messages: RecentIds,
     denials: RecentIds,
-    /// Tokens that results accounted for.
+    /// Tokens already counted by results.
     settled: Tokens,
-    /// What messages since the last result say: exact input, a lower bound of output.
+    /// Tokens of messages since the last result: exact input, a lower bound of output.
     live: Tokens,
-    /// Output of the current partial message that is in `live` already.
+    /// Output of the current partial message, already counted in `live`.
     partial: u64,
     /// The conversation's totals when it was resumed.
     base: Option<Tokens>,
-    /// A usage limit that was announced, with its end (unix seconds) if that is known.
+    /// A usage limit that was announced, with its end (unix seconds) if known.
     limited: Option<Option<i64>>,
 }
 
@@ -185,7 +185,7 @@ impl ClaudeDialect {
         let first = blocks.first().map_or("", |b| b.text("text"));
         let qwen_error = self.variant == Variant::Qwen && first.starts_with("[API Error:");
         if qwen_error || line.flag("is_api_error_message") || !error.is_empty() {
-            // Not the model speaks but the CLI, of a request that failed for good.
+            // This is not the model but the CLI, reporting a request that finally failed.
             let texts = blocks.iter().map(|b| b.text("text")).chain([whole]);
             let text = texts.into_iter().find(|t| !t.is_empty());
             let text = text.unwrap_or_default();
@@ -213,7 +213,7 @@ impl ClaudeDialect {
         note_skipped_blocks(message, tally);
     }
 
-    /// Counts a message's usage, and a turn for it, once.
+    /// Counts a message's usage and its turn once.
     fn count(&mut self, message: &Value<'_>, tally: &mut Tally) {
         if self.variant == Variant::Qwen {
             tally.answer();
@@ -242,7 +242,7 @@ impl ClaudeDialect {
         }
     }
 
-    /// `--include-partial-messages`: the text comes again whole; only usage is new.
+    /// `--include-partial-messages`: the text is repeated later as a whole; only usage is new.
     fn partial(&mut self, line: &Value<'_>, tally: &mut Tally) {
         let Some(event) = line.object("event") else {
             return tally.other("stream_event", "");
@@ -296,7 +296,7 @@ impl ClaudeDialect {
         tally.finished(!is_error, class, message);
     }
 
-    /// A result's tokens and cost replace what its messages said.
+    /// A result's tokens and cost replace those of its messages.
     fn account(&mut self, line: &Value<'_>, tally: &mut Tally) {
         self.live = Tokens::default();
         let of_run = self.tokens(line.field("usage"));
@@ -312,7 +312,7 @@ impl ClaudeDialect {
             let more: f64 = models_of(since).filter_map(|m| m.amount("costUSD")).sum();
             tally.usage.cost_usd = Some(tally.usage.cost_usd.unwrap_or_default() + more);
         } else if let Some(models) = models {
-            // These versions count from the start of the process, so a later result replaces.
+            // These versions count from the process's start: a later result replaces this one.
             self.settled = sum_of_models(models);
             tally.usage.cost_usd = cost;
         } else {
@@ -342,7 +342,7 @@ impl ClaudeDialect {
             .unwrap_or_else(|| self.error_class("", line.status("api_error_status"), message))
     }
 
-    /// The class of a failed request: the CLI's word for it, the HTTP status, the text.
+    /// The class of a failed request, by the CLI's word for it, the HTTP status and the text.
     fn error_class(&self, error: &str, status: Option<u16>, text: &str) -> Class {
         let by_text = error_text::class(text);
         let by_status = status.and_then(error_text::status_class);
@@ -426,7 +426,7 @@ fn note_skipped_blocks(message: &Value<'_>, tally: &mut Tally) {
     }
 }
 
-/// The figures of each model, whatever its name.
+/// The figures of each model, without the models' names.
 fn models_of<'a>(models: &'a Value<'a>) -> impl Iterator<Item = &'a Value<'a>> {
     models.as_object().into_iter().flat_map(|m| m.values())
 }

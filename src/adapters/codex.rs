@@ -1,8 +1,8 @@
 //! Codex: `codex exec --json`.
 //!
 //! In its stream `error` lines are not the end ("Reconnecting... 1/5"). A failure has a text and no
-//! code. Usage comes once, at the end, and counts on over resumes. There are neither turns nor cost.
-//! A failed `git commit` may leave no trace but git's own.
+//! code. Usage comes once, at the end, and accumulates over resumes. It reports neither turns nor
+//! cost. A failed `git commit` may show only in git itself.
 //! Does not know: git, time.
 
 use serde_json::json;
@@ -48,12 +48,12 @@ impl Adapter for Codex {
         match ask.permission_mode.as_deref().unwrap_or(BYPASS) {
             BYPASS => b.arg("--dangerously-bypass-approvals-and-sandbox"),
             mode => {
-                // As settings and not as flags: `resume` has no flag for the sandbox.
+                // Settings, not flags: `resume` has no flag for the sandbox.
                 b.option("-c", Some(format!("sandbox_mode=\"{mode}\"")));
                 b.option("-c", Some("approval_policy=\"never\""));
             }
         }
-        // Otherwise it waits for a server that is of no use to the work.
+        // Otherwise it waits for an analytics server.
         b.option("-c", Some("analytics.enabled=false"));
         b.option("-m", ask.model.as_ref());
         b.extra(ask);
@@ -83,11 +83,11 @@ impl Adapter for Codex {
 struct CodexDialect {
     /// The conversation's totals when it was resumed.
     base: Tokens,
-    /// Ids of tool items that were started and are not completed.
+    /// Ids of tool items that were started but not completed.
     open: Vec<String>,
 }
 
-/// Tools that run at once; further ones are counted when they complete.
+/// Most tools tracked as running at once; further ones are counted on completion.
 const OPEN_MAX: usize = 64;
 
 impl CodexDialect {
@@ -114,7 +114,7 @@ impl CodexDialect {
                 tally.answer();
                 tally.thinking(item.text("text"));
             }
-            // A warning of the CLI, such as an unknown model: it goes on.
+            // A warning of the CLI, such as an unknown model: the run continues.
             "error" => tally.other("item/error", item.text("message")),
             kind => match tool_of(item) {
                 Some(tool) => self.tool_completed(item, tool, tally),
@@ -134,7 +134,7 @@ impl CodexDialect {
             Some(n) => {
                 self.open.swap_remove(n);
             }
-            // Some kinds come only when they are complete.
+            // Some kinds appear only on completion.
             None => {
                 tally.answer();
                 tally.tool_call(id.clone(), tool, input);
@@ -150,7 +150,7 @@ impl CodexDialect {
     fn turn_completed(&mut self, usage: &Value<'_>, tally: &mut Tally) {
         let cache_read = usage.count("cached_input_tokens");
         let cache_write = usage.count("cache_write_input_tokens");
-        // Its input includes what was read from and written to the cache.
+        // Its input includes cache reads and writes.
         let input = usage.count("input_tokens");
         let total = Tokens {
             input: input.saturating_sub(cache_read).saturating_sub(cache_write),
@@ -158,7 +158,7 @@ impl CodexDialect {
             cache_read,
             cache_write,
         };
-        // A total below the one before is of another conversation.
+        // A total below the previous one belongs to another conversation.
         tally.usage.set(total.minus(self.base).unwrap_or(total));
         tally.usage.conversation = Some(total);
         tally.end_turn();
@@ -190,7 +190,7 @@ impl Dialect for CodexDialect {
     }
 }
 
-/// An error line; the CLI's own retries come as such.
+/// An error line; the CLI's own retries are reported as such.
 fn error(text: &str, tally: &mut Tally) {
     let class = error_text::class(text).unwrap_or(Class::Unknown);
     let Some(rest) = text.strip_prefix("Reconnecting...") else {
@@ -208,7 +208,7 @@ fn error(text: &str, tally: &mut Tally) {
     });
 }
 
-/// The name and input of a tool item; `None`: it is no tool.
+/// The name and input of a tool item; `None` if it is no tool.
 fn tool_of(item: &Value<'_>) -> Option<(String, serde_json::Value)> {
     let tool = match item.text("type") {
         "command_execution" => ("shell".into(), json!({"command": item.text("command")})),

@@ -1,6 +1,6 @@
-//! What providers' error messages mean: their class, by HTTP status and by words, and when a limit
-//! ends, if the message names a time. Only messages of CLIs about themselves are read here, never
-//! what an agent or its tools wrote.
+//! Classifies providers' error messages, by HTTP status and by words, and finds when a limit ends,
+//! if the message says so. Reads only CLIs' messages about themselves, never what an agent or its
+//! tools wrote.
 //!
 //! Does not know: the clock (the caller says when the message came), any CLI.
 
@@ -9,10 +9,10 @@ use jiff::{SignedDuration, ToSpan, Zoned, tz::TimeZone};
 
 use crate::event::{Class, Limit};
 
-/// How much of a message is read: what matters is at its beginning.
+/// Bytes of a message that are read: what matters is at the beginning.
 const READ_BYTES_MAX: usize = 4 << 10;
 
-/// Words and what they mean, the more specific ones first. Lower case, straight apostrophes.
+/// Phrases and their class, more specific ones first. Lower case, straight apostrophes.
 const WORDS: &[(&[&str], Class)] = &[
     (
         &["credit balance", "insufficient_quota", "payment required"],
@@ -166,7 +166,7 @@ const WORDS: &[(&[&str], Class)] = &[
     ),
 ];
 
-/// The class that a message gives: its words, and the HTTP status that it quotes.
+/// The class of a message, by its words and the HTTP status it quotes.
 pub(super) fn class(text: &str) -> Option<Class> {
     let text = normalized(text);
     let by_words = WORDS
@@ -176,7 +176,7 @@ pub(super) fn class(text: &str) -> Option<Class> {
     by_words.or_else(|| status_class(quoted_status(&text)?))
 }
 
-/// The class of an HTTP status on its own.
+/// The class of an HTTP status alone.
 pub(super) fn status_class(status: u16) -> Option<Class> {
     match status {
         401 | 403 => Some(Class::Auth),
@@ -195,7 +195,7 @@ fn normalized(text: &str) -> String {
     text.to_lowercase().replace('\u{2019}', "'")
 }
 
-/// A number that the message calls a status or an error: `last status: 429`, `api error: 529`.
+/// A number that the message calls a status or error: `last status: 429`, `api error: 529`.
 fn quoted_status(text: &str) -> Option<u16> {
     ["status", "error", "code\""].iter().find_map(|mark| {
         text.match_indices(mark).find_map(|(at, _)| {
@@ -208,9 +208,9 @@ fn quoted_status(text: &str) -> Option<u16> {
     })
 }
 
-/// When the limit of a message ends, in unix seconds: `try again at 3:25 AM`,
-/// `resets 3am (UTC)`, `try again in 5 days 3 hours`, `... in 20s`. `came`: when it came, in the
-/// time zone of the CLI; a time of day means the next such time after it.
+/// When the limit in a message ends, in unix seconds: `try again at 3:25 AM`, `resets 3am (UTC)`,
+/// `try again in 5 days 3 hours`, `... in 20s`. `came`: when the message came, in the CLI's time
+/// zone; a time of day means its next occurrence.
 pub fn reset_after(text: &str, came: &Zoned) -> Option<i64> {
     let text = normalized(text);
     let mark = [
@@ -246,7 +246,7 @@ pub fn reset_after(text: &str, came: &Zoned) -> Option<i64> {
     if then <= came {
         then = then.checked_add(1.day()).ok()?;
     }
-    // A date in the message, such as `nov 25th, 2026`, is later than the next such time of day.
+    // A date in the message (`nov 25th, 2026`) wins over the next such time of day.
     if let Some(date) = date(rest) {
         then = date
             .to_datetime(time)
@@ -256,7 +256,7 @@ pub fn reset_after(text: &str, came: &Zoned) -> Option<i64> {
     Some(then.timestamp().as_second())
 }
 
-/// The first `3:25 am`, `3am` or `15:25` of a text.
+/// The first `3:25 am`, `3am` or `15:25` in a text.
 fn time_of_day(text: &str) -> Option<Time> {
     let words: Vec<&str> = text
         .split([' ', ',', '(', ')'])

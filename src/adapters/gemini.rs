@@ -1,7 +1,7 @@
 //! Gemini CLI: `gemini -o stream-json`.
 //!
-//! In its stream texts come in pieces, and usage comes once, in the result's `stats`. Retries are
-//! silent. At a signal it ends with status 0 and no result; other exit codes are HTTP statuses
+//! In its stream texts come in pieces, and usage once, in the result's `stats`. Retries are not
+//! reported. On a signal it exits with status 0 and no result; other exit codes are HTTP statuses
 //! modulo 256.
 //! Does not know: git, time.
 
@@ -27,7 +27,7 @@ static ABOUT: About = About {
     bound_to_directory: true,
 };
 
-/// Other modes do not offer its shell tool at all when nobody is there to approve.
+/// Without a person to approve, other modes do not offer its shell tool at all.
 const APPROVAL_MODE: &str = "yolo";
 
 impl Adapter for Gemini {
@@ -40,7 +40,7 @@ impl Adapter for Gemini {
         b.args(["-o", "stream-json"]);
         let mode = ask.permission_mode.as_deref().unwrap_or(APPROVAL_MODE);
         b.option("--approval-mode", Some(mode));
-        // A new worktree is a folder that nobody was asked about.
+        // It does not trust a new folder, such as a worktree, without asking.
         b.arg("--skip-trust");
         match &ask.resume {
             Some(id) => b.option("--resume", Some(id)),
@@ -48,7 +48,7 @@ impl Adapter for Gemini {
         }
         b.option("-m", ask.model.as_ref());
         b.extra(ask);
-        // One process that signals reach, instead of a launcher that keeps them to itself.
+        // One process that receives signals, instead of a launcher that does not forward them.
         b.env("GEMINI_CLI_NO_RELAUNCH", "true");
         if let Some(file) = &ask.settings {
             b.env("GEMINI_CLI_SYSTEM_SETTINGS_PATH", file);
@@ -79,7 +79,7 @@ impl Dialect for GeminiDialect {
                 tally.answer();
                 tally.text(line.text("content"), line.flag("delta"));
             }
-            // The prompt, repeated.
+            // The echoed prompt.
             "message" => tally.other(&format!("message/{}", line.text("role")), ""),
             "tool_use" => {
                 tally.answer();
@@ -123,7 +123,7 @@ fn tool_result(line: &Value<'_>, tally: &mut Tally) {
         text => text,
     };
     tally.tool_result(id.clone(), line.text("status") == "error", [text]);
-    // Where its mode does not allow a tool, the tool is not offered, and asking for it is the denial.
+    // A mode that forbids a tool does not offer it, so a call to an unregistered tool is a denial.
     if error.text("type") == "tool_not_registered" {
         let tool = id.as_deref().and_then(|id| id.split("__").next());
         let tool = tool.unwrap_or_default().to_owned();

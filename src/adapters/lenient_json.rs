@@ -1,5 +1,5 @@
-//! Reads JSON from programs that may write anything: a field that is missing or has an unexpected
-//! type counts as absent and does not spoil its line.
+//! Reads JSON from programs that may write anything: a missing or mistyped field counts as absent
+//! and does not invalidate its line.
 //!
 //! Does not know any CLI.
 
@@ -7,11 +7,11 @@ use serde_json_borrow::{OwnedValue, Value};
 
 use crate::event::{self, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, clip};
 
-/// Content blocks read of one line. A model sends a handful; a million empty ones would become a
+/// Content blocks read per line. A model sends a handful; a million empty ones would become a
 /// million events.
 pub(super) const BLOCKS_MAX: usize = 1_000;
 
-/// Reads one line as a JSON object; `None` if it is none. Invalid UTF-8 is replaced.
+/// Reads one line as a JSON object; `None` if it is not one. Invalid UTF-8 is replaced.
 pub(super) fn object(line: &[u8]) -> Option<OwnedValue> {
     if line.trim_ascii_start().first() != Some(&b'{') {
         return None;
@@ -23,8 +23,8 @@ pub(super) fn object(line: &[u8]) -> Option<OwnedValue> {
     read.ok()
 }
 
-/// Replaces escaped surrogates (`\ud83d`). CLIs written in JavaScript print one where they cut a
-/// text inside a character, and serde_json then refuses the whole line.
+/// Replaces escaped lone surrogates (`\ud83d`). CLIs in JavaScript print one where they cut a text
+/// inside a character, and serde_json would refuse the whole line.
 fn without_surrogates(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -48,24 +48,24 @@ fn without_surrogates(text: &str) -> String {
     out + rest
 }
 
-/// Lenient access to the fields of an object. Of any other value all fields are absent.
+/// Lenient access to an object's fields. Any other value has no fields.
 pub(super) trait Fields {
     /// Any value, or null.
     fn field(&self, key: &str) -> &Value<'_>;
     /// A string, or "".
     fn text(&self, key: &str) -> &str;
-    /// A string that is not empty, clipped to the length of a name.
+    /// A non-empty string, clipped to the length of a name.
     fn name(&self, key: &str) -> Option<String>;
     fn number(&self, key: &str) -> Option<f64>;
-    /// A number that is not negative, without its fraction.
+    /// A number truncated to an integer; 0 if it is negative.
     fn whole(&self, key: &str) -> Option<u64>;
     /// `whole`, or 0.
     fn count(&self, key: &str) -> u64;
-    /// An amount of money.
+    /// A non-negative amount of money.
     fn amount(&self, key: &str) -> Option<f64>;
     /// An HTTP status.
     fn status(&self, key: &str) -> Option<u16>;
-    /// `true` only where it says so.
+    /// `true` only if the field is `true`.
     fn flag(&self, key: &str) -> bool;
     fn object(&self, key: &str) -> Option<&Value<'_>>;
     /// The objects of a list, at most `BLOCKS_MAX`.
@@ -141,7 +141,7 @@ impl Fields for Value<'_> {
     }
 }
 
-/// A tool's input for an event, and whether it was clipped: then it is the beginning of its JSON.
+/// A tool's input for an event, and whether it was clipped (then it is the start of its JSON text).
 pub(super) fn tool_input(input: serde_json::Value) -> (serde_json::Value, bool) {
     let text = input.to_string();
     match clip(&text, INPUT_BYTES_MAX) {

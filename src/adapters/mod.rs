@@ -1,13 +1,13 @@
-//! One adapter for each agent CLI: arguments and environment out, lines of its stdout in.
+//! One adapter per agent CLI: builds its arguments and environment, and parses its stdout.
 //!
 //! A new CLI is one new file here and one line in the list below. Configuration, `doctor`, messages
 //! and tests take the CLIs from that list.
 //!
-//! Pure: nothing is started, read, written or timed here. Every launch is non-interactive: it needs
-//! no terminal and asks nothing, the prompt comes on stdin, and stdin ends.
+//! Pure: starts, reads, writes and times nothing. Every launch is non-interactive: no terminal, no
+//! questions, the prompt on stdin, then end of file.
 //!
-//! Keeps: any bytes, in any order and any number of times, give events and figures and never a
-//! panic; no line is lost without a trace (`other`).
+//! Invariant: any input, in any order and repetition, gives events and figures and never a panic;
+//! every line leaves a trace (at least `other`).
 
 mod error_text;
 mod lenient_json;
@@ -27,8 +27,8 @@ pub use parser::Parser;
 pub use tally::{Dialect, Tally};
 pub use verdict::{last_words, permission_fault};
 
-/// Declares the adapters. Each name is a CLI's name in `harness.toml` and its file here, which has
-/// an `ADAPTER`. (cargo fmt does not see these files: `.ci/run` checks them.)
+/// Declares the adapters. Each name is a CLI's name in `harness.toml` and its file here, which
+/// defines an `ADAPTER`. (cargo fmt does not see these files: `.ci/run` checks them.)
 macro_rules! adapters {
     ($($name:ident),+ $(,)?) => {
         $(mod $name;)+
@@ -38,7 +38,7 @@ macro_rules! adapters {
         /// The CLIs that harness knows, by their names in `harness.toml`.
         pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),+];
 
-        /// What `events` takes: whose events an agent prints.
+        /// The values of `events`: whose events an agent prints.
         pub(crate) const DIALECTS: &[&str] = &[NO_EVENTS, $(stringify!($name)),+];
     };
 }
@@ -68,8 +68,8 @@ pub fn by_name(name: &str) -> Option<&'static dyn Adapter> {
 pub trait Adapter: Sync {
     fn about(&self) -> &'static About;
     fn launch(&self, ask: &Ask) -> Launch;
-    /// How to read its lines. `previous`: the figures of the attempt whose conversation this one
-    /// resumes, for CLIs that count on.
+    /// A reader of its lines. `previous`: the figures of the attempt whose conversation is resumed,
+    /// for CLIs that accumulate.
     fn dialect(&self, previous: Option<&Figures>) -> Box<dyn Dialect>;
     /// A reader of one attempt's stdout.
     fn parser(&self, previous: Option<&Figures>) -> Parser {
@@ -77,67 +77,66 @@ pub trait Adapter: Sync {
     }
 }
 
-/// What an attempt wants of its agent.
+/// What an attempt asks of its agent.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
-    /// Instructions in addition to the prompt: the bootstrap template, filled in.
+    /// Instructions besides the prompt: the filled-in bootstrap template.
     pub bootstrap_file: Option<PathBuf>,
     /// A new UUID, for CLIs that let the caller choose a conversation's id.
     pub session_uuid: String,
-    /// The conversation to continue, by the CLI's own id.
+    /// The conversation to continue, by the CLI's id.
     pub resume: Option<String>,
     pub worktree: PathBuf,
     pub model: Option<String>,
     pub max_turns: Option<u64>,
     pub budget_usd: Option<f64>,
-    /// Tools that it may use without being asked.
+    /// Tools it may use without asking.
     pub tools: Vec<String>,
     pub permission_mode: Option<String>,
     /// A settings file in the CLI's own format.
     pub settings: Option<PathBuf>,
-    /// Where the CLI keeps login, settings and conversations, instead of the usual place.
+    /// Where the CLI keeps login, settings and conversations, instead of its default.
     pub config_dir: Option<PathBuf>,
-    /// Put last, so that they override the others.
+    /// Appended last, so that they override the others.
     pub extra_args: Vec<OsString>,
-    /// Names of the variables that the agent would inherit. Those of an agent session that harness
-    /// itself was started from are removed.
+    /// Names of the variables that the agent would inherit. Those of an agent session in which
+    /// harness itself was started are removed.
     pub inherited: Vec<OsString>,
 }
 
-/// How to start it: everything but the program.
+/// How to start it, without the program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Launch {
     pub args: Vec<OsString>,
-    /// Added to what is inherited; `None`: removed.
+    /// Set on top of the inherited variables; `None`: removed.
     pub env: BTreeMap<OsString, Option<OsString>>,
-    /// Put before the prompt, so that one that begins like a command of the CLI (`/cost`) is read
-    /// as text.
+    /// Put before the prompt, so that one that looks like a CLI command (`/cost`) is read as text.
     pub prompt_prefix: Option<&'static str>,
-    /// The CLI has no flag for the bootstrap text: the caller puts it before the prompt.
+    /// The CLI has no flag for the bootstrap text: the caller prepends it to the prompt.
     pub bootstrap_in_prompt: bool,
-    /// Keys of what was asked for and this CLI cannot do: `budget_usd`.
+    /// Requested keys that this CLI does not support: `budget_usd`.
     pub unsupported: Vec<&'static str>,
 }
 
-/// What messages say of a CLI.
+/// What messages say about a CLI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct About {
     /// Its name in `harness.toml`.
     pub name: &'static str,
     pub program: &'static str,
     pub package: &'static str,
-    /// What to do about a refused login.
+    /// What to do if the login is refused.
     pub login: &'static str,
-    /// How the variables begin by which it is configured and marks its sessions.
+    /// Prefix of the variables that configure it and mark its sessions.
     pub env_prefix: &'static str,
-    /// Whether its events say what it costs.
+    /// Whether its events report the cost.
     pub tells_cost: bool,
-    /// Whether it finds a conversation again only in the directory in which it began.
+    /// Whether it finds a conversation only in the directory where it began.
     pub bound_to_directory: bool,
 }
 
 impl About {
-    /// For a program that is not found.
+    /// The message if the program is not found.
     pub fn not_installed(&self) -> String {
         format!(
             "{} is not installed: npm install -g {}",
@@ -150,11 +149,11 @@ impl About {
     }
 }
 
-/// Put before the prompt of a CLI that runs slash commands.
+/// For the CLIs that run slash commands.
 const PROMPT_PREFIX: &str = "The work item:\n\n";
 
-/// Variables that a person sets on purpose contain one of these. Those of sessions do not, or
-/// contain `SESSION`.
+/// Variables that a person sets on purpose contain one of these. Session variables contain none of
+/// them, or contain `SESSION`.
 const ON_PURPOSE: &[&str] = &[
     "API_KEY",
     "_TOKEN",
@@ -172,8 +171,8 @@ const ON_PURPOSE: &[&str] = &[
     "REGION",
 ];
 
-/// Whether a variable comes from an agent session that harness was started from. The ids, sockets
-/// and marks of that session are not for the agents that harness starts; keys and homes are.
+/// Whether a variable belongs to an agent session in which harness was started. New agents must not
+/// get that session's ids, sockets and marks; keys and homes they may.
 fn is_of_a_session(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else {
         return false;
@@ -184,13 +183,13 @@ fn is_of_a_session(name: &OsStr) -> bool {
         && (name.contains("SESSION") || !ON_PURPOSE.iter().any(|word| name.contains(word)))
 }
 
-/// The inherited variables that an agent must not get, each with `None`.
+/// The inherited variables that an agent must not get, each mapped to `None`.
 pub fn without_session(inherited: &[OsString]) -> BTreeMap<OsString, Option<OsString>> {
     let of_sessions = inherited.iter().filter(|name| is_of_a_session(name));
     of_sessions.map(|name| (name.clone(), None)).collect()
 }
 
-/// A `Launch` in the making.
+/// Builds a `Launch`.
 struct LaunchBuilder(Launch);
 
 impl LaunchBuilder {

@@ -1,7 +1,7 @@
 //! OpenCode: `opencode run --format json`.
 //!
 //! Its stream has no final event: the last `step_finish` says whether it came to an end, and usage
-//! is the sum of these. A tool appears only when it is done. Retries are silent.
+//! is their sum. A tool appears only on completion. Retries are not reported.
 //! Does not know: git, time.
 
 use serde_json_borrow::Value;
@@ -81,7 +81,7 @@ impl OpencodeDialect {
         let reason = part.text("reason");
         let class = match reason {
             "stop" => return tally.finished(true, None, ""),
-            // It goes on.
+            // The conversation continues after the tool calls.
             "tool-calls" => return tally.said = None,
             "length" => MAX_TOKENS,
             "content-filter" => Class::Refusal,
@@ -100,7 +100,7 @@ impl Dialect for OpencodeDialect {
             tally.started(session, None);
         }
         match (line.text("type"), line.object("part")) {
-            // The content of the step comes next.
+            // The step's content follows.
             ("step_start", _) => tally.other("step_start", ""),
             ("text", Some(part)) => tally.text(part.text("text"), false),
             ("reasoning", Some(part)) => tally.thinking(part.text("text")),

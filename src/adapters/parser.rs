@@ -1,4 +1,4 @@
-//! Reads one attempt's standard output: what is the same for every CLI.
+//! Reads one attempt's standard output: the part that all CLIs share.
 //!
 //! Does not know any CLI.
 
@@ -8,7 +8,7 @@ use super::verdict;
 use crate::event::{self, Body, Fault, Figures, MALFORMED, TOO_LONG};
 use crate::outcome::Exit;
 
-/// Reads one attempt's standard output, line by line from its beginning.
+/// Reads one attempt's standard output, line by line.
 pub struct Parser {
     dialect: Box<dyn Dialect>,
     tally: Tally,
@@ -24,7 +24,7 @@ impl Parser {
     pub fn line(&mut self, line: &[u8]) -> Vec<Body> {
         match lenient_json::object(line) {
             Some(object) => self.dialect.read(object.get_value(), &mut self.tally),
-            // An empty line says nothing.
+            // Ignored.
             None if line.trim_ascii().is_empty() => {}
             None => self.tally.other(MALFORMED, &head(line.trim_ascii())),
         }
@@ -32,7 +32,7 @@ impl Parser {
         self.tally.take_events()
     }
 
-    /// Notes a line that is too long to be read. `prefix`: its beginning.
+    /// Notes a line that is too long to read. `prefix`: its beginning.
     pub fn too_long(&mut self, prefix: &[u8]) -> Vec<Body> {
         self.tally.skipped_line = true;
         self.tally.other(TOO_LONG, &head(prefix));
@@ -43,8 +43,8 @@ impl Parser {
         &self.tally.figures
     }
 
-    /// What went wrong, asked after the last line; `None`: it finished well. `stderr_tail`: the end
-    /// of stderr, a few KiB.
+    /// The attempt's fault, asked after the last line; `None`: it finished well. `stderr_tail`: the
+    /// last few KiB of stderr.
     pub fn fault(&self, exit: Exit, stderr_tail: &[u8]) -> Option<Fault> {
         let code_class = match exit {
             Exit::Code(code) => self.dialect.exit_class(code),

@@ -1,7 +1,7 @@
 //! Qwen Code: `qwen -o stream-json`, a dialect of Claude Code's stream.
 //!
-//! What differs: no result line where it meets its turn limit (exit status 53), failed requests
-//! come as an assistant's text, no cost, totals that count on over resumes.
+//! Differences: no result line at its turn limit (exit status 53), failed requests appear as an
+//! assistant's text, no cost, totals that accumulate over resumes.
 //! Does not know: git, time.
 
 use super::claude::{ClaudeDialect, Variant};
@@ -22,7 +22,7 @@ static ABOUT: About = About {
     bound_to_directory: true,
 };
 
-/// Other modes leave out its shell tool when nobody is there to approve.
+/// Without a person to approve, other modes do not offer its shell tool at all.
 const APPROVAL_MODE: &str = "yolo";
 
 impl Adapter for Qwen {
@@ -44,7 +44,7 @@ impl Adapter for Qwen {
         if !ask.tools.is_empty() {
             b.option("--allowed-tools", Some(ask.tools.join(",")));
         }
-        // MCP servers that a repository names would start unasked, unless their tools are allowed.
+        // A repository's MCP servers would start unasked: none, unless their tools are allowed.
         if !ask.tools.iter().any(|t| t.starts_with("mcp__")) {
             b.option("--allowed-mcp-server-names", Some("none"));
         }

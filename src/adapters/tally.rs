@@ -1,15 +1,15 @@
-//! What a CLI's dialect has to say, and where it puts it: `Tally` collects the events, the figures and
-//! the evidence of how the attempt ended.
+//! The `Dialect` of a CLI, and the `Tally` it fills: events, figures and the evidence of how the
+//! attempt ended.
 //!
-//! Does not know any CLI. Keeps: every event is folded into the figures when it is made, so the
-//! figures of `events.jsonl` read again are the same.
+//! Does not know any CLI. Invariant: every event is folded into the figures when it is made, so
+//! reading `events.jsonl` again gives the same figures.
 
 use serde_json_borrow::Value;
 
 use super::lenient_json::{tool_input, tool_output};
 use crate::event::{self, Body, Class, Fault, Figures, Limit, TEXT_BYTES_MAX, Usage, clip};
 
-/// A limit on turns, for which several CLIs have an exit code.
+/// The turn limit, for which several CLIs have an exit code.
 pub(super) const TURNS: Class = Class::LimitsReached {
     limit: Limit::Turns,
 };
@@ -18,18 +18,18 @@ pub(super) const MAX_TOKENS: Class = Class::LimitsReached {
     limit: Limit::MaxTokens,
 };
 
-/// What the lines and exit codes of one CLI mean.
+/// How to read one CLI's lines and exit codes.
 pub trait Dialect: Send {
     /// Reads one line, a JSON object.
     fn read(&mut self, line: &Value<'_>, tally: &mut Tally);
 
-    /// What an exit code means that the CLI uses in its own way.
+    /// The meaning of an exit code that is specific to the CLI.
     fn exit_class(&self, _code: i32) -> Option<Class> {
         None
     }
 }
 
-/// What the last result line said.
+/// The last result line.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) good: bool,
@@ -37,20 +37,20 @@ pub(super) struct Said {
     pub(super) message: String,
 }
 
-/// What was read so far. Dialects put events here; the parser takes them after each line.
+/// What was read so far. Dialects add events; the parser takes them after each line.
 #[derive(Debug, Default)]
 pub struct Tally {
     events: Vec<Body>,
     pub(super) figures: Figures,
-    /// The attempt's totals so far: an event is made of them after each line that changed them.
+    /// The attempt's totals so far; each line that changes them makes an event.
     pub(super) usage: Usage,
     settled: Usage,
-    /// The model is speaking: what it says until the next tool result is one turn.
+    /// The model is speaking: everything until the next tool result is one turn.
     answering: bool,
     pub(super) said: Option<Said>,
-    /// The last error that was no result.
+    /// The last error that was not a result.
     pub(super) fault: Option<Fault>,
-    /// A line was too long to be read: it may have been the result.
+    /// A line was too long to read: it may have been the result.
     pub(super) skipped_line: bool,
 }
 
@@ -64,7 +64,7 @@ impl Tally {
         std::mem::take(&mut self.events)
     }
 
-    /// Makes an event of the totals if they changed. Called at the end of each line.
+    /// Makes an event of the totals if they changed. Called after each line.
     pub(super) fn settle(&mut self) {
         if self.usage != self.settled {
             self.settled = self.usage;
@@ -72,8 +72,8 @@ impl Tally {
         }
     }
 
-    /// The model speaks. For CLIs that do not number its answers, a turn is what it says between
-    /// two tool results.
+    /// The model speaks. For CLIs that do not number answers, a turn is everything between two tool
+    /// results.
     pub(super) fn answer(&mut self) {
         if !std::mem::replace(&mut self.answering, true) {
             self.usage.turns += 1;
@@ -143,7 +143,7 @@ impl Tally {
         self.put(Body::Error { class, message });
     }
 
-    /// A result line. `class`: what went wrong, if that is known; no `class` and no `good`: unknown.
+    /// A result line. `class`: the known fault; neither `class` nor `good`: unknown.
     pub(super) fn finished(&mut self, good: bool, class: Option<Class>, message: &str) {
         self.settle();
         let message = event::message(message);
@@ -155,7 +155,7 @@ impl Tally {
         self.put(Body::Finished { good, message });
     }
 
-    /// A line, or a part of it, that is not in the schema.
+    /// A line, or part of one, that is not in the schema.
     pub(super) fn other(&mut self, name: &str, detail: &str) {
         let detail = event::message(detail);
         self.put(Body::Other {

@@ -1,5 +1,5 @@
 //! What holds for every adapter in the list, how each CLI is started, what is removed from the
-//! environment, and what streams mean that no recording has.
+//! environment, and streams that no recording contains.
 
 mod messages;
 
@@ -146,7 +146,7 @@ fn a_resumed_conversation_gets_no_new_name() {
         let args = line(name, &resumed);
         assert!(args.contains(flag), "{args}");
     }
-    // Its `resume` knows no -C.
+    // Its `resume` has no -C.
     assert!(line("codex", &resumed).ends_with(" old -"));
     assert!(!line("codex", &resumed).contains(" -C "));
 }
@@ -233,7 +233,7 @@ fn what_a_session_left_in_the_environment_is_removed_and_what_a_person_set_is_no
     let launch = by_name("gemini").unwrap().launch(&ask);
     assert_eq!(env(&launch, "CLAUDECODE"), Some(None));
     assert_eq!(env(&launch, "PATH"), None);
-    // What we set is set, also where something of that name was inherited.
+    // Our own variables are set even if one of that name was inherited.
     assert_eq!(env(&launch, "GEMINI_CLI_NO_RELAUNCH"), Some(Some("true")));
 }
 
@@ -312,7 +312,7 @@ fn a_resumed_codex_counts_from_where_it_was() {
     );
     assert_eq!(figures.output_tokens, 196);
     assert_eq!(figures.conversation.map(Tokens::total), Some(9_592));
-    // A conversation that is shorter than the one before is another one.
+    // A total below the previous one belongs to another conversation.
     let new = r#"{"type":"turn.completed","usage":{"input_tokens":10,"output_tokens":1}}"#;
     let mut parser = by_name("codex").unwrap().parser(Some(&previous));
     assert_eq!(read(&mut parser, new).0.input_tokens, 10);

@@ -1,4 +1,4 @@
-//! What went wrong with an attempt, judged by what its CLI said: its result line, its errors, its exit status and
+//! Decides what went wrong with an attempt, from its result line, its errors, its exit status and
 //! the end of stderr. None of these is enough alone.
 //!
 //! Does not know any CLI, git or time.
@@ -8,7 +8,7 @@ use super::tally::{Said, Tally};
 use crate::event::{self, Class, Fault};
 use crate::outcome::Exit;
 
-/// What went wrong; `None`: a good result and exit status 0. Git's evidence is the caller's.
+/// The fault; `None` for a good result and exit status 0. The caller checks git's evidence.
 /// `code_class`: what the exit code means to the CLI.
 pub(super) fn fault(
     tally: &Tally,
@@ -27,8 +27,8 @@ pub(super) fn fault(
     }
 }
 
-/// Git's evidence on a good end: tools were denied and nothing was committed. `commits` is `None`
-/// where there is no repository.
+/// Git's evidence against a good end: tools were denied and nothing was committed. `commits`:
+/// `None` without a repository.
 pub fn permission_fault(denials: u64, commits: Option<u64>) -> Option<Fault> {
     if denials == 0 || commits != Some(0) {
         return None;
@@ -79,7 +79,7 @@ fn without_result(
             let text = "it ended with status 0 and said nothing";
             (Class::Malformed, text)
         } else {
-            // Some CLIs end like this when they are asked to stop.
+            // Some CLIs exit like this when asked to stop.
             let text = "it ended with status 0 before it had finished";
             (Class::Interrupted, text)
         };
@@ -98,7 +98,7 @@ fn without_result(
     Some(Fault::new(class.unwrap_or(fallback), &text))
 }
 
-/// Whether a signal ended it, also where the CLI turned that into a status of 128 + signal.
+/// Whether a signal ended it, also if the CLI turned it into a status of 128 + signal.
 fn was_signaled(exit: Exit) -> bool {
     match exit {
         Exit::Signal(_) | Exit::Unknown => true,
@@ -115,8 +115,8 @@ fn describe(exit: Exit) -> String {
     }
 }
 
-/// The line of stderr that most looks like the reason: the last one that names an error, else the
-/// last one. Colors are removed.
+/// The line of stderr most likely to be the reason: the last that names an error, else the last
+/// one. Colors are removed.
 pub fn last_words(stderr_tail: &[u8]) -> String {
     let text = without_colors(&String::from_utf8_lossy(stderr_tail));
     let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty());

@@ -1,9 +1,9 @@
-//! How many items are in `done/` and `parked/`, at a cost that does not grow with them.
+//! Counts the items in `done/` and `parked/`, at a cost that does not grow with them.
 //!
-//! The folders are counted once; from then on the watcher says what came and went. Such events are
-//! hints, so `Recount` counts again, in small slices, whenever a folder has been quiet, and corrects
-//! what was missed. Knows nothing of inotify, nor of what the files are.
-//! Invariant: a count is corrected only by a listing during which the folder did not change.
+//! The folders are counted once; then the watcher reports additions and removals. Such events may
+//! get lost, so `Recount` counts again, in small slices, whenever a folder is quiet, and corrects
+//! the count. Knows nothing of inotify or of the files' content. Invariant: a count is corrected
+//! only by a listing during which the folder did not change.
 
 use std::fs::{self, ReadDir};
 use std::io;
@@ -16,7 +16,7 @@ use crate::folder::FileStamp;
 use crate::layout::{Name, Place, Root};
 use crate::limits::{PULSE, SETTLE};
 
-/// Entries of one slice: about a millisecond.
+/// Entries per slice: about a millisecond.
 const SLICE: usize = 2_000;
 
 /// The running counts, shared with the watcher.
@@ -28,15 +28,15 @@ pub struct EndedCounts {
 
 impl EndedCounts {
     /// An item came into the folder (`delta` 1) or left it (-1). Not for ignored names
-    /// (`Name::is_ignored`): backups and hidden files are no items.
+    /// (`Name::is_ignored`), such as backups and hidden files.
     pub fn event(&self, place: Place, delta: i64) {
         if let Some(n) = self.of(place) {
             n.fetch_add(delta, Ordering::Relaxed);
         }
     }
 
-    /// EndedCounts anew, for when events were lost (queue overflow) or there are none (no watch).
-    /// A change that happens meanwhile may be counted twice until the next quiet moment.
+    /// Counts again, for when events were lost (queue overflow) or there are none (no watch). A
+    /// concurrent change may be counted twice until the folder is next quiet.
     pub fn recount(&self, root: &Root) -> Result<()> {
         for place in [Place::Done, Place::Parked] {
             let dir = root.place(place);
@@ -80,7 +80,7 @@ fn stamp_of(dir: &Path) -> Option<FileStamp> {
     Some(FileStamp::of(&dir.symlink_metadata().ok()?))
 }
 
-/// EndedCounts quiet folders again, a slice a call, and corrects `EndedCounts`.
+/// Counts quiet folders again, one slice per call, and corrects `EndedCounts`.
 #[derive(Debug)]
 pub(super) struct Recount {
     folders: [CheckedFolder; 2],
@@ -90,9 +90,9 @@ pub(super) struct Recount {
 #[derive(Debug)]
 struct CheckedFolder {
     place: Place,
-    /// The stamp last seen, and since when it is the same.
+    /// The last stamp, and since when it is unchanged.
     seen: Option<(FileStamp, Instant)>,
-    /// The stamp at which the count is known to be right.
+    /// The stamp at which the count is known to be correct.
     exact: Option<FileStamp>,
     scan: Option<(ReadDir, i64)>,
 }
@@ -135,7 +135,7 @@ impl CheckedFolder {
                 return;
             }
         };
-        // So quiet that every event up to this stamp has been counted.
+        // `SETTLE` is long enough for every event up to this stamp to be counted.
         if self.exact == Some(stamp) || now.saturating_duration_since(since) < SETTLE {
             return;
         }
@@ -159,7 +159,7 @@ impl CheckedFolder {
                 None => {
                     let n = *n;
                     self.scan = None;
-                    // Read before the stamp: an event that comes after it is added on top.
+                    // Read before the stamp: a later event is added on top.
                     let before = counter.load(Ordering::Relaxed);
                     if stamp_of(dir) == Some(stamp) {
                         counter.fetch_add(n - before, Ordering::Relaxed);

@@ -1,9 +1,9 @@
-//! The ledger: one line for each ended attempt, a file for each day (UTC), written by all
-//! processes, and the figures that are added up from it.
+//! The ledger: one line per ended attempt, one file per day (UTC), written by all processes; and
+//! the totals computed from it.
 //!
-//! Knows nothing of agents or of the queue. Invariants: a line is appended by one write; a line is
-//! counted once, and only when its end of line is there; a line that cannot be read is skipped. Lost
-//! lines are made again from the session records (`rebuild`).
+//! Knows nothing of agents or of the queue. Invariants: one write appends one line; a line is
+//! counted once, and only when its newline is there; an unreadable line is skipped. Lost lines are
+//! made again from the session records (`rebuild`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,20 +20,20 @@ use crate::error::{Context, Error, Result};
 use crate::layout::Root;
 use crate::status::{LedgerLine, Metrics};
 
-/// A longer line is not one of ours (they have a few hundred bytes): skipped, so that a damaged
-/// file cannot fill the memory.
+/// A longer line is not ours (ours have a few hundred bytes): skipped, so that a damaged file
+/// cannot exhaust memory.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 /// The period of `throughput_per_hour`.
 pub(super) const HOUR_SECONDS: i64 = 3_600;
-/// Days a period can span: 25 hours of a long day and the hour before it, in UTC.
+/// Most UTC days in a period: a long local day of 25 hours and the hour before it.
 const DAYS_MAX: usize = 4;
 
-/// Appends to the ledger; one for each process, shared behind a mutex. Keeps the day's file open.
+/// Appends to the ledger; one per process, shared behind a mutex. Keeps the day's file open.
 #[derive(Debug)]
 pub struct Ledger {
     dir: PathBuf,
     open: Option<(Date, File)>,
-    /// The last write was cut short: the next line begins with an end of line.
+    /// The last write was incomplete: the next line begins with a newline.
     torn: bool,
 }
 
@@ -46,8 +46,8 @@ impl Ledger {
         }
     }
 
-    /// Appends one line to the file of its day (UTC day of `at`; now, where `at` is no time).
-    /// Not synced: what a power cut takes is made again from the session records.
+    /// Appends one line to the file of its day (the UTC day of `at`; today if `at` is no time). Not
+    /// synced: lines lost in a power cut are made again from the session records.
     pub fn append(&mut self, line: &LedgerLine) -> Result<()> {
         let what = "cannot write the ledger line";
         let at = line.at.parse::<Timestamp>().ok();
@@ -78,7 +78,7 @@ impl Ledger {
 
     fn file_of(&mut self, day: Date) -> Result<&File> {
         let usable = self.open.as_ref().is_some_and(|(open, file)| {
-            // Somebody may have removed the file: lines in a nameless one would be lost.
+            // If the file was removed, lines appended to it would be lost.
             *open == day && file.metadata().is_ok_and(|m| m.nlink() > 0)
         });
         if !usable {
@@ -113,7 +113,7 @@ pub(super) fn day_file(dir: &Path, day: Date) -> PathBuf {
     dir.join(format!("{day}.jsonl"))
 }
 
-/// What the figures are about: the local day and the last hour.
+/// The period of the totals: the local day and the last hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Period {
     pub(super) midnight: Timestamp,
@@ -150,11 +150,11 @@ impl Period {
 #[derive(Debug, Default, Clone, Copy)]
 struct Tail {
     inode: u64,
-    /// Bytes folded; always at the beginning of a line.
+    /// Bytes already folded; always at the start of a line.
     offset: u64,
 }
 
-/// Running totals over the period, fed from the tails of its files.
+/// Running totals of the period, updated from the ends of its files.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     tails: BTreeMap<Date, Tail>,
@@ -166,13 +166,13 @@ pub(super) struct Totals {
     input_tokens: u64,
     output_tokens: u64,
     cost_usd: f64,
-    /// Items that ended, by minute since 1970; at most the last hour.
+    /// Ended items by minute since 1970; at most the last hour.
     minutes: BTreeMap<i64, u64>,
 }
 
 impl Totals {
-    /// Folds what was appended since the last call. A new day, a file that shrank or that another
-    /// took the place of: everything is read anew.
+    /// Folds what was appended since the last call. After a new day, or if a file shrank or was
+    /// replaced, everything is read again.
     pub(super) fn update(&mut self, dir: &Path, period: Period) {
         if self.midnight != Some(period.midnight) {
             self.restart(period);
@@ -191,14 +191,14 @@ impl Totals {
         };
     }
 
-    /// `false`: a file is not the one that was read before.
+    /// `false`: a file was replaced or shrank.
     fn read(&mut self, dir: &Path, period: Period) -> bool {
         let days = period.days();
         self.tails.retain(|day, _| days.contains(day));
         for day in days {
             let mut tail = self.tails.get(&day).copied().unwrap_or_default();
             let path = day_file(dir, day);
-            // A file that cannot be read now is read later: the offset stays.
+            // A file that cannot be read now is read later, from the same offset.
             let same = tail.read(&path, |line| self.fold(&line, period));
             if !same.unwrap_or(true) {
                 return false;
@@ -213,7 +213,7 @@ impl Totals {
             return;
         };
         if line.last && at.as_second() > period.now.as_second() - HOUR_SECONDS {
-            // A clock that was set back must not keep an end in "the last hour" for days.
+            // If the clock was set back, a later end must not count as "the last hour" for days.
             let minute = at.min(period.now).as_second().div_euclid(60);
             *self.minutes.entry(minute).or_default() += 1;
         }
@@ -251,7 +251,7 @@ impl Totals {
     }
 }
 
-/// JSON has no infinity: a sum that would become one, or a figure below zero, is left out.
+/// Skips negative figures, and those that would make the sum infinite (JSON has no infinity).
 fn add(sum: &mut f64, x: f64) {
     if x >= 0.0 && (*sum + x).is_finite() {
         *sum += x;
@@ -263,7 +263,7 @@ fn ratio(sum: f64, n: u64) -> f64 {
 }
 
 impl Tail {
-    /// Gives every whole line after the offset to `take`. `Ok(false)`: it is another file now.
+    /// Passes every complete line after the offset to `take`. `Ok(false)`: the file was replaced.
     fn read(&mut self, path: &Path, mut take: impl FnMut(LedgerLine)) -> io::Result<bool> {
         let meta = match path.symlink_metadata() {
             Ok(meta) => meta,
@@ -299,7 +299,7 @@ impl Tail {
     }
 }
 
-/// Every readable line of one day; nothing where there is no file.
+/// Every readable line of one day; none if the file is missing.
 pub(super) fn lines_of(path: &Path, take: impl FnMut(LedgerLine)) -> Result<()> {
     Tail::default()
         .read(path, take)

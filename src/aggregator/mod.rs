@@ -1,10 +1,10 @@
-//! The unified view: puts together what all processes say of themselves and keeps
-//! `state/status.json`. One process does it at a time, the holder of `state/aggregator.lock`;
-//! when it dies the next takes over, and everything can be made again from the tree.
+//! Combines what all processes report into `state/status.json`. One process does this at a time,
+//! the holder of `state/aggregator.lock`; when it dies another takes over, and everything can be
+//! made again from the tree.
 //!
-//! Knows nothing of how items are claimed or run. Invariants: the file is whole at any instant and
-//! never older than 2 s; a refresh costs the same however many items have ended and however many
-//! sessions there are; of others' locks it only looks whether they are held.
+//! Knows nothing of how items are claimed or run. Invariants: the file is always complete and never
+//! older than 2 s; the cost of a refresh does not depend on the number of ended items or of
+//! sessions; others' locks are only checked, never taken over.
 
 mod counts;
 mod ledger;
@@ -41,7 +41,7 @@ const VERSION: u32 = 2;
 /// `status.json` of a thousand slots has half a megabyte.
 const STATUS_BYTES_MAX: u64 = 64 << 20;
 
-/// Counts of the caller's index of `pending/`.
+/// Counts from the caller's index of `pending/`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PendingCounts {
     /// Could start now.
@@ -52,7 +52,7 @@ pub struct PendingCounts {
     pub blocked: u64,
 }
 
-/// Keeps `status.json`, as long as it lives.
+/// Keeps `status.json` up to date while it lives.
 #[derive(Debug)]
 pub struct Aggregator {
     root: Root,
@@ -62,7 +62,7 @@ pub struct Aggregator {
     claimed: ClaimedFolders,
     slots: Slots,
     harnesses: Harnesses,
-    /// What was written last, without its times.
+    /// The last written status, without its times.
     last: Option<Status>,
     written: Option<Instant>,
     probed: Option<Instant>,
@@ -71,9 +71,9 @@ pub struct Aggregator {
 }
 
 impl Aggregator {
-    /// Becomes the aggregator, unless another process (or thread) is: `None`. EndedCounts `done/` and
-    /// `parked/` once, and makes lost ledger lines again; call it from a thread that may take a
-    /// second. Start the watch of the two folders before, and feed `counts()` after.
+    /// Becomes the aggregator; `None` if another process or thread is. Counts `done/` and `parked/`
+    /// once, and makes lost ledger lines again: call it from a thread that may take a second. Start
+    /// the watch of the two folders before, and feed `counts()` after.
     pub fn try_become(root: &Root) -> Result<Option<Aggregator>> {
         let Some(lock) = lease::try_lock(&root.aggregator_lock())? else {
             return Ok(None);
@@ -83,8 +83,8 @@ impl Aggregator {
         atomic::remove_temps(&root.ledger());
         let counts = Arc::new(EndedCounts::default());
         counts.recount(root)?;
-        // Totals are worth less than the view: a ledger that cannot be mended now is tried again
-        // by the next holder.
+        // The status matters more than the totals: if the ledger cannot be repaired now, the next
+        // holder tries again.
         drop(rebuild::complete(root, Period::current()));
         Ok(Some(Aggregator {
             root: root.clone(),
@@ -106,10 +106,10 @@ impl Aggregator {
         &self.counts
     }
 
-    /// Brings `status.json` up to date: about every `PULSE`, and when something changed. Writes only
-    /// if something but the time is new, if the file would become too old before the next call, or
-    /// by `force`, which also looks at every lease. `own`: the slots that the caller's process holds,
-    /// as it knows them. Fails only where the file cannot be written.
+    /// Updates `status.json`; call it about every `PULSE` and on changes. Writes only if something
+    /// besides the time changed, if the file would get too old before the next call, or with
+    /// `force`, which also checks every lease. `own`: the slots held by the caller's process. Fails
+    /// only if the file cannot be written.
     pub fn refresh(
         &mut self,
         pending: PendingCounts,
@@ -155,8 +155,8 @@ impl Aggregator {
     }
 }
 
-/// Makes the status from the tree alone, changing nothing. `pending`: a listing of the folder
-/// where `None`, in which nothing counts as blocked.
+/// Makes the status from the tree alone, changing nothing. `pending`: if `None`, the folder is
+/// listed, and nothing counts as blocked.
 pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
     let period = Period::current();
     let pending = pending.unwrap_or_else(|| {
@@ -192,7 +192,7 @@ pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
     Ok(status)
 }
 
-/// Reads `status.json`; `None` where it is missing or not ours.
+/// Reads `status.json`; `None` if it is missing or not ours.
 pub fn read(root: &Root) -> Result<Option<Status>> {
     let path = root.status();
     if !atomic::exists(&path) {

@@ -1,9 +1,9 @@
-//! Makes lost ledger lines again from the session records, and says whether any are lost.
+//! Makes lost ledger lines again from the session records, and detects whether any are lost.
 //!
 //! Only sessions that can have ended in the period are opened: a session's id (a UUIDv7) begins
-//! with the instant of its start. The file `since` in the ledger's folder says that every attempt
-//! that ended after it was written has its line. Without it the ledger was deleted, and workers may
-//! have begun new day files since. Sessions that have a line are left out.
+//! with its start time. The file `since` in the ledger's folder says that every attempt that ended
+//! after it was written has its line. If it is missing, the ledger was deleted, and workers may
+//! have begun new day files since. Sessions that have a line are skipped.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,10 +19,10 @@ use crate::status::LedgerLine;
 
 use super::ledger::{Ledger, Period, day_file, lines_of, open_day};
 
-/// How long an attempt that ended in the period may have run before it: a day is far above the
-/// usual limit of an attempt (an hour).
+/// Longest assumed run of an attempt that ended in the period: a day is far above the usual limit
+/// (an hour).
 const ATTEMPT_MS_MAX: i64 = 86_400_000;
-/// A worker writes the session's end and then the line: what ended just now is left to the worker.
+/// A worker writes the session's end, then the line: what ended just now is left to it.
 const WRITER_SECONDS: i64 = 10;
 const SESSION_BYTES_MAX: u64 = 1 << 20;
 
@@ -35,7 +35,7 @@ pub(super) fn is_incomplete(dir: &Path, period: Period) -> bool {
             .any(|&day| !atomic::exists(&day_file(dir, day)))
 }
 
-/// Writes the lines that are missing. For the holder of the aggregator's lock alone.
+/// Writes the missing lines. Only for the holder of the aggregator's lock.
 pub(super) fn complete(root: &Root, period: Period) -> Result<()> {
     let dir = root.ledger();
     if !is_incomplete(&dir, period) {
@@ -56,7 +56,7 @@ pub(super) fn complete(root: &Root, period: Period) -> Result<()> {
     atomic::replace(&since, now.as_bytes(), false)
 }
 
-/// The lines that the ledger should have and has not. Reads only.
+/// The lines that the ledger should have but has not. Reads only.
 pub(super) fn lost_lines(root: &Root, period: Period) -> Result<Vec<LedgerLine>> {
     let dir = root.ledger();
     let mut known = HashSet::new();

@@ -1,8 +1,8 @@
-//! What processes write about themselves in `state/`: harness processes, slots, interrupts, orders.
+//! Reads what processes report in `state/`: harness processes, slots, interrupts, orders.
 //!
 //! Knows nothing of figures. Invariants: only a lock says whether a process lives, never a pid or a
-//! clock (`lease`); a file that cannot be read or understood never hides the others; only files of
-//! dead harness processes are removed.
+//! clock (`lease`); an unreadable file never hides the others; only files of dead harness processes
+//! are removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -19,29 +19,29 @@ use crate::layout::{Name, Root, SlotId, shown};
 use crate::lease;
 use crate::status::{HarnessStatus, Health, InterruptStatus, SlotStatus};
 
-/// Statuses and reasons are short: a larger file is not one of ours.
+/// Statuses and reasons are short: a larger file is not ours.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 const REASON_CHARS_MAX: usize = 500;
 
-/// Names in a directory; none where it is missing.
+/// Names in a directory; empty if it is missing.
 fn names(dir: &Path) -> Vec<OsString> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|e| e.file_name()).collect()
 }
 
-/// Reads the harness processes' files, and remembers their content for when one is half-written.
+/// Reads the harness processes' files, and remembers their content in case one is half-written.
 #[derive(Debug, Default)]
 pub(super) struct Harnesses {
     known: HashMap<OsString, HarnessStatus>,
 }
 
 impl Harnesses {
-    /// The living ones, in the order of their start. `remove_dead`: removes the files of dead ones.
+    /// The living ones, by start time. `remove_dead`: removes the files of dead ones.
     pub(super) fn look(&mut self, root: &Root, remove_dead: bool) -> Vec<HarnessStatus> {
         let dir = root.harnesses();
         let mut known = HashMap::new();
         for name in names(&dir) {
-            // It is being announced now, or its process was killed while it was.
+            // Its process is just creating it, or was killed doing so.
             let half_made = name.as_bytes().starts_with(b".") && name.as_bytes().ends_with(b".tmp");
             if Name::is_ignored(&name) && !half_made {
                 continue;
@@ -52,7 +52,7 @@ impl Harnesses {
             };
             let bury = || {
                 if remove_dead && lease::is_still_at(&file, &path) {
-                    // If this fails, the next look tries again.
+                    // If this fails, the next call tries again.
                     drop(atomic::remove(&path));
                 }
             };
@@ -90,7 +90,7 @@ pub fn any_harness_alive(root: &Root) -> Result<bool> {
     Ok(entries.any(|e| !Name::is_ignored(&e.file_name()) && lease::is_locked(&e.path())))
 }
 
-/// Seconds since a start that is given as text; 0 where it cannot be read or is ahead of us.
+/// Seconds since a start in RFC 3339; 0 if it is unreadable or in the future.
 pub(super) fn seconds_since(started_at: &str, now: Timestamp) -> u64 {
     started_at.parse::<Timestamp>().map_or(0, |t| {
         u64::try_from(now.as_second() - t.as_second()).unwrap_or(0)
@@ -102,11 +102,11 @@ fn pid_of(name: &OsStr) -> u32 {
     digits.and_then(|d| d.parse().ok()).unwrap_or(0)
 }
 
-/// What lies in `queue/claimed/`.
+/// The contents of `queue/claimed/`.
 #[derive(Debug, Default)]
 pub(super) struct Claimed {
     pub(super) files: u64,
-    /// A file of each slot that has one.
+    /// One file of each slot that has any.
     pub(super) by_slot: BTreeMap<SlotId, OsString>,
 }
 
@@ -143,7 +143,7 @@ impl ClaimedFolders {
     }
 }
 
-/// Reads the slots' own statuses, each only when it changed.
+/// Reads the slots' own status files, each only when it changed.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     seen: BTreeMap<SlotId, Seen>,
@@ -157,9 +157,9 @@ struct Seen {
 }
 
 impl Slots {
-    /// The slots that a process holds, and those whose holder died and left an item, by number.
-    /// `own`: the caller's slots and their status. `probe`: check also the leases of slots that were
-    /// held at the last look.
+    /// The slots held by a process, and those whose holder died and left an item, by number. `own`:
+    /// the caller's slots and their status. `probe`: also check the leases of slots that were held
+    /// at the last look.
     pub(super) fn look(
         &mut self,
         root: &Root,
@@ -187,7 +187,7 @@ impl Slots {
                 status: SlotStatus::default(),
                 held: false,
             });
-            // A slot that was free or is new is always checked, so that none is shown dead from memory.
+            // Free and new slots are always checked: none may be shown dead from an old result.
             if probe || !seen.held {
                 seen.held = lease::is_held(root, slot);
             }
@@ -219,7 +219,7 @@ impl Seen {
         if self.stamp == stamp {
             return;
         }
-        // A file that cannot be understood is read once and leaves the last known status.
+        // An unreadable file is read once and keeps the last known status.
         self.stamp = stamp;
         let content = atomic::read_small(path, FILE_BYTES_MAX).ok();
         if let Some(status) = content.and_then(|c| serde_json::from_slice(&c).ok()) {
@@ -228,7 +228,7 @@ impl Seen {
     }
 }
 
-/// The interrupts that are in force, by slot (`all` among them).
+/// The interrupts in force, by slot or `all`.
 pub(super) fn interrupts(root: &Root) -> Vec<InterruptStatus> {
     let dir = root.interrupts();
     let mut all = Vec::new();
@@ -266,7 +266,7 @@ fn first_line(path: &Path) -> String {
         .collect()
 }
 
-/// The orders in `state/control/` that are in force.
+/// The orders in force, from `state/control/`.
 pub(super) fn orders(root: &Root) -> Vec<String> {
     let is_there = |order: &&str| atomic::exists(&root.control().join(order));
     ["pause", "drain", "stop"]
@@ -276,14 +276,14 @@ pub(super) fn orders(root: &Root) -> Vec<String> {
         .collect()
 }
 
-/// Lists the pending folder and counts: (due, scheduled for later).
+/// Lists the pending folder; returns (due, scheduled for later).
 pub(super) fn list_pending(dir: &Path) -> (u64, u64) {
     let (mut due, mut scheduled) = (0, 0);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if Name::is_ignored(&entry.file_name()) {
             continue;
         }
-        // Gone since the listing: it was claimed.
+        // Claimed since the listing.
         let Ok(meta) = entry.metadata() else { continue };
         if clock::postponed(&meta).is_some() {
             scheduled += 1;

@@ -1,5 +1,5 @@
-//! The aggregator on real trees: odd files, dead and living lock holders, readers that never see
-//! half a file.
+//! The aggregator on real trees: odd files, dead and living lock holders, and readers that never
+//! see half a file.
 
 mod figures;
 
@@ -96,7 +96,7 @@ fn a_quiet_folder_is_counted_again_and_missed_events_are_mended() {
     );
 }
 
-/// A tree with something odd in every folder.
+/// A tree with odd files in every folder.
 fn odd_tree(root: &Root) {
     let old = clock::now_ns() - 60_000_000_000;
     for name in ["due", "-x\n", ".hidden", "half.part"] {
@@ -224,10 +224,10 @@ fn files_of_dead_harnesses_go_and_those_of_the_living_stay() {
     assert_eq!(pids(), [11, 10]);
     assert!(atomic::exists(&dir.join("10-a.json")) && atomic::exists(&dir.join("11-b.json")));
     assert!(!atomic::exists(&dir.join("12-c.json")) && !atomic::exists(&dir.join("13-d.json")));
-    // The living still hold what they held: a probe leaves no trace.
+    // A check must not disturb the lock of a living process.
     let again = File::open(dir.join("10-a.json")).unwrap();
     assert!(fs2::FileExt::try_lock_shared(&again).is_err());
-    // Half-written now, it is known from before.
+    // A half-written file keeps its last known content.
     living.set_len(3).unwrap();
     assert_eq!(pids(), [11, 10]);
     drop((living, odd));
@@ -289,7 +289,7 @@ fn nothing_new_is_not_written_and_a_deleted_file_comes_back() {
     aggregator
         .refresh(PendingCounts::default(), BTreeMap::new(), false)
         .unwrap();
-    // Held open, so that its number is not given to the next file.
+    // Held open, so that its inode number is not reused.
     let (_first, first) = (File::open(root.status()).unwrap(), inode());
     aggregator.written = Some(clock::instant());
     aggregator
@@ -341,7 +341,7 @@ fn of_its_own_slots_the_process_tells_what_it_knows_and_of_others_what_their_fil
         turns,
         ..SlotStatus::default()
     };
-    // Both are held; the files are of a while ago.
+    // Both are held; the files are old.
     let mut leases = Vec::new();
     for slot in [SlotId(1), SlotId(2)] {
         let dir = root.agent(slot);

@@ -1,4 +1,4 @@
-//! Folders: made, looked at, removed, and made to survive a power cut.
+//! Creates, checks, removes and syncs folders.
 
 use std::fs;
 use std::io;
@@ -18,8 +18,8 @@ pub fn make_dir(path: &Path, private: bool) -> Result<()> {
         .or_fail("cannot make the directory", path)
 }
 
-/// Makes one directory whose parent must exist: a removed parent is never resurrected.
-/// `false` where it exists already.
+/// Makes one directory whose parent must exist: a removed parent is never made again. `false` if it
+/// exists already.
 pub(crate) fn make_dir_new(path: &Path) -> Result<bool> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(true),
@@ -28,15 +28,15 @@ pub(crate) fn make_dir_new(path: &Path) -> Result<bool> {
     }
 }
 
-/// Whether it is a directory and no symlink to one. Folders that harness makes below those of the
-/// tree (a slot's, a session's) are never symlinks: one that an agent put there leads out of ROOT.
+/// Whether it is a directory and no symlink to one. Folders that harness makes inside the tree (a
+/// slot's, a session's) are never symlinks: one made by an agent would lead out of ROOT.
 pub(crate) fn is_own_dir(path: &Path) -> bool {
     let own = path.symlink_metadata().is_ok_and(|m| m.is_dir());
     own || planted("symlink-followed") && path.is_dir()
 }
 
-/// Removes a directory tree whose content is provably kept elsewhere or was never anybody's work:
-/// half-made copies, git's own administration. The caller says why in `because`, for the reader.
+/// Removes a directory tree that is kept elsewhere or holds nobody's work: half-made copies, git's
+/// administration. `because` is for the reader of the calling code.
 pub(crate) fn discard_tree(path: &Path, because: &'static str) -> Result<()> {
     debug_assert!(!because.is_empty());
     match fs::remove_dir_all(path) {
@@ -58,8 +58,8 @@ pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Makes a directory tree that nobody else writes into survive a power cut: every file, then the
-/// directory that names it.
+/// Makes a directory tree that nobody else writes into survive a power cut: each file, then the
+/// directory that holds it.
 pub(crate) fn sync_tree(path: &Path) -> Result<()> {
     let what = "cannot sync";
     let mut dirs = vec![path.to_owned()];

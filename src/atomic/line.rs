@@ -8,9 +8,9 @@ use std::path::Path;
 use super::{SAFE_OPEN_FLAGS, replace};
 use crate::error::Result;
 
-/// Writes a line over the one of the same length that a file has, with one call, which costs less
-/// than a new file in its place. Where the file is missing, or is anything else (an agent may have
-/// put it there, or it is a second name of a file that is not ours), it is replaced.
+/// Overwrites a file's only line with one of the same length, in one call; cheaper than a new file.
+/// If the file is missing or anything else (an agent replaced it, perhaps by a hard link to a
+/// foreign file), it is replaced.
 pub(crate) fn put_line(path: &Path, line: &[u8]) -> Result<()> {
     let in_place = || {
         let mut options = OpenOptions::new();

@@ -1,5 +1,5 @@
-//! The doors for reading: an agent may have put anything in the place of a file that harness reads.
-//! No open here waits for a writer at a fifo, and no read is without a bound.
+//! Opens and reads files that an agent may have replaced by anything: no open here blocks on a
+//! fifo, and every read is bounded.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::mutant::planted;
 
-/// Flags for opening what an agent could have put there: never waits at a fifo, follows no symlink,
-/// takes no terminal.
+/// Flags for opening what an agent may have put there: never blocks on a fifo, follows no symlink,
+/// gets no controlling terminal.
 pub const SAFE_OPEN_FLAGS: i32 = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
 
 fn open(path: &Path, flags: i32) -> io::Result<File> {
@@ -32,7 +32,7 @@ fn regular(file: File) -> io::Result<File> {
     }
 }
 
-/// Opens whatever is there but a symlink: the caller looks at what it is.
+/// Opens anything but a symlink; the caller checks what it is.
 pub(crate) fn open_safely(path: &Path) -> io::Result<File> {
     open(path, SAFE_OPEN_FLAGS)
 }
@@ -42,12 +42,12 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     regular(open_safely(path)?)
 }
 
-/// Opens a regular file of a person, who may have made it a symlink.
+/// Opens a person's regular file, which may be a symlink.
 pub(crate) fn open_followed(path: &Path) -> io::Result<File> {
     regular(open_to_look(path)?)
 }
 
-/// Opens a file only to look at it or its locks. Follows a symlink: nothing of it is read.
+/// Opens a file only for its metadata or locks. Follows a symlink: nothing of it is read.
 pub(crate) fn open_to_look(path: &Path) -> io::Result<File> {
     open(path, SAFE_OPEN_FLAGS & !libc::O_NOFOLLOW)
 }
@@ -57,25 +57,25 @@ pub fn open_dir(path: &Path) -> io::Result<File> {
     open(path, libc::O_DIRECTORY)
 }
 
-/// From now on reading does not change the file's access time, where the file is our own.
+/// From now on reads do not change the access time, if the file is our own.
 pub(crate) fn leave_atime(file: &File) {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     let _of_others = fcntl_getfl(file).and_then(|now| fcntl_setfl(file, now | OFlags::NOATIME));
 }
 
-/// The content of a regular file. An error where it is something else or larger than `max` bytes.
+/// The content of a regular file. An error if it is anything else or larger than `max` bytes.
 pub(crate) fn read_small(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     read_open(&open_regular(path)?, max)
 }
 
-/// `read_small` for a file of a person, who may have made it a symlink.
+/// `read_small` for a person's file, which may be a symlink.
 pub(crate) fn read_followed(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     read_open(&open_followed(path)?, max)
 }
 
-/// What is left to read of an open file. An error where that is more than `max` bytes.
+/// The rest of an open file. An error if that is more than `max` bytes.
 pub(crate) fn read_open(file: &File, max: u64) -> io::Result<Vec<u8>> {
-    // Most are smaller than this: one call reads all of it.
+    // Most files are smaller than this: one call reads everything.
     let mut bytes = Vec::with_capacity(2048);
     file.take(max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max {
@@ -87,7 +87,7 @@ pub(crate) fn read_open(file: &File, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The last bytes of a regular file, at most `max`, and whether anything stands before them.
+/// The last bytes of a regular file, at most `max`, and whether there are any before them.
 pub(crate) fn read_tail(path: &Path, max: u64) -> io::Result<(Vec<u8>, bool)> {
     let mut file = open_regular(path)?;
     let from = file.metadata()?.len().saturating_sub(max);
@@ -108,7 +108,7 @@ pub(crate) fn copy(from: &Path, to: &Path, max: u64) -> io::Result<()> {
     io::copy(&mut from.take(max), &mut to).map(drop)
 }
 
-/// A file that the kernel makes (`/proc`, `/sys`): no agent can put anything in its place.
+/// Reads a file of the kernel's (`/proc`, `/sys`), which no agent can replace.
 pub(crate) fn read_kernel(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     debug_assert!(
         ["/proc/", "/sys/"]

@@ -1,4 +1,4 @@
-//! Names of files that are being written, and what processes left of them that were killed.
+//! Names of temporary files, and removal of those that killed processes left.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,32 +9,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::remove;
 use crate::clock;
 
-/// In every temporary name of this process. Not its pid alone: in a container each process has
-/// the pid of the one before it, whose temporary files may still be there.
+/// Part of every temporary name of this process. The pid is not enough: in a new container the same
+/// pid may have left temporary files.
 static TAG: LazyLock<String> = LazyLock::new(|| {
     let id = clock::unique().simple().to_string();
     format!(".{}-{}-", std::process::id(), &id[20..])
 });
 
-/// A name of our own beside `path`, hidden, so that every client leaves it alone.
+/// A hidden temporary name beside `path`, which every client ignores.
 pub(crate) fn temp_beside(path: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     path.with_file_name(format!("{}{n}.tmp", *TAG))
 }
 
-/// Removes temporary files that processes left which were killed while they wrote. The caller
-/// holds the lock without which no other process writes in this folder.
+/// Removes temporary files of killed processes. The caller holds the lock without which no other
+/// process writes in this folder.
 pub(crate) fn remove_temps(dir: &Path) {
     sweep_temps(dir, |name| !name.starts_with(TAG.as_bytes()));
 }
 
-/// The same where no other thread of this process writes either.
+/// The same, also for this process's files: no other thread of it may be writing here.
 pub(crate) fn remove_every_temp(dir: &Path) {
     sweep_temps(dir, |_| true);
 }
 
-/// Whether a process is writing in this folder, or was killed while it did.
+/// Whether a process is writing in this folder, or was killed while writing.
 pub(crate) fn has_temps(dir: &Path) -> bool {
     temps(dir).next().is_some()
 }
@@ -42,7 +42,7 @@ pub(crate) fn has_temps(dir: &Path) -> bool {
 fn sweep_temps(dir: &Path, is_litter: impl Fn(&[u8]) -> bool) {
     for entry in temps(dir) {
         if is_litter(entry.file_name().as_bytes()) {
-            // Only litter: trouble with it stops nothing.
+            // Leftovers are harmless: a failure to remove one stops nothing.
             let _stays = remove(&entry.path());
         }
     }

@@ -1,4 +1,4 @@
-//! `harness add`: drops items durably and never over another.
+//! `harness add`: puts items durably into the queue, never over an existing one.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -77,7 +77,7 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
         }
     }
     let fields = fields_of(args)?;
-    // All are checked before the first is dropped: a command is done whole or not at all.
+    // All are checked before the first is added: a command succeeds whole or changes nothing.
     for drop in &mut drops {
         *drop = check(drop, &fields)?;
     }
@@ -169,7 +169,7 @@ fn fields_of(args: &AddArgs) -> Result<Map<String, Value>> {
     Ok(fields)
 }
 
-/// The file with the command line's fields in it, as an item that will be accepted.
+/// The file with the command line's fields applied, checked as an item.
 fn check(drop: &NewItem, fields: &Map<String, Value>) -> Result<NewItem> {
     let name = Name::new(&drop.name);
     let refused =
@@ -218,7 +218,7 @@ fn with_fields(
         Kind::Prompt => {
             let mut all = given.fields;
             all.extend(fields.clone());
-            // JSON is YAML, one field a line.
+            // JSON is valid YAML: one field per line.
             let mut text = b"---\n".to_vec();
             for (key, value) in &all {
                 text.extend(format!("{}: {value}\n", Value::from(key.as_str())).into_bytes());
@@ -255,7 +255,7 @@ fn with_fields(
     }
 }
 
-/// Puts the file into `pending/`, whole, under the first free name.
+/// Writes the complete file into `pending/`, under the first free name.
 fn place(root: &Root, drop: &NewItem) -> Result<Name> {
     let pending = root.place(Place::Pending);
     let mode = if drop.executable { 0o755 } else { 0o644 };

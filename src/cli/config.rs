@@ -1,13 +1,13 @@
-//! `harness config`: every key's value in force and where it comes from.
+//! `harness config`: the value of every key and where it comes from.
 //!
-//! Does not know how values are found. Keeps: values of environment variables for agents are never
-//! shown, as they are often keys.
+//! Does not know how values are found. Invariant: values of agents' environment variables are never
+//! shown, as they are often secrets.
 
 use serde_json::{Map, Value as Json, json};
 
 use crate::config::{Config, value};
 
-/// A table of key, value and source, one line for each key.
+/// A table of key, value and source, one line per key.
 pub fn text(config: &Config) -> String {
     let rows: Vec<[String; 3]> = config
         .sources
@@ -33,7 +33,7 @@ pub fn text(config: &Config) -> String {
 }
 
 /// `{"harness.workers": {"value": 3, "source": "default"}, …}`: times in seconds, sizes in bytes,
-/// `null` for what is not set.
+/// unset keys as `null`.
 pub fn json(config: &Config) -> Json {
     let entries = config.sources.0.iter().map(|e| {
         let shown = json!({"value": value::public(&e.value), "source": e.source.to_string()});

@@ -22,11 +22,11 @@ pub(super) enum At {
     Parked,
 }
 
-/// How often a name is looked for before it counts as unknown: it may have moved between two folders
-/// while they were looked at.
+/// Attempts to find a name before it counts as unknown: it may move between two folders during the
+/// search.
 const LOOKS: usize = 3;
 
-/// Every place where the name is now, `claimed/` first.
+/// Every place where the name exists now, `claimed/` first.
 pub(super) fn places(root: &Root, name: &Name) -> Vec<Found> {
     let mut looks = (0..LOOKS).map(|_| look(root, name));
     looks.find(|found| !found.is_empty()).unwrap_or_default()
@@ -73,7 +73,7 @@ pub(super) fn claimed(root: &Root) -> Vec<(SlotId, Name)> {
     all
 }
 
-/// The items in a folder, by name.
+/// The items in a folder, sorted by name.
 pub(super) fn names_in(dir: &std::path::Path) -> Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir).or_fail("cannot list", dir)? {
@@ -86,8 +86,8 @@ pub(super) fn names_in(dir: &std::path::Path) -> Result<Vec<Name>> {
     Ok(names)
 }
 
-/// What was typed, as an item's name. Refuses what could lead out of a folder and what harness ignores
-/// in `pending/`.
+/// Parses a typed item name. Refuses names that could lead out of the folder or that harness
+/// ignores in `pending/`.
 pub(super) fn name(typed: &OsStr) -> Result<Name> {
     let bad = |why: &str| Error::usage("not an item's name", why).at_path(Path::new(typed));
     if typed.as_bytes().contains(&b'/') {

@@ -1,4 +1,4 @@
-//! `harness gc`: removes what nobody needs any more, only when a person asks.
+//! `harness gc`: removes what is no longer needed, only when a person asks.
 //!
 //! A session's folder is removed when its item is in `done/` or gone, its end is in the item's record,
 //! and it is older than `limits.keep`; a branch when its base contains it; a worktree when its slot was
@@ -31,13 +31,13 @@ pub(super) struct GcArgs {
     json: super::Json,
 }
 
-/// What was removed, or would be.
+/// What was removed, or would be without `--dry-run`.
 #[derive(Default)]
 struct Gone {
     sessions: u64,
     branches: Vec<String>,
     worktrees: Vec<String>,
-    /// What could not be looked at or removed, and why.
+    /// What could not be checked or removed, and why.
     trouble: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     let mut gone = Gone::default();
     sessions(root, keep, args.dry_run, &mut gone)?;
     let repos = Repos::new(root, &config)?;
-    // Opening a repository that was never worked in would make a copy of it.
+    // Opening the hub of an unused repository would clone it.
     for name in repos.names() {
         if !Hub::is_made(root, name) {
             continue;
@@ -89,7 +89,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     print_text(&text)
 }
 
-/// Prefix of a session's folder while it is removed; after a crash the next `gc` goes on with it.
+/// Prefix of a session's folder during removal; after a crash the next `gc` continues.
 const DYING: &str = ".gc-";
 
 fn sessions(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) -> Result<()> {
@@ -127,8 +127,8 @@ fn sessions(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) -> Result<(
     Ok(())
 }
 
-/// Whether a session is old, ended and recorded, and its item waits for nobody: a retry may go on from
-/// the last attempt, and a person looks at what was parked.
+/// Whether a session is old, ended and recorded, and its item is not waiting or parked: a retry may
+/// continue the last attempt, and a person may look at a parked item.
 fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
     let Some(started) = clock::made_ms(sid) else {
         return false;
@@ -150,7 +150,7 @@ fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
     let ended = lines
         .iter()
         .any(|l| matches!(&l.event, Event::Finished(f) if f.session == sid));
-    // A process of its agent may still be running and writing.
+    // One of its agent's processes may still be running and writing.
     ended && matches!(lease::try_lock(&dir.join("stdout.log")), Ok(Some(_)))
 }
 
@@ -185,7 +185,7 @@ fn worktrees(root: &Root, (repo, hub): (&str, &Hub), keep: Duration, dry: bool, 
         let Some(slot) = SlotId::parse(&entry.file_name()) else {
             continue;
         };
-        // The marker is written anew whenever the slot is taken.
+        // The marker is rewritten whenever the slot is taken.
         let used = root.agent(slot).join("marker");
         let used = used.metadata().and_then(|m| m.modified());
         let is_old = |t: std::time::SystemTime| t.elapsed().is_ok_and(|age| age > keep);
@@ -195,7 +195,7 @@ fn worktrees(root: &Root, (repo, hub): (&str, &Hub), keep: Duration, dry: bool, 
         let Some(tree) = hub.worktree_as_it_is(&root.worktree(slot, repo)) else {
             continue;
         };
-        // A lease that is held belongs to a running harness, which may use the worktree at any time.
+        // A held lease belongs to a running harness, which may use the worktree at any time.
         let Ok(Some(lease)) = Lease::try_take(root, slot) else {
             continue;
         };

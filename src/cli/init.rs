@@ -1,7 +1,7 @@
-//! `harness init`, and the tree that every writing command re-makes.
+//! `harness init`, and the directories that every writing command makes if they are missing.
 //!
-//! Does not know the configuration's content nor the queue. Keeps: nothing that exists is changed,
-//! and nothing is made where something else stands in the way.
+//! Does not know the configuration's content or the queue. Invariant: existing files are never
+//! changed, and nothing is made if something else is in the way.
 
 use std::fs;
 use std::io;
@@ -12,14 +12,14 @@ use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, shown};
 
-/// What every agent is told first; placeholders in double braces are filled in for each attempt.
+/// What every agent is told first; placeholders in double braces are filled in per attempt.
 pub const BOOTSTRAP: &str = include_str!("../../prompts/bootstrap.md");
 
-/// Hides a folder, and this file with it, from the git repository that ROOT lies in.
+/// Hides a folder, including this file, from the git repository that ROOT is in.
 const GITIGNORE: &str = "# harness's own folder: git leaves it alone, this file included.\n\
      # To keep something of it in git: git add -f FILE\n*\n";
 
-/// Folders that ignore themselves, so that `git status` around a ROOT stays clean.
+/// Folders with such a file, so that `git status` around a ROOT stays clean.
 const IGNORED_DIRS: [&str; 5] = ["queue", "state", "worktrees", "prompts", "hooks"];
 
 /// What `init` did.
@@ -28,14 +28,14 @@ pub struct InitReport {
     pub root: Root,
     /// Relative to ROOT.
     pub made: Vec<PathBuf>,
-    /// Existed and was left as it is; relative to ROOT.
+    /// Existed and was not changed; relative to ROOT.
     pub kept: Vec<PathBuf>,
 }
 
-/// Makes a ROOT of `dir` (made too where missing). `template` is the text of a new `harness.toml`.
+/// Makes a ROOT of `dir`, which is made if missing. `template` is the text of a new `harness.toml`.
 ///
 /// # Errors
-/// Permanent where a file or a dangling symlink stands in the way: then nothing was made. I/O.
+/// Permanent if a file or a dangling symlink is in the way: then nothing was made. I/O.
 pub fn init(dir: &Path, template: &str) -> Result<InitReport> {
     let _ready = stands_as_dir(dir)?;
     if !atomic::exists(dir) {
@@ -64,7 +64,7 @@ pub fn init(dir: &Path, template: &str) -> Result<InitReport> {
     }
     let mut ignored: Vec<PathBuf> = IGNORED_DIRS.map(|d| root.path().join(d)).into();
     if is_below_a_repository(root.path()) {
-        // Its harness.toml too. At the top of a repository that file is the user's to add.
+        // Hides harness.toml, too. At the top of a repository that file is the user's to commit.
         ignored.push(root.path().to_path_buf());
     }
     for dir in ignored {
@@ -79,11 +79,11 @@ pub fn init(dir: &Path, template: &str) -> Result<InitReport> {
     Ok(report)
 }
 
-/// Quietly makes the directories of the tree that are missing: a clone of a ROOT has no empty
-/// ones, and `state/` may be deleted. Never makes ROOT itself.
+/// Quietly makes missing directories of the tree: a clone of a ROOT has no empty ones, and `state/`
+/// may be deleted. Never makes ROOT itself.
 ///
 /// # Errors
-/// Permanent where ROOT is gone or something else stands in the way. I/O.
+/// Permanent if ROOT is gone or something else is in the way. I/O.
 pub fn ensure_tree(root: &Root) -> Result<()> {
     if !root.path().is_dir() {
         return Err(Error::permanent("not a ROOT", "the directory is gone").at_path(root.path()));
@@ -120,7 +120,7 @@ impl InitReport {
         }
     }
 
-    /// For people: what was made, what existed, and what to do next in three lines.
+    /// For people: what was made, what existed, and the next steps in three lines.
     pub fn text(&self) -> String {
         let root = shown(self.root.path().as_os_str());
         let mut out = match (self.made.is_empty(), self.kept.is_empty()) {
@@ -161,7 +161,7 @@ impl InitReport {
     }
 }
 
-/// Whether there is a directory (or a symlink to one); `false` where there is nothing.
+/// Whether there is a directory (or a symlink to one); `false` if nothing is there.
 fn stands_as_dir(path: &Path) -> Result<bool> {
     let what = "cannot make the directory";
     let in_the_way = |why: &str| {
@@ -196,7 +196,7 @@ fn stands_as_file(path: &Path) -> Result<()> {
         .hint("move it out of the way, then run `harness init` again"))
 }
 
-/// `true`: it was made, and stays made across a power cut.
+/// `true`: it was made, and survives a power cut.
 fn ready_dir(path: &Path, private: bool) -> Result<bool> {
     if stands_as_dir(path)? {
         return Ok(false);
@@ -206,7 +206,7 @@ fn ready_dir(path: &Path, private: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// Places a whole file under a name that is free; `false` where it is not.
+/// Writes a complete file under a free name; `false` if the name is taken.
 fn place(path: &Path, content: &str) -> Result<bool> {
     if atomic::exists(path) {
         return Ok(false);

@@ -1,5 +1,5 @@
-//! `pause`, `drain` and `interrupt`: each makes a file that a person could make by hand; `resume`
-//! removes it.
+//! `pause`, `drain` and `interrupt`: each makes a file that a person could also make by hand;
+//! `resume` removes it.
 
 use std::ffi::{OsStr, OsString};
 

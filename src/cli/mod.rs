@@ -1,5 +1,5 @@
-//! The commands: what was typed becomes what is meant, and results become text or JSON.
-//! Results go to standard output, everything else to standard error.
+//! The commands: parses what was typed, and prints results as text or JSON. Results go to standard
+//! output, everything else to standard error.
 
 pub mod config;
 pub mod root;
@@ -128,9 +128,9 @@ struct Names {
     json: Json,
 }
 
-/// Runs the command that was typed; the exit code of one that worked.
+/// Runs the typed command; returns the exit code of a successful one.
 pub fn main() -> Result<u8> {
-    // Started by harness itself, and not commands for people.
+    // Internal commands, which harness itself starts.
     let typed: Vec<_> = std::env::args_os().skip(1).take(4).collect();
     match &typed[..] {
         [keeper, dir] if keeper == "keeper" => {
@@ -141,7 +141,7 @@ pub fn main() -> Result<u8> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) if e.use_stderr() => {
-            // It quotes what was typed, which may be a name that a script passed on.
+            // The message quotes what was typed, which may contain control characters.
             crate::error::tell(e.render().to_string().trim_end());
             return Ok(2);
         }
@@ -204,7 +204,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
 }
 
 fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
-    // Without a ROOT there is still the machine to look at.
+    // Without a ROOT the machine can still be checked.
     let root = match locate(given) {
         Ok(root) => Some(root),
         Err(e) if given.is_some() || e.kind() != Kind::Permanent => return Err(e),

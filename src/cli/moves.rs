@@ -1,5 +1,5 @@
-//! `retry`, `cancel`, `release`: each the safe form of an `mv` that works as well by hand. They
-//! add a line to the item's record, never overwrite, and leave the rest to whoever holds the item.
+//! `retry`, `cancel`, `release`: each the safe form of an `mv` that a person could do by hand. They
+//! add a line to the item's record, never overwrite, and leave the rest to the item's holder.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,13 +17,13 @@ use crate::ready;
 use crate::record::{By, Canceled, Event, Record, Released};
 use crate::view::print_json;
 
-/// How often it is tried where the item is always gone from where it was seen.
+/// Attempts to move an item that always moves away before.
 const LOOKS: usize = 10;
 
-/// Moves an item; what was done, or none where somebody else moved it since it was looked for.
+/// Moves an item; returns what was done, or `None` if somebody else moved it meanwhile.
 type Act = fn(&Root, &Name) -> Result<Option<String>>;
 
-/// Does it to each name. All are tried; the first failure decides the exit code.
+/// Applies `act` to each name. All are tried; the first failure decides the exit code.
 pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Result<u8> {
     init::ensure_tree(root)?;
     let mut code = 0;
@@ -53,8 +53,8 @@ pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Res
     Ok(code)
 }
 
-/// A worker that claims or ends the item moves it, too: what a person wants is then wanted of it
-/// where it is now.
+/// A worker that claims or ends the item moves it too: then the command is applied to its new
+/// place.
 fn wherever_it_is(root: &Root, name: &Name, act: Act) -> Result<String> {
     for _ in 0..LOOKS {
         if let Some(done) = act(root, name)? {
@@ -81,7 +81,7 @@ fn moved(moved: Moved, name: &Name, done: &str) -> Result<Option<String>> {
     }
 }
 
-/// Makes it the item of now. Whether the file was still there.
+/// Sets its modification time to now. `false`: the file is gone.
 fn touch(path: &Path) -> Result<bool> {
     match atomic::set_mtime(path, clock::now_ns()) {
         Err(_) if atomic::is_gone(path) => Ok(false),
@@ -104,7 +104,7 @@ pub(super) fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
             None => find::unknown(root, name),
         });
     };
-    // Now, not when it was first dropped: it queues up again.
+    // It queues again from now, not from when it was first added.
     if !touch(&found.path)? {
         return Ok(None);
     }
@@ -119,7 +119,7 @@ pub(super) fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
     )
 }
 
-/// `mv queue/claimed/AGENT/NAME queue/parked/`, or from `pending/`.
+/// `mv queue/claimed/SLOT/NAME queue/parked/`, or from `pending/`.
 pub(super) fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     let Some(Found { place, path }) = all
@@ -144,7 +144,7 @@ pub(super) fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
     Ok(canceled.then_some(done))
 }
 
-/// A scheduled item: `touch`. A claimed one: `mv queue/claimed/AGENT/NAME queue/pending/`.
+/// A scheduled item: `touch`. A claimed one: `mv queue/claimed/SLOT/NAME queue/pending/`.
 pub(super) fn release(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     match all.first() {
@@ -157,7 +157,7 @@ pub(super) fn release(root: &Root, name: &Name) -> Result<Option<String>> {
                 .ok()
                 .and_then(|meta| ready::peek(name, path, &meta).not_before);
             Record::open(root, name)?.append(&released(not_before))?;
-            // Also the event that has every process look again.
+            // The `touch` also wakes every process.
             let done = "may start now, as far as its time goes";
             Ok(touch(path)?.then(|| done.to_owned()))
         }

@@ -1,4 +1,4 @@
-//! `resume`: ends pauses, drains, holds without an end and interrupts; answers what an agent asked.
+//! `resume`: ends pauses, drains, holds without an end and interrupts; answers an agent's question.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Where the answer to what this slot's agent asked goes.
+/// The file for the answer to this slot's agent.
 fn answer_path(root: &Root, slot: &str) -> Result<PathBuf> {
     let why = match interrupt::asker(root, slot) {
         Some(session) if root.session(&session).is_dir() => {

@@ -1,7 +1,7 @@
-//! Finding the ROOT a command works on.
+//! Finds the ROOT of a command.
 //!
-//! Does not know what is in it. Keeps: the path it gives is absolute and free of symlinks, so that
-//! every process names the same files the same way.
+//! Does not know its content. Invariant: the path is absolute and free of symlinks, so that every
+//! process uses the same path for the same file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,12 +12,12 @@ use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, shown};
 
-/// The ROOT a command works on: `--root`, else `$HARNESS_ROOT`, else the nearest directory from
-/// `cwd` upwards with a `harness.toml`. One that is named may do without that file if it has
-/// `queue/pending`. The path is absolute and free of symlinks.
+/// The ROOT of a command: `--root`, else `$HARNESS_ROOT`, else the nearest directory from `cwd`
+/// upwards with a `harness.toml`. A ROOT given explicitly needs only `queue/pending`. The path is
+/// absolute and free of symlinks.
 ///
 /// # Errors
-/// Permanent, saying where it looked.
+/// Permanent, listing where it looked.
 pub fn find_root(cli: Option<&Path>, env: Option<OsString>, cwd: &Path) -> Result<Root> {
     let env = env.filter(|e| !e.is_empty()).map(PathBuf::from);
     let named = cli
@@ -49,11 +49,11 @@ pub fn find_root(cli: Option<&Path>, env: Option<OsString>, cwd: &Path) -> Resul
 }
 
 fn has_config(dir: &Path) -> bool {
-    // Without following a link: one that dangles is for `Config::load` to complain about.
+    // Does not follow a symlink: `Config::load` reports a dangling one.
     atomic::exists(&dir.join("harness.toml"))
 }
 
-/// A path as a word that can be pasted into a shell, on one line whatever it holds.
+/// A path quoted for pasting into a shell, on one line whatever it contains.
 pub fn shell_quoted(path: &Path) -> String {
     let os: &OsStr = path.as_os_str();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/_.-+,@%".contains(b);

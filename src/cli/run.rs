@@ -1,4 +1,4 @@
-//! `harness run`: adds the FILEs, works, and says at the end what became of the items.
+//! `harness run`: adds the FILEs, works, and reports at the end what became of the items.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,7 +84,7 @@ fn greet(root: &Root, config: &Config, args: &RunArgs, added: &[Name]) {
     }
 }
 
-/// The table at the end: what became of each item, and where to look.
+/// The final table: what became of each item, and where to look.
 fn summary(results: &Results) -> Result<()> {
     if results.items.is_empty() {
         crate::error::tell("harness: no item ended in this run");
@@ -131,7 +131,7 @@ fn table(results: &Results) -> Table {
             Outcome::NoChange => Paint::Plain,
             _ => Paint::Red,
         };
-        // Comes out of a file that an agent can have written: it may be negative or huge.
+        // Comes from a file that an agent may have written: it may be negative or huge.
         let took = Duration::try_from_secs_f64(item.seconds).unwrap_or_default();
         table.row(vec![
             Cell::new(item.name.shown()),

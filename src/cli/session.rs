@@ -1,4 +1,4 @@
-//! `harness session …`: what was typed becomes a session and a view of it (`inspect`).
+//! `harness session …`: resolves the session and shows a view of it (`inspect`).
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `harness show NAME`: one item's whole story, from its record and its place.
+//! `harness show NAME`: one item's whole story, from its record and its current place.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -66,7 +66,7 @@ fn as_json(
 ) -> Value {
     let history = History::of(lines);
     let fields = at.and_then(|f| {
-        // What was refused may be anything: a fifo would hold us up, a symlink is not followed.
+        // A refused item may be anything: a fifo would block, a symlink is not followed.
         let meta = f.path.symlink_metadata().ok()?;
         if !meta.is_file() {
             return None;
@@ -89,7 +89,7 @@ fn as_json(
     })
 }
 
-/// The attempts that were not put back before they started, each as its lines tell it.
+/// The attempts, without those put back before they started, as recorded.
 fn attempts(lines: &[Line]) -> Vec<Value> {
     let mut attempts: Vec<Value> = Vec::new();
     for line in lines {

@@ -1,4 +1,4 @@
-//! An item's state in a word, and why it has not started yet: the same for `show` and `list`.
+//! An item's state in a word, and why it has not started yet; shared by `show` and `list`.
 
 use std::time::Duration;
 

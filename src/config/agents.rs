@@ -1,7 +1,7 @@
-//! Defaults of `[agents.NAME]` tables, which depend on whether the agent is a CLI that harness knows.
+//! Defaults of `[agents.NAME]` tables, which depend on whether harness knows the agent's CLI.
 //!
-//! Does not know how a CLI is called (`adapters` do). Keeps: a CLI that is named without a table is
-//! the same as with an empty table.
+//! Does not know how a CLI is started (`adapters` do). Invariant: a CLI without a table is treated
+//! as if it had an empty one.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use crate::adapters::{self, NO_EVENTS};
 use crate::error::Result;
 use crate::layout::Root;
 
-/// The CLI of `[agents.NAME]`: its `cli`, or NAME if that is a CLI's and there is no `command`.
+/// The CLI of `[agents.NAME]`: its `cli`, or NAME if that is a CLI and there is no `command`.
 pub(super) fn cli_of<'a>(table: Table, name: &'a str, parsed: &'a Parsed) -> Option<&'a str> {
     if table != Table::Agents {
         return None;
@@ -31,7 +31,7 @@ pub(super) fn cli_of<'a>(table: Table, name: &'a str, parsed: &'a Parsed) -> Opt
     }
 }
 
-/// The value of a key that nobody sets.
+/// The value of an unset key.
 pub(super) fn default_of(table: Table, key: &Key, cli: Option<&str>) -> Result<Json> {
     match (table, key.name, cli) {
         (Table::Agents, "cli", Some(cli)) => Ok(Json::from(cli)),
@@ -40,7 +40,7 @@ pub(super) fn default_of(table: Table, key: &Key, cli: Option<&str>) -> Result<J
     }
 }
 
-/// Every CLI as an agent without a table.
+/// Every CLI as if its table were empty.
 pub(super) fn without_tables(
     root: &Root,
     env: &impl Fn(&str) -> Option<OsString>,

@@ -1,7 +1,7 @@
-//! Reads `harness.toml` and checks it against the table of keys: every complaint names its line.
+//! Reads `harness.toml` and checks it against the table of keys; every error names its line.
 //!
-//! Does not know the environment, the command line or the typed configuration. Keeps: nothing in
-//! the file is ignored silently, and a file of any size or kind is read in bounded time.
+//! Does not know the environment, the command line or the typed configuration. Invariants: nothing
+//! in the file is ignored silently, and any file is read in bounded time.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -19,7 +19,7 @@ use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::limits::CONFIG_BYTES_MAX;
 
-/// Keys that need `cli`: they become arguments of a command line that harness makes.
+/// Keys that need `cli`: they become arguments of a command line built by harness.
 const NEED_CLI: [&str; 7] = [
     "args",
     "model",
@@ -29,10 +29,10 @@ const NEED_CLI: [&str; 7] = [
     "config_dir",
     "resume",
 ];
-/// More complaints than this help nobody.
+/// Most problems that one error lists.
 const PROBLEMS_MAX: usize = 10;
 
-/// One thing wrong in the file.
+/// One problem in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     /// Counted from 1.
@@ -55,12 +55,12 @@ pub(super) struct Setting {
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
     pub settings: Vec<Setting>,
-    /// Every `[agents.NAME]` and `[repos.NAME]`, in the file's order, and an agent that needs none.
+    /// Every `[agents.NAME]` and `[repos.NAME]` in the file's order, then an agent without a table.
     pub named: Vec<(Table, String)>,
 }
 
 impl Parsed {
-    /// What the file sets a key to.
+    /// The value that the file sets for a key.
     pub(super) fn setting(&self, table: Table, name: &str, key: &str) -> Option<&Setting> {
         let mut of_table = self.settings.iter().filter(|s| s.key.table == table);
         of_table.find(|s| s.name == name && s.key.name == key)
@@ -79,7 +79,7 @@ impl Parsed {
     }
 }
 
-/// The file's text; empty where there is no file.
+/// The file's text; empty if there is no file.
 ///
 /// # Errors
 /// Permanent: not a regular file, larger than `CONFIG_BYTES_MAX`, not UTF-8, not readable.
@@ -123,7 +123,7 @@ pub(super) fn read(path: &Path) -> Result<String> {
 /// Checks the text against the table of keys.
 ///
 /// # Errors
-/// Every problem found, at least one, in the file's order.
+/// All problems (at least one), in the file's order.
 pub(super) fn parse(text: &str) -> std::result::Result<Parsed, Vec<Problem>> {
     let mut reader = Reader {
         text,
@@ -162,11 +162,11 @@ pub(super) fn refusal(path: &Path, problems: &[Problem]) -> Error {
         .hint("correct these lines; `harness init` in an empty directory writes a file with every key explained")
 }
 
-/// The value that holds where nobody sets the key; `null` where there is none. `with_cli`: of an
-/// agent whose command line harness makes itself.
+/// The value of an unset key; `null` if it has no default. `with_cli`: for an agent whose command
+/// line harness builds.
 ///
 /// # Errors
-/// Only where the table of keys is wrong in itself, which a test rules out.
+/// Only if the table of keys itself is wrong, which a test excludes.
 pub(super) fn default_of(key: &Key, with_cli: bool) -> Result<Json> {
     let text = match key.default {
         Fallback::Is(text) => text,
@@ -248,7 +248,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Checks which keys of an agent's table go together.
+    /// Checks that the keys of an agent's table fit together.
     fn agent(&mut self, label: &str, name: &str, at: Range<usize>, inner: &DeTable<'_>) {
         let given = |key: &str| inner.iter().find(|(k, _)| k.get_ref() == key);
         let with_cli = given("cli").is_some() || adapters::NAMES.contains(&name);
@@ -360,7 +360,7 @@ fn check_name(table: Table, name: &str) -> std::result::Result<(), String> {
     }
 }
 
-/// A word from the file without its quotes, short and on one line.
+/// A word from the file without quotes, clipped to one short line.
 fn plain(word: &str) -> String {
     let quoted = nearest::quoted(word);
     quoted.trim_matches('"').to_owned()
@@ -371,7 +371,7 @@ fn convert(key: &Key, value: &DeValue<'_>) -> std::result::Result<Json, String> 
     value::from_json(&key.kind, &json)
 }
 
-/// The same value as JSON; the error names what JSON has no form for.
+/// The same value as JSON; the error names a type that JSON does not have.
 fn to_json(value: &DeValue<'_>) -> std::result::Result<Json, &'static str> {
     Ok(match value {
         DeValue::String(text) => Json::from(text.as_ref()),

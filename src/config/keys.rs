@@ -1,6 +1,5 @@
-//! The table of every configuration key: where it stands, what it takes, its default, its unit and
-//! why it is there. Parsing, `harness config` and the template `harness.toml` all come from here,
-//! so that they cannot disagree.
+//! The table of all configuration keys: table, type, default, unit and purpose. Parsing, `harness
+//! config` and the template `harness.toml` all use it, so that they agree.
 //!
 //! Does not know: files, the environment, or what the keys do.
 
@@ -47,12 +46,12 @@ impl Table {
         TABLES.iter().copied().find(|t| t.name() == name)
     }
 
-    /// Whether it holds one table for each name: `[agents.NAME]`.
+    /// Whether there is one table per name: `[agents.NAME]`.
     pub fn is_named(self) -> bool {
         matches!(self, Table::Repos | Table::Agents)
     }
 
-    /// What the template says above it.
+    /// The template's comment above it.
     pub fn doc(self) -> &'static str {
         match self {
             Table::Harness => "How much is done at once, and for how long.",
@@ -76,14 +75,14 @@ impl Table {
     }
 }
 
-/// What a key takes. Bounds are inclusive.
+/// The type of a key's value. Bounds are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     Count {
         min: u64,
         max: u64,
     },
-    /// A share of one, 0 to 1.
+    /// A fraction, 0 to 1.
     Share,
     /// Seconds as a number, or text like `"1h30m"`.
     Time {
@@ -105,13 +104,13 @@ pub enum Kind {
     Place(&'static [&'static str]),
     /// A program and its arguments, with placeholders.
     Argv,
-    /// Further arguments, with placeholders; perhaps none.
+    /// Additional arguments, with placeholders; may be empty.
     Arguments,
     /// Words, each one argument.
     Words,
-    /// A word handed on as one argument: a model's name.
+    /// Text passed on as one argument, such as a model's name.
     Text,
-    /// A number that is not negative.
+    /// A non-negative number.
     Amount,
     /// A file or directory, relative to ROOT or `~/`.
     Path,
@@ -119,14 +118,14 @@ pub enum Kind {
     Vars,
 }
 
-/// What holds where nobody sets the key.
+/// The default of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fallback {
     /// This value, as TOML.
     Is(&'static str),
-    /// The first where harness makes the agent's command line itself (`cli`), else the second.
+    /// The first if harness builds the agent's command line (`cli`), else the second.
     WithCli(&'static str, &'static str),
-    /// Nothing; the TOML text is the template's example.
+    /// No default; the TOML text is the template's example.
     Unset(&'static str),
     /// The key must be given; the TOML text is the template's example.
     Required(&'static str),
@@ -141,17 +140,17 @@ pub struct Key {
     pub default: Fallback,
     /// Whether an environment variable may set it.
     pub env: bool,
-    /// What it is, its unit and why, for the template. `{clis}` stands for the CLIs' names.
+    /// Meaning, unit and purpose, for the template. `{clis}` stands for the CLIs' names.
     doc: &'static str,
 }
 
 impl Key {
-    /// What it is, its unit and why, for the template.
+    /// Meaning, unit and purpose, for the template.
     pub fn doc(&self) -> String {
         self.doc.replace("{clis}", &adapters::NAMES.join(", "))
     }
 
-    /// `HARNESS_WORKERS`, `HARNESS_RETRY_MAX`; none for keys that no variable sets.
+    /// `HARNESS_WORKERS`, `HARNESS_RETRY_MAX`; `None` for keys that no variable sets.
     pub fn variable(&self) -> Option<String> {
         if !self.env {
             return None;
@@ -164,8 +163,8 @@ impl Key {
     }
 }
 
-/// Variables that harness itself sets for agents: a harness started by an agent must not take
-/// them for configuration, and an agent's `env` must not replace them.
+/// Variables that harness sets for agents: a harness started by an agent must not read them as
+/// configuration, and an agent's `env` must not replace them.
 pub const AGENT_VARIABLES: &[&str] = &[
     "HARNESS_ROOT",
     "HARNESS_ITEM",
@@ -182,8 +181,8 @@ pub const AGENT_VARIABLES: &[&str] = &[
     "ITERATION",
 ];
 
-/// Longest time a key or an item's field may give: a year is "for ever" to a job, and far from
-/// where adding it to a clock's reading overflows.
+/// Longest time in a key or an item's field: longer than any job, and too short to overflow when
+/// added to a clock time.
 pub const TIME_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 const ANY_TIME: Kind = Kind::Time {
@@ -195,9 +194,9 @@ const LIMIT_TIME: Kind = Kind::Time {
     min: Duration::from_secs(1),
     max: TIME_MAX,
 };
-/// What `notify_on` may hold.
+/// The values of `notify_on`.
 const NOTICES: &[&str] = &["interrupt", "parked", "done"];
-/// What `interrupt_on` may hold.
+/// The values of `interrupt_on`.
 const CAUSES: &[&str] = &["permission", "timeout", "failures"];
 const CLEAN: Kind = Kind::Word(&["untracked", "all"]);
 
@@ -229,7 +228,7 @@ pub static KEYS: &[Key] = keys! {
     Harness {
         "workers": Kind::Count { min: 1, max: WORKERS_MAX as u64 } => Is("3"), env;
             "Agents at work at once in this process, 1 to 1024. Each has a process and a worktree of its own.";
-        // HARNESS_AGENT is what an agent finds in its environment: the agent that it is.
+        // Without `env`: agents find their own name in HARNESS_AGENT.
         "agent": Kind::AgentName => Unset("\"claude\"");
             "Which agent runs prompts that name none: an [agents.NAME], or {clis}, which need\n\
             no table. Without it such prompts are parked, never guessed at.";

@@ -1,8 +1,8 @@
-//! The configuration in force: defaults, `harness.toml`, the environment, the command line, each
-//! later one over the earlier; and for every key, which of them it came from.
+//! The configuration in force: defaults, `harness.toml`, environment, command line, each overriding
+//! the ones before; and for every key its source.
 //!
-//! Does not know what the keys do. Keeps: a configuration that cannot be used whole is not used at
-//! all, and every key of `keys::KEYS` is in `Sources` once for each table it stands in.
+//! Does not know what the keys do. Invariants: an invalid configuration is refused as a whole, and
+//! `Sources` holds every key of `keys::KEYS` once per table that has it.
 
 pub mod keys;
 pub mod nearest;
@@ -38,21 +38,21 @@ use keys::{Key, Kind, TABLES, Table};
 pub use template::template;
 pub use value::{duration_from_json, duration_from_str};
 
-/// What `harness.toml` and the places that override it say.
+/// The values of `harness.toml` and its overrides.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub harness: HarnessTable,
-    /// `[repo]`: where items work that name no repository.
+    /// `[repo]`: for items that name no repository.
     pub repo: RepoTable,
     /// `[repos.NAME]`, by name.
     pub repos: BTreeMap<String, RepoTable>,
-    /// `[agents.NAME]`, by name; and the CLI that `[harness] agent` names without a table.
+    /// `[agents.NAME]`, by name, and a CLI that `[harness] agent` names without a table.
     pub agents: BTreeMap<String, AgentTable>,
-    /// The CLIs as they are without a table: an item may name them all the same.
+    /// All CLIs as if their tables were empty: an item may name them, too.
     pub clis: BTreeMap<String, AgentTable>,
     pub retry: RetryTable,
     pub limits: LimitsTable,
-    /// The same values as text, with where each comes from.
+    /// The same values as text, with their sources.
     pub sources: Sources,
 }
 
@@ -60,30 +60,30 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct HarnessTable {
     pub workers: usize,
-    /// The agent of prompts that name none: always a key of `Config::agents`.
+    /// The agent for prompts that name none: always a key of `Config::agents`.
     pub agent: Option<String>,
     #[serde(deserialize_with = "seconds")]
     pub timeout: Duration,
-    /// Between SIGTERM and SIGKILL.
+    /// Time between SIGTERM and SIGKILL.
     #[serde(deserialize_with = "seconds")]
     pub kill_grace: Duration,
-    /// Between the first starts of prompt agents.
+    /// Time between the first starts of prompt agents.
     #[serde(deserialize_with = "seconds")]
     pub stagger: Duration,
     pub durability: Durability,
-    /// Between two items of one slot.
+    /// Pause between two items of one slot.
     #[serde(deserialize_with = "seconds")]
     pub iteration_delay: Duration,
-    /// Quiet for this long is worth a warning.
+    /// An agent silent for this long gets a warning.
     #[serde(deserialize_with = "seconds")]
     pub stall: Duration,
-    /// Between an agent's last word and its end.
+    /// Silence after which an agent that reported its end is stopped.
     #[serde(deserialize_with = "seconds")]
     pub linger: Duration,
-    /// The command that tells a person; empty: none.
+    /// The command that notifies a person; empty: none.
     #[serde(default)]
     pub notify: Vec<String>,
-    /// What it is run for: `interrupt`, `parked`, `done`.
+    /// The events that run it: `interrupt`, `parked`, `done`.
     pub notify_on: Vec<String>,
     /// What pauses a slot: `permission`, `timeout`, `failures`.
     pub interrupt_on: Vec<String>,
@@ -95,7 +95,7 @@ pub struct HarnessTable {
 pub enum Durability {
     /// A power cut.
     Full,
-    /// The death of any process, but no power cut.
+    /// The death of any process, but not a power cut.
     Off,
 }
 
@@ -103,7 +103,7 @@ pub enum Durability {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RepoTable {
     pub path: RepoPath,
-    /// Without it: what is checked out there.
+    /// `None`: what is checked out there.
     pub base: Option<String>,
     pub clean: Clean,
 }
@@ -116,7 +116,7 @@ pub enum RepoPath {
     Auto,
     /// No git: plain directories.
     None,
-    /// Absolute; nobody has looked yet whether it exists.
+    /// Absolute; its existence was not checked.
     Path(PathBuf),
 }
 
@@ -134,28 +134,28 @@ pub enum Clean {
 /// `[agents.NAME]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct AgentTable {
-    /// The CLI whose command line harness makes itself; `None`: `command` is all of it.
+    /// The CLI whose command line harness builds; `None`: `command` is all of it.
     pub cli: Option<String>,
     /// Program and arguments; placeholders are checked but not filled in (`placeholder::fill`).
-    /// Empty only with `cli`: its own program.
+    /// Empty only with `cli`, which has its own program.
     #[serde(default)]
     pub command: Vec<String>,
-    /// Put last; placeholders as in `command`.
+    /// Appended last; placeholders as in `command`.
     pub args: Vec<String>,
     pub model: Option<String>,
     /// 0: no limit.
     pub max_turns: u64,
     pub budget_usd: f64,
-    /// Empty: the CLI's own choice.
+    /// Empty: the CLI's default.
     #[serde(default)]
     pub tools: Vec<String>,
     pub permission_mode: Option<String>,
-    /// Absolute, as `config_dir`.
+    /// Absolute, like `config_dir`.
     pub settings: Option<PathBuf>,
     pub config_dir: Option<PathBuf>,
-    /// Whether a retry goes on where the attempt before it stopped.
+    /// Whether a retry continues the previous attempt.
     pub resume: bool,
-    /// Keys that somebody set: what of them cannot be done is worth saying.
+    /// Keys that were set explicitly: unsupported ones of these are reported.
     #[serde(skip)]
     pub given: Vec<&'static str>,
     pub stdin: AgentStdin,
@@ -163,9 +163,9 @@ pub struct AgentTable {
     pub events: String,
     /// Added to the agent's environment. May hold secrets: never show the values.
     pub env: BTreeMap<String, String>,
-    /// Whether it is told `prompts/bootstrap.md` first.
+    /// Whether it is given `prompts/bootstrap.md` first.
     pub bootstrap: bool,
-    /// In place of `[harness] timeout`.
+    /// Replaces `[harness] timeout`.
     #[serde(default, deserialize_with = "seconds")]
     pub timeout: Option<Duration>,
 }
@@ -175,7 +175,7 @@ pub struct AgentTable {
 #[serde(rename_all = "lowercase")]
 pub enum AgentStdin {
     Prompt,
-    /// `/dev/null`.
+    /// Nothing: `/dev/null`.
     None,
 }
 
@@ -184,21 +184,21 @@ pub enum AgentStdin {
 pub struct RetryTable {
     /// Attempts after the first.
     pub max: u32,
-    /// Before the first retry; doubled at each further one, up to `delay_max`.
+    /// Delay before the first retry; doubled for each further one, up to `delay_max`.
     #[serde(deserialize_with = "seconds")]
     pub delay: Duration,
     #[serde(deserialize_with = "seconds")]
     pub delay_max: Duration,
-    /// Share of the delay left to chance, 0 to 1.
+    /// Random fraction of the delay, 0 to 1.
     pub jitter: f64,
 }
 
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct LimitsTable {
-    /// Bytes of free disk below which nothing is claimed.
+    /// Free bytes on disk below which nothing is claimed.
     pub disk_free_min: u64,
-    /// What `harness gc` leaves alone: whatever is younger.
+    /// `harness gc` keeps anything younger.
     #[serde(deserialize_with = "seconds")]
     pub keep: Duration,
 }
@@ -222,7 +222,7 @@ fn seconds<'de, D: Deserializer<'de>, T: From<Duration>>(
     Ok(time.into())
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Default,
@@ -255,11 +255,11 @@ pub struct Entry {
     pub source: Source,
 }
 
-/// Every key's value in force, in the order of the template.
+/// Every key's value in force, in the template's order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sources(pub Vec<Entry>);
 
-/// What the command line says over everything else.
+/// The command line's overrides.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     pub workers: Option<usize>,
@@ -275,23 +275,23 @@ impl Overrides {
 }
 
 impl Config {
-    /// The agent of this name: its table, or a CLI without one.
+    /// The agent of this name: from its table, or a CLI without one.
     pub fn agent(&self, name: &str) -> Option<(&str, &AgentTable)> {
         let found = self.agents.get_key_value(name);
         let found = found.or_else(|| self.clis.get_key_value(name));
         found.map(|(name, table)| (name.as_str(), table))
     }
 
-    /// Reads ROOT's `harness.toml` and this process's environment. A missing file is all defaults.
+    /// Reads ROOT's `harness.toml` and this process's environment. A missing file means defaults.
     ///
     /// # Errors
-    /// Permanent, with line and advice, for a file or variable that cannot be used; usage for a
-    /// value of the command line that is out of range.
+    /// Permanent, with line and advice, for an invalid file or variable; usage for a command line
+    /// value that is out of range.
     pub fn load(root: &Root, overrides: &Overrides) -> Result<Config> {
         Self::load_with(root, overrides, |name| std::env::var_os(name))
     }
 
-    /// `load` with the environment given.
+    /// `load` with the given environment.
     ///
     /// # Errors
     /// As `load`.
@@ -308,7 +308,7 @@ impl Config {
     }
 }
 
-/// Lays the environment and the command line over the file over the defaults.
+/// Overrides defaults by the file, the environment and the command line, in this order.
 fn layer(
     parsed: &Parsed,
     overrides: &Overrides,
@@ -332,7 +332,7 @@ fn layer(
     Ok(Sources(entries))
 }
 
-/// One key's value. `cli`: of an agent whose command line harness makes itself.
+/// One key's value. `cli`: for an agent whose command line harness builds.
 fn entry(
     table: Table,
     name: &str,
@@ -369,7 +369,7 @@ fn path_of(table: Table, name: &str, key: &Key) -> String {
     format!("{}{dot}{name}.{}", table.name(), key.name)
 }
 
-/// A variable that is empty counts as not set, as in most tools.
+/// An empty variable counts as not set, as in most tools.
 fn from_environment(
     key: &Key,
     env: &impl Fn(&str) -> Option<OsString>,
@@ -394,7 +394,7 @@ fn from_environment(
     }
 }
 
-/// Makes the typed configuration and checks what concerns more than one key.
+/// Makes the typed configuration and checks rules about more than one key.
 fn build(
     root: &Root,
     sources: Sources,

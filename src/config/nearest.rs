@@ -1,14 +1,14 @@
 //! The nearest known word to an unknown one, for error messages.
 //!
-//! Keeps: input of any size costs a bounded time, and is shown short and on one line.
+//! Invariant: the cost is bounded for any input, which is shown short and on one line.
 
-/// Longer words are not compared: nobody mistypes that much.
+/// Longer words are not compared: they are no typing errors.
 const WORD_CHARS_MAX: usize = 64;
-/// How much of an unknown word is shown.
+/// Characters shown of an unknown word.
 const SHOWN_CHARS_MAX: usize = 80;
 
-/// The known word that `word` was probably meant to be: at most a third of its letters (and at
-/// least two) added, left out, changed or swapped.
+/// The known word probably meant by `word`: at most a third of its letters (and at least two) may
+/// be added, left out, changed or swapped.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let len = word.chars().take(WORD_CHARS_MAX + 1).count();
     if len > WORD_CHARS_MAX {
@@ -27,7 +27,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, k)| k)
 }
 
-/// `the nearest is X`, or all that there is where nothing is near.
+/// `the nearest is X`, or all known words if none is near.
 pub fn advice<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     match nearest(word, known.clone()) {
         Some(near) => format!("the nearest is `{near}`"),
@@ -38,7 +38,7 @@ pub fn advice<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) 
     }
 }
 
-/// A word from outside in double quotes: escaped, cut where long.
+/// A foreign word in double quotes: escaped, clipped if long.
 pub fn quoted(text: &str) -> String {
     let mut chars = text.chars();
     let head: String = chars.by_ref().take(SHOWN_CHARS_MAX).collect();

@@ -1,7 +1,7 @@
-//! `{{NAME}}` in arguments and prompts: which are known, and filling them in.
+//! `{{NAME}}` in arguments and prompts: the known names, and filling them in.
 //!
-//! Does not know the values. Keeps: a value is put in as it is, as part of one argument; it is
-//! never looked at again for placeholders and never passes a shell.
+//! Does not know the values. Invariant: a value is inserted unchanged, as part of one argument; it
+//! is never expanded again and never passes through a shell.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::nearest;
 
-/// What an agent's `command` may hold.
+/// Placeholders allowed in an agent's `command`.
 pub const PLACEHOLDERS: &[&str] = &[
     "PROMPT_FILE",
     "ITEM_FILE",
@@ -27,8 +27,8 @@ pub const PLACEHOLDERS: &[&str] = &[
     "INTERRUPT_FILE",
 ];
 
-/// Refuses an argument with an unknown `{{NAME}}`. Braces around anything but one word are taken
-/// literally. The error is a clause that begins with "holds".
+/// Refuses an argument with an unknown `{{NAME}}`. Braces around anything but one word are literal.
+/// The error is a clause that begins with "holds".
 pub fn check(arg: &str) -> Result<(), String> {
     for range in placeholders(arg.as_bytes()) {
         let inner = &arg[range.start + 2..range.end - 2];
@@ -43,7 +43,7 @@ pub fn check(arg: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Fills in every `{{NAME}}` for which `value` has one; all else stays as it is.
+/// Fills in every `{{NAME}}` that `value` knows; everything else stays unchanged.
 pub fn fill(text: &OsStr, value: impl Fn(&str) -> Option<OsString>) -> OsString {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -60,7 +60,7 @@ pub fn fill(text: &OsStr, value: impl Fn(&str) -> Option<OsString>) -> OsString 
     OsString::from_vec(out)
 }
 
-/// Where `{{word}}` stands, spaces around the word included.
+/// Positions of `{{word}}`, including spaces around the word.
 fn placeholders(text: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut i = 0;

@@ -1,7 +1,7 @@
-//! Takes the typed tables of the configuration out of `Sources`.
+//! Extracts the configuration's typed tables from `Sources`.
 //!
-//! Does not know where values come from. A value that does not fit its field is a fault of ours
-//! between the table of keys and `Config`, which the tests of `config` rule out.
+//! Does not know where values come from. A value that does not fit its field is a bug: the table of
+//! keys and `Config` disagree, which the tests of `config` exclude.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

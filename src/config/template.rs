@@ -1,7 +1,7 @@
-//! The commented `harness.toml` that `init` puts down: the table of keys as a file.
+//! The commented `harness.toml` that `init` writes: the table of keys as a file.
 //!
-//! Does not know the file system. Keeps: with every `#` before a key taken away the text is valid
-//! and changes no default (a test holds that, and that the file at the top level is this text).
+//! Does not know the file system. Invariant: with the `#` before every key removed, the text is
+//! valid and changes no default (a test checks this, and that the top-level file is this text).
 
 use super::keys::{Fallback, TABLES, Table};
 

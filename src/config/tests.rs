@@ -1,5 +1,5 @@
-//! Tests of the configuration as a whole: what is refused and how, what goes over what, and that
-//! the table of keys, the typed configuration and the template agree.
+//! Tests of the whole configuration: refusals and messages, the order of overrides, and that the
+//! table of keys, the typed configuration and the template agree.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -216,7 +216,7 @@ fn a_known_cli_needs_no_table_and_a_table_needs_no_command() {
         (own.max_turns, own.budget_usd, own.bootstrap),
         (0, 0.0, false)
     );
-    // Named by an item alone: as an empty table would be.
+    // Named by an item only: the same as with an empty table.
     let (name, gemini) = config.agent("gemini").expect("known");
     assert_eq!((name, gemini.cli.as_deref()), ("gemini", Some("gemini")));
     assert!(config.agent("other").is_none() && !config.agents.contains_key("gemini"));

@@ -1,8 +1,8 @@
-//! One value of configuration: checked against its key's kind, brought into one form (times in
-//! seconds, sizes in bytes, `null` for what is not set), and shown. Items' front matter uses the same
-//! forms of time, through `duration_from_json`.
+//! One configuration value: checked against its key's kind, normalized (times in seconds, sizes in
+//! bytes, unset as `null`), and shown. Items' front matter uses the same time formats, through
+//! `duration_from_json`.
 //!
-//! Does not know where a value comes from. Keeps: what is shown reads back as the same value.
+//! Does not know where a value comes from. Invariant: what is shown parses to the same value.
 
 use std::time::Duration;
 
@@ -12,11 +12,10 @@ use serde_json::Value as Json;
 use super::keys::{AGENT_VARIABLES, Kind, TIME_MAX};
 use super::{nearest, placeholder};
 
-/// More money than an item is worth, and far below where a number loses its cents.
+/// Far above an item's cost, and far below where a float loses its cents.
 pub const AMOUNT_MAX: f64 = 1_000_000.0;
 
-/// Checks a value of this kind and brings it into one form; the error says what it must be and what
-/// it is.
+/// Checks a value of this kind and normalizes it; the error says what it must be and what it is.
 pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
     let wrong = || wrong(kind, &shown(json));
     let number_to = |max: f64| {
@@ -74,12 +73,12 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
     }
 }
 
-/// What to say where `found` stands in place of a value of this kind.
+/// The message for `found` in place of a value of this kind.
 pub fn wrong(kind: &Kind, found: &str) -> String {
     format!("must be {}, not {found}", expected(kind))
 }
 
-/// Reads an environment variable's text: what looks like a number or a switch is one.
+/// Parses an environment variable: text that looks like a number or boolean becomes one.
 pub fn from_text(kind: &Kind, text: &str) -> Result<Json, String> {
     let json = match kind {
         Kind::Count { .. } | Kind::Share | Kind::Amount | Kind::Switch => {
@@ -117,7 +116,7 @@ pub fn duration_from_str(text: &str) -> Result<Duration, String> {
     let plain = text.parse::<f64>().ok();
     let found = match plain {
         Some(s) => Duration::try_from_secs_f64(s).ok(),
-        // A day is 24 hours: this is no calendar.
+        // A day is 24 hours: no calendar is involved.
         None => text
             .parse::<jiff::Span>()
             .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()))
@@ -158,7 +157,7 @@ pub fn bytes_from_str(text: &str) -> Result<u64, String> {
         .parse::<u64>()
         .ok()
         .and_then(|n| n.checked_mul(scale));
-    // A fraction goes through f64: below 2^53 bytes (8 PiB) that is exact enough for a limit.
+    // A fraction goes through f64, which is exact enough below 2^53 bytes (8 PiB).
     let part = || {
         let bytes = number.parse::<f64>().ok()? * scale as f64;
         (number.contains('.') && bytes < 9e15).then_some(bytes as u64)
@@ -180,7 +179,7 @@ pub fn is_name(text: &str) -> bool {
         .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
-/// Only what could be taken for an option or for two arguments is refused here: git judges the rest.
+/// Refuses only what could be an option or two arguments: git checks the rest.
 fn is_revision(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 1_024
@@ -212,7 +211,7 @@ fn holds(kind: &Kind, item: &Json) -> String {
     format!("must be {}, but holds {}", expected(kind), shown(item))
 }
 
-/// What can be handed to a program behind an option, and be taken for nothing else.
+/// Text that a program takes as one argument and never as an option.
 fn is_argument(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 1_024
@@ -274,7 +273,7 @@ fn expected(kind: &Kind) -> String {
     }
 }
 
-/// What was found, short and on one line.
+/// The value found, short and on one line.
 fn shown(json: &Json) -> String {
     match json {
         Json::Null => "null".to_owned(),
@@ -285,13 +284,13 @@ fn shown(json: &Json) -> String {
     }
 }
 
-/// `1h 30m`: reads back as the same time.
+/// `1h 30m`: parses to the same time.
 pub fn friendly(d: Duration) -> String {
     SignedDuration::try_from(d).map_or_else(|_| format!("{}s", d.as_secs()), |d| format!("{d:#}"))
 }
 
-/// A checked value for `harness config --json`: values of variables are left out, as they are often
-/// keys.
+/// A checked value for `harness config --json`, without the values of variables, which are often
+/// secrets.
 pub fn public(value: &Json) -> Json {
     match value {
         Json::Object(vars) => vars
@@ -302,7 +301,7 @@ pub fn public(value: &Json) -> Json {
     }
 }
 
-/// A checked value for people: `-` for what is not set, times like `1h 30m`.
+/// A checked value for people: `-` if unset, times like `1h 30m`.
 pub fn text(kind: &Kind, value: &Json) -> String {
     match (kind, value.as_f64()) {
         (_, None) if value.is_null() => "-".to_owned(),

@@ -1,8 +1,8 @@
-//! Makes worktrees of a hub and throws git's debris away.
+//! Makes worktrees of a hub and moves git's debris away.
 //!
 //! Knows nothing of branches or commits. Invariant: nothing that could be somebody's work is
-//! deleted here. A directory that git cannot work in any more is renamed to `NAME.~K~`; a broken
-//! admin folder is moved out of git's sight. Set-up holds the hub's flock, since every worktree
+//! deleted here. A directory that git cannot work in is renamed to `NAME.~K~`; a broken admin
+//! folder is moved where git does not look. Set-up holds the hub's flock, since every worktree
 //! command reads all admin folders, half-made ones included.
 
 use std::fs;
@@ -20,15 +20,14 @@ use crate::layout::{Root, SlotId};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::mutant::planted;
 
-/// An admin folder that is still incomplete after this is nobody's work in progress: git makes
-/// one in milliseconds.
+/// An admin folder that is still incomplete after this is abandoned: git makes one in milliseconds.
 const HALF_MADE: Duration = Duration::from_millis(500);
 
-/// Removes what a process that was killed while it wrote left in the administration of a slot's
-/// worktrees, of whatever repository. The caller holds the slot.
+/// Removes temporary files that killed processes left in the administration of a slot's worktrees,
+/// in every repository. The caller holds the slot.
 pub(crate) fn clear_temps(root: &Root, slot: SlotId) {
     let hubs = fs::read_dir(root.repos()).into_iter().flatten().flatten();
-    // As `Root::worktree` names them.
+    // The names that `Root::worktree` gives.
     let (own, with_repo) = (slot.to_string(), format!("{slot}@"));
     for hub in hubs.map(|e| e.path()).filter(|hub| atomic::is_own_dir(hub)) {
         let all = fs::read_dir(hub.join("worktrees")).into_iter().flatten();
@@ -43,7 +42,7 @@ pub(crate) fn clear_temps(root: &Root, slot: SlotId) {
 }
 
 impl Hub {
-    /// The worktree at `dir`: the one that is there if it is sound, else a new one, empty.
+    /// The worktree at `dir`: the existing one if it is sound, else a new, empty one.
     pub(crate) fn worktree(&self, dir: &Path) -> Result<Worktree> {
         let dir = &place(dir)?;
         if let Some(admin) = self.sound(dir) {
@@ -78,8 +77,8 @@ impl Hub {
         }
     }
 
-    /// The worktree at `dir`, whatever its agent did to it or to its `.git`: nothing is made, nothing
-    /// is moved. `None`: git knows of none there.
+    /// The worktree at `dir` in whatever state its agent left it; changes nothing. `None`: git
+    /// knows of none there.
     pub(crate) fn worktree_as_it_is(&self, dir: &Path) -> Option<Worktree> {
         let parent = dir.parent()?;
         let parent = parent.canonicalize().unwrap_or_else(|_| parent.into());
@@ -94,8 +93,8 @@ impl Hub {
         Some(Worktree::new(self.clone(), dir, admin))
     }
 
-    /// The admin folder of a worktree that git can work in; follows a ROOT that was moved. What an
-    /// agent put in a worktree's place as a symlink is none: it would lead git elsewhere.
+    /// The admin folder of a worktree that git can work in, also after ROOT was moved. `None` if an
+    /// agent replaced the worktree by a symlink, which would lead git elsewhere.
     fn sound(&self, dir: &Path) -> Option<PathBuf> {
         let link = dir.join(".git");
         if !dir.symlink_metadata().ok()?.is_dir() || !link.symlink_metadata().ok()?.is_file() {
@@ -110,8 +109,8 @@ impl Hub {
         if target == admin && back == link {
             return Some(admin);
         }
-        // Both ends point into the place where ROOT once was, or into that of which it is a copy:
-        // let them point at each other again.
+        // ROOT was moved or copied and both ends point into the old place: make them point at each
+        // other again.
         let moved = back.parent()?.file_name() == dir.file_name()
             && !atomic::exists(&back)
             && (target == admin || !atomic::exists(&target))
@@ -126,7 +125,7 @@ impl Hub {
         Some(admin)
     }
 
-    /// Makes the path free: what is there is kept beside it, but for a lone pointer file.
+    /// Makes the path free: what is there is kept beside it, except a lone `.git` pointer file.
     fn clear_place(&self, dir: &Path) -> Result<()> {
         if !atomic::exists(dir) {
             return Ok(());
@@ -139,15 +138,15 @@ impl Hub {
             atomic::remove(&link)?;
             return fs::remove_dir(dir).or_fail("cannot remove the empty directory", dir);
         }
-        // A pointer left in the kept copy would lead git into the admin folder of the next one.
+        // A `.git` pointer in the kept copy would lead git into the next worktree's admin folder.
         if link.symlink_metadata().is_ok_and(|m| m.is_file()) {
             aside(&link, &dir.join(".git.old"))?;
         }
         aside(dir, dir).map(drop)
     }
 
-    /// Moves broken admin folders, and the one that stands for `dir`, out of git's sight. One
-    /// broken folder makes every worktree command in the hub fail. The flock is held; somebody's
+    /// Moves broken admin folders, and the one registered for `dir`, where git does not look: one
+    /// broken folder makes every worktree command in the hub fail. The flock is held; a person's
     /// own `git worktree add` gets a moment to finish.
     pub(super) fn clear_admin(&self, dir: &Path) -> Result<()> {
         if planted("git-debris-stays") {
@@ -170,7 +169,7 @@ impl Hub {
             if let Some(head) = read_text(&admin.join("HEAD"))
                 && is_oid(head.trim_end())
             {
-                // Its commits may hang on nothing else. An object that is gone cannot be kept.
+                // Nothing else may hold its commits. A missing object cannot be kept.
                 let _kept = self.keep_ref("detached", head.trim_end());
             }
             let old = self.dir().join("harness-debris");
@@ -181,7 +180,7 @@ impl Hub {
     }
 }
 
-/// The path as git writes it: the folder above, made where it is missing, without symlinks.
+/// The path as git writes it: the parent, made if missing, without symlinks.
 fn place(dir: &Path) -> Result<PathBuf> {
     let parent = dir.parent().unwrap_or(Path::new("/"));
     atomic::make_dir(parent, false)?;
@@ -189,7 +188,7 @@ fn place(dir: &Path) -> Result<PathBuf> {
     Ok(parent.join(dir.file_name().unwrap_or_default()))
 }
 
-/// Whether two paths lie in another ROOT as `admin` and `link` lie in ours.
+/// Whether `target` and `back` lie in another ROOT as `admin` and `link` lie in ours.
 fn is_copy(target: &Path, back: &Path, admin: &Path, link: &Path) -> bool {
     let root = admin.ancestors().find(|a| link.starts_with(a));
     let other = |theirs: &Path, ours: &Path| {
@@ -202,7 +201,7 @@ fn is_copy(target: &Path, back: &Path, admin: &Path, link: &Path) -> bool {
     other_root.is_some() && other_root == other(back, link)
 }
 
-/// A directory with nothing but a `.git` file in it, or nothing at all.
+/// A directory that is empty or holds only a `.git` file.
 pub(super) fn is_empty_but_for_link(dir: &Path) -> bool {
     let Ok(list) = fs::read_dir(dir) else {
         return false;
@@ -213,7 +212,7 @@ pub(super) fn is_empty_but_for_link(dir: &Path) -> bool {
     list.into_iter().all(|e| e.is_ok_and(|e| git_file(&e)))
 }
 
-/// What a killed `git worktree add` leaves, and any other folder that git cannot read.
+/// What a killed `git worktree add` leaves, or any other folder that git cannot read.
 fn is_broken(admin: &Path) -> bool {
     let read = |name: &str| read_text(&admin.join(name)).unwrap_or_default();
     let head = read("HEAD");
@@ -225,7 +224,7 @@ fn is_broken(admin: &Path) -> bool {
     !(on_branch || is_oid(head)) || common.trim_end() != "../.." || read("gitdir").is_empty()
 }
 
-/// The path that a pointer file of git's holds.
+/// The path in a pointer file of git's.
 fn pointer(file: &Path, before: &[u8]) -> Option<PathBuf> {
     let text = atomic::read_small(file, STATE_FILE_BYTES_MAX).ok()?;
     let text = text.strip_prefix(before)?;

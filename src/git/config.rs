@@ -1,9 +1,9 @@
-//! Which settings of the user's repository hold in the hub too, as text of a file that the hub's
-//! own configuration includes.
+//! Chooses the settings of the user's repository that also hold in the hub, as text of a file that
+//! the hub's configuration includes.
 //!
-//! The file is replaced as one step and never edited, so no `config.lock` is involved, and what an
+//! The file is replaced atomically and never edited, so no `config.lock` is involved, and what an
 //! agent sets with `git config` comes later and wins. Hooks in the user's `.git/hooks` are not
-//! taken over; `core.hooksPath` is, for the agents' own commits (ours run no hooks).
+//! copied; `core.hooksPath` is, for the agents' own commits (ours run no hooks).
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
@@ -16,8 +16,8 @@ use crate::error::Result;
 /// File name inside the hub, beside its `config`.
 pub(super) const FILE: &str = "harness.config";
 
-/// What is appended to the hub's own configuration when it is made. Nothing is collected as
-/// garbage: two thirds of what is worth salvaging hangs on no branch.
+/// Appended to the hub's configuration when it is made. Garbage collection is off: most salvaged
+/// objects are on no branch.
 pub(super) const FIXED: &str = "\
 [include]
 \tpath = harness.config
@@ -72,15 +72,15 @@ const CORE: [&str; 13] = [
     "extensions.partialclone",
 ];
 
-/// What is of use in the user's settings.
+/// The part of the user's settings that harness uses.
 pub(super) struct Settings {
     /// For `FILE`.
     pub text: Vec<u8>,
-    /// Names of hooks that are defined by settings, in whatever file.
+    /// Names of hooks defined by settings, in any file.
     pub hooks: Vec<OsString>,
 }
 
-/// Reads the user's settings (one git process).
+/// Reads the user's settings with one git process.
 pub(super) fn read(repo_path: &Path, durable: bool) -> Result<Settings> {
     let git = Git::at(repo_path).args(["config", "--list", "--show-scope", "-z"]);
     let listed = git
@@ -92,7 +92,7 @@ pub(super) fn read(repo_path: &Path, durable: bool) -> Result<Settings> {
     })
 }
 
-/// The NAMEs of `hook.NAME.command` and the like.
+/// The NAMEs of `hook.NAME.command` and similar keys.
 fn hooks(listed: &[u8]) -> Vec<OsString> {
     let entries = listed.split(|&b| b == 0).skip(1).step_by(2);
     let names = entries.filter_map(|entry| {
@@ -113,8 +113,8 @@ fn render(listed: &[u8], durable: bool) -> Vec<u8> {
         let key = &entry[..cut.unwrap_or(entry.len())];
         let value = cut.map(|at| &entry[at + 1..]);
         let lower = key.to_ascii_lowercase();
-        // What the user's global files say holds in the hub anyway, but for identities that
-        // they set for this one directory only (`includeIf`).
+        // The user's global files hold in the hub anyway, except identities that they set for this
+        // one directory only (`includeIf`).
         let wanted = match scope {
             b"local" | b"worktree" => {
                 SECTIONS.iter().any(|s| lower.starts_with(s.as_bytes()))
@@ -144,7 +144,7 @@ fn render(listed: &[u8], durable: bool) -> Vec<u8> {
     out
 }
 
-/// One entry in git's own syntax, quoted.
+/// One quoted entry in git's syntax.
 fn entry_text(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     let Some(first) = key.iter().position(|&b| b == b'.') else {
         return;

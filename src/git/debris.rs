@@ -1,4 +1,4 @@
-//! Takes out of git's way what it cannot work with.
+//! Moves things away that git cannot work with.
 //!
 //! Knows nothing of hubs or worktrees. Invariant: nothing that could be somebody's work is deleted:
 //! it is renamed to `NAME.~K~`.
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::limits::{BACKUPS_MAX, INDEX_BYTES_MAX};
 use crate::mutant::planted;
 
-/// What git has as files in a repository or a worktree's administration.
+/// Names that git expects to be files in a repository or a worktree's administration.
 const FILES: [&str; 8] = [
     "HEAD",
     "MERGE_HEAD",
@@ -22,12 +22,11 @@ const FILES: [&str; 8] = [
     "gitdir",
     "index",
 ];
-/// Folders of too many files to be looked at before each command.
+/// Folders with too many files to check before each command.
 const MANY: [&str; 3] = ["harness-debris", "objects", "refs"];
 
-/// Takes out of git's way what an agent put in the place of git's files: git would wait at a fifo,
-/// read a device without end, write through a symlink, and give up at a folder. None of these holds
-/// anybody's work.
+/// Moves away what an agent put in place of git's files: git would block on a fifo, read a device
+/// without end, write through a symlink, or fail on a folder. None of these holds anybody's work.
 pub(super) fn clear_odd(hub: &Path, dir: &Path) {
     if planted("git-odd-files-stay") {
         return;
@@ -37,7 +36,7 @@ pub(super) fn clear_odd(hub: &Path, dir: &Path) {
         let Ok(meta) = path.symlink_metadata() else {
             continue;
         };
-        // What cannot be removed now is in git's way, whose error says so.
+        // If it cannot be removed, git fails on it and reports it.
         if meta.is_dir() && FILES.iter().any(|file| name == *file) {
             let debris = hub.join("harness-debris");
             let _stays = atomic::make_dir(&debris, true)
@@ -52,7 +51,7 @@ pub(super) fn clear_odd(hub: &Path, dir: &Path) {
     }
 }
 
-/// Renames `from` to the first free `NAME.~K~` beside `to`, and says which.
+/// Renames `from` to the first free `NAME.~K~` beside `to`, and returns that path.
 pub(super) fn aside(from: &Path, to: &Path) -> Result<Option<PathBuf>> {
     for k in 1..BACKUPS_MAX {
         let mut name = to.as_os_str().to_owned();

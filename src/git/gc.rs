@@ -1,7 +1,7 @@
-//! What of the past can go: branches that are merged, worktrees that nobody uses.
+//! Finds what can be removed: merged branches and unused worktrees.
 //!
-//! Knows nothing of items. Invariant: a ref is deleted only where another ref holds its commit,
-//! a worktree only after everything in it but ignored files is held by a ref.
+//! Knows nothing of items. Invariant: a ref is deleted only if another ref holds its commit, a
+//! worktree only after a ref holds everything in it but ignored files.
 
 use super::Worktree;
 use super::publish::Users;
@@ -9,8 +9,8 @@ use crate::atomic;
 use crate::error::Result;
 
 impl Users<'_> {
-    /// Branches of the user's repository that harness published, that nobody has checked out, that
-    /// the base holds, and whose last commit is not younger than `before` (unix seconds): names and commits.
+    /// Published branches of the user's repository that are not checked out, are contained in the
+    /// base, and whose last commit is not after `before` (unix seconds): names and commits.
     pub(crate) fn merged(&self, before: i64) -> Result<Vec<(String, String)>> {
         let base = self.hub().base(None)?;
         let format = "%(refname:lstrip=2) %(objectname) %(committerdate:unix) %(worktreepath)";
@@ -30,7 +30,7 @@ impl Users<'_> {
                 continue;
             };
             let old = at.parse::<i64>().is_ok_and(|at| at <= before);
-            // One that this ROOT did not make is somebody else's.
+            // A branch that this ROOT did not make belongs to somebody else.
             if old && self.hub().has_commit(oid)? && branch != base.name {
                 merged.push((branch.to_owned(), oid.to_owned()));
             }
@@ -40,13 +40,13 @@ impl Users<'_> {
 }
 
 impl Worktree {
-    /// Whether giving it up could lose something that has no other place: submodules keep their
-    /// repositories with the worktree.
+    /// Whether removal loses nothing that exists only here: submodules keep their repositories with
+    /// the worktree.
     pub(crate) fn can_be_given_up(&self) -> bool {
         !atomic::exists(&self.path().join(".gitmodules"))
     }
 
-    /// Keeps what is in it under refs of the hub, and removes it. Ignored files (build caches) go.
+    /// Keeps its content under refs of the hub and removes it. Ignored files (build caches) go.
     pub(crate) fn give_up(self) -> Result<()> {
         self.clear_locks();
         let head = self.empty_out()?;

@@ -1,9 +1,9 @@
-//! The hub: harness's own bare repository of one user repository, made on first use, and the base
-//! that items begin from.
+//! The hub: harness's own bare clone of one user repository, made on first use, and the base
+//! commits of items.
 //!
-//! Knows nothing of worktrees (`admin`) or of what becomes of branches (`publish`). Invariant: the
-//! user's repository is only read here, and a hub appears under its name complete or not at all,
-//! after a power cut too; whatever is set up in it is set up under its flock.
+//! Knows nothing of worktrees (`admin`) or of publishing branches (`publish`). Invariant: the
+//! user's repository is only read here. A hub appears under its name complete or not at all, after
+//! a power cut too. All set-up in it happens under its flock.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ use crate::mutant::planted;
 
 /// Any commit of the repository: new worktrees are made at it, then moved to their base.
 pub(super) const SEED: &str = "refs/harness/seed";
-/// Nobody's work: it is kept here until people or `gc` look at it.
+/// Uncommitted leftovers, kept here until a person or `gc` looks at them.
 pub(super) const SALVAGE: &str = "refs/harness/salvage";
 
 /// A hub, ready for use. Cheap to clone.
@@ -31,17 +31,17 @@ pub(crate) struct Hub(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     repo: Repo,
-    /// `state/repos/NAME.git`, without symbolic links, as git itself writes it.
+    /// `state/repos/NAME.git`, without symlinks, as git writes it.
     dir: PathBuf,
     lock: PathBuf,
     /// The user's git directory (of the main worktree, if the path is in a linked one).
     user: PathBuf,
-    /// Hooks that settings define; those in folders are kept off by `core.hooksPath`.
+    /// Hooks defined by settings; those in folders are disabled by `core.hooksPath`.
     hooks: Vec<OsString>,
 }
 
 impl Hub {
-    /// Opens the hub of `repo`, making it on first use. Whoever comes second waits for the first.
+    /// Opens the hub of `repo`, making it on first use. Concurrent callers wait for the first.
     ///
     /// # Errors
     /// Permanent: no such repository, or it has no commits yet. Temporary: the host's troubles.
@@ -90,7 +90,7 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Whether the repository of this name has been worked in: `open` would make no new copy.
+    /// Whether the hub exists already, so that `open` would not clone.
     pub(crate) fn is_made(root: &Root, name: &str) -> bool {
         atomic::exists(&root.repos().join(format!("{}.git", stem(name))))
     }
@@ -113,25 +113,25 @@ impl Hub {
         self.ours(Git::on(&self.0.dir))
     }
 
-    /// A command on what lies in the hub: the hub, its worktrees, their submodules.
+    /// A command on anything in the hub: the hub, its worktrees, their submodules.
     pub(super) fn ours(&self, git: Git) -> Git {
         self.quiet(git).in_hub(&self.0.dir)
     }
 
-    /// The command without the hooks that the user's settings define.
+    /// The command without hooks defined by the user's settings.
     pub(super) fn quiet(&self, git: Git) -> Git {
         git.without_hooks(&self.0.hooks)
     }
 
-    /// Waits for the set-up of others. Dropping the file lets go.
+    /// Waits for others' set-up and locks it out. Dropping the file releases the lock.
     pub(super) fn lock(&self) -> Result<Arc<File>> {
         let file = atomic::open_lock(&self.0.lock)?;
         fs2::FileExt::lock_exclusive(&file).or_fail("cannot lock", &self.0.lock)?;
         Ok(Arc::new(file))
     }
 
-    /// Makes the hub beside its place and moves it there. The flock is held, so whatever lies
-    /// there half-made belongs to nobody.
+    /// Makes the hub beside its place and moves it there. The flock is held, so anything half-made
+    /// there is abandoned.
     fn create(&self, stem: &str, settings: &[u8], lock: &Arc<File>) -> Result<()> {
         let parent = self.0.dir.parent().unwrap_or(Path::new("/"));
         let prefix = format!(".{stem}-");
@@ -150,7 +150,7 @@ impl Hub {
             .clone_to(&temp, lock)
             .and_then(|()| self.fill(&temp, &seed, settings))
             .and_then(|()| match self.0.repo.durable {
-                // `git clone` syncs nothing, and a hub with an empty file in it is of no use.
+                // `git clone` syncs nothing, and a hub with an empty file in it is unusable.
                 true => atomic::sync_tree(&temp),
                 false => Ok(()),
             });
@@ -169,7 +169,7 @@ impl Hub {
         }
     }
 
-    /// Some commit of the user's repository; an error if it has none.
+    /// Any commit of the user's repository; an error if it has none.
     fn seed(&self) -> Result<String> {
         let head = Git::at(&self.0.repo.path)
             .args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
@@ -192,11 +192,11 @@ impl Hub {
         Ok(any)
     }
 
-    /// Hard-linked objects and no alternates: no `gc` on either side can break the other.
+    /// Hard-linked objects and no alternates: a `gc` on one side cannot break the other.
     fn clone_to(&self, temp: &Path, lock: &Arc<File>) -> Result<()> {
         let user = &self.0.user;
         let clone = |local: bool| {
-            // Git 2.38 knows no `--origin` with `--bare`.
+            // Git 2.38 does not accept `--origin` with `--bare`.
             let mut git = self
                 .quiet(Git::at(Path::new("/")))
                 .set("clone.defaultRemoteName", "origin")
@@ -214,7 +214,7 @@ impl Hub {
         if out.ok() {
             return Ok(());
         }
-        // A local clone refuses some layouts (symbolic links among the objects): copy instead.
+        // A local clone refuses some layouts (symlinks among the objects): copy instead.
         atomic::discard_tree(temp, "a half-made copy of our own")?;
         if clone(false).patient()?.ok() {
             return Ok(());
@@ -251,7 +251,7 @@ impl Hub {
                 git().args(["symbolic-ref", name, target]).must(what)?;
             }
         }
-        // A branch of this very name would leave no room for ours; it stays the user's.
+        // A branch named `harness` would block all `harness/…`: it is not kept in the hub.
         if git()
             .args(["rev-parse", "--verify", "--quiet", "refs/heads/harness"])
             .output()?
@@ -268,7 +268,7 @@ impl Hub {
     /// `wanted`: the configured base, else the branch the user is on, else HEAD's commit.
     ///
     /// # Errors
-    /// Permanent, with a text fit as an item's refusal: there is no such base.
+    /// Permanent if there is no such base, with a text that can be the item's refusal.
     pub(crate) fn base(&self, wanted: Option<&str>) -> Result<Base> {
         clear_odd(self.dir(), self.dir());
         let wanted = wanted.or(self.0.repo.base.as_deref());
@@ -288,7 +288,7 @@ impl Hub {
         let lock = self.lock()?;
         if !here(&pin) {
             self.clear_ref_lock(&pin);
-            // One half-made worktree fails every fetch.
+            // One half-made worktree makes every fetch fail.
             self.clear_admin(Path::new(""))?;
             let git = self.git().holding(Some(&lock));
             fetch_in(git, &self.0.user, &[&format!("+{}:{pin}", base.oid)])
@@ -300,7 +300,7 @@ impl Hub {
         Ok(base)
     }
 
-    /// Object id and full name (or the name as it was) of a revision in the user's repository.
+    /// Object id and full name (or the given name) of a revision in the user's repository.
     fn resolve(&self, rev: &str, asked: bool) -> Result<(String, String)> {
         let path = &self.0.repo.path;
         let missing = || {
@@ -318,8 +318,8 @@ impl Hub {
             let commit = format!("{rev}^{{commit}}");
             Git::at(path).args(["rev-parse", &commit, "--symbolic-full-name", rev])
         };
-        // A branch wins over a tag of its name, as with `git checkout`; then git says nothing
-        // of the full name, or says the tag's.
+        // A branch wins over a tag of the same name, as with `git checkout`; git then prints no
+        // full name, or the tag's.
         let git = ask(rev);
         let mut out = git.output()?;
         if out.ok() && asked && !out.line().contains("\nrefs/heads/") {
@@ -347,13 +347,13 @@ impl Hub {
         Err(if asked { missing() } else { no_commits(path) })
     }
 
-    /// Lets the hub's branch be where the user's is, so that `git diff main` means what an agent
-    /// expects. A convenience: where it cannot be had, items still begin at the right commit.
+    /// Moves the hub's branch to where the user's is, so that `git diff main` means what an agent
+    /// expects. A convenience: without it, items still begin at the right commit.
     fn follow(&self, full: &str, oid: &str, lock: &Arc<File>) -> Result<()> {
         let old = self.read_ref(full);
         if old.as_deref() == Some(oid) || self.heads_on(full).next().is_some() {
-            // Moved under a worktree that has it checked out, it would make that tree look as
-            // if it took everything new back.
+            // Moving a checked-out branch would make its worktree look as if it reverted the new
+            // commits.
             return Ok(());
         }
         if let Some(old) = &old
@@ -367,7 +367,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Value of a ref, read without a process; `None` where that does not tell.
+    /// Value of a ref, read without starting git; `None` if that is not possible.
     pub(super) fn read_ref(&self, name: &str) -> Option<String> {
         let file = self.0.dir.join(name);
         if let Some(loose) = read_text(&file) {
@@ -395,7 +395,7 @@ impl Hub {
         Ok(git.patient()?.ok())
     }
 
-    /// Whether commit `whole` has `part` in its history.
+    /// Whether the history of commit `whole` contains `part`.
     pub(super) fn contains(&self, whole: &str, part: &str) -> Result<bool> {
         if whole == part {
             return Ok(true);
@@ -411,7 +411,7 @@ impl Hub {
         }
     }
 
-    /// Keeps what only the tip of an old branch of this name holds.
+    /// Keeps the tip of an old branch of this name if no other ref holds it.
     pub(super) fn keep_tip(&self, branch: &str, base: &Base) -> Result<()> {
         match self.read_ref(&format!("refs/heads/{branch}")) {
             Some(tip) if !self.contains(&base.oid, &tip)? => self.keep_ref(branch, &tip).map(drop),
@@ -419,7 +419,7 @@ impl Hub {
         }
     }
 
-    /// Keeps a commit as `refs/harness/salvage/LABEL/OID12` and re-reads it.
+    /// Keeps a commit as `refs/harness/salvage/LABEL/OID12` and reads the ref back.
     pub(super) fn keep_ref(&self, label: &str, oid: &str) -> Result<String> {
         let what = "cannot keep a commit";
         let label: Vec<String> = label
@@ -429,7 +429,7 @@ impl Hub {
             .collect();
         let short = oid.get(..12).unwrap_or(oid);
         let name = format!("{SALVAGE}/{}/{short}", label.join("/"));
-        // Whoever else keeps this commit under this name keeps the same.
+        // Anybody else who writes this name writes the same commit.
         self.clear_ref_lock(&name);
         self.git().args(["update-ref", &name, oid]).must(what)?;
         let found = self
@@ -444,8 +444,8 @@ impl Hub {
         Ok(name)
     }
 
-    /// Removes the lock that a killed git or a power cut left on a ref of the hub which only
-    /// harness writes, and the caller alone.
+    /// Removes the lock that a killed git or a power cut left on a ref of the hub. Only for a ref
+    /// that the caller alone writes.
     pub(super) fn clear_ref_lock(&self, full: &str) {
         let _gone = atomic::remove(&self.0.dir.join(format!("{full}.lock")));
     }
@@ -462,12 +462,12 @@ impl Hub {
     }
 }
 
-/// What the folder of a repository's hub, and its lock, are called.
+/// Base name of a repository's hub and of its lock.
 fn stem(name: &str) -> String {
     Name::new(name).ref_component()
 }
 
-/// A fetch that touches nothing but the refs named: no FETCH_HEAD, no tags, no configured map.
+/// A fetch that changes only the given refs: no FETCH_HEAD, no tags, no configured refspecs.
 pub(super) fn fetch(git: Git, from: &Path, refspecs: &[&str]) -> Git {
     git.args([
         "fetch",
@@ -485,12 +485,12 @@ pub(super) fn fetch(git: Git, from: &Path, refspecs: &[&str]) -> Git {
     .args(refspecs)
 }
 
-/// The same into the hub, where the edge of a shallow history may move with the user's.
+/// The same into the hub, where the boundary of a shallow history may follow the user's.
 fn fetch_in(hub: Git, from: &Path, refspecs: &[&str]) -> Git {
     fetch(hub, from, refspecs).arg("--update-shallow")
 }
 
-/// A file of git's that should be one line or a few. An agent may have put anything in its place.
+/// Reads a small text file of git's, which an agent may have replaced by anything.
 pub(super) fn read_text(file: &Path) -> Option<String> {
     let bytes = atomic::read_small(file, STATE_FILE_BYTES_MAX).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())

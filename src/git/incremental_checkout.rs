@@ -1,8 +1,8 @@
-//! From one item to the next without a look at every file: where the last item left nothing
-//! uncommitted, only the files that differ between its commit and the new base are checked out.
+//! Checkout without looking at every file: if the last item left nothing uncommitted, only the
+//! files that differ between its commit and the new base are checked out.
 //!
-//! Knows nothing of items. Invariant: this is done only for what it was seen to be right for.
-//! Everything else, and whatever fails here, is checked out whole (`worktree`), which salvages.
+//! Knows nothing of items. Invariant: used only where it is known to be correct. Everything else,
+//! and every failure here, gets a full checkout (`worktree`), which salvages.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -17,10 +17,10 @@ use crate::atomic;
 use crate::error::Result;
 use crate::limits::STATE_FILE_BYTES_MAX;
 
-/// git compares each path with each file of the index: with more, a whole checkout is as fast.
+/// git compares each path with each file of the index: above this, a full checkout is as fast.
 const PATHS_MAX: usize = 64;
-/// What a checkout and commits leave in a worktree's admin folder. Anything else (a merge half-way,
-/// a sparse checkout, submodules, a lock) is checked out whole.
+/// The files that a normal checkout and commits leave in a worktree's admin folder. With anything
+/// else (a half-done merge, a sparse checkout, submodules, a lock) the checkout is full.
 const AT_REST: [&str; 9] = [
     "COMMIT_EDITMSG",
     "FETCH_HEAD",
@@ -33,12 +33,12 @@ const AT_REST: [&str; 9] = [
     "refs",
 ];
 
-/// The changes that bring a worktree in which nothing is uncommitted to a base.
+/// The changes that bring a clean worktree to a base.
 #[derive(Debug)]
 pub(super) struct IncrementalCheckout {
-    /// HEAD's commit, at which the tree was seen to be.
+    /// HEAD's commit, which the tree was found to match.
     pub head: String,
-    /// What differs between it and the base: all files or symlinks.
+    /// The files and symlinks that differ between it and the base.
     paths: Vec<Changed>,
 }
 
@@ -46,13 +46,13 @@ pub(super) struct IncrementalCheckout {
 #[derive(Debug, PartialEq, Eq)]
 struct Changed {
     path: OsString,
-    /// The newer one has it.
+    /// Whether it exists in the newer commit.
     stays: bool,
 }
 
 impl Hub {
-    /// The worktree at `dir`, made where there is none, on the new branch `branch`, at `base`. Every
-    /// git that works in the tree keeps `lease`.
+    /// The worktree at `dir`, made if missing, on the new branch `branch`, at `base`. Every git
+    /// that works in the tree holds `lease` open.
     ///
     /// # Errors
     /// Those of `worktree` and `Worktree::checkout`.
@@ -68,8 +68,8 @@ impl Hub {
         Ok(tree)
     }
 
-    /// The files that differ between two commits; `None` where they are too many, or of a kind that
-    /// says how others are to be checked out.
+    /// The files that differ between two commits; `None` if they are too many, or if one affects
+    /// how others are checked out (`.gitattributes`).
     fn paths_between(&self, old: &str, new: &str) -> Option<Vec<Changed>> {
         if old == new {
             return Some(Vec::new());
@@ -90,8 +90,8 @@ impl Hub {
 }
 
 impl Worktree {
-    /// How to get to `base` without a look at every file; `None` where that cannot be done. The
-    /// caller vouches that no process works in the tree.
+    /// The files to change to get to `base`; `None` if a full checkout is needed. The caller
+    /// guarantees that no process works in the tree.
     pub(super) fn incremental_checkout(&self, base: &Base) -> Option<IncrementalCheckout> {
         let head = self.head_at_rest()?;
         let look = quick_status(self.git()).env("GIT_OPTIONAL_LOCKS", "0");
@@ -105,7 +105,7 @@ impl Worktree {
         Some(IncrementalCheckout { head, paths })
     }
 
-    /// HEAD's commit, read without a process, if nothing is half-way here.
+    /// HEAD's commit, read without starting git, if no operation is half-done here.
     fn head_at_rest(&self) -> Option<String> {
         for entry in fs::read_dir(&self.admin).ok()? {
             let name = entry.ok()?.file_name();
@@ -124,8 +124,8 @@ impl Worktree {
         }
     }
 
-    /// Checks out what differs. `false`: that failed, and the whole tree must be checked out; nothing
-    /// uncommitted was there to be lost.
+    /// Checks out what differs. `false`: that failed and a full checkout is needed; nothing
+    /// uncommitted was there to lose.
     pub(super) fn check_out_changes(
         &self,
         changes: &IncrementalCheckout,
@@ -137,13 +137,13 @@ impl Worktree {
             let files = self
                 .git()
                 .env("GIT_LITERAL_PATHSPECS", "1")
-                // Else every file of the index would be looked at again.
+                // Otherwise git would look at every file of the index again.
                 .set("core.preloadIndex", "false")
                 .args(["checkout", "--quiet", "--no-overlay"])
                 .args(["--ignore-skip-worktree-bits", &base.oid, "--"])
                 .args(changes.paths.iter().map(|changed| &changed.path));
             let out = files.output();
-            // Names that a file system takes for one (`A`, `a`) overwrote each other.
+            // Files whose names are equal to the file system (`A`, `a`) overwrote each other.
             let there = |c: &Changed| atomic::exists(&self.dir.join(&c.path)) == c.stays;
             if !out.is_ok_and(|out| out.ok()) || !changes.paths.iter().all(there) {
                 return Ok(false);
@@ -158,17 +158,17 @@ impl Worktree {
     }
 }
 
-/// A look at the whole tree that trusts what an earlier one kept in the index of folders whose times
-/// have not changed since: half the work. Only for looks whose miss loses nothing: what they do not
-/// see stays where it is, and the full look at the item's end commits it.
+/// A `git status` that trusts the untracked cache in the index for folders whose times have not
+/// changed: half the work. Only where a missed file loses nothing: it stays in place, and the full
+/// status at the item's end commits it.
 pub(super) fn quick_status(git: Git) -> Git {
     git.set("core.untrackedCache", "true")
-        // What is kept is kept for one way of listing.
+        // The untracked cache is valid for one listing mode only.
         .set("status.showUntrackedFiles", "all")
         .args(TreeState::ARGS)
 }
 
-/// The files of a `diff-tree --raw -z`, if they are few and each can be checked out for itself.
+/// The files of a `diff-tree --raw -z`, if they are few and each can be checked out on its own.
 fn plain_paths(raw: &[u8]) -> Option<Vec<Changed>> {
     let mut paths = Vec::new();
     let mut parts = raw.split(|&b| b == 0).filter(|part| !part.is_empty());
@@ -179,7 +179,7 @@ fn plain_paths(raw: &[u8]) -> Option<Vec<Changed>> {
         let (old, new) = (modes.next()?, modes.next()?);
         let file = |mode: &[u8]| matches!(mode, b"000000" | b"100644" | b"100755" | b"120000");
         let name = path.rsplit(|&b| b == b'/').next()?;
-        // `.gitattributes`, `.gitignore`, `.gitmodules` say what becomes of others.
+        // `.gitattributes`, `.gitignore`, `.gitmodules` affect other files.
         let of_git = name
             .get(..4)
             .is_some_and(|start| start.eq_ignore_ascii_case(b".git"));

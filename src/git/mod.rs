@@ -1,5 +1,5 @@
-//! The only place that runs git: one builder that scrubs the environment, bounds output and time,
-//! and turns git's failures into data. Hubs, worktrees and publishing are built on it.
+//! The only place that runs git: one builder that cleans the environment, bounds output and time,
+//! and returns git's failures as data. Hubs, worktrees and publishing are built on it.
 //!
 //! Knows nothing of items, agents or the queue. Invariant: no git started here reads a variable
 //! `GIT_DIR` and the like from outside, runs a hook, signs, prompts, or leaves a daemon behind.
@@ -40,15 +40,15 @@ pub(crate) use hub::Hub;
 pub(crate) use repos::Repos;
 pub(crate) use worktree::{Collected, Worktree};
 
-/// Oldest git that is good enough: 2.29 knows `fetch --no-write-fetch-head`, 2.31
-/// `rev-parse --path-format`, 2.38 `merge-tree --write-tree`, which merging needs.
+/// Oldest supported git: 2.29 has `fetch --no-write-fetch-head`, 2.31 `rev-parse --path-format`,
+/// 2.38 `merge-tree --write-tree`, which merging needs.
 pub(crate) const MIN_VERSION: (u32, u32, u32) = (2, 38, 0);
 
-/// Locks inside git are held for milliseconds: one that stands this long has lost its owner.
+/// git holds its locks for milliseconds: one this old has lost its owner.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Variables that say how to reach a network or where the user's own settings are. All others
-/// that begin with `GIT_` would bend our commands to another repository, index or identity.
+/// Variables that configure network access or locate the user's settings. All other `GIT_…`
+/// variables would direct our commands to another repository, index or identity.
 const KEPT_ENV: [&str; 9] = [
     "GIT_SSH",
     "GIT_SSH_COMMAND",
@@ -61,7 +61,7 @@ const KEPT_ENV: [&str; 9] = [
     "GIT_CONFIG_NOSYSTEM",
 ];
 
-/// Settings of every command of ours, whatever the user's configuration says.
+/// Settings of each of our commands, overriding the user's configuration.
 const SETTINGS: [&str; 14] = [
     "gc.auto=0",
     "maintenance.auto=false",
@@ -86,17 +86,17 @@ pub(crate) struct Repo {
     pub name: String,
     /// Any directory inside it, a linked worktree, or a bare repository. Absolute.
     pub path: PathBuf,
-    /// The branch or revision that items begin from, unless they name another.
+    /// The branch or revision that items begin from if they name none.
     pub base: Option<String>,
     pub clean: Clean,
     /// Whether git syncs what it writes, so that commits outlive a power cut.
     pub durable: bool,
 }
 
-/// Where an item begins.
+/// The commit an item begins at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Base {
-    /// Name of the branch, or the revision as it was asked for.
+    /// Name of the branch, or the revision as given.
     pub name: String,
     /// Object id of the commit.
     pub oid: String,
@@ -107,21 +107,21 @@ pub(crate) struct Base {
 pub(crate) struct Git {
     args: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
-    /// Further settings, whose keys may have any characters.
+    /// Further settings; their keys may have any characters.
     settings: Vec<(OsString, &'static str)>,
     timeout: Duration,
     held: Option<Arc<File>>,
-    /// Where stale locks may be cleared.
+    /// The hub in which stale locks may be removed.
     hub: Option<PathBuf>,
 }
 
-/// What a git command left: a failing exit is data.
+/// The result of a git command: a failing exit status is data.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: String,
-    /// Standard output was longer than we keep.
+    /// Standard output was longer than the limit.
     pub truncated: bool,
 }
 
@@ -137,7 +137,7 @@ impl Output {
             .to_owned()
     }
 
-    /// Standard output as one path, whatever bytes it has.
+    /// Standard output as one path of any bytes.
     fn path(mut self) -> PathBuf {
         if self.stdout.last() == Some(&b'\n') {
             self.stdout.pop();
@@ -147,7 +147,7 @@ impl Output {
 }
 
 impl Git {
-    /// A command inside `dir`, whose repository git looks for.
+    /// A command inside `dir`; git finds the repository itself.
     pub(crate) fn at(dir: &Path) -> Git {
         let git = Git {
             args: Vec::new(),
@@ -165,7 +165,7 @@ impl Git {
         settings.fold(git, |g, s| g.arg("-c").arg(s))
     }
 
-    /// A command on the repository whose git directory is `git_dir`; nothing is looked for.
+    /// A command on the repository whose git directory is `git_dir`; git searches nothing.
     pub(crate) fn on(git_dir: &Path) -> Git {
         Git::at(git_dir).env("GIT_DIR", git_dir)
     }
@@ -186,13 +186,13 @@ impl Git {
         self
     }
 
-    /// Syncs all that it writes before it says so, whatever the repository's configuration says.
+    /// git syncs everything it writes, whatever the repository's configuration says.
     pub(crate) fn synced(self) -> Git {
         self.set("core.fsync", "all")
             .set("core.fsyncMethod", "fsync")
     }
 
-    /// Runs none of the hooks of these names, which configuration can define since git 2.54.
+    /// Disables the hooks of these names, which settings can define since git 2.54.
     fn without_hooks(self, names: &[OsString]) -> Git {
         names.iter().fold(self, |git, name| {
             let mut key = OsString::from("hook.");
@@ -202,7 +202,7 @@ impl Git {
         })
     }
 
-    /// Clears locks below this directory, a hub, that killed gits left.
+    /// Removes stale locks of killed gits below this directory, a hub.
     fn in_hub(mut self, dir: &Path) -> Git {
         self.hub = Some(dir.to_owned());
         self
@@ -219,15 +219,15 @@ impl Git {
         self
     }
 
-    /// Keeps this flock (of an empty file) for as long as git runs, by being its standard input:
-    /// when harness is killed, git goes on, and whoever comes next must not work beside it.
+    /// Holds this flock (of an empty file) while git runs, as git's standard input: if harness is
+    /// killed, git continues, and the next holder must not work beside it.
     pub(crate) fn holding(mut self, lock: Option<&Arc<File>>) -> Git {
         self.held = lock.cloned();
         self
     }
 
-    /// Runs it once. Errors are the host's (git missing, no processes left, timeout), and that git
-    /// was killed: its silence is no answer, neither "there is no such commit" nor "files differ".
+    /// Runs it once. Errors: the host's (git missing, no processes left, timeout), and git being
+    /// killed, as then its answer ("no such commit", "files differ") is unknown.
     pub(crate) fn output(&self) -> Result<Output> {
         self.attend(self.start()?)
     }
@@ -267,14 +267,14 @@ impl Git {
             .or_fail("cannot start git", program)
     }
 
-    /// Runs it, waiting for locks that other git processes hold for a moment, and clearing those
-    /// in the hub that nobody holds any more.
+    /// Runs it, waiting for locks that other git processes hold, and removing stale ones in the
+    /// hub.
     pub(crate) fn patient(&self) -> Result<Output> {
         self.patient_for(LOCK_PATIENCE)
     }
 
-    /// As `patient`, for what is only a convenience: no longer than it takes to tell a stale lock (git
-    /// itself waits a second for some).
+    /// As `patient`, for a mere convenience: waits no longer than it takes to recognize a stale
+    /// lock (git itself waits a second for some).
     pub(crate) fn brief(&self) -> Result<Output> {
         self.patient_for(stale::UNTOUCHED * 4)
     }
@@ -299,7 +299,7 @@ impl Git {
         }
     }
 
-    /// Runs it patiently; any failure is an error that says what was being done.
+    /// Runs it patiently; any failure is an error that begins with `what`.
     pub(crate) fn must(&self, what: &str) -> Result<Output> {
         let out = self.patient()?;
         if out.ok() {
@@ -309,8 +309,8 @@ impl Git {
         }
     }
 
-    /// An error with git's own words, but for its advice: that is on settings nobody asked about,
-    /// and comes before what went wrong.
+    /// An error with git's own message, without its hints: they precede the cause and suggest
+    /// settings that do not apply here.
     pub(crate) fn failure(&self, what: &str, out: &Output) -> Error {
         let advice = |line: &&str| line.starts_with("hint:");
         let said: Vec<&str> = out.stderr.lines().filter(|l| !advice(l)).collect();
@@ -339,7 +339,7 @@ impl Git {
         }
     }
 
-    /// Where it works: `-C DIR` comes first.
+    /// The directory it works in: `-C DIR` comes first.
     fn dir(&self) -> &Path {
         self.args.get(1).map_or(Path::new("."), Path::new)
     }
@@ -375,7 +375,7 @@ impl Git {
     }
 }
 
-/// Absolute path of git, looked for once: a path keeps std on the cheap way of spawning.
+/// Absolute path of git, looked up once: with a path std can spawn cheaply.
 fn program() -> Result<&'static Path> {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     let found = PROGRAM.get_or_init(|| {
@@ -427,25 +427,24 @@ pub(crate) fn discover(dir: &Path) -> Result<Option<PathBuf>> {
         .map(|o| Some(o.path()))
 }
 
-/// Failures that another try mends: a sibling's git holds a lock, or is half-way through
-/// making a worktree.
+/// Failures that a retry can fix: another git holds a lock, or is still making a worktree.
 fn is_lock_trouble(stderr: &str) -> bool {
     let commondir = stderr.contains("commondir") && stderr.contains("failed to read");
     commondir
         || stderr.contains(".lock': File exists")
-        // An agent's `git gc` removed the empty directory that an object was just to go into.
+        // An agent's `git gc` removed the empty directory into which an object was to go.
         || stderr.contains("unable to create temporary file: No such file")
         || stderr.contains("could not lock config file")
-        // Its lock went while it held it: `git pack-refs` and the like tidy the same folder.
+        // Its lock vanished while held: `git pack-refs` and the like clean up the same folder.
         || stderr.contains(": couldn't set '")
-        // A worktree of the user's that is just coming or going, seen while a fetch looks at all heads.
+        // One of the user's worktrees was being made or removed while a fetch read all heads.
         || stderr.contains("bad object worktrees/")
-        // With reftable, one lock for all refs.
+        // reftable has one lock for all refs.
         || stderr.contains("cannot lock references")
         || stderr.contains("could not open '") && stderr.contains("/worktrees/")
 }
 
-/// The shell's words for a program (a filter, such as git-lfs) that the repository's settings name
+/// The shell's message for a program that the repository's settings name (a filter such as git-lfs)
 /// and that is not installed.
 fn lacks_program(words: &str) -> bool {
     let missing = [": not found", ": command not found"];
@@ -514,7 +513,7 @@ fn hint_for(words: &str) -> Option<String> {
         .map(|(_, hint)| (*hint).to_owned())
 }
 
-/// Up to `max`, so that rivals do not try again at the same moment.
+/// A random time up to `max`, so that competing processes do not retry together.
 fn jitter(max: Duration) -> Duration {
     let ns = u64::from(clock::now_ns().unsigned_abs() as u32);
     let span = u64::try_from(max.as_nanos()).unwrap_or(1).max(1);

@@ -1,14 +1,14 @@
-//! A look at a worktree for people: what is changed, and how. Read-only; takes no lock of git's, so
-//! that an agent that was stopped in the middle of a git command of its own is no hindrance.
+//! A worktree's changes, for people. Read-only; takes none of git's locks, so that it works while
+//! an agent is stopped in the middle of a git command.
 
 use super::{Base, Worktree};
 use crate::error::Result;
 
-/// What `git status` and `git diff` say of a worktree.
+/// What `git status` and `git diff` print for a worktree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Picture {
     pub status: String,
-    /// Against the base: commits and what is not committed. Untracked files are in `status` only.
+    /// Commits and uncommitted changes since the base. Untracked files are in `status` only.
     pub diff: Vec<u8>,
 }
 

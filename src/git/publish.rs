@@ -1,9 +1,9 @@
-//! The only writes into the user's repository: a finished branch appears, or goes away again.
+//! The only writes into the user's repository: publishing and unpublishing a finished branch.
 //!
-//! Knows nothing of items. Invariant: objects come first, then one ref, by compare-and-swap; no
-//! other ref, no index, configuration, FETCH_HEAD or file of the user's changes, and doing it
-//! again changes nothing. Once it is said to be there, it is there after a power cut. Locks that
-//! a power cut left there are not ours to remove, and nothing waits for them for ever.
+//! Knows nothing of items. Invariant: objects come first, then one ref by compare-and-swap. No
+//! other ref, no index, configuration, FETCH_HEAD or file of the user's changes, and a repetition
+//! changes nothing. What is reported as published survives a power cut. Locks that a power cut left
+//! there are never removed, and nothing waits for them for ever.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -15,21 +15,21 @@ use crate::atomic;
 use crate::error::{Error, Result};
 use crate::mutant::planted;
 
-/// The user's repository, as the holder of a slot changes it.
+/// The user's repository, as written to by the holder of a slot.
 pub(crate) struct Users<'a> {
     hub: &'a Hub,
     lock: Option<Arc<File>>,
 }
 
 impl Hub {
-    /// Every git that works in the user's repository keeps the slot's lease while it runs: what a
-    /// killed harness's git still does there comes first.
+    /// Every git in the user's repository holds the slot's lease open while it runs, so that the
+    /// slot's next holder waits for the git of a killed harness.
     pub(crate) fn users(&self, lock: Option<Arc<File>>) -> Users<'_> {
         Users { hub: self, lock }
     }
 
-    /// Deletes the hub's `branch` if it is at `oid` and holds nothing that no other ref holds:
-    /// an item that changed nothing.
+    /// Deletes the hub's `branch` if it is at `oid` and other refs hold all its commits: the item
+    /// changed nothing.
     pub(crate) fn forget(&self, branch: &str, oid: &str) -> Result<()> {
         let full = format!("refs/heads/{branch}");
         let what = "cannot forget an empty branch";
@@ -40,19 +40,19 @@ impl Hub {
             .git()
             .args(["rev-list", "--max-count=1", oid, "--not"])
             .arg(format!("--exclude={full}"))
-            // Not `--all`: HEAD of its worktree, which is on it, holds nothing for long.
+            // Not `--all`: that would count the HEAD of its worktree, which is on this very branch.
             .args(["--glob=refs/*", "--"])
             .must(what)?;
         if !alone.stdout.is_empty() {
             return Ok(());
         }
-        // HEAD on a branch that is gone would make every file of that tree look new.
+        // A HEAD on a missing branch would make every file of that tree look new.
         for admin in self.heads_on(&full) {
             if fs::metadata(&admin).is_ok_and(|m| m.is_dir()) {
                 atomic::replace(&admin.join("HEAD"), format!("{oid}\n").as_bytes(), false)?;
             }
         }
-        // `packed-refs.lock` must not hold up every item that changed nothing.
+        // A stale `packed-refs.lock` must not delay every item that changed nothing.
         let git = self.git().args(["update-ref", "-d", &full, oid]);
         match git.brief()? {
             out if out.ok() => Ok(()),
@@ -66,11 +66,10 @@ impl Users<'_> {
         self.hub
     }
 
-    /// Copies a commit and all that it stands on into the user's repository, where no ref shows
-    /// it yet.
+    /// Copies a commit and its history into the user's repository, without a ref yet.
     ///
     /// # Errors
-    /// Permanent if the hub has lost something of it.
+    /// Permanent if the hub has lost some of these objects.
     pub(crate) fn bring(&self, oid: &str) -> Result<()> {
         let git = fetch(self.git(), self.hub.dir(), &[oid]);
         let out = git.patient()?;
@@ -84,13 +83,13 @@ impl Users<'_> {
         ))
     }
 
-    /// Whether a commit and all that it stands on was brought already.
+    /// Whether a commit and its history were copied already.
     pub(crate) fn was_brought(&self, oid: &str) -> Result<bool> {
         let all = ["rev-list", "--objects", "--quiet", oid, "--not", "--all"];
         Ok(self.git().args(all).output()?.ok())
     }
 
-    /// The name under which `publish` made the branch appear, if it did.
+    /// The name under which `publish` made the branch, if it did.
     pub(crate) fn published(
         &self,
         branch: &str,
@@ -105,12 +104,12 @@ impl Users<'_> {
         Ok(None)
     }
 
-    /// Makes `branch` appear at `oid`, which was brought, in the user's repository; as
-    /// `BRANCH-SHORT_ID` where that name is taken by another commit, or by a lock that stays: it
-    /// may be a power cut's, and nobody can tell. Returns the name.
+    /// Makes `branch` at `oid`, which `bring` copied, in the user's repository. The name is
+    /// `BRANCH-SHORT_ID` if BRANCH is at another commit or its lock stays (perhaps since a power
+    /// cut). Returns the name.
     ///
     /// # Errors
-    /// Permanent if there is no room for either name (another branch is called `harness`).
+    /// Permanent if neither name is possible (a branch is called `harness`).
     pub(crate) fn publish(&self, branch: &str, oid: &str, short_id: &str) -> Result<String> {
         let what = "cannot make the branch in your repository";
         let mut locked = None;
@@ -144,7 +143,7 @@ impl Users<'_> {
         }))
     }
 
-    /// Takes away again what `publish` made, by whichever name. `false` as `unpublish`.
+    /// Removes the branch that `publish` made, under either name. Returns as `unpublish`.
     pub(crate) fn unpublish_any(&self, branch: &str, oid: &str, short_id: &str) -> Result<bool> {
         let mut any = false;
         for name in names(branch, short_id) {
@@ -153,8 +152,8 @@ impl Users<'_> {
         Ok(any)
     }
 
-    /// Takes a published branch away again if it still is at `oid` and nobody has it checked
-    /// out; `false` where it stays or was gone.
+    /// Removes a published branch if it is still at `oid` and not checked out; `false` if it stays
+    /// or was gone.
     pub(crate) fn unpublish(&self, published: &str, oid: &str) -> Result<bool> {
         let full = format!("refs/heads/{published}");
         let git = self.git().args([
@@ -180,7 +179,7 @@ impl Users<'_> {
         Ok(out.ok())
     }
 
-    /// By default git syncs neither loose objects nor refs: after a power cut they would be empty.
+    /// By default git syncs neither loose objects nor refs: a power cut could leave them empty.
     pub(super) fn git(&self) -> Git {
         let git = self.hub.quiet(Git::on(self.hub.user()));
         let git = git.holding(self.lock.as_ref());
@@ -191,8 +190,8 @@ impl Users<'_> {
         }
     }
 
-    /// Syncs the folders on the way to a ref: git syncs the ref's file alone. The journal keeps
-    /// its order, so the folders of the objects, which came before, are on disk with them.
+    /// Syncs the folders above a ref: git syncs only the ref's file. The journal keeps its order,
+    /// so the folders of the objects, changed earlier, reach the disk too.
     fn sync_ref(&self, full: &str) -> Result<()> {
         if !self.hub.repo().durable {
             return Ok(());
@@ -201,7 +200,7 @@ impl Users<'_> {
         for folder in folders.chain([Path::new("reftable")]) {
             let folder = self.hub.user().join(folder);
             match atomic::sync_dir(&folder) {
-                // Not there with another kind of refs, or removed by git as empty.
+                // Missing with another ref format, or because git removes empty folders.
                 Err(_) if atomic::is_gone(&folder) => {}
                 synced => synced?,
             }
@@ -222,8 +221,8 @@ fn names(branch: &str, short_id: &str) -> [String; 2] {
     [branch.to_owned(), format!("{branch}-{short_id}")]
 }
 
-/// git's failure; lasting where only a person can mend it: a lock that has outlived all patience,
-/// or objects that are damaged or gone.
+/// git's failure; permanent if only a person can fix it: a lock that outlasted all waiting, or
+/// damaged or missing objects.
 fn lasting_or_not(git: &Git, what: &str, out: &Output) -> Error {
     let damaged = ["repository corruption", "not our ref"];
     let e = git.failure(what, out);

@@ -60,11 +60,11 @@ impl Repos {
             return Ok(None);
         };
         let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // A symlink in its place is opened again, and refused there.
+        // A symlink in the hub's place must reach `Hub::open`, which refuses it.
         if let Some(hub) = open().get(name).filter(|h| !h.dir().is_symlink()) {
             return Ok(Some(hub.clone()));
         }
-        // Without the mutex: making a hub may take a while, and other threads use other repositories.
+        // Without the mutex: making a hub can be slow, and other threads use other repositories.
         let hub = Arc::new(Hub::open(root, repo)?);
         Ok(Some(open().entry(name.to_owned()).or_insert(hub).clone()))
     }

@@ -1,7 +1,7 @@
-//! Runs one started git to its end: bounded output, bounded time.
+//! Runs one git process to its end, with bounded output and time.
 //!
-//! Knows nothing of what git is asked. Invariant: the process is reaped before this returns, and
-//! a helper that git left behind with our pipes open cannot hold us up.
+//! Knows nothing of git's arguments. Invariant: the process is reaped before this returns, and a
+//! helper that git left behind with our pipes open cannot block us.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,14 +17,14 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::clock;
 use crate::error::{Context, Error, Result};
 
-/// A listing of a million paths fits; what is longer is cut and said to be so.
+/// Fits a listing of a million paths; longer output is cut and marked as `truncated`.
 const STDOUT_BYTES_MAX: usize = 64 << 20;
-/// Enough for git's own words.
+/// Enough for git's messages.
 const STDERR_BYTES_MAX: usize = 64 << 10;
-/// Between SIGTERM, at which git removes its lock files, and SIGKILL.
+/// Time between SIGTERM, on which git removes its lock files, and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 
-/// One pipe of a git process and what came out of it.
+/// One pipe of a git process and its output.
 pub(super) struct Pipe {
     from: Option<File>,
     pub kept: Vec<u8>,
@@ -34,17 +34,17 @@ pub(super) struct Pipe {
 
 /// How a git process ended.
 pub(super) struct Ended {
-    /// `None`: it did not, and was stopped.
+    /// `None`: it timed out and was stopped.
     pub status: Option<ExitStatus>,
     pub stdout: Pipe,
     pub stderr: Pipe,
 }
 
-/// Reads both pipes until git has ended: not until they close, since a helper that git left
-/// behind (a credential cache) may hold them open for ever.
+/// Reads both pipes until git has ended: not until they close, since a helper that git left behind
+/// (a credential cache) may hold them open for ever.
 pub(super) fn attend(mut child: Child, timeout: Duration) -> Result<Ended> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // Without a pidfd (an old kernel, no descriptors left) the pipes' closing has to do.
+    // Without a pidfd (an old kernel, no descriptors left) the pipes' closing counts as the end.
     let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     let mut pipes = [
         Pipe::new(child.stdout.take().map(OwnedFd::from), STDOUT_BYTES_MAX),
@@ -54,7 +54,7 @@ pub(super) fn attend(mut child: Child, timeout: Duration) -> Result<Ended> {
     let mut gone = false;
     let status = loop {
         let left = deadline.saturating_duration_since(clock::instant());
-        // Once git is gone, what is in the pipes is taken and nothing is waited for.
+        // Once git has ended, read what the pipes hold without waiting.
         let wait = if gone { Duration::ZERO } else { left };
         let ready = match wait_for(&pipes, pidfd.as_ref().filter(|_| !gone), wait) {
             Ok(ready) => ready,
@@ -102,7 +102,7 @@ fn wait_for(pipes: &[Pipe; 2], pidfd: Option<&OwnedFd>, wait: Duration) -> nix::
         .flatten()
         .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
         .collect();
-    // Rounded up, so that the last millisecond is not spent spinning.
+    // Rounded up, so that the last millisecond is not a busy loop.
     let ms = PollTimeout::try_from(wait.as_millis().saturating_add(u128::from(!wait.is_zero())));
     poll(&mut fds, ms.unwrap_or(PollTimeout::MAX))?;
     let mut told = fds.iter().map(|fd| fd.any() == Some(true));
@@ -119,7 +119,7 @@ impl Pipe {
         }
     }
 
-    /// Takes what is there; the end or an error closes the pipe.
+    /// Reads what is available; end of file or an error closes the pipe.
     fn pull(&mut self) {
         let mut buf = [0; 32 << 10];
         match self.from.as_mut().map(|from| from.read(&mut buf)) {
@@ -134,10 +134,10 @@ impl Pipe {
     }
 }
 
-/// SIGTERM, at which git removes its lock files, then SIGKILL.
+/// Sends SIGTERM, on which git removes its lock files, then SIGKILL.
 fn stop(child: &mut Child, pidfd: Option<&OwnedFd>) {
     if let (Ok(pid), Some(fd)) = (i32::try_from(child.id()), pidfd) {
-        // The child is not reaped yet, so its number cannot be another's.
+        // The child is not reaped yet, so its pid cannot belong to another process.
         let pid = nix::unistd::Pid::from_raw(pid);
         let _sent = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
@@ -153,7 +153,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    /// An alias runs a shell here, which stands for a git that does what these tests need.
+    /// Runs a shell through an alias, as a git that does what the tests need.
     fn shell(script: &str) -> Git {
         let alias = format!("alias.t=!{script}");
         Git::at(Path::new("/")).args(["-c", &alias, "t"])

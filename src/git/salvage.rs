@@ -1,9 +1,8 @@
-//! Keeps what is uncommitted in a worktree: as a commit made through a private index, re-read
-//! before it is called kept.
+//! Keeps a worktree's uncommitted changes: as a commit made through a private index, verified
+//! before its ref is returned.
 //!
-//! Knows nothing of items or of when this is due. Invariant: HEAD, the tree and its own index are
-//! not changed by keeping; a ref's name is returned only if the tree on disk and the commit were
-//! found to be the same.
+//! Knows nothing of items or of when to salvage. Invariant: HEAD, the tree and its own index stay
+//! unchanged; a ref's name is returned only if tree and commit were found to be equal.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -19,14 +18,14 @@ use crate::error::{Context, Error, Result};
 use crate::layout::shown;
 use crate::limits::INDEX_BYTES_MAX;
 
-/// Who makes the commits that only keep something.
+/// Author of the commits that only preserve something.
 const KEEPER: Author<'_> = Author {
     name: "harness",
     email: "harness@localhost",
 };
 const PRIVATE_INDEX: &str = "harness-index";
 
-/// Name and mail address of a commit's maker.
+/// Name and mail address of a commit's author.
 #[derive(Clone, Copy)]
 pub(super) struct Author<'a> {
     pub name: &'a str,
@@ -34,7 +33,7 @@ pub(super) struct Author<'a> {
 }
 
 impl Author<'_> {
-    /// Reads `Name <address>`; what has no address gets one.
+    /// Parses `Name <address>`; supplies an address if there is none.
     pub(super) fn parse(text: &str) -> Author<'_> {
         match text.split_once('<') {
             Some((name, rest)) if !name.trim().is_empty() => Author {
@@ -59,13 +58,13 @@ impl Author<'_> {
 
 impl Worktree {
     /// Keeps everything uncommitted under `refs/harness/salvage/LABEL/…`; `None` if the tree is
-    /// clean. Repositories inside the tree are left where they are; what is uncommitted in
-    /// submodules is kept in the submodule's own repository.
+    /// clean. Repositories inside the tree stay where they are; a submodule's uncommitted changes
+    /// are kept in the submodule's own repository.
     pub(crate) fn salvage(&self, label: &str) -> Result<Option<String>> {
         self.clear_locks();
         match self.state_if_readable()? {
             Ok(state) => self.salvage_state(label, &state),
-            // Whatever is wrong with the index, the files are there.
+            // Even with a broken index the files can be saved.
             Err(_) => self.salvage_files(label).map(Some),
         }
     }
@@ -82,8 +81,8 @@ impl Worktree {
         }
     }
 
-    /// Keeps what was staged and then changed again, or removed, in the tree, under the label's
-    /// salvage refs. Says where, for people.
+    /// Keeps staged content that the tree no longer has, under the label's salvage refs. Returns a
+    /// note for people.
     pub(super) fn keep_index(&self, state: &TreeState, label: &str) -> Result<Option<String>> {
         if !state.staged {
             return Ok(None);
@@ -114,14 +113,14 @@ impl Worktree {
         self.admin.join(PRIVATE_INDEX)
     }
 
-    /// A commit, on no branch, of the tree as it is on disk, with HEAD (and what is being merged
-    /// into it) as parents. The private index stays behind, in step with the tree.
+    /// A commit, on no branch, of the tree on disk; its parents are HEAD and what is being merged.
+    /// The private index is left behind and matches the tree.
     pub(super) fn snapshot(&self, message: &str, by: Author<'_>) -> Result<String> {
         let what = "cannot keep the uncommitted changes";
         let index = self.private_index();
         let git = || self.git().env("GIT_INDEX_FILE", &index);
         let head = self.rev("HEAD^{commit}")?;
-        // The tree's own index knows unchanged files by their times; a broken one is left out.
+        // A copy of the tree's index spares reading unchanged files; a broken one is not used.
         let _old = atomic::remove(&index)?;
         let _lock = atomic::remove(&index.with_extension("lock"))?;
         let copied = atomic::copy(&self.admin.join("index"), &index, INDEX_BYTES_MAX).is_ok();
@@ -169,8 +168,8 @@ impl Worktree {
         Ok(commit)
     }
 
-    /// Keeps a submodule's HEAD and what is uncommitted there, in its own repository, which lives
-    /// in the worktree's admin folder. Returns what was kept, for people.
+    /// Keeps a submodule's HEAD and uncommitted changes in its own repository, which lives in the
+    /// worktree's admin folder. Returns a note for people.
     pub(super) fn keep_submodule(&self, path: &OsStr, label: &str) -> Result<Option<String>> {
         let what = "cannot keep the changes in a submodule";
         let dir = self.dir.join(path);
@@ -223,8 +222,8 @@ impl Worktree {
         )))
     }
 
-    /// Moves repositories that lie inside the tree, and no submodules, to beside it, whole: git
-    /// can neither commit nor clean them without losing something.
+    /// Moves nested repositories that are no submodules out of the tree, beside it: git can neither
+    /// commit nor clean them without loss.
     pub(super) fn move_nested_aside(&self, nested: &[OsString]) -> Result<()> {
         let mut to = self.dir.as_os_str().to_owned();
         to.push(".nested");
@@ -234,9 +233,9 @@ impl Worktree {
         Ok(())
     }
 
-    /// Removes lock files of this worktree that a killed git left, and what would hold up the next one.
-    /// The caller of every operation here
-    /// vouches that no process works in the tree.
+    /// Removes this worktree's lock files of a killed git, and anything else that would block the
+    /// next git. As for every operation here, the caller guarantees that no process works in the
+    /// tree.
     pub(super) fn clear_locks(&self) {
         // In all of the hub: every git here reads its configuration, and some read every HEAD.
         clear_odd(self.hub.dir(), self.hub.dir());
@@ -249,8 +248,8 @@ impl Worktree {
         }
     }
 
-    /// Drops a merge, rebase, cherry-pick or bisection that was left half-way, after what
-    /// `--autostash` put away is kept.
+    /// Abandons an unfinished merge, rebase, cherry-pick or bisection, after keeping what
+    /// `--autostash` stashed.
     pub(super) fn end_operations(&self, label: &str) -> Result<()> {
         for stash in [
             "rebase-merge/autostash",
@@ -289,7 +288,7 @@ impl Worktree {
     }
 }
 
-/// `git add -A`, around the repositories that lie inside the tree.
+/// `git add -A` without the repositories nested in the tree.
 pub(super) fn add_all(git: Git, nested: &[OsString]) -> Git {
     let git = git.args(["add", "-A", "--ignore-errors", "--", "."]);
     nested.iter().fold(git, |git, path| {
@@ -299,7 +298,7 @@ pub(super) fn add_all(git: Git, nested: &[OsString]) -> Git {
     })
 }
 
-/// A message fit for an argument: no NUL, and within what the kernel takes.
+/// A message usable as an argument: no NUL, and within the kernel's length limit.
 pub(super) fn printable(message: &str) -> String {
     let mut end = message.len().min(64 << 10);
     while !message.is_char_boundary(end) {

@@ -1,9 +1,9 @@
-//! Lock files in a hub whose git was killed: without this they would stop everybody for good.
+//! Removes lock files of killed gits in a hub, which would block everybody for ever.
 //!
-//! Knows nothing of what the lock was for. Invariant: a lock is removed only where no process that
-//! could hold it lives. Whoever looks holds `harness.sweep` meanwhile; a git that starts after the
-//! look cannot take a lock that exists. The user's own repository is never swept: who works there
-//! cannot be known.
+//! Knows nothing of a lock's purpose. Invariant: a lock is removed only if no living process could
+//! hold it. The checker holds `harness.sweep` meanwhile; a git that starts after the check cannot
+//! take an existing lock. The user's own repository is never cleaned: who works there cannot be
+//! known.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -17,21 +17,21 @@ use crate::error::{Context, Result};
 use crate::mutant::planted;
 
 const SWEEP: &str = "harness.sweep";
-/// So long a lock stands before anybody is looked for: git holds one for milliseconds, and so do
-/// programs that work in a repository without git, which the look does not find.
+/// How long a lock must stand before its holder is looked for. Git holds one for milliseconds, and
+/// so do programs without git, which the search does not find.
 pub(super) const UNTOUCHED: Duration = Duration::from_secs(1);
 
-/// A lock that stood in the way, and since when.
+/// A lock that blocked a git command, and since when.
 pub(super) struct Lock {
     path: PathBuf,
-    /// Inode and time of its last change: another lock of the same name is another one.
+    /// Inode and change time: tells it from a later lock of the same name.
     mark: (u64, i64, i64),
     since: Instant,
 }
 
 impl Lock {
-    /// The lock in `hub` that git complained of while it worked in `dir`; `before` where it is the
-    /// same one as the last time.
+    /// The lock in `hub` that git, working in `dir`, complained about; `before` if it is the same
+    /// lock as the last time.
     pub(super) fn told(stderr: &str, hub: &Path, dir: &Path, before: Option<Lock>) -> Option<Lock> {
         let path = stderr.lines().find_map(named).map(|name| dir.join(name))?;
         if !path.starts_with(hub) {
@@ -48,7 +48,7 @@ impl Lock {
         }
     }
 
-    /// Removes it if it has stood for a while and nobody lives who could hold it.
+    /// Removes it if it has stood for `UNTOUCHED` and no living process could hold it.
     pub(super) fn clear(&self, hub: &Path) -> Result<()> {
         if self.since.elapsed() < UNTOUCHED || planted("git-stale-lock-stays") {
             return Ok(());
@@ -68,7 +68,7 @@ fn mark(path: &Path) -> Option<(u64, i64, i64)> {
     Some((meta.ino(), meta.ctime(), meta.ctime_nsec()))
 }
 
-/// The lock file that a line of git's names.
+/// The lock file that a line of git's output names.
 fn named(line: &str) -> Option<String> {
     if let Some((_, rest)) = line.split_once("could not lock config file ") {
         let file = rest.strip_suffix(": File exists")?;
@@ -81,8 +81,8 @@ fn named(line: &str) -> Option<String> {
     path.ends_with(".lock").then(|| path.to_owned())
 }
 
-/// Whether a git lives that works in the hub or in a worktree of this ROOT: by its directory, its
-/// command line or its environment. What cannot be read is another user's, or dead.
+/// Whether a git is running in the hub or a worktree of this ROOT: by its directory, command line
+/// or environment. A process that cannot be read is another user's, or dead.
 fn somebody_works_in(hub: &Path) -> bool {
     let root = hub.ancestors().nth(3).unwrap_or(hub);
     let trees = root.join("worktrees");
@@ -128,7 +128,7 @@ mod tests {
         let hub = dir.path().canonicalize().unwrap().join("state/repos/x.git");
         fs::create_dir_all(&hub).unwrap();
         assert!(!somebody_works_in(&hub));
-        // A git that waits for its standard input, in the hub.
+        // A git in the hub that waits for its standard input.
         Git::at(&hub)
             .args(["init", "-q", "--bare"])
             .must("init")

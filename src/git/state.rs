@@ -1,6 +1,6 @@
-//! What one `git status` says of a worktree: HEAD, branch, and what is not committed.
+//! A worktree's state as parsed from one `git status`: HEAD, branch, uncommitted changes.
 //!
-//! Knows nothing of what is done about it. Paths are bytes, whatever their encoding.
+//! Knows nothing of what is done about it. Paths are bytes of any encoding.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -8,13 +8,13 @@ use std::os::unix::ffi::OsStringExt;
 /// The state of a worktree.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct TreeState {
-    /// Object id that HEAD names; `None` on a branch without commits.
+    /// Object id of HEAD; `None` on a branch without commits.
     pub head: Option<String>,
     /// The branch HEAD is on; `None` if detached.
     pub branch: Option<String>,
-    /// There is something that a commit here would hold.
+    /// There is something that a commit in this tree would record.
     pub dirty: bool,
-    /// Something is staged that the tree has no more: a commit of the tree would not hold it.
+    /// Something staged is no longer in the tree: a commit of the tree would lose it.
     pub staged: bool,
     /// Untracked repositories inside the tree: git would record a link to them and no content.
     pub nested: Vec<OsString>,
@@ -47,8 +47,8 @@ impl TreeState {
             if let Some(oid) = record.strip_prefix(b"# branch.oid ") {
                 state.head = (oid != b"(initial)").then(|| text(oid));
             } else if let Some(name) = record.strip_prefix(b"# branch.head ") {
-                // A branch cannot be called so: parentheses are allowed in refs, but a detached
-                // HEAD is told apart below by the caller comparing object ids.
+                // Git allows a branch of this name, too; callers compare object ids to tell a
+                // detached HEAD.
                 state.branch = (name != b"(detached)").then(|| text(name));
             } else if let Some(path) = record.strip_prefix(b"? ") {
                 if path.ends_with(b"/") {
@@ -75,7 +75,7 @@ impl TreeState {
         state
     }
 
-    /// `KIND XY SUB … PATH`; SUB is `N...`, or `S` and flags for commit, modified, untracked.
+    /// `KIND XY SUB … PATH`; SUB is `N...`, or `S` and flags: commit, modified, untracked.
     fn changed(&mut self, kind: u8, fields: &[&[u8]]) {
         let (Some(&xy), Some(&sub), Some(&path)) = (fields.get(1), fields.get(2), fields.last())
         else {
@@ -89,7 +89,7 @@ impl TreeState {
             return;
         }
         self.submodules.push(OsString::from_vec(path.to_vec()));
-        // What is dirty only inside the submodule cannot be committed out here.
+        // Changes only inside the submodule cannot be committed in this tree.
         self.dirty |= kind == b'u' || sub.get(1) == Some(&b'C') || xy.first() != Some(&b'.');
     }
 }

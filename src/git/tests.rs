@@ -1,5 +1,5 @@
-//! The git floor against real git: races, leftovers, debris, collisions. Each test checks that
-//! the user's repository stays byte for byte as it was, but for the branches that should appear.
+//! Tests of `git` with real git: races, leftovers, debris, collisions. Each test checks that the
+//! user's repository stays byte for byte the same, except for the expected branches.
 
 #![expect(
     clippy::disallowed_methods,
@@ -88,7 +88,7 @@ impl World {
     fn slot(&self, n: usize) -> PathBuf {
         self.root.worktree(SlotId(n), "default")
     }
-    /// Everything of the user's that must not change.
+    /// Everything of the user's that must stay the same.
     fn print(&self) -> Vec<Vec<u8>> {
         let read = |p: &str| fs::read(self.user.join(p)).unwrap_or_default();
         let status = ["--no-optional-locks", "status", "--porcelain", "--branch"];
@@ -172,13 +172,13 @@ fn eight_agents_work_on_one_hub_for_rounds() {
                     tree.checkout(&branch, &base).unwrap();
                     assert!(!tree.path().join("done").exists());
                     put(&tree.path().join("done"), &branch);
-                    // A sibling's `git gc` can fail these; agents try again, like we do.
+                    // Another slot's `git gc` can make these fail; agents retry, like harness.
                     let agent = Git::at(tree.path()).args(["add", "done"]);
                     assert!(agent.patient().unwrap().ok());
                     let agent = Git::at(tree.path()).args(["commit", "-q", "-m", "by the agent"]);
                     assert!(agent.patient().unwrap().ok());
                     put(&tree.path().join("left"), "over");
-                    // Agents do these too, whatever comes of it.
+                    // Agents do this too; its failure does not matter.
                     let key = format!("harness.n{n}");
                     let _lost = Git::at(tree.path())
                         .args(["config", &key, "1"])
@@ -196,7 +196,7 @@ fn eight_agents_work_on_one_hub_for_rounds() {
                     users.bring(&got.head).unwrap();
                     assert_eq!(users.publish(&branch, &got.head, "s").unwrap(), branch);
                     if round == 2 {
-                        // Gone between two items: it is made again.
+                        // A worktree that disappears between two items is made again.
                         fs::rename(w.slot(n), w.root.path().join(format!("gone-{n}"))).unwrap();
                     }
                 }
@@ -234,11 +234,11 @@ fn debris_is_made_again_and_files_in_it_are_kept() {
         let kept = w.root.worktrees().join(format!("agent-1.~{}~/work", k + 1));
         assert_eq!(fs::read_to_string(kept).unwrap(), *broken);
     }
-    // A sibling's broken folder breaks git for all: it is moved out of the way.
+    // Another slot's broken folder breaks git for all: it is moved away.
     put(&other.admin.join("commondir"), "");
     assert!(hub.worktree(&w.slot(3)).is_ok());
     assert!(hub.worktree(&w.slot(2)).is_ok());
-    // A ROOT that was moved takes its worktrees along.
+    // A ROOT that was moved keeps its worktrees.
     put(&tree.path().join("work"), "uncommitted");
     let moved = w.root.path().with_file_name("elsewhere");
     fs::rename(w.root.path(), &moved).unwrap();

@@ -1,8 +1,8 @@
-//! One agent's worktree: made ready for an item, and read when the item has ended.
+//! One slot's worktree: prepared for an item, and collected when the item has ended.
 //!
-//! Knows nothing of agents or outcomes. The caller vouches that no process of an earlier item
-//! works in the tree. Invariant: nothing is reset or cleaned before it is a commit that a ref
-//! holds, and nothing is called collected before git says that nothing is left.
+//! Knows nothing of agents or outcomes. The caller guarantees that no process of an earlier item
+//! works in the tree. Invariant: nothing is reset or cleaned before a ref holds it in a commit, and
+//! nothing counts as collected before git reports a clean tree.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,25 +25,25 @@ use crate::mutant::planted;
 pub(crate) struct Worktree {
     pub(super) hub: Hub,
     pub(super) dir: PathBuf,
-    /// `HUB/worktrees/X`. Named in every command, so that nothing an agent did to `.git` can lead
-    /// git into a repository further up: the user's.
+    /// `HUB/worktrees/X`. Passed to every command, so that whatever an agent did to `.git` cannot
+    /// lead git to a repository further up: the user's.
     pub(super) admin: PathBuf,
-    /// The lease of its slot: what a killed harness's git still does here comes first.
+    /// The slot's lease, held open by every git here, also when harness has been killed.
     lease: Option<Arc<File>>,
 }
 
-/// What an item's work came to.
+/// The result of an item's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Collected {
-    /// The commit that holds all of it; `refs/heads/BRANCH` of the hub is there.
+    /// The commit that holds all of it; `refs/heads/BRANCH` of the hub points to it.
     pub head: String,
-    /// Commits that the base has not.
+    /// Commits that are not in the base.
     pub commits: u64,
-    /// Something was uncommitted, and we committed it.
+    /// Something was uncommitted, and harness committed it.
     pub leftover: bool,
     /// Files that differ from the base.
     pub files_changed: u64,
-    /// What a person should know.
+    /// Notes for people.
     pub notes: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ impl Worktree {
         }
     }
 
-    /// Every git that works in this tree keeps the slot's lease while it runs.
+    /// Every git that works in this tree holds the slot's lease open while it runs.
     pub(crate) fn under(mut self, lease: Arc<File>) -> Worktree {
         self.lease = Some(lease);
         self
@@ -76,7 +76,7 @@ impl Worktree {
             .ours(Git::at(&self.dir))
             .env("GIT_DIR", &self.admin)
             .env("GIT_WORK_TREE", &self.dir)
-            // What an agent's git has kept of untracked files is not believed.
+            // Not trusted: an agent may have manipulated the untracked cache.
             .set("core.untrackedCache", "false")
             .holding(self.lease.as_ref())
     }
@@ -85,8 +85,8 @@ impl Worktree {
         self.state_if_readable()?
     }
 
-    /// The inner error is git's own word: it cannot read this worktree (a broken index). The outer
-    /// one says nothing of the worktree: git was killed, or could not be started.
+    /// Inner error: git cannot read this worktree (a broken index). Outer error: git was killed or
+    /// did not start, which says nothing about the worktree.
     pub(super) fn state_if_readable(&self) -> Result<Result<TreeState>> {
         Self::read_state(self.git().args(TreeState::ARGS))
     }
@@ -109,12 +109,11 @@ impl Worktree {
         Ok(out.ok().then(|| out.line()))
     }
 
-    /// Makes the tree what `base` is, on the new branch `branch`. Whatever an earlier item left
-    /// is salvaged first.
+    /// Checks out `base` on the new branch `branch`, after salvaging what an earlier item left.
     ///
     /// # Errors
-    /// Permanent if a branch stands in the way of `harness/…`. Whatever the error, nothing that
-    /// was in the tree is lost.
+    /// Permanent if an existing branch makes `harness/…` impossible. On any error, nothing in the
+    /// tree is lost.
     pub(crate) fn checkout(&self, branch: &str, base: &Base) -> Result<()> {
         self.clear_locks();
         self.clear_branch_lock(branch);
@@ -155,8 +154,8 @@ impl Worktree {
     }
 
     fn check_out_all(&self, branch: &str, base: &Base) -> Result<()> {
-        // By default one process makes all files, and waits for each; few are left to one anyway. With
-        // others at it, more processes would only be in each other's way.
+        // One process writing all files mostly waits. Eight are faster if no other thread is
+        // checking out; otherwise more processes only compete.
         static AT_IT: AtomicUsize = AtomicUsize::new(0);
         let alone = AT_IT.fetch_add(1, Ordering::Relaxed) == 0;
         let workers = if alone { "8" } else { "1" };
@@ -174,20 +173,20 @@ impl Worktree {
             .must("cannot check out the base");
         AT_IT.fetch_sub(1, Ordering::Relaxed);
         if done?.stderr.contains("unable to rmdir") {
-            // A repository inside the tree that the last item had committed as a link.
+            // Removes a nested repository that the last item committed as a link.
             self.empty_out()?;
         }
         Ok(())
     }
 
-    /// Salvages what is uncommitted and takes it out of the tree. Returns HEAD's commit.
+    /// Salvages uncommitted changes and removes them from the tree. Returns HEAD's commit.
     pub(super) fn empty_out(&self) -> Result<Option<String>> {
         let state = match self.state_if_readable()? {
             Ok(state) => state,
             Err(_) => {
                 self.salvage("unread")?;
                 atomic::remove(&self.admin.join("index"))?;
-                // Without an index, files stand in the way as untracked ones: they are kept now.
+                // Without an index, existing files are untracked and block a checkout: keep them.
                 self.git()
                     .args(["read-tree", "HEAD"])
                     .must("cannot mend the index")?;
@@ -221,8 +220,8 @@ impl Worktree {
         Ok(state.head)
     }
 
-    /// Files that the last item's `.gitignore` hid and the base's does not are no build cache of
-    /// this base: they would end up in the next item's branch.
+    /// If ignore rules differ, files that only the last item ignored are removed (and kept): they
+    /// would end up in the next item's branch.
     fn end_old_ignores(&self, old: &str, base: &Base) -> Result<()> {
         let changed = self
             .hub
@@ -237,7 +236,7 @@ impl Worktree {
     }
 
     /// An agent's `git sparse-checkout` must not hide files from the next one. Its index flags
-    /// would outlive the setting, so the index goes too (what it held is salvaged).
+    /// would outlive the setting, so the index is removed too (its content is salvaged).
     fn end_sparse(&self) -> Result<()> {
         let own = atomic::remove(&self.admin.join("config.worktree"))?;
         let sparse = atomic::remove(&self.admin.join("info/sparse-checkout"))?;
@@ -252,7 +251,7 @@ impl Worktree {
             return Ok(());
         }
         let what = "cannot bring the submodules";
-        // `init` writes the hub's configuration, which is one file for all worktrees.
+        // `init` writes the hub's configuration, which all worktrees share.
         let lock = self.hub.lock()?;
         self.git()
             .args(["submodule", "--quiet", "init"])
@@ -272,11 +271,11 @@ impl Worktree {
             .map(drop)
     }
 
-    /// Commits what the agent left uncommitted and lets `refs/heads/BRANCH` of the hub hold all
-    /// of its work. `author` is `Name <address>`.
+    /// Commits what the agent left uncommitted and makes `refs/heads/BRANCH` of the hub hold all of
+    /// its work. `author` is `Name <address>`.
     ///
     /// # Errors
-    /// Whenever it could not be seen that everything is saved; the tree is left as it is then.
+    /// If it could not be verified that everything is saved; the tree is then left as it is.
     pub(crate) fn collect(
         &self,
         branch: &str,
@@ -343,7 +342,7 @@ impl Worktree {
         self.count(head, base, leftover, notes)
     }
 
-    /// Commits everything on top of HEAD; through a private index where git cannot.
+    /// Commits everything on top of HEAD; through a private index if git fails.
     fn commit_all(
         &self,
         state: &TreeState,
@@ -366,7 +365,7 @@ impl Worktree {
                     &message,
                 ])
                 .patient()?;
-            // It keeps in the index what the next item's look then need not do again.
+            // This status also updates the untracked cache for the next item's check.
             let after = Self::read_state(quick_status(self.git()))??;
             if !after.dirty {
                 return Ok(after);
@@ -375,14 +374,14 @@ impl Worktree {
         self.rescue(message, author)
     }
 
-    /// A commit of the files as they are, through a private index; HEAD and the index then follow it.
+    /// Commits the files on disk through a private index; HEAD and the index then follow.
     fn rescue(&self, message: &str, author: Author<'_>) -> Result<TreeState> {
         let mut commit = self.snapshot(message, author)?;
         let head = self.rev("HEAD")?;
         if self.rev(&format!("{commit}^{{tree}}"))? == self.rev("HEAD^{tree}")?
             && self.rev("MERGE_HEAD")?.is_none()
         {
-            // Nothing had changed: an empty commit would be published as if it were work.
+            // Nothing changed: an empty commit would be published as if it were work.
             commit = head.unwrap_or(commit);
         }
         self.hub.keep_ref("rescue", &commit)?;
@@ -404,8 +403,8 @@ impl Worktree {
         Ok(after)
     }
 
-    /// Lets the branch hold `head`, wherever HEAD is. What only the branch's old tip holds is
-    /// kept; a tip that holds `head` stays.
+    /// Makes the branch hold `head`, wherever HEAD is. What only the branch's old tip holds is
+    /// kept; a tip that contains `head` stays.
     fn settle(
         &self,
         head: &str,
@@ -415,7 +414,7 @@ impl Worktree {
     ) -> Result<String> {
         let old = self.hub.read_ref(full);
         if let Some(tip) = &old {
-            // An agent that ends on `main`, say, which its user has moved on meanwhile: HEAD holds
+            // The agent ended on `main`, say, which the user has moved on meanwhile: HEAD holds
             // nothing of this item's.
             if self.hub.contains(tip, head)? || self.hub.user_has(head)? {
                 return Ok(tip.clone());
@@ -478,7 +477,7 @@ impl Worktree {
         })
     }
 
-    /// Only this item's harness and agent write its branch, and the agent is gone.
+    /// Only this item's harness and agent write its branch, and the agent has ended.
     fn clear_branch_lock(&self, branch: &str) {
         self.hub.clear_ref_lock(&format!("refs/heads/{branch}"));
     }

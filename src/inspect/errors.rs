@@ -1,5 +1,5 @@
-//! `harness session errors`: everything in a session's events that went wrong, and the end of its
-//! standard error. Does not judge which of it ended the attempt: `outcome` does.
+//! `harness session errors`: every error in a session's events, and the end of its standard error.
+//! Does not decide which one ended the attempt: `outcome` does.
 
 use serde::Serialize;
 use serde_json::json;
@@ -15,14 +15,14 @@ use crate::view::{Paint, Term, local_time, print_json, print_text, safe};
 
 #[derive(Debug, Clone, Serialize)]
 struct Trouble {
-    /// `None` for a line of `events.jsonl` that cannot be read.
+    /// `None` for an unreadable line of `events.jsonl`.
     at: Option<String>,
     /// `error`, `retry`, `limit`, `denied`, `tool`, `result`, `malformed`, `unreadable`.
     kind: &'static str,
-    /// The fault's class, the tool or the limit, where it is known.
+    /// The fault's class, the tool or the limit, if known.
     about: Option<String>,
     message: String,
-    /// Where its raw line begins in `stdout.log`, in bytes.
+    /// Byte offset of its raw line in `stdout.log`.
     offset: Option<u64>,
 }
 

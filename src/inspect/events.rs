@@ -1,6 +1,6 @@
-//! `harness session events`: each event on a line, as JSON, or the raw lines that they come from.
+//! `harness session events`: one event per line, as text or JSON, or the raw lines they come from.
 //!
-//! Invariant: a terminal gets no control character of an agent; a pipe gets raw lines unchanged.
+//! Invariant: a terminal never gets an agent's control characters; a pipe gets raw lines unchanged.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
@@ -16,7 +16,7 @@ use crate::event::{Body, Usage};
 use crate::view::table::clip;
 use crate::view::{Paint, Term, cost, count_of, local_time, print, safe, safe_json};
 
-/// Of a raw line on a terminal: nobody reads more of one line.
+/// Longest part of a raw line shown on a terminal.
 const RAW_SHOWN_BYTES_MAX: u64 = 64 << 10;
 
 pub(crate) fn show(session: &Session, json: bool, raw: bool) -> Result<u8> {
@@ -37,7 +37,7 @@ pub(crate) fn show(session: &Session, json: bool, raw: bool) -> Result<u8> {
     if odd > 0 && raw {
         tell(&format!("harness: {lines} of stdout.log could not be read"));
     } else if odd > 0 && json {
-        // Without --json they stand among the events.
+        // Without --json they are shown among the events.
         tell(&format!(
             "harness: {lines} of events.jsonl left out: no JSON objects"
         ));
@@ -63,7 +63,7 @@ pub(super) fn line(entry: &Entry, term: &Term) -> String {
         }
     };
     let (word, text) = (safe(word), safe(&text));
-    // Before the text: the time, the word, and two blanks behind each.
+    // The text starts after the time, the word, and two spaces after each.
     let before = 19 + 2 + word.chars().count().max(9) + 2;
     let room = term.width.map_or(usize::MAX, |w| w.saturating_sub(before));
     let text = clip(&text, room);
@@ -71,7 +71,7 @@ pub(super) fn line(entry: &Entry, term: &Term) -> String {
     format!("{at:<19}  {word}  {text}").trim_end().to_owned()
 }
 
-/// An event's kind in a word, its colour, and what else it holds as text that is not yet `safe`.
+/// An event's kind as a word, its colour, and its other content as text that is not yet `safe`.
 pub(super) fn describe(body: &Body) -> (&'static str, Paint, String) {
     let end = |clipped: bool| if clipped { " …" } else { "" };
     match body {
@@ -151,7 +151,7 @@ fn usage_text(u: &Usage) -> String {
     text
 }
 
-/// Of a `Retrying`: `try 2 of 10, after 500ms: overloaded`. Empty for other events.
+/// For a `Retrying` event: `try 2 of 10, after 500ms: overloaded`. Empty for other events.
 pub(super) fn retry_text(body: &Body) -> String {
     let Body::Retrying {
         attempt,
@@ -180,13 +180,13 @@ pub(super) fn retry_text(body: &Body) -> String {
         .join(": ")
 }
 
-/// `until 2026-01-27T10:45:00.000Z`; empty where the instant is not known.
+/// `until 2026-01-27T10:45:00.000Z`; empty if the time is unknown.
 pub(super) fn limit_text(resets_at: Option<i64>) -> String {
     let at = resets_at.and_then(|at| Timestamp::from_second(at).ok());
     at.map_or_else(String::new, |at| format!("until {}", clock::iso(at)))
 }
 
-/// The line as it is in the file, with its newline; `None` for what is no JSON object.
+/// The line as it is in the file, with its newline; `None` if it is no JSON object.
 pub(super) fn json_line(entry: &Entry) -> Option<String> {
     match entry {
         Entry::Event(_, text) | Entry::Unknown(_, text) => Some(safe_json(text) + "\n"),
@@ -194,7 +194,7 @@ pub(super) fn json_line(entry: &Entry) -> Option<String> {
     }
 }
 
-/// Writes all that there are so far; returns how many lines were no JSON objects.
+/// Writes all events so far; returns how many lines were no JSON objects.
 fn write(session: &Session, json: bool, term: &Term, out: &mut dyn Write) -> io::Result<u64> {
     let mut bad = 0;
     for entry in session.entries() {
@@ -208,7 +208,7 @@ fn write(session: &Session, json: bool, term: &Term, out: &mut dyn Write) -> io:
     Ok(bad)
 }
 
-/// Writes the lines of `stdout.log` from which the events were made, each once; returns how many
+/// Writes the lines of `stdout.log` that the events were made from, each once; returns how many
 /// could not be read.
 fn write_raw(session: &Session, is_terminal: bool, out: &mut dyn Write) -> io::Result<u64> {
     let mut raw = atomic::open_regular(&session.path("stdout.log")).ok();
@@ -227,7 +227,7 @@ fn write_raw(session: &Session, is_terminal: bool, out: &mut dyn Write) -> io::R
     Ok(missing)
 }
 
-/// `Ok(false)`: the file does not reach that far.
+/// `Ok(false)`: the file ends before that offset.
 fn raw_line(
     raw: &mut File,
     (offset, length): (u64, u64),

@@ -1,8 +1,8 @@
 //! `harness session export`: a whole session as one JSON object or as a Markdown transcript.
 //!
-//! Invariants: it is written while it is read, so that memory does not grow with the session; the
-//! figures come behind the events from which they are folded; a file appears under its name whole or
-//! not at all, and never over another.
+//! Invariants: output is written while events are read, so that memory does not grow with the
+//! session; the figures follow the events they are computed from; a file appears complete or not at
+//! all, and never replaces another.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(crate) enum Format {
     Md,
 }
 
-/// Without a path, or for `-`, to standard output.
+/// To standard output if there is no path or it is `-`.
 pub(crate) fn export(session: &Session, format: Format, path: Option<&Path>) -> Result<u8> {
     match path.filter(|path| *path != Path::new("-")) {
         None => print(|out| write(session, format, out))?,
@@ -50,7 +50,7 @@ fn to_file(session: &Session, format: Format, path: &Path) -> Result<()> {
     let temp = atomic::temp_beside(path);
     let what = "cannot write the file";
     let file = atomic::create(&temp, b"", 0o600).map_err(|e| match e.errno() {
-        // An error names the file that was asked for, not the temporary one.
+        // The error must name the requested file, not the temporary one.
         Some(code) => Error::io(what, path, &io::Error::from_raw_os_error(code)),
         None => e,
     })?;

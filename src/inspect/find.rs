@@ -1,5 +1,5 @@
-//! Picks the session that was meant by what was typed, from the names of the folders in
-//! `state/sessions/` alone. An id is a UUIDv7, so the order of names is the order of starts.
+//! Finds the session that the user typed, by the folder names in `state/sessions/` alone. An id is
+//! a UUIDv7, so names sort by start time.
 
 use std::collections::HashSet;
 use std::io;
@@ -8,12 +8,12 @@ use super::Session;
 use crate::error::{Error, Result};
 use crate::layout::{Root, shown};
 
-/// Ids are shown by their last characters, which are random; the first ones are the time.
+/// Ids are shown by their last characters, which are random; the first ones encode the time.
 const SHORT_CHARS: usize = 8;
-/// Sessions that an error names.
+/// Most sessions listed in an error.
 const NAMED_MAX: usize = 5;
 
-/// The ids of all sessions, newest first. Folders with other names are passed over.
+/// The ids of all sessions, newest first. Folders with other names are ignored.
 pub(crate) fn all(root: &Root) -> Result<Vec<String>> {
     let dir = root.sessions();
     let entries = match std::fs::read_dir(&dir) {
@@ -30,14 +30,14 @@ pub(crate) fn all(root: &Root) -> Result<Vec<String>> {
     Ok(sids)
 }
 
-/// As harness writes them: lower case, with hyphens.
+/// Whether it is an id as harness writes it: lower case, with hyphens.
 fn is_sid(name: &str) -> bool {
     name.len() == 36
         && !name.bytes().any(|b| b.is_ascii_uppercase())
         && uuid::Uuid::try_parse(name).is_ok_and(|id| id.get_version_num() == 7)
 }
 
-/// How many last characters are enough to tell these ids apart; `SHORT_CHARS` or more.
+/// How many last characters distinguish these ids; at least `SHORT_CHARS`.
 pub(super) fn short_chars(sids: &[String]) -> usize {
     let differ = |n: &usize| {
         let mut seen = HashSet::with_capacity(sids.len());
@@ -52,11 +52,11 @@ pub(super) fn end_of(sid: &str, chars: usize) -> &str {
     sid.get(from..).unwrap_or(sid)
 }
 
-/// The session with this id, or with this unique prefix or suffix of its id; without one the
+/// The session with this id, or with this unique prefix or suffix of its id; if none is given, the
 /// newest.
 ///
 /// # Errors
-/// Permanent where no session or more than one matches; names some that there are.
+/// Permanent if no session or more than one matches; names some candidates.
 pub(crate) fn find(root: &Root, typed: Option<&str>) -> Result<Session> {
     let sids = all(root)?;
     let no_such = |why: String| Error::permanent("no such session", why).at_path(&root.sessions());
@@ -90,7 +90,7 @@ pub(crate) fn find(root: &Root, typed: Option<&str>) -> Result<Session> {
     }
 }
 
-/// The first of these ids with their items.
+/// The first of these ids, with their items.
 fn named(root: &Root, sids: &[&String]) -> String {
     let name = |sid: &&String| match Session::read(root, sid).file.item {
         item if item.is_empty() => (*sid).clone(),

@@ -1,4 +1,4 @@
-//! `harness session list`: one row for each session.
+//! `harness session list`: one row per session.
 
 use std::ffi::OsStr;
 
@@ -8,7 +8,7 @@ use crate::layout::{Root, shown};
 use crate::view::table::{Cell, Table};
 use crate::view::{Term, cost, local_time, print_json, print_text, took_or_blank};
 
-/// The newest `limit` sessions, all for 0; of one item or of all.
+/// The newest `limit` sessions (0: all), of one item or of all.
 pub(crate) fn show(root: &Root, item: Option<&OsStr>, limit: usize, json: bool) -> Result<u8> {
     let sids = find::all(root)?;
     let limit = if limit == 0 { usize::MAX } else { limit };
@@ -39,7 +39,7 @@ pub(crate) fn show(root: &Root, item: Option<&OsStr>, limit: usize, json: bool) 
     Ok(0)
 }
 
-/// Ids as their last `id_chars` characters.
+/// Shows ids as their last `id_chars` characters.
 fn table(sessions: &[Session], id_chars: usize) -> Table {
     let mut table = Table::new(&[
         "SESSION", "ITEM", ">TRY", "SLOT", "AGENT", "OUTCOME", "STARTED", ">TOOK", ">TURNS",

@@ -1,8 +1,8 @@
-//! `harness session metrics`: the figures and durations of one session (the shape of
-//! `metrics.json`), or their totals over all sessions and over those of each agent.
+//! `harness session metrics`: the figures and durations of one session (in the format of
+//! `metrics.json`), or totals over all sessions and per agent.
 //!
-//! Invariant: of a session that has ended, `metrics.json` is believed where it is this session's;
-//! else the events are folded; without both, `session.json` says what is known.
+//! Invariant: for an ended session `metrics.json` is used if it belongs to this session, else the
+//! events are folded; without both, `session.json` says what is known.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,7 @@ impl Metrics {
 struct Totals {
     sessions: u64,
     running: u64,
-    /// How many ended with each outcome.
+    /// Number of sessions per outcome.
     outcomes: BTreeMap<String, u64>,
     seconds: f64,
     cpu_seconds: f64,
@@ -156,7 +156,7 @@ fn calls(f: &Figures) -> String {
     }
 }
 
-/// Totals of all sessions and of each agent's.
+/// Totals of all sessions, and per agent.
 pub(crate) fn show_all(root: &Root, json: bool) -> Result<u8> {
     let (mut total, mut agents) = (Totals::default(), BTreeMap::<String, Totals>::new());
     for sid in find::all(root)? {

@@ -1,10 +1,10 @@
-//! What one session did: the views behind `harness session …`, a file for each.
+//! The details of one session: the views behind `harness session …`, one file each.
 //!
-//! `find` picks the session, `reader` reads its events; `errors`, `metrics`, `timeline` and
-//! `tools` fold them and show the result as text or JSON. Invariants: nothing is written; a file
-//! that is missing, huge, half-written or garbage makes an answer poorer and never an error; memory
-//! does not grow with a file's size; what an agent wrote reaches the output only through `safe`
-//! (text) or `safe_json`.
+//! `find` picks the session, `reader` reads its events; `errors`, `metrics`, `timeline` and `tools`
+//! fold them and show the result as text or JSON. Invariants: nothing is written; a missing, huge,
+//! half-written or damaged file makes the answer incomplete but never an error; memory does not
+//! grow with a file's size; an agent's text reaches the output only through `safe` (text) or
+//! `safe_json`.
 
 pub(crate) mod errors;
 pub(crate) mod events;
@@ -39,10 +39,10 @@ use crate::view::{Paint, count_of, safe};
 
 use reader::{Entry, EventReader};
 
-/// The end of a log that is shown and exported: a few screens.
+/// How much of a log's end is shown and exported: a few screens.
 const TAIL_BYTES: u64 = 16 << 10;
-/// Rows kept of one session's calls, errors or timeline: bounds the memory. The newest are kept and
-/// the rest is counted.
+/// Most rows kept of one session's calls, errors or timeline, to bound memory. The newest are kept;
+/// the others are counted.
 const ROWS_MAX: usize = 10_000;
 /// Characters of an input, a result or a text in such a row.
 const HEAD_CHARS: usize = 200;
@@ -50,20 +50,20 @@ const HEAD_CHARS: usize = 200;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
-    /// Somebody holds its slot: before the agent process, with it, or after it.
+    /// A harness holds its slot: before, during or after the agent process.
     Running,
     Ended,
-    /// It has no recorded end and nobody works on it: the next `harness run` takes it up.
+    /// It has no recorded end and no harness: the next `harness run` takes it over.
     Left,
 }
 
-/// One session, from its small files as they were when it was read.
+/// One session, from its small files as of when they were read.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) sid: String,
     dir: PathBuf,
     pub(crate) state: State,
-    /// Empty but for the id where `session.json` cannot be read.
+    /// Empty except for the id if `session.json` is unreadable.
     pub(crate) file: SessionFile,
     /// How the agent process ended: `exit.json`, written by the keeper.
     exit: Option<ExitRecord>,
@@ -98,7 +98,7 @@ impl Session {
         self.reader().is_some()
     }
 
-    /// All lines of `events.jsonl`, a last one without a newline included.
+    /// All lines of `events.jsonl`, also a last one without a newline.
     fn entries(&self) -> impl Iterator<Item = Entry> {
         let mut reader = self.reader();
         std::iter::from_fn(move || reader.as_mut()?.next_or_last())
@@ -111,7 +111,7 @@ impl Session {
         })
     }
 
-    /// Folded from the events so far; without events what `session.json` says.
+    /// Folded from the events so far; without events, those of `session.json`.
     fn figures(&self) -> Figures {
         let mut figures = Figures::default();
         if self.has_events() {
@@ -131,7 +131,7 @@ impl Session {
         }
     }
 
-    /// `session.json`; before the end with the figures so far.
+    /// `session.json`, with the figures so far if it has not ended.
     fn current(&self) -> SessionFile {
         if self.state == State::Ended {
             return self.file.clone();
@@ -157,7 +157,7 @@ impl Session {
         value
     }
 
-    /// Seconds from the start of the agent process to its end, or to now; `None`: it never started.
+    /// Seconds from the agent process's start to its end, or to now; `None`: it never started.
     fn seconds(&self) -> Option<f64> {
         let f = &self.file;
         if self.state == State::Ended && f.seconds > 0.0 {
@@ -174,7 +174,7 @@ impl Session {
         between(&f.started_at, &end)
     }
 
-    /// Its outcome, or `running`, `ended`, `left`; and its colour.
+    /// Its outcome, or `running`, `ended`, `left`; with its colour.
     fn standing(&self) -> (&str, Paint) {
         match (self.state, self.file.outcome()) {
             (State::Running, _) => ("running", Paint::Cyan),
@@ -202,7 +202,7 @@ impl Session {
         format!("{item}, attempt {}, by {agent} on {slot}", f.attempt)
     }
 
-    /// Says on standard error why a view of the events is empty, and where the output is.
+    /// Says on standard error why there are no events to show, and where the output is.
     fn tell_no_events(&self) {
         let why = match self.file.events {
             Some(_) if self.state == State::Running => "has no events yet",
@@ -233,8 +233,8 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// The last bytes of a file as text, from the beginning of a line where it was cut; empty where
-/// there is none.
+/// The last bytes of a file as text, from the start of a line if clipped; empty if there is no
+/// file.
 fn tail(path: &Path) -> String {
     let Ok((end, cut)) = atomic::read_tail(path, TAIL_BYTES) else {
         return String::new();
@@ -269,14 +269,14 @@ fn input_head(input: &Value) -> String {
     }
 }
 
-/// The names and values that are known, as `model sonnet, version 2.1`.
+/// The known names and values, as `model sonnet, version 2.1`.
 fn known(values: [(&str, &Option<String>); 3]) -> String {
     let known = values.iter();
     let known = known.filter_map(|(name, v)| v.as_ref().map(|v| format!("{name} {v}")));
     known.collect::<Vec<_>>().join(", ")
 }
 
-/// The last `ROWS_MAX` of what was pushed, and how many came before them.
+/// The last `ROWS_MAX` rows pushed, and the number of earlier ones.
 #[derive(Debug, Clone, Serialize)]
 struct Newest<T> {
     rows: VecDeque<T>,
@@ -301,18 +301,18 @@ impl<T> Newest<T> {
         self.rows.push_back(row);
     }
 
-    /// The row that was pushed as number `n`, from 0; `None`: it is left out.
+    /// Row number `n`, from 0; `None` if it is no longer kept.
     fn nth(&mut self, n: u64) -> Option<&mut T> {
         let at = n.checked_sub(self.left_out)?;
         self.rows.get_mut(usize::try_from(at).ok()?)
     }
 
-    /// How many were pushed.
+    /// How many rows were pushed.
     fn count(&self) -> u64 {
         self.left_out + self.rows.len() as u64
     }
 
-    /// A line about the rows that are not kept; nothing where all are.
+    /// A line about the rows not kept; empty if all are.
     fn left_out_text(&self, thing: &str) -> String {
         match self.left_out {
             0 => String::new(),
@@ -321,19 +321,19 @@ impl<T> Newest<T> {
     }
 }
 
-/// Seconds between two instants in RFC 3339, never negative.
+/// Seconds between two RFC 3339 times, never negative.
 fn between(from: &str, to: &str) -> Option<f64> {
     let from: Timestamp = from.parse().ok()?;
     let to: Timestamp = to.parse().ok()?;
     Some(to.duration_since(from).as_secs_f64().max(0.0))
 }
 
-/// Lines of a name and its value, the names aligned; empty values are left out.
+/// Lines of a name and a value, with aligned names; empty values are omitted.
 #[derive(Default)]
 struct Facts(Vec<(&'static str, String)>);
 
 impl Facts {
-    /// `value` is text from outside: it is made safe here, its lines one below the other.
+    /// `value` may be foreign text: it is made safe here; its lines are aligned.
     fn add(&mut self, name: &'static str, value: impl AsRef<str>) {
         let mut name = name;
         for line in value.as_ref().trim_end().lines() {

@@ -1,7 +1,7 @@
-//! Reads an `events.jsonl` line by line, also while it grows.
+//! Reads an `events.jsonl` line by line, also while it is being written.
 //!
-//! Does not know what events mean. Invariants: every whole line is returned once and in order; at
-//! most one line is in memory; a line that is no event does not end the reading.
+//! Does not know what events mean. Invariants: every complete line is returned once and in order;
+//! at most one line is in memory; a line that is no event does not end the reading.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -12,15 +12,15 @@ use serde_json::Value;
 use crate::atomic;
 use crate::event::Line;
 
-/// harness clips an event to 8 KiB of text, at most 48 KiB when escaped: it wrote no longer line.
+/// Longer lines are not harness's: it clips an event to 8 KiB, at most 48 KiB when escaped.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// One line of the file.
 #[derive(Debug)]
 pub(super) enum Entry {
-    /// An event, and its line as it is in the file.
+    /// An event, with its line from the file.
     Event(Box<Line>, String),
-    /// A JSON object that is no event known to this version, and its line.
+    /// A JSON object that this version does not know as an event, with its line.
     Unknown(Value, String),
     /// No JSON object, or longer than `LINE_BYTES_MAX`; its length in bytes.
     Bad(u64),
@@ -30,7 +30,7 @@ pub(super) enum Entry {
 pub(super) struct EventReader {
     reader: BufReader<File>,
     line: Vec<u8>,
-    /// Bytes of the line so far, those beyond `LINE_BYTES_MAX` included.
+    /// Length of the line so far, including bytes beyond `LINE_BYTES_MAX`.
     length: u64,
 }
 
@@ -43,13 +43,13 @@ impl EventReader {
         })
     }
 
-    /// The next whole line. `None`: there is none yet; ask again when the file has grown.
+    /// The next complete line. `None`: none yet; ask again when the file has grown.
     pub(super) fn next_whole(&mut self) -> Option<Entry> {
         loop {
             let bytes = match self.reader.fill_buf() {
                 Ok(bytes) if !bytes.is_empty() => bytes,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                // A disk error counts as the end of the file: what was read stays good.
+                // A disk error counts as the end of the file: what was read stays valid.
                 Ok(_) | Err(_) => return None,
             };
             let end = bytes.iter().position(|&b| b == b'\n');
@@ -70,13 +70,13 @@ impl EventReader {
         }
     }
 
-    /// As `next_whole`; at the end of the file also a line without a newline, for a file that nobody
-    /// writes to any more.
+    /// Like `next_whole`, but at the end of the file also a line without a newline, for a file that
+    /// nobody writes any more.
     pub(super) fn next_or_last(&mut self) -> Option<Entry> {
         self.next_whole().or_else(|| self.take())
     }
 
-    /// Parses the line that was read; `None` for an empty one.
+    /// Parses the buffered line; `None` if it is empty.
     fn take(&mut self) -> Option<Entry> {
         let line = std::mem::take(&mut self.line);
         let length = std::mem::take(&mut self.length);

@@ -1,4 +1,4 @@
-//! `harness session summary`: what a session was, how it ended, what it changed, where its files are.
+//! `harness session summary`: a session's agent, end, changes and files.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::event::Figures;
 use crate::view::{cost, count_of, local_time, print_json, print_text, safe, took};
 
-/// The files of a session, in the order in which people look at them.
+/// A session's files, the most interesting first.
 const FILES: [&str; 10] = [
     "session.json",
     "summary.md",
@@ -76,7 +76,7 @@ pub(super) fn text(session: &Session, figures: &Figures) -> String {
     facts.text(session)
 }
 
-/// How it ended, on one line: the last line of a watch.
+/// How it ended, in one line; also the last line of a watch.
 pub(super) fn line(session: &Session) -> String {
     let f = &session.file;
     let mut parts = vec![safe(session.word())];
@@ -190,7 +190,7 @@ fn trouble(session: &Session, f: &Figures) -> String {
     }
 }
 
-/// Those that exist, with their sizes.
+/// The existing files, with their sizes.
 fn files(session: &Session) -> Vec<(&'static str, String)> {
     let look = |name: &&'static str| {
         let meta = session.path(name).symlink_metadata().ok()?;

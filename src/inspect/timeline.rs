@@ -1,7 +1,7 @@
-//! `harness session timeline`: one row for each thing that an agent did, with its time and duration.
+//! `harness session timeline`: one row per action of the agent, with its time and duration.
 //!
-//! Times are those at which harness read the lines, up to 250 ms late. Pieces of one text are one
-//! row; a tool's result has no row of its own, it completes its call's.
+//! Times are when harness read the lines, up to 250 ms late. The pieces of one text are one row; a
+//! tool's result completes its call's row.
 
 use serde::Serialize;
 use serde_json::json;
@@ -18,27 +18,27 @@ struct Row {
     at: String,
     /// Since the session's start.
     seconds: Option<f64>,
-    /// Since the event before, of any kind.
+    /// Since the previous event of any kind.
     gap_seconds: Option<f64>,
-    /// The turn under way, by the usage reported so far.
+    /// The current turn, by the usage reported so far.
     turn: u64,
     what: &'static str,
     text: String,
-    /// Of a tool, from its call to its result.
+    /// From a tool's call to its result.
     took_seconds: Option<f64>,
     is_error: bool,
 }
 
 #[derive(Debug, Default)]
 struct Timeline {
-    /// What the times count from: the start of the agent process, else its first event.
+    /// Start of the times: the start of the agent process, else the first event.
     began: Option<String>,
     rows: Newest<Row>,
-    /// Of all answered calls; calls that ran at the same time count each.
+    /// Sum over all answered calls, including overlapping ones.
     tool_seconds: f64,
     tools: Tools,
     figures: Figures,
-    /// For each call, the number of its row.
+    /// The row number of each call.
     call_rows: Newest<u64>,
     first: Option<String>,
     last: Option<String>,

@@ -1,7 +1,7 @@
 //! `harness session tools`: which tools an agent called, how often, with what result, how long.
 //!
-//! Invariant: a result belongs to the call with its id; where a CLI gives no ids, to the oldest
-//! call without one that has no result yet.
+//! Invariant: a result belongs to the call with its id; if a CLI gives no ids, to the oldest
+//! unanswered call without one.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,9 +14,9 @@ use crate::event::{Body, Line, MORE_TOOLS, TOOL_NAMES_MAX};
 use crate::view::table::{Cell, Table, clip};
 use crate::view::{Paint, Term, local_time, print_json, print_text, took, took_or_blank};
 
-/// Calls whose result has not come: an agent runs a few dozen at once at most.
+/// Most unanswered calls kept: an agent runs a few dozen at once at most.
 const OPEN_CALLS_MAX: usize = 1_000;
-/// An input stands beside its output: both have to fit on the line.
+/// Short enough for input and output to fit on one line.
 const INPUT_CHARS_MAX: usize = 60;
 
 #[derive(Debug, Clone, Serialize)]
@@ -25,10 +25,10 @@ pub(super) struct Call {
     pub(super) tool: String,
     id: Option<String>,
     input: String,
-    /// `None`: it has not come, or the CLI does not report it.
+    /// `None`: not yet there, or the CLI does not report it.
     result: Option<String>,
     is_error: bool,
-    /// Between the lines of the call and of its result, as harness read them.
+    /// From the call's line to the result's, as harness read them.
     seconds: Option<f64>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Call {
 struct Sum {
     calls: u64,
     errors: u64,
-    /// Of the calls whose result is known.
+    /// Sum over the answered calls.
     seconds: f64,
 }
 
@@ -59,14 +59,14 @@ struct OpenCall {
     at: String,
 }
 
-/// A call whose result has just come.
+/// A call that was just answered.
 pub(super) struct Answered {
     pub(super) nth: u64,
     pub(super) seconds: Option<f64>,
 }
 
 impl Tools {
-    /// Adds one event; returns the call that it answers.
+    /// Adds one event; returns the call that it answers, if any.
     pub(super) fn fold(&mut self, line: &Line) -> Option<Answered> {
         match &line.body {
             Body::ToolCall {

@@ -1,7 +1,7 @@
 //! `harness session export --format md`: a session as a Markdown transcript for people.
 //!
-//! Invariant: nothing that an agent wrote can look like a heading or end a block of ours: its words
-//! are quoted line by line, everything else is in fences longer than any in it.
+//! Invariant: no text of an agent can look like a heading or close one of our blocks: its messages
+//! are quoted line by line, everything else is in fences longer than any inside.
 
 use std::io::{self, Read, Write};
 
@@ -13,7 +13,7 @@ use crate::atomic;
 use crate::event::{Body, Figures, Line};
 use crate::view::{local_time, safe};
 
-/// A prompt is a bootstrap and an item, each of at most 1 MiB before its placeholders are filled.
+/// A prompt is a bootstrap text and an item, each at most 1 MiB before placeholders are filled.
 const PROMPT_BYTES_MAX: u64 = 4 << 20;
 
 pub(super) fn write(session: &Session, out: &mut dyn Write) -> io::Result<()> {
@@ -47,7 +47,7 @@ pub(super) fn write(session: &Session, out: &mut dyn Write) -> io::Result<()> {
 #[derive(Default)]
 struct Transcript {
     figures: Figures,
-    /// The last thing written is a text whose next piece may follow.
+    /// A text was written last; its next piece may follow.
     in_text: bool,
 }
 
@@ -78,7 +78,7 @@ impl Transcript {
     }
 }
 
-/// What the agent was told; `None` for scripts.
+/// The agent's prompt; `None` for scripts.
 pub(super) fn prompt(session: &Session) -> Option<String> {
     let file = atomic::open_regular(&session.path("prompt.md")).ok()?;
     let mut bytes = Vec::new();
@@ -86,7 +86,7 @@ pub(super) fn prompt(session: &Session) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// An event that is no text, as Markdown that ends with a newline.
+/// An event other than text, as Markdown that ends with a newline.
 fn paragraph(body: &Body, at: &str) -> String {
     match body {
         Body::SessionStarted { model, .. } => {
@@ -143,7 +143,7 @@ fn lines(text: &str) -> Vec<String> {
     text.split('\n').map(line).collect()
 }
 
-/// Text within a line of ours: no character of it is markup.
+/// Text inside one of our lines, with all markup escaped.
 fn one_line(text: &str) -> String {
     let mut out = String::new();
     for c in safe(text).chars() {
@@ -155,7 +155,7 @@ fn one_line(text: &str) -> String {
     out
 }
 
-/// A block of code that ends where we say, and not where the text does.
+/// A code block that the text itself cannot close.
 fn fenced(kind: &str, text: &str) -> String {
     let (mut longest, mut run) = (0, 0);
     for c in text.chars() {

@@ -1,7 +1,7 @@
-//! `harness session watch`: the events of a session as they come, until it has ended.
+//! `harness session watch`: a session's events as they come, until it ends.
 //!
-//! Invariant: every event written before the end is shown: the state is read first and the events
-//! after it, so that all of them are there when the end is seen.
+//! Invariant: every event before the end is shown: the state is read before the events, so that all
+//! events are in the file when the end is seen.
 
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
@@ -16,15 +16,15 @@ use crate::layout::Root;
 use crate::view::watch::{Signals, is_over};
 use crate::view::{Term, safe_json, written};
 
-/// Looks (5 a second) at a session without a harness before that is said: another harness may be
-/// about to take it over.
+/// Checks (5 per second) without a harness before this is reported: another harness may be about to
+/// take the session over.
 const LEFT_LOOKS: u32 = 15;
 
-/// Shows events until the session has ended, a signal comes (Ctrl-C, SIGTERM, SIGHUP), or nobody
-/// reads any more.
+/// Shows events until the session ends, a signal comes (Ctrl-C, SIGTERM, SIGHUP), or the reader of
+/// stdout is gone.
 ///
 /// # Errors
-/// Permanent where the session's folder disappears.
+/// Permanent if the session's folder disappears.
 pub(crate) fn watch(root: &Root, sid: &str, json: bool) -> Result<u8> {
     let signals = Signals::new()?;
     let mut out = io::stdout().lock();
@@ -51,12 +51,12 @@ pub(crate) fn watch(root: &Root, sid: &str, json: bool) -> Result<u8> {
 struct Watched {
     reader: Option<EventReader>,
     has_told: bool,
-    /// How many looks in a row found no harness.
+    /// How many checks in a row found no harness.
     left: u32,
 }
 
 impl Watched {
-    /// Writes what is new, and the last line where it has ended.
+    /// Writes new events, and the last line once the session has ended.
     fn show(&mut self, session: &Session, json: bool, out: &mut dyn Write) -> io::Result<()> {
         let term = if json { Term::PLAIN } else { Term::of_stdout() };
         let mut out = BufWriter::new(out);
@@ -90,7 +90,7 @@ impl Watched {
         out.flush()
     }
 
-    /// Says why nothing comes, once.
+    /// Says once why there is nothing to show.
     fn tell(&mut self, session: &Session) {
         let has_none = session.file.events.is_none() && !session.file.command.is_empty();
         if has_none && self.reader.is_none() && !self.has_told {

@@ -1,5 +1,5 @@
-//! The agent that a keeper has started: how it is started, how long it has run, how its tree is
-//! ended, and what is written of its end. Does not know the harness.
+//! The agent process of a keeper: its start, its age, the end of its process tree, and its exit
+//! record. Does not know the harness.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -20,11 +20,11 @@ use crate::limits::STRAY_GRACE;
 use crate::process;
 use crate::process::cgroup::Cgroup;
 
-/// For how long SIGKILL is repeated for processes that it does not end (another user's, or stuck in
-/// the kernel).
+/// How long SIGKILL is repeated for processes that survive it (another user's, or stuck in the
+/// kernel).
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// How often, 5 ms apart, a program is tried that another process has open for writing.
+/// Number of attempts, 5 ms apart, to start a program that another process has open for writing.
 const TEXT_BUSY_TRIES: u32 = 200;
 
 pub(super) struct Agent {
@@ -34,7 +34,7 @@ pub(super) struct Agent {
     started: Instant,
     cpu_before: Duration,
     pub(super) main: Option<WaitStatus>,
-    /// When it is being stopped: SIGKILL from this instant on.
+    /// Set while it is being stopped: SIGKILL from this instant on.
     pub(super) stop: Option<Instant>,
     pub(super) stopped_first: bool,
     pub(super) stopped_for: String,
@@ -51,7 +51,7 @@ pub(super) struct Sweep {
 }
 
 impl Agent {
-    /// An agent that was just started.
+    /// An agent process that was just started.
     pub(super) fn new(spec: Box<Spec>, pid: Pid, cpu_before: Duration) -> Agent {
         Agent {
             spec,
@@ -74,13 +74,13 @@ impl Agent {
         self.frozen + now
     }
 
-    /// How long it has been running, without the time for which it was frozen.
+    /// How long it has been running, without the time it was frozen.
     pub(super) fn age(&self) -> Duration {
         self.started.elapsed().saturating_sub(self.frozen())
     }
 
-    /// Ends what the agent left behind: SIGTERM once, then SIGKILL in rounds until nothing is left.
-    /// Returns when to look again. `None`: given up.
+    /// Ends what the agent process left behind: SIGTERM once, then SIGKILL in rounds until nothing
+    /// is left. Returns when to call again; `None`: given up.
     pub(super) fn sweep_on(&mut self, cgroup: Option<&Cgroup>) -> Option<Duration> {
         let now = clock::instant();
         let children = process::children();
@@ -104,7 +104,7 @@ impl Agent {
         if cgroup.is_none_or(|c| c.kill_others().is_err()) {
             process::signal_each(&children, Signal::SIGKILL);
         }
-        // Children of the killed processes become ours a moment later: the next round finds them.
+        // Children of killed processes become ours a moment later: the next round finds them.
         sweep.pause = (sweep.pause * 2).min(Duration::from_millis(200));
         Some(sweep.pause)
     }
@@ -150,15 +150,15 @@ pub(super) fn cpu_of_children() -> Duration {
 const PWD: &str = "PWD";
 const OLDPWD: &str = "OLDPWD";
 
-/// Starts the agent in a process group of its own. Its standard output carries a lock that lives
-/// until the last process that has it is gone; the file's existence says that a start was tried.
+/// Starts the agent in its own process group. Its standard output carries a lock that lasts until
+/// the last process that inherited it ends; the file's existence records that a start was tried.
 pub(super) fn start(spec: &Spec) -> io::Result<Pid> {
     let stdin = match &spec.stdin {
         Some(path) => Stdio::from(atomic::open_regular(path)?),
         None => Stdio::null(),
     };
     let stderr = atomic::open_output(&spec.stderr)?;
-    // The last thing before the start: what fails earlier must not look like one.
+    // Made last before the start, as its existence means that a start was tried.
     let stdout = atomic::open_output(&spec.stdout)?;
     let _held = fs2::FileExt::try_lock_exclusive(&stdout);
     let mut command = command(spec)?;
@@ -166,8 +166,8 @@ pub(super) fn start(spec: &Spec) -> io::Result<Pid> {
     let mut started = command.spawn();
     for _ in 0..TEXT_BUSY_TRIES {
         match &started {
-            // A thread of the harness started a process while it still had the item's copy open for
-            // writing; that process closes it when it executes its program.
+            // A process that a thread of the harness started may have inherited the item's copy,
+            // open for writing, until it executes its program.
             Err(e) if e.raw_os_error() == Some(Errno::ETXTBSY as i32) => {
                 process::pause(Duration::from_millis(5));
                 started = command.spawn();
@@ -192,7 +192,7 @@ fn command(spec: &Spec) -> io::Result<Command> {
             None => command.env_remove(name),
         };
     }
-    // Some programs trust PWD more than their actual directory.
+    // Some programs trust PWD instead of their actual directory.
     command.env(PWD, &spec.cwd).env_remove(OLDPWD);
     Ok(command)
 }

@@ -1,4 +1,4 @@
-//! The harness's side of a keeper: start one, or attach to one that survived its harness.
+//! The harness's side of a keeper: starts one, or attaches to one that survived its harness.
 
 use std::fs::File;
 use std::io;
@@ -28,15 +28,15 @@ use crate::process;
 /// A connection to the slot's keeper.
 pub struct Keeper {
     stream: UnixStream,
-    /// Set where it is a child of this process: then it must be waited for.
+    /// Set if it is a child of this process, which must then reap it.
     pid: Option<Pid>,
     dir: PathBuf,
 }
 
 const NOT_STARTED: &str = "cannot start the keeper";
 
-/// The running program itself, even where its file was replaced by an upgrade. Through an open file,
-/// as `/proc/self/exe` of a program that callgrind watches is callgrind.
+/// The running program itself, even if an upgrade replaced its file. Through an open file, as under
+/// callgrind `/proc/self/exe` would be callgrind.
 fn program() -> io::Result<String> {
     static OPEN: OnceLock<File> = OnceLock::new();
     let file = match OPEN.get() {
@@ -49,7 +49,7 @@ fn program() -> io::Result<String> {
     Ok(wire::path_through(file))
 }
 
-/// Whether the slot has a living keeper, by its lock.
+/// Whether the slot has a living keeper, according to its lock.
 pub fn is_alive(root: &Root, slot: SlotId) -> bool {
     lease::is_locked(&root.agent(slot).join("keeper.lock"))
 }
@@ -68,7 +68,7 @@ impl Keeper {
         match keeper.first_reply() {
             Ok(Some(Reply::Idle)) => Ok(keeper),
             other => {
-                // It was asked for nothing yet, so it runs nothing.
+                // It got no request yet, so it runs nothing.
                 keeper.kill_and_reap();
                 other?;
                 Err(Error::temporary(NOT_STARTED, "it ended at once")
@@ -78,10 +78,10 @@ impl Keeper {
         }
     }
 
-    /// Their end is open in the keeper alone, so that it closes with it.
+    /// Only the keeper keeps `theirs` open, so that the socket closes when the keeper ends.
     #[expect(clippy::disallowed_methods, reason = "the keeper is our own binary")]
     fn execute(&mut self, theirs: UnixStream) -> Result<()> {
-        // What stands in the log's place stops no item.
+        // A log that cannot be opened must not stop the item.
         let log = atomic::open_append(&self.dir.join("keeper.log"));
         let child = Command::new(program().or_fail(NOT_STARTED, &self.dir)?)
             .arg0("harness")
@@ -97,13 +97,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Connects to the slot's surviving keeper and hears what it does. `None`: there is none.
+    /// Connects to the slot's surviving keeper and receives its state. `None`: there is none.
     pub(crate) fn attach(root: &Root, slot: SlotId) -> Result<Option<(Keeper, Reply)>> {
         let dir = root.agent(slot);
         let end = clock::instant() + KEEPER_ANSWER;
         while is_alive(root, slot) {
             let handle = atomic::open_dir(&dir).or_fail("cannot open", &dir)?;
-            // Refused: it is about to end, or not yet listening. The lock will tell.
+            // Refused: it is ending, or not yet listening. The lock decides.
             if let Ok(stream) = UnixStream::connect(wire::socket_path(&handle)) {
                 let mut keeper = Keeper {
                     stream,
@@ -143,7 +143,7 @@ impl Keeper {
             .or_fail("cannot talk to the keeper", &self.dir)
     }
 
-    /// What it says next; `None`: it is dead. Blocks until a word is there.
+    /// The next message; `None`: the keeper is dead. Blocks until one arrives.
     pub(crate) fn receive(&mut self) -> Result<Option<Reply>> {
         let body = wire::receive(&mut self.stream).or_fail("cannot hear the keeper", &self.dir)?;
         Ok(body.and_then(|b| Reply::parse(&b)))
@@ -153,14 +153,14 @@ impl Keeper {
         self.stream.as_fd()
     }
 
-    /// Lets an idle keeper end, and waits for it.
+    /// Lets an idle keeper end, and reaps it.
     pub(crate) fn dismiss(mut self) {
         let _closed = self.stream.shutdown(Shutdown::Both);
         self.wait_for_end();
     }
 
-    /// Ends and reaps a keeper that is dead or cannot be talked to. `process::end_tree` ends what it
-    /// ran.
+    /// Ends and reaps a keeper that is dead or does not communicate. `process::end_tree` ends its
+    /// processes.
     pub(crate) fn kill_and_reap(&mut self) {
         let _closed = self.stream.shutdown(Shutdown::Both);
         if let Some(pid) = self.pid {
@@ -169,7 +169,7 @@ impl Keeper {
         self.wait_for_end();
     }
 
-    /// Reaps a keeper of ours that has ended or is about to.
+    /// Reaps our keeper once it has ended.
     fn wait_for_end(&mut self) {
         if let Some(pid) = self.pid.take() {
             while waitpid(pid, None) == Err(Errno::EINTR) {}

@@ -1,15 +1,15 @@
-//! The keeper: a small process, one for each slot, that starts the slot's agent, waits for it and
-//! survives the harness. It makes three things true:
+//! The keeper: a small process per slot that starts the slot's agent, waits for it and survives the
+//! harness. It guarantees three things:
 //!
-//! - an agent outlives its harness, and its exit status is recorded all the same (`exit.json`);
+//! - an agent outlives its harness, and its exit status is still recorded (`exit.json`);
 //! - starting an agent costs the same however big the harness is (from a process of 2 MB);
 //! - an item's process tree ends with the item: the keeper is a child subreaper, so whatever the
-//!   agent leaves behind becomes its child, and it goes on until it has none.
+//!   agent leaves behind becomes its child, and it continues until it has no child left.
 //!
-//! One agent at a time, so every descendant is that agent's. It knows nothing of items, queues or
-//! git. Harness and keeper talk over a socket (`wire`): the first one is inherited, an adopting
-//! harness connects to `agents/agent-N/keeper.sock`. A keeper without harness and agent ends.
-//! It holds `agents/agent-N/keeper.lock` while it lives: that lock, not a pid, says that it does.
+//! It runs one agent at a time, so every descendant is that agent's. It knows nothing of items,
+//! queues or git. Harness and keeper talk over a socket (`wire`): a new keeper inherits it, an
+//! adopting harness connects to `agents/agent-N/keeper.sock`. A keeper without harness and agent
+//! ends. While it lives it holds `agents/agent-N/keeper.lock`: that, not a pid, proves its life.
 
 pub mod wire;
 mod agent;
@@ -28,27 +28,26 @@ pub struct ExitRecord {
     pub signal: Option<i32>,
     pub started_at: String,
     pub ended_at: String,
-    /// From its start until the last process of its tree was gone, monotonic, without the time for
-    /// which it was frozen.
+    /// From its start until the last process of its tree ended, monotonic, without frozen time.
     pub seconds: f64,
-    /// How long it was frozen: an interrupt stood.
+    /// How long an interrupt kept it frozen.
     #[serde(default)]
     pub frozen_seconds: f64,
-    /// User and system time of the tree, as far as it was waited for.
+    /// User and system time of the tree, as far as its processes were reaped.
     pub cpu_seconds: f64,
     /// Whether it was told to stop before it ended by itself.
     pub stopped: bool,
-    /// Why, as the word of an `outcome::Stop`; empty where it was not stopped.
+    /// Why, as the word of an `outcome::Stop`; empty if it was not stopped.
     #[serde(default)]
     pub stopped_for: String,
-    /// Processes that it left behind and that had to be ended.
+    /// Processes that it left behind and that had to be killed.
     pub strays: u32,
-    /// Of those, how many could not be killed (another user's): they run on.
+    /// How many of those could not be killed (another user's) and still run.
     pub strays_left: u32,
 }
 
 impl ExitRecord {
-    /// Why it was stopped, where it was.
+    /// Why it was stopped, if it was.
     pub fn stop(&self) -> Option<crate::outcome::Stop> {
         use crate::outcome::Stop;
         self.stopped

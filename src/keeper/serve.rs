@@ -26,23 +26,23 @@ use crate::process;
 use crate::process::cgroup::{self, Cgroup};
 use crate::waker::poll_timeout;
 
-/// How long a new keeper waits for the lock of an earlier one that is about to end.
+/// How long a new keeper waits for the lock of an earlier one that is ending.
 const PREDECESSOR: Duration = Duration::from_secs(10);
 
-/// Runs the keeper of the slot with this directory, in a process that was executed for it. Standard
-/// input is the socket to the harness that started it.
+/// Runs the keeper of the slot with this directory, in its own executed process. Standard input is
+/// the socket to the harness that started it.
 pub(crate) fn serve(dir: &Path) -> Result<()> {
     close_inherited();
-    // For `ps`: it was executed through a descriptor.
+    // For `ps`: it was executed through a descriptor and would have no useful name.
     let slot = dir.file_name().unwrap_or_default().to_string_lossy();
     let name = CString::new(format!("keeper {slot}")).unwrap_or_default();
     let _unnamed = nix::sys::prctl::set_name(&name);
-    // Out of the harness's session: a terminal's Ctrl-C and hang-up are not for agents.
+    // Leaves the harness's session: a terminal's Ctrl-C and hang-up must not reach agents.
     let _leader = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true).or_fail("cannot become a subreaper", dir)?;
     let _lock = take_lock(dir)?;
-    // Only with the lock held, as it ends what a dead keeper left in that cgroup. Without a cgroup
-    // (`doctor` says so) the other means must do.
+    // Only with the lock held, as this kills what a dead keeper left in that cgroup. Works without
+    // a cgroup, too; `doctor` warns.
     let cgroup = cgroup::name_of(dir).and_then(|name| Cgroup::enter(&name));
     let harness = io::stdin()
         .as_fd()
@@ -83,8 +83,8 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
     atomic::remove(&dir.join("keeper.sock")).map(drop)
 }
 
-/// Closes the descriptors that the harness inherited from whoever started it (a shell's lock, a pipe
-/// whose end somebody waits for). Keepers outlive the harness and must not hold them.
+/// Closes descriptors that the harness inherited from its parent (a shell's lock, a pipe that
+/// somebody reads to its end). Keepers outlive the harness and must not hold them.
 fn close_inherited() {
     let listed = std::fs::read_dir("/proc/self/fd");
     let fds: Vec<i32> = listed
@@ -95,7 +95,7 @@ fn close_inherited() {
         .filter(|&fd| fd > 2)
         .collect();
     for fd in fds {
-        // The listing's own descriptor is closed already.
+        // The descriptor of the listing itself is already closed.
         let _closed = nix::unistd::close(fd);
     }
 }
@@ -116,8 +116,8 @@ fn take_lock(dir: &Path) -> Result<File> {
     }
 }
 
-/// Binds the slot's socket through a descriptor of its directory, as a socket's path may be no
-/// longer than 107 bytes and ROOT's may.
+/// Binds the slot's socket through a descriptor of its directory: a socket's path is limited to 107
+/// bytes, and ROOT's may be longer.
 fn listen(dir: &Path) -> Result<UnixListener> {
     let path = dir.join("keeper.sock");
     atomic::remove(&path)?;
@@ -125,8 +125,8 @@ fn listen(dir: &Path) -> Result<UnixListener> {
     UnixListener::bind(wire::socket_path(&handle)).or_fail("cannot listen at", &path)
 }
 
-/// SIGCHLD and SIGTERM as events of a descriptor. By handlers, which end at exec: a blocked signal
-/// would stay blocked in every agent.
+/// Turns SIGCHLD and SIGTERM into events of a descriptor. Uses handlers, which exec resets; a
+/// blocked signal would stay blocked in every agent.
 struct Signals {
     /// Readable after a signal.
     wake: UnixStream,
@@ -137,12 +137,12 @@ impl Signals {
     fn catch() -> io::Result<Signals> {
         use signal_hook::consts::{SIGCHLD, SIGTERM};
         use signal_hook::{flag, low_level::pipe};
-        // Whoever started the harness may have blocked some.
+        // The parent of the harness may have blocked some.
         SigSet::empty().thread_set_mask()?;
         let (wake, handlers_end) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let term = Arc::new(AtomicBool::new(false));
-        // Handlers run in this order: the flag is set when the descriptor is readable.
+        // Handlers run in this order, so the flag is set before the descriptor is readable.
         flag::register(SIGTERM, term.clone())?;
         pipe::register(SIGTERM, handlers_end.try_clone()?)?;
         pipe::register(SIGCHLD, handlers_end)?;
@@ -173,7 +173,7 @@ fn wait_for(
         PollFd::new(fd, PollFlags::POLLIN)
     }
     let harness = keeper.harness.as_ref();
-    // With a harness connected, another one waits in the listener's queue until that is gone.
+    // While a harness is connected, another one waits in the listener's queue.
     let other = harness.map_or(listener.as_fd(), |h| h.as_fd());
     let mut fds = [read(signals.wake.as_fd()), read(other)];
     let timeout = wait.map_or(nix::poll::PollTimeout::NONE, poll_timeout);
@@ -189,11 +189,11 @@ fn wait_for(
 struct Serving {
     harness: Option<UnixStream>,
     agent: Option<Agent>,
-    /// An agent that ended, whose exit record could not be written yet (a full disk): tried again.
+    /// An ended agent whose exit record could not be written yet (a full disk); tried again.
     unwritten: Option<(Agent, Vec<u8>)>,
-    /// End after this agent: SIGTERM was received, or processes that cannot be killed are left.
+    /// End after this agent: SIGTERM was received, or unkillable processes are left.
     tainted: bool,
-    /// Where it lives with its agent. Left and removed when it ends.
+    /// The cgroup of the keeper and its agent. Left and removed when the keeper ends.
     cgroup: Option<Cgroup>,
 }
 
@@ -225,7 +225,7 @@ impl Serving {
             return;
         };
         match wire::receive(stream).ok().flatten() {
-            // The harness is gone: the agent goes on.
+            // The harness is gone: the agent continues.
             None => self.harness = None,
             Some(body) => match Request::parse(&body) {
                 Some(Request::Stop { grace, why }) => self.stop(Some(grace), &why),
@@ -262,7 +262,7 @@ impl Serving {
         }
     }
 
-    /// Not once the agent has ended or is being stopped: its tree is being ended then.
+    /// Does nothing once the agent has ended or is being stopped: its tree must end.
     fn freeze(&mut self) {
         if let Some(agent) = &mut self.agent
             && agent.main.is_none()
@@ -283,7 +283,7 @@ impl Serving {
     }
 
     fn stop(&mut self, grace: Option<Duration>, why: &str) {
-        // A frozen process would not act on SIGTERM.
+        // A frozen process does not react to SIGTERM.
         self.thaw();
         if let Some(agent) = &mut self.agent
             && agent.stop.is_none()
@@ -293,7 +293,7 @@ impl Serving {
             if agent.main.is_none() {
                 agent.stopped_first = true;
                 agent.stopped_for = why.to_owned();
-                // The group is the agent's as long as we have not waited for the agent.
+                // Until the agent process is reaped, the group cannot belong to another process.
                 let _gone = killpg(agent.pid, Signal::SIGTERM);
             }
             process::signal_each(&process::children(), Signal::SIGTERM);
@@ -301,7 +301,7 @@ impl Serving {
     }
 
     /// Reaps children, escalates from SIGTERM to SIGKILL, and finishes an agent whose tree is gone.
-    /// Returns how long until it must be called again without an event.
+    /// Returns when it must be called again, even without an event.
     fn turn(&mut self) -> Option<Duration> {
         if let Some((agent, text)) = self.unwritten.take() {
             return self.record(agent, text, true);
@@ -329,7 +329,7 @@ impl Serving {
         let left = if none_left {
             0
         } else {
-            // At least one, even where /proc shows none.
+            // Children exist, even if /proc shows none.
             process::children().len().max(1) as u32
         };
         self.tainted |= left > 0;
@@ -337,12 +337,12 @@ impl Serving {
         self.record(agent, text, false)
     }
 
-    /// Writes the exit record and tells the harness. If the folder was removed or locked (by a person
-    /// or by the agent), trying again does not help: then only the harness is told.
+    /// Writes the exit record and tells the harness. If the folder was removed or locked, a retry
+    /// does not help: then only the harness is told.
     fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
-        // The agent may have put a symlink in its folder's place, which leads out of ROOT.
+        // The agent may have replaced its folder by a symlink that leads out of ROOT.
         let ours = agent.spec.exit.parent().is_none_or(|d| !d.is_symlink());
-        // Readers ignore it while this keeper lives, and when it is half-written.
+        // Readers ignore the file while this keeper lives, and if it is half-written.
         let written = || match atomic::create(&agent.spec.exit, &text, 0o600) {
             Err(e) if e.errno() == Some(Errno::EEXIST as i32) => {
                 atomic::replace(&agent.spec.exit, &text, false)
@@ -374,7 +374,7 @@ fn running(agent: &Agent) -> Reply {
     }
 }
 
-/// Reaps every child that has ended. `true`: no child is left.
+/// Reaps every ended child. `true`: no child is left.
 fn reap(mut agent: Option<&mut Agent>) -> bool {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -388,14 +388,13 @@ fn reap(mut agent: Option<&mut Agent>) -> bool {
                 }
             }
             Err(Errno::EINTR) => {}
-            // ECHILD: no descendant is left, however deep in the tree it was started.
+            // ECHILD: no descendant is left at any depth, as orphans become our children.
             Err(_) => return true,
         }
     }
 }
 
-/// Whether a failed start may work later. ETXTBSY: another process still has the program open for
-/// writing.
+/// Whether a later start may succeed. ETXTBSY: another process has the program open for writing.
 fn is_temporary(e: &io::Error) -> bool {
     let busy = e.raw_os_error() == Some(Errno::ETXTBSY as i32);
     busy || Error::io("", Path::new(""), e).kind() == Kind::Temporary

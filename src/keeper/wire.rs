@@ -1,6 +1,6 @@
-//! The messages between harness and keeper on a stream socket: frames of byte strings, since
-//! arguments, environment and paths need not be UTF-8. A frame is its length and its fields, each
-//! with a length of its own, all 32 bits little-endian.
+//! The messages between harness and keeper on a stream socket. A frame is its length and its
+//! fields, each a byte string with its own length, as arguments, environment and paths need not be
+//! UTF-8. All lengths are 32 bits little-endian.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,21 +12,21 @@ use std::time::Duration;
 
 use crate::limits::KEEPER_MESSAGE_BYTES_MAX;
 
-/// One agent to start. `argv[0]` is an absolute path: it is executed as it is, no shell, no search.
+/// One agent to start. `argv[0]` is an absolute path, executed directly: no shell, no search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     pub session: String,
     pub argv: Vec<OsString>,
     pub cwd: PathBuf,
-    /// Where its standard input comes from; `None`: /dev/null.
+    /// The file for its standard input; `None`: /dev/null.
     pub stdin: Option<PathBuf>,
     pub stdout: PathBuf,
     pub stderr: PathBuf,
-    /// Where its end is recorded.
+    /// The file for its exit record.
     pub exit: PathBuf,
-    /// Between SIGTERM and SIGKILL when it is stopped for good by its own keeper.
+    /// Between SIGTERM and SIGKILL when its own keeper stops it (on SIGTERM).
     pub grace: Duration,
-    /// Set on top of the environment that the keeper has from its harness; `None`: removed.
+    /// Set on top of the environment that the keeper inherits; `None`: removed.
     pub env: Vec<(OsString, Option<OsString>)>,
 }
 
@@ -39,35 +39,34 @@ pub enum Request {
         grace: Duration,
         why: String,
     },
-    /// Suspend the whole tree, or let it go on. A second request changes nothing.
+    /// Suspends the whole tree; `Thaw` continues it. A repeated request changes nothing.
     Freeze,
     Thaw,
-    /// Asks for the tree's processor time. Answered by `Reply::Vitals` while an agent runs.
+    /// Asks for the tree's CPU time. Answered by `Reply::Vitals` while an agent runs.
     Vitals,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Said once after a connect: nothing runs.
+    /// Sent once after a connect: nothing runs.
     Idle,
-    /// Said after a connect, and after a start.
+    /// Sent after a connect, and after a start.
     Running {
         session: String,
         pid: i32,
-        /// How long it has been running, on the keeper's monotonic clock, without the time for
-        /// which it was frozen.
+        /// How long it has been running, on the keeper's monotonic clock, without frozen time.
         age: Duration,
     },
     SpawnFailed {
         session: String,
         why: String,
-        /// The same start may work later.
+        /// Whether a later attempt may succeed.
         temporary: bool,
     },
     Vitals {
         cpu: Duration,
     },
-    /// The agent has ended and its tree is gone. `exit` is the content of its exit file (JSON).
+    /// The agent and its tree have ended. `exit` is the content of its exit file (JSON).
     Exited {
         session: String,
         exit: Vec<u8>,
@@ -79,19 +78,19 @@ pub(super) fn path_through(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// The path of the keeper's socket in the slot's directory. A socket's path is limited to 107 bytes,
-/// and ROOT's may be longer.
+/// The path of the keeper's socket in the slot's directory, through a descriptor: a socket's path
+/// is limited to 107 bytes, and ROOT's may be longer.
 pub(super) fn socket_path(dir: &File) -> String {
     format!("{}/keeper.sock", path_through(dir))
 }
 
-/// A message as it is sent.
+/// An encoded message.
 pub struct Frame(Vec<u8>);
 
 impl Frame {
     fn new(kind: &str) -> Frame {
         let mut bytes = Vec::with_capacity(1024);
-        // The frame's length, known at the end.
+        // Placeholder for the frame's length.
         bytes.extend([0; 4]);
         Frame(bytes).field(kind)
     }
@@ -100,7 +99,7 @@ impl Frame {
         self.joined(&[field.as_ref()])
     }
 
-    /// One field of several parts.
+    /// One field made of several parts.
     fn joined(mut self, parts: &[&[u8]]) -> Frame {
         self.0.extend(size(parts.iter().map(|p| p.len()).sum()));
         parts.iter().for_each(|p| self.0.extend_from_slice(p));
@@ -124,13 +123,13 @@ fn size(n: usize) -> [u8; 4] {
     u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// Cuts off the first field; `None`: there is no whole one.
+/// Splits off the first field; `None` if it is incomplete.
 fn cut(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     let (size, tail) = rest.split_first_chunk()?;
     tail.split_at_checked(u32::from_le_bytes(*size) as usize)
 }
 
-/// Reads fields one after the other; a missing or bad one makes the whole frame bad.
+/// Reads one field after the other; a missing or bad one invalidates the whole frame.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -196,7 +195,7 @@ impl Request {
         }
     }
 
-    /// From a frame's body.
+    /// Parses a frame's body.
     pub fn parse(body: &[u8]) -> Option<Request> {
         let mut f = Fields(body);
         match f.word()? {
@@ -259,7 +258,7 @@ impl Reply {
         }
     }
 
-    /// From a frame's body.
+    /// Parses a frame's body.
     pub fn parse(body: &[u8]) -> Option<Reply> {
         let mut f = Fields(body);
         Some(match f.word()? {
@@ -297,7 +296,7 @@ pub fn send(to: &mut impl Write, Frame(mut bytes): Frame) -> io::Result<()> {
     to.write_all(&bytes)
 }
 
-/// Receives one frame's body; `None` at the end of the stream, wherever it was cut.
+/// Receives one frame's body; `None` at the end of the stream, also inside a frame.
 pub fn receive(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut word = [0; 4];
     match from.read_exact(&mut word) {
@@ -366,7 +365,7 @@ mod tests {
             age: Duration::from_millis(12),
         };
         assert_eq!(Reply::parse(&reply.frame().0[4..]), Some(reply));
-        // A field that says that it is longer than the frame.
+        // A field whose length exceeds the frame.
         let torn = [&size(8)[..], &size(5), b"idle"].concat();
         assert!(receive(&mut torn.as_slice()).is_err());
     }

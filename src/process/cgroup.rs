@@ -1,13 +1,13 @@
-//! A cgroup (v2) for each keeper and everything its agent starts. No process leaves it by closing
-//! descriptors, clearing its environment or forking. The keeper moves in before it starts anything.
-//! When the keeper is killed, whoever recovers the slot ends the rest with one write (`cgroup.kill`).
+//! A cgroup (v2) for each keeper and everything its agent starts. No process can leave it by
+//! closing descriptors, clearing its environment or forking. The keeper moves in before it starts
+//! anything. If it is killed, recovery of the slot kills the rest with one write (`cgroup.kill`).
 //!
-//! A move into a cgroup waits some 13 ms for the kernel (an RCU grace period), but moves that follow
-//! closely share that wait: 64 keepers that start at once pay it about once.
+//! A move into a cgroup waits some 13 ms for the kernel (an RCU grace period), but concurrent moves
+//! share that wait: 64 keepers that start together wait about once.
 //!
-//! Does not know slots: a cgroup is found by its name, which only one slot of one ROOT can have, in
-//! whatever part of the hierarchy its keeper was started. Where the host offers none that may be
-//! written (see `enter`), nothing of this happens, and the other means have to do.
+//! Does not know slots: a cgroup is found by its name, which only one slot of one ROOT can have,
+//! wherever in the hierarchy its keeper made it. If the host offers no writable cgroup (see
+//! `enter`), process trees are ended by other means alone.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -20,14 +20,14 @@ use super::pause;
 use crate::atomic;
 use crate::clock;
 
-/// `off`: do as if this host had no cgroups. For tests.
+/// `off`: behave as if this host had no cgroups. For tests.
 pub const SWITCH: &str = "HARNESS_CGROUP";
 
-/// How long the kernel is given to end what it was told to kill.
+/// How long to wait for processes to end after `cgroup.kill`.
 const KILLED: Duration = Duration::from_secs(5);
 
-/// The name of a slot's cgroup, by the slot's directory: it says which directory ROOT is, not
-/// where, so that it is never that of a copy, nor that of what once had the same path.
+/// The name of a slot's cgroup, from the identity of ROOT's directory instead of its path: a copy
+/// of ROOT, or an earlier ROOT at the same path, has other names.
 pub fn name_of(slot_dir: &Path) -> io::Result<String> {
     let top = slot_dir.ancestors().nth(3).unwrap_or(slot_dir);
     let root = fs::metadata(top)?;
@@ -43,16 +43,16 @@ pub fn name_of(slot_dir: &Path) -> io::Result<String> {
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,
-    /// Where it came from.
+    /// The cgroup it was in before.
     parent: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes the cgroup of that name below this process's own, and moves this process in. One that
-    /// is there is a dead keeper's: what lives in it is ended.
+    /// Makes the cgroup of that name below this process's own, and moves this process in. An
+    /// existing one belongs to a dead keeper: its processes are killed.
     ///
     /// # Errors
-    /// No cgroup v2, or none below which we may make one (not delegated, a read-only mount), or a
+    /// No cgroup v2, none below which harness may make one (not delegated, a read-only mount), or a
     /// kernel before 5.14, without `cgroup.kill`.
     pub fn enter(name: &str) -> io::Result<Cgroup> {
         let parent = own()?;
@@ -72,7 +72,7 @@ impl Cgroup {
     }
 
     /// Kills every other process in it at once, so that none escapes by forking. This process moves
-    /// out meanwhile; all others in the cgroup are killed.
+    /// out meanwhile.
     pub fn kill_others(&self) -> io::Result<()> {
         put(&self.parent.join("cgroup.procs"), "0")?;
         let killed = put(&self.dir.join("cgroup.kill"), "1");
@@ -83,21 +83,21 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // If it cannot be removed, the slot's next keeper takes it over.
+        // If removal fails, the slot's next keeper takes it over.
         if put(&self.parent.join("cgroup.procs"), "0").is_ok() {
             remove_tree(&self.dir);
         }
     }
 }
 
-/// Below which cgroup keepers can make theirs here, found out by doing it; else why they cannot.
+/// The cgroup below which keepers can make theirs, found by trying it; else why they cannot.
 pub fn probe() -> io::Result<PathBuf> {
     let own = Cgroup::enter(&format!("harness-doctor-{}", std::process::id()))?;
     Ok(own.parent.clone())
 }
 
-/// Ends what lives in every cgroup of that name, wherever its keeper had made it, and removes them.
-/// How many processes lived there, and whether none is left.
+/// Kills the processes in every cgroup of that name, wherever its keeper made it, and removes them.
+/// Returns how many processes there were, and whether none is left.
 pub fn end_all(name: &str) -> (u32, bool) {
     let Some(mount) = mount() else {
         return (0, true);
@@ -122,7 +122,7 @@ pub fn end_all(name: &str) -> (u32, bool) {
     (killed, clean)
 }
 
-/// Kills everything below and waits until the kernel says that nothing lives there.
+/// Kills everything below and waits until the kernel reports it empty.
 fn end(dir: &Path) -> io::Result<u32> {
     let lived = count(dir);
     if crate::mutant::planted("cgroup-not-killed") {
@@ -139,7 +139,7 @@ fn end(dir: &Path) -> io::Result<u32> {
     Ok(lived)
 }
 
-/// Looked for once in a process: a kernel has it in every cgroup but the topmost, or in none.
+/// Checked once per process: a kernel has the file in every cgroup but the root, or in none.
 fn can_be_killed(dir: &Path) -> io::Result<()> {
     static SEEN: AtomicBool = AtomicBool::new(false);
     if SEEN.load(Ordering::Relaxed) {
@@ -160,8 +160,8 @@ fn count(dir: &Path) -> u32 {
     u32::try_from(lists.map(lines).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
-/// An agent may have made cgroups of its own in there: deepest first. Only directories can be
-/// removed from this file system, and only empty ones.
+/// Deepest first, as an agent may have made cgroups inside. In this file system only empty
+/// directories can be removed, and no files.
 fn remove_tree(dir: &Path) {
     let below = walkdir::WalkDir::new(dir).contents_first(true).into_iter();
     for e in below.flatten().filter(|e| e.file_type().is_dir()) {
@@ -169,7 +169,7 @@ fn remove_tree(dir: &Path) {
     }
 }
 
-/// These files are orders to the kernel: one write each, nothing to be made atomic.
+/// Writes to these files are commands to the kernel: one write each, nothing to make atomic.
 #[expect(clippy::disallowed_methods, reason = "the kernel makes these files")]
 fn put(file: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new()
@@ -178,7 +178,7 @@ fn put(file: &Path, text: &str) -> io::Result<()> {
         .write_all(text.as_bytes())
 }
 
-/// Where the v2 hierarchy is mounted, and which part of it that shows.
+/// Where the v2 hierarchy is mounted, and which part of it is visible there.
 struct Mount {
     root: PathBuf,
     point: PathBuf,
@@ -206,14 +206,14 @@ fn mount_in(mountinfo: &[u8]) -> Option<Mount> {
     })
 }
 
-/// The directory of the cgroup in which this process is.
+/// The directory of this process's cgroup.
 pub fn own() -> io::Result<PathBuf> {
     let none = || io::Error::other("this host has no cgroup v2");
     let mount = mount().ok_or_else(none)?;
     own_in(&mount, &atomic::read_kernel("/proc/self/cgroup")?).ok_or_else(none)
 }
 
-/// The line `0::PATH` of `/proc/self/cgroup`; none where what is mounted does not show it.
+/// From the line `0::PATH` of `/proc/self/cgroup`; `None` if the mount does not show it.
 fn own_in(mount: &Mount, cgroups: &[u8]) -> Option<PathBuf> {
     let mut lines = cgroups.split(|&b| b == b'\n');
     let path = lines.find_map(|l| l.strip_prefix(b"0::"))?;
@@ -221,7 +221,7 @@ fn own_in(mount: &Mount, cgroups: &[u8]) -> Option<PathBuf> {
     Some(mount.point.join(path.strip_prefix(&mount.root).ok()?))
 }
 
-/// Spaces, tabs, newlines and backslashes are octal there.
+/// Spaces, tabs, newlines and backslashes are escaped as octal there.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut out = Vec::new();
     let mut rest = field;

@@ -1,9 +1,9 @@
-//! The tree below a keeper: everything its agent started and has not ended, in sessions of their
-//! own or not. Stopped and continued as a whole, and how much processor time it has used.
+//! The process tree below a keeper: everything its agent started that still lives, in any session.
+//! Stops and continues it as a whole, and measures its CPU time.
 //!
-//! Does not know why. Keeps: no process is signalled that is not below us. A pid that is not our
-//! own child's may be another process by the time of the signal: so it is held by a pidfd, and
-//! looked at again through its parent, before it is signalled.
+//! Does not know why. Invariant: only processes below us are signalled. A pid that is not our own
+//! child's may have been reused by the time of the signal: so a pidfd holds the process, and its
+//! parent is checked again, before it is signalled.
 
 use std::fs;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::{children, pause, pids, stat_of};
 use crate::atomic;
 
-/// Rounds over a tree that still starts processes while it is being stopped; each takes a few
+/// Limit for a tree that keeps starting processes while it is being stopped; each round takes a few
 /// milliseconds, and a stopped parent starts none.
 const ROUNDS_MAX: u32 = 100;
 /// Between two rounds: a stop takes effect when the process next leaves the kernel.
 const ROUND: Duration = Duration::from_millis(2);
 
-/// A process of the tree, with what `/proc/PID/stat` said of it.
+/// A process of the tree, as read from `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy)]
 struct Member {
     pid: u32,
     parent: u32,
     state: u8,
-    /// Its own processor time and that of its children that it has waited for, in clock ticks.
+    /// CPU time of itself and of its reaped children, in clock ticks.
     ticks: u64,
 }
 
@@ -45,7 +45,7 @@ fn members() -> Vec<Member> {
     found
 }
 
-/// `None`: gone, or not (any more) a child of this parent.
+/// `None`: gone, or no longer a child of this parent.
 fn member(pid: u32, parent: u32) -> Option<Member> {
     let stat = stat_of(pid)?;
     (stat.parent == parent).then_some(Member {
@@ -56,8 +56,8 @@ fn member(pid: u32, parent: u32) -> Option<Member> {
     })
 }
 
-/// The children of another process: of all its threads, or by a look at everything where the
-/// kernel was built without these files.
+/// The children of all threads of a process, from the `children` files in `/proc`; by a search of
+/// all processes if the kernel was built without these files.
 fn children_of(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
@@ -87,16 +87,16 @@ fn signal(m: &Member, signal: Signal) {
     if let Ok(held) = pidfd_open(pid, PidfdFlags::empty())
         && member(m.pid, m.parent).is_some()
     {
-        // Gone already, or another user's: the next round shows what is left.
+        // It has ended, or is another user's: the next round shows what is left.
         let _gone = pidfd_send_signal(&held, signal);
     }
 }
 
-/// Stops the whole tree, parents first, until a look finds nothing that runs. What cannot be
-/// stopped (another user's) runs on.
+/// Stops the whole tree, parents first, until nothing in it runs. What cannot be stopped (another
+/// user's) runs on.
 pub fn freeze() {
     for _ in 0..ROUNDS_MAX {
-        // T and t: stopped. Z and X: has ended.
+        // T and t: stopped. Z and X: ended.
         let runs: Vec<Member> = members()
             .into_iter()
             .filter(|m| !b"TtZX".contains(&m.state))
@@ -111,14 +111,14 @@ pub fn freeze() {
     }
 }
 
-/// Lets it go on, children first, so that no parent sees a child of its own stopped.
+/// Continues the tree, children first, so that no parent sees a child of its own stopped.
 pub fn thaw() {
     for m in members().iter().rev() {
         signal(m, Signal::CONT);
     }
 }
 
-/// Processor time of what lives in the tree, and of what its members have waited for.
+/// CPU time of the living processes of the tree and of the children they reaped.
 pub fn cpu() -> Duration {
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
         .ok()

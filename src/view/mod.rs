@@ -1,8 +1,8 @@
-//! What people see: tables, the status, the story of an item, and the words for times and numbers.
-//! Turns plain data into text; decides nothing and changes nothing under ROOT.
+//! Formats what people see: tables, the status, an item's story, times and numbers. Turns plain
+//! data into text; decides nothing and changes nothing under ROOT.
 //!
-//! Invariants: text from outside (names, reasons, messages) reaches a terminal only through `safe`;
-//! colour, clipping and cursor movements only where stdout is a terminal (`Term`).
+//! Invariants: foreign text (names, reasons, messages) reaches a terminal only through `safe`;
+//! colour, clipping and cursor movements are used only if stdout is a terminal (`Term`).
 
 pub(crate) mod table;
 pub(crate) mod status;
@@ -20,13 +20,13 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Error, Result, is_obeyed};
 use crate::layout::shown;
 
-/// What the output can show.
+/// The output's capabilities.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Term {
     pub color: bool,
     /// Columns; `None`: never clip.
     pub width: Option<usize>,
-    /// Rows; `None`: no end.
+    /// Rows; `None`: unlimited.
     pub height: Option<usize>,
 }
 
@@ -38,7 +38,7 @@ impl Term {
         height: None,
     };
 
-    /// What stdout is. `NO_COLOR` (not empty) and `TERM=dumb` turn colour off.
+    /// Stdout's. A non-empty `NO_COLOR` and `TERM=dumb` turn colour off.
     pub(crate) fn of_stdout() -> Term {
         let out = std::io::stdout();
         if !out.is_terminal() {
@@ -67,7 +67,7 @@ pub(crate) enum Paint {
 }
 
 impl Paint {
-    /// `text` in this colour, where the terminal has any.
+    /// `text` in this colour, if the terminal has colours.
     pub(crate) fn on(self, text: &str, term: &Term) -> String {
         let code = match self {
             Paint::Plain => return text.to_owned(),
@@ -85,14 +85,14 @@ impl Paint {
     }
 }
 
-/// Text from outside without control characters, and without those that turn the direction of
-/// writing round: what is read is what is there.
+/// Foreign text without control characters and without characters that change the writing
+/// direction, which could hide its real content.
 pub(crate) fn safe(text: &str) -> String {
     shown(OsStr::new(text))
 }
 
-/// JSON that says the same without a character that a terminal would obey: such characters can
-/// only be in strings, where they may be written as `\u009b`, or between tokens, as blanks.
+/// Equivalent JSON without control characters that a terminal would obey: inside strings they are
+/// escaped as `\u009b`, between tokens they become spaces.
 pub(crate) fn safe_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -106,7 +106,7 @@ pub(crate) fn safe_json(text: &str) -> String {
     out
 }
 
-/// `2026-01-27 10:45:00` where the user lives, for an instant in RFC 3339; else the text itself.
+/// An RFC 3339 time as `2026-01-27 10:45:00` in local time; other text unchanged.
 pub(crate) fn local_time(at: &str) -> String {
     time_in(at, &TimeZone::system())
 }
@@ -121,7 +121,7 @@ fn time_in(at: &str, tz: &TimeZone) -> String {
     }
 }
 
-/// How long ago, in the two largest units; `None` where it is no time. What is ahead of us is now.
+/// How long ago, in the two largest units (zero if in the future); `None` if it is no time.
 pub(crate) fn ago(at: &str, now: Timestamp) -> Option<String> {
     let t: Timestamp = at.parse().ok()?;
     let seconds = u64::try_from(now.as_second() - t.as_second()).unwrap_or(0);
@@ -147,12 +147,12 @@ pub(crate) fn took(seconds: f64) -> String {
     }
 }
 
-/// Nothing where it is not known.
+/// Empty if unknown.
 pub(crate) fn took_or_blank(seconds: Option<f64>) -> String {
     seconds.map_or_else(String::new, took)
 }
 
-/// `$0.0312`; nothing for zero.
+/// `$0.0312`; empty for zero.
 pub(crate) fn cost(usd: f64) -> String {
     match usd > 0.0 {
         true => format!("${usd:.4}"),
@@ -160,7 +160,7 @@ pub(crate) fn cost(usd: f64) -> String {
     }
 }
 
-/// `Ok(false)`: whoever read stdout has closed it, which is no error.
+/// `Ok(false)`: the reader of stdout closed it, which is no error.
 pub(crate) fn written(done: io::Result<()>) -> Result<bool> {
     match done {
         Ok(()) => Ok(true),
@@ -169,14 +169,14 @@ pub(crate) fn written(done: io::Result<()>) -> Result<bool> {
     }
 }
 
-/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+/// Writes to standard output. A reader that closes it early (`| head`) is no error.
 pub(crate) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     let done = write(&mut out).and_then(|()| out.flush());
     written(done).map(drop)
 }
 
-/// The exit code of a command that has printed its result.
+/// Prints a command's result; returns its exit code.
 pub(crate) fn print_text(text: &str) -> Result<u8> {
     print(|out| out.write_all(text.as_bytes())).map(|()| 0)
 }

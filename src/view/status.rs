@@ -1,7 +1,7 @@
-//! `harness status`, as people read it and as JSON.
+//! `harness status`, as text and as JSON.
 //!
-//! Does not know how the figures are made. Invariant: `status.json` is believed only while a harness
-//! runs and the file is fresh; else the status is made from the tree, with a note.
+//! Does not know how figures are made. Invariant: `status.json` is used only if a harness runs and
+//! the file is recent; else the status is made from the tree, with a note.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::status::{Health, Metrics, SlotState, SlotStatus, Status};
 use super::table::{Cell, Table, clip};
 use super::{Paint, Term, ago, count_of, local_time, print_json, print_text, safe};
 
-/// An older file means a harness that hangs: a healthy one writes it every second.
+/// An older file means that the harness hangs: it writes one every second.
 const TRUSTED_SECONDS: u64 = 5;
 
-/// Where a status comes from.
+/// The source of a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// `status.json`, kept by a living harness.
@@ -28,7 +28,7 @@ pub(crate) enum Source {
     Silent,
 }
 
-/// The status of this moment.
+/// The current status.
 pub(crate) fn current(root: &Root) -> Result<(Status, Source)> {
     let alive = aggregator::any_harness_alive(root)?;
     if alive
@@ -51,7 +51,7 @@ fn is_fresh(status: &Status) -> bool {
     at.is_ok_and(|t| clock::now().as_second().abs_diff(t.as_second()) <= TRUSTED_SECONDS)
 }
 
-/// What to say about the source; `None` for a live one.
+/// A note about the source; `None` for `Live`.
 pub(crate) fn note(source: Source) -> Option<&'static str> {
     match source {
         Source::Live => None,
@@ -62,7 +62,7 @@ pub(crate) fn note(source: Source) -> Option<&'static str> {
     }
 }
 
-/// The whole view as text.
+/// The whole status as text.
 pub(crate) fn render(status: &Status, source: Source, now: Timestamp, term: &Term) -> String {
     let mut out = String::new();
     let mut line = |paint: Paint, text: String| {
@@ -165,7 +165,7 @@ fn agents(all: &[SlotStatus], now: Timestamp) -> Table {
     table
 }
 
-/// A slot whose holder died is waiting to be recovered, whatever it was doing.
+/// If the slot's holder died, it waits for recovery, whatever its state was.
 fn state_of(a: &SlotStatus) -> (&'static str, Paint) {
     match (a.health, a.state) {
         (Health::Dead, _) => ("dead", Paint::Red),
@@ -214,7 +214,7 @@ fn today_line(m: &Metrics) -> String {
     s
 }
 
-/// `harness status [--json]`: prints it once.
+/// `harness status [--json]`: prints the status once.
 pub(crate) fn print(root: &Root, json: bool) -> Result<u8> {
     let (status, source) = current(root)?;
     if json {

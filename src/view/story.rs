@@ -1,7 +1,7 @@
-//! The story of one item, from the lines of its record, in words that a newcomer understands.
+//! The story of one item, told from its record in words that a newcomer understands.
 //!
-//! Knows nothing of files: the caller reads the record. Invariant: every event that is in the
-//! record is told, one line each; an event of a newer version is shown as it stands.
+//! Knows nothing of files: the caller reads the record. Invariant: every event in the record is one
+//! line; an event of a newer version is shown as raw JSON.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use crate::record::{Canceled, Event, Finished, History, Line, Started};
 use super::table::Cell;
 use super::{Paint, count_of, safe, time_in};
 
-/// The titles of the columns that `summary_row` fills.
+/// Titles of the columns of `summary_row`.
 pub(crate) const SUMMARY_HEAD: &[&str] =
     &["NAME", "STATE", ">TRIES", "OUTCOME", "LAST CHANGE", "WHY"];
 
-/// An unknown event is shown up to here: it is a line, not a page.
+/// Most characters shown of an unknown event.
 const RAW_CHARS_MAX: usize = 300;
 
-/// Tells what happened to an item. `state`: where it is now (`pending`, `scheduled`, `blocked`,
-/// `claimed`, `done`, `parked`); `reason`: why it is there, where somebody knows.
+/// The story of an item. `state`: `pending`, `scheduled`, `blocked`, `claimed`, `done` or `parked`;
+/// `reason`: why it is in that state, if known.
 pub(crate) fn story(name: &Name, state: &str, reason: Option<&str>, lines: &[Line]) -> String {
     story_in(name, state, reason, lines, &TimeZone::system())
 }
@@ -60,7 +60,7 @@ fn when(line: &Line, tz: &TimeZone) -> Option<String> {
     (!line.at.is_empty()).then(|| time_in(&safe(&line.at), tz))
 }
 
-/// One line of `list`, in the columns of `SUMMARY_HEAD`.
+/// One row of `list`, in the columns of `SUMMARY_HEAD`.
 pub(crate) fn summary_row(
     name: &Name,
     state: &str,
@@ -105,7 +105,7 @@ fn state_words(state: &str) -> String {
     }
 }
 
-/// Words for an outcome, after "attempt 1".
+/// An outcome in words, to follow "attempt 1".
 fn outcome_words(outcome: Option<&Word<Outcome>>) -> String {
     let outcome = match outcome {
         None => return "ended".to_owned(),
@@ -130,7 +130,7 @@ fn outcome_words(outcome: Option<&Word<Outcome>>) -> String {
     words.to_owned()
 }
 
-/// `before TEXT after`, or nothing where there is no text.
+/// `before TEXT after`, or an empty string if there is no text.
 fn part(before: &str, text: &str, after: &str) -> String {
     match text.is_empty() {
         true => String::new(),
@@ -225,7 +225,7 @@ fn started_words(started: &Started) -> String {
     s + &part(", session ", &started.session, "")
 }
 
-/// What happened, why, what came of it, and what is next.
+/// How and why an attempt ended, its results, and what follows.
 fn finished_words(finished: &Finished, tz: &TimeZone) -> String {
     let end = &finished.end;
     let mut s = format!(
@@ -286,7 +286,7 @@ fn as_it_stands(object: &Value) -> String {
     super::table::clip(&safe(&object.to_string()), RAW_CHARS_MAX)
 }
 
-/// What a person can do about it; the name is quoted where a shell would misread it.
+/// What a person can do about it, with the name quoted for a shell.
 fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
     let arg = argument(name);
     match state {
@@ -314,7 +314,7 @@ fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
     }
 }
 
-/// `NAME` where the name cannot be written on one line as it is.
+/// The name as a shell argument; `NAME` if it cannot be written on one line.
 fn argument(name: &Name) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-+/@:%".contains(&b);
     let dashes = if name.bytes().starts_with(b"-") {

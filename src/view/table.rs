@@ -1,7 +1,7 @@
-//! Aligned columns of text. A character counts as one column (wide ones may overhang); lines are
-//! clipped to a terminal's width and never otherwise, so that a pipe gets everything.
+//! Aligned columns of text. A character counts as one column (wide ones may stick out). Lines are
+//! clipped to a terminal's width only, so that a pipe gets everything.
 //!
-//! Invariant: one row is one line, whatever the cells hold: every cell is made `safe`.
+//! Invariant: one row is one line, as every cell is made `safe`.
 
 use super::{Paint, Term, safe};
 
@@ -41,7 +41,7 @@ impl<T: AsRef<str>> From<T> for Cell {
     }
 }
 
-/// Rows under a heading. Short rows are filled up with empty cells.
+/// Rows under a heading. Short rows are padded with empty cells.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
     head: Vec<Cell>,
@@ -50,7 +50,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A title that begins with `>` is of a column of numbers, aligned to the right.
+    /// A title that begins with `>` marks a column of numbers, aligned to the right.
     pub(crate) fn new(titles: &[&str]) -> Table {
         let bare = |t: &&str| Cell::painted(t.trim_start_matches('>'), Paint::Dim);
         Table {
@@ -64,7 +64,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The lines, heading first, each ended by a newline, without blanks at the end.
+    /// The lines, heading first, each with a newline and no trailing spaces.
     pub(crate) fn render(&self, term: &Term) -> String {
         let lines = || std::iter::once(&self.head).chain(&self.rows);
         let mut widths = vec![0; lines().map(Vec::len).max().unwrap_or(0)];
@@ -82,7 +82,7 @@ impl Table {
 
     fn line(&self, out: &mut String, cells: &[Cell], widths: &[usize], term: &Term) {
         let mut left = term.width.unwrap_or(usize::MAX);
-        // Blanks wait until something follows them.
+        // Spaces are written only if something follows them.
         let mut blanks = 0;
         for (i, cell) in cells.iter().enumerate() {
             let width = widths.get(i).copied().unwrap_or(0);
@@ -108,7 +108,7 @@ impl Table {
     }
 }
 
-/// At most `width` characters; what was cut off shows as `…`.
+/// At most `width` characters; `…` marks what was cut.
 pub(crate) fn clip(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();

@@ -1,8 +1,8 @@
-//! `harness status --watch`: the status again at each change, in place on a terminal, a block (or,
-//! as JSON, a line) for each change elsewhere.
+//! `harness status --watch`: shows the status again on each change; in place on a terminal,
+//! elsewhere as a new block (or line of JSON).
 //!
-//! Knows nothing of what is shown. Invariant: however it ends (a signal, the reader of stdout gone,
-//! an error), the cursor and the screen are given back.
+//! Knows nothing of the status's content. Invariant: however it ends (a signal, the reader of
+//! stdout gone, an error), cursor and screen are restored.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,11 +23,11 @@ use crate::status::Status;
 use super::status::{Source, current, render};
 use super::{Term, written};
 
-/// How often files are looked at.
+/// Interval at which files are checked.
 const LOOK_MS: u16 = 200;
-/// Durations on the screen go on, and a harness that died is noticed, this often.
+/// Interval at which durations are redrawn and a dead harness is noticed.
 const REDRAW: Duration = Duration::from_secs(1);
-/// With no harness the status is made from the whole tree: less often.
+/// Longer without a harness, as the status is then made from the whole tree.
 const REBUILD: Duration = Duration::from_secs(5);
 
 /// Shows the status until Ctrl-C (or SIGTERM, SIGHUP), or until stdout is closed.
@@ -38,7 +38,7 @@ pub(crate) fn watch(root: &Root, json: bool) -> Result<()> {
     watch_on(root, json, term, &mut out, signals.stop.as_fd())
 }
 
-/// The signals that end a watch, as a byte to be read.
+/// The signals that end a watch, as a readable descriptor.
 pub(crate) struct Signals {
     pub(crate) stop: UnixStream,
     ids: Vec<signal_hook::SigId>,
@@ -106,7 +106,7 @@ fn watch_on<W: Write + AsFd>(
     }
 }
 
-/// What was shown last.
+/// What was shown last, and when.
 struct Drawn {
     at: Instant,
     term: Term,
@@ -132,7 +132,7 @@ fn stamp(root: &Root) -> Option<FileStamp> {
     Some(FileStamp::of(&meta))
 }
 
-/// Two statuses with the same key differ in nothing but the time.
+/// Equal for two statuses that differ only in their times.
 fn key(status: &Status, source: Source) -> String {
     let mut timeless = status.clone();
     timeless.timestamp.clear();
@@ -149,7 +149,7 @@ fn line_of(status: &Status) -> Result<String> {
         .map(|line| line + "\n")
 }
 
-/// The output; on a terminal the alternate screen, so that the scrollback stays as it was.
+/// The output; on a terminal the alternate screen, so that the scrollback is preserved.
 struct Screen<'o, W: Write + AsFd> {
     out: &'o mut W,
     full: bool,
@@ -172,7 +172,7 @@ impl<'o, W: Write + AsFd> Screen<'o, W> {
             } else {
                 ""
             };
-            // Kept before it is drawn: from now on there is a screen to give back.
+            // Set before drawing: from here on the screen must be restored.
             self.last = text;
             let frame = frame(&self.last, term.height.unwrap_or(usize::MAX));
             write!(self.out, "{begin}\x1b[H{frame}\x1b[J")?;
@@ -189,7 +189,7 @@ impl<'o, W: Write + AsFd> Screen<'o, W> {
 impl<W: Write + AsFd> Drop for Screen<'_, W> {
     fn drop(&mut self) {
         if self.full && !self.last.is_empty() {
-            // What was seen last stays readable. A terminal that is gone needs nothing back.
+            // The last status stays readable. If the terminal is gone, errors do not matter.
             let text = &self.last;
             drop(write!(self.out, "\x1b[?25h\x1b[?1049l{text}"));
             drop(self.out.flush());
@@ -197,7 +197,7 @@ impl<W: Write + AsFd> Drop for Screen<'_, W> {
     }
 }
 
-/// Waits a moment; `true` where it is time to end: a signal came, or nobody reads any more.
+/// Waits a moment; `true` if the watch must end: a signal came, or the reader of stdout is gone.
 pub(crate) fn is_over(out: BorrowedFd<'_>, stop: BorrowedFd<'_>) -> Result<bool> {
     let mut fds = [
         PollFd::new(stop, PollFlags::POLLIN),
@@ -210,7 +210,7 @@ pub(crate) fn is_over(out: BorrowedFd<'_>, stop: BorrowedFd<'_>) -> Result<bool>
     }
 }
 
-/// The lines that fit, each cleared to its end.
+/// The lines that fit, each clearing the rest of its row.
 fn frame(text: &str, height: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let room = height.saturating_sub(1).max(1);
@@ -240,7 +240,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// A ROOT on which a harness lives, as its file's lock says.
+    /// A ROOT with a living harness, according to the lock of its file.
     fn living() -> (tempfile::TempDir, Root, std::fs::File) {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
@@ -260,7 +260,7 @@ mod tests {
         atomic::replace(&root.status(), &json, false).unwrap();
     }
 
-    /// Runs a watch whose output and stop are ours.
+    /// Runs a watch with the test's own output and stop descriptor.
     fn start(
         root: &Root,
         json: bool,

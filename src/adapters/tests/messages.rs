@@ -79,7 +79,7 @@ fn messages_tell_when_a_limit_ends() {
     ] {
         assert_eq!(at(text, &utc), None, "{text}");
     }
-    // A time of day without a zone is the CLI's.
+    // A time of day without a zone is in the CLI's zone.
     let there = at("resets 3am", &zone);
     let here = at("resets 3am (UTC)", &zone);
     assert_eq!(here.as_deref(), Some("2026-11-23T03:00:00Z"));

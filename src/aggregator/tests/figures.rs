@@ -37,7 +37,7 @@ fn figures(f: &Totals) -> Metrics {
     m
 }
 
-/// A day whose midnight is not UTC's, so that it spans two files.
+/// A local day that spans two UTC days, hence two files.
 fn period() -> Period {
     Period {
         midnight: at("2026-01-26T23:00:00Z"),
@@ -89,7 +89,7 @@ fn the_tail_of_the_ledger_takes_whole_lines_once_and_skips_bad_ones() {
     assert_eq!(figures(&f).completed_today, 3);
     assert_eq!(figures(&f).throughput_per_hour, 2.0);
 
-    // An hour later nothing is recent, a day later nothing is of today.
+    // An hour later nothing is recent; a day later nothing is of today.
     let later = Period {
         now: at("2026-01-27T11:01:00Z"),
         ..p
@@ -120,7 +120,7 @@ fn a_ledger_file_that_was_replaced_or_shrank_is_read_anew() {
     f.update(&dir, p);
     assert_eq!(figures(&f).completed_today, 3);
     atomic::remove(&today).unwrap();
-    // The open file is nameless now: the line must not be lost in it.
+    // The open file was removed: the line must not be lost in it.
     ledger.append(&line(p.now, "failed", true)).unwrap();
     f.update(&dir, p);
     assert_eq!(
@@ -187,7 +187,7 @@ fn a_lost_ledger_is_made_again_from_the_sessions_once() {
     session(&root, now, 10 * 86_400, begun_long_ago);
     put(&root.sessions().join("not-a-uuid/session.json"), b"{}");
     put(&root.sessions().join("file"), b"");
-    // A worker was faster: the file is there again, with one of the lines.
+    // A worker was faster: the file exists again, with one of the lines.
     let known = json!({"outcome": "succeeded", "ended_at": ended(30), "last": true});
     let sid = session(&root, now, 80, known);
     let early = LedgerLine {

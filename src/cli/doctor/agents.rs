@@ -10,7 +10,7 @@ use crate::adapters;
 use crate::config::{AgentTable, placeholder};
 use crate::layout::{Root, shown};
 
-/// The agent CLIs that are on PATH.
+/// The agent CLIs found on PATH.
 pub(super) fn on_this_machine() -> Finding {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found: Vec<String> = adapters::NAMES
@@ -24,7 +24,7 @@ pub(super) fn on_this_machine() -> Finding {
     }
 }
 
-/// A configured agent's program: where it is; and the version of a CLI that harness knows.
+/// A configured agent's program: its path, and its version if harness knows the CLI.
 pub(super) fn configured(root: &Root, agent: &str, table: &AgentTable) -> Finding {
     let about = table.cli.as_deref().and_then(adapters::by_name);
     let about = about.map(adapters::Adapter::about);
@@ -70,8 +70,8 @@ pub(super) fn configured(root: &Root, agent: &str, table: &AgentTable) -> Findin
     }
 }
 
-/// As `execvp` finds a program. A relative path with a slash depends on the worktree and is taken as
-/// it is.
+/// Finds the program as `execvp` does. A relative path with a slash depends on the worktree and is
+/// returned as it is.
 fn on_path(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
     let runs = |p: &Path| p.is_file() && access(p, AccessFlags::X_OK).is_ok();
     let as_path = Path::new(program);

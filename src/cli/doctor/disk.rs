@@ -1,5 +1,5 @@
-//! What can be read off ROOT's file system without changing anything: its type, devices, space,
-//! journal, mount options and the length of its path.
+//! Read-only checks of ROOT's file system: its type, devices, space, journal, mount options and
+//! path length.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -14,21 +14,21 @@ use crate::atomic;
 use crate::config::Config;
 use crate::layout::{Place, Root, shown};
 
-/// Below this many free inodes a checkout of a middling repository fails.
+/// With fewer free inodes a checkout of a medium-sized repository fails.
 const INODES_MIN: u64 = 10_000;
 /// Leaves room for the paths of a session's or a worktree's files within Linux's 4096 bytes.
 const PATH_BYTES_FAIL: usize = 3_000;
-/// Longer ones break tools that agents run (many stop at 1024 or less).
+/// Longer paths break tools that agents run (many stop at 1024 bytes or fewer).
 const PATH_BYTES_WARN: usize = 700;
-/// `limits.disk_free_min` where the configuration cannot be read.
+/// `limits.disk_free_min` if the configuration is unreadable.
 const DISK_FREE_MIN: u64 = 256_000_000;
 
 const MEMORY: &str = "nothing here survives a reboot or a power cut";
 const NO_EVENTS: &str = "no events from other hosts, no read leases";
 const SERVER: &str =
     "no events from other hosts, no read leases; flock and hard links depend on the server";
-/// File systems by the magic number of `statfs`: name, and what does not hold there; `""` for a
-/// local one on which everything holds.
+/// File systems by `statfs` magic number: name, and what they lack; `""` if they are local and lack
+/// nothing.
 const KINDS: &[(u32, &str, &str)] = &[
     (0xEF53, "ext4", ""),
     (0x5846_5342, "xfs", ""),
@@ -109,7 +109,7 @@ pub(super) fn path_length(path: &Path) -> Finding {
     }
 }
 
-/// Each of the three may be mounted separately.
+/// Folders that may be on separate mounts.
 fn mounts(root: &Root) -> [std::path::PathBuf; 3] {
     [root.queue(), root.state(), root.worktrees()]
 }
@@ -119,7 +119,7 @@ fn unreadable(path: &Path, e: &dyn std::fmt::Display) -> Finding {
     fail(why, "look at the mount")
 }
 
-/// The worst mount counts.
+/// The worst of the three mounts decides.
 pub(super) fn kind(root: &Root, is_durable: bool) -> Finding {
     let mut found: Vec<String> = Vec::new();
     let mut lacks: Vec<String> = Vec::new();
@@ -139,7 +139,7 @@ pub(super) fn kind(root: &Root, is_durable: bool) -> Finding {
         if found.contains(&name) {
             continue;
         }
-        // Losing everything at a reboot is what durability "off" means.
+        // With durability "off" a reboot may lose everything.
         if !lack.is_empty() && (is_durable || lack != MEMORY) {
             lacks.push(format!("{name}: {lack}"));
         }
@@ -154,7 +154,7 @@ pub(super) fn kind(root: &Root, is_durable: bool) -> Finding {
     }
 }
 
-/// Renames and hard links do not cross devices, nor mounts of the same device.
+/// Renames and hard links work neither across devices nor across mounts of one device.
 pub(super) fn one_device(root: &Root) -> Finding {
     let renames = [
         root.place(Place::Pending),
@@ -239,7 +239,7 @@ pub(super) fn space(root: &Root, config: Option<&Config>) -> Finding {
     }
 }
 
-/// Nothing to say where the file system counts none (btrfs).
+/// `None` if the file system does not count inodes (btrfs).
 pub(super) fn inodes(root: &Root) -> Option<Finding> {
     let counts = mounts(root).into_iter().filter_map(|p| {
         let v = statvfs(&p).ok()?;
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_queue_over_two_devices_fails() {
-        // /proc is another mount than any temporary directory.
+        // /proc is on another mount than any temporary directory.
         let dir = tempfile::tempdir().expect("temp dir");
         let root = crate::cli::init::init(dir.path(), "").expect("init").root;
         assert_eq!(one_device(&root).state, State::Ok);

@@ -1,4 +1,4 @@
-//! What the machine offers whatever the ROOT: limits of the kernel, `/proc`, cgroups, the clock.
+//! Checks of the machine, independent of ROOT: kernel limits, `/proc`, cgroups, the clock.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use crate::clock;
 use crate::layout::shown;
 use crate::process;
 
-/// Open files that one slot needs at most: its lease, marker, session files, keeper's socket, pidfd,
-/// and what git and a directory walk hold for a moment.
+/// Most open files per slot: its lease, marker, session files, keeper's socket, pidfd, and those
+/// that git and a directory walk briefly hold.
 const FILES_PER_WORKER: u64 = 24;
 /// Open files of the process itself: standard streams, events, signals, status, locks.
 const FILES_BASE: u64 = 64;
-/// Folders watched for each slot, and by the process itself.
+/// Watched folders per slot, and for the process itself.
 const WATCHES_PER_WORKER: u64 = 4;
 const WATCHES_BASE: u64 = 64;
-/// A listing recovers from an overflowing queue; below this size overflows become the rule.
+/// After an overflow everything is listed again; with a smaller queue overflows are frequent.
 const QUEUED_EVENTS_MIN: u64 = 1_024;
-/// 2025-01-01: a clock before it has lost its battery.
+/// 2025-01-01: an earlier time means that the clock lost its battery.
 const EPOCH_SANE_NS: i64 = 1_735_689_600 * 1_000_000_000;
 
 pub(super) fn inotify(workers: u64) -> Finding {
@@ -76,7 +76,7 @@ pub(super) fn open_files(workers: u64) -> Finding {
     }
 }
 
-/// Killing an item's whole process tree needs to see it.
+/// To kill an item's whole process tree, harness must see it there.
 pub(super) fn proc() -> Finding {
     if let Err(e) = atomic::read_kernel("/proc/self/stat") {
         return fail(
@@ -99,7 +99,7 @@ pub(super) fn proc() -> Finding {
     }
 }
 
-/// What kills an item's process tree where the agent's keeper cannot, because it was killed itself.
+/// What kills an item's process tree if the agent's keeper was killed itself.
 pub(super) fn end_of_a_tree() -> Finding {
     match process::cgroup::probe() {
         Ok(dir) => ok(format!(

@@ -1,8 +1,8 @@
 //! `harness doctor`: checks this machine and file system, and says how to fix what is missing.
 //!
-//! `CHECKS` is the table of checks: each looks at a `Subject` and returns a `Finding`. Keeps: a
-//! finding that is not Ok says what to do; what a probe makes is removed again; nothing else in ROOT
-//! is changed, except that missing directories are made.
+//! `CHECKS` is the table of checks: each examines a `Subject` and returns a `Finding`. Invariants:
+//! a finding that is not Ok says what to do; probes remove what they make; nothing else in ROOT is
+//! changed, except that missing directories are made.
 
 mod agents;
 mod disk;
@@ -20,23 +20,23 @@ use crate::git;
 use crate::layout::{Root, shown};
 use probe::Bench;
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
     Ok,
-    /// A promise is weaker here, or something will soon be short.
+    /// A guarantee is weaker here, or a resource is running out.
     Warn,
-    /// A promise does not hold here.
+    /// A guarantee does not hold here.
     Fail,
 }
 
-/// The result of one check.
+/// One check's result and explanation.
 #[derive(Debug, Clone, Serialize)]
 struct Finding {
     state: State,
     why: String,
-    /// Always there unless the state is Ok.
+    /// Always set unless the state is Ok.
     what_to_do: Option<String>,
 }
 
@@ -63,13 +63,13 @@ fn fail(why: impl Into<String>, what_to_do: impl Into<String>) -> Finding {
     }
 }
 
-/// What is looked at.
+/// What is checked.
 struct Subject<'a> {
     root: Option<&'a Root>,
     config: Option<Result<Config>>,
-    /// Whether the tree of directories is there.
+    /// Whether the directory tree exists or could be made.
     tree: Option<Result<()>>,
-    /// Where the probes work; only with a tree.
+    /// The directory for probes; only with a tree.
     bench: Option<Result<Bench>>,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Subject<'a> {
         self.config.as_ref()?.as_ref().ok()
     }
 
-    /// ROOT, where its directories are there to be looked at.
+    /// ROOT, if its directories exist.
     fn tree(&self) -> Option<&'a Root> {
         self.tree.as_ref()?.as_ref().ok().and(self.root)
     }
@@ -105,7 +105,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// `None`: there is nothing to say here.
+/// `None`: the check does not apply here.
 type Look = fn(&Subject<'_>) -> Option<Finding>;
 
 static CHECKS: &[(&str, Look)] = &[
@@ -147,12 +147,12 @@ struct Check {
     finding: Finding,
 }
 
-/// Every check, in order.
+/// The results of all checks, in order.
 #[derive(Debug)]
 pub(super) struct Report(Vec<Check>);
 
-/// Looks at the machine, and at ROOT where there is one. Never ends with an error: what cannot be
-/// looked at is a check that failed.
+/// Checks the machine, and ROOT if there is one. Never returns an error: what cannot be examined is
+/// a failed check.
 pub(super) fn doctor(root: Option<&Root>) -> Report {
     let subject = Subject::of(root);
     let check = |what: &str, finding: Finding| Check {
@@ -241,7 +241,7 @@ impl Report {
         states.filter(|s| *s == state).count()
     }
 
-    /// Aligned lines, what to do below what it is about, and a line that sums up.
+    /// Aligned lines, each finding followed by what to do, and a summary line.
     pub(super) fn text(&self) -> String {
         let width = self.0.iter().map(|c| c.what.len()).max().unwrap_or(0);
         let indent = " ".repeat(width + 8);

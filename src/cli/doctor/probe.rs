@@ -1,7 +1,7 @@
-//! Tries, in a directory of its own below `state/`, what the queue's protocol depends on: what works
-//! counts, not the file system's name.
+//! Tries in its own directory below `state/` what the queue's protocol depends on, instead of
+//! trusting the file system's name.
 //!
-//! Keeps: the directory and everything in it are removed at the end, however the probes end.
+//! Invariant: the directory and everything in it are removed, however the probes end.
 
 use std::fs::{self, TryLockError};
 use std::io::{self, Write};
@@ -23,10 +23,10 @@ use crate::layout::Root;
 use crate::sys;
 
 const LOCAL_DISK: &str = "put the ROOT on a local disk (ext4, xfs, btrfs)";
-/// A new file's time may differ from ours by the kernel's tick and by a server's small drift.
+/// A new file's time may differ from ours by the kernel's tick and a small drift of a server.
 const SKEW_SECONDS_MAX: i64 = 2;
 
-/// The directory of the probes; dropping it removes it.
+/// The directory for probes; dropping it removes it.
 pub(super) struct Bench {
     dir: PathBuf,
 }
@@ -40,7 +40,7 @@ impl Drop for Bench {
 impl Bench {
     pub(super) fn open(root: &Root) -> Result<Bench> {
         let dir = atomic::temp_beside(&root.state().join("doctor"));
-        // A killed doctor with the same pid may have left it.
+        // A killed doctor with the same pid may have left it behind.
         atomic::discard_tree(&dir, "doctor's own probe files")?;
         atomic::make_dir(&dir, true)?;
         Ok(Bench { dir })
@@ -54,7 +54,7 @@ impl Bench {
     }
 }
 
-/// Only where the directory cannot be made.
+/// Reports only a directory that cannot be made.
 pub(super) fn bench(s: &Subject<'_>) -> Option<Finding> {
     let e = s.bench.as_ref()?.as_ref().err()?;
     Some(fail(
@@ -68,7 +68,7 @@ pub(super) fn try_on(s: &Subject<'_>, probe: fn(&Bench) -> Result<Finding>) -> O
     Some(probe(bench).unwrap_or_else(|e| fail(e.to_string(), LOCAL_DISK)))
 }
 
-/// Nothing may be renamed over an existing item.
+/// Checks for a rename that never overwrites an item.
 pub(super) fn rename(bench: &Bench) -> Result<Finding> {
     let (a, b) = (bench.file("rename-a")?, bench.file("rename-b")?);
     let free = bench.dir.join("rename-c");
@@ -78,7 +78,7 @@ pub(super) fn rename(bench: &Bench) -> Result<Finding> {
         (Ok(()), _) => return Ok(fail("replaced an existing name", LOCAL_DISK)),
         (Err(e), _) => e,
     };
-    // What `atomic` does instead must hold.
+    // Then `atomic`'s fallback by link and unlink must work.
     Ok(
         match (atomic::rename_new(&a, &b)?, atomic::rename_new(&a, &free)?) {
             (Moved::Taken, Moved::Done) => warn(
@@ -92,7 +92,7 @@ pub(super) fn rename(bench: &Bench) -> Result<Finding> {
     )
 }
 
-/// Elects one holder of a name.
+/// Hard links elect the one holder of a name.
 pub(super) fn hard_link(bench: &Bench) -> Result<Finding> {
     let (a, b) = (bench.file("link-a")?, bench.file("link-b")?);
     let to = bench.dir.join("link-to");
@@ -109,7 +109,7 @@ pub(super) fn hard_link(bench: &Bench) -> Result<Finding> {
     })
 }
 
-/// Tells the living from the dead.
+/// Locks tell living processes from dead ones.
 pub(super) fn flock(bench: &Bench) -> Result<Finding> {
     let path = bench.file("lock")?;
     let (a, b) = (atomic::open_lock(&path)?, atomic::open_lock(&path)?);
@@ -126,7 +126,7 @@ pub(super) fn flock(bench: &Bench) -> Result<Finding> {
     Ok(fail(why, LOCAL_DISK))
 }
 
-/// Two writers of one record lose nothing of each other's.
+/// Concurrent writers of a record must not overwrite each other's lines.
 pub(super) fn append(bench: &Bench) -> Result<Finding> {
     let path = bench.file("record")?;
     let (mut a, mut b) = (atomic::open_append(&path)?, atomic::open_append(&path)?);
@@ -142,13 +142,13 @@ pub(super) fn append(bench: &Bench) -> Result<Finding> {
     })
 }
 
-/// Seconds by which the file's modification time is later than `at` (ns since 1970).
+/// Seconds by which the file's modification time is after `at` (ns since 1970).
 fn skew_seconds(path: &Path, at: i64) -> Result<i64> {
     let meta = fs::metadata(path).or_fail("cannot look at", path)?;
     Ok((clock::mtime_ns(&meta) - at) / 1_000_000_000)
 }
 
-/// A modification time in the future is an item's "not before".
+/// A modification time in the future is an item's earliest start.
 pub(super) fn not_before(bench: &Bench) -> Result<Finding> {
     let path = bench.file("mtime")?;
     let at = clock::now_ns().saturating_add(86_400 * 1_000_000_000);
@@ -163,7 +163,7 @@ pub(super) fn not_before(bench: &Bench) -> Result<Finding> {
     })
 }
 
-/// Where a server stamps new files by a clock ahead of ours, each looks scheduled for later.
+/// If a server's clock is ahead of ours, each new file looks scheduled for later.
 pub(super) fn file_clock(bench: &Bench) -> Result<Finding> {
     let skew = skew_seconds(&bench.file("clock")?, clock::now_ns())?;
     Ok(match skew.abs() <= SKEW_SECONDS_MAX {
@@ -175,7 +175,7 @@ pub(super) fn file_clock(bench: &Bench) -> Result<Finding> {
     })
 }
 
-/// Says whether a file is still being written.
+/// A lease shows whether a file is still being written.
 pub(super) fn read_lease(bench: &Bench) -> Result<Finding> {
     let path = bench.file("lease")?;
     let file = atomic::open_to_look(&path).or_fail("cannot open", &path)?;
@@ -188,7 +188,7 @@ pub(super) fn read_lease(bench: &Bench) -> Result<Finding> {
     })
 }
 
-/// New items are noticed at once.
+/// With events new items are noticed at once.
 pub(super) fn events(bench: &Bench) -> Result<Finding> {
     let seen = (|| -> rustix::io::Result<bool> {
         let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
@@ -210,8 +210,8 @@ pub(super) fn events(bench: &Bench) -> Result<Finding> {
     Ok(warn(why, what_to_do))
 }
 
-/// Harness and keeper talk through a socket; its path goes through /proc, as ROOT's may be longer
-/// than the 108 bytes of an address.
+/// Harness and keeper talk through a socket, whose path goes through /proc, as ROOT's may be longer
+/// than a socket address of 108 bytes.
 pub(super) fn socket(bench: &Bench) -> Result<Finding> {
     let talk = || -> io::Result<bool> {
         let dir = atomic::open_dir(&bench.dir)?;

@@ -1,7 +1,7 @@
-//! Asks an agent's program for its version: bounded in time and output, without input, and in a
-//! process group of its own that is killed after the answer.
+//! Asks an agent's program for its version: with limited time and output, without input, and in its
+//! own process group, which is killed afterwards.
 //!
-//! Only for CLIs that harness knows: another program may do anything when it is given `--version`.
+//! Only for known CLIs: another program might do anything on `--version`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,12 +20,12 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::waker;
 
-/// Long enough for a CLI that starts a runtime first, on a busy machine.
+/// Enough for a CLI that first starts a runtime, on a busy machine.
 const ANSWER: Duration = Duration::from_secs(10);
-/// A version is a line.
+/// A version is one short line.
 const ANSWER_BYTES_MAX: u64 = 4 << 10;
 
-/// The first line that `argv --version` prints; the error says why there is none.
+/// The first line that `argv --version` prints, or why there is none.
 pub(super) fn version(argv: &[OsString], env: &BTreeMap<String, String>) -> Result<String, String> {
     ask(argv, env, ANSWER)
 }
@@ -57,7 +57,7 @@ fn ask(
     let pid = i32::try_from(child.id()).unwrap_or_default();
     let pidfd = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok());
     let ended = pidfd.is_some_and(|fd| ends(&fd, within));
-    // A launcher's children too.
+    // This includes a launcher's children.
     let _gone = killpg(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
     let status = child.wait().map_err(trouble)?;
     if !ended {

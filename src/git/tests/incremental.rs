@@ -1,4 +1,4 @@
-//! A checkout of what differs ends where a whole one would, and is done only where nothing is
+//! An incremental checkout gives the same result as a full one, and happens only if nothing is
 //! uncommitted.
 
 use std::fs;
@@ -14,7 +14,7 @@ fn incremental(tree: &Worktree, base: &Base) -> Option<IncrementalCheckout> {
     tree.incremental_checkout(base)
 }
 
-/// Index, files and HEAD are the base's, on the branch; nothing else is there.
+/// Index, files and HEAD are the base's, on the branch; there is nothing else.
 fn assert_arrived(tree: &Worktree, branch: &str, base: &Base, what: &str) {
     let d = tree.path();
     let status = ["status", "--porcelain", "--untracked-files=all"];
@@ -26,7 +26,7 @@ fn assert_arrived(tree: &Worktree, branch: &str, base: &Base, what: &str) {
         "{what}"
     );
     assert_eq!(git(d, &["diff-index", "--cached", &base.oid]), "", "{what}");
-    // With no word of the index's believed.
+    // Compare with a fresh index, as the tree's own may be wrong.
     let index = tree.admin.join("fresh");
     let fresh = || Git::at(d).env("GIT_INDEX_FILE", &index);
     fresh().args(["read-tree", &base.oid]).must("read").unwrap();
@@ -100,7 +100,7 @@ fn a_checkout_of_what_differs_ends_where_a_whole_one_would() {
         work(tree.path());
         tree.collect(&branch, &base, "m", AUTHOR).unwrap();
         if n % 2 == 0 {
-            // Meanwhile the user works on.
+            // The user keeps working meanwhile.
             put(&w.user.join(format!("d{}/f", n + 10)), "moved\n");
             put(&w.user.join(format!("u{n}/f")), "new\n");
             git(&w.user, &["add", "d*", "u*"]);
@@ -142,7 +142,7 @@ fn what_comes_into_an_idle_worktree_is_salvaged() {
             git(d, &["add", "a"]);
         }),
         ("run.sh", |d| {
-            // Only the index has it: the file is as it was.
+            // The change is only in the index: the file is as before.
             let before = fs::read_to_string(d.join("run.sh")).unwrap();
             put(&d.join("run.sh"), "edit");
             git(d, &["add", "run.sh"]);
@@ -166,8 +166,8 @@ fn what_comes_into_an_idle_worktree_is_salvaged() {
     }
 }
 
-/// An agent's own git keeps in the index what it has seen of untracked files, and can be made to
-/// believe that nothing has come since.
+/// An agent's git keeps its knowledge of untracked files in the index, and can be made to believe
+/// that there are no new ones.
 #[test]
 fn what_an_agents_git_keeps_of_untracked_files_is_not_believed() {
     let w = world();

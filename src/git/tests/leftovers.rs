@@ -1,4 +1,4 @@
-//! What an agent, or a crash, leaves in a worktree: collected, salvaged or kept whole.
+//! What an agent or a crash leaves in a worktree is collected, salvaged or moved away whole.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -115,7 +115,7 @@ fn a_conflicted_merge_is_committed_as_it_is_and_ended() {
         "An Agent left over"
     );
 
-    // A rebase half-way, with changes put away by git itself: nothing of it reaches the next item.
+    // A half-done rebase with autostashed changes: nothing of it may reach the next item.
     git(d, &["checkout", "-q", "-b", "again", "theirs"]);
     put(&d.join("run.sh"), "put away\n");
     assert!(
@@ -158,7 +158,7 @@ fn what_a_crash_left_is_salvaged_before_the_next_checkout() {
     assert_eq!(git(tree.path(), &["rev-parse", "HEAD"]), base.oid);
     assert_eq!(tree.salvage("nothing").unwrap(), None);
 
-    // What only the last item's rules ignored is not the next item's work.
+    // Files that only the last item's rules ignored must not be committed by the next item.
     put(&tree.path().join(".gitignore"), "ignored\nout\n");
     put(&tree.path().join("out"), "built");
     tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
@@ -193,7 +193,7 @@ fn repositories_inside_the_tree_are_kept_whole() {
     let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
     assert_eq!((got.files_changed, got.notes.len()), (1, 2), "{got:?}");
     assert!(tree.path().join("nest/file").exists());
-    // One that the agent itself committed, as a link, is no less its work.
+    // A nested repository committed as a link is the agent's work, too.
     git(tree.path(), &["add", "nest"]);
     git(tree.path(), &["commit", "-q", "-m", "link"]);
     tree.checkout("harness/y/1", &base).unwrap();
@@ -266,7 +266,7 @@ fn submodules_are_brought_and_their_changes_kept() {
         .concat(),
     );
     git(&w.user, &["commit", "-q", "-m", "submodule"]);
-    // Git refuses to fetch submodules from local paths unasked; so these are asked for by hand.
+    // Git fetches submodules from local paths only if told to, so the test does it.
     git(&w.user, &["config", "submodule.sub dir.update", "none"]);
     git(
         &w.user,
@@ -291,7 +291,7 @@ fn submodules_are_brought_and_their_changes_kept() {
         .find(|w| w.starts_with("refs/"))
         .unwrap();
     assert_eq!(git(&sub, &["show", &format!("{name}:code")]), "v2");
-    // A commit in it is recorded, and kept from what comes next.
+    // A commit in the submodule is recorded, and kept when the tree is reset.
     git(&sub, &["add", "-A"]);
     git(&sub, &[&me[..], &["commit", "-q", "-m", "2"]].concat());
     let inner = git(&sub, &["rev-parse", "HEAD"]);
