@@ -158,7 +158,7 @@ pub(super) fn release(root: &Root, name: &Name) -> Result<Option<String>> {
                 .and_then(|meta| ready::peek(name, path, &meta).not_before);
             Record::open(root, name)?.append(&released(not_before))?;
             // The `touch` also wakes every process.
-            let done = "may start now, as far as its time goes";
+            let done = "schedule cleared";
             Ok(touch(path)?.then(|| done.to_owned()))
         }
         Some(Found {
