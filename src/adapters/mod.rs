@@ -1,7 +1,7 @@
 //! One adapter per agent CLI: builds its arguments and environment, and parses its stdout.
 //!
 //! A new CLI is one new file here and one line in the list below. Configuration, `doctor`, messages
-//! and tests take the CLIs from that list.
+//! and the tests of every adapter take the CLIs from that list.
 //!
 //! Pure: starts, reads, writes and times nothing. Every launch is non-interactive: no terminal, no
 //! questions, the prompt on stdin, then end of file.

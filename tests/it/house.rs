@@ -377,7 +377,14 @@ fn each_record_event_is_documented() {
         if name.is_empty() || name == "Unknown" {
             continue;
         }
-        let word = name.to_lowercase();
+        // As serde's `snake_case` writes it.
+        let mut word = String::new();
+        for c in name.chars() {
+            if c.is_uppercase() && !word.is_empty() {
+                word.push('_');
+            }
+            word.push(c.to_ascii_lowercase());
+        }
         let is_there = rows.lines().any(|row| {
             let first = row.split('|').nth(1).unwrap_or_default();
             row.starts_with('|') && first.contains(&format!("`{word}`"))
