@@ -309,9 +309,7 @@ fn from_record(ctx: &WorkerContext, claim: &Claim, last: &LastAttempt) -> Sessio
 /// Connects to the slot's keeper, if there is one. A keeper that this process is connected to
 /// already is dismissed first: it is idle, and serves one connection at a time.
 fn attach(ctx: &mut WorkerContext) -> Result<Option<(Keeper, Reply)>> {
-    if let Some(idle) = ctx.keeper.take() {
-        idle.dismiss();
-    }
+    ctx.dismiss_keeper();
     Keeper::attach(&ctx.rt.root, ctx.slot())
 }
 

@@ -22,8 +22,9 @@ const FILES: [&str; 8] = [
     "gitdir",
     "index",
 ];
-/// Folders with too many files to check before each command.
-const MANY: [&str; 3] = ["harness-debris", "objects", "refs"];
+/// Folders with too many files to check before each command. git itself reads nothing in `lfs`, whose
+/// files may well be large: a download under way there must not be taken for an odd file.
+const MANY: [&str; 4] = ["harness-debris", "lfs", "objects", "refs"];
 
 /// Moves away what an agent put in place of git's files: git would block on a fifo, read a device
 /// without end, write through a symlink, or fail on a folder. None of these holds anybody's work.

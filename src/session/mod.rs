@@ -4,7 +4,7 @@
 //!
 //! A harness that dies in between leaves enough for another to go on: `recovery` enters at `watch`
 //! where the agent still runs, at `conclude` where it ended, and puts back what never started.
-//! Everybody else sees a session through `read`.
+//! Everybody else sees a session through `inspect`.
 
 mod begin;
 mod conclude;
