@@ -13,7 +13,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::pause;
@@ -90,10 +91,30 @@ impl Drop for Cgroup {
     }
 }
 
-/// The cgroup below which keepers can make theirs, found by trying it; else why they cannot.
+/// The cgroup below which keepers can make theirs, found by trying it; else why they cannot. A child
+/// is moved instead of this process: whoever asks may have threads that start programs meanwhile.
 pub fn probe() -> io::Result<PathBuf> {
-    let own = Cgroup::enter(&format!("harness-doctor-{}", std::process::id()))?;
-    Ok(own.parent.clone())
+    static PROBES: AtomicU32 = AtomicU32::new(0);
+    let nth = PROBES.fetch_add(1, Ordering::Relaxed);
+    let parent = own()?;
+    let dir = parent.join(format!("harness-doctor-{}-{nth}", std::process::id()));
+    fs::create_dir(&dir)?;
+    let entered = can_be_killed(&dir).and_then(|()| move_a_child(&dir));
+    remove_tree(&dir);
+    entered.map(|()| parent)
+}
+
+/// Moves a process that waits for the end of its input into the cgroup, and ends it.
+fn move_a_child(dir: &Path) -> io::Result<()> {
+    let mut child = Command::new("cat")
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let moved = put(&dir.join("cgroup.procs"), &child.id().to_string());
+    drop(child.stdin.take());
+    child.wait()?;
+    moved
 }
 
 /// Kills the processes in every cgroup of that name, wherever its keeper made it, and removes them.
