@@ -109,8 +109,9 @@ pub(crate) fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
         let of = |arg: &String| fill(OsStr::new(arg), inputs.facts);
         args.iter().map(of).collect()
     };
-    let told = inputs.bootstrap.filter(|_| table.bootstrap);
-    let told = told.map(|t| fill(&OsString::from_vec(t.to_vec()), inputs.facts).into_vec());
+    let bootstrap = inputs.bootstrap.filter(|_| table.bootstrap);
+    let bootstrap =
+        bootstrap.map(|t| fill(&OsString::from_vec(t.to_vec()), inputs.facts).into_vec());
     let events = Some(table.events.clone()).filter(|e| e != adapters::NO_EVENTS);
     let mut plan = Plan {
         argv: filled(&table.command),
@@ -126,27 +127,37 @@ pub(crate) fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
                 // An agent CLI too: it must not inherit the variables of an outer CLI session.
                 plan.env = adapters::without_session(inputs.inherited);
             }
-            let prefix = inputs.before.as_ref().map(going_on).unwrap_or_default();
-            plan.prompt = Some(prompt(told, &prefix, inputs.item));
+            let prefix = inputs.before.as_ref().map(continuation).unwrap_or_default();
+            plan.prompt = Some(prompt(bootstrap, &prefix, inputs.item));
             // The command line is the user's: enforce only limits that the user set.
             plan.watched = plan.limits.only(|key| is_asked(table, inputs.item, key));
         }
-        Some(adapter) => with_cli(&mut plan, adapter, table, filled(&table.args), told, inputs),
+        Some(adapter) => plan_for_cli(
+            &mut plan,
+            adapter,
+            table,
+            filled(&table.args),
+            bootstrap,
+            inputs,
+        ),
     }
     plan
 }
 
-fn with_cli(
+/// What the CLI's adapter adds: command line, environment, and what the CLI cannot be asked for.
+fn plan_for_cli(
     plan: &mut Plan,
     adapter: &dyn Adapter,
     table: &AgentTable,
     extra_args: Vec<OsString>,
-    told: Option<Vec<u8>>,
+    bootstrap: Option<Vec<u8>>,
     inputs: &LaunchInputs<'_>,
 ) {
     let about = adapter.about();
     let ask = Ask {
-        bootstrap_file: told.is_some().then(|| inputs.session_dir.join(BOOTSTRAP)),
+        bootstrap_file: bootstrap
+            .is_some()
+            .then(|| inputs.session_dir.join(BOOTSTRAP)),
         session_uuid: inputs.session.to_owned(),
         resume: inputs
             .before
@@ -170,7 +181,7 @@ fn with_cli(
     plan.argv.extend(launch.args);
     plan.reads_prompt = true;
     plan.env = launch.env;
-    let before = told.filter(|text| {
+    let in_prompt = bootstrap.filter(|text| {
         if !launch.bootstrap_in_prompt {
             plan.bootstrap = Some(text.clone());
         }
@@ -178,9 +189,9 @@ fn with_cli(
     });
     let prefix = match &inputs.before {
         None => launch.prompt_prefix.unwrap_or_default().to_owned(),
-        Some(before) => going_on(before),
+        Some(before) => continuation(before),
     };
-    plan.prompt = Some(prompt(before, &prefix, inputs.item));
+    plan.prompt = Some(prompt(in_prompt, &prefix, inputs.item));
     let has_no = |key: &str| launch.unsupported.contains(&key);
     plan.watched = plan.limits.only(has_no);
     let missing = launch.unsupported.iter().filter(|&&key| {
@@ -190,10 +201,10 @@ fn with_cli(
     plan.notes = missing
         .map(|key| match *key {
             "budget_usd" => format!(
-                "{} does not tell what it costs: `budget_usd` limits nothing",
+                "{} does not report its cost: `budget_usd` limits nothing",
                 about.program
             ),
-            key => format!("{} has no means to keep to `{key}`", about.program),
+            key => format!("{} cannot enforce `{key}`", about.program),
         })
         .collect();
 }
@@ -205,11 +216,11 @@ fn is_asked(table: &AgentTable, item: &Item, key: &str) -> bool {
         || key == "budget_usd" && item.budget_usd.is_some()
 }
 
-const WORK_SO_FAR: &str = "Go on from there: what was done by then is in the current directory.\n\n\
+const CONTINUE: &str = "Continue from there: the work so far is in the current directory.\n\n\
                            The work item:\n\n";
 
 /// The text before the item's own where an attempt continues another one.
-fn going_on(before: &Before<'_>) -> String {
+fn continuation(before: &Before<'_>) -> String {
     let reason: Vec<&str> = before.reason.split_whitespace().collect();
     let reason = reason.join(" ");
     let (reason, _) = event::clip(&reason, REASON_BYTES_MAX);
@@ -220,22 +231,22 @@ fn going_on(before: &Before<'_>) -> String {
         let quoted = |text: &str| text.lines().map(|l| format!("> {l}\n")).collect::<String>();
         let answer = match answer {
             Some(answer) => format!("The answer:\n\n{}", quoted(answer)),
-            None => "A person has looked, and lets you go on without a written answer.\n".into(),
+            None => "A person has looked and lets you continue without a written answer.\n".into(),
         };
         return format!(
-            "You stopped to ask a person:\n\n{}\n{answer}\n{WORK_SO_FAR}",
+            "You stopped to ask a person:\n\n{}\n{answer}\n{CONTINUE}",
             quoted(question)
         );
     }
     let words = match before.conversation {
-        Some(_) => "Your last attempt at this item ended before it was done",
-        None => "An attempt at this item before this one ended before it was done",
+        Some(_) => "Your last attempt at this item ended before the item was done",
+        None => "An earlier attempt at this item ended before the item was done",
     };
-    format!("{words}: {reason}\n{WORK_SO_FAR}")
+    format!("{words}: {reason}\n{CONTINUE}")
 }
 
-fn prompt(told: Option<Vec<u8>>, prefix: &str, item: &Item) -> Vec<u8> {
-    let mut text = told.unwrap_or_default();
+fn prompt(bootstrap: Option<Vec<u8>>, prefix: &str, item: &Item) -> Vec<u8> {
+    let mut text = bootstrap.unwrap_or_default();
     if !text.is_empty() {
         text.push(b'\n');
     }

@@ -241,7 +241,7 @@ pub static KEYS: &[Key] = keys! {
             events are read is warned of, and half as long again before it is stopped; four times as long while a\n\
             tool runs. Scripts, and agents without events, are only ended by their timeout.";
         "linger": LIMIT_TIME => Is("120"), env;
-            "Seconds an agent may live on, without a word, after it has said that it has finished.";
+            "Seconds an agent process may stay, with no output, after it has said that it has finished.";
         "notify": Kind::Argv => Unset("[\"sh\", \"-c\", \"notify-send harness \\\"$HARNESS_REASON\\\"\"]");
             "A command to run when a person is needed: HARNESS_EVENT HARNESS_REASON HARNESS_ITEM HARNESS_SESSION\n\
             HARNESS_SLOT HARNESS_ROOT HARNESS_INTERRUPT in its environment, a summary on its standard input.";
@@ -259,8 +259,8 @@ pub static KEYS: &[Key] = keys! {
     }
     Agents {
         "cli": Kind::Word(adapters::NAMES) => Unset("\"claude\"");
-            "Which CLI it is: {clis}. harness then makes the command line itself, so that no person is\n\
-            needed while it works. Default: the table's name where that is one of them and there is no `command`.";
+            "Which CLI it is: {clis}. harness then writes the command line, so that the agent\n\
+            never waits for a person. Default: the table's name where that is one of them and there is no `command`.";
         "command": Kind::Argv => Unset("[\"npx\", \"@anthropic-ai/claude-code\"]");
             "With `cli`: what to start in place of its program, the CLI's arguments follow. Without: program and arguments, never\n\
             split by a shell. Filled in: PROMPT_FILE ITEM_FILE SESSION_ID SESSION_DIR WORKTREE WORK_ITEM SLOT AGENT BRANCH ATTEMPT\n\
@@ -276,23 +276,23 @@ pub static KEYS: &[Key] = keys! {
         "tools": Kind::Words => Unset("[\"Bash\", \"Edit\", \"Write\", \"Read\", \"Glob\", \"Grep\"]");
             "Tools it may use without being asked; what is shown is claude's default, other CLIs have their own. Needs `cli`.";
         "permission_mode": Kind::Text => Unset("\"acceptEdits\"");
-            "What else it may do, in the CLI's own word. Without it: whatever lets it edit and commit with nobody there. Needs `cli`.";
+            "What else it may do, in the CLI's own words. Without it: what lets it edit and commit without asking. Needs `cli`.";
         "settings": Kind::Path => Unset("\"settings.json\"");
             "A settings file in the CLI's own format, relative to this file or ~/. For claude without it: no hooks. Needs `cli`.";
         "config_dir": Kind::Path => Unset("\"accounts/work\"");
             "Where the CLI keeps login and conversations, relative to this file or ~/, instead of its usual place. Needs `cli`.";
         "resume": Kind::Switch => Is("false");
-            "Whether a retry goes on from what the attempt before had done, in the CLI's own conversation, instead of from\n\
+            "Whether a retry continues the last attempt's conversation and work, instead of starting from\n\
             the base. Needs `cli`.";
         "stdin": Kind::Word(&["prompt", "none"]) => Is("\"prompt\"");
             "What a `command` without `cli` reads: the \"prompt\", or \"none\" where it gets a file's name instead. Never left open.";
         "events": Kind::Word(adapters::DIALECTS) => Unset("\"claude\"");
-            "Whose events its output speaks, read for turns, tokens, cost and faults: that CLI's, in its streaming JSON format.\n\
+            "The format of its output, which is read for turns, tokens, cost and faults: that CLI's streaming JSON.\n\
             Default: the `cli`, without one \"none\".";
         "env": Kind::Vars => Is("{}");
             "Environment variables added for this agent. `harness config` shows their names only: values are often keys.";
         "bootstrap": Kind::Switch => WithCli("true", "false");
-            "Whether it is told prompts/bootstrap.md first: where it works and what is expected. Without `cli`: false.";
+            "Whether its prompt begins with prompts/bootstrap.md: where it works and what is expected. Without `cli`: false.";
         "timeout": LIMIT_TIME => Unset("1800");
             "Seconds one attempt of this agent may take, instead of [harness] timeout.";
     }

@@ -46,12 +46,12 @@ const KINDS: &[(u32, &str, &str)] = &[
     (
         0x6969,
         "NFS",
-        "no events from other hosts, no read leases, no rename that spares an existing name; flock holds only while the server's lock service does",
+        "no events from other hosts, no read leases, no rename that refuses to replace a file; flock holds only while the server's lock service does",
     ),
     (
         0x0102_1997,
         "9p",
-        "no events from the host's side, no read leases, and flock often excludes nobody else",
+        "no events from the host's side, no read leases, and flock often locks out no other host",
     ),
     (
         0x6573_5546,
@@ -91,7 +91,7 @@ const KINDS: &[(u32, &str, &str)] = &[
     (
         0x6A65_6A63,
         "a shared folder of Docker Desktop",
-        "no events from the host's side; flock may exclude nobody else",
+        "no events from the host's side; flock may lock out no other host",
     ),
 ];
 

@@ -74,8 +74,8 @@ pub(super) fn rename(bench: &Bench) -> Result<Finding> {
     let free = bench.dir.join("rename-c");
     let rename = |to: &Path| renameat2(AT_FDCWD, &a, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE);
     let e = match (rename(&b), rename(&free)) {
-        (Err(Errno::EEXIST), Ok(())) => return Ok(ok("spares an existing name")),
-        (Ok(()), _) => return Ok(fail("replaced an existing name", LOCAL_DISK)),
+        (Err(Errno::EEXIST), Ok(())) => return Ok(ok("never replaces an existing file")),
+        (Ok(()), _) => return Ok(fail("replaced an existing file", LOCAL_DISK)),
         (Err(e), _) => e,
     };
     // Then `atomic`'s fallback by link and unlink must work.
