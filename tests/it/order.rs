@@ -272,6 +272,14 @@ fn a_key_is_free_again_after_a_failure_a_timeout_and_a_cancel() {
     root.wait_until("the next waits", || {
         root.show("next")["state"] == json!("blocked")
     });
+    let listed = root.ok(&["list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let next = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|i| i["item"] == "next");
+    assert_eq!(next.unwrap()["state"], "blocked", "{listed}");
     root.ok(&["cancel", "canceled"]);
     root.wait_until("the next is done", || root.is_done("next"));
     run.signal("INT");
