@@ -91,9 +91,9 @@ impl Ready {
         })
     }
 
-    /// Lists one name at a time, as in a huge folder (for tests).
-    pub fn in_small_pieces(mut self) -> Ready {
-        self.first_piece = Duration::ZERO;
+    /// With a first piece of a listing that is so long (for tests; with zero, each piece is a name).
+    pub fn in_pieces_of(mut self, first: Duration) -> Ready {
+        self.first_piece = first;
         self
     }
 

@@ -75,7 +75,8 @@ proptest! {
         there in 1usize..40,
     ) {
         let (_dir, root) = root();
-        let ready = Ready::with_room_for(&root, cap).unwrap();
+        // Of a listing in pieces, workers take what is listed so far: here they wait for all of it.
+        let ready = Ready::with_room_for(&root, cap).unwrap().in_pieces_of(Duration::MAX);
         let mut waiting = BTreeSet::new();
         let mut to_drop = items.iter().enumerate().map(|(n, (priority, mtime))| {
             let fields = format!("priority: {priority}");
@@ -111,7 +112,7 @@ proptest! {
         there in 1usize..30,
     ) {
         let (_dir, root) = root();
-        let ready = Ready::with_room_for(&root, cap).unwrap().in_small_pieces();
+        let ready = Ready::with_room_for(&root, cap).unwrap().in_pieces_of(Duration::ZERO);
         let pending = |name: &Name| root.item(Place::Pending, name);
         let mut waiting: BTreeSet<Name> = (0..there)
             .map(|n| drop_item(&root, &format!("i{n:02}"), &format!("priority: {}", n % 3), 7))

@@ -86,7 +86,7 @@ impl World {
         }
         let root = Root::new(dir.path());
         Arc::new(World {
-            ready: Ready::new(&root).unwrap().in_small_pieces(),
+            ready: Ready::new(&root).unwrap().in_pieces_of(Duration::ZERO),
             root,
             dir,
             events: Mutex::default(),
