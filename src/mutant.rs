@@ -10,6 +10,14 @@ pub const ALL: &[(&str, &str)] = &[
         "a branch appears before the record says that it will",
     ),
     (
+        "brought-unheld",
+        "commits are copied into the user's repository, and no ref holds them",
+    ),
+    (
+        "held-for-ever",
+        "the ref that holds commits while their branch is made is never removed",
+    ),
+    (
         "end-unflushed",
         "the data of a file that is written durably is left to the kernel",
     ),

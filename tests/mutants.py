@@ -82,6 +82,8 @@ PROOFS = [
     ("git-set-up-without-flock", it("git_races::sixteen")),
     ("git-publish-without-swap", it("git_shapes")),
     ("git-writes-user-config", it("git_shapes")),
+    ("brought-unheld", it("git_held::a_collection")),
+    ("held-for-ever", it("git_held::what_a_killed")),
     ("git-environment-kept", it("git_shapes")),
     ("git-hooks-run", it("git_shapes")),
     ("claim-not-let-go", it("soak_in_plain")),

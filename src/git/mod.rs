@@ -258,6 +258,8 @@ impl Git {
             .env("GIT_EDITOR", "true")
             .env("GIT_SEQUENCE_EDITOR", "true")
             .env("GIT_DEFAULT_REF_FORMAT", "files")
+            // One ref to a missing object would fail every fetch. We remove no objects.
+            .env("GIT_REF_PARANOIA", "0")
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .env("GIT_CONFIG_COUNT", self.settings.len().to_string())
             .stdin(stdin)
@@ -319,16 +321,8 @@ impl Git {
             said => said.to_owned(),
         };
         let dir = self.dir();
-        let permanent = [
-            "not a git repository",
-            "dubious ownership",
-            "cannot change to",
-            "exists; cannot create",
-            "unknown repository extension",
-            "Expected git repo version",
-        ];
-        let permanent = permanent.iter().any(|w| words.contains(w));
-        let error = if permanent || lacks_program(&words) {
+        let passing = passes(&words) || is_lock_trouble(&words);
+        let error = if !passing && lasts(&words) {
             Error::permanent(what, &words).at_path(dir)
         } else {
             Error::temporary(what, &words).at_path(dir)
@@ -442,6 +436,73 @@ fn is_lock_trouble(stderr: &str) -> bool {
         // reftable has one lock for all refs.
         || stderr.contains("cannot lock references")
         || stderr.contains("could not open '") && stderr.contains("/worktrees/")
+}
+
+/// The host's or the network's trouble, which goes by itself.
+fn passes(words: &str) -> bool {
+    const PASSING: [&str; 25] = [
+        "No space left on device",
+        "Disk quota exceeded",
+        "Input/output error",
+        "Read-only file system",
+        "Cannot allocate memory",
+        "ut of memory",
+        "Too many open files",
+        "Resource temporarily unavailable",
+        "Interrupted system call",
+        "Stale file handle",
+        // git does not say why: a full disk, mostly.
+        "write error",
+        "couldn't write '",
+        "unable to write new index file",
+        "Could not resolve host",
+        "Temporary failure in name resolution",
+        "Failed to connect",
+        "Couldn't connect",
+        "Connection refused",
+        "Connection reset",
+        "timed out",
+        "Network is unreachable",
+        "No route to host",
+        "early EOF",
+        "returned error: 429",
+        "returned error: 5",
+    ];
+    PASSING.iter().any(|w| words.contains(w))
+}
+
+/// What stays as it is until a person mends it.
+fn lasts(words: &str) -> bool {
+    const LASTING: [&str; 24] = [
+        "not a git repository",
+        "dubious ownership",
+        "cannot change to",
+        "exists; cannot create",
+        "unknown repository extension",
+        "Expected git repo version",
+        "Permission denied",
+        "Operation not permitted",
+        "insufficient permission",
+        // Objects that are missing or damaged.
+        "repository corruption",
+        "not our ref",
+        "bad object",
+        "is corrupt",
+        "unable to read tree",
+        "unable to read sha1 file",
+        "did not send all necessary objects",
+        "fsck error",
+        // A filter (git-lfs, git-crypt) that cannot give a file.
+        "external filter",
+        "smudge filter",
+        // A submodule.
+        "in submodule path",
+        "does not appear to be a git repository",
+        "No url found for submodule",
+        "no submodule mapping found",
+        "transport 'file' not allowed",
+    ];
+    LASTING.iter().any(|w| words.contains(w)) || lacks_program(words)
 }
 
 /// The shell's message for a program that the repository's settings name (a filter such as git-lfs)

@@ -1,24 +1,34 @@
 //! The only writes into the user's repository: publishing and unpublishing a finished branch.
 //!
-//! Knows nothing of items. Invariant: objects come first, then one ref by compare-and-swap. No
-//! other ref, no index, configuration, FETCH_HEAD or file of the user's changes, and a repetition
-//! changes nothing. What is reported as published survives a power cut. Locks that a power cut left
-//! there are never removed, and nothing waits for them for ever.
+//! Knows nothing of items. Invariant: objects come first, under a ref that no `git gc` of the
+//! user's overlooks (`HELD`), then one branch by compare-and-swap; the holding ref goes when the
+//! branch stands. No other ref, no index, configuration, FETCH_HEAD or file of the user's changes,
+//! and a repetition changes nothing. What is reported as published survives a power cut. Locks that
+//! a power cut left there are never removed, and nothing waits for them for ever.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::hub::fetch;
-use super::{Git, Hub, Output, is_lock_trouble};
+use super::{Git, Hub, Output, is_lock_trouble, passes};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::mutant::planted;
+
+/// Holds a branch's commits while the branch is made: `git branch` does not show it.
+const HELD: &str = "refs/harness/held";
 
 /// The user's repository, as written to by the holder of a slot.
 pub(crate) struct Users<'a> {
     hub: &'a Hub,
     lock: Option<Arc<File>>,
+}
+
+enum Brought {
+    Held,
+    /// Somebody's lock stays on the holding ref.
+    Locked(Error),
 }
 
 impl Hub {
@@ -66,30 +76,82 @@ impl Users<'_> {
         self.hub
     }
 
-    /// Copies a commit and its history into the user's repository, without a ref yet.
+    /// Copies a commit and its history into the user's repository, where a ref of harness's own
+    /// holds them until `release`: the user's `git gc` removes what no ref holds.
     ///
     /// # Errors
-    /// Permanent if the hub has lost some of these objects.
-    pub(crate) fn bring(&self, oid: &str) -> Result<()> {
-        let git = fetch(self.git(), self.hub.dir(), &[oid]);
-        let out = git.patient()?;
-        if out.ok() {
-            return Ok(());
+    /// Permanent if only a person can mend it, as where the hub has lost some of these objects.
+    pub(crate) fn bring(&self, oid: &str, short_id: &str) -> Result<()> {
+        let mut locked = None;
+        // The second name where a killed git or a power cut left a lock on the first.
+        for held in names(&format!("{HELD}/{short_id}"), "again") {
+            match self.bring_under(&held, oid)? {
+                Brought::Held => return Ok(()),
+                Brought::Locked(e) => locked = Some(e),
+            }
         }
-        Err(lasting_or_not(
-            &git,
-            "cannot copy the branch's commits into your repository",
-            &out,
-        ))
+        locked.map_or(Ok(()), Err)
     }
 
-    /// Whether a commit and its history were copied already.
-    pub(crate) fn was_brought(&self, oid: &str) -> Result<bool> {
-        let all = ["rev-list", "--objects", "--quiet", oid, "--not", "--all"];
-        Ok(self.git().args(all).output()?.ok())
+    fn bring_under(&self, held: &str, oid: &str) -> Result<Brought> {
+        let what = "cannot copy the branch's commits into your repository";
+        let refspec = match planted("brought-unheld") {
+            true => oid.to_owned(),
+            false => format!("+{oid}:{held}"),
+        };
+        // As a pack, which git keeps from a `gc` until the ref stands.
+        let git = || fetch(self.git(), self.hub.dir(), &[&refspec]).set("fetch.unpackLimit", "1");
+        let first = git();
+        let out = first.patient()?;
+        if out.ok() && self.is_whole(oid)? {
+            return Ok(Brought::Held);
+        }
+        if is_lock_trouble(&out.stderr) {
+            return Ok(Brought::Locked(lasting_or_not(&first, what, &out)));
+        }
+        if !out.ok() && passes(&out.stderr) {
+            return Err(first.failure(what, &out));
+        }
+        // Some of its objects were there, unheld, and git took them for all: now all are copied.
+        let second = git().arg("--refetch");
+        let out = second.patient()?;
+        match out.ok() {
+            true if self.is_whole(oid)? => Ok(Brought::Held),
+            true => Err(Error::permanent(what, "its objects vanish again at once")
+                .at_path(self.hub.user())
+                .hint("look for what removes objects there (`git fsck`)")),
+            false => Err(lasting_or_not(&second, what, &out)),
+        }
     }
 
-    /// The name under which `publish` made the branch, if it did.
+    /// Removes the refs that `bring` made.
+    pub(crate) fn release(&self, short_id: &str) -> Result<()> {
+        let what = "cannot remove a ref of harness's own in your repository";
+        let list = self.git().args(["for-each-ref", "--format=%(refname)"]);
+        let list = list.args(names(&format!("{HELD}/{short_id}"), "again"));
+        for full in list.must(what)?.line().lines() {
+            let git = self.git().args(["update-ref", "-d", full]);
+            let out = git.brief()?;
+            if !out.ok() && self.value(full)?.is_some() {
+                return Err(lasting_or_not(&git, what, &out));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the commit and its history are there, as far as the user's own refs do not vouch for
+    /// them.
+    fn is_whole(&self, oid: &str) -> Result<bool> {
+        let git = self.git().args(["rev-list", "--objects", "--quiet"]);
+        // In a partial clone, what its remote has promised may be missing.
+        let git = git.args(["--exclude-promisor-objects", oid, "--not"]);
+        let git = git.arg(format!("--exclude={HELD}/*"));
+        // Not `--all`: that would count the HEAD of who has the branch checked out.
+        let git = git.args(["--exclude=refs/heads/harness/*", "--glob=refs/*", "--"]);
+        Ok(git.output()?.ok())
+    }
+
+    /// The name under which `publish` made the branch, if it did and all of it is there.
     pub(crate) fn published(
         &self,
         branch: &str,
@@ -98,7 +160,7 @@ impl Users<'_> {
     ) -> Result<Option<String>> {
         for name in names(branch, short_id) {
             if self.value(&format!("refs/heads/{name}"))?.as_deref() == Some(oid) {
-                return Ok(Some(name));
+                return Ok(self.is_whole(oid)?.then_some(name));
             }
         }
         Ok(None)
@@ -124,6 +186,9 @@ impl Users<'_> {
             let out = git.patient()?;
             if out.ok() || self.value(&full)?.as_deref() == Some(oid) {
                 self.sync_ref(&full)?;
+                if !self.is_whole(oid)? {
+                    self.bring(oid, short_id)?;
+                }
                 return Ok(name);
             }
             if self.value(&full)?.is_none() {
@@ -221,13 +286,12 @@ fn names(branch: &str, short_id: &str) -> [String; 2] {
     [branch.to_owned(), format!("{branch}-{short_id}")]
 }
 
-/// git's failure; permanent if only a person can fix it: a lock that outlasted all waiting, or
-/// damaged or missing objects.
+/// git's failure. Permanent, unless it is the host's trouble: what else is wrong in the user's
+/// repository (a lock that outlasted all waiting, damaged objects, a setting) only a person mends.
 fn lasting_or_not(git: &Git, what: &str, out: &Output) -> Error {
-    let damaged = ["repository corruption", "not our ref"];
     let e = git.failure(what, out);
-    if is_lock_trouble(&out.stderr) || damaged.iter().any(|w| out.stderr.contains(w)) {
-        return e.lasting();
+    match passes(&out.stderr) && !is_lock_trouble(&out.stderr) {
+        true => e,
+        false => e.lasting(),
     }
-    e
 }

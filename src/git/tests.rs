@@ -193,7 +193,7 @@ fn eight_agents_work_on_one_hub_for_rounds() {
                     let got = tree.collect(&branch, &base, "left over", AUTHOR).unwrap();
                     assert_eq!((got.commits, got.files_changed, got.leftover), (2, 2, true));
                     let users = hub.users(None);
-                    users.bring(&got.head).unwrap();
+                    users.bring(&got.head, &n.to_string()).unwrap();
                     assert_eq!(users.publish(&branch, &got.head, "s").unwrap(), branch);
                     if round == 2 {
                         // A worktree that disappears between two items is made again.
@@ -256,7 +256,7 @@ fn no_lock_in_the_users_repository_is_waited_for_for_ever() {
     put(&tree.path().join("b"), "b");
     let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
     let users = hub.users(None);
-    users.bring(&got.head).unwrap();
+    users.bring(&got.head, "s").unwrap();
     let locks = ["x/1", "y/1", "y/1-abc"].map(|n| format!(".git/refs/heads/harness/{n}.lock"));
     for lock in &locks {
         put(&w.user.join(lock), "");
@@ -317,9 +317,14 @@ fn publishing_is_idempotent_and_never_overwrites() {
     let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
     let before = w.print();
     let users = hub.users(None);
-    assert!(!users.was_brought(&got.head).unwrap());
-    users.bring(&got.head).unwrap();
-    assert!(users.was_brought(&got.head).unwrap());
+    let held = || {
+        git(
+            &w.user,
+            &["for-each-ref", "--format=%(objectname)", "refs/harness"],
+        )
+    };
+    users.bring(&got.head, "s").unwrap();
+    assert_eq!(held(), got.head);
     assert_eq!(
         users.published("harness/x/1", &got.head, "abc").unwrap(),
         None
@@ -329,6 +334,10 @@ fn publishing_is_idempotent_and_never_overwrites() {
             users.publish("harness/x/1", &got.head, "abc").unwrap(),
             "harness/x/1"
         );
+    }
+    for _ in 0..2 {
+        users.release("s").unwrap();
+        assert_eq!(held(), "");
     }
     assert!(!users.unpublish("harness/x/1", &base.oid).unwrap());
     assert!(users.unpublish("harness/x/1", &got.head).unwrap());
@@ -430,7 +439,7 @@ fn bare_linked_shallow_borrowing_and_sha256_repositories_work() {
             let got = tree.collect(&branch, &base, "m", AUTHOR).unwrap();
             assert_eq!(got.commits, 1);
             let users = hub.users(None);
-            users.bring(&got.head).unwrap();
+            users.bring(&got.head, "s").unwrap();
             users.publish(&branch, &got.head, "s").unwrap();
             assert_eq!(git(path, &["show", &format!("{branch}:b")]), "b");
             if !path.ends_with("bare.git") {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::end::{fill_file, set_decision, write_end};
-use super::publish::{publish, take_back, withdraw};
+use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{Attempt, Over, WorkerContext, digest, end_claim, random_fraction};
 use crate::adapters;
@@ -78,6 +78,9 @@ fn act(
         if decision.takes_back {
             // An earlier harness may have published it and died, before it was canceled.
             take_back(ctx, hub, &mut attempt)?;
+        }
+        if attempt.recovered && !decision.publishes {
+            release(ctx, hub, &mut attempt);
         }
         if decision.publishes
             && let Some(why) = publish(ctx, hub, &mut attempt, false)?

@@ -31,15 +31,16 @@ pub(super) fn publish(
         {
             return Ok(name);
         }
-        if !again || !ctx.retry_temporary(|| users.was_brought(&head))? {
-            ctx.retry_temporary(|| users.bring(&head))?;
-        }
+        ctx.retry_temporary(|| users.bring(&head, &short))?;
         if !again {
             take_back(ctx, hub, attempt)?;
             announce(ctx, attempt)?;
         }
         ctx.retry_temporary(|| users.publish(&branch, &head, &short))
     })();
+    if !matches!(&done, Err(e) if e.kind() == Kind::Temporary) {
+        release(ctx, hub, attempt);
+    }
     match done {
         Ok(name) => {
             attempt.file.published = Some(name);
@@ -48,6 +49,19 @@ pub(super) fn publish(
         // This process is stopping: the next harness goes on here.
         Err(e) if e.kind() == Kind::Temporary => Err(e),
         Err(e) => Ok(Some(e.to_string())),
+    }
+}
+
+/// Removes the ref that held the branch's commits. One that stays does no harm.
+pub(super) fn release(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) {
+    let users = hub.users(Some(ctx.lease.lock()));
+    if planted("held-for-ever") {
+        return;
+    }
+    let short = short_id(&attempt.file.session);
+    if let Err(e) = ctx.retry_temporary(|| users.release(short)) {
+        ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
+        attempt.file.notes.push(e.to_string());
     }
 }
 
@@ -79,8 +93,10 @@ pub(super) fn take_back(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) -
     for announced in &attempt.record.history().publishing {
         let (branch, head) = (&announced.branch, &announced.head);
         let short = short_id(&announced.session);
-        match ctx.retry_temporary(|| users.unpublish_any(branch, head, short)) {
-            Ok(_) => {}
+        let gone = ctx.retry_temporary(|| users.unpublish_any(branch, head, short));
+        let free = || ctx.retry_temporary(|| users.release(short));
+        match gone.and_then(|_| free()) {
+            Ok(()) => {}
             Err(e) if e.kind() == Kind::Temporary => return Err(e),
             Err(e) => {
                 ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));

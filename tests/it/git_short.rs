@@ -30,10 +30,10 @@ fn a_used_worktree_is_looked_at_once_and_only_what_differs_is_checked_out() {
     let log = fs::read_to_string(log).unwrap();
     let lives: Vec<&str> = log.split("agent\n").collect();
     assert_eq!(lives.len(), 3, "{log}");
-    // The last thing of an item that changed something is its branch in the user's repository.
+    // The last thing of an item that changed something is that its branch is held no longer.
     let between: Vec<&str> = lives[1].lines().collect();
-    let branch = "update-ref refs/heads/harness/a/1";
-    let published = between.iter().rposition(|l| l.contains(branch)).unwrap();
+    let held = "update-ref -d refs/harness/held/";
+    let published = between.iter().rposition(|l| l.contains(held)).unwrap();
     let begun = between[published + 1..].join("\n");
     assert_eq!(begun.lines().count(), 5, "{begun}");
     for command in [

@@ -117,9 +117,11 @@ impl User<'_> {
         let out = self.try_git_at(dir, args);
         let said = String::from_utf8_lossy(&out.stderr);
         let bad = ["error:", "fatal:", "warning:"];
-        // Git's own word for a branch that goes away while it is being packed: one of ours may,
-        // when its item is canceled in the instant in which it ends.
-        let gone = |l: &str| l.contains("'refs/heads/harness/") && l.contains("unable to resolve");
+        // Git's own word for a ref that goes away while it is being packed: one of ours does when
+        // its branch stands, and a branch may when its item is canceled as it ends.
+        let ours = ["'refs/harness/held/", "'refs/heads/harness/"];
+        let ours = |l: &str| ours.iter().any(|o| l.contains(o));
+        let gone = |l: &str| ours(l) && l.contains("unable to resolve");
         let mut lines = said.lines().filter(|l| !gone(l));
         assert!(
             out.status.success() && !lines.any(|l| bad.iter().any(|b| l.contains(b))),

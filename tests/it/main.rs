@@ -19,6 +19,7 @@ mod commands;
 mod control;
 mod crash;
 mod dice;
+mod git_held;
 mod git_races;
 mod git_shapes;
 mod git_short;

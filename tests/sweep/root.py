@@ -264,6 +264,8 @@ class Root:
         mine = [] if git_died else self.locks(self.repo / ".git") + self.locks(self.hub)
         if mine:
             wrong.append(f"lock files: {mine}")
+        if held := git(self.repo, "for-each-ref", "refs/harness"):
+            wrong.append(f"still held in the user's repository: {held}")
         return wrong
 
     def locks(self, where):

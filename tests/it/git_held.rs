@@ -1,0 +1,143 @@
+//! What is brought into the user's repository and not yet on a branch: the user collects garbage at
+//! any moment, and some refs of theirs may be damaged.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::support::{Root, describe, git};
+
+/// A ROOT whose harness finds a `git` that once, at its first command in the user's repository that
+/// makes a branch, does this first. `$real` is the command.
+fn with_git_that(does: &str) -> Root {
+    let mut root = Root::with_repo();
+    let bin = root.at("bin");
+    fs::create_dir(&bin).unwrap();
+    let once = bin.join("once");
+    let text = format!(
+        "#!/bin/sh\nPATH=${{PATH#*:}}\ncase \"$GIT_DIR $*\" in\n\
+         */repo/.git\\ *update-ref\\ refs/heads/harness/*)\n\
+         if mkdir '{}' 2>/dev/null; then\nuser=$GIT_DIR\n{does}\nfi;;\nesac\nexec git \"$@\"\n",
+        once.display()
+    );
+    fs::write(bin.join("git"), text).unwrap();
+    fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut path = bin.into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    root.env.push(("PATH", path));
+    root
+}
+
+fn holds(repo: &Path) -> String {
+    git(
+        repo,
+        &["for-each-ref", "--format=%(refname)", "refs/harness"],
+    )
+}
+
+/// The item is done, its branch is whole, and no ref of harness's own is left.
+fn assert_published(root: &Root, branch: &str) {
+    let repo = root.repo();
+    let name = branch.split('/').nth(1).unwrap();
+    assert!(root.is_done(name), "{:#}", root.show(name));
+    assert!(root.at("bin/once").exists(), "the test's git was not asked");
+    assert_eq!(git(&repo, &["show", &format!("{branch}:made")]), "made\n");
+    git(&repo, &["fsck", "--no-dangling"]);
+    assert_eq!(holds(&repo), "");
+}
+
+#[test]
+fn a_collection_before_the_branch_stands_takes_nothing_of_it() {
+    let collect =
+        "(unset GIT_DIR; git -C \"$user\" gc -q --prune=now; git -C \"$user\" prune --expire=now)";
+    let root = with_git_that(collect);
+    root.script("x", "echo made > made");
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    assert_published(&root, "harness/x/1");
+}
+
+/// As a collection does that had looked at the refs before harness made its own.
+#[test]
+fn objects_that_vanish_while_the_branch_is_made_are_brought_again() {
+    let root = with_git_that("git \"$@\"; rm -f \"$user\"/objects/pack/pack-*");
+    root.script("x", "echo made > made");
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    assert_published(&root, "harness/x/1");
+}
+
+/// Some of its objects are there, on no ref: git takes a commit that it finds for the whole.
+#[test]
+fn a_half_of_the_objects_is_not_taken_for_all() {
+    let rest = "git \"$@\"; mkdir \"$user/packs\"; mv \"$user\"/objects/pack/pack-* \"$user/packs\"\n\
+                cat \"$user\"/packs/*.pack | git unpack-objects -q; rm -r \"$user/packs\"\n\
+                blob=$(git rev-parse refs/heads/harness/x/1:made)\n\
+                rm \"$user/objects/$(echo $blob | cut -c1-2)/$(echo $blob | cut -c3-)\"";
+    let root = with_git_that(rest);
+    root.script("x", "echo made > made");
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    assert_published(&root, "harness/x/1");
+}
+
+#[test]
+fn what_a_killed_harness_held_is_let_go_by_the_next() {
+    let root = with_git_that("kill -9 $PPID; exit 1");
+    root.script("x", "echo made > made");
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    assert_eq!(run.wait(), None, "{}", run.said());
+    assert_ne!(holds(&root.repo()), "");
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    assert_published(&root, "harness/x/1");
+}
+
+#[test]
+fn a_lock_that_a_killed_git_left_on_the_holding_ref_parks_nothing() {
+    let left = "held=$(git -C \"$user\" for-each-ref --format='%(refname)' refs/harness)\n\
+                git update-ref -d $held; mkdir -p \"$user/refs/harness/held\"; : > \"$user/$held.lock\"\n\
+                kill -9 $PPID; exit 1";
+    let root = with_git_that(left);
+    root.script("x", "echo made > made");
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    assert_eq!(run.wait(), None, "{}", run.said());
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    assert_published(&root, "harness/x/1");
+}
+
+/// Left by a power cut or an aborted `git gc`.
+#[test]
+fn a_ref_of_the_user_to_a_missing_object_stops_no_item() {
+    let root = Root::with_repo();
+    let refs = root.repo().join(".git/refs");
+    let missing = format!("{}\n", "1".repeat(40));
+    // Before the copy of the repository is made, and while an agent works.
+    fs::create_dir_all(refs.join("remotes/origin")).unwrap();
+    fs::write(refs.join("remotes/origin/gone"), &missing).unwrap();
+    let old = refs.join("heads/old");
+    root.script(
+        "x",
+        &format!(
+            "echo made > made; echo {} > '{}'",
+            missing.trim(),
+            old.display()
+        ),
+    );
+    root.script("y", "#harness after: [x]\necho made > made");
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    for name in ["x", "y"] {
+        assert!(root.is_done(name), "{:#}", root.show(name));
+        let made = format!("harness/{name}/1:made");
+        assert_eq!(git(&root.repo(), &["show", &made]), "made\n");
+    }
+    assert_eq!(
+        fs::read_to_string(&old).unwrap(),
+        missing,
+        "it is the user's"
+    );
+    root.ok(&["gc"]);
+}
