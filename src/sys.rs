@@ -46,6 +46,19 @@ fn is_remote(file: &File) -> bool {
         .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::NFS_SUPER_MAGIC)
 }
 
+/// Whether whoever started this process has it ignore a signal (`nohup`).
+#[expect(unsafe_code, reason = "nix reads no action without setting one")]
+pub fn is_ignored(signal: i32) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: with a null new action, sigaction only writes the present one to `now`, which has room
+    // for it and is zeroed, so that it is read whole even if the call fails.
+    let now = unsafe {
+        libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr());
+        now.assume_init()
+    };
+    now.sa_sigaction == libc::SIG_IGN
+}
+
 /// A process that takes leases gets SIGIO when somebody opens the file for writing. A handler, not
 /// SIG_IGN: children inherit an ignored signal, a handler they do not.
 pub fn ignore_lease_breaks() -> io::Result<()> {

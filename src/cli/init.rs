@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::root::shell_quoted;
+use super::quote::shell_quoted;
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, shown};
@@ -347,7 +347,8 @@ mod tests {
             let text = report.text();
             assert_eq!(text.lines().count(), 5, "{text}");
             assert!(!text.contains('\x1b'));
-            let found = find_root(None, None, &at.join("queue/pending")).expect("found");
+            let below = || Ok(at.join("queue/pending"));
+            let found = find_root(None, None, &below).expect("found");
             assert_eq!(found.path(), report.root.path());
             ensure_tree(&found).expect("tree");
         }

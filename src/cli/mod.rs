@@ -2,7 +2,9 @@
 //! output, everything else to standard error.
 
 pub mod config;
+pub mod quote;
 pub mod root;
+mod owners;
 pub mod init;
 pub mod doctor;
 mod find;
@@ -170,7 +172,7 @@ pub fn main() -> Result<u8> {
 
 fn locate(given: Option<&Path>) -> Result<Root> {
     let cwd =
-        std::env::current_dir().or_fail("cannot find the current directory", Path::new("."))?;
+        || std::env::current_dir().or_fail("cannot find the current directory", Path::new("."));
     root::find_root(given, std::env::var_os("HARNESS_ROOT"), &cwd)
 }
 
@@ -206,9 +208,8 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
 fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
     // Without a ROOT the machine can still be checked.
     let root = match locate(given) {
-        Ok(root) => Some(root),
         Err(e) if given.is_some() || e.kind() != Kind::Permanent => return Err(e),
-        Err(_) => None,
+        found => found,
     };
     let report = doctor::doctor(root.as_ref());
     if json {

@@ -3,28 +3,37 @@
 //! Does not know its content. Invariant: the path is absolute and free of symlinks, so that every
 //! process uses the same path for the same file.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::owners;
+use super::quote::shell_quoted;
 use crate::atomic;
 use crate::error::{Context, Error, Result};
-use crate::layout::{Root, shown};
+use crate::layout::Root;
 
 /// The ROOT of a command: `--root`, else `$HARNESS_ROOT`, else the nearest directory from `cwd`
-/// upwards with a `harness.toml`. A ROOT given explicitly needs only `queue/pending`. The path is
-/// absolute and free of symlinks.
+/// upwards with a `harness.toml`, if it is ours or root's. A ROOT given explicitly needs only
+/// `queue/pending`. The path is absolute and free of symlinks. `cwd` is asked only where it matters:
+/// it may have been deleted.
 ///
 /// # Errors
 /// Permanent, listing where it looked.
-pub fn find_root(cli: Option<&Path>, env: Option<OsString>, cwd: &Path) -> Result<Root> {
+pub fn find_root(
+    cli: Option<&Path>,
+    env: Option<OsString>,
+    cwd: &dyn Fn() -> Result<PathBuf>,
+) -> Result<Root> {
     let env = env.filter(|e| !e.is_empty()).map(PathBuf::from);
     let named = cli
         .map(|path| (path, "--root"))
         .or(env.as_deref().map(|path| (path, "$HARNESS_ROOT")));
     if let Some((path, from)) = named {
-        let path = cwd.join(path);
+        let path = match path.is_absolute() {
+            true => path.to_owned(),
+            false => cwd()?.join(path),
+        };
         let what = format!("cannot use the ROOT of {from}");
         let full = fs::canonicalize(&path).map_err(|e| {
             Error::io(what.as_str(), &path, &e).hint("name a directory made by `harness init`")
@@ -36,9 +45,16 @@ pub fn find_root(cli: Option<&Path>, env: Option<OsString>, cwd: &Path) -> Resul
         let hint = format!("run `harness init {}`", shell_quoted(&full));
         return Err(Error::permanent(what, why).at_path(&full).hint(hint));
     }
-    let start = fs::canonicalize(cwd).or_fail("cannot find the current directory", cwd)?;
+    let cwd = cwd()?;
+    let start = fs::canonicalize(&cwd).or_fail("cannot find the current directory", &cwd)?;
     match start.ancestors().find(|dir| has_config(dir)) {
-        Some(dir) => Ok(Root::new(dir)),
+        Some(dir) => {
+            let root = Root::new(dir);
+            match owners::stranger(&root) {
+                None => Ok(root),
+                Some(stranger) => Err(stranger.refusal(&root)),
+            }
+        }
         None => {
             let why = "there is no harness.toml here nor in any directory above, and neither --root nor $HARNESS_ROOT is given";
             Err(Error::permanent("not in a ROOT", why)
@@ -53,28 +69,6 @@ fn has_config(dir: &Path) -> bool {
     atomic::exists(&dir.join("harness.toml"))
 }
 
-/// A path quoted for pasting into a shell, on one line whatever it contains.
-pub fn shell_quoted(path: &Path) -> String {
-    let os: &OsStr = path.as_os_str();
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/_.-+,@%".contains(b);
-    match os.to_str() {
-        Some(text) if os.as_bytes().iter().all(plain) && !text.is_empty() => text.to_owned(),
-        Some(text) if shown(os) == text => format!("'{}'", text.replace('\'', "'\\''")),
-        _ => {
-            let escaped: String = os
-                .as_bytes()
-                .iter()
-                .map(|b| match b {
-                    b'\'' | b'\\' => format!("\\{}", char::from(*b)),
-                    0x20..=0x7e => char::from(*b).to_string(),
-                    _ => format!("\\x{b:02x}"),
-                })
-                .collect();
-            format!("$'{escaped}'")
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(
     clippy::expect_used,
@@ -87,14 +81,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn quoted_paths_are_one_shell_word() {
-        let quoted = |b: &[u8]| shell_quoted(Path::new(OsStr::from_bytes(b)));
-        assert_eq!(quoted(b"/a/b-c"), "/a/b-c");
-        assert_eq!(quoted(b"/it's"), "'/it'\\''s'");
-        assert_eq!(quoted(b"/a\n'\xff"), "$'/a\\x0a\\'\\xff'");
-    }
-
-    #[test]
     fn roots_are_found_in_order() {
         let dir = tempfile::tempdir().expect("temp dir");
         let base = fs::canonicalize(dir.path()).expect("path");
@@ -104,7 +90,8 @@ mod tests {
         }
         let below = one.join("queue");
         let found = |cli: Option<&Path>, env: Option<&Path>, cwd: &Path| {
-            find_root(cli, env.map(|e| e.as_os_str().to_owned()), cwd)
+            let cwd = || Ok(cwd.to_owned());
+            find_root(cli, env.map(|e| e.as_os_str().to_owned()), &cwd)
                 .map(|r| r.path().to_path_buf())
         };
         assert_eq!(found(None, None, &below).expect("up"), one);

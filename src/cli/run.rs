@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::root::shell_quoted;
-use super::{add, init, print_text};
+use super::quote::shell_quoted;
+use super::{add, init, owners, print_text};
 use crate::config::{Config, Overrides};
 use crate::control::Order;
 use crate::error::Result;
@@ -43,6 +43,9 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     };
     let config = Config::load(root, &overrides)?;
     init::ensure_tree(root)?;
+    if let Some(unsafe_part) = owners::look(root, &config)? {
+        crate::error::tell(&format!("harness: {unsafe_part}"));
+    }
     let added = add::add_files(root, &args.files)?;
     if atomic::exists(&Order::Stop.path(root)) {
         crate::error::tell(

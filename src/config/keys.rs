@@ -254,6 +254,9 @@ pub static KEYS: &[Key] = keys! {
             "Seconds between the first starts of prompt agents, which share a login and a rate limit. Scripts do not wait.";
         "durability": Kind::Word(&["full", "off"]) => Is("\"full\""), env;
             "\"full\": what is acknowledged survives a power cut. \"off\": only crashes of processes; faster for many short scripts.";
+        "writers": Kind::Word(&["owner", "group", "all"]) => Is("\"owner\"");
+            "Who may write into the queue: whoever can drop a file there has it run as you. \"owner\": a queue that everybody\n\
+            may write into is refused, one that a group may write into is warned of. \"group\", \"all\": these are meant to.";
         "iteration_delay": ANY_TIME => Is("0"), env;
             "Seconds a slot rests between two items, to spread the use of a rate limit.";
     }

@@ -71,6 +71,7 @@ pub struct HarnessTable {
     #[serde(deserialize_with = "seconds")]
     pub stagger: Duration,
     pub durability: Durability,
+    pub writers: Writers,
     /// Pause between two items of one slot.
     #[serde(deserialize_with = "seconds")]
     pub iteration_delay: Duration,
@@ -97,6 +98,15 @@ pub enum Durability {
     Full,
     /// The death of any process, but not a power cut.
     Off,
+}
+
+/// Who is meant to write into the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Writers {
+    Owner,
+    Group,
+    All,
 }
 
 /// `[repo]` or `[repos.NAME]`

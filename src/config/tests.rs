@@ -74,6 +74,7 @@ fn a_missing_file_is_all_defaults() {
             kill_grace: Duration::from_secs(30),
             stagger: Duration::from_secs(5),
             durability: Durability::Full,
+            writers: Writers::Owner,
             iteration_delay: Duration::ZERO,
             stall: Duration::from_secs(300),
             linger: Duration::from_secs(120),

@@ -7,6 +7,7 @@
 mod admin;
 mod config;
 mod debris;
+mod environment;
 mod gc;
 mod hub;
 mod incremental_checkout;
@@ -36,6 +37,7 @@ use crate::mutant::planted;
 
 pub(crate) use crate::config::Clean;
 pub(crate) use admin::clear_temps;
+pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
 pub(crate) use repos::Repos;
 pub(crate) use worktree::{Collected, Worktree};
@@ -46,20 +48,6 @@ pub(crate) const MIN_VERSION: (u32, u32, u32) = (2, 38, 0);
 
 /// git holds its locks for milliseconds: one this old has lost its owner.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Variables that configure network access or locate the user's settings. All other `GIT_…`
-/// variables would direct our commands to another repository, index or identity.
-const KEPT_ENV: [&str; 9] = [
-    "GIT_SSH",
-    "GIT_SSH_COMMAND",
-    "GIT_SSL_CAINFO",
-    "GIT_SSL_CAPATH",
-    "GIT_PROXY_COMMAND",
-    "GIT_ALLOW_PROTOCOL",
-    "GIT_CONFIG_GLOBAL",
-    "GIT_CONFIG_SYSTEM",
-    "GIT_CONFIG_NOSYSTEM",
-];
 
 /// Settings of each of our commands, overriding the user's configuration.
 const SETTINGS: [&str; 14] = [
@@ -238,7 +226,7 @@ impl Git {
         let mut cmd = Command::new(program);
         for (key, _) in std::env::vars_os() {
             let ours = key.as_bytes().starts_with(b"GIT_");
-            let kept = KEPT_ENV.iter().any(|k| key == *k);
+            let kept = environment::is_of_the_network(&key);
             if ours && !kept && !planted("git-environment-kept") {
                 cmd.env_remove(key);
             }
@@ -247,7 +235,11 @@ impl Git {
             Some(lock) => Stdio::from(lock.try_clone().or_fail("cannot start git", program)?),
             None => Stdio::null(),
         };
-        for (n, (key, value)) in self.settings.iter().enumerate() {
+        // The caller's come first: of two, git takes the later one.
+        let ours = self.settings.iter().map(|(k, v)| (&**k, OsStr::new(*v)));
+        let callers = inherited_settings().iter().map(|(k, v)| (&**k, &**v));
+        let settings: Vec<(&OsStr, &OsStr)> = callers.chain(ours).collect();
+        for (n, (key, value)) in settings.iter().enumerate() {
             cmd.env(format!("GIT_CONFIG_KEY_{n}"), key)
                 .env(format!("GIT_CONFIG_VALUE_{n}"), value);
         }
@@ -261,7 +253,7 @@ impl Git {
             // One ref to a missing object would fail every fetch. We remove no objects.
             .env("GIT_REF_PARANOIA", "0")
             .envs(self.env.iter().map(|(k, v)| (k, v)))
-            .env("GIT_CONFIG_COUNT", self.settings.len().to_string())
+            .env("GIT_CONFIG_COUNT", settings.len().to_string())
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -408,6 +400,10 @@ pub(crate) fn version() -> Result<(u32, u32, u32)> {
 
 /// The git repository that `dir` is in: its top level, or the git directory of a bare one.
 pub(crate) fn discover(dir: &Path) -> Result<Option<PathBuf>> {
+    if program().is_err() && !looks_like_a_repository(dir) {
+        // Plain directories need no git.
+        return Ok(None);
+    }
     let git = Git::at(dir).args(["rev-parse", "--path-format=absolute", "--show-toplevel"]);
     let out = git.output()?;
     if out.ok() && !out.stdout.is_empty() {
@@ -419,6 +415,17 @@ pub(crate) fn discover(dir: &Path) -> Result<Option<PathBuf>> {
     let git = Git::at(dir).args(["rev-parse", "--path-format=absolute", "--git-common-dir"]);
     git.must("cannot tell which repository this is")
         .map(|o| Some(o.path()))
+}
+
+/// Whether this directory or one above it has the files of a repository.
+fn looks_like_a_repository(dir: &Path) -> bool {
+    let is_bare = |d: &Path| {
+        ["HEAD", "objects", "refs"]
+            .iter()
+            .all(|f| d.join(f).exists())
+    };
+    dir.ancestors()
+        .any(|d| d.join(".git").exists() || is_bare(d))
 }
 
 /// Failures that a retry can fix: another git holds a lock, or is still making a worktree.

@@ -17,6 +17,7 @@ use crate::layout::Place;
 use crate::limits::{CONTROL_TICK, RESCAN_TICK};
 use crate::pulse::StatusThread;
 use crate::runtime::{Level, Runtime};
+use crate::sys;
 use crate::watcher::{self, FolderWatcher, Hint};
 
 /// How long the index thread waits after a listing that failed.
@@ -84,7 +85,10 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 /// Signals arrive as messages. The thread that receives them ends with the process.
 pub(super) fn listen(rt: &Arc<Runtime>) -> Result<Receiver<i32>> {
     let (sender, signals) = unbounded();
-    let mut source = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+    // What the caller has us ignore stays ignored (`nohup`; a shell's `&` without job control).
+    let heard = [SIGINT, SIGHUP].into_iter();
+    let heard = heard.filter(|&s| !sys::is_ignored(s)).chain([SIGTERM]);
+    let mut source = signal_hook::iterator::Signals::new(heard)
         .map_err(|e| Error::temporary("cannot listen for signals", e.to_string()))?;
     let rt = rt.clone();
     spawn("signals", move || {

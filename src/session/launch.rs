@@ -14,6 +14,7 @@ use super::file::SessionFile;
 use super::{Attempt, Failed, Work};
 use crate::agents::{self, Agent, Before, Facts, LaunchInputs, Plan};
 use crate::atomic;
+use crate::git;
 use crate::interrupt;
 use crate::keeper::wire::Spec;
 use crate::layout::{DEFAULT_REPO, join};
@@ -156,11 +157,17 @@ static INHERITED: LazyLock<Vec<OsString>> =
 /// CLI needs; the user's `env`, in the agent's table and in the item, overrides it.
 fn environment(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>, mut env: Env) -> Env {
     let (claim, file, dir) = (&attempt.claim, &attempt.file, &attempt.dir);
-    // A harness started from a git hook must not hand on the hook's repository.
-    for key in INHERITED.iter() {
-        if key.to_str().is_some_and(|k| k.starts_with("GIT_")) {
-            env.insert(key.clone(), None);
-        }
+    // A harness started from a git hook must not hand on the hook's repository. How the caller
+    // reaches the network, and where their settings are, holds for agents too.
+    for key in INHERITED.iter().filter(|key| git::directs_git(key)) {
+        env.insert(key.clone(), None);
+    }
+    let settings = git::inherited_settings();
+    for (n, (key, value)) in settings.iter().enumerate() {
+        env.insert(format!("GIT_CONFIG_KEY_{n}").into(), Some(key.clone()));
+        env.insert(format!("GIT_CONFIG_VALUE_{n}").into(), Some(value.clone()));
+        let count = (n + 1).to_string();
+        env.insert("GIT_CONFIG_COUNT".into(), Some(count.into()));
     }
     let interrupt = interrupt::path(&rt.root, &file.slot);
     let mut set = |key: &str, value: OsString| env.insert(key.into(), Some(value));

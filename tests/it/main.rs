@@ -14,6 +14,7 @@
 mod support;
 
 mod agents;
+mod caller;
 mod clocks;
 mod commands;
 mod control;

@@ -13,9 +13,9 @@ mod version;
 use serde::Serialize;
 use serde_json::json;
 
-use super::init;
+use super::{init, owners};
 use crate::config::{Config, Overrides, RepoPath, Source};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::git;
 use crate::layout::{Root, shown};
 use probe::Bench;
@@ -66,6 +66,8 @@ fn fail(why: impl Into<String>, what_to_do: impl Into<String>) -> Finding {
 /// What is checked.
 struct Subject<'a> {
     root: Option<&'a Root>,
+    /// Why the ROOT that was looked for is not used.
+    unused: Option<&'a Error>,
     config: Option<Result<Config>>,
     /// Whether the directory tree exists or could be made.
     tree: Option<Result<()>>,
@@ -74,10 +76,12 @@ struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    fn of(root: Option<&'a Root>) -> Subject<'a> {
+    fn of(found: std::result::Result<&'a Root, &'a Error>) -> Subject<'a> {
+        let root = found.ok();
         let tree = root.map(init::ensure_tree);
         Subject {
             root,
+            unused: found.err(),
             config: root.map(|root| Config::load(root, &Overrides::default())),
             bench: root
                 .filter(|_| matches!(tree, Some(Ok(()))))
@@ -111,6 +115,7 @@ type Look = fn(&Subject<'_>) -> Option<Finding>;
 static CHECKS: &[(&str, Look)] = &[
     ("root", root),
     ("configuration", configuration),
+    ("owners", owners_of),
     ("git", |s| Some(git(git::version(), s.config()))),
     ("inotify limits", |s| Some(host::inotify(s.workers()))),
     ("open files", |s| Some(host::open_files(s.workers()))),
@@ -153,8 +158,9 @@ pub(super) struct Report(Vec<Check>);
 
 /// Checks the machine, and ROOT if there is one. Never returns an error: what cannot be examined is
 /// a failed check.
-pub(super) fn doctor(root: Option<&Root>) -> Report {
-    let subject = Subject::of(root);
+pub(super) fn doctor(found: std::result::Result<&Root, &Error>) -> Report {
+    let root = found.ok();
+    let subject = Subject::of(found);
     let check = |what: &str, finding: Finding| Check {
         what: what.to_owned(),
         finding,
@@ -174,9 +180,25 @@ fn root(s: &Subject<'_>) -> Option<Finding> {
     Some(match s.root {
         Some(root) => ok(shown(root.path().as_os_str())),
         None => warn(
-            "no ROOT here: only the machine was looked at",
-            "run `harness init`, or give --root DIR",
+            s.unused.map_or_else(String::new, ToString::to_string),
+            "until then only the machine is looked at",
         ),
+    })
+}
+
+fn owners_of(s: &Subject<'_>) -> Option<Finding> {
+    let root = s.root?;
+    if let Some(stranger) = owners::stranger(root) {
+        let path = shown(stranger.path().as_os_str());
+        return Some(warn(
+            format!("{path}: {}", stranger.why()),
+            "nothing if you trust them; else make a ROOT of your own: `harness init DIR`",
+        ));
+    }
+    Some(match owners::look(root, s.config()?) {
+        Ok(None) => ok("only you can have something run here"),
+        Ok(Some(e)) => warn(e.to_string(), "as said, unless that group is meant to"),
+        Err(e) => fail(e.to_string(), "as said: `harness run` refuses it"),
     })
 }
 
@@ -280,7 +302,6 @@ impl Report {
 mod tests {
     use super::*;
     use crate::atomic;
-    use crate::error::Error;
 
     fn state(report: &Report, what: &str) -> State {
         let check = report.0.iter().find(|c| c.what == what);
@@ -299,7 +320,7 @@ mod tests {
             all.into_iter().filter_map(path).collect()
         };
         let before = list();
-        let report = doctor(Some(&root));
+        let report = doctor(Ok(&root));
         assert_eq!(before, list(), "doctor left something behind");
         report
     }
@@ -342,7 +363,8 @@ mod tests {
         assert_eq!(git(old(), Some(&config)).state, State::Ok);
         assert_eq!(git(old(), None).state, State::Fail);
         assert_eq!(git(Ok((2, 47, 3)), None).state, State::Ok);
-        assert_eq!(state(&doctor(None), "root"), State::Warn);
+        let none = Error::permanent("not in a ROOT", "there is none");
+        assert_eq!(state(&doctor(Err(&none)), "root"), State::Warn);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::Command;
 
-use harness::cli::root::shell_quoted;
+use harness::cli::quote::shell_quoted;
 use harness::layout::{Name, Root};
 use proptest::prelude::*;
 

@@ -218,7 +218,7 @@ fn fuzz_at_a_terminal_only_our_own_colours_are_obeyed() {
             .iter()
             .any(|c| w[0] == *c)
     }) {
-        let line = |w: &OsString| harness::cli::root::shell_quoted(w.as_ref());
+        let line = |w: &OsString| harness::cli::quote::shell_quoted(w.as_ref());
         let mut command: Vec<String> = vec![
             env!("CARGO_BIN_EXE_harness").into(),
             "--root".into(),
