@@ -3,10 +3,11 @@
 //! Only our own faults and the host's are `Error`s. A lost race is `Ok(None)`, a failing agent is
 //! data (`outcome`), a refused item is a `Refusal` (`item`).
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use crate::text::printable;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -125,26 +126,6 @@ impl std::error::Error for Error {}
 /// disk is full.
 pub fn tell(line: &str) {
     let _lost = writeln!(io::stderr().lock(), "{}", printable(line));
-}
-
-/// Whether a character acts on the terminal or the text instead of being shown: control characters,
-/// and those that change the direction of writing.
-pub fn is_obeyed(c: char) -> bool {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    c.is_control() || turns
-}
-
-/// Escapes what `is_obeyed`, except newlines, for a terminal: messages quote what agents wrote.
-pub fn printable(text: &str) -> Cow<'_, str> {
-    let odd = |c: char| is_obeyed(c) && c != '\n';
-    if !text.contains(odd) {
-        return text.into();
-    }
-    let spelled = |c: char| match odd(c) {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(spelled).collect::<String>().into()
 }
 
 fn class_of(err: &io::Error) -> (Kind, Option<&'static str>) {

@@ -217,7 +217,7 @@ impl Line {
     /// Appends it with a newline. It is one line: JSON escapes newlines.
     pub fn write(&self, out: &mut Vec<u8>) {
         let begin = out.len();
-        match serde_json::to_writer(&mut *out, self) {
+        match crate::text::append_json(out, self) {
             Ok(()) => out.push(b'\n'),
             // Cannot happen: strings and numbers are written into memory.
             Err(_) => out.truncate(begin),

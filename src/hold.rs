@@ -14,6 +14,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::layout::{Root, shown};
 use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::text;
 
 const ENDING: &str = ".hold";
 
@@ -107,7 +108,7 @@ pub fn raise(root: &Root, hold: &Hold) -> Result<bool> {
             return Ok(false);
         }
     }
-    let mut text = serde_json::to_vec_pretty(hold)
+    let mut text = text::pretty_json(hold)
         .map_err(|e| Error::permanent("cannot write the hold", e.to_string()))?;
     text.push(b'\n');
     atomic::make_dir(&root.holds(), true)?;

@@ -23,13 +23,14 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::atomic::{self, Moved, Nameless};
 use crate::clock;
-use crate::error::{Error, Result, is_obeyed};
+use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::lease;
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::record::{Answered, Event, Record};
 use crate::status::SlotStatus;
+use crate::text::{is_obeyed, page};
 
 /// Stem of the interrupt that holds for every slot.
 pub const ALL: &str = "all";
@@ -135,7 +136,12 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
     // An agent's own question, although it used the command: no `.raised` link.
     let by_agent = std::env::var_os("HARNESS_SESSION").is_some();
     for _ in 0..RAISE_TRIES {
-        let file = Nameless::new(&to, format!("{}\n", reason.trim()).as_bytes(), 0o600, false)?;
+        let file = Nameless::new(
+            &to,
+            format!("{}\n", page(reason.trim())).as_bytes(),
+            0o600,
+            false,
+        )?;
         file.lock();
         if atomic::is_gone(&to) {
             atomic::remove(&raised)?;

@@ -6,9 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::is_obeyed;
 use crate::limits::NAME_BYTES_MAX;
 use crate::mutant::planted;
+use crate::text::is_obeyed;
 
 /// A ROOT: absolute path of the directory that holds `harness.toml queue state worktrees`.
 #[derive(Debug, Clone)]

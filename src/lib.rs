@@ -9,6 +9,7 @@
 )]
 
 // Ground: what everything stands on.
+pub mod text;
 pub mod error;
 pub mod limits;
 pub mod mutant;

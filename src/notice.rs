@@ -18,6 +18,7 @@ use crate::atomic;
 use crate::clock;
 use crate::process;
 use crate::runtime::Runtime;
+use crate::text::printable;
 
 /// A notification that takes longer hangs.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -76,7 +77,7 @@ fn start(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<Child, Str
         .process_group(0)
         .env("HARNESS_ROOT", rt.root.path())
         .env("HARNESS_EVENT", notice.event)
-        .env("HARNESS_REASON", &notice.reason)
+        .env("HARNESS_REASON", &*printable(&notice.reason))
         .env("HARNESS_ITEM", &notice.item)
         .env("HARNESS_SESSION", &notice.session)
         .env("HARNESS_SLOT", &notice.slot)

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::layout::{Place, SlotId};
 use crate::limits::{AFTER_LOOKS, FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PULSE_AT_REST};
 use crate::runtime::Runtime;
+use crate::text;
 use crate::waker::Waker;
 
 pub(crate) struct StatusThread {
@@ -120,7 +121,7 @@ impl StatusThread {
             if !is_own(slot) {
                 continue;
             }
-            let mut text = serde_json::to_vec(&status).unwrap_or_default();
+            let mut text = text::json(&status).unwrap_or_default();
             text.push(b'\n');
             let path = rt.root.agent(slot).join("status.json");
             unless_gone(&path, atomic::replace(&path, &text, false))?;

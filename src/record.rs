@@ -19,6 +19,7 @@ use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
 use crate::limits::RECORD_BYTES_MAX;
+use crate::text;
 
 pub use history::{AttemptEnd, History, LastAttempt, PublishedBranch};
 pub use line::*;
@@ -64,7 +65,7 @@ impl Record {
         if self.torn {
             bytes.push(b'\n');
         }
-        serde_json::to_writer(&mut bytes, &line)
+        text::append_json(&mut bytes, &line)
             .map_err(|e| Error::permanent("cannot write to the item's record", e.to_string()))?;
         bytes.push(b'\n');
         self.write(&bytes)?;

@@ -19,6 +19,7 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Context, Error, Result};
 use crate::layout::Root;
 use crate::status::{LedgerLine, Metrics};
+use crate::text;
 
 /// A longer line is not ours (ours have a few hundred bytes): skipped, so that a damaged file
 /// cannot exhaust memory.
@@ -53,10 +54,10 @@ impl Ledger {
         let at = line.at.parse::<Timestamp>().ok();
         let day = utc_day(at.unwrap_or_else(clock::now));
         let encoded = if at.is_some() {
-            serde_json::to_vec(line)
+            text::json(line)
         } else {
             let at = clock::now_iso();
-            serde_json::to_vec(&LedgerLine { at, ..line.clone() })
+            text::json(&LedgerLine { at, ..line.clone() })
         };
         let mut bytes = encoded.map_err(|e| Error::permanent(what, e.to_string()))?;
         bytes.push(b'\n');

@@ -31,6 +31,7 @@ use crate::layout::{Place, Root, SlotId};
 use crate::lease;
 use crate::limits::{PULSE, STATUS_AGE_MAX};
 use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, WorkQueue};
+use crate::text;
 
 use counts::Recount;
 use ledger::{Period, Totals};
@@ -203,7 +204,7 @@ pub fn read(root: &Root) -> Result<Option<Status>> {
 }
 
 fn encode(status: &Status) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(status)
+    let mut bytes = text::pretty_json(status)
         .map_err(|e| Error::permanent("cannot encode the status", e.to_string()))?;
     bytes.push(b'\n');
     Ok(bytes)

@@ -13,8 +13,9 @@ use crate::atomic;
 use crate::clock::{self, Timestamp};
 use crate::error::{Result, tell};
 use crate::event::{Body, Usage};
+use crate::text::safe_json;
 use crate::view::table::clip;
-use crate::view::{Paint, Term, cost, count_of, local_time, print, safe, safe_json};
+use crate::view::{Paint, Term, cost, count_of, local_time, print, safe};
 
 /// Longest part of a raw line shown on a terminal.
 const RAW_SHOWN_BYTES_MAX: u64 = 64 << 10;

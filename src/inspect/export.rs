@@ -14,7 +14,8 @@ use super::{Session, tail, transcript};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::event::Figures;
-use crate::view::{print, safe_json};
+use crate::text::safe_json;
+use crate::view::print;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {

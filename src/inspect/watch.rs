@@ -13,8 +13,9 @@ use super::{Session, State, events, summary};
 use crate::atomic;
 use crate::error::{Error, Result, tell};
 use crate::layout::Root;
+use crate::text::safe_json;
 use crate::view::watch::{Signals, is_over};
-use crate::view::{Term, safe_json, written};
+use crate::view::{Term, written};
 
 /// Checks (5 per second) without a harness before this is reported: another harness may be about to
 /// take the session over.

@@ -3,7 +3,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::error::printable;
+use crate::text::printable;
 
 pub(crate) struct Console {
     /// Only warnings are printed.

@@ -13,6 +13,7 @@ use crate::atomic;
 use crate::clock;
 use crate::event::Figures;
 use crate::runtime::Runtime;
+use crate::text;
 
 /// Writes both files; none for scripts, which may be many and short.
 pub(super) fn write(rt: &Runtime, attempt: &Attempt) {
@@ -22,8 +23,11 @@ pub(super) fn write(rt: &Runtime, attempt: &Attempt) {
     let nothing = Figures::default();
     let figures = attempt.stream.as_ref().map_or(&nothing, |s| s.figures());
     for (name, text) in [
-        ("metrics.json", metrics(attempt, figures)),
-        ("summary.md", summary(attempt, figures)),
+        ("metrics.json", text::safe_json(&metrics(attempt, figures))),
+        (
+            "summary.md",
+            text::page(&summary(attempt, figures)).into_owned(),
+        ),
     ] {
         if let Err(e) = atomic::replace(&attempt.dir.join(name), text.as_bytes(), false) {
             rt.console.warn(&format!("{}: {e}", attempt.file.slot));

@@ -13,6 +13,7 @@ use crate::layout;
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::outcome::{Outcome, Word};
 use crate::record::End;
+use crate::text;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -179,8 +180,7 @@ impl SessionFile {
     }
 
     fn text(&self) -> Result<Vec<u8>> {
-        let mut text = Vec::with_capacity(2048);
-        serde_json::to_writer_pretty(&mut text, self)
+        let mut text = text::pretty_json(self)
             .map_err(|e| Error::permanent("cannot write session.json", e.to_string()))?;
         text.push(b'\n');
         Ok(text)

@@ -16,6 +16,7 @@ use crate::event::Line;
 use crate::interrupt::Interrupt;
 use crate::layout::SlotId;
 use crate::notice::{self, Notice};
+use crate::text;
 
 /// How much of the end of the agent's output is read for its last events.
 const TAIL_BYTES: u64 = 256 << 10;
@@ -143,7 +144,7 @@ fn keep(
     if atomic::exists(path) {
         atomic::keep_older(path)?;
     }
-    atomic::replace(path, md.as_bytes(), false)
+    atomic::replace(path, text::page(&md).as_bytes(), false)
 }
 
 /// What the agent did last: its events, or the end of its plain output.

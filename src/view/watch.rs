@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::folder::FileStamp;
 use crate::layout::Root;
 use crate::status::Status;
+use crate::text;
 
 use super::status::{Source, current, render};
 use super::{Term, written};
@@ -144,9 +145,9 @@ fn key(status: &Status, source: Source) -> String {
 }
 
 fn line_of(status: &Status) -> Result<String> {
-    let line = serde_json::to_string(status);
+    let line = text::json(status);
     line.map_err(|e| Error::permanent("cannot encode the status", e.to_string()))
-        .map(|line| line + "\n")
+        .map(|line| format!("{}\n", String::from_utf8_lossy(&line)))
 }
 
 /// The output; on a terminal the alternate screen, so that the scrollback is preserved.

@@ -26,6 +26,7 @@ mod git_shapes;
 mod git_short;
 mod gits;
 mod endings;
+mod escapes;
 mod keepers;
 mod fuzz;
 mod gc;
