@@ -28,6 +28,7 @@ pub mod config;
 // First floor: items, and what is known about them.
 pub mod item;
 pub mod record;
+pub(crate) mod missing;
 // Second floor: claims, processes, git.
 pub mod lease;
 pub mod aggregator;

@@ -14,6 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::item::{self, Kind, Refusal};
 use crate::layout::{Name, Place, Root};
 use crate::limits::ITEM_BYTES_MAX;
+use crate::missing::waited_for;
 use crate::record::{By, Event, Record};
 use crate::view::{print_json, print_text};
 
@@ -86,11 +87,26 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
         names.push(place(root, drop)?);
     }
     atomic::sync_dir(&root.place(Place::Pending))?;
+    tell_missing(root, &drops);
     if args.json {
         let names: Vec<Value> = names.iter().map(|n| json!({"item": n.shown()})).collect();
         return print_json(&names);
     }
     print_text(&names.iter().map(|n| n.shown() + "\n").collect::<String>())
+}
+
+/// Says which of the names that the items wait for is no item. It may still come: no error.
+fn tell_missing(root: &Root, drops: &[NewItem]) {
+    for drop in drops {
+        let name = Name::new(&drop.name);
+        let after = item::parse(&name, &drop.bytes, drop.executable).map(|item| item.order.after);
+        for dependency in after.unwrap_or_default() {
+            let shown = waited_for(root, &dependency);
+            if shown != dependency.shown() {
+                crate::error::tell(&format!("harness: {name} waits for {shown}"));
+            }
+        }
+    }
 }
 
 /// Adds the files of `harness run FILE…`; returns their names.
@@ -178,11 +194,10 @@ fn check(drop: &NewItem, fields: &Map<String, Value>) -> Result<NewItem> {
         return Err(refused("a name is not empty and holds no `/`".into())
             .hint("give another one with --name"));
     }
-    if Name::is_ignored(name.as_os_str()) {
-        return Err(refused(
-            "files with such a name are ignored (hidden, or ending in ~ .tmp .part .swp .crdownload)"
-                .into(),
-        )
+    if let Some(why) = Name::why_ignored(name.as_os_str()) {
+        return Err(refused(format!(
+            "a file of this name is left alone: it looks like {why}"
+        ))
         .hint("give another one with --name"));
     }
     if name.is_too_long() {
@@ -190,7 +205,10 @@ fn check(drop: &NewItem, fields: &Map<String, Value>) -> Result<NewItem> {
             .hint("give another one with --name"));
     }
     let bytes = with_fields(&name, drop, fields).map_err(|Refusal(why)| refused(why))?;
-    item::parse(&name, &bytes, drop.executable).map_err(|Refusal(why)| refused(why))?;
+    let item = item::parse(&name, &bytes, drop.executable).map_err(|Refusal(why)| refused(why))?;
+    if let Some(remark) = item.remark() {
+        crate::error::tell(&format!("harness: {name}: {remark}"));
+    }
     Ok(NewItem {
         name: drop.name.clone(),
         bytes,
@@ -228,7 +246,7 @@ fn with_fields(
             text.extend(body);
             Ok(text)
         }
-        Kind::Script if bytes.starts_with(b"#!") => {
+        Kind::Script if item::without_mark(bytes).starts_with(b"#!") => {
             let split = bytes
                 .iter()
                 .position(|&b| b == b'\n')

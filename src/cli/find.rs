@@ -86,6 +86,33 @@ pub(super) fn names_in(dir: &std::path::Path) -> Result<Vec<Name>> {
     Ok(names)
 }
 
+/// Files in `pending/` that are taken for no items, with why: at most `IGNORED_MAX`. Hidden ones of git,
+/// of file systems and of harness itself are nobody's news.
+pub(super) fn ignored(root: &Root) -> Vec<(String, &'static str)> {
+    let entries = std::fs::read_dir(root.place(Place::Pending));
+    let names = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name());
+    let is_known = |name: &OsStr| {
+        let b = name.as_bytes();
+        let known: [&[u8]; 3] = [b".git", b".nfs", b".DS_Store"];
+        known.iter().any(|start| b.starts_with(start))
+            || b.starts_with(b".") && b.ends_with(b".tmp")
+    };
+    let mut found: Vec<_> = names
+        .filter(|name| !is_known(name))
+        .filter_map(|name| Some((Name::new(&name).shown(), Name::why_ignored(&name)?)))
+        .take(IGNORED_MAX)
+        .collect();
+    found.sort();
+    found
+}
+
+/// Ignored files that are named in one message.
+const IGNORED_MAX: usize = 20;
+
 /// Parses a typed item name. Refuses names that could lead out of the folder or that harness
 /// ignores in `pending/`.
 pub(super) fn name(typed: &OsStr) -> Result<Name> {
@@ -97,10 +124,13 @@ pub(super) fn name(typed: &OsStr) -> Result<Name> {
             crate::layout::shown(last)
         )));
     }
-    if typed.is_empty() || Name::is_ignored(typed) {
-        return Err(bad(
-            "items have no such names (empty, hidden, or ending in ~ .tmp .part .swp .crdownload)",
-        ));
+    if typed.is_empty() {
+        return Err(bad("it is empty"));
+    }
+    if let Some(why) = Name::why_ignored(typed) {
+        return Err(bad(&format!(
+            "a file of this name is left alone: it looks like {why}"
+        )));
     }
     Ok(Name::new(typed))
 }

@@ -32,7 +32,7 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
         let ready = Ready::unbounded(root)?;
         ready.rescan()?;
         rows.extend(ready.standing().into_iter().map(|(name, standing)| {
-            let (state, note) = state::of_pending(&standing);
+            let (state, note) = state::of_pending(root, &standing);
             Row { name, state, note }
         }));
     }
@@ -46,6 +46,9 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
                 });
             }
         }
+    }
+    if wants(&[State::Pending]) {
+        tell_ignored(root);
     }
     rows.retain(|r| only.is_none_or(|o| o == r.state));
     if json {
@@ -65,6 +68,15 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
         table.row(summary_row(&row.name, row.state.as_str(), note, &lines));
     }
     print_text(&table.render(&Term::of_stdout()))
+}
+
+/// Says which files in `pending/` are taken for no items, and why.
+fn tell_ignored(root: &Root) {
+    for (name, why) in find::ignored(root) {
+        crate::error::tell(&format!(
+            "harness: queue/pending/{name} is no item: it looks like {why}"
+        ));
+    }
 }
 
 fn as_json(root: &Root, row: &Row) -> serde_json::Value {

@@ -9,7 +9,7 @@ use super::find::{self, At, Found};
 use super::state::{self, State};
 use crate::atomic;
 use crate::error::Result;
-use crate::item;
+use crate::item::{self, Item};
 use crate::layout::{Name, Root};
 use crate::limits::ITEM_BYTES_MAX;
 use crate::ready::Ready;
@@ -32,7 +32,9 @@ pub(super) fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
     if json {
         return print_json(&as_json(root, &name, state, reason, &lines, places.first()));
     }
-    print_text(&story(&name, state, reason.as_deref(), &lines))
+    let item = places.first().and_then(|found| parsed(&name, found));
+    let understood = item.map(|item| item.understood()).unwrap_or_default();
+    print_text(&story(&name, state, reason.as_deref(), &understood, &lines))
 }
 
 fn state_of(
@@ -48,7 +50,11 @@ fn state_of(
         Some(At::Pending) => {
             let ready = Ready::new(root)?;
             ready.note(name.as_os_str());
-            match ready.standing().first().map(|(_, s)| state::of_pending(s)) {
+            match ready
+                .standing()
+                .first()
+                .map(|(_, s)| state::of_pending(root, s))
+            {
                 None | Some((State::Pending, _)) => ("pending", None),
                 Some((state, why)) => (state.as_str(), Some(why)),
             }
@@ -65,17 +71,8 @@ fn as_json(
     at: Option<&Found>,
 ) -> Value {
     let history = History::of(lines);
-    let fields = at.and_then(|f| {
-        // A refused item may be anything: a fifo would block, a symlink is not followed.
-        let meta = f.path.symlink_metadata().ok()?;
-        if !meta.is_file() {
-            return None;
-        }
-        let bytes = atomic::read_small(&f.path, ITEM_BYTES_MAX).ok()?;
-        let executable = meta.permissions().mode() & 0o111 != 0;
-        let item = item::parse(name, &bytes, executable).ok()?;
-        Some(item.fields)
-    });
+    let item = at.and_then(|found| parsed(name, found));
+    let understood = item.as_ref().map(Item::understood);
     json!({
         "item": name.shown(),
         "state": state,
@@ -83,10 +80,23 @@ fn as_json(
         "reason": reason,
         "branch": history.branch,
         "file": at.map(|f| f.path.strip_prefix(root.path()).unwrap_or(&f.path).to_string_lossy()),
-        "fields": fields,
+        "fields": item.map(|item| item.fields),
+        "understood": understood.filter(|words| !words.is_empty()),
         "attempts": attempts(lines),
         "events": lines.iter().map(|line| &line.object).collect::<Vec<_>>(),
     })
+}
+
+/// The item as its file stands now.
+fn parsed(name: &Name, at: &Found) -> Option<Item> {
+    // A refused item may be anything: a fifo would block, a symlink is not followed.
+    let meta = at.path.symlink_metadata().ok()?;
+    if !meta.is_file() {
+        return None;
+    }
+    let bytes = atomic::read_small(&at.path, ITEM_BYTES_MAX).ok()?;
+    let executable = meta.permissions().mode() & 0o111 != 0;
+    item::parse(name, &bytes, executable).ok()
 }
 
 /// The attempts, without those put back before they started, as recorded.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::clock::{self, Timestamp};
-use crate::layout::Name;
+use crate::layout::Root;
+use crate::missing::waited_for;
 use crate::ready::{Standing, Wait};
 use crate::view::local_time;
 
@@ -33,7 +34,7 @@ impl State {
 }
 
 /// The state of an item in `pending/`, and why.
-pub(super) fn of_pending(standing: &Standing) -> (State, String) {
+pub(super) fn of_pending(root: &Root, standing: &Standing) -> (State, String) {
     match standing {
         Standing::Ready(priority) => (State::Pending, format!("priority {priority}")),
         Standing::Scheduled(at) => (State::Scheduled, not_before(*at)),
@@ -41,7 +42,7 @@ pub(super) fn of_pending(standing: &Standing) -> (State, String) {
             State::Blocked,
             match wait {
                 Wait::After(names) => {
-                    let names: Vec<String> = names.iter().map(Name::shown).collect();
+                    let names: Vec<String> = names.iter().map(|n| waited_for(root, n)).collect();
                     format!("waits for {}", names.join(", "))
                 }
                 Wait::Name => "an item of the same name is at work".to_owned(),

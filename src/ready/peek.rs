@@ -62,7 +62,7 @@ fn read_order(name: &Name, mut file: &File, meta: &Metadata) -> io::Result<Queue
     let has_fields = match item::kind_of(name, head, executable) {
         Kind::Json => true,
         Kind::Prompt => item::without_mark(head).starts_with(b"---"),
-        Kind::Script if says(b"#harness ") => return Ok(item::peek(name, head, executable)),
+        Kind::Script if says(b"#harness") => return Ok(item::peek(name, head, executable)),
         Kind::Script => false,
     };
     if !has_fields {

@@ -96,6 +96,8 @@ pub struct Started {
     pub base_oid: Option<String>,
     /// The CLI's conversation that it goes on with.
     pub resumed: Option<String>,
+    /// What was understood of the item's fields, in words.
+    pub understood: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ use crate::atomic;
 use crate::clock;
 use crate::layout::{Name, Root, SlotId};
 use crate::lease;
+use crate::missing::waited_for;
 use crate::recovery;
 use crate::runtime::Level;
 
@@ -59,7 +60,7 @@ impl Main {
             console.warn(&format!("{more} more items stay in pending/"));
         }
         for (name, after) in ready.blocked() {
-            let after: Vec<String> = after.iter().map(Name::shown).collect();
+            let after: Vec<String> = after.iter().map(|n| waited_for(&self.rt.root, n)).collect();
             console.warn(&match after.is_empty() {
                 true => format!(
                     "{name} stays in pending/: its agent is held until a person has mended it (state/holds/)"

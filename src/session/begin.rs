@@ -16,7 +16,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::event::Tokens;
 use crate::git::{Base, Hub};
-use crate::item::Refusal;
+use crate::item::{self, Refusal};
 use crate::keeper::Keeper;
 use crate::keeper::wire::{Reply, Request, Spec};
 use crate::layout::{DEFAULT_REPO, Name, join};
@@ -91,7 +91,9 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
         Agent::Command(..) => 0o600,
     };
     atomic::make_dir_new(dir)?;
-    drop(atomic::create(&join(dir, "item"), &claim.bytes, mode)?);
+    // The kernel starts no script that has a byte order mark before its `#!`.
+    let bytes = item::without_mark(&claim.bytes);
+    drop(atomic::create(&join(dir, "item"), bytes, mode)?);
 
     let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
     let place = rt.root.worktree(claim.lease().slot, repo);

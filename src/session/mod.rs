@@ -308,7 +308,7 @@ fn show_starting(ctx: &WorkerContext, attempt: &Attempt) {
 /// Records and reports that the agent was started. If that cannot be recorded, claim and session
 /// still hold what recovery needs.
 fn note_start(ctx: &WorkerContext, attempt: &mut Attempt) {
-    let file = &attempt.file;
+    let (file, item) = (&attempt.file, &attempt.claim.item);
     let event = Event::Started(Started {
         session: file.session.clone(),
         slot: file.slot.clone(),
@@ -319,11 +319,13 @@ fn note_start(ctx: &WorkerContext, attempt: &mut Attempt) {
         base: file.base.clone(),
         base_oid: file.base_oid.clone(),
         resumed: file.resumed.clone(),
+        understood: Some(item.understood()).filter(|words| !words.is_empty()),
     });
     let _lost = attempt.record.append(&event);
     let resumed = file.resumed.as_ref().map_or("", |_| ", resumed");
+    let remark = item.remark().map_or(String::new(), |r| format!("; {r}"));
     ctx.rt.console.say(&format!(
-        "{}  started    {} (attempt {}{resumed})",
+        "{}  started    {} (attempt {}{resumed}{remark})",
         ctx.slot(),
         attempt.claim.name,
         file.attempt

@@ -24,15 +24,22 @@ pub(crate) const SUMMARY_HEAD: &[&str] =
 const RAW_CHARS_MAX: usize = 300;
 
 /// The story of an item. `state`: `pending`, `scheduled`, `blocked`, `claimed`, `done` or `parked`;
-/// `reason`: why it is in that state, if known.
-pub(crate) fn story(name: &Name, state: &str, reason: Option<&str>, lines: &[Line]) -> String {
-    story_in(name, state, reason, lines, &TimeZone::system())
+/// `reason`: why it is in that state, if known. `understood`: what its fields are taken for.
+pub(crate) fn story(
+    name: &Name,
+    state: &str,
+    reason: Option<&str>,
+    understood: &str,
+    lines: &[Line],
+) -> String {
+    story_in(name, state, reason, understood, lines, &TimeZone::system())
 }
 
 fn story_in(
     name: &Name,
     state: &str,
     reason: Option<&str>,
+    understood: &str,
     lines: &[Line],
     tz: &TimeZone,
 ) -> String {
@@ -41,6 +48,7 @@ fn story_in(
     if let Some(reason) = reason.filter(|r| !r.is_empty()) {
         out.push_str(&format!("  why: {}\n", safe(reason)));
     }
+    out.push_str(&part("  ", understood, "\n"));
     if lines.is_empty() {
         out.push_str("\nNothing has happened to it yet.\n");
     } else {
@@ -222,7 +230,8 @@ fn started_words(started: &Started) -> String {
     }
     s += &part_of(" on its branch ", started.branch.as_ref(), "");
     s += &number(", process ", started.pid, "");
-    s + &part(", session ", &started.session, "")
+    s += &part(", session ", &started.session, "");
+    s + &part_of("; ", started.understood.as_ref(), "")
 }
 
 /// How and why an attempt ended, its results, and what follows.
@@ -338,7 +347,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     fn told(name: &str, state: &str, reason: Option<&str>, lines: &[Line]) -> String {
-        story_in(&Name::new(name), state, reason, lines, &TimeZone::UTC)
+        story_in(&Name::new(name), state, reason, "", lines, &TimeZone::UTC)
     }
 
     #[test]
@@ -424,7 +433,14 @@ What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
         ]
         .map(|line| Line::of(line).unwrap());
         let name = Name::new(OsStr::from_bytes(b"-\xff\n"));
-        let text = story_in(&name, "parked", Some("r\n\u{9b}"), &events, &TimeZone::UTC);
+        let text = story_in(
+            &name,
+            "parked",
+            Some("r\n\u{9b}"),
+            "",
+            &events,
+            &TimeZone::UTC,
+        );
         assert!(
             !text.chars().any(|c| c.is_control() && c != '\n'),
             "{text:?}"

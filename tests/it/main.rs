@@ -33,6 +33,7 @@ mod gc;
 mod hostile;
 mod house;
 mod index;
+mod input;
 mod items;
 mod journal;
 mod kit;

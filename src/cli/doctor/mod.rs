@@ -13,7 +13,7 @@ mod version;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{init, owners};
+use super::{find, init, owners};
 use crate::config::{Config, Overrides, RepoPath, Source};
 use crate::error::{Error, Result};
 use crate::git;
@@ -128,6 +128,7 @@ static CHECKS: &[(&str, Look)] = &[
     ("file system", |s| {
         Some(disk::kind(s.tree()?, s.is_durable()))
     }),
+    ("pending files", |s| no_items(s.tree()?)),
     ("one device", |s| Some(disk::one_device(s.tree()?))),
     ("journal", |s| disk::journal(s.tree()?, s.is_durable())),
     ("noexec", |s| disk::no_exec(s.tree()?)),
@@ -174,6 +175,20 @@ pub(super) fn doctor(found: std::result::Result<&Root, &Error>) -> Report {
         }
     }
     Report(checks)
+}
+
+/// Files in `pending/` that are taken for no items. `None`: there are none.
+fn no_items(root: &Root) -> Option<Finding> {
+    let ignored = find::ignored(root).into_iter();
+    let ignored: Vec<String> = ignored
+        .map(|(name, why)| format!("{name}: {why}"))
+        .collect();
+    (!ignored.is_empty()).then(|| {
+        warn(
+            format!("in queue/pending/, but no items: {}", ignored.join("; ")),
+            "give them other names if they are items; else remove what nobody needs",
+        )
+    })
 }
 
 fn root(s: &Subject<'_>) -> Option<Finding> {

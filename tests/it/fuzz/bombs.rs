@@ -194,9 +194,10 @@ fn fuzz_small_files_that_mean_much_cost_little_and_are_answered() {
         }
     }
     // Those that are only odd are items like any other.
-    for name in ["crlf.md", "bom.md", "string.json", "keys.json", "quoted.md"] {
+    for name in ["crlf.md", "bom.md", "string.json", "quoted.md"] {
         assert!(taken.contains(&name), "{name} of {taken:?}");
     }
+    assert!(!taken.contains(&"keys.json"), "one key many times");
     for name in ["crlf.md", "bom.md"] {
         assert_eq!(root.show(name)["fields"]["priority"], "high", "{name}");
     }

@@ -1,0 +1,66 @@
+//! What becomes of a name that an item waits for, in words for its owner.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::atomic;
+use crate::config::nearest::nearest;
+use crate::layout::{Name, Place, Root, join};
+
+/// Names compared with one that is nowhere.
+const COMPARED_MAX: usize = 10_000;
+
+/// The name, and where it is if it will not be done by itself.
+pub(crate) fn waited_for(root: &Root, name: &Name) -> String {
+    let shown = name.shown();
+    if atomic::exists(&root.item(Place::Pending, name)) || atomic::exists(&root.claim(name)) {
+        return shown;
+    }
+    if atomic::exists(&root.item(Place::Parked, name)) {
+        return format!("{shown} (parked)");
+    }
+    let folders = folders(root);
+    // It may just have been taken, or have ended.
+    if folders
+        .iter()
+        .any(|dir| atomic::exists(&join(dir, name.as_os_str())))
+    {
+        return shown;
+    }
+    match like(&folders, &shown) {
+        Some(near) => format!("{shown} (there is no such item; the nearest is {near})"),
+        None => format!("{shown} (there is no such item)"),
+    }
+}
+
+fn folders(root: &Root) -> Vec<PathBuf> {
+    let places = [Place::Pending, Place::Parked, Place::Done].map(|place| root.place(place));
+    let slots = std::fs::read_dir(root.claimed_root()).into_iter().flatten();
+    let slots = slots.flatten().map(|entry| entry.path());
+    places
+        .into_iter()
+        .chain(slots.filter(|dir| atomic::is_own_dir(dir)))
+        .collect()
+}
+
+/// An item's name that was probably meant: with an ending, or with other letters.
+fn like(folders: &[PathBuf], missing: &str) -> Option<String> {
+    let names = folders
+        .iter()
+        .flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten());
+    let names = names
+        .flatten()
+        .take(COMPARED_MAX)
+        .map(|entry| entry.file_name());
+    let names: Vec<String> = names
+        .filter(|name: &OsString| !Name::is_ignored(name))
+        .map(|name| Name::new(name).shown())
+        .collect();
+    let longer = |name: &&String| {
+        name.strip_prefix(missing)
+            .is_some_and(|end| end.starts_with('.'))
+    };
+    let near = names.iter().find(longer).map(String::as_str);
+    near.or_else(|| nearest(missing, names.iter().map(String::as_str)))
+        .map(str::to_owned)
+}
