@@ -26,6 +26,8 @@ pub const STATE_FILE_BYTES_MAX: u64 = 1 << 20;
 pub const PACKED_REFS_BYTES_MAX: u64 = 256 << 20;
 /// A worktree's index: about 100 bytes a file, so some ten million.
 pub const INDEX_BYTES_MAX: u64 = 1 << 30;
+/// A file that Git LFS keeps: larger than any that a host takes.
+pub const LFS_BYTES_MAX: u64 = 1 << 40;
 /// A message between harness and keeper: argv and environment of one agent (Linux allows 2 MiB).
 pub const KEEPER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// A record file (`items/NAME.jsonl`) that is read whole at a claim: thousands of attempts.

@@ -11,6 +11,7 @@ mod environment;
 mod gc;
 mod hub;
 mod incremental_checkout;
+mod lfs;
 mod picture;
 mod publish;
 mod repos;
@@ -448,33 +449,34 @@ fn is_lock_trouble(stderr: &str) -> bool {
 /// The host's or the network's trouble, which goes by itself.
 fn passes(words: &str) -> bool {
     const PASSING: [&str; 25] = [
-        "No space left on device",
-        "Disk quota exceeded",
-        "Input/output error",
-        "Read-only file system",
-        "Cannot allocate memory",
-        "ut of memory",
-        "Too many open files",
-        "Resource temporarily unavailable",
-        "Interrupted system call",
-        "Stale file handle",
+        "no space left on device",
+        "disk quota exceeded",
+        "input/output error",
+        "read-only file system",
+        "cannot allocate memory",
+        "out of memory",
+        "too many open files",
+        "resource temporarily unavailable",
+        "interrupted system call",
+        "stale file handle",
         // git does not say why: a full disk, mostly.
         "write error",
         "couldn't write '",
         "unable to write new index file",
-        "Could not resolve host",
-        "Temporary failure in name resolution",
-        "Failed to connect",
-        "Couldn't connect",
-        "Connection refused",
-        "Connection reset",
+        "could not resolve host",
+        "no such host",
+        "temporary failure in name resolution",
+        "failed to connect",
+        "connection refused",
+        "connection reset",
         "timed out",
-        "Network is unreachable",
-        "No route to host",
-        "early EOF",
+        "i/o timeout",
+        "network is unreachable",
+        "early eof",
         "returned error: 429",
         "returned error: 5",
     ];
+    let words = words.to_ascii_lowercase();
     PASSING.iter().any(|w| words.contains(w))
 }
 
@@ -503,7 +505,7 @@ fn lasts(words: &str) -> bool {
         "external filter",
         "smudge filter",
         // A submodule.
-        "in submodule path",
+        "submodule path",
         "does not appear to be a git repository",
         "No url found for submodule",
         "no submodule mapping found",

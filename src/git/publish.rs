@@ -86,7 +86,7 @@ impl Users<'_> {
         // The second name where a killed git or a power cut left a lock on the first.
         for held in names(&format!("{HELD}/{short_id}"), "again") {
             match self.bring_under(&held, oid)? {
-                Brought::Held => return Ok(()),
+                Brought::Held => return self.hub.give_lfs_to_user(oid),
                 Brought::Locked(e) => locked = Some(e),
             }
         }

@@ -136,6 +136,7 @@ impl Worktree {
             self.hub.keep_ref("detached", head)?;
         }
         self.end_sparse()?;
+        self.hub.take_lfs_of_user()?;
         let arrived = match &changes {
             Some(changes) => self.check_out_changes(changes, branch, base)?,
             None => false,

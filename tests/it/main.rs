@@ -21,6 +21,7 @@ mod control;
 mod crash;
 mod dice;
 mod git_held;
+mod git_lfs;
 mod git_races;
 mod git_shapes;
 mod git_short;
