@@ -224,7 +224,12 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<Moved> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => Ok(Moved::Done),
         Err(Errno::EEXIST | Errno::ENOTEMPTY) => Ok(Moved::Taken),
-        Err(Errno::ENOENT) if !exists(from) => Ok(Moved::SourceGone),
+        // It may be back by now, where people move it to and fro.
+        Err(Errno::ENOENT) if !exists(from) || has_folder(to) => Ok(Moved::SourceGone),
+        // A directory cannot be linked, and a plain rename of one replaces at most an empty directory.
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) if is_own_dir(from) => {
+            rename_dir(from, to)
+        }
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => match link_new(from, to)? {
             Moved::Done => remove(from).map(|_| Moved::Done),
             // A process died between the link and the unlink: finish the rename.
@@ -232,6 +237,22 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<Moved> {
             other => Ok(other),
         },
         Err(e) => Err(Error::io("cannot move the file to", to, &e.into())),
+    }
+}
+
+fn has_folder(path: &Path) -> bool {
+    path.parent().is_some_and(Path::is_dir)
+}
+
+fn rename_dir(from: &Path, to: &Path) -> Result<Moved> {
+    if exists(to) {
+        return Ok(Moved::Taken);
+    }
+    match fs::rename(from, to) {
+        Ok(()) => Ok(Moved::Done),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !exists(from) => Ok(Moved::SourceGone),
+        Err(_) if exists(to) => Ok(Moved::Taken),
+        Err(e) => Err(Error::io("cannot move the directory to", to, &e)),
     }
 }
 
@@ -302,6 +323,22 @@ pub fn set_mtime(path: &Path, ns: i64) -> Result<()> {
         UtimensatFlags::NoFollowSymlink,
     )
     .or_fail("cannot set the modification time", path)
+}
+
+/// Puts a copy of ours in the place of another user's file, with this modification time. One name
+/// always has the whole content.
+pub(crate) fn make_own(path: &Path, max: u64, mtime_ns: i64) -> Result<()> {
+    let what = "cannot copy the file of another user";
+    let content = read_small(path, max).or_fail(what, path)?;
+    let mode = path.symlink_metadata().or_fail(what, path)?.mode() & 0o777;
+    let temp = temp_beside(path);
+    let placed = create(&temp, &content, mode | 0o600)
+        .and_then(|_| set_mtime(&temp, mtime_ns))
+        .and_then(|()| rename_over(&temp, path));
+    if placed.is_err() {
+        let _gone = remove(&temp);
+    }
+    placed
 }
 
 /// Whether the name exists, without following a symlink.

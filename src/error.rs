@@ -92,6 +92,36 @@ impl Error {
         self.0.kind
     }
 
+    /// Whether the host is the cause (a full disk, no descriptors), by its error number or by the words
+    /// of a program that met it. It then ends when the host is well again, and no item is to blame.
+    pub fn is_of_host(&self) -> bool {
+        use nix::errno::Errno;
+        const OF_HOST: [Errno; 9] = [
+            Errno::ENOSPC,
+            Errno::EDQUOT,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::EIO,
+            Errno::ENOMEM,
+            Errno::EAGAIN,
+            Errno::EINTR,
+            Errno::EROFS,
+        ];
+        const WORDS: [&str; 7] = [
+            "No space left on device",
+            "quota exceeded",
+            "Too many open files",
+            "Input/output error",
+            "Cannot allocate memory",
+            "Resource temporarily unavailable",
+            "Read-only file system",
+        ];
+        match self.0.errno {
+            Some(code) => OF_HOST.contains(&Errno::from_raw(code)),
+            None => WORDS.iter().any(|words| self.0.why.contains(words)),
+        }
+    }
+
     /// The errno, if the operating system reported one.
     pub fn errno(&self) -> Option<i32> {
         self.0.errno
@@ -149,6 +179,12 @@ fn class_of(err: &io::Error) -> (Kind, Option<&'static str>) {
         Errno::EROFS => (
             Kind::Temporary,
             Some("the file system is read-only: remount it for writing"),
+        ),
+        Errno::EXDEV => (
+            Kind::Permanent,
+            Some(
+                "put the whole of queue/, and the whole of state/, on one mount (`harness doctor`)",
+            ),
         ),
         Errno::EACCES | Errno::EPERM => (
             Kind::Permanent,

@@ -6,6 +6,7 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::clock;
 
@@ -32,6 +33,27 @@ impl FileStamp {
             ctime_ns: clock::ctime_ns(meta),
             bytes: meta.len(),
         }
+    }
+}
+
+/// Tells a folder from another one in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DirId {
+    device: u64,
+    inode: u64,
+    /// A new folder often gets the number of one that was removed.
+    born: Option<SystemTime>,
+}
+
+impl DirId {
+    /// `None`: it is gone, or cannot be looked at. Follows a symlink.
+    pub(crate) fn of(path: &Path) -> Option<DirId> {
+        let meta = path.metadata().ok()?;
+        Some(DirId {
+            device: meta.dev(),
+            inode: meta.ino(),
+            born: meta.created().ok(),
+        })
     }
 }
 
@@ -88,7 +110,7 @@ mod tests {
         assert_eq!(folder.look(dir.path(), &meta()).unwrap().len(), 201);
         // By a clock that is ahead of ours, it may be changed again at the same time.
         let ahead = clock::now_ns() as u64 + 60_000_000_000;
-        let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_nanos(ahead);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(ahead);
         let open = std::fs::File::open(dir.path()).unwrap();
         open.set_modified(at).unwrap();
         folder.look(dir.path(), &meta()).unwrap();

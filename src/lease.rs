@@ -44,20 +44,8 @@ impl Drop for Lease {
 impl Lease {
     /// Takes the slot if nobody holds it. `None`: held by a living process.
     pub fn try_take(root: &Root, slot: SlotId) -> Result<Option<Lease>> {
-        let dir = root.agent(slot);
-        atomic::make_dir(&dir, true)?;
-        let claimed = root.claimed(slot);
-        atomic::make_dir(&claimed, false)?;
-        if let Some(odd) = [&dir, &claimed]
-            .into_iter()
-            .find(|d| !atomic::is_own_dir(d))
-        {
-            let why = "it is a symlink, which harness does not follow there";
-            return Err(Error::permanent("cannot take the slot", why)
-                .at_path(odd)
-                .hint("remove the symlink: harness makes its own folder"));
-        }
-        let path = dir.join("lease");
+        make_folders(root, slot)?;
+        let path = root.agent(slot).join("lease");
         let Some(lock) = try_lock(&path)? else {
             return Ok(None);
         };
@@ -71,6 +59,19 @@ impl Lease {
             lease.renew_marker()?;
         }
         Ok(Some(lease))
+    }
+
+    /// Makes again what somebody removed of the slot's folders and marker. `false`: the lease itself was
+    /// removed, so another process may take the slot.
+    pub(crate) fn mend(&self) -> Result<bool> {
+        make_folders(&self.root, self.slot)?;
+        if !is_still_at(&self.lock, &self.root.agent(self.slot).join("lease")) {
+            return Ok(false);
+        }
+        if !atomic::exists(&self.marker()) {
+            self.renew_marker()?;
+        }
+        Ok(true)
     }
 
     /// A copy for processes that must end before the slot can be taken again: the lease is held
@@ -138,6 +139,24 @@ impl Lease {
     fn is_ours(&self, link: &Path, marker: Option<(u64, u64)>) -> bool {
         let linked = link.symlink_metadata().ok();
         linked.is_some_and(|m| Some(id(&m)) == marker || holder(link, &m) == Some(self.slot))
+    }
+}
+
+fn make_folders(root: &Root, slot: SlotId) -> Result<()> {
+    let (dir, claimed) = (root.agent(slot), root.claimed(slot));
+    atomic::make_dir(&dir, true)?;
+    atomic::make_dir(&claimed, false)?;
+    match [&dir, &claimed]
+        .into_iter()
+        .find(|d| !atomic::is_own_dir(d))
+    {
+        None => Ok(()),
+        Some(odd) => {
+            let why = "it is a symlink, which harness does not follow there";
+            Err(Error::permanent("cannot take the slot", why)
+                .at_path(odd)
+                .hint("remove the symlink: harness makes its own folder"))
+        }
     }
 }
 

@@ -42,6 +42,20 @@ pub const RECHECK_EACH: Duration = Duration::from_millis(2);
 pub const RECHECK_MAX: Duration = Duration::from_secs(10);
 /// An item that could not be claimed because of an error is not tried again for this long.
 pub const AFTER_TROUBLE: Duration = Duration::from_secs(10);
+/// A thread that met trouble tries again after this long; the time doubles up to the second.
+pub const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+pub const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// What failed this often in the same way will not mend itself.
+pub const EQUAL_TRIES: u32 = 5;
+/// An item that could not be claimed because of the item itself is tried this often in a row, after
+/// these times; then it stays, with the reason, and is tried at long intervals.
+pub const ITEM_TRIES: u32 = 3;
+pub const ITEM_TRY_AGAIN: Duration = Duration::from_secs(2);
+pub const ITEM_STAYS: Duration = Duration::from_secs(60);
+pub const ITEM_STAYS_MAX: Duration = Duration::from_secs(3_600);
+/// Attempts in a row that could not be started (a fetch that fails) before the item is parked. With
+/// the growing time between them that takes some four minutes.
+pub const STARTS_MAX: u32 = 8;
 /// How often control files are looked at: without events of the kernel they are seen within 200 ms.
 pub const CONTROL_TICK: Duration = Duration::from_millis(150);
 /// With twice this many running agents and more, each is polled less often.

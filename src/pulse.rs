@@ -136,7 +136,8 @@ impl StatusThread {
             if self.lost.swap(false, Ordering::SeqCst) || force {
                 aggregator.counts().recount(&rt.root)?;
             }
-            aggregator.refresh(rt.ready.tally(), rt.slots.statuses(), force)?;
+            let troubles = rt.troubles.shown();
+            aggregator.refresh(rt.ready.tally(), rt.slots.statuses(), troubles, force)?;
         }
         Ok(())
     }

@@ -80,6 +80,7 @@ fn files_in(dir: &Path) -> Vec<OsString> {
 pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     let root = ctx.rt.root.clone();
     atomic::remove_temps(&root.agent(ctx.slot()));
+    atomic::remove_temps(&root.claimed(ctx.slot()));
     git::clear_temps(&root, ctx.slot());
     let mut names: Vec<Name> = files_in(&root.claimed(ctx.slot()))
         .into_iter()
@@ -257,6 +258,7 @@ fn show(ctx: &WorkerContext, file: &SessionFile) {
     ctx.rt.slots.show(ctx.slot(), |s| {
         s.state = SlotState::Working;
         s.item = Some(file.item.clone());
+        s.reason = None;
         s.session = Some(file.session.clone());
         s.attempt = Some(file.attempt);
         s.agent = Some(file.agent.clone());

@@ -19,6 +19,8 @@ pub struct Status {
     pub work_queue: WorkQueue,
     pub interrupts: Vec<InterruptStatus>,
     pub holds: Vec<crate::hold::Hold>,
+    /// What is wrong here and now; what is wrong in a slot stands with the slot.
+    pub troubles: Vec<TroubleStatus>,
     /// The files in `state/control/` that are in force: `pause`, `drain`, `stop`.
     pub control: Vec<String>,
     pub metrics: Metrics,
@@ -48,6 +50,8 @@ pub enum SlotState {
     Finishing,
     Interrupted,
     Paused,
+    /// Something is wrong with the slot, which `reason` says. It tries again by itself.
+    Trouble,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +77,8 @@ pub struct SlotStatus {
     /// The agent process.
     pub pid: Option<i32>,
     pub item: Option<String>,
+    /// Why it waits.
+    pub reason: Option<String>,
     /// What runs: `script`, or a name from `[agents.NAME]`.
     pub agent: Option<String>,
     pub session: Option<String>,
@@ -104,6 +110,18 @@ pub struct WorkQueue {
     pub claimed: u64,
     pub done: u64,
     pub parked: u64,
+}
+
+/// What is wrong in one place.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TroubleStatus {
+    /// A slot, or a folder of the tree.
+    pub place: String,
+    pub reason: String,
+    pub since: String,
+    /// How often it was met in a row.
+    pub tries: u32,
 }
 
 /// One file in `state/interrupts/`.

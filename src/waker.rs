@@ -58,6 +58,14 @@ impl Waker {
     }
 }
 
+/// Waits until the descriptor takes bytes, or its other end is closed.
+pub(crate) fn wait_until_writable(fd: BorrowedFd<'_>) {
+    let _looked_at_by_the_next_write = poll(
+        &mut [PollFd::new(fd, PollFlags::POLLOUT)],
+        PollTimeout::NONE,
+    );
+}
+
 /// Rounded up to whole milliseconds, so that a short wait does not spin.
 pub(crate) fn poll_timeout(timeout: Duration) -> PollTimeout {
     let ms = timeout.as_nanos().div_ceil(1_000_000);

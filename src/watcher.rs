@@ -9,6 +9,7 @@ use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Config, Event, EventKind, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::error::{Error, Result};
+use crate::folder::DirId;
 use crate::layout::{Name, Place, Root};
 use crate::ready::Ready;
 
@@ -21,7 +22,7 @@ pub(crate) enum Hint {
     Peers,
     /// A file came into (+1) or left (-1) `done/` or `parked/`.
     Ended(Place, i64),
-    /// Events were lost: count and list again.
+    /// Events were lost, or a watched folder is gone: count and list again.
     Lost,
 }
 
@@ -30,9 +31,33 @@ pub(crate) type OnHint = Box<dyn Fn(Hint) + Send>;
 
 /// Watches while it lives.
 #[must_use = "dropping it ends the watch"]
-pub(crate) struct FolderWatcher(
-    #[expect(dead_code, reason = "held for its drop")] RecommendedWatcher,
-);
+pub(crate) struct FolderWatcher {
+    watcher: RecommendedWatcher,
+    /// Each folder, and which one it was when its watch began; `None`: it is not watched.
+    watched: Vec<(PathBuf, Option<DirId>)>,
+}
+
+impl FolderWatcher {
+    /// Watches folders anew that were replaced. Whether there were any.
+    pub(crate) fn watch_again(&mut self) -> Result<bool> {
+        let mut any = false;
+        for (folder, was) in &mut self.watched {
+            let now = DirId::of(folder);
+            if now.is_none() || now == *was {
+                continue;
+            }
+            *was = None;
+            // The old watch is gone with its folder, or is one of a folder that was moved away.
+            let _gone = self.watcher.unwatch(folder);
+            self.watcher
+                .watch(folder, RecursiveMode::NonRecursive)
+                .map_err(|e| failed(folder, &e))?;
+            *was = now;
+            any = true;
+        }
+        Ok(any)
+    }
+}
 
 /// What a watched folder is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,12 +103,15 @@ pub(crate) fn watch(root: &Root, ready: &Arc<Ready>, on_hint: OnHint) -> Result<
     let config = Config::default().with_event_kinds(WANTED);
     let mut watcher =
         RecommendedWatcher::new(handler, config).map_err(|e| failed(&root.queue(), &e))?;
+    let mut watched = Vec::new();
     for (_, folder) in folders {
+        let id = DirId::of(&folder);
         watcher
             .watch(&folder, RecursiveMode::NonRecursive)
             .map_err(|e| failed(&folder, &e))?;
+        watched.push((folder, id));
     }
-    Ok(FolderWatcher(watcher))
+    Ok(FolderWatcher { watcher, watched })
 }
 
 fn failed(path: &Path, e: &notify::Error) -> Error {
@@ -129,7 +157,9 @@ impl Listener {
 
     fn pass_on(&self, role: Role, change: Change, name: &Name) {
         match (role, change) {
-            (Role::Pending, Change::Came | Change::Settled) => self.ready.note(name.as_os_str()),
+            (Role::Pending, Change::Came | Change::Settled) => {
+                self.ready.changed(name.as_os_str());
+            }
             (Role::Pending, Change::Left) => self.ready.gone(name),
             (Role::Pending, Change::Written) => self.ready.touched(name.as_os_str()),
             (_, Change::Written) => {}

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::layout::SlotId;
@@ -21,8 +20,6 @@ use crate::spool::{self, ClaimOutcome, ClaimRequest};
 use crate::status::SlotState;
 use crate::waker::Waker;
 
-/// How long a slot that met an error waits before it claims again.
-const AFTER_ERROR: Duration = Duration::from_secs(1);
 /// An interrupt or pause ends with an event, which wakes the worker; without events, after this.
 const HELD_BACK_TICK: Duration = Duration::from_secs(1);
 /// The index wakes a worker when there is an item; without a wake-up it asks again after this.
@@ -99,9 +96,7 @@ pub(crate) fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worke
 /// The thread's life. The slot's lease goes with the context, before `over` is set.
 fn live(mut ctx: WorkerContext, leave: &AtomicBool, over: &AtomicBool) {
     let (rt, slot) = (ctx.rt.clone(), ctx.slot());
-    if let Err(e) = work(&mut ctx, leave) {
-        rt.console.warn(&format!("{slot} gives up its slot: {e}"));
-    }
+    work(&mut ctx, leave);
     ctx.dismiss_keeper();
     rt.lifecycle.remove_worker(&ctx.waker);
     rt.ready.forget_waker(&ctx.waker);
@@ -111,14 +106,17 @@ fn live(mut ctx: WorkerContext, leave: &AtomicBool, over: &AtomicBool) {
     rt.lifecycle.main().wake();
 }
 
-fn work(ctx: &mut WorkerContext, leave: &AtomicBool) -> Result<()> {
-    recovery::recover(ctx)?;
-    show_idle(ctx, SlotState::Idle);
-    let rt = ctx.rt.clone();
+fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
+    if !recovered(ctx, leave) {
+        return;
+    }
+    ctx.rt.troubles.over(&ctx.slot().to_string());
+    show_idle(ctx, SlotState::Idle, None);
+    let (rt, slot) = (ctx.rt.clone(), ctx.slot().to_string());
     let mut failures_in_a_row = 0;
     while !leave.load(Ordering::SeqCst) && rt.lifecycle.level() == Level::Running {
-        if let Some(state) = held_back(ctx) {
-            show_idle(ctx, state);
+        if let Some((state, why)) = held_back(ctx) {
+            show_idle(ctx, state, Some(why));
             // An item that was handed to this worker goes to the others, and none is handed to it.
             rt.ready.forget_waker(&ctx.waker);
             rt.lifecycle.main().wake();
@@ -131,36 +129,68 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) -> Result<()> {
         let repo = ctx.repo.as_deref();
         let Some(candidate) = rt.ready.pop(&ctx.waker, ctx.slot(), repo) else {
             drop(ticket);
+            rt.troubles.over(&slot);
             wait_for_an_item(ctx);
             continue;
         };
         match attempt(ctx, &candidate, ticket) {
-            Ok(Tried::NotClaimed) => {}
+            Ok(Tried::NotClaimed) => rt.troubles.over(&slot),
             Ok(Tried::Ended { failed }) => {
+                rt.troubles.over(&slot);
                 failures_in_a_row = if failed { failures_in_a_row + 1 } else { 0 };
                 if failures_in_a_row == FAILURES_IN_A_ROW {
                     failures_in_a_row = 0;
                     interrupt_for_failures(ctx);
                 }
-                show_idle(ctx, SlotState::Idle);
-                rest(ctx);
+                show_idle(ctx, SlotState::Idle, None);
+                ctx.rest(rt.config.harness.iteration_delay, Level::Finishing);
             }
             Err(e) => {
-                rt.console
-                    .warn(&format!("{}: {}: {e}", ctx.slot(), candidate.name));
-                show_idle(ctx, SlotState::Idle);
-                ctx.waker.wait(AFTER_ERROR);
-                // The item is still claimed by this slot: recovered as after a death.
-                recovery::recover(ctx)?;
+                met_trouble(ctx, &e);
+                // The item may still be claimed by this slot: recovered as after a death.
+                if !recovered(ctx, leave) {
+                    return;
+                }
+                show_idle(ctx, SlotState::Idle, None);
             }
         }
     }
-    Ok(())
 }
 
-fn show_idle(ctx: &WorkerContext, state: SlotState) {
+/// Recovers what the slot's last holder, or this worker before an error, left. Tries again, ever more
+/// slowly, until that succeeds: what is wrong with a slot stops no other. `false`: the worker is to
+/// leave, or the slot is lost.
+fn recovered(ctx: &mut WorkerContext, leave: &AtomicBool) -> bool {
+    loop {
+        let recovered = ctx.lease.mend().and_then(|ours| match ours {
+            true => recovery::recover(ctx).map(|()| true),
+            false => Ok(false),
+        });
+        match recovered {
+            Ok(recovered) => return recovered,
+            Err(e) => met_trouble(ctx, &e),
+        }
+        if leave.load(Ordering::SeqCst) || ctx.rt.lifecycle.level() > Level::Running {
+            return false;
+        }
+    }
+}
+
+/// Says and shows what is wrong with the slot, and waits: longer each time.
+fn met_trouble(ctx: &WorkerContext, e: &Error) {
+    let (rt, slot) = (&ctx.rt, ctx.slot().to_string());
+    let wait = rt.troubles.met(&slot, e);
+    rt.console.warn(&format!("{slot}: {e}"));
+    show_idle(ctx, SlotState::Trouble, Some(e.to_string()));
+    // A drain may end where only this is left.
+    rt.lifecycle.main().wake();
+    ctx.rest(wait, Level::Finishing);
+}
+
+fn show_idle(ctx: &WorkerContext, state: SlotState, reason: Option<String>) {
     ctx.rt.slots.show(ctx.slot(), |s| {
         s.state = state;
+        s.reason = reason;
         s.item = None;
         s.agent = None;
         s.claimed_at = None;
@@ -171,17 +201,21 @@ fn show_idle(ctx: &WorkerContext, state: SlotState) {
     });
 }
 
-/// Why the slot must not claim now, as the state that it shows.
-fn held_back(ctx: &WorkerContext) -> Option<SlotState> {
+/// Why the slot must not claim now, as the state that it shows, and in words.
+fn held_back(ctx: &WorkerContext) -> Option<(SlotState, String)> {
     let (rt, slot) = (&ctx.rt, ctx.slot());
     if interrupt::stands(&rt.root, slot) {
         if let Some(interrupt) = interrupt::of(&rt.root, slot) {
             pause::take_notice(ctx, ctx.interrupt_context.as_ref(), &interrupt);
         }
-        return Some(SlotState::Interrupted);
+        let why = "a person is needed: see `harness status`; `harness resume` ends it";
+        return Some((SlotState::Interrupted, why.to_owned()));
     }
-    let paused = rt.lifecycle.is_paused() || rt.disk.is_low(&rt.console);
-    paused.then_some(SlotState::Paused)
+    let paused = |why: String| Some((SlotState::Paused, why));
+    if rt.lifecycle.is_paused() {
+        return paused("state/control/pause: `harness resume` ends it".to_owned());
+    }
+    rt.disk.is_low(&rt.console).and_then(paused)
 }
 
 /// Nothing can be claimed now. The main thread is woken first: there may be nothing left to do.
@@ -200,18 +234,6 @@ fn interrupt_for_failures(ctx: &WorkerContext) {
         "{FAILURES_IN_A_ROW} attempts in a row failed in this slot: look at `harness list parked`"
     );
     session::interrupt(ctx, "failures", &why);
-}
-
-/// `iteration_delay` between two items of a slot.
-fn rest(ctx: &WorkerContext) {
-    let end = clock::instant() + ctx.rt.config.harness.iteration_delay;
-    while ctx.rt.lifecycle.level() == Level::Running {
-        let left = end.saturating_duration_since(clock::instant());
-        if left.is_zero() {
-            break;
-        }
-        ctx.waker.wait(left);
-    }
 }
 
 /// What became of a candidate.
@@ -258,12 +280,26 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
         Ok(ClaimOutcome::Waits(order)) => ClaimReport::Waits(order),
         Ok(ClaimOutcome::Held(agent)) => ClaimReport::Held(agent),
         Err(e) => {
-            rt.ready.tried(candidate, ClaimReport::Trouble);
+            could_not_claim(ctx, candidate, &e);
             return Err(e);
         }
     };
     rt.ready.tried(candidate, report);
     Ok(Tried::NotClaimed)
+}
+
+/// The slot's or the host's trouble is no item's fault. What is wrong with the item becomes, after some
+/// tries, the reason why it stays, on its record.
+fn could_not_claim(ctx: &WorkerContext, candidate: &Candidate, e: &Error) {
+    let (rt, name) = (&ctx.rt, &candidate.name);
+    if !matches!(ctx.lease.mend(), Ok(true)) {
+        return rt.ready.tried(candidate, ClaimReport::Later);
+    }
+    let why = (!e.is_of_host()).then(|| e.to_string());
+    if let Some(why) = rt.ready.failed(candidate, why) {
+        spool::note_stays(&rt.root, name, &why);
+        rt.console.warn(&format!("{name} stays in pending/: {why}"));
+    }
 }
 
 /// Leaves the candidate to the worker in whose worktree alone its conversation can go on, if that

@@ -30,7 +30,7 @@ use crate::hold;
 use crate::layout::{Place, Root, SlotId};
 use crate::lease;
 use crate::limits::{PULSE, STATUS_AGE_MAX};
-use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, WorkQueue};
+use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, TroubleStatus, WorkQueue};
 use crate::text;
 
 use counts::Recount;
@@ -109,12 +109,14 @@ impl Aggregator {
 
     /// Updates `status.json`; call it about every `PULSE` and on changes. Writes only if something
     /// besides the time changed, if the file would get too old before the next call, or with
-    /// `force`, which also checks every lease. `own`: the slots held by the caller's process. Fails
+    /// `force`, which also checks every lease. `own`: the slots held by the caller's process;
+    /// `troubles`: what is wrong there. Fails
     /// only if the file cannot be written.
     pub fn refresh(
         &mut self,
         pending: PendingCounts,
         own: BTreeMap<SlotId, SlotStatus>,
+        troubles: Vec<TroubleStatus>,
         force: bool,
     ) -> Result<()> {
         let now = clock::instant();
@@ -137,6 +139,7 @@ impl Aggregator {
             interrupts: sources::interrupts(&self.root),
             holds: hold::all(&self.root),
             control: sources::orders(&self.root),
+            troubles,
             ..Status::default()
         };
         status.metrics = metrics(&status.agents, &self.figures);
@@ -243,7 +246,7 @@ fn metrics(agents: &[SlotStatus], figures: &Totals) -> Metrics {
             SlotState::Starting | SlotState::Working | SlotState::Finishing => {
                 m.agents_working += 1;
             }
-            SlotState::Idle | SlotState::Paused => m.agents_idle += 1,
+            SlotState::Idle | SlotState::Paused | SlotState::Trouble => m.agents_idle += 1,
             SlotState::Interrupted => m.agents_interrupted += 1,
         }
     }

@@ -209,7 +209,7 @@ fn files_of_dead_harnesses_go_and_those_of_the_living_stay() {
     let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
     let mut pids = || -> Vec<u32> {
         aggregator
-            .refresh(PendingCounts::default(), BTreeMap::new(), false)
+            .refresh(PendingCounts::default(), BTreeMap::new(), Vec::new(), false)
             .unwrap();
         read(&root)
             .unwrap()
@@ -249,7 +249,7 @@ fn readers_see_whole_files_while_everything_changes() {
     odd_tree(&root);
     let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
     aggregator
-        .refresh(PendingCounts::default(), BTreeMap::new(), false)
+        .refresh(PendingCounts::default(), BTreeMap::new(), Vec::new(), false)
         .unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -271,7 +271,9 @@ fn readers_see_whole_files_while_everything_changes() {
                 pending,
                 ..PendingCounts::default()
             };
-            aggregator.refresh(counts, BTreeMap::new(), false).unwrap();
+            aggregator
+                .refresh(counts, BTreeMap::new(), Vec::new(), false)
+                .unwrap();
             let seen = read(&root).unwrap().unwrap();
             assert_eq!(seen.work_queue.pending, pending);
             assert_eq!(seen.agents[0].turns, pending);
@@ -287,23 +289,23 @@ fn nothing_new_is_not_written_and_a_deleted_file_comes_back() {
     let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
     let inode = || root.status().metadata().unwrap().ino();
     aggregator
-        .refresh(PendingCounts::default(), BTreeMap::new(), false)
+        .refresh(PendingCounts::default(), BTreeMap::new(), Vec::new(), false)
         .unwrap();
     // Held open, so that its inode number is not reused.
     let (_first, first) = (File::open(root.status()).unwrap(), inode());
     aggregator.written = Some(clock::instant());
     aggregator
-        .refresh(PendingCounts::default(), BTreeMap::new(), false)
+        .refresh(PendingCounts::default(), BTreeMap::new(), Vec::new(), false)
         .unwrap();
     assert_eq!(inode(), first);
     aggregator.written = clock::instant().checked_sub(STATUS_AGE_MAX - PULSE);
     aggregator
-        .refresh(PendingCounts::default(), BTreeMap::new(), false)
+        .refresh(PendingCounts::default(), BTreeMap::new(), Vec::new(), false)
         .unwrap();
     assert_ne!(inode(), first);
     atomic::remove(&root.status()).unwrap();
     aggregator
-        .refresh(PendingCounts::default(), BTreeMap::new(), true)
+        .refresh(PendingCounts::default(), BTreeMap::new(), Vec::new(), true)
         .unwrap();
     assert!(read(&root).unwrap().is_some());
     put(&root.status(), b"junk");
@@ -318,7 +320,7 @@ fn a_slot_that_is_taken_again_is_never_shown_dead_from_memory() {
     let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
     let mut look = |force: bool| -> Vec<Health> {
         aggregator
-            .refresh(PendingCounts::default(), BTreeMap::new(), force)
+            .refresh(PendingCounts::default(), BTreeMap::new(), Vec::new(), force)
             .unwrap();
         let status = read(&root).unwrap().unwrap();
         status.agents.iter().map(|a| a.health).collect()
@@ -357,7 +359,7 @@ fn of_its_own_slots_the_process_tells_what_it_knows_and_of_others_what_their_fil
     let own = BTreeMap::from([(SlotId(2), status(7)), (SlotId(3), status(9))]);
     let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
     aggregator
-        .refresh(PendingCounts::default(), own, false)
+        .refresh(PendingCounts::default(), own, Vec::new(), false)
         .unwrap();
     let agents = read(&root).unwrap().unwrap().agents;
     let turns: Vec<u64> = agents.iter().map(|a| a.turns).collect();

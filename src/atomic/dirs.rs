@@ -18,10 +18,11 @@ pub fn make_dir(path: &Path, private: bool) -> Result<()> {
         .or_fail("cannot make the directory", path)
 }
 
-/// Makes one directory whose parent must exist: a removed parent is never made again. `false` if it
-/// exists already.
-pub(crate) fn make_dir_new(path: &Path) -> Result<bool> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
+/// Makes one directory whose parent must exist: a removed parent is never made again. Mode 700 where
+/// `private`. `false` if it exists already.
+pub(crate) fn make_dir_new(path: &Path, private: bool) -> Result<bool> {
+    let mode = if private { 0o700 } else { 0o777 };
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(e) => Err(Error::io("cannot make the directory", path, &e)),

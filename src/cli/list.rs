@@ -32,7 +32,7 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
         let ready = Ready::unbounded(root)?;
         ready.rescan()?;
         rows.extend(ready.standing().into_iter().map(|(name, standing)| {
-            let (state, note) = state::of_pending(root, &standing);
+            let (state, note) = state::of_pending(root, &name, &standing);
             Row { name, state, note }
         }));
     }

@@ -1,22 +1,26 @@
 //! `harness run`: adds the FILEs, works, and reports at the end what became of the items.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::quote::shell_quoted;
-use super::{add, init, owners, print_text};
+use super::{add, doctor, init, owners};
 use crate::config::{Config, Overrides};
 use crate::control::Order;
 use crate::error::Result;
 use crate::layout::{Name, Root};
 use crate::outcome::{Outcome, plural};
 use crate::run::{self, End, Options};
-use crate::runtime::{ItemResult, Results};
+use crate::runtime::{Console, ItemResult, Results};
 use crate::view::table::{Cell, Table};
-use crate::view::{Paint, Term};
+use crate::view::{Paint, Term, written};
 use crate::{atomic, clock};
+
+/// The exit code of a run that left something behind because of trouble with this machine.
+const TEMPORARY: u8 = 111;
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -43,9 +47,11 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     };
     let config = Config::load(root, &overrides)?;
     init::ensure_tree(root)?;
-    if let Some(unsafe_part) = owners::look(root, &config)? {
-        crate::error::tell(&format!("harness: {unsafe_part}"));
-    }
+    let mut warnings: Vec<String> = owners::look(root, &config)?
+        .into_iter()
+        .map(|part| format!("harness: {part}"))
+        .collect();
+    warnings.extend(doctor::at_start(root)?);
     let added = add::add_files(root, &args.files)?;
     if atomic::exists(&Order::Stop.path(root)) {
         crate::error::tell(
@@ -53,26 +59,49 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
         );
         return Ok(0);
     }
-    if !args.quiet {
-        greet(root, &config, args, &added);
-    }
+    let console = Arc::new(Console::new(args.quiet)?);
+    say_panics(&console);
+    warnings.iter().for_each(|w| console.warn(w));
+    greet(&console, root, &config, args, &added);
     let options = Options {
         drain: args.drain,
         max_items: args.max_items,
-        quiet: args.quiet,
     };
-    match run::run(root, config, &options)? {
-        End::LetGo => Ok(0),
-        End::Finished(results) => {
-            if !args.quiet {
-                summary(&results)?;
+    let mut last_words = String::new();
+    let code = match run::run(root, config, &options, &console) {
+        Ok(End::LetGo) => 0,
+        Ok(End::Finished(results)) => {
+            if results.items.is_empty() {
+                console.say("harness: no item ended in this run");
+            } else if !args.quiet {
+                last_words = summary(&results);
             }
-            Ok(u8::from(results.parked > 0))
+            match results.trouble {
+                true => TEMPORARY,
+                false => u8::from(results.parked > 0),
+            }
         }
-    }
+        // Said here: nothing may wait for a reader, and signals end nothing any more.
+        Err(e) => {
+            console.warn(&format!("harness: {e}"));
+            e.exit_code()
+        }
+    };
+    written(console.end(last_words))?;
+    Ok(code)
 }
 
-fn greet(root: &Root, config: &Config, args: &RunArgs, added: &[Name]) {
+/// A thread that panics must not wait for a reader either: its slot would not be recovered.
+fn say_panics(console: &Arc<Console>) {
+    let console = console.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("?");
+        console.warn(&format!("thread {name} {panic}"));
+    }));
+}
+
+fn greet(console: &Console, root: &Root, config: &Config, args: &RunArgs, added: &[Name]) {
     let place = root.path().display();
     let slots = plural(config.harness.workers as u64, "worker");
     let end = if args.drain {
@@ -80,19 +109,15 @@ fn greet(root: &Root, config: &Config, args: &RunArgs, added: &[Name]) {
     } else {
         "until Ctrl-C"
     };
-    crate::error::tell(&format!("harness: {slots} on {place}, {end}"));
+    console.say(&format!("harness: {slots} on {place}, {end}"));
     if !added.is_empty() {
         let names: Vec<String> = added.iter().map(Name::shown).collect();
-        crate::error::tell(&format!("harness: added {}", names.join(", ")));
+        console.say(&format!("harness: added {}", names.join(", ")));
     }
 }
 
 /// The final table: what became of each item, and where to look.
-fn summary(results: &Results) -> Result<()> {
-    if results.items.is_empty() {
-        crate::error::tell("harness: no item ended in this run");
-        return Ok(());
-    }
+fn summary(results: &Results) -> String {
     let mut text = format!("\n{}\n", table(results).render(&Term::of_stdout()));
     let ended = results.done + results.parked;
     if ended > results.items.len() as u64 {
@@ -123,7 +148,7 @@ fn summary(results: &Results) -> Result<()> {
             quoted(item)
         ));
     }
-    print_text(&text).map(drop)
+    text
 }
 
 fn table(results: &Results) -> Table {

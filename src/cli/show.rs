@@ -50,10 +50,10 @@ fn state_of(
         Some(At::Pending) => {
             let ready = Ready::new(root)?;
             ready.note(name.as_os_str());
-            match ready
-                .standing()
+            let standing = ready.standing();
+            match standing
                 .first()
-                .map(|(_, s)| state::of_pending(root, s))
+                .map(|(_, s)| state::of_pending(root, name, s))
             {
                 None | Some((State::Pending, _)) => ("pending", None),
                 Some((state, why)) => (state.as_str(), Some(why)),
@@ -138,6 +138,7 @@ fn attempts(lines: &[Line]) -> Vec<Value> {
             | Event::Canceled(_)
             | Event::Refused(_)
             | Event::Parked(_)
+            | Event::Stays(_)
             | Event::Unknown(_) => {}
         }
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::clock::{self, Timestamp};
-use crate::layout::Root;
+use crate::layout::{Name, Root};
 use crate::missing::waited_for;
 use crate::ready::{Standing, Wait};
+use crate::record;
 use crate::view::local_time;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -34,9 +35,12 @@ impl State {
 }
 
 /// The state of an item in `pending/`, and why.
-pub(super) fn of_pending(root: &Root, standing: &Standing) -> (State, String) {
+pub(super) fn of_pending(root: &Root, name: &Name, standing: &Standing) -> (State, String) {
     match standing {
-        Standing::Ready(priority) => (State::Pending, format!("priority {priority}")),
+        Standing::Ready(priority) => match record::history(root, name).stays {
+            Some(why) => (State::Blocked, format!("it stays where it is: {why}")),
+            None => (State::Pending, format!("priority {priority}")),
+        },
         Standing::Scheduled(at) => (State::Scheduled, not_before(*at)),
         Standing::Blocked(wait) => (
             State::Blocked,
@@ -48,6 +52,7 @@ pub(super) fn of_pending(root: &Root, standing: &Standing) -> (State, String) {
                 Wait::Name => "an item of the same name is at work".to_owned(),
                 Wait::Key(key) => format!("another item with exclusive key {key} is at work"),
                 Wait::Hold(agent) => format!("agent {agent} is held until `harness resume`"),
+                Wait::Failed(why) => format!("it stays where it is: {why}"),
                 Wait::Writer => "it is still being written".to_owned(),
             },
         ),

@@ -51,7 +51,7 @@ impl Ready {
         });
         *under_way = None;
         if listed.is_err() {
-            self.ask_rescan();
+            self.lock().rescan = true;
         }
         listed
     }

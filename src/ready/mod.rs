@@ -65,8 +65,7 @@ pub enum ClaimReport {
     Waits(QueueFields),
     /// Its agent is held; the agent's name.
     Held(String),
-    /// The host or this item is in trouble. Not tried again at once: one bad item at the head of the
-    /// queue would keep every worker busy.
+    /// The host is in trouble. Not tried again at once: it would keep every worker busy.
     Trouble,
 }
 
@@ -230,6 +229,31 @@ impl Ready {
         self.look_at_timers(sets);
     }
 
+    /// A worker could not claim the item. `why`: what is wrong with the item; `None`: it is the host's
+    /// trouble. Returns the reason when the item counts as one that stays from now on.
+    pub fn failed(&self, candidate: &Candidate, why: Option<String>) -> Option<String> {
+        let Some(why) = why else {
+            self.tried(candidate, ClaimReport::Trouble);
+            return None;
+        };
+        let mut sets = self.lock();
+        let with_it = IndexSet::Worker(candidate.ticket);
+        if sets.known.get(&candidate.name)?.place != with_it {
+            return None;
+        }
+        let stays = sets.note_failed(&candidate.name, &why);
+        self.look_at_timers(sets);
+        stays.then_some(why)
+    }
+
+    /// A name in `pending/` came, or its file changed: what was wrong with it may be mended.
+    pub fn changed(&self, name: &OsStr) {
+        if let Some(known) = self.lock().known.get_mut(&Name::new(name)) {
+            known.failed = None;
+        }
+        self.note(name);
+    }
+
     /// Wakes the index thread if something is now due before its current wait ends.
     fn look_at_timers(&self, sets: MutexGuard<'_, Sets>) {
         let late = sets.wakes_at.is_none_or(|at| sets.is_due_before(at));
@@ -340,6 +364,9 @@ impl Ready {
             sets.schedule(name, due);
             return self.look_at_timers(sets);
         }
+        if sets.wait_after_failing(name) {
+            return self.look_at_timers(sets);
+        }
         let held = held.and_then(|agent| hold::of(&self.root, &agent));
         match waits {
             // A claim would find the same hold again, as long as the file stays the same.
@@ -415,6 +442,13 @@ impl Ready {
     pub fn ask_rescan(&self) {
         self.lock().rescan = true;
         self.waker.wake();
+    }
+
+    /// The folder could not be listed: it is listed again, but not at once, whoever asks.
+    pub fn rescan_after(&self, wait: Duration) {
+        let mut sets = self.lock();
+        sets.rescan = true;
+        sets.no_listing_before = Some(clock::instant() + wait);
     }
 
     fn open(&self) {

@@ -11,7 +11,9 @@ use super::rank::Rank;
 use crate::clock;
 use crate::item::QueueFields;
 use crate::layout::{Name, SlotId};
-use crate::limits::{RECHECK, RECHECK_EACH, RECHECK_MAX};
+use crate::limits::{
+    ITEM_STAYS, ITEM_STAYS_MAX, ITEM_TRIES, ITEM_TRY_AGAIN, RECHECK, RECHECK_EACH, RECHECK_MAX,
+};
 use crate::waker::Waker;
 
 pub(super) struct Sets {
@@ -32,6 +34,8 @@ pub(super) struct Sets {
     /// Candidates handed to a waiting worker, until it asks; by its waker.
     pub(super) handed: Vec<(Arc<Waker>, Candidate)>,
     pub(super) rescan: bool,
+    /// Set after a listing that failed.
+    pub(super) no_listing_before: Option<Instant>,
     pub(super) open: bool,
     pub(super) next_ticket: u64,
     /// When the index thread last looked: monotonic, and wall clock (ns since 1970).
@@ -57,8 +61,29 @@ pub(super) struct Known {
     pub(super) seen: u64,
     /// Its agent, if a claim found that it is held.
     pub(super) held: Option<Box<str>>,
+    /// Set if it could not be claimed.
+    pub(super) failed: Option<Box<Failed>>,
     /// Why to refuse it, where its file alone does not show that (a dependency cycle).
     pub(super) refuse: Option<Box<str>>,
+}
+
+/// Claims of one item that failed in a row.
+pub(super) struct Failed {
+    pub(super) why: String,
+    pub(super) tries: u32,
+    /// Not tried again before.
+    pub(super) again: Instant,
+}
+
+impl Known {
+    /// Whether it stays where it is until somebody has mended what is wrong.
+    pub(super) fn stays(&self) -> bool {
+        self.failed.as_ref().is_some_and(|f| f.tries >= ITEM_TRIES)
+    }
+
+    pub(super) fn why_failed(&self) -> &str {
+        self.failed.as_ref().map_or("", |f| f.why.as_str())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +110,7 @@ impl Sets {
             idle: Vec::new(),
             handed: Vec::new(),
             rescan: false,
+            no_listing_before: None,
             open: false,
             next_ticket: 0,
             turn: None,
@@ -126,18 +152,20 @@ impl Sets {
     }
 
     /// Records what a name's file says, taking the name out of all sets: the caller puts it into one at
-    /// once. If the file is the same as before, `held` and `refuse` stay known.
+    /// once. If the file is the same as before, `held`, `failed` and `refuse` stay known.
     pub(super) fn learn(&mut self, name: &Name, fields: Arc<QueueFields>, mtime: i64) -> &Known {
         let before = self.remove(name).filter(|k| k.fields == fields);
         self.with_workers += 1;
         let is_same = before.as_ref().is_some_and(|k| k.mtime == mtime);
-        let (held, refuse) = before.map_or((None, None), |k| (k.held, k.refuse));
+        let (held, failed, refuse) =
+            before.map_or((None, None, None), |k| (k.held, k.failed, k.refuse));
         let known = Known {
             fields,
             mtime,
             place: IndexSet::Worker(0),
             seen: self.overflow.listing,
             held: held.filter(|_| is_same),
+            failed: failed.filter(|_| is_same),
             // Other members of its cycle may have been refused and be gone by now.
             refuse,
         };
@@ -244,6 +272,46 @@ impl Sets {
         }
     }
 
+    /// One more claim of it failed. `true`: from now on it counts as one that stays.
+    pub(super) fn note_failed(&mut self, name: &Name, why: &str) -> bool {
+        let Some(known) = self.known.get_mut(name) else {
+            return false;
+        };
+        let tries = 1 + known.failed.as_ref().map_or(0, |f| f.tries);
+        let wait = match tries < ITEM_TRIES {
+            true => ITEM_TRY_AGAIN * tries,
+            false => (ITEM_STAYS * 2_u32.pow((tries - ITEM_TRIES).min(10))).min(ITEM_STAYS_MAX),
+        };
+        known.failed = Some(Box::new(Failed {
+            why: why.to_owned(),
+            tries,
+            again: clock::instant() + wait,
+        }));
+        self.wait_after_failing(name);
+        tries == ITEM_TRIES
+    }
+
+    /// Puts a name whose claim failed where it waits for its next try. `false`: it need not wait.
+    pub(super) fn wait_after_failing(&mut self, name: &Name) -> bool {
+        let Some(known) = self.known.get(name) else {
+            return false;
+        };
+        let now = clock::instant();
+        let again = known.failed.as_ref().map(|f| f.again);
+        match again.filter(|&again| again > now) {
+            None => false,
+            Some(_) if known.stays() => {
+                self.block(name);
+                true
+            }
+            Some(again) => {
+                let ns = i64::try_from((again - now).as_nanos()).unwrap_or(i64::MAX);
+                self.schedule(name, clock::now_ns().saturating_add(ns));
+                true
+            }
+        }
+    }
+
     pub(super) fn refuse(&mut self, name: &Name, why: String) {
         if let Some(known) = self.known.get_mut(name) {
             known.refuse = Some(why.into());
@@ -306,6 +374,11 @@ impl Sets {
     /// When to list `pending/` again, if at all. A long listing (a million items: seconds) is not
     /// repeated at once unless nothing is left to start.
     pub(super) fn listing_due(&self, now: Instant, wall: i64) -> Option<Instant> {
+        let due = self.listing_wanted(now, wall)?;
+        Some(self.no_listing_before.map_or(due, |at| due.max(at)))
+    }
+
+    fn listing_wanted(&self, now: Instant, wall: i64) -> Option<Instant> {
         let overflow = &self.overflow;
         let Some(last) = overflow.ended_at else {
             return self.rescan.then_some(now);

@@ -28,6 +28,8 @@ pub enum Wait {
     Key(String),
     /// A hold of this agent that has no end.
     Hold(String),
+    /// It could not be claimed; why.
+    Failed(String),
     /// It is still being written.
     Writer,
 }
@@ -63,6 +65,9 @@ impl Ready {
             (IndexSet::Later(_), ..) if atomic::exists(&self.root.claim(name)) => {
                 Standing::Blocked(Wait::Name)
             }
+            (IndexSet::Blocked, ..) if k.stays() => {
+                Standing::Blocked(Wait::Failed(k.why_failed().to_owned()))
+            }
             (IndexSet::Blocked | IndexSet::Later(_), ..) if !k.fields.after.is_empty() => {
                 Standing::Blocked(Wait::After(k.fields.after.clone()))
             }
@@ -82,15 +87,22 @@ impl Ready {
         all.into_iter().map(|(n, _, s)| (n.clone(), s)).collect()
     }
 
-    /// Blocked items and what they wait for.
-    pub fn blocked(&self) -> BTreeMap<Name, Vec<Name>> {
+    /// Blocked items and what they wait for: other items, a hold, or somebody who mends what is wrong.
+    pub fn blocked(&self) -> BTreeMap<Name, Wait> {
         let sets = self.lock();
         let blocked = sets
             .known
             .iter()
             .filter(|(_, k)| k.place == IndexSet::Blocked);
         blocked
-            .map(|(n, k)| (n.clone(), k.fields.after.clone()))
+            .map(|(n, k)| {
+                let wait = match &k.held {
+                    _ if k.stays() => Wait::Failed(k.why_failed().to_owned()),
+                    Some(agent) if k.fields.after.is_empty() => Wait::Hold(agent.to_string()),
+                    _ => Wait::After(k.fields.after.clone()),
+                };
+                (n.clone(), wait)
+            })
             .collect()
     }
 }

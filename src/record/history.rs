@@ -24,6 +24,8 @@ pub struct History {
     pub not_before_ns: Option<i64>,
     /// The time (ns since 1970) that a person let it not wait for, since it was last claimed.
     pub released_ns: Option<i64>,
+    /// Why it stays in `pending/`, since it was tried in vain.
+    pub stays: Option<String>,
     /// The newest outcome and reason that any event tells of.
     pub outcome: Option<Word<Outcome>>,
     pub reason: Option<String>,
@@ -105,7 +107,11 @@ impl History {
                 self.start(started, at);
             }
             Event::Requeued(requeued) => {
-                self.requeues = self.requeues.saturating_add(1);
+                // One without a time was no failed start: the claim was not won, or its harness died.
+                if requeued.not_before_ns.is_some() {
+                    self.requeues = self.requeues.saturating_add(1);
+                    self.stays = None;
+                }
                 self.not_before_ns = requeued.not_before_ns;
                 self.reason = Some(requeued.reason.clone());
                 if self.last_of(&requeued.session).is_some() {
@@ -131,6 +137,7 @@ impl History {
                 self.reason = Some(canceled.reason.clone());
                 self.outcome = canceled.outcome.clone().or(self.outcome.take());
             }
+            Event::Stays(stays) => self.stays = Some(stays.reason.clone()),
             Event::Interrupted(interrupted) => self.reason = Some(interrupted.reason.clone()),
             Event::Resumed(_) | Event::Unknown(_) => {}
         }
@@ -139,6 +146,7 @@ impl History {
     fn begin_anew(&mut self) {
         self.failures = 0;
         self.requeues = 0;
+        self.stays = None;
     }
 
     fn last_of(&mut self, session: &str) -> Option<&mut LastAttempt> {
@@ -170,6 +178,7 @@ impl History {
 
     fn start(&mut self, started: Started, at: &str) {
         self.requeues = 0;
+        self.stays = None;
         if let Some(last) = self.last_of(&started.session)
             && last.started.is_none()
         {

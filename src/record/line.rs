@@ -51,6 +51,8 @@ pub enum Event {
     Refused(Refused),
     /// It was parked without an attempt.
     Parked(Reason),
+    /// It cannot be claimed, whatever is tried: it stays in `pending/`.
+    Stays(Reason),
     /// An event of a newer version: its whole object.
     #[serde(untagged)]
     Unknown(Map<String, Value>),

@@ -1,109 +1,216 @@
 //! With `--drain`: whether nothing is left to do, in this process or any other, and what is said of
-//! items that stay. Invariant: the process does not end while an item could still be claimed by it.
+//! items that stay, and of what the drain waits for. Invariants: the process does not end while an
+//! item could still be claimed by it; it does end where only a person can change anything.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Main;
-use super::threads::pending_changed_at;
+use super::threads::{PENDING, pending_changed_at};
 use crate::atomic;
 use crate::clock;
 use crate::layout::{Name, Root, SlotId};
 use crate::lease;
 use crate::missing::waited_for;
+use crate::ready::Wait;
 use crate::recovery;
 use crate::runtime::Level;
+use crate::status::SlotState;
 
-/// A shorter wait for a scheduled item is not worth a message.
+/// A shorter wait is not worth a message.
 const WAIT_SAID: Duration = Duration::from_secs(2);
+
+/// What a drain waits for.
+pub(super) struct Waits {
+    /// What tells it from another cause.
+    cause: String,
+    since: std::time::Instant,
+    said: bool,
+}
 
 impl Main {
     pub(super) fn end_when_drained(&mut self) {
-        if !self.rt.lifecycle.drains() || self.rt.slots.busy() > 0 {
+        if !self.rt.lifecycle.drains() {
             return;
         }
-        if !self.rt.ready.is_exhausted() {
+        if self.rt.slots.busy() > 0 {
             return self.say_what_it_waits_for();
         }
-        if !self.is_drained() {
-            return;
+        let stuck = self.stuck_slots();
+        let all_stuck = !self.workers.is_empty() && self.own().iter().all(|s| stuck.contains(s));
+        let unlisted = self.rt.troubles.why_lasting(PENDING);
+        if unlisted.is_none() && !all_stuck && !self.is_drained(&stuck) {
+            return self.say_what_it_waits_for();
         }
-        self.say_what_stays();
+        if let Some(why) = unlisted {
+            self.say_stays(&format!("what is in {PENDING} stays there: {why}"));
+        }
+        self.say_what_stays(&stuck);
         self.rt.lifecycle.raise(Level::Finishing);
     }
 
-    /// Nothing is claimed by anybody, and `pending/` holds nothing that could start: listed anew,
-    /// and unchanged while this was found out.
-    fn is_drained(&self) -> bool {
+    /// Slots whose trouble only a person ends.
+    fn stuck_slots(&self) -> BTreeSet<SlotId> {
+        self.rt.troubles.lasting_slots()
+    }
+
+    /// Nothing is claimed by anybody but `stuck` slots, and `pending/` holds nothing that could start:
+    /// listed anew, and unchanged while this was found out.
+    fn is_drained(&self, stuck: &BTreeSet<SlotId>) -> bool {
         let (root, ready) = (&self.rt.root, &self.rt.ready);
+        if !ready.is_exhausted() {
+            return false;
+        }
         let before = pending_changed_at(&self.rt);
         // A claim without a file is half made or half given up; or its holder died, and a git that
         // it started holds the slot's lease for a moment more.
-        let others_work = !nothing_claimed(root) || !lease::holders(root).is_empty();
+        let holders = lease::holders(root);
+        let others_work =
+            claimed(root, stuck).is_some() || holders.iter().any(|s| !stuck.contains(s));
         self.news.others_end.store(others_work, Ordering::SeqCst);
         if others_work || ready.rescan().is_err() {
             return false;
         }
         ready.look_at_blocked();
+        let mut ours = self.own();
+        ours.extend(stuck);
         ready.is_exhausted()
-            && nothing_claimed(root)
+            && claimed(root, stuck).is_none()
             && pending_changed_at(&self.rt) == before
-            && recovery::orphans(root, &self.own()).is_empty()
+            && recovery::orphans(root, &ours).is_empty()
+    }
+
+    fn say_stays(&self, text: &str) {
+        self.rt.console.warn(text);
+        self.rt.results.left_with_trouble();
     }
 
     /// Items that wait for what nobody is going to do.
-    fn say_what_stays(&self) {
+    fn say_what_stays(&self, stuck: &BTreeSet<SlotId>) {
         let (console, ready) = (&self.rt.console, &self.rt.ready);
+        for slot in stuck {
+            if let Some(why) = self.rt.troubles.why_lasting(&slot.to_string()) {
+                self.say_stays(&format!("{slot} stays as it is: {why}"));
+            }
+        }
         let more = ready.more_blocked();
         if more > 0 {
             console.warn(&format!("{more} more items stay in pending/"));
         }
-        for (name, after) in ready.blocked() {
-            let after: Vec<String> = after.iter().map(|n| waited_for(&self.rt.root, n)).collect();
-            console.warn(&match after.is_empty() {
-                true => format!(
+        for (name, wait) in ready.blocked() {
+            match wait {
+                Wait::Failed(why) => self.say_stays(&format!("{name} stays in pending/: {why}")),
+                Wait::After(after) if !after.is_empty() => {
+                    let after: Vec<String> = after.iter().map(|n| waited_for(&self.rt.root, n)).collect();
+                    console.warn(&format!(
+                        "{name} stays in pending/: it waits for {}, which nobody is going to finish",
+                        after.join(", ")
+                    ));
+                }
+                _ => console.warn(&format!(
                     "{name} stays in pending/: its agent is held until a person has mended it (state/holds/)"
-                ),
-                false => format!(
-                    "{name} stays in pending/: it waits for {}, which nobody is going to finish",
-                    after.join(", ")
-                ),
-            });
+                )),
+            }
         }
     }
 
+    /// Says each cause once, when it has stood for a while.
     fn say_what_it_waits_for(&mut self) {
-        if self.said_waiting {
+        let now = clock::instant();
+        if now < self.next_waits {
             return;
         }
-        let Some((name, due)) = self.rt.ready.next_scheduled() else {
+        self.next_waits = now + WAIT_SAID / 2;
+        let Some((cause, text)) = self.what_it_waits_for() else {
+            self.waits = None;
             return;
         };
-        let wait = Duration::from_nanos((due - clock::now_ns()).max(0).unsigned_abs());
-        if wait > WAIT_SAID && self.rt.ready.tally().pending == 0 {
-            self.said_waiting = true;
-            let wait = clock::human(wait);
-            self.rt.console.say(&format!("waiting {wait} for {name}"));
+        match &mut self.waits {
+            Some(waits) if waits.cause == cause => {
+                if !waits.said && now - waits.since >= WAIT_SAID / 2 {
+                    waits.said = true;
+                    self.rt.console.say(&text);
+                }
+            }
+            _ => {
+                self.waits = Some(Waits {
+                    cause,
+                    since: now,
+                    said: false,
+                });
+            }
         }
+    }
+
+    /// The cause of the wait, and what to say of it: slots that a person holds back, other processes'
+    /// items, a time.
+    fn what_it_waits_for(&self) -> Option<(String, String)> {
+        let slots = self.rt.slots.statuses();
+        let held = |state| {
+            matches!(
+                state,
+                SlotState::Interrupted | SlotState::Paused | SlotState::Trouble
+            )
+        };
+        if !slots.is_empty() && slots.values().all(|s| held(s.state)) {
+            let of = |s: &SlotId| {
+                let status = &slots[s];
+                let item = status.item.as_ref().map(|i| format!(" with {i}"));
+                let why = status.reason.as_deref().unwrap_or("interrupted");
+                format!("{s}{}: {why}", item.unwrap_or_default())
+            };
+            let text: Vec<String> = slots.keys().take(3).map(of).collect();
+            let text = format!("the drain waits: no slot may go on: {}", text.join("; "));
+            return Some((text.clone(), text));
+        }
+        if self.rt.slots.busy() > 0 {
+            return None;
+        }
+        if self.rt.ready.tally().pending == 0
+            && let Some((name, due)) = self.rt.ready.next_scheduled()
+        {
+            let wait = Duration::from_nanos((due - clock::now_ns()).max(0).unsigned_abs());
+            let text = format!("waiting {} for {name}", clock::human(wait));
+            return (wait > WAIT_SAID).then(|| ("a time".to_owned(), text));
+        }
+        let (slot, name) = claimed(&self.rt.root, &self.own().into_iter().collect())?;
+        let text = format!("the drain waits for {slot}, which has {name}");
+        Some((text.clone(), text))
     }
 }
 
-/// Whether no slot's folder in `claimed/` holds an item. A folder that cannot be read counts as one
-/// that does.
-fn nothing_claimed(root: &Root) -> bool {
+/// A slot whose folder in `claimed/` holds an item, and that item; not one of `but`. A folder that
+/// cannot be read counts as one that does.
+fn claimed(root: &Root, but: &BTreeSet<SlotId>) -> Option<(SlotId, String)> {
     let slots = std::fs::read_dir(root.claimed_root())
         .into_iter()
         .flatten()
         .flatten();
-    // Files that are no items (an editor's `.x.swp`) are nobody's work.
-    let is_item = |f: std::io::Result<std::fs::DirEntry>| {
-        f.map_or(true, |f| !Name::is_ignored(&f.file_name()))
-    };
     slots
-        .filter(|e| SlotId::parse(&e.file_name()).is_some() && atomic::is_own_dir(&e.path()))
-        .all(|e| match std::fs::read_dir(e.path()) {
-            Ok(mut files) => !files.any(is_item),
-            Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-        })
+        .filter_map(|e| Some((SlotId::parse(&e.file_name())?, e.path())))
+        .filter(|(slot, path)| !but.contains(slot) && atomic::is_own_dir(path))
+        .find_map(|(slot, path)| Some((slot, item_in(&path)?)))
+}
+
+fn item_in(folder: &Path) -> Option<String> {
+    let unreadable = |e: std::io::Error| format!("a folder that cannot be read: {e}");
+    let files = match std::fs::read_dir(folder) {
+        Ok(files) => files,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return None;
+        }
+        Err(e) => return Some(unreadable(e)),
+    };
+    for file in files {
+        match file.map(|f| f.file_name()) {
+            // Files that are no items (an editor's `.x.swp`) are nobody's work.
+            Ok(name) if Name::is_ignored(&name) => {}
+            Ok(name) => return Some(Name::new(name).shown()),
+            Err(e) => return Some(unreadable(e)),
+        }
+    }
+    None
 }

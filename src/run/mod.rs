@@ -11,6 +11,7 @@ mod drain;
 mod orders;
 mod staff;
 mod threads;
+mod tree;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,11 +23,12 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::Orders;
 use crate::error::{Error, Result};
+use crate::folder::DirId;
 use crate::layout::Root;
 use crate::limits::CONTROL_TICK;
 use crate::peers::Presence;
 use crate::ready::Ready;
-use crate::runtime::{Level, Results, Runtime};
+use crate::runtime::{Console, Level, Results, Runtime};
 use crate::sys;
 use crate::worker::Worker;
 use threads::Threads;
@@ -37,8 +39,6 @@ pub(crate) struct Options {
     /// End when nothing is left to do.
     pub(crate) drain: bool,
     pub(crate) max_items: Option<u64>,
-    /// Say only what is wrong.
-    pub(crate) quiet: bool,
 }
 
 /// How a run ended.
@@ -54,18 +54,24 @@ pub(crate) enum End {
 struct News {
     orders: AtomicBool,
     peers: AtomicBool,
+    folders: AtomicBool,
     /// Set by the main thread while it waits for other processes' items to end: it is then woken
     /// for each that does.
     others_end: AtomicBool,
 }
 
-pub(crate) fn run(root: &Root, config: Config, options: &Options) -> Result<End> {
+pub(crate) fn run(
+    root: &Root,
+    config: Config,
+    options: &Options,
+    console: &Arc<Console>,
+) -> Result<End> {
     sys::ignore_lease_breaks()
         .map_err(|e| Error::temporary("cannot set up signals", e.to_string()))?;
     let workers = config.harness.workers;
     let ready = Arc::new(Ready::new(root)?);
-    let (max_items, quiet) = (options.max_items, options.quiet);
-    let rt = Arc::new(Runtime::new(root, config, ready, max_items, quiet)?);
+    let (max_items, console) = (options.max_items, console.clone());
+    let rt = Arc::new(Runtime::new(root, config, ready, max_items, console)?);
     let signals = threads::listen(&rt)?;
     let news = Arc::new(News::default());
     let presence = Presence::announce(root, workers)?;
@@ -80,11 +86,15 @@ pub(crate) fn run(root: &Root, config: Config, options: &Options) -> Result<End>
         presence,
         orders: Orders::default(),
         drain: options.drain,
-        hears_events: threads.hear_events(),
-        said_waiting: false,
+        root_id: DirId::of(root.path()),
+        threads,
+        waits: None,
         interrupted: false,
         trouble: Vec::new(),
         next_orders: now,
+        next_tree: now,
+        missing_since: None,
+        next_waits: now,
         next_orphans: now,
         next_staffing: now,
         alert_until: now + ALERT,
@@ -97,7 +107,12 @@ pub(crate) fn run(root: &Root, config: Config, options: &Options) -> Result<End>
         return Ok(End::LetGo);
     }
     // Its file goes before the threads end: other processes then see that nobody is here.
-    let Main { rt, presence, .. } = main;
+    let Main {
+        rt,
+        presence,
+        threads,
+        ..
+    } = main;
     drop(presence);
     threads.end(&rt);
     Ok(End::Finished(rt.results.so_far()))
@@ -122,14 +137,20 @@ struct Main {
     orders: Orders,
     /// `--drain` was given.
     drain: bool,
-    /// Whether the kernel's events reach us; otherwise everything is looked for.
-    hears_events: bool,
-    said_waiting: bool,
+    threads: Threads,
+    /// ROOT itself, as it was at the start.
+    root_id: Option<DirId>,
+    /// What the drain waits for.
+    waits: Option<drain::Waits>,
     /// Ctrl-C was pressed once.
     interrupted: bool,
     /// Errors with answered items, as last printed.
     trouble: Vec<String>,
     next_orders: Instant,
+    next_tree: Instant,
+    /// When folders of the tree were first seen to be gone.
+    missing_since: Option<Instant>,
+    next_waits: Instant,
     next_orphans: Instant,
     next_staffing: Instant,
     alert_until: Instant,
@@ -147,6 +168,8 @@ impl Main {
                 return Left::LetGo;
             }
             self.obey_orders();
+            self.look_after_tree();
+            self.rt.console.count_repeats();
             let drains = self.drain || self.orders.drain;
             self.rt.lifecycle.set_drains(drains);
             self.reap();
@@ -174,11 +197,12 @@ impl Main {
     /// Until the next look round, unless woken before.
     fn tick(&self) -> Duration {
         let lifecycle = &self.rt.lifecycle;
-        let hears_all = self.hears_events && !lifecycle.drains();
+        let hears_events = self.threads.hear_events();
+        let hears_all = hears_events && !lifecycle.drains();
         let rests = self.level() == Level::Running && self.rt.slots.busy() == 0;
         if hears_all && rests && clock::instant() >= self.alert_until {
             TICK_AT_REST
-        } else if self.hears_events {
+        } else if hears_events {
             CONTROL_TICK * self.rt.slots.poll_factor()
         } else {
             CONTROL_TICK

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -20,8 +20,8 @@ use crate::runtime::{Level, Runtime};
 use crate::sys;
 use crate::watcher::{self, FolderWatcher, Hint};
 
-/// How long the index thread waits after a listing that failed.
-const AFTER_ERROR: Duration = Duration::from_secs(1);
+/// Where trouble with the listing stands in `status.json`.
+pub(super) const PENDING: &str = "queue/pending";
 /// A listing of a million files takes seconds. At most one part in this many of the time goes into
 /// listings.
 const LISTING_SHARE: u32 = 50;
@@ -60,6 +60,13 @@ impl Threads {
             index_thread,
             pulse_thread,
         })
+    }
+
+    /// Watches folders anew that were replaced. Whether there were any.
+    pub(super) fn watch_again(&mut self) -> Result<bool> {
+        self.watcher
+            .as_mut()
+            .map_or(Ok(false), FolderWatcher::watch_again)
     }
 
     pub(super) fn hear_events(&self) -> bool {
@@ -110,7 +117,11 @@ fn watch(rt: &Arc<Runtime>, pulse: &Arc<StatusThread>, news: &Arc<News>) -> Resu
                 woken.lifecycle.main().wake();
             }
         }
-        Hint::Lost => pulse.recount(),
+        Hint::Lost => {
+            pulse.recount();
+            news.folders.store(true, Ordering::SeqCst);
+            woken.lifecycle.main().wake();
+        }
         Hint::Orders => {
             news.orders.store(true, Ordering::SeqCst);
             woken.lifecycle.main().wake();
@@ -146,11 +157,17 @@ fn keep_index(rt: &Runtime, watched: bool) {
         let wait = match rt.ready.turn() {
             Ok(wait) => wait,
             Err(e) => {
-                rt.console.warn(&format!("queue/pending: {e}"));
-                rt.ready.ask_rescan();
-                AFTER_ERROR
+                let wait = rt.troubles.met(PENDING, &e);
+                rt.console.warn(&format!("{PENDING}: {e}"));
+                rt.ready.rescan_after(wait);
+                // A drain may end for it.
+                rt.lifecycle.main().wake();
+                wait
             }
         };
+        if !rt.troubles.is_too_soon(PENDING) {
+            rt.troubles.over(PENDING);
+        }
         rt.ready.waker.wait(wait.min(every));
     }
 }

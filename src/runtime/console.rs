@@ -1,38 +1,106 @@
-//! Lines for people on standard error. Knows nothing of what they are about. Invariant: each line is
-//! one write, with control characters made visible, so that lines of several threads never mix.
+//! Lines for people on standard error. Knows nothing of what they are about. Invariants: nobody who
+//! says something waits for a reader (`voice`); control characters are made visible; a warning that
+//! repeats is counted, and said again with its count once a `FLOOR`.
 
-use std::io::{IsTerminal, Write};
+use std::collections::HashMap;
+use std::io::{self, IsTerminal};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
+use super::lock;
+use super::voice::{To, Voice};
+use crate::clock;
+use crate::error::Result;
 use crate::text::printable;
+
+/// A warning is not repeated sooner.
+const FLOOR: Duration = Duration::from_secs(60);
+/// Different warnings that are remembered; beyond that they are said as they come.
+const WARNINGS_MAX: usize = 256;
+/// How long the end of a run waits for a reader that does not read.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Console {
     /// Only warnings are printed.
     quiet: bool,
+    voice: Voice,
+    warned: Mutex<HashMap<String, Warned>>,
+}
+
+/// A warning that was said.
+struct Warned {
+    at: Instant,
+    /// How often it came since.
+    more: u64,
 }
 
 impl Console {
-    pub(crate) fn new(quiet: bool) -> Console {
-        Console { quiet }
+    pub(crate) fn new(quiet: bool) -> Result<Console> {
+        Ok(Console {
+            quiet,
+            voice: Voice::new()?,
+            warned: Mutex::default(),
+        })
     }
 
     /// Says what happened.
     pub(crate) fn say(&self, text: &str) {
         if !self.quiet {
-            print(&format!("{}\n", printable(text)));
+            self.voice.put(To::Stderr, format!("{}\n", printable(text)));
         }
     }
 
-    /// Says that something is wrong, also when quiet.
+    /// Says that something is wrong, also when quiet. The same again within a minute is counted.
     pub(crate) fn warn(&self, text: &str) {
-        let mark = match std::io::stderr().is_terminal() {
+        let now = clock::instant();
+        let mut warned = lock(&self.warned);
+        if let Some(before) = warned.get_mut(text) {
+            before.more += 1;
+            return;
+        }
+        if warned.len() < WARNINGS_MAX {
+            warned.insert(text.to_owned(), Warned { at: now, more: 0 });
+        }
+        drop(warned);
+        self.mark(text);
+    }
+
+    fn mark(&self, text: &str) {
+        let mark = match io::stderr().is_terminal() {
             true => "\x1b[33m!\x1b[0m",
             false => "!",
         };
-        print(&format!("{mark} {}\n", printable(text)));
+        self.voice
+            .put(To::Stderr, format!("{mark} {}\n", printable(text)));
     }
-}
 
-/// Standard error is not buffered: one call is one write. Nobody listens where it fails.
-fn print(line: &str) {
-    let _closed = std::io::stderr().lock().write_all(line.as_bytes());
+    /// Says the counts of warnings that came again, each once a `FLOOR`. Called now and then.
+    pub(crate) fn count_repeats(&self) {
+        self.count_those(FLOOR);
+    }
+
+    fn count_those(&self, older_than: Duration) {
+        let now = clock::instant();
+        let mut again = Vec::new();
+        lock(&self.warned).retain(|text, warned| {
+            let for_now = now - warned.at < older_than;
+            if !for_now && warned.more > 0 {
+                again.push((text.clone(), warned.more, now - warned.at));
+                (warned.at, warned.more) = (now, 0);
+                return true;
+            }
+            for_now
+        });
+        for (text, times, within) in again {
+            let within = clock::human(within);
+            self.mark(&format!("{text} ({times} times more in {within})"));
+        }
+    }
+
+    /// Says what is left to say, with `text` on standard output as the last, and gives the reader a
+    /// short time. An error is standard output's.
+    pub(crate) fn end(&self, text: String) -> io::Result<()> {
+        self.count_those(Duration::ZERO);
+        self.voice.end(To::Stdout, text, PATIENCE)
+    }
 }

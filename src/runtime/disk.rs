@@ -31,28 +31,31 @@ impl DiskCheck {
         }
     }
 
-    /// Whether nothing new should be begun. Space that cannot be read counts as enough.
-    pub(crate) fn is_low(&self, console: &Console) -> bool {
+    /// Why nothing new should be begun, if so. Space that cannot be read counts as enough.
+    pub(crate) fn is_low(&self, console: &Console) -> Option<String> {
+        let why = || {
+            format!(
+                "less than {} MiB free on the disk of {}: nothing new is claimed until there is more",
+                self.floor >> 20,
+                self.path.display()
+            )
+        };
         if planted("disk-floor-sunk") {
-            return false;
+            return None;
         }
         let now = clock::instant();
         let mut last = lock(&self.last);
         if let Some((at, low)) = *last
             && now - at < LOOK_EVERY
         {
-            return low;
+            return low.then(why);
         }
         let low = fs2::available_space(&self.path).is_ok_and(|free| free < self.floor);
         let was_low = last.replace((now, low)).is_some_and(|(_, low)| low);
         drop(last);
         if low && !was_low {
-            console.warn(&format!(
-                "less than {} MiB free on the disk of {}: nothing new is claimed until there is more",
-                self.floor >> 20,
-                self.path.display()
-            ));
+            console.warn(&why());
         }
-        low
+        low.then(why)
     }
 }

@@ -8,6 +8,8 @@ mod results;
 mod slots;
 mod stagger;
 mod tickets;
+mod troubles;
+mod voice;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +28,7 @@ pub(crate) use results::{ItemResult, Results};
 pub(crate) use slots::Slots;
 use stagger::Stagger;
 pub(crate) use tickets::{Ticket, Tickets};
+pub(crate) use troubles::Troubles;
 
 pub(crate) struct Runtime {
     pub(crate) root: Root,
@@ -40,7 +43,9 @@ pub(crate) struct Runtime {
     pub(crate) tickets: Tickets,
     pub(crate) disk: DiskCheck,
     pub(crate) stagger: Stagger,
-    pub(crate) console: Console,
+    /// What is wrong here and now.
+    pub(crate) troubles: Troubles,
+    pub(crate) console: Arc<Console>,
     pub(crate) results: results::Board,
     /// What was last seen in `state/interrupts/`.
     pub(crate) interrupts: Mutex<Folder>,
@@ -48,13 +53,13 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// `max_items`: how many items this process may claim; `quiet`: say only what is wrong.
+    /// `max_items`: how many items this process may claim.
     pub(crate) fn new(
         root: &Root,
         config: Config,
         ready: Arc<Ready>,
         max_items: Option<u64>,
-        quiet: bool,
+        console: Arc<Console>,
     ) -> Result<Runtime> {
         Ok(Runtime {
             root: root.clone(),
@@ -66,7 +71,8 @@ impl Runtime {
             tickets: Tickets::new(max_items),
             disk: DiskCheck::new(root, config.limits.disk_free_min),
             stagger: Stagger::new(config.harness.stagger),
-            console: Console::new(quiet),
+            console,
+            troubles: Troubles::default(),
             results: results::Board::default(),
             interrupts: Mutex::default(),
             ledger: Mutex::new(Ledger::new(root)),

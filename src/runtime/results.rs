@@ -22,6 +22,8 @@ pub(crate) struct Results {
     pub parked: u64,
     /// Attempts that are tried again.
     pub retried: u64,
+    /// Something stays as it is because of trouble that only a person ends.
+    pub trouble: bool,
     pub items: VecDeque<ItemResult>,
 }
 
@@ -68,6 +70,10 @@ impl Board {
 
     pub(crate) fn retried(&self) {
         lock(&self.0).retried += 1;
+    }
+
+    pub(crate) fn left_with_trouble(&self) {
+        lock(&self.0).trouble = true;
     }
 
     pub(crate) fn so_far(&self) -> Results {

@@ -55,7 +55,7 @@ impl Slots {
 
     /// Changes what is shown of a slot; the slot is added if it is new.
     pub(crate) fn show(&self, slot: SlotId, change: impl FnOnce(&mut SlotStatus)) {
-        let state = |s: &SlotStatus| (s.state, s.health, s.pid);
+        let state = |s: &SlotStatus| (s.state, s.health, s.pid, s.reason.clone());
         let mut all = lock(&self.shown);
         let shown = all.entry(slot).or_insert_with(|| Shown {
             status: SlotStatus {

@@ -90,7 +90,7 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
         Agent::Script => 0o700,
         Agent::Command(..) => 0o600,
     };
-    atomic::make_dir_new(dir)?;
+    atomic::make_dir_new(dir, true)?;
     // The kernel starts no script that has a byte order mark before its `#!`.
     let bytes = item::without_mark(&claim.bytes);
     drop(atomic::create(&join(dir, "item"), bytes, mode)?);

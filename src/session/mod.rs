@@ -45,6 +45,7 @@ use crate::item::{self, Refusal};
 use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::{DEFAULT_REPO, SlotId};
 use crate::lease::Lease;
+use crate::limits::STARTS_MAX;
 use crate::mutant::planted;
 use crate::outcome::{self, Exit, Stop};
 use crate::record::{Event, Record, Requeued, Started};
@@ -95,27 +96,53 @@ impl WorkerContext {
         self.lease.slot
     }
 
-    /// Repeats `work` every second while it fails for a temporary reason (disk full, no descriptors
-    /// left), with one warning. Returns the error once the process is stopping: the item then stays
-    /// in `claimed/` for the next harness.
+    /// Repeats `work` while it fails for a temporary reason, and shows the reason. The host's trouble
+    /// (a full disk) is waited out. What else fails in the same way again and again becomes a
+    /// permanent error. Once the process is stopping the error is returned as it is: the item then
+    /// stays in `claimed/` for the next harness.
     pub(crate) fn retry_temporary<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
-        let mut said = false;
-        loop {
+        let (slot, mut failed) = (self.slot().to_string(), false);
+        let done = loop {
             match work() {
                 Err(e)
                     if e.kind() == Kind::Temporary
                         && self.rt.lifecycle.level() < Level::Stopping =>
                 {
-                    if !said {
-                        self.rt
-                            .console
-                            .warn(&format!("{}: {e}\n  it goes on by itself", self.slot()));
-                        said = true;
+                    failed = true;
+                    let wait = self.rt.troubles.met(&slot, &e);
+                    if self.rt.troubles.is_lasting(&slot) {
+                        break Err(e.lasting());
                     }
-                    self.waker.wait(Duration::from_secs(1));
+                    self.rt
+                        .console
+                        .warn(&format!("{slot}: {e}\n  it goes on by itself"));
+                    self.show_reason(Some(e.to_string()));
+                    self.rest(wait, Level::Stopping);
                 }
-                other => return other,
+                other => break other,
             }
+        };
+        if failed {
+            self.rt.troubles.over(&slot);
+            self.show_reason(None);
+        }
+        done
+    }
+
+    /// Shows why the slot waits.
+    pub(crate) fn show_reason(&self, reason: Option<String>) {
+        self.rt.slots.show(self.slot(), |s| s.reason = reason);
+    }
+
+    /// Waits for this long, whatever wakes the worker, unless the process comes to `until`.
+    pub(crate) fn rest(&self, wait: Duration, until: Level) {
+        let end = clock::instant() + wait;
+        while self.rt.lifecycle.level() < until {
+            let left = end.saturating_duration_since(clock::instant());
+            if left.is_zero() {
+                break;
+            }
+            self.waker.wait(left);
         }
     }
 }
@@ -292,6 +319,7 @@ fn show_starting(ctx: &WorkerContext, attempt: &Attempt) {
     ctx.rt.slots.show(ctx.slot(), |s| {
         s.state = SlotState::Starting;
         s.item = Some(file.item.clone());
+        s.reason = None;
         s.session = Some(file.session.clone());
         s.attempt = Some(file.attempt);
         s.agent = None;
@@ -337,7 +365,8 @@ const REQUEUE: Duration = Duration::from_secs(2);
 const REQUEUE_MAX: Duration = Duration::from_secs(300);
 
 /// The attempt did not start: its item goes back to `pending/`, and it is not counted. If a person
-/// must fix the cause (permissions, a damaged folder), the item is parked instead.
+/// must fix the cause (permissions, a damaged folder, a fetch that fails again and again), the item
+/// is parked instead.
 fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> {
     let Attempt {
         claim,
@@ -346,11 +375,13 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
         file,
         ..
     } = attempt;
+    let before = record.history().requeues;
+    let again = why.is_of_host() || before + 1 < STARTS_MAX;
+    let temporary = why.kind() == Kind::Temporary && again && !planted("trouble-is-final");
+    let end = if temporary { "goes back" } else { "is parked" };
     ctx.rt
         .console
-        .warn(&format!("{}: {} goes back: {why}", ctx.slot(), claim.name));
-    let temporary = why.kind() == Kind::Temporary && !planted("trouble-is-final");
-    let before = record.history().requeues;
+        .warn(&format!("{}: {} {end}: {why}", ctx.slot(), claim.name));
     // With a delay that grows: the machine is in trouble, or the item itself is the cause (a
     // submodule that cannot be fetched).
     let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, random_fraction());

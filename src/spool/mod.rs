@@ -58,6 +58,12 @@ fn park_file(root: &Root, name: &Name, from: &std::path::Path, why: &str) -> Res
     atomic::rename_with_backup(from, &root.item(Place::Parked, name))
 }
 
+/// Records why an item cannot be claimed. Without the record it stays all the same.
+pub(crate) fn note_stays(root: &Root, name: &Name, why: &str) {
+    let reason = why.to_owned();
+    drop(note(root, name, &Event::Stays(Reason { reason })));
+}
+
 /// Where a claim's file is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -190,8 +196,9 @@ impl Claim {
             Target::Pending { not_before } => {
                 if let Some(ns) = not_before
                     && atomic::exists(&from)
+                    && let Some(why) = postpone(&from, ns)?
                 {
-                    atomic::set_mtime(&from, ns)?;
+                    return self.park(&why);
                 }
                 let to = self.root.item(Place::Pending, &self.name);
                 if planted("return-overwrites") && atomic::exists(&from) {
@@ -205,19 +212,43 @@ impl Claim {
                     // wants, this one is kept beside it.
                     Moved::Taken => {
                         let why = "a newer file of the same name was dropped while this one ran";
-                        let reason = why.to_owned();
-                        let _unwritten =
-                            note(&self.root, &self.name, &Event::Parked(Reason { reason }))?;
-                        Place::Parked
+                        return self.park(why);
                     }
                 }
             }
         };
-        let placed = atomic::rename_with_backup(&from, &self.root.item(place, &self.name))?;
+        self.put_in(place)
+    }
+
+    /// Parks the file, with a reason that no attempt gave.
+    fn park(&self, why: &str) -> Result<Ended> {
+        let reason = why.to_owned();
+        let _unwritten = note(&self.root, &self.name, &Event::Parked(Reason { reason }))?;
+        self.put_in(Place::Parked)
+    }
+
+    fn put_in(&self, place: Place) -> Result<Ended> {
+        let to = self.root.item(place, &self.name);
+        let placed = atomic::rename_with_backup(&self.path(), &to)?;
         Ok(if placed {
             Ended::Placed(place)
         } else {
             Ended::TakenAway
         })
+    }
+}
+
+/// Has a claimed file wait until then. Only its owner may set a file's time: another user's file
+/// becomes a copy of ours. Returns why that cannot be, if it cannot.
+fn postpone(file: &std::path::Path, not_before_ns: i64) -> Result<Option<String>> {
+    let done = match atomic::set_mtime(file, not_before_ns) {
+        Err(e) if e.kind() == Kind::Permanent => {
+            atomic::make_own(file, ITEM_BYTES_MAX, not_before_ns)
+        }
+        done => done,
+    };
+    match done {
+        Err(e) if e.kind() == Kind::Permanent => Ok(Some(format!("it cannot be postponed: {e}"))),
+        done => done.map(|()| None),
     }
 }

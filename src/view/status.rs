@@ -80,6 +80,11 @@ pub(crate) fn render(status: &Status, source: Source, now: Timestamp, term: &Ter
         let text = format!("harness process {} on {host}: {workers}, up {up}", h.pid);
         line(Paint::Plain, text);
     }
+    for t in &status.troubles {
+        let (place, reason) = (safe(&t.place), safe(&t.reason));
+        let since = ago(&t.since, now).map_or_else(String::new, |a| format!(" (for {a})"));
+        line(Paint::Red, format!("TROUBLE with {place}: {reason}{since}"));
+    }
     for order in &status.control {
         line(Paint::Yellow, order_words(order));
     }
@@ -150,7 +155,8 @@ fn agents(all: &[SlotStatus], now: Timestamp) -> Table {
     for a in all {
         let (state, paint) = state_of(a);
         let claimed = a.claimed_at.as_deref();
-        let message = a.last_message.as_deref().unwrap_or_default();
+        let message = a.reason.as_deref().or(a.last_message.as_deref());
+        let message = message.unwrap_or_default();
         table.row(vec![
             Cell::new(&a.id),
             Cell::painted(state, paint),
@@ -172,6 +178,7 @@ fn state_of(a: &SlotStatus) -> (&'static str, Paint) {
         (Health::Stalled, _) => ("stalled", Paint::Red),
         (_, SlotState::Interrupted) => ("interrupted", Paint::Red),
         (_, SlotState::Paused) => ("paused", Paint::Yellow),
+        (_, SlotState::Trouble) => ("trouble", Paint::Red),
         (Health::Quiet, _) => ("quiet", Paint::Yellow),
         (Health::Healthy, SlotState::Idle) => ("idle", Paint::Dim),
         (Health::Healthy, SlotState::Starting) => ("starting", Paint::Cyan),

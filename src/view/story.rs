@@ -188,6 +188,9 @@ fn sentence(line: &Line, tz: &TimeZone) -> String {
         Event::Parked(parked) => {
             format!("parked for a person{}", part(": ", &parked.reason, ""))
         }
+        Event::Stays(stays) => {
+            format!("stays where it is{}", part(": ", &stays.reason, ""))
+        }
         Event::Refused(refused) => format!("refused{}", part(": ", &refused.reason, "")),
         Event::Canceled(canceled) => canceled_words(canceled),
         Event::Released(_) => "let go, for any agent to take".to_owned(),

@@ -56,3 +56,5 @@ mod soak;
 mod status;
 mod streams;
 mod tricks;
+mod trouble;
+mod voice;

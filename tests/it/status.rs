@@ -219,7 +219,7 @@ fn keys(object: &Value) -> Vec<&str> {
     keys
 }
 
-const SLOT_KEYS: [&str; 19] = [
+const SLOT_KEYS: [&str; 20] = [
     "agent",
     "attempt",
     "claimed_at",
@@ -234,6 +234,7 @@ const SLOT_KEYS: [&str; 19] = [
     "last_message",
     "output_tokens",
     "pid",
+    "reason",
     "session",
     "started_at",
     "state",

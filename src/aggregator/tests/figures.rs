@@ -213,7 +213,7 @@ fn a_lost_ledger_is_made_again_from_the_sessions_once() {
     for _ in 0..2 {
         let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
         aggregator
-            .refresh(PendingCounts::default(), BTreeMap::new(), false)
+            .refresh(PendingCounts::default(), BTreeMap::new(), Vec::new(), false)
             .unwrap();
         let m = read(&root).unwrap().unwrap().metrics;
         assert_eq!(m.throughput_per_hour, 3.0);

@@ -116,7 +116,10 @@ fn mounts(root: &Root) -> [std::path::PathBuf; 3] {
 
 fn unreadable(path: &Path, e: &dyn std::fmt::Display) -> Finding {
     let why = format!("{}: {e}", shown(path.as_os_str()));
-    fail(why, "look at the mount")
+    fail(
+        why,
+        "look at its owner and mode (`ls -ld`), and at the mount",
+    )
 }
 
 /// The worst of the three mounts decides.
@@ -164,8 +167,14 @@ pub(super) fn one_device(root: &Root) -> Finding {
     ];
     let claims = [root.agents(), root.claims(), root.exclusive_root()];
     for (what, paths) in [("renames", &renames[..]), ("claims", &claims[..])] {
-        let mounts: Vec<Option<(u64, String)>> = paths.iter().map(|p| mount_of(p)).collect();
-        let differs = mounts.iter().position(|m| m.is_none() || *m != mounts[0]);
+        let mut mounts = Vec::new();
+        for path in paths {
+            match mount_of(path) {
+                Ok(mount) => mounts.push(mount),
+                Err(e) => return unreadable(path, &e),
+            }
+        }
+        let differs = mounts.iter().position(|m| *m != mounts[0]);
         if let Some(i) = differs {
             let [a, b] = [&paths[0], &paths[i]].map(|p| shown(p.as_os_str()));
             return fail(
@@ -177,13 +186,13 @@ pub(super) fn one_device(root: &Root) -> Finding {
     ok("queue/ in itself, state/agents with state/claims")
 }
 
-fn mount_of(path: &Path) -> Option<(u64, String)> {
-    let dir = atomic::open_dir(path).ok()?;
-    let device = dir.metadata().ok()?.dev();
+fn mount_of(path: &Path) -> std::io::Result<(u64, String)> {
+    let dir = atomic::open_dir(path)?;
+    let device = dir.metadata()?.dev();
     let info = atomic::read_kernel_text(format!("/proc/self/fdinfo/{}", dir.as_raw_fd()));
     let info = info.unwrap_or_default();
     let mount = info.lines().find_map(|l| l.strip_prefix("mnt_id:"));
-    Some((device, mount.unwrap_or_default().trim().to_owned()))
+    Ok((device, mount.unwrap_or_default().trim().to_owned()))
 }
 
 /// Only for ext4 on a device that the kernel shows.

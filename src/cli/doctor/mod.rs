@@ -8,6 +8,7 @@ mod agents;
 mod disk;
 mod host;
 mod probe;
+mod start;
 mod version;
 
 use serde::Serialize;
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::git;
 use crate::layout::{Root, shown};
 use probe::Bench;
+pub(super) use start::at_start;
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -1,0 +1,175 @@
+//! One thread writes what people read, so that a reader that stalls (Ctrl-S, a pager, a full pipe)
+//! holds nobody up. Knows nothing of what is said.
+//!
+//! Invariants: `put` never blocks. Memory is bounded: what does not fit is left out and counted, and
+//! the count is written in its place. Each text is one write, so that lines of several threads and
+//! processes never mix. Where nobody listens any more (a closed pipe), nothing ends.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::lock;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::outcome::plural;
+use crate::waker::{self, Waker};
+
+/// Some ten thousand lines.
+const BYTES_MAX: usize = 1 << 20;
+/// The writer is woken when there is something to write.
+const REST: Duration = Duration::from_secs(3_600);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    Stdout,
+    Stderr,
+}
+
+pub(super) struct Voice(Arc<Shared>);
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Woken when there is something to write.
+    more: Waker,
+    /// Woken after each write.
+    wrote: Waker,
+}
+
+#[derive(Default)]
+struct Queue {
+    texts: VecDeque<(To, String)>,
+    bytes: usize,
+    /// Texts that did not fit after those in the queue.
+    left_out: u64,
+    /// Whether the thread is writing one.
+    writes: bool,
+    /// What went wrong when standard output was last written to.
+    trouble: Option<io::Error>,
+}
+
+impl Voice {
+    pub(super) fn new() -> Result<Voice> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            more: Waker::new()?,
+            wrote: Waker::new()?,
+        });
+        let writer = shared.clone();
+        // It ends with the process: nobody joins a thread that a reader may hold up for ever.
+        std::thread::Builder::new()
+            .name("voice".into())
+            .spawn(move || writer.write_on())
+            .map_err(|e| Error::temporary("cannot start a thread", e.to_string()))?;
+        Ok(Voice(shared))
+    }
+
+    /// Has this written, unless too much waits already.
+    pub(super) fn put(&self, to: To, text: String) {
+        let mut queue = lock(&self.0.queue);
+        // Nothing comes in after what was left out until the note that says so is written.
+        if queue.left_out > 0 || queue.bytes + text.len() > BYTES_MAX {
+            queue.left_out += 1;
+            return;
+        }
+        queue.push(to, text);
+        drop(queue);
+        self.0.more.wake();
+    }
+
+    /// Has this written last, and gives the reader a short time: it ends when `patience` passes
+    /// without a write, after five times that in any case. An error is standard output's.
+    pub(super) fn end(&self, to: To, text: String, patience: Duration) -> io::Result<()> {
+        let mut queue = lock(&self.0.queue);
+        if let Some(note) = queue.note() {
+            queue.push(To::Stderr, note);
+        }
+        if !text.is_empty() {
+            queue.push(to, text);
+        }
+        drop(queue);
+        self.0.more.wake();
+        let end = clock::instant() + patience * 5;
+        loop {
+            let mut queue = lock(&self.0.queue);
+            if queue.texts.is_empty() && !queue.writes {
+                return queue.trouble.take().map_or(Ok(()), Err);
+            }
+            drop(queue);
+            let is_over = clock::instant() >= end;
+            if is_over || !self.0.wrote.wait(patience) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, to: To, text: String) {
+        self.bytes += text.len();
+        self.texts.push_back((to, text));
+    }
+
+    /// What says that texts were left out, if some were.
+    fn note(&mut self) -> Option<String> {
+        let left_out = std::mem::take(&mut self.left_out);
+        (left_out > 0).then(|| {
+            let lines = plural(left_out, "message");
+            format!("! {lines} left out here: nobody read them in time\n")
+        })
+    }
+
+    fn next(&mut self) -> Option<(To, String)> {
+        let next = match self.texts.pop_front() {
+            Some((to, text)) => {
+                self.bytes -= text.len();
+                Some((to, text))
+            }
+            None => self.note().map(|note| (To::Stderr, note)),
+        };
+        self.writes = next.is_some();
+        next
+    }
+}
+
+impl Shared {
+    /// The thread's life.
+    fn write_on(&self) {
+        loop {
+            let next = lock(&self.queue).next();
+            let Some((to, text)) = next else {
+                self.wrote.wake();
+                self.more.wait(REST);
+                continue;
+            };
+            let written = match to {
+                To::Stdout => write(&io::stdout(), &text),
+                To::Stderr => write(&io::stderr(), &text),
+            };
+            if let (To::Stdout, Err(e)) = (to, written) {
+                lock(&self.queue).trouble = Some(e);
+            }
+            self.wrote.wake();
+        }
+    }
+}
+
+/// Not through the lock and the buffer of the standard library: whoever else wrote there would wait
+/// with us.
+fn write(to: &impl AsFd, text: &str) -> io::Result<()> {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match nix::unistd::write(to, rest) {
+            Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            // Another program that shares the terminal has made it so.
+            Err(Errno::EAGAIN) => waker::wait_until_writable(to.as_fd()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
