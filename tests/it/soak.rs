@@ -1,10 +1,12 @@
 //! The whole zoo for a given time: scripts and prompts of every kind in two repositories, dropped by
 //! `cp`, `mv` and `add`, while processes, keepers and agents are killed at random, people cancel,
-//! retry, interrupt, pause and resume, and others read all the time; then the books are checked.
+//! retry, interrupt, pause and resume, the user commits, rebases and collects garbage in one of the
+//! repositories, and others read all the time; then the books are checked.
 //! `HARNESS_SOAK_SECONDS` says for how long (5; a minute in CI), `HARNESS_SOAK_SEED` repeats a run's
 //! choices.
 
 mod books;
+mod user;
 mod zoo;
 
 use std::collections::BTreeMap;
@@ -365,6 +367,7 @@ fn place(kind: &str) -> Place {
     fs::write(second.join("README"), "second\n").unwrap();
     git(&second, &["add", "."]);
     git(&second, &["commit", "-q", "-m", "one"]);
+    user::desk(&root.repo());
     for repo in [&root.repo(), &second] {
         fs::write(repo.join("dirty"), "mine").unwrap();
         git(repo, &["add", "dirty"]);
@@ -392,9 +395,11 @@ fn soak(kind: &str) {
     let place = place(kind);
     let before = books::checkouts(&place.root);
     let over = AtomicBool::new(false);
+    let users = dice.another();
     let animals = std::thread::scope(|s| {
         let reader = s.spawn(|| read_status(&place.root, &over));
         let walker = s.spawn(|| look_around(&place.root, &over));
+        let user = s.spawn(|| user::work(&place.root.at("repo.desk"), users, &over));
         let _even_after_a_panic = Over(&over);
         let steady = place.root.start(&["--workers", "2"]);
         let mut chaos = Chaos {
@@ -420,6 +425,7 @@ fn soak(kind: &str) {
         over.store(true, Ordering::SeqCst);
         assert!(reader.join().unwrap() > 0);
         println!("{} looks", walker.join().unwrap());
+        println!("the user: {:?}", user.join().unwrap());
         animals
     });
     books::check(&place, &animals, &before, kind == "repositories");
@@ -469,15 +475,20 @@ pub fn show(root: &Root, name: &OsStr) -> Value {
     serde_json::from_slice(&out.stdout).unwrap()
 }
 
-/// Whether a file is the user's own, and not a branch that harness made.
+/// Whether a file of the user's is as they left it: not a branch that harness made, nor what their
+/// own `git gc` rewrites.
 pub fn is_of_the_user(inside: &Path) -> bool {
     let inside = inside.to_string_lossy();
-    let ours = [
+    let changes = [
         "objects/",
-        "refs/heads/harness/",
-        "logs/refs/heads/harness/",
+        "refs/",
+        "packed-refs",
+        "logs/",
+        "info/",
+        "worktrees/",
+        "gc.",
     ];
-    !ours
+    !changes
         .iter()
         .any(|o| inside.starts_with(&format!(".git/{o}")))
 }

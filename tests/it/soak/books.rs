@@ -15,6 +15,16 @@ use crate::support::{Root, files_below, git};
 pub fn checkouts(root: &Root) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for repo in [root.repo(), root.at("second")] {
+        let mine = ["for-each-ref", "--format=%(refname) %(objectname)"];
+        let mine = git(
+            &repo,
+            &[
+                &mine[..],
+                &["refs/heads/main", "refs/heads/trunk", "refs/tags"],
+            ]
+            .concat(),
+        );
+        all.push((repo.join("refs"), mine.into_bytes()));
         for path in files_below(&repo) {
             if is_of_the_user(path.strip_prefix(&repo).unwrap()) {
                 all.push((path.clone(), fs::read(&path).unwrap()));
