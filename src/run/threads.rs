@@ -92,9 +92,11 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 /// Signals arrive as messages. The thread that receives them ends with the process.
 pub(super) fn listen(rt: &Arc<Runtime>) -> Result<Receiver<i32>> {
     let (sender, signals) = unbounded();
-    // What the caller has us ignore stays ignored (`nohup`; a shell's `&` without job control).
-    let heard = [SIGINT, SIGHUP].into_iter();
-    let heard = heard.filter(|&s| !sys::is_ignored(s)).chain([SIGTERM]);
+    // `nohup` has SIGHUP ignored, and it stays so. SIGINT is heard always: a script's `&` has it
+    // ignored for every program, and yet may send it as the order to finish.
+    let nohup = sys::is_ignored(SIGHUP);
+    let heard = [SIGINT, SIGTERM].into_iter();
+    let heard = heard.chain((!nohup).then_some(SIGHUP));
     let mut source = signal_hook::iterator::Signals::new(heard)
         .map_err(|e| Error::temporary("cannot listen for signals", e.to_string()))?;
     let rt = rt.clone();
