@@ -218,6 +218,11 @@ pub fn note_asked(
     atomic::replace(&marker, &text, true)
 }
 
+/// The item of this session does not wait for the interrupt's end.
+pub fn forget_asked(root: &Root, slot: SlotId, session: &str) -> Result<()> {
+    atomic::remove(&hidden(root, &format!("{slot}.{session}"), "asked")).map(drop)
+}
+
 /// An item that waits for an interrupt to be removed.
 struct Asked {
     stem: String,

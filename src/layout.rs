@@ -112,6 +112,13 @@ impl Root {
         self.named("queue/claimed", slot.to_string())
     }
 
+    /// Where a claimed file lies while its end is being recorded.
+    pub fn ending(&self, slot: SlotId, name: &Name) -> PathBuf {
+        let mut file = name.as_os_str().to_owned();
+        file.push(ENDING);
+        join(&self.claimed(slot), file)
+    }
+
     pub fn state(&self) -> PathBuf {
         self.at("state")
     }
@@ -223,6 +230,16 @@ impl Root {
         );
         all
     }
+}
+
+/// What is appended to a claimed file's name while its end is being recorded. It ends in `~`: every
+/// client leaves it alone, and a person sees it.
+const ENDING: &str = ".~ending~";
+
+/// The item whose end is being recorded, if that is what a file in `claimed/SLOT/` is.
+pub fn of_ending(file: &OsStr) -> Option<Name> {
+    let name = file.as_bytes().strip_suffix(ENDING.as_bytes())?;
+    Some(Name::new(OsStr::from_bytes(name)))
 }
 
 /// The name of the repository configured by `[repo]` (or by ROOT's location).

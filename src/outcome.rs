@@ -284,6 +284,8 @@ pub enum HoldEnd {
     Mended,
 }
 
+const CANCELED: &str = "canceled by you";
+
 /// Why the end of an attempt pauses its slot (`interrupt_on`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
@@ -342,6 +344,15 @@ impl Decision {
         }
     }
 
+    /// A person took its file away in the instant in which it ended.
+    pub fn canceled(&self) -> Decision {
+        Decision {
+            fault: self.fault,
+            takes_back: true,
+            ..Decision::new(Outcome::Canceled, CANCELED, Next::Left)
+        }
+    }
+
     /// Whether the item ended with this attempt.
     pub fn is_last(&self) -> bool {
         matches!(self.next, Next::Done | Next::Parked) && !self.asks
@@ -396,7 +407,7 @@ fn stopped(stop: Stop, evidence: &Evidence, terms: &Terms) -> Decision {
             "it used up its budget and was stopped: raise `budget_usd`, or split the item",
             Next::Parked,
         ),
-        Stop::Canceled => Decision::new(Outcome::Canceled, "canceled by you", Next::Left),
+        Stop::Canceled => Decision::new(Outcome::Canceled, CANCELED, Next::Left),
         Stop::Shutdown | Stop::Lingered => Decision::new(
             Outcome::Interrupted,
             "harness was told to stop while it ran",

@@ -25,7 +25,7 @@ use crate::error::Result;
 use crate::git::{self, Base};
 use crate::keeper::wire::{Reply, Request};
 use crate::keeper::{self, Keeper};
-use crate::layout::{self, DEFAULT_REPO, Name, Place, Root, SlotId};
+use crate::layout::{self, DEFAULT_REPO, Name, Place, Root, SlotId, of_ending};
 use crate::lease;
 use crate::mutant::planted;
 use crate::outcome::{Next, Stop};
@@ -41,7 +41,7 @@ pub(crate) fn has_residue(root: &Root, slot: SlotId) -> bool {
     let marker = root.agent(slot).join("marker");
     let linked = marker.symlink_metadata().is_ok_and(|m| m.nlink() > 1);
     linked
-        || !files_in(&root.claimed(slot)).is_empty()
+        || !claimed_in(root, slot).is_empty()
         || keeper::is_alive(root, slot)
         || atomic::has_temps(&root.agent(slot))
 }
@@ -75,6 +75,19 @@ fn files_in(dir: &Path) -> Vec<OsString> {
         .collect()
 }
 
+/// The items in a slot's folder, one whose end was being recorded included.
+fn claimed_in(root: &Root, slot: SlotId) -> Vec<Name> {
+    let dir = root.claimed(slot);
+    let mut names: Vec<Name> = files_in(&dir).into_iter().map(Name::new).collect();
+    if atomic::is_own_dir(&dir) {
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        names.extend(entries.filter_map(|e| of_ending(&e.file_name())));
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// Recovers the worker's slot. Returns when nothing is left to recover, which may take as long as
 /// an adopted agent runs.
 pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
@@ -82,10 +95,7 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     atomic::remove_temps(&root.agent(ctx.slot()));
     atomic::remove_temps(&root.claimed(ctx.slot()));
     git::clear_temps(&root, ctx.slot());
-    let mut names: Vec<Name> = files_in(&root.claimed(ctx.slot()))
-        .into_iter()
-        .map(Name::new)
-        .collect();
+    let mut names = claimed_in(&root, ctx.slot());
     let held = ctx.lease.held()?;
     let was_empty = names.is_empty() && held.is_empty();
     for held in held {
@@ -174,15 +184,16 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     }
     let root = ctx.rt.root.clone();
     let record = Record::open(&root, name)?;
-    let claim = Claim::adopt(&root, &ctx.lease, name)?;
+    let mut claim = Claim::adopt(&root, &ctx.lease, name)?;
     let slot = ctx.slot().to_string();
     let last = record.history().last.clone().filter(|l| l.slot == slot);
     let Some(last) = last else {
         return put_back(ctx, claim, record, "");
     };
     if last.end.is_some() {
-        return move_its_file(ctx, claim, record, &last);
+        return move_its_file(ctx, claim, &last);
     }
+    claim.unfence()?;
     if planted("recorded-pid-killed")
         && let Some(pid @ 2..) = last.started.as_ref().and_then(|s| s.pid)
     {
@@ -397,13 +408,10 @@ fn put_back(
     Ok(())
 }
 
-/// The end is on record; the harness died before, or right after, it moved the file.
-fn move_its_file(
-    ctx: &mut WorkerContext,
-    claim: Box<Claim>,
-    mut record: Record,
-    last: &LastAttempt,
-) -> Result<()> {
+/// The end is on record; the harness died before, or right after, it moved the file. Where the file is
+/// gone, it was moved: it had its name for the end before that end was recorded. Wherever a person has
+/// put it since, what it published stays.
+fn move_its_file(ctx: &mut WorkerContext, claim: Box<Claim>, last: &LastAttempt) -> Result<()> {
     let end = last.end.clone().unwrap_or_default();
     // A value of a newer version: park it, so that a person decides.
     let next = end
@@ -411,27 +419,5 @@ fn move_its_file(
         .and_then(|word| word.known())
         .unwrap_or(Next::Parked);
     let target = session::target_of(next, end.not_before_ns);
-    let (root, name) = (&ctx.rt.root, claim.name.clone());
-    let mut taken = || match &last.published {
-        Some(branch) if was_taken(root, &name, last) => {
-            let file = session::file::read(&root.session(&last.session), &last.session);
-            let repo = file.and_then(|f| f.repo);
-            let repo = repo.as_deref().unwrap_or(DEFAULT_REPO);
-            if let Some(hub) = ctx.rt.repos.hub(root, repo)? {
-                session::withdraw(ctx, &hub, &mut record, &name, branch)?;
-            }
-            Ok(())
-        }
-        _ => Ok(()),
-    };
-    end_claim(ctx, claim, target, &mut taken).map(drop)
-}
-
-/// Whether a person moved the file from `claimed/` to `pending/` or `parked/`. If it is in neither,
-/// it went to `done/`, and what it published stays.
-fn was_taken(root: &Root, name: &Name, last: &LastAttempt) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let places = [Place::Pending, Place::Parked].map(|place| root.item(place, name));
-    let inode = |path: &std::path::PathBuf| path.symlink_metadata().ok().map(|m| m.ino());
-    last.inode.is_some() && places.iter().any(|path| inode(path) == last.inode)
+    end_claim(ctx, claim, target, &mut || Ok(())).map(drop)
 }

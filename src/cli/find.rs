@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
-use crate::layout::{Name, Place, Root, SlotId};
+use crate::layout::{Name, Place, Root, SlotId, of_ending};
 
 /// The file of an item and the directory it is in.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub(super) struct Found {
 pub(super) enum At {
     Pending,
     Claimed(SlotId),
+    /// Its end is being recorded: nobody but its slot moves it.
+    Ending(SlotId),
     Done,
     Parked,
 }
@@ -33,14 +35,15 @@ pub(super) fn places(root: &Root, name: &Name) -> Vec<Found> {
 }
 
 fn look(root: &Root, name: &Name) -> Vec<Found> {
-    let mut found: Vec<Found> = claimed(root)
-        .into_iter()
-        .filter(|(_, n)| n == name)
-        .map(|(slot, n)| Found {
-            place: At::Claimed(slot),
-            path: root.claimed(slot).join(n.as_os_str()),
-        })
-        .collect();
+    let claimed = claimed(root).into_iter().filter(|(_, n)| n == name);
+    let claimed = claimed.map(|(slot, n)| {
+        let path = root.claimed(slot).join(n.as_os_str());
+        match crate::atomic::exists(&path) {
+            true => (At::Claimed(slot), path),
+            false => (At::Ending(slot), root.ending(slot, &n)),
+        }
+    });
+    let mut found: Vec<Found> = claimed.map(|(place, path)| Found { place, path }).collect();
     for (place, at) in [
         (Place::Pending, At::Pending),
         (Place::Parked, At::Parked),
@@ -63,13 +66,15 @@ pub(super) fn claimed(root: &Root) -> Vec<(SlotId, Name)> {
     let mut all: Vec<(SlotId, Name)> = slots
         .filter_map(|e| SlotId::parse(&e.file_name()))
         .flat_map(|slot| {
-            names_in(&root.claimed(slot))
-                .unwrap_or_default()
-                .into_iter()
-                .map(move |name| (slot, name))
+            let dir = root.claimed(slot);
+            let mut names = names_in(&dir).unwrap_or_default();
+            let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            names.extend(files.filter_map(|e| of_ending(&e.file_name())));
+            names.into_iter().map(move |name| (slot, name))
         })
         .collect();
     all.sort();
+    all.dedup();
     all
 }
 

@@ -44,7 +44,9 @@ fn state_of(
 ) -> Result<(&'static str, Option<String>)> {
     Ok(match at.map(|f| f.place) {
         None => ("gone", Some("its file is no longer in queue/".into())),
-        Some(At::Claimed(slot)) => ("claimed", Some(format!("{slot} works on it"))),
+        Some(At::Claimed(slot) | At::Ending(slot)) => {
+            ("claimed", Some(format!("{slot} works on it")))
+        }
         Some(At::Done) => ("done", None),
         Some(At::Parked) => ("parked", None),
         Some(At::Pending) => {

@@ -49,8 +49,6 @@ pub struct LastAttempt {
     pub answered: Option<Answered>,
     /// The branch that its end published.
     pub published: Option<PublishedBranch>,
-    /// The item file's: tells a file that was taken away from one that was moved at its end.
-    pub inode: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -171,7 +169,6 @@ impl History {
             attempt: claimed.attempt,
             claimed_at: at.to_owned(),
             answered,
-            inode: claimed.inode,
             ..LastAttempt::default()
         });
     }

@@ -72,8 +72,6 @@ pub struct Claimed {
     pub slot: String,
     pub attempt: u32,
     pub harness_pid: Option<u32>,
-    /// The item file's.
-    pub inode: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -102,24 +102,38 @@ fn act(
         let _moved =
             atomic::rename_with_backup(&from, &rt.root.item(Place::Done, &attempt.claim.name));
     }
-    write_end(ctx, &mut attempt, decision.next, not_before)?;
+    decision = record_end(ctx, hub.as_deref(), &mut attempt, decision, not_before)?;
     if let Some(cause) = decision.interrupt {
         let why = format!("{}: {}", attempt.file.item, cause.reason());
         super::interrupt(ctx, cause.as_str(), &why);
     }
     let went_well = !decision.is_failure();
-    if decision.next == Next::Left {
-        // The file is where a person put it; only our claim is left to give up.
-        end_claim(ctx, attempt.claim, Target::Parked, &mut || Ok(()))?;
-        let item = &attempt.file.item;
-        rt.console.say(&format!(
-            "{}  canceled   {item}: its work is kept",
-            ctx.slot()
-        ));
-    } else {
-        place(ctx, hub.as_deref(), attempt, &decision, not_before)?;
-    }
+    place(ctx, hub.as_deref(), attempt, &decision, not_before)?;
     Ok(went_well)
+}
+
+/// Records the end. Where a person took the file away in this last instant, the end is that it was
+/// canceled: what was announced is taken back before that is on record.
+fn record_end(
+    ctx: &WorkerContext,
+    hub: Option<&Hub>,
+    attempt: &mut Attempt,
+    decision: Decision,
+    not_before: Option<i64>,
+) -> Result<Decision> {
+    if write_end(ctx, attempt, decision.next, not_before)? {
+        return Ok(decision);
+    }
+    let canceled = decision.canceled();
+    if let Some(hub) = hub {
+        take_back(ctx, hub, attempt)?;
+    }
+    interrupt::forget_asked(&ctx.rt.root, ctx.slot(), &attempt.file.session)?;
+    attempt.file.published = None;
+    set_decision(&mut attempt.file, &canceled);
+    digest::write(&ctx.rt, attempt);
+    write_end(ctx, attempt, canceled.next, None)?;
+    Ok(canceled)
 }
 
 /// Completes an attempt that had announced its branch when its harness died. All was decided then:
@@ -150,7 +164,7 @@ pub(crate) fn publish_on(
         set_decision(&mut attempt.file, &decision);
     }
     digest::write(&ctx.rt, &attempt);
-    write_end(ctx, &mut attempt, decision.next, None)?;
+    decision = record_end(ctx, hub.as_deref(), &mut attempt, decision, None)?;
     place(ctx, hub.as_deref(), attempt, &decision, None)
 }
 
@@ -162,6 +176,14 @@ fn place(
     decision: &Decision,
     not_before: Option<i64>,
 ) -> Result<()> {
+    if decision.next == Next::Left {
+        // The file is where a person put it; only our claim is left to give up.
+        end_claim(ctx, attempt.claim, Target::Parked, &mut || Ok(()))?;
+        let (slot, item) = (ctx.slot(), &attempt.file.item);
+        let text = format!("{slot}  canceled   {item}: its work is kept");
+        ctx.rt.console.say(&text);
+        return Ok(());
+    }
     let (file, name) = (attempt.file, attempt.claim.name.clone());
     let published = match (hub, &file.published, &file.head) {
         (Some(hub), Some(branch), Some(head)) => Some((

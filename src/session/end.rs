@@ -65,15 +65,16 @@ pub(super) fn set_decision(file: &mut SessionFile, decision: &Decision) {
     file.last = decision.is_last();
 }
 
-/// Writes session, record and ledger; the first two are durable before the item is moved.
+/// Writes session, record and ledger; the first two are durable before the item is moved. `false`: a
+/// person took the file away in this last instant, and the end is not on record.
 pub(super) fn write_end(
     ctx: &WorkerContext,
     attempt: &mut Attempt,
     next: Next,
     not_before: Option<i64>,
-) -> Result<()> {
+) -> Result<bool> {
     let durable = ctx.rt.durable;
-    let (file, dir, record) = (&attempt.file, &attempt.dir, &mut attempt.record);
+    let (file, dir) = (&attempt.file, &attempt.dir);
     let mut tries = 0;
     let written = ctx.retry_temporary(|| {
         tries += 1;
@@ -103,12 +104,27 @@ pub(super) fn write_end(
         next: Some(next.into()),
         not_before_ns: not_before,
     });
-    ctx.retry_temporary(|| record.append(&finished))?;
+    let (claim, record) = (&mut attempt.claim, &mut attempt.record);
+    let there = ctx.retry_temporary(|| {
+        // Of what was taken away before, there is nothing to fence.
+        if next != Next::Left && !claim.fence()? {
+            return Ok(false);
+        }
+        if let Err(e) = record.append(&finished) {
+            // A full disk: meanwhile the file has its own name.
+            claim.unfence()?;
+            return Err(e);
+        }
+        Ok(true)
+    })?;
+    if !there {
+        return Ok(false);
+    }
     if durable && !planted("end-unsynced") {
         ctx.retry_temporary(|| record.sync())?;
     }
-    ctx.rt.count(&ledger_line(file));
-    Ok(())
+    ctx.rt.count(&ledger_line(&attempt.file));
+    Ok(true)
 }
 
 /// Removes the branch if it is empty. A failure does no harm.

@@ -29,7 +29,6 @@ use begin::begin;
 pub(crate) use conclude::{conclude, publish_on, target_of};
 use file::SessionFile;
 use pause::InterruptContext;
-pub(crate) use publish::withdraw;
 pub(crate) use resume::preferred_slot;
 use stream::Stream;
 pub(crate) use watch::{post_mortem, watch};

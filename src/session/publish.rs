@@ -115,7 +115,7 @@ fn short_id(session: &str) -> &str {
 
 /// Removes a branch whose item's file was taken away at the last moment: a canceled attempt
 /// publishes nothing.
-pub(crate) fn withdraw(
+pub(super) fn withdraw(
     ctx: &WorkerContext,
     hub: &Hub,
     record: &mut Record,

@@ -123,7 +123,7 @@ fn claim_elected(request: &ClaimRequest<'_>) -> Result<(Claim, Record), Stopped>
     let sid = clock::unique().to_string();
     let noted = match planted("claim-not-recorded") {
         true => Ok(()),
-        false => note_claim(request, &mut record, &sid, pending.meta.ino()),
+        false => note_claim(request, &mut record, &sid),
     };
     let moved = noted.and_then(|()| take(request, &pending));
     if !matches!(moved, Ok(Taken::Whole)) {
@@ -138,6 +138,7 @@ fn claim_elected(request: &ClaimRequest<'_>) -> Result<(Claim, Record), Stopped>
         item,
         executable: is_executable(&pending.meta),
         bytes: pending.bytes,
+        fenced: false,
         ended: None,
     };
     Ok((claim, record))
@@ -191,12 +192,7 @@ fn take_key(request: &ClaimRequest<'_>, item: &Item) -> Result<Option<PathBuf>, 
 
 /// Writes the line that begins an attempt. It must be on disk before the rename only after an
 /// earlier attempt, whose end would otherwise be taken for this one's.
-fn note_claim(
-    request: &ClaimRequest<'_>,
-    record: &mut Record,
-    sid: &str,
-    inode: u64,
-) -> Result<()> {
+fn note_claim(request: &ClaimRequest<'_>, record: &mut Record, sid: &str) -> Result<()> {
     let history = record.history();
     let (again, attempt) = (history.last.is_some(), history.next_attempt());
     record.append(&Event::Claimed(Claimed {
@@ -204,7 +200,6 @@ fn note_claim(
         slot: request.lease.slot.to_string(),
         attempt,
         harness_pid: Some(std::process::id()),
-        inode: Some(inode),
     }))?;
     if request.durable && again {
         record.sync()?;

@@ -5,7 +5,8 @@
 //! line comes before that first rename: a file in `claimed/` always belongs to the last attempt on
 //! record, never to an earlier item of the same name. Each step after the claim renames from a name
 //! that only this slot uses: if the file is gone, the claim was taken away, and its holder publishes
-//! nothing.
+//! nothing. Right before the end is recorded the file gets a name that people leave alone (`fence`):
+//! an end on record proves that it was not taken away, wherever it lies afterwards.
 //!
 //! Order at the end: file first, then exclusive key, then claim. A crash in between leaves links
 //! to the marker, which the slot's next holder removes (`recovery`).
@@ -39,6 +40,8 @@ pub struct Claim {
     /// The file's bytes, as claimed.
     pub bytes: Vec<u8>,
     pub executable: bool,
+    /// The file has its name for the end.
+    fenced: bool,
     ended: Option<Ended>,
 }
 
@@ -87,7 +90,11 @@ impl Claim {
     /// Rebuilds the claim of the slot's dead holder. If its file is gone or cannot be parsed any
     /// more, only the item's name is known.
     pub fn adopt(root: &Root, lease: &Arc<Lease>, name: &Name) -> Result<Box<Claim>> {
-        let path = join(&root.claimed(lease.slot), name.as_os_str());
+        let fenced = atomic::exists(&root.ending(lease.slot, name));
+        let path = match fenced {
+            true => root.ending(lease.slot, name),
+            false => join(&root.claimed(lease.slot), name.as_os_str()),
+        };
         let mut bytes = Vec::new();
         let mut executable = false;
         if let Ok(meta) = path.symlink_metadata()
@@ -112,6 +119,7 @@ impl Claim {
             item,
             bytes,
             executable,
+            fenced,
             ended: None,
         }))
     }
@@ -122,7 +130,43 @@ impl Claim {
 
     /// Where the file lies while it is claimed.
     pub fn path(&self) -> PathBuf {
-        join(&self.root.claimed(self.lease.slot), self.name.as_os_str())
+        match self.fenced {
+            true => self.root.ending(self.lease.slot, &self.name),
+            false => join(&self.root.claimed(self.lease.slot), self.name.as_os_str()),
+        }
+    }
+
+    /// Gives the file its name for the end: from here on nobody but this slot's holder moves it.
+    /// `false`: a person had taken it away.
+    pub fn fence(&mut self) -> Result<bool> {
+        if self.fenced || planted("publish-unfenced") {
+            return Ok(true);
+        }
+        let to = self.root.ending(self.lease.slot, &self.name);
+        loop {
+            if self.leads_out() {
+                return Ok(false);
+            }
+            match atomic::rename_new(&self.path(), &to)? {
+                Moved::SourceGone => return Ok(false),
+                // Nothing of harness's: an earlier end was recovered before this claim.
+                Moved::Taken => atomic::keep_older(&to)?,
+                Moved::Done => {
+                    self.fenced = true;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// Gives the file its own name back: its end is not on record.
+    pub fn unfence(&mut self) -> Result<()> {
+        let own = join(&self.root.claimed(self.lease.slot), self.name.as_os_str());
+        // Taken: somebody put a file there. It keeps the other name, which does as well.
+        if self.fenced && atomic::rename_new(&self.path(), &own)? == Moved::Done {
+            self.fenced = false;
+        }
+        Ok(())
     }
 
     /// Whether the file is still where this claim put it. A person cancels by moving it.

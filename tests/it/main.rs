@@ -26,6 +26,7 @@ mod git_races;
 mod git_shapes;
 mod git_short;
 mod gits;
+mod ended;
 mod endings;
 mod escapes;
 mod keepers;

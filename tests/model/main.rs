@@ -49,6 +49,9 @@ impl Model for Protocol {
                 is_withdrawn(s)
             }),
             Property::always("what is done was done", |_, s| done_was_done(s)),
+            Property::always("what has ended well stays published", |_, s: &State| {
+                s.sessions.iter().all(|x| !x.done || x.published)
+            }),
             Property::always("nothing is lost", |_, s: &State| {
                 s.files.iter().all(|f| f.place != Place::Lost)
             }),
@@ -71,6 +74,7 @@ fn name_of(actor: &Actor) -> Option<Id> {
         At::TookFirst(n, _) | At::Intended(n, ..) | At::Taken(n, _) => Some(n),
         At::Begun(n, _) | At::Starting(n, _) | At::Watching(n, ..) => Some(n),
         At::Ended(n, ..) | At::Kept(n, ..) | At::Published(n, ..) => Some(n),
+        At::Fenced(n, ..) => Some(n),
         At::Recorded(n, ..) | At::Moved(n, ..) | At::Looked(n, ..) => Some(n),
         At::PuttingBack(n, _) => Some(n),
     }
@@ -121,15 +125,13 @@ fn published_once(s: &State) -> bool {
     lives.len() == all
 }
 
-/// At the latest when its claim is given up. Not of what was removed in the instant in which it
-/// ended: of that nobody can tell whether it was taken from `claimed/` or from `done/`.
+/// At the latest when its claim is given up.
 fn is_withdrawn(s: &State) -> bool {
     s.sessions.iter().enumerate().all(|(sid, x)| {
-        let file = &s.files[usize::from(x.file)];
-        let name = usize::from(file.name);
+        let name = usize::from(s.files[usize::from(x.file)].name);
         let last = s.records[name].last == Some((sid as Id, x.slot));
         let held = last && s.claims[name] == Some(x.slot);
-        !(x.published && x.taken) || held || file.place == Place::Removed
+        !(x.published && x.taken) || held
     })
 }
 
@@ -336,6 +338,11 @@ fn every_fault_of_the_protocol_is_found() {
         (Fault::LookThenAsk, death, "an attempt is started once"),
         (Fault::RenameOver, again, "nothing is lost"),
         (Fault::RequeueStarted, deaths, "an attempt is started once"),
+        (
+            Fault::EndUnfenced,
+            both,
+            "what has ended well stays published",
+        ),
     ];
     for (fault, world, property) in faults {
         let world = Protocol { fault, ..world };

@@ -41,12 +41,17 @@ pub enum Fault {
     RenameOver,
     /// A keeper's death is taken for a start that never was.
     RequeueStarted,
+    /// An end is recorded while people could still take the file: where it lies afterwards, by its
+    /// inode, tells recovery whether it was taken away.
+    EndUnfenced,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     Pending,
     Claimed(Id),
+    /// `claimed/AGENT/NAME.~ending~`
+    Ending(Id),
     Done,
     Parked,
     Removed,
@@ -83,6 +88,8 @@ pub struct Session {
     pub running: bool,
     pub starts: u8,
     pub published: bool,
+    /// Its good end is on record.
+    pub done: bool,
     /// A person took the file out of `claimed/` while this was its attempt.
     pub taken: bool,
     /// Its folder was removed as that of one that never started.
@@ -146,6 +153,8 @@ pub enum At {
     Ended(Id, Id, bool),
     Kept(Id, Id, Next),
     Published(Id, Id, Next),
+    /// Its file has its name for the end, or is gone.
+    Fenced(Id, Id, Next),
     /// Recorded, `Some` session; or put back.
     Recorded(Id, Option<Id>, Next),
     /// `true`: the file was gone when it was to be moved.
@@ -200,6 +209,7 @@ pub enum Step {
     // `session::conclude`, `Claim::end`
     Keep(Id),
     Publish(Id),
+    Fence(Id),
     Record(Id),
     Move(Id),
     LetGo(Id),
@@ -245,6 +255,12 @@ impl State {
         self.files.iter().position(here)
     }
 
+    /// Where a slot has it.
+    pub fn held_by(&self, name: Id, slot: Id) -> Option<usize> {
+        let claimed = self.file_at(name, Place::Claimed(slot));
+        claimed.or_else(|| self.file_at(name, Place::Ending(slot)))
+    }
+
     pub fn session(&self, sid: Id) -> &Session {
         &self.sessions[usize::from(sid)]
     }
@@ -263,7 +279,8 @@ impl State {
         self.claims.contains(&Some(slot))
             || self.key == Some(slot)
             || s.keeper.is_some()
-            || self.files.iter().any(|f| f.place == Place::Claimed(slot))
+            || (self.files.iter())
+                .any(|f| [Place::Claimed(slot), Place::Ending(slot)].contains(&f.place))
     }
 
     /// A keeper without harness and without agent ends.
@@ -299,6 +316,7 @@ impl State {
             running: false,
             starts: 0,
             published: false,
+            done: false,
             taken: false,
             discarded: false,
         });
@@ -441,15 +459,15 @@ impl Protocol {
             }
             At::Ended(..) => steps.push(Step::Keep(a)),
             At::Kept(..) => steps.push(Step::Publish(a)),
-            At::Published(..) => steps.push(Step::Record(a)),
+            At::Published(..) => steps.push(Step::Fence(a)),
+            At::Fenced(..) => steps.push(Step::Record(a)),
             At::Recorded(..) => steps.push(Step::Move(a)),
             At::Moved(..) => steps.push(Step::LetGo(a)),
             At::Withdraw(_) => steps.push(Step::WithdrawLate(a)),
             At::Recovering => {
                 let n = slot.unwrap_or(0);
                 let mine = (0..self.names).filter(|&name| {
-                    s.claims[usize::from(name)] == Some(n)
-                        || s.file_at(name, Place::Claimed(n)).is_some()
+                    s.claims[usize::from(name)] == Some(n) || s.held_by(name, n).is_some()
                 });
                 let before = steps.len();
                 steps.extend(mine.map(|name| Step::Judge(a, name)));
@@ -535,6 +553,7 @@ impl Protocol {
             | Step::SeeEnd(a)
             | Step::Keep(a)
             | Step::Publish(a)
+            | Step::Fence(a)
             | Step::Record(a)
             | Step::Move(a)
             | Step::LetGo(a)

@@ -157,6 +157,31 @@ class Publish(Scene):
         r.killed_at("slot", "write */items/x.jsonl", 3)
 
 
+class Fenced(Scene):
+    """recover: it has its name for the end, and the end is not recorded."""
+
+    modes = ("plain",)
+    roles = HARNESS
+
+    def prepare(self, r):
+        r.script("x", WORK, "#harness exclusive: key")
+        r.killed_at("slot", "write */items/x.jsonl", 3)
+        assert list((r.path / "queue/claimed").glob("*/x.~ending~")), r.picture()
+
+
+class TryAgain(Scene):
+    """recover: moved, its claim is left, and a person has put it back since."""
+
+    items = {"x": ("done", 2)}
+    modes = ("plain",)
+    roles = HARNESS
+
+    def prepare(self, r):
+        r.script("x", WORK, "#harness exclusive: key")
+        r.killed_at("slot", "unlink /state/exclusive/*")
+        os.rename(r.path / "queue/done/x", r.path / "queue/pending/x")
+
+
 class Move(Scene):
     """recover: the end is recorded, only the move is left."""
 
@@ -164,7 +189,7 @@ class Move(Scene):
 
     def prepare(self, r):
         r.script("x", WORK, "#harness exclusive: key")
-        r.killed_at("slot", "rename */x /queue/done/x")
+        r.killed_at("slot", "rename */x.~ending~ /queue/done/x")
 
 
 class LetGo(Scene):
@@ -519,7 +544,7 @@ class Answer(Command):
 SCENES = {
     "finish": Finish, "retry": Retry, "park": Park, "refuse": Refuse, "put-back": PutBack,
     "put-back-early": PutBackEarly, "recover": Recover, "judge": Judge, "publish": Publish,
-    "move": Move, "let-go": LetGo, "adopt": Adopt, "cancel": Cancel,
+    "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
     "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold,
     "salvage": Dirty, "salvage-merge": DirtyMerge, "add": Add, "retry-command": RetryCommand,
     "release": Release, "cancel-pending": CancelPending, "interrupt-command": InterruptCommand,

@@ -122,7 +122,27 @@ impl Protocol {
                     At::Published(name, sid, next)
                 }
             }
-            (Step::Record(_), At::Published(name, sid, next)) => {
+            // `Claim::fence`; of what a person took away, what was published is taken back
+            (Step::Fence(_), At::Published(name, sid, next)) => {
+                let here = s.file_at(name, claimed);
+                match (here, fault) {
+                    _ if next == Next::Leave => At::Fenced(name, sid, next),
+                    (_, Fault::PublishUnfenced | Fault::EndUnfenced | Fault::MoveBeforeRecord) => {
+                        At::Fenced(name, sid, next)
+                    }
+                    (Some(f), _) => {
+                        s.files[f].place = Place::Ending(slot);
+                        At::Fenced(name, sid, next)
+                    }
+                    (None, Fault::LateWithdraw) => At::Fenced(name, sid, Next::Leave),
+                    (None, _) => {
+                        s.session_mut(sid).published = false;
+                        At::Fenced(name, sid, Next::Leave)
+                    }
+                }
+            }
+            (Step::Record(_), At::Fenced(name, sid, next)) => {
+                s.session_mut(sid).done = next == Next::Done;
                 let record = &mut s.records[usize::from(name)];
                 record.end = Some(next);
                 match next {
@@ -141,7 +161,7 @@ impl Protocol {
             }
             // `Claim::place`
             (Step::Move(_), At::Recorded(name, sid, next)) => {
-                let here = s.file_at(name, claimed);
+                let here = s.held_by(name, slot);
                 if let Some(f) = here {
                     match next {
                         Next::Done => s.files[f].place = Place::Done,
@@ -156,20 +176,15 @@ impl Protocol {
                     _ => At::Moved(name, sid, here.is_none()),
                 }
             }
-            // `Claim::end`: the key, then the claim; before them, of an item taken away, what was
-            // published. After a death in here the file tells whether it was moved or taken: by its
-            // inode, `recovery::was_taken`.
+            // `Claim::end`: the key, then the claim. Where the file is gone by now, it was moved before
+            // a death: it was fenced before its end was recorded.
             (Step::LetGo(_), At::Moved(name, sid, gone)) => {
                 let taken = sid.filter(|&sid| {
                     let file = &s.files[usize::from(s.session(sid).file)];
                     gone && matches!(file.place, Place::Pending | Place::Parked)
                 });
-                let withdraws = fault != Fault::PublishUnfenced;
-                match taken {
-                    Some(sid) if withdraws && fault != Fault::LateWithdraw => {
-                        s.session_mut(sid).published = false;
-                    }
-                    _ => {}
+                if let (Some(sid), Fault::EndUnfenced) = (taken, fault) {
+                    s.session_mut(sid).published = false;
                 }
                 let idle = give_up(s, name, slot);
                 match taken {
@@ -254,15 +269,27 @@ impl Protocol {
         }
     }
 
+    /// Whether no end of this slot's last attempt is on record.
+    fn ends_nowhere(&self, s: &State, name: Id, slot: Id) -> bool {
+        let record = &s.records[usize::from(name)];
+        let its = record.last.is_some_and(|(_, of)| of == slot);
+        !its || record.end.is_none()
+    }
+
     fn judge(&self, s: &mut State, name: Id, slot: Id) -> At {
         let claim = &mut s.claims[usize::from(name)];
         if claim.is_some_and(|holder| holder != slot) {
-            if let Some(f) = s.file_at(name, Place::Claimed(slot)) {
+            if let Some(f) = s.held_by(name, slot) {
                 s.return_to_pending(f, self.fault);
             }
             return At::Recovering;
         }
         *claim = Some(slot);
+        // `Claim::unfence`: its end is not on record.
+        let unended = self.ends_nowhere(s, name, slot);
+        if let Some(f) = s.file_at(name, Place::Ending(slot)).filter(|_| unended) {
+            s.files[f].place = Place::Claimed(slot);
+        }
         let record = s.records[usize::from(name)].clone();
         match record.last.filter(|(_, of)| *of == slot) {
             None => At::PuttingBack(name, None),
