@@ -242,6 +242,15 @@ pub fn of_ending(file: &OsStr) -> Option<Name> {
     Some(Name::new(OsStr::from_bytes(name)))
 }
 
+/// The repository of a slot's worktree, beside it: `agent-1.git` of `agent-1`, `agent-1.git@lib` of
+/// `agent-1@lib`.
+pub fn slot_repository(worktree: &Path) -> PathBuf {
+    let name = worktree.file_name().unwrap_or_default().as_bytes();
+    let at = name.iter().position(|&b| b == b'@').unwrap_or(name.len());
+    let name = [&name[..at], b".git", &name[at..]].concat();
+    worktree.with_file_name(OsStr::from_bytes(&name))
+}
+
 /// The name of the repository configured by `[repo]` (or by ROOT's location).
 pub const DEFAULT_REPO: &str = "default";
 

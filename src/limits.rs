@@ -24,6 +24,8 @@ pub const SCRIPT_HEAD_BYTES: usize = 8 << 10;
 pub const STATE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A repository's `packed-refs`: about 70 bytes a ref, so some three million.
 pub const PACKED_REFS_BYTES_MAX: u64 = 256 << 20;
+/// Refs of a slot's repository that are looked at: an agent makes a few; a user may have as many tags.
+pub const SLOT_REFS_MAX: usize = 65_536;
 /// A worktree's index: about 100 bytes a file, so some ten million.
 pub const INDEX_BYTES_MAX: u64 = 1 << 30;
 /// A file that Git LFS keeps: larger than any that a host takes.

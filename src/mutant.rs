@@ -92,8 +92,16 @@ pub const ALL: &[(&str, &str)] = &[
         "a worktree's administration that a killed git left is not moved away",
     ),
     (
-        "git-set-up-without-flock",
-        "worktrees are set up beside each other, with no lock of the repository",
+        "slot-kept",
+        "an item finds the repository that the last one left in its slot",
+    ),
+    (
+        "slot-not-brought",
+        "what an agent left in its slot's repository is not brought from there",
+    ),
+    (
+        "git-strangers-stay",
+        "what git could not remove from a worktree is not looked for",
     ),
     (
         "git-publish-without-swap",

@@ -1,27 +1,20 @@
-//! Makes worktrees of a hub and moves git's debris away.
+//! The worktrees of a hub's slots, and what harness keeps of each: an admin folder in the hub, with
+//! HEAD and index of ours. git works in a tree through it, never through what an agent wrote.
 //!
 //! Knows nothing of branches or commits. Invariant: nothing that could be somebody's work is
-//! deleted here. A directory that git cannot work in is renamed to `NAME.~K~`; a broken admin
-//! folder is moved where git does not look. Set-up holds the hub's flock, since every worktree
-//! command reads all admin folders, half-made ones included.
+//! deleted here. A directory whose admin folder is missing or broken is renamed to `NAME.~K~`.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::debris::aside;
-use super::hub::{SEED, is_oid, read_text};
+use super::hub::{SEED, SLOTS, is_oid, read_text};
 use super::{Hub, Worktree};
 use crate::atomic;
-use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, SlotId};
-use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::mutant::planted;
-
-/// An admin folder that is still incomplete after this is abandoned: git makes one in milliseconds.
-const HALF_MADE: Duration = Duration::from_millis(500);
 
 /// Removes temporary files that killed processes left in the administration of a slot's worktrees,
 /// in every repository. The caller holds the slot.
@@ -30,7 +23,7 @@ pub(crate) fn clear_temps(root: &Root, slot: SlotId) {
     // The names that `Root::worktree` gives.
     let (own, with_repo) = (slot.to_string(), format!("{slot}@"));
     for hub in hubs.map(|e| e.path()).filter(|hub| atomic::is_own_dir(hub)) {
-        let all = fs::read_dir(hub.join("worktrees")).into_iter().flatten();
+        let all = fs::read_dir(hub.join(SLOTS)).into_iter().flatten();
         for admin in all.flatten().map(|e| e.path()) {
             let name = admin.file_name().unwrap_or_default().as_bytes();
             let is_its = name == own.as_bytes() || name.starts_with(with_repo.as_bytes());
@@ -44,140 +37,131 @@ pub(crate) fn clear_temps(root: &Root, slot: SlotId) {
 impl Hub {
     /// The worktree at `dir`: the existing one if it is sound, else a new, empty one.
     pub(crate) fn worktree(&self, dir: &Path) -> Result<Worktree> {
-        let dir = &place(dir)?;
-        if let Some(admin) = self.sound(dir) {
-            return Ok(Worktree::new(self.clone(), dir.clone(), admin));
+        let dir = place(dir)?;
+        let tree = Worktree::new(self.clone(), dir, SLOTS);
+        self.take_over(&tree)?;
+        if tree.is_sound() {
+            return Ok(tree);
         }
-        let lock = match planted("git-set-up-without-flock") {
-            false => Some(self.lock()?),
-            true => None,
-        };
-        self.clear_place(dir)?;
-        self.clear_admin(dir)?;
-        self.git()
-            .holding(lock.as_ref())
-            .args([
-                "worktree",
-                "add",
-                "--quiet",
-                "--detach",
-                "--no-checkout",
-                "--",
-            ])
-            .arg(dir)
-            .arg(SEED)
-            .must("cannot make the worktree")?;
-        match self.sound(dir) {
-            Some(admin) => Ok(Worktree::new(self.clone(), dir.clone(), admin)),
-            None => Err(Error::temporary(
+        let seed = self.read_ref(SEED).ok_or_else(|| {
+            Error::temporary(
                 "cannot make the worktree",
-                "git made one that does not belong to harness's copy of the repository",
+                "the repository's copy is damaged",
             )
-            .at_path(dir)),
+            .at_path(self.dir())
+        })?;
+        if let Some(head) = read_text(&tree.admin.join("HEAD"))
+            && is_oid(head.trim_end())
+        {
+            // Nothing else may hold its commits. A missing object cannot be kept.
+            let _kept = self.keep_ref("detached", head.trim_end());
         }
+        clear_place(&tree.dir)?;
+        for own in self.others_admin(&tree.dir).chain([tree.admin.clone()]) {
+            atomic::discard_tree(&own, "our notes on a tree that is kept under another name")?;
+        }
+        atomic::make_dir(&tree.admin, true)?;
+        atomic::replace(
+            &tree.admin.join("HEAD"),
+            format!("{seed}\n").as_bytes(),
+            false,
+        )?;
+        atomic::replace(&tree.admin.join("commondir"), b"../..\n", false)?;
+        fs::create_dir(&tree.dir).or_fail("cannot make the worktree", &tree.dir)?;
+        Ok(tree)
     }
 
-    /// The worktree at `dir` in whatever state its agent left it; changes nothing. `None`: git
+    /// The worktree at `dir` in whatever state its agent left it; changes nothing. `None`: harness
     /// knows of none there.
     pub(crate) fn worktree_as_it_is(&self, dir: &Path) -> Option<Worktree> {
         let parent = dir.parent()?;
         let parent = parent.canonicalize().unwrap_or_else(|_| parent.into());
         let dir = parent.join(dir.file_name()?);
-        let admin = self.sound(&dir).or_else(|| {
-            let link = dir.join(".git");
-            let all = fs::read_dir(self.dir().join("worktrees")).ok()?;
-            all.flatten().map(|e| e.path()).find(|admin| {
-                !is_broken(admin) && pointer(&admin.join("gitdir"), b"").as_ref() == Some(&link)
-            })
-        })?;
-        Some(Worktree::new(self.clone(), dir, admin))
+        let ours = Worktree::new(self.clone(), dir.clone(), SLOTS);
+        let of_old = Worktree::new(self.clone(), dir, OLD);
+        [ours, of_old]
+            .into_iter()
+            .find(|tree| !is_broken(&tree.admin))
     }
 
-    /// The admin folder of a worktree that git can work in, also after ROOT was moved. `None` if an
-    /// agent replaced the worktree by a symlink, which would lead git elsewhere.
-    fn sound(&self, dir: &Path) -> Option<PathBuf> {
-        let link = dir.join(".git");
-        if !dir.symlink_metadata().ok()?.is_dir() || !link.symlink_metadata().ok()?.is_file() {
-            return None;
-        }
-        let target = pointer(&link, b"gitdir: ")?;
-        let admin = self.dir().join("worktrees").join(target.file_name()?);
-        if is_broken(&admin) {
-            return None;
-        }
-        let back = pointer(&admin.join("gitdir"), b"")?;
-        if target == admin && back == link {
-            return Some(admin);
-        }
-        // ROOT was moved or copied and both ends point into the old place: make them point at each
-        // other again.
-        let moved = back.parent()?.file_name() == dir.file_name()
-            && !atomic::exists(&back)
-            && (target == admin || !atomic::exists(&target))
-            || is_copy(&target, &back, &admin, &link);
-        if !moved {
-            return None;
-        }
-        let text =
-            |before: &[u8], path: &Path| [before, path.as_os_str().as_bytes(), b"\n"].concat();
-        atomic::replace(&link, &text(b"gitdir: ", &admin), false).ok()?;
-        atomic::replace(&admin.join("gitdir"), &text(b"", &link), false).ok()?;
-        Some(admin)
+    /// What the hubs of other repositories have on the tree in this place.
+    fn others_admin(&self, dir: &Path) -> impl Iterator<Item = PathBuf> {
+        let name = dir.file_name().unwrap_or_default().to_owned();
+        let repos = self.dir().parent().map(fs::read_dir);
+        let hubs = repos.into_iter().flatten().flatten().flatten();
+        hubs.map(move |hub| hub.path().join(SLOTS).join(&name))
+            .filter(|admin| atomic::is_own_dir(admin))
     }
 
-    /// Makes the path free: what is there is kept beside it, except a lone `.git` pointer file.
-    fn clear_place(&self, dir: &Path) -> Result<()> {
-        if !atomic::exists(dir) {
+    /// A worktree that an older version made is of the hub itself, and its agent wrote index and
+    /// settings. Its work is kept; then it is taken over.
+    fn take_over(&self, tree: &Worktree) -> Result<()> {
+        let old = self
+            .dir()
+            .join(OLD)
+            .join(tree.dir.file_name().unwrap_or_default());
+        if !atomic::is_own_dir(&old) || atomic::exists(&tree.admin) {
             return Ok(());
         }
-        if dir.symlink_metadata().is_ok_and(|m| m.is_symlink()) {
-            return aside(dir, dir).map(drop);
+        if is_broken(&old) || !atomic::is_own_dir(&tree.dir) {
+            let debris = self.dir().join("harness-debris");
+            atomic::make_dir(&debris, true)?;
+            return aside(&old, &debris.join(tree.dir.file_name().unwrap_or_default())).map(drop);
         }
-        let link = dir.join(".git");
-        if is_empty_but_for_link(dir) {
-            atomic::remove(&link)?;
-            return fs::remove_dir(dir).or_fail("cannot remove the empty directory", dir);
+        let before = Worktree::new(self.clone(), tree.dir.clone(), OLD);
+        before.salvage("before")?;
+        atomic::make_dir(&self.dir().join(SLOTS), true)?;
+        atomic::rename_over(&old, &tree.admin)?;
+        for file in ["index", "config.worktree", "gitdir", "MERGE_HEAD"] {
+            atomic::remove(&tree.admin.join(file))?;
         }
-        // A `.git` pointer in the kept copy would lead git into the next worktree's admin folder.
-        if link.symlink_metadata().is_ok_and(|m| m.is_file()) {
-            aside(&link, &dir.join(".git.old"))?;
+        for folder in ["info", "rebase-merge", "rebase-apply", "sequencer"] {
+            let folder = tree.admin.join(folder);
+            atomic::discard_tree(
+                &folder,
+                "git's notes, of which nothing is half-done any more",
+            )?;
         }
-        aside(dir, dir).map(drop)
+        match tree.rev("HEAD^{commit}")? {
+            None => Ok(()),
+            Some(head) => {
+                let git = tree.git().args(["read-tree", &head]);
+                git.must("cannot take the worktree over").map(drop)
+            }
+        }
+    }
+}
+
+/// Where git has a repository's worktrees.
+const OLD: &str = "worktrees";
+
+impl Worktree {
+    /// Whether an older version made it and its agent may still be at work: then its git's admin
+    /// folder is the one in the hub.
+    pub(super) fn is_of_old(&self) -> bool {
+        self.admin.parent().is_some_and(|p| p.ends_with(OLD))
     }
 
-    /// Moves broken admin folders, and the one registered for `dir`, where git does not look: one
-    /// broken folder makes every worktree command in the hub fail. The flock is held; a person's
-    /// own `git worktree add` gets a moment to finish.
-    pub(super) fn clear_admin(&self, dir: &Path) -> Result<()> {
-        if planted("git-debris-stays") {
-            return Ok(());
-        }
-        let all = self.dir().join("worktrees");
-        let link = dir.join(".git");
-        for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
-            let admin = entry.path();
-            let of_dir = pointer(&admin.join("gitdir"), b"").is_some_and(|p| p == link);
-            if !of_dir {
-                let deadline = clock::instant() + HALF_MADE;
-                while is_broken(&admin) && atomic::exists(&admin) && clock::instant() < deadline {
-                    std::thread::park_timeout(Duration::from_millis(20));
-                }
-            }
-            if !of_dir && (!is_broken(&admin) || !atomic::exists(&admin)) {
-                continue;
-            }
-            if let Some(head) = read_text(&admin.join("HEAD"))
-                && is_oid(head.trim_end())
-            {
-                // Nothing else may hold its commits. A missing object cannot be kept.
-                let _kept = self.keep_ref("detached", head.trim_end());
-            }
-            let old = self.dir().join("harness-debris");
-            atomic::make_dir(&old, true)?;
-            aside(&admin, &old.join(entry.file_name()))?;
-        }
-        Ok(())
+    fn is_sound(&self) -> bool {
+        (atomic::is_own_dir(&self.dir) && !is_broken(&self.admin)) || planted("git-debris-stays")
     }
+}
+
+/// Makes the path free: what is there is kept beside it, except an empty folder.
+fn clear_place(dir: &Path) -> Result<()> {
+    if !atomic::exists(dir) {
+        return Ok(());
+    }
+    let link = dir.join(".git");
+    if atomic::is_own_dir(dir) && is_empty_but_for_link(dir) {
+        let _gone = atomic::remove(&link)?;
+        return fs::remove_dir(dir).or_fail("cannot remove the empty directory", dir);
+    }
+    // A `.git` pointer in the kept copy would lead git into the next worktree's repository.
+    if atomic::is_own_dir(dir) && link.symlink_metadata().is_ok_and(|m| m.is_file()) {
+        aside(&link, &dir.join(".git.old"))?;
+    }
+    aside(dir, dir).map(drop)
 }
 
 /// The path as git writes it: the parent, made if missing, without symlinks.
@@ -186,19 +170,6 @@ fn place(dir: &Path) -> Result<PathBuf> {
     atomic::make_dir(parent, false)?;
     let parent = parent.canonicalize().or_fail("cannot find", parent)?;
     Ok(parent.join(dir.file_name().unwrap_or_default()))
-}
-
-/// Whether `target` and `back` lie in another ROOT as `admin` and `link` lie in ours.
-fn is_copy(target: &Path, back: &Path, admin: &Path, link: &Path) -> bool {
-    let root = admin.ancestors().find(|a| link.starts_with(a));
-    let other = |theirs: &Path, ours: &Path| {
-        let inside = ours.strip_prefix(root?).ok()?;
-        let depth = inside.components().count();
-        let other = theirs.ancestors().nth(depth)?;
-        (theirs.ends_with(inside)).then(|| other.to_path_buf())
-    };
-    let other_root = other(target, admin);
-    other_root.is_some() && other_root == other(back, link)
 }
 
 /// A directory that is empty or holds only a `.git` file.
@@ -212,23 +183,13 @@ pub(super) fn is_empty_but_for_link(dir: &Path) -> bool {
     list.into_iter().all(|e| e.is_ok_and(|e| git_file(&e)))
 }
 
-/// What a killed `git worktree add` leaves, or any other folder that git cannot read.
+/// Missing, half-made, or anything else that git cannot read.
 fn is_broken(admin: &Path) -> bool {
     let read = |name: &str| read_text(&admin.join(name)).unwrap_or_default();
     let head = read("HEAD");
     let head = head.trim_end();
-    let common = read("commondir");
     let on_branch = head
         .strip_prefix("ref: refs/")
         .is_some_and(|r| !r.is_empty());
-    !(on_branch || is_oid(head)) || common.trim_end() != "../.." || read("gitdir").is_empty()
-}
-
-/// The path in a pointer file of git's.
-fn pointer(file: &Path, before: &[u8]) -> Option<PathBuf> {
-    let text = atomic::read_small(file, STATE_FILE_BYTES_MAX).ok()?;
-    let text = text.strip_prefix(before)?;
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    let path = Path::new(std::ffi::OsStr::from_bytes(text));
-    path.is_absolute().then(|| path.to_path_buf())
+    !atomic::is_own_dir(admin) || !(on_branch || is_oid(head)) || read("commondir") != "../..\n"
 }

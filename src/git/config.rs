@@ -1,13 +1,13 @@
-//! Chooses the settings of the user's repository that also hold in the hub, as text of a file that
-//! the hub's configuration includes.
+//! The configuration of the hub and of the slots' repositories: what harness fixes, and the settings
+//! that hold in the user's repository.
 //!
-//! The file is replaced atomically and never edited, so no `config.lock` is involved, and what an
-//! agent sets with `git config` comes later and wins. Hooks in the user's `.git/hooks` are not
+//! Files are replaced atomically and never edited, so no `config.lock` is involved. What an agent
+//! sets with `git config` comes later, wins in its slot's repository, and ends with it. Hooks in the user's `.git/hooks` are not
 //! copied; `core.hooksPath` is, for the agents' own commits (ours run no hooks).
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::Git;
@@ -16,18 +16,15 @@ use crate::error::Result;
 /// File name inside the hub, beside its `config`.
 pub(super) const FILE: &str = "harness.config";
 
-/// Appended to the hub's configuration when it is made. Garbage collection is off: most salvaged
-/// objects are on no branch.
-pub(super) const FIXED: &str = "\
-[include]
-\tpath = harness.config
+/// Nothing is collected: salvaged objects are on no branch, and the slots' repositories borrow the
+/// hub's objects.
+const COLLECTS_NOTHING: &str = "\
 [gc]
 \tauto = 0
+\tpruneExpire = never
 \tworktreePruneExpire = never
 [maintenance]
 \tauto = false
-[core]
-\tlogAllRefUpdates = false
 [receive]
 \tautogc = false
 ";
@@ -71,6 +68,56 @@ const CORE: [&str; 13] = [
     "core.longpaths",
     "extensions.partialclone",
 ];
+
+/// The whole configuration of the hub.
+pub(super) fn of_hub(sha256: bool) -> Vec<u8> {
+    let include = "[include]\n\tpath = harness.config\n[core]\n\tlogAllRefUpdates = false\n";
+    [core(sha256), include, COLLECTS_NOTHING]
+        .concat()
+        .into_bytes()
+}
+
+/// The whole configuration of a slot's repository. LFS objects are the hub's, for all slots; the
+/// user's own setting comes later and wins.
+pub(super) fn of_slot(sha256: bool, settings: &[u8], hub: &Path) -> Vec<u8> {
+    let mut text = [core(sha256), COLLECTS_NOTHING].concat().into_bytes();
+    let lfs = hub.join("lfs");
+    entry_text(&mut text, b"lfs.storage", Some(lfs.as_os_str().as_bytes()));
+    text.extend_from_slice(settings);
+    text
+}
+
+fn core(sha256: bool) -> &'static str {
+    match sha256 {
+        false => "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",
+        true => {
+            "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectFormat = sha256\n"
+        }
+    }
+}
+
+/// The content of `objects/info/alternates`.
+pub(super) fn lines(paths: &[&Path]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for path in paths {
+        let bytes = path.as_os_str().as_bytes();
+        // Git unquotes as C does; only a newline needs it, as the paths are absolute.
+        if bytes.contains(&b'\n') {
+            let quoted = bytes.iter().flat_map(|&b| match b {
+                b'\n' => b"\\n".to_vec(),
+                b'"' | b'\\' => vec![b'\\', b],
+                b => vec![b],
+            });
+            text.push(b'"');
+            text.extend(quoted);
+            text.push(b'"');
+        } else {
+            text.extend_from_slice(bytes);
+        }
+        text.push(b'\n');
+    }
+    text
+}
 
 /// The part of the user's settings that harness uses.
 pub(super) struct Settings {

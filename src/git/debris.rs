@@ -24,7 +24,7 @@ const FILES: [&str; 8] = [
 ];
 /// Folders with too many files to check before each command. git itself reads nothing in `lfs`, whose
 /// files may well be large: a download under way there must not be taken for an odd file.
-const MANY: [&str; 4] = ["harness-debris", "lfs", "objects", "refs"];
+const MANY: [&str; 5] = ["harness-debris", "lfs", "objects", "refs", "slots"];
 
 /// Moves away what an agent put in place of git's files: git would block on a fifo, read a device
 /// without end, write through a symlink, or fail on a folder. None of these holds anybody's work.
@@ -48,6 +48,21 @@ pub(super) fn clear_odd(hub: &Path, dir: &Path) {
             }
         } else if !meta.is_file() || meta.len() > INDEX_BYTES_MAX {
             let _stays = atomic::remove(&path);
+        }
+    }
+}
+
+/// Removes what is neither a file nor a folder: git would block on a fifo, and a symlink leads out.
+pub(super) fn clear_links(dir: &Path) {
+    if !atomic::is_own_dir(dir) {
+        let _stays = atomic::remove(dir);
+        return;
+    }
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => clear_links(&entry.path()),
+            Ok(kind) if !kind.is_file() => drop(atomic::remove(&entry.path())),
+            _ => {}
         }
     }
 }

@@ -49,18 +49,14 @@ impl Worktree {
     /// Keeps its content under refs of the hub and removes it. Ignored files (build caches) go.
     pub(crate) fn give_up(self) -> Result<()> {
         self.clear_locks();
+        self.bring_in()?;
         let head = self.empty_out()?;
-        self.end_operations("autostash")?;
         if let Some(head) = head {
             self.hub().keep_ref("detached", &head)?;
         }
-        let lock = self.hub().lock()?;
-        self.hub()
-            .git()
-            .holding(Some(&lock))
-            .args(["worktree", "remove", "--force", "--"])
-            .arg(self.path())
-            .must("cannot remove the worktree")
-            .map(drop)
+        let kept = "refs of the hub hold what was in it";
+        atomic::discard_tree(self.path(), kept)?;
+        atomic::discard_tree(&self.slot.dir, kept)?;
+        atomic::discard_tree(&self.admin, kept)
     }
 }

@@ -1,26 +1,27 @@
 //! The hub: harness's own bare clone of one user repository, made on first use, and the base
 //! commits of items.
 //!
-//! Knows nothing of worktrees (`admin`) or of publishing branches (`publish`). Invariant: the
-//! user's repository is only read here. A hub appears under its name complete or not at all, after
+//! Knows nothing of worktrees (`admin`) or of publishing branches (`publish`). Invariant: no agent
+//! has business in it, and the user's repository is only read here. A hub appears under its name complete or not at all, after
 //! a power cut too. All set-up in it happens under its flock.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::debris::clear_odd;
+use super::debris::{aside, clear_odd};
 use super::{Base, Git, Repo, config};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
-use crate::limits::{PACKED_REFS_BYTES_MAX, STATE_FILE_BYTES_MAX};
+use crate::limits::{BACKUPS_MAX, PACKED_REFS_BYTES_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
 
 /// Any commit of the repository: new worktrees are made at it, then moved to their base.
 pub(super) const SEED: &str = "refs/harness/seed";
+/// The folder in the hub with an admin folder for each slot: our HEAD and index of its worktree.
+pub(super) const SLOTS: &str = "slots";
 /// Uncommitted leftovers, kept here until a person or `gc` looks at them.
 pub(super) const SALVAGE: &str = "refs/harness/salvage";
 
@@ -36,6 +37,8 @@ struct Inner {
     lock: PathBuf,
     /// The user's git directory (of the main worktree, if the path is in a linked one).
     user: PathBuf,
+    /// The user's settings, for the hub and the slots' repositories.
+    settings: Vec<u8>,
     /// Hooks defined by settings; those in folders are disabled by `core.hooksPath`.
     hooks: Vec<OsString>,
 }
@@ -49,7 +52,6 @@ impl Hub {
         let git =
             Git::at(&repo.path).args(["rev-parse", "--path-format=absolute", "--git-common-dir"]);
         let user = git.must("cannot find the repository")?.path();
-        let stem = stem(&repo.name);
         atomic::make_dir(&root.repos(), true)?;
         let repos = root.repos();
         let repos = repos.canonicalize().or_fail("cannot find", &repos)?;
@@ -59,35 +61,81 @@ impl Hub {
                 .args(["config", "harness.seen", "1"])
                 .must("mark it")?;
         }
-        let hub = Hub(Arc::new(Inner {
-            repo: repo.clone(),
-            dir: repos.join(format!("{stem}.git")),
-            lock: repos.join(format!("{stem}.lock")),
-            user,
-            hooks,
-        }));
-        if atomic::exists(hub.dir()) && !atomic::is_own_dir(hub.dir()) {
+        for k in 1..BACKUPS_MAX {
+            let stem = match k {
+                1 => stem(&repo.name),
+                k => format!("{}.{k}", stem(&repo.name)),
+            };
+            let hub = Hub(Arc::new(Inner {
+                repo: repo.clone(),
+                dir: repos.join(format!("{stem}.git")),
+                lock: repos.join(format!("{stem}.lock")),
+                user: user.clone(),
+                settings: text.clone(),
+                hooks: hooks.clone(),
+            }));
+            if hub.make(root, &stem)? {
+                return Ok(hub);
+            }
+        }
+        let why = "too many repositories have had this name";
+        Err(Error::permanent("cannot use the repository", why).at_path(&repos))
+    }
+
+    /// Makes the hub if it is missing. `false`: it is another repository's.
+    fn make(&self, root: &Root, stem: &str) -> Result<bool> {
+        if atomic::exists(self.dir()) && !atomic::is_own_dir(self.dir()) {
             let why = "something else stands where harness keeps its copy of the repository";
             return Err(Error::permanent("cannot use the repository", why)
-                .at_path(hub.dir())
+                .at_path(self.dir())
                 .hint("put the copy back, or remove what is there: a new one is made"));
         }
-        if !atomic::exists(hub.dir()) {
-            let lock = hub.lock()?;
-            if !atomic::exists(hub.dir()) {
-                hub.create(&stem, &text, &lock)?;
+        if !atomic::exists(self.dir()) {
+            let lock = self.lock()?;
+            if !atomic::exists(self.dir()) {
+                if stem != self::stem(&self.0.repo.name) {
+                    crate::error::tell(&format!(
+                        "harness: repository `{}` is another one than before: its copy is {}, and that of the old one stays",
+                        self.0.repo.name,
+                        self.dir().display()
+                    ));
+                }
+                self.create(root, stem, &lock)?;
             }
             drop(lock);
         }
-        let file = hub.dir().join(config::FILE);
-        if atomic::read_small(&file, STATE_FILE_BYTES_MAX)
-            .ok()
-            .as_ref()
-            != Some(&text)
-        {
-            atomic::replace(&file, &text, repo.durable)?;
+        if !self.is_users(root)? {
+            return Ok(false);
         }
-        Ok(hub)
+        self.settle_config(self.dir(), self.0.repo.durable)?;
+        Ok(true)
+    }
+
+    /// Writes the hub's configuration where it is not ours: what an older version let agents write
+    /// there ends here.
+    fn settle_config(&self, dir: &Path, durable: bool) -> Result<()> {
+        let sha256 = self.has_sha256();
+        let of_hub = config::of_hub(sha256);
+        for (name, text) in [("config", &of_hub), (config::FILE, &self.0.settings)] {
+            let file = dir.join(name);
+            let now = atomic::read_small(&file, STATE_FILE_BYTES_MAX).ok();
+            if now.as_ref() != Some(text) {
+                if atomic::is_own_dir(&file) {
+                    aside(&file, &file)?;
+                }
+                atomic::replace(&file, text, durable)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The configuration of a slot's repository.
+    pub(super) fn slot_config(&self) -> Vec<u8> {
+        config::of_slot(self.has_sha256(), &self.0.settings, self.dir())
+    }
+
+    fn has_sha256(&self) -> bool {
+        self.read_ref(SEED).is_some_and(|oid| oid.len() == 64)
     }
 
     /// Whether the hub exists already, so that `open` would not clone.
@@ -132,7 +180,7 @@ impl Hub {
 
     /// Makes the hub beside its place and moves it there. The flock is held, so anything half-made
     /// there is abandoned.
-    fn create(&self, stem: &str, settings: &[u8], lock: &Arc<File>) -> Result<()> {
+    fn create(&self, root: &Root, stem: &str, lock: &Arc<File>) -> Result<()> {
         let parent = self.0.dir.parent().unwrap_or(Path::new("/"));
         let prefix = format!(".{stem}-");
         let listed = fs::read_dir(parent).or_fail("cannot list", parent)?;
@@ -148,7 +196,8 @@ impl Hub {
         let temp = parent.join(format!("{prefix}{}.tmp", std::process::id()));
         let made = self
             .clone_to(&temp, lock)
-            .and_then(|()| self.fill(&temp, &seed, settings))
+            .and_then(|()| self.fill(&temp, &seed))
+            .and_then(|()| self.note_owner(root, &temp))
             .and_then(|()| match self.0.repo.durable {
                 // `git clone` syncs nothing, and a hub with an empty file in it is unusable.
                 true => atomic::sync_tree(&temp),
@@ -222,16 +271,16 @@ impl Hub {
         Err(first.failure("cannot copy the repository", &out))
     }
 
-    fn fill(&self, temp: &Path, seed: &str, settings: &[u8]) -> Result<()> {
+    fn fill(&self, temp: &Path, seed: &str) -> Result<()> {
         let what = "cannot set up the copy of the repository";
         let git = || self.quiet(Git::on(temp));
-        git()
-            .args(["config", "--remove-section", "remote.origin"])
-            .must(what)?;
-        let file = temp.join("config");
-        let mut f = atomic::open_append(&file)?;
-        f.write_all(config::FIXED.as_bytes()).or_fail(what, &file)?;
-        drop(atomic::create(&temp.join(config::FILE), settings, 0o600)?);
+        let texts = [
+            ("config", &config::of_hub(seed.len() == 64)),
+            (config::FILE, &self.0.settings),
+        ];
+        for (name, text) in texts {
+            atomic::replace(&temp.join(name), text, false)?;
+        }
         fetch_in(
             git(),
             &self.0.user,
@@ -288,8 +337,6 @@ impl Hub {
         let lock = self.lock()?;
         if !here(&pin) {
             self.clear_ref_lock(&pin);
-            // One half-made worktree makes every fetch fail.
-            self.clear_admin(Path::new(""))?;
             let git = self.git().holding(Some(&lock));
             fetch_in(git, &self.0.user, &[&format!("+{}:{pin}", base.oid)])
                 .must("cannot bring the base into harness's copy of the repository")?;
@@ -351,9 +398,7 @@ impl Hub {
     /// expects. A convenience: without it, items still begin at the right commit.
     fn follow(&self, full: &str, oid: &str, lock: &Arc<File>) -> Result<()> {
         let old = self.read_ref(full);
-        if old.as_deref() == Some(oid) || self.heads_on(full).next().is_some() {
-            // Moving a checked-out branch would make its worktree look as if it reverted the new
-            // commits.
+        if old.as_deref() == Some(oid) {
             return Ok(());
         }
         if let Some(old) = &old
@@ -419,16 +464,21 @@ impl Hub {
         }
     }
 
-    /// Keeps a commit as `refs/harness/salvage/LABEL/OID12` and reads the ref back.
-    pub(super) fn keep_ref(&self, label: &str, oid: &str) -> Result<String> {
-        let what = "cannot keep a commit";
+    /// `refs/harness/salvage/LABEL/OID12`.
+    pub(super) fn salvage_name(&self, label: &str, oid: &str) -> String {
         let label: Vec<String> = label
             .split('/')
             .filter(|part| !part.is_empty())
             .map(|part| Name::new(part).ref_component())
             .collect();
         let short = oid.get(..12).unwrap_or(oid);
-        let name = format!("{SALVAGE}/{}/{short}", label.join("/"));
+        format!("{SALVAGE}/{}/{short}", label.join("/"))
+    }
+
+    /// Keeps a commit under its `salvage_name` and reads the ref back.
+    pub(super) fn keep_ref(&self, label: &str, oid: &str) -> Result<String> {
+        let what = "cannot keep a commit";
+        let name = self.salvage_name(label, oid);
         // Anybody else who writes this name writes the same commit.
         self.clear_ref_lock(&name);
         self.git().args(["update-ref", &name, oid]).must(what)?;
@@ -450,12 +500,10 @@ impl Hub {
         let _gone = atomic::remove(&self.0.dir.join(format!("{full}.lock")));
     }
 
-    /// Admin folders of worktrees whose HEAD is on this branch.
+    /// Admin folders of slots whose HEAD is on this branch.
     pub(super) fn heads_on(&self, full: &str) -> impl Iterator<Item = PathBuf> {
         let want = format!("ref: {full}");
-        let all = fs::read_dir(self.0.dir.join("worktrees"))
-            .into_iter()
-            .flatten();
+        let all = fs::read_dir(self.0.dir.join(SLOTS)).into_iter().flatten();
         all.flatten().map(|e| e.path()).filter(move |admin| {
             read_text(&admin.join("HEAD")).is_some_and(|head| head.trim_end() == want)
         })

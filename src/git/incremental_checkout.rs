@@ -19,18 +19,20 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 
 /// git compares each path with each file of the index: above this, a full checkout is as fast.
 const PATHS_MAX: usize = 64;
-/// The files that a normal checkout and commits leave in a worktree's admin folder. With anything
-/// else (a half-done merge, a sparse checkout, submodules, a lock) the checkout is full.
-const AT_REST: [&str; 9] = [
+/// What a worktree's admin folder has when nothing is half-done. With anything else (a merge, a lock)
+/// the checkout is full.
+const AT_REST: [&str; 11] = [
     "COMMIT_EDITMSG",
-    "FETCH_HEAD",
     "HEAD",
     "ORIG_HEAD",
+    "branch",
     "commondir",
-    "gitdir",
+    "given",
     "index",
     "logs",
+    "look",
     "refs",
+    "view",
 ];
 
 /// The changes that bring a clean worktree to a base.

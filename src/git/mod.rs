@@ -5,6 +5,7 @@
 //! `GIT_DIR` and the like from outside, runs a hook, signs, prompts, or leaves a daemon behind.
 
 mod admin;
+mod bring;
 mod config;
 mod debris;
 mod environment;
@@ -12,11 +13,14 @@ mod gc;
 mod hub;
 mod incremental_checkout;
 mod lfs;
+mod owner;
 mod picture;
 mod publish;
+mod refs;
 mod repos;
 mod run;
 mod salvage;
+mod slot;
 mod stale;
 mod state;
 #[cfg(test)]

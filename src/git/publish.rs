@@ -56,7 +56,7 @@ impl Hub {
         if !alone.stdout.is_empty() {
             return Ok(());
         }
-        // A HEAD on a missing branch would make every file of that tree look new.
+        // A slot's HEAD on a missing branch would make every file of its tree look new.
         for admin in self.heads_on(&full) {
             if fs::metadata(&admin).is_ok_and(|m| m.is_dir()) {
                 atomic::replace(&admin.join("HEAD"), format!("{oid}\n").as_bytes(), false)?;

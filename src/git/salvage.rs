@@ -14,12 +14,12 @@ use super::hub::read_text;
 use super::state::TreeState;
 use super::{Git, Worktree};
 use crate::atomic;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::layout::shown;
 use crate::limits::INDEX_BYTES_MAX;
 
 /// Author of the commits that only preserve something.
-const KEEPER: Author<'_> = Author {
+pub(super) const KEEPER: Author<'_> = Author {
     name: "harness",
     email: "harness@localhost",
 };
@@ -74,33 +74,10 @@ impl Worktree {
             self.keep_submodule(sub, label)?;
         }
         if state.dirty {
-            self.keep_index(state, label)?;
             self.salvage_files(label).map(Some)
         } else {
             Ok(None)
         }
-    }
-
-    /// Keeps staged content that the tree no longer has, under the label's salvage refs. Returns a
-    /// note for people.
-    pub(super) fn keep_index(&self, state: &TreeState, label: &str) -> Result<Option<String>> {
-        if !state.staged {
-            return Ok(None);
-        }
-        let what = "cannot keep what is staged";
-        let tree = self.git().arg("write-tree").must(what)?.line();
-        let message = format!("index of {label}");
-        let mut commit =
-            KEEPER
-                .sign(self.git())
-                .args(["commit-tree", &tree, "-m", &printable(&message)]);
-        if let Some(head) = &state.head {
-            commit = commit.args(["-p", head]);
-        }
-        let kept = self.hub.keep_ref(label, &commit.must(what)?.line())?;
-        Ok(Some(format!(
-            "what was staged and then changed is in {kept}"
-        )))
     }
 
     fn salvage_files(&self, label: &str) -> Result<String> {
@@ -169,7 +146,7 @@ impl Worktree {
     }
 
     /// Keeps a submodule's HEAD and uncommitted changes in its own repository, which lives in the
-    /// worktree's admin folder. Returns a note for people.
+    /// slot's. Returns a note for people.
     pub(super) fn keep_submodule(&self, path: &OsStr, label: &str) -> Result<Option<String>> {
         let what = "cannot keep the changes in a submodule";
         let dir = self.dir.join(path);
@@ -237,8 +214,8 @@ impl Worktree {
     /// next git. As for every operation here, the caller guarantees that no process works in the
     /// tree.
     pub(super) fn clear_locks(&self) {
-        // In all of the hub: every git here reads its configuration, and some read every HEAD.
         clear_odd(self.hub.dir(), self.hub.dir());
+        clear_odd(self.hub.dir(), &self.admin);
         atomic::remove_temps(&self.admin);
         for entry in fs::read_dir(&self.admin).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -246,45 +223,6 @@ impl Worktree {
                 let _gone = atomic::remove(&path);
             }
         }
-    }
-
-    /// Abandons an unfinished merge, rebase, cherry-pick or bisection, after keeping what
-    /// `--autostash` stashed.
-    pub(super) fn end_operations(&self, label: &str) -> Result<()> {
-        for stash in [
-            "rebase-merge/autostash",
-            "rebase-apply/autostash",
-            "MERGE_AUTOSTASH",
-        ] {
-            if let Some(oid) = read_text(&self.admin.join(stash)) {
-                self.hub.keep_ref(label, oid.trim_end())?;
-            }
-        }
-        for dir in ["rebase-merge", "rebase-apply", "sequencer"] {
-            let dir = self.admin.join(dir);
-            if atomic::exists(&dir) {
-                atomic::discard_tree(&dir, "git's notes on an operation that nobody continues")?;
-            }
-        }
-        for entry in fs::read_dir(&self.admin)
-            .or_fail("cannot list", &self.admin)?
-            .flatten()
-        {
-            let name = entry.file_name();
-            let name = name.to_str().unwrap_or("");
-            let begun = ["MERGE_", "BISECT_"].iter().any(|p| name.starts_with(p));
-            let named = [
-                "CHERRY_PICK_HEAD",
-                "REVERT_HEAD",
-                "REBASE_HEAD",
-                "AUTO_MERGE",
-                "SQUASH_MSG",
-            ];
-            if begun || named.contains(&name) {
-                atomic::remove(&entry.path())?;
-            }
-        }
-        Ok(())
     }
 }
 

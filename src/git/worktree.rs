@@ -4,19 +4,24 @@
 //! works in the tree. Invariant: nothing is reset or cleaned before a ref holds it in a commit, and
 //! nothing counts as collected before git reports a clean tree.
 
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::admin::is_empty_but_for_link;
+use super::debris::aside;
 use super::hub::read_text;
 use super::incremental_checkout::quick_status;
 use super::salvage::{Author, add_all, printable};
+use super::slot::Slot;
 use super::state::TreeState;
 use super::{Base, Clean, Git, Hub};
 use crate::atomic;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::layout::shown;
 use crate::mutant::planted;
 
@@ -25,11 +30,13 @@ use crate::mutant::planted;
 pub(crate) struct Worktree {
     pub(super) hub: Hub,
     pub(super) dir: PathBuf,
-    /// `HUB/worktrees/X`. Passed to every command, so that whatever an agent did to `.git` cannot
-    /// lead git to a repository further up: the user's.
+    /// `HUB/slots/X`: our HEAD and index. Passed to every command, so that nothing of what an agent
+    /// wrote configures git or leads it to another repository.
     pub(super) admin: PathBuf,
+    /// The repository that its agent sees.
+    pub(super) slot: Slot,
     /// The slot's lease, held open by every git here, also when harness has been killed.
-    lease: Option<Arc<File>>,
+    pub(super) lease: Option<Arc<File>>,
 }
 
 /// The result of an item's work.
@@ -48,11 +55,14 @@ pub(crate) struct Collected {
 }
 
 impl Worktree {
-    pub(super) fn new(hub: Hub, dir: PathBuf, admin: PathBuf) -> Worktree {
+    /// `folder` is where the hub has its admin folder.
+    pub(super) fn new(hub: Hub, dir: PathBuf, folder: &str) -> Worktree {
+        let name = dir.file_name().unwrap_or_default();
         Worktree {
+            admin: hub.dir().join(folder).join(name),
+            slot: Slot::of(&dir),
             hub,
             dir,
-            admin,
             lease: None,
         }
     }
@@ -76,7 +86,7 @@ impl Worktree {
             .ours(Git::at(&self.dir))
             .env("GIT_DIR", &self.admin)
             .env("GIT_WORK_TREE", &self.dir)
-            // Not trusted: an agent may have manipulated the untracked cache.
+            // It believes folders' times, which an agent can set.
             .set("core.untrackedCache", "false")
             .holding(self.lease.as_ref())
     }
@@ -117,6 +127,7 @@ impl Worktree {
     pub(crate) fn checkout(&self, branch: &str, base: &Base) -> Result<()> {
         self.clear_locks();
         self.clear_branch_lock(branch);
+        self.bring_in()?;
         self.hub.keep_tip(branch, base)?;
         let changes = self.incremental_checkout(base);
         let fresh = !atomic::exists(&self.admin.join("index")) && is_empty_but_for_link(&self.dir);
@@ -125,7 +136,6 @@ impl Worktree {
             None if fresh => self.rev("HEAD^{commit}")?,
             None => self.empty_out()?,
         };
-        self.end_operations("autostash")?;
         let on_branch =
             read_text(&self.admin.join("HEAD")).is_some_and(|head| head.starts_with("ref: refs/"));
         if !fresh
@@ -135,7 +145,6 @@ impl Worktree {
         {
             self.hub.keep_ref("detached", head)?;
         }
-        self.end_sparse()?;
         self.hub.take_lfs_of_user()?;
         let arrived = match &changes {
             Some(changes) => self.check_out_changes(changes, branch, base)?,
@@ -151,7 +160,69 @@ impl Worktree {
         } else if let Some(old) = head.filter(|h| !arrived && !fresh && *h != base.oid) {
             self.end_old_ignores(&old, base)?;
         }
+        if !arrived {
+            self.end_strangers(branch, base)?;
+        }
+        self.renew_slot(branch, base)?;
         self.update_submodules()
+    }
+
+    /// Looks at what git made: what it could not remove (in a folder that nobody may write) would be
+    /// the next item's work. In the end the whole tree is put aside and made anew.
+    fn end_strangers(&self, branch: &str, base: &Base) -> Result<()> {
+        for tries in 0..3 {
+            let others = self.others()?;
+            if others.is_empty() || planted("git-strangers-stay") {
+                return Ok(());
+            }
+            match tries {
+                0 => {
+                    self.open_folders(&others);
+                    self.empty_out()?;
+                }
+                _ => {
+                    aside(&self.dir, &self.dir)?;
+                    atomic::remove(&self.admin.join("index"))?;
+                    fs::create_dir(&self.dir).or_fail("cannot make the worktree", &self.dir)?;
+                    self.check_out_all(branch, base)?;
+                }
+            }
+        }
+        Err(Error::temporary(
+            "cannot make the worktree ready",
+            "files appear in it that are not the base's: something still writes there",
+        )
+        .at_path(&self.dir))
+    }
+
+    /// Untracked files that are not ignored, and repositories inside the tree.
+    fn others(&self) -> Result<Vec<OsString>> {
+        let git = self
+            .git()
+            .args(["ls-files", "--others", "--exclude-standard", "-z"]);
+        let out = git.must("cannot look at the worktree")?;
+        let paths = out
+            .stdout
+            .split(|&b| b == 0)
+            .filter(|path| !path.is_empty());
+        Ok(paths
+            .map(|path| OsString::from_vec(path.to_vec()))
+            .collect())
+    }
+
+    /// Lets us write in the folders of these files.
+    fn open_folders(&self, paths: &[OsString]) {
+        for path in paths {
+            let mut folder = self.dir.clone();
+            for part in Path::new(path).components() {
+                if !atomic::is_own_dir(&folder) {
+                    break;
+                }
+                let _seen_by_the_next_look =
+                    fs::set_permissions(&folder, Permissions::from_mode(0o755));
+                folder.push(part);
+            }
+        }
     }
 
     fn check_out_all(&self, branch: &str, base: &Base) -> Result<()> {
@@ -194,7 +265,9 @@ impl Worktree {
                 self.state()?
             }
         };
-        let label = state.branch.as_deref().unwrap_or("detached");
+        let item = self.item_branch();
+        let label = state.branch.as_deref().or(item.as_deref());
+        let label = label.unwrap_or("detached");
         if planted("clean-before-salvage") && state.dirty {
             self.git().args(["clean", "-fdq"]).must("planted")?;
         }
@@ -214,9 +287,8 @@ impl Worktree {
             }
         }
         if state.dirty {
-            self.git()
-                .args(["clean", "-fdq"])
-                .must("cannot clean the worktree")?;
+            // What it cannot remove, the look after the checkout sees.
+            let _status = self.git().args(["clean", "-fdq"]).patient()?;
         }
         Ok(state.head)
     }
@@ -236,39 +308,15 @@ impl Worktree {
         Ok(())
     }
 
-    /// An agent's `git sparse-checkout` must not hide files from the next one. Its index flags
-    /// would outlive the setting, so the index is removed too (its content is salvaged).
-    fn end_sparse(&self) -> Result<()> {
-        let own = atomic::remove(&self.admin.join("config.worktree"))?;
-        let sparse = atomic::remove(&self.admin.join("info/sparse-checkout"))?;
-        if own || sparse {
-            atomic::remove(&self.admin.join("index"))?;
-        }
-        Ok(())
-    }
-
     fn update_submodules(&self) -> Result<()> {
         if !atomic::exists(&self.dir.join(".gitmodules")) {
             return Ok(());
         }
-        let what = "cannot bring the submodules";
-        // `init` writes the hub's configuration, which all worktrees share.
-        let lock = self.hub.lock()?;
-        self.git()
-            .args(["submodule", "--quiet", "init"])
-            .holding(Some(&lock))
-            .must(what)?;
-        drop(lock);
-        self.git()
-            .args([
-                "submodule",
-                "--quiet",
-                "update",
-                "--init",
-                "--recursive",
-                "--force",
-            ])
-            .must(what)
+        // Their repositories lie in the slot's, which was made a moment ago.
+        let git = self.git().env("GIT_DIR", self.slot.admin());
+        git.args(["submodule", "--quiet", "update"])
+            .args(["--init", "--recursive", "--force"])
+            .must("cannot bring the submodules")
             .map(drop)
     }
 
@@ -286,7 +334,7 @@ impl Worktree {
     ) -> Result<Collected> {
         self.clear_locks();
         self.clear_branch_lock(branch);
-        let mut notes = Vec::new();
+        let mut notes = self.bring_in()?;
         let full = format!("refs/heads/{branch}");
         if !atomic::exists(&self.dir) {
             notes.push(
@@ -308,7 +356,6 @@ impl Worktree {
                 }
                 if state.dirty {
                     leftover = true;
-                    notes.extend(self.keep_index(&state, branch)?);
                     self.commit_all(&state, message, author)?
                 } else {
                     state
@@ -337,7 +384,12 @@ impl Worktree {
             (Some(head), Some(on)) if on == branch => head,
             (head, _) => {
                 let head = head.unwrap_or_else(|| base.oid.clone());
-                self.settle(&head, &full, base, &mut notes)?
+                let settled = self.settle(&head, &full, base, &mut notes)?;
+                if settled == head {
+                    let text = format!("ref: {full}\n");
+                    atomic::replace(&self.admin.join("HEAD"), text.as_bytes(), false)?;
+                }
+                settled
             }
         };
         self.count(head, base, leftover, notes)
@@ -386,7 +438,7 @@ impl Worktree {
             commit = head.unwrap_or(commit);
         }
         self.hub.keep_ref("rescue", &commit)?;
-        self.end_operations("autostash")?;
+        atomic::remove(&self.admin.join("MERGE_HEAD"))?;
         atomic::replace(
             &self.admin.join("HEAD"),
             format!("{commit}\n").as_bytes(),

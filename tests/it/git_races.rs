@@ -506,24 +506,17 @@ fn what_killed_gits_leave_stops_nobody() {
     fs::create_dir_all(&pins).unwrap();
     let pin = pins.join("refs%2Fheads%2Fmain.lock");
     let left = ["refs/heads/main.lock", "packed-refs.lock", "shallow.lock"].map(|l| hub.join(l));
-    let left = [&left[..], &[pin, hub.join("worktrees/agent-1/index.lock")]].concat();
+    let left = [&left[..], &[pin, hub.join("slots/agent-1/index.lock")]].concat();
     for lock in &left {
         fs::create_dir_all(lock.parent().unwrap()).unwrap();
         fs::write(lock, "").unwrap();
     }
-    // Half-made: a worktree of somebody's, and the next slot's, whose `git worktree add` was killed.
-    fs::create_dir(hub.join("worktrees/half")).unwrap();
+    // Half-made: the folders of slots, and the repository that one was getting.
     for n in 1..4 {
-        let made = hub.join(format!("worktrees/agent-{n}"));
+        let made = hub.join(format!("slots/agent-{n}"));
         fs::create_dir_all(&made).unwrap();
-        fs::write(
-            made.join("gitdir"),
-            root.at(format!("worktrees/agent-{n}/.git"))
-                .to_str()
-                .unwrap(),
-        )
-        .unwrap();
         fs::write(made.join("commondir"), "").unwrap();
+        fs::create_dir_all(root.at(format!("worktrees/.agent-{n}.git.new/worktrees"))).unwrap();
     }
     root.script("changes", "git rev-parse --git-dir && echo 2 > file");
     root.script("nothing", "git rev-parse --git-dir");

@@ -53,6 +53,7 @@ mod rogue;
 mod rounds;
 mod sessions;
 mod signals;
+mod slots;
 mod soak;
 mod status;
 mod streams;

@@ -132,7 +132,7 @@ const TRICKS: [Trick; 25] = [
         hurts: true,
         ..trick(
             "all claims removed",
-            "rm -f $S/claims/* $S/exclusive/*; rm -rf $S/repos/default.git/worktrees",
+            "rm -f $S/claims/* $S/exclusive/*; rm -rf $S/repos/default.git/slots",
             ANY,
         )
     },

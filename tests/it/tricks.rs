@@ -19,7 +19,7 @@ use crate::support::{Root, Running, describe, git};
 
 /// `AGENT` and `SID` stand for the slot and session of the one who does it. The tree's own folders
 /// may be symlinks to folders elsewhere, as a person makes them for another disk.
-const FOLDERS: [(&str, bool); 23] = [
+const FOLDERS: [(&str, bool); 26] = [
     ("queue", true),
     ("queue/pending", true),
     ("queue/claimed", true),
@@ -43,8 +43,11 @@ const FOLDERS: [(&str, bool); 23] = [
     ("state/ledger", true),
     ("worktrees", true),
     ("worktrees/AGENT", false),
+    ("worktrees/AGENT.git", false),
+    ("worktrees/AGENT.git/objects", false),
+    ("worktrees/AGENT.git/refs", false),
 ];
-const FILES: [&str; 39] = [
+const FILES: [&str; 46] = [
     "prompts/bootstrap.md",
     "queue/claimed/AGENT/rogue",
     "queue/pending/waiting",
@@ -69,17 +72,24 @@ const FILES: [&str; 39] = [
     "state/interrupts/AGENT.interrupt",
     "state/repos/default.lock",
     "worktrees/AGENT/.git",
-    "state/repos/default.git/worktrees/AGENT/HEAD",
-    "state/repos/default.git/worktrees/AGENT/index",
-    "state/repos/default.git/worktrees/AGENT/commondir",
-    "state/repos/default.git/worktrees/AGENT/gitdir",
-    "state/repos/default.git/worktrees/AGENT/ORIG_HEAD",
-    "state/repos/default.git/worktrees/AGENT/MERGE_HEAD",
-    "state/repos/default.git/worktrees/AGENT/logs/HEAD",
-    "state/repos/default.git/worktrees/AGENT/rebase-merge/autostash",
-    "state/repos/default.git/worktrees/AGENT/rebase-merge/head-name",
-    "state/repos/default.git/worktrees/AGENT/config.worktree",
-    "state/repos/default.git/worktrees/AGENT/locked",
+    "worktrees/AGENT.git/HEAD",
+    "worktrees/AGENT.git/config",
+    "worktrees/AGENT.git/packed-refs",
+    "worktrees/AGENT.git/logs/refs/stash",
+    "worktrees/AGENT.git/refs/heads/fix",
+    "worktrees/AGENT.git/objects/info/alternates",
+    "worktrees/AGENT.git/objects/pack/pack-x.idx",
+    "worktrees/AGENT.git/worktrees/AGENT/HEAD",
+    "worktrees/AGENT.git/worktrees/AGENT/index",
+    "worktrees/AGENT.git/worktrees/AGENT/MERGE_HEAD",
+    "worktrees/AGENT.git/worktrees/AGENT/rebase-merge/autostash",
+    "worktrees/AGENT.git/worktrees/other/gitdir",
+    "state/repos/default.git/slots/AGENT/HEAD",
+    "state/repos/default.git/slots/AGENT/index",
+    "state/repos/default.git/slots/AGENT/commondir",
+    "state/repos/default.git/slots/AGENT/given",
+    "state/repos/default.git/slots/AGENT/branch",
+    "state/repos/default.git/slots/AGENT/MERGE_HEAD",
     "state/repos/default.git/HEAD",
     "state/repos/default.git/config",
     "state/repos/default.git/packed-refs",

@@ -411,15 +411,17 @@ class Dirty(Scene):
         self.write("deep/untracked", "known to nobody, and deeper")
 
     def lost(self, r):
-        """Which of the texts are neither in the worktree nor in what a ref of the hub holds."""
-        names = git(r.hub, "rev-list", "--objects", "--all").split("\n")
-        heads = [p.read_text().strip() for p in r.hub.glob("worktrees/*/HEAD")]
-        for head in heads:
-            if not head.startswith("ref:"):
-                names += git(r.hub, "rev-list", "--objects", head).split("\n")
-        oids = "\n".join(sorted({name.split(" ")[0] for name in names if name}))
-        held = subprocess.run(["git", "-C", r.hub, "cat-file", "--batch"], input=oids.encode(),
-                              capture_output=True).stdout.decode(errors="replace")
+        """Which of the texts are neither in the worktree nor in what a ref of the hub, or of the slot's
+        own repository, holds."""
+        held = ""
+        for repo in [r.hub, *(r.path / "worktrees").glob("*.git")]:
+            names = git(repo, "rev-list", "--objects", "--all").split("\n")
+            for head in [p.read_text().strip() for p in repo.glob("slots/*/HEAD")]:
+                if not head.startswith("ref:"):
+                    names += git(repo, "rev-list", "--objects", head).split("\n")
+            oids = "\n".join(sorted({name.split(" ")[0] for name in names if name}))
+            held += subprocess.run(["git", "-C", repo, "cat-file", "--batch"], input=oids.encode(),
+                                   capture_output=True).stdout.decode(errors="replace")
         held += "".join(p.read_text(errors="replace") for p in (r.path / "worktrees").rglob("*")
                         if p.is_file() and ".git/" not in str(p))
         return [path for path, text in self.texts.items() if text not in held]
@@ -451,7 +453,7 @@ class DirtyMerge(Dirty):
         run("branch", "-q", "-M", "theirs", "elsewhere")
         run("merge", "-q", "elsewhere")
         super().soil(r)
-        (r.hub / "worktrees/agent-1/index.lock").touch()
+        (r.hub / "slots/agent-1/index.lock").touch()
 
 
 class Command(Scene):

@@ -1,0 +1,290 @@
+//! A slot's own repository, beside its worktree: the one that an agent's git reads and writes. It
+//! borrows the hub's objects.
+//!
+//! Knows nothing of what in it is worth keeping (`bring`). Invariant: it is replaced whole (built
+//! beside, then renamed), and only after `bring` has what was in it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::debris::aside;
+use super::hub::{is_oid, read_text};
+use super::refs::{self, Refs};
+use super::{Base, Worktree, config};
+use crate::atomic::{self, Moved};
+use crate::error::{Context, Result};
+use crate::layout;
+use crate::limits::{INDEX_BYTES_MAX, STATE_FILE_BYTES_MAX};
+use crate::mutant::planted;
+
+/// Folders of the hub's refs that an agent does not see: other items' branches and harness's own.
+const NOT_GIVEN: [&str; 2] = ["refs/harness", "refs/heads/harness"];
+
+/// A slot's repository. `dir` may be anything, or nothing: its agent could do there what it liked.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    pub dir: PathBuf,
+    /// The worktree's name in it.
+    name: OsString,
+}
+
+/// What an agent left in its slot's repository.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub refs: Refs,
+    /// The full name of the branch that HEAD is on.
+    pub on: Option<String>,
+    /// HEAD's commit.
+    pub head: Option<String>,
+    /// Tells a changed index from the one that was looked at.
+    pub index: String,
+}
+
+impl Found {
+    /// As text, to be compared later: refs as git packs them, then the rest.
+    fn text(&self) -> String {
+        let (on, head) = (self.on.as_deref(), self.head.as_deref());
+        let rest = [("on", on), ("head", head), ("index", Some(&*self.index))];
+        let mut text = refs::packed(&self.refs);
+        for (key, value) in rest {
+            text.push_str(&format!("{key} {}\n", value.unwrap_or_default()));
+        }
+        text
+    }
+
+    fn parse(text: &str) -> Found {
+        let rest = |key: &str| {
+            let mut lines = text.lines().filter_map(|l| l.split_once(' '));
+            lines
+                .find(|(k, _)| *k == key)
+                .map(|(_, value)| value.to_owned())
+        };
+        Found {
+            refs: refs::parse(text),
+            on: rest("on").filter(|v| !v.is_empty()),
+            head: rest("head").filter(|v| !v.is_empty()),
+            index: rest("index").unwrap_or_default(),
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn of(worktree: &Path) -> Slot {
+        Slot {
+            dir: layout::slot_repository(worktree),
+            name: worktree.file_name().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Where the worktree's HEAD and index are, for its agent.
+    pub(super) fn admin(&self) -> PathBuf {
+        self.dir.join("worktrees").join(&self.name)
+    }
+
+    pub(super) fn objects(&self) -> PathBuf {
+        self.dir.join("objects")
+    }
+
+    /// Whether there is a folder to read.
+    pub(super) fn is_there(&self) -> bool {
+        atomic::is_own_dir(&self.dir)
+    }
+
+    pub(super) fn found(&self) -> Found {
+        let mut refs = refs::list(&self.dir, &["refs/bisect", "refs/worktree"]);
+        refs.retain(|_, value| is_oid(value));
+        let head = read_text(&self.admin().join("HEAD")).unwrap_or_default();
+        let head = head.trim_end();
+        let on = head.strip_prefix("ref: ").map(str::to_owned);
+        let at = match &on {
+            Some(on) => refs.get(on).map(String::as_str),
+            None => Some(head),
+        };
+        Found {
+            head: at.filter(|oid| is_oid(oid)).map(str::to_owned),
+            on,
+            refs,
+            index: stamp(&self.admin().join("index")),
+        }
+    }
+
+    /// Hidden, beside it.
+    fn beside(&self, end: &str) -> PathBuf {
+        let name = self.dir.file_name().unwrap_or_default();
+        let name = [b".", name.as_bytes(), end.as_bytes()].concat();
+        self.dir.with_file_name(OsStr::from_bytes(&name))
+    }
+}
+
+/// Changes whenever the file is written or replaced.
+fn stamp(file: &Path) -> String {
+    file.symlink_metadata().map_or(String::new(), |m| {
+        let (ino, size) = (m.ino(), m.size());
+        format!("{ino} {size} {}.{}", m.ctime(), m.ctime_nsec())
+    })
+}
+
+impl Worktree {
+    /// What is known of the slot's repository: what harness put there, or has taken from there.
+    pub(super) fn given(&self) -> Found {
+        let text = atomic::read_small(&self.given_file(), crate::limits::PACKED_REFS_BYTES_MAX);
+        Found::parse(&String::from_utf8_lossy(&text.unwrap_or_default()))
+    }
+
+    pub(super) fn note_given(&self, found: &Found) -> Result<()> {
+        atomic::replace(&self.given_file(), found.text().as_bytes(), false)
+    }
+
+    fn given_file(&self) -> PathBuf {
+        self.admin.join("given")
+    }
+
+    /// The branch of the item whose work the slot's repository holds.
+    pub(super) fn item_branch(&self) -> Option<String> {
+        let text = read_text(&self.admin.join("branch"))?;
+        Some(text.trim_end().to_owned()).filter(|b| !b.is_empty())
+    }
+
+    /// Makes the slot's repository anew, for an item that begins at `base` on `branch`: the refs,
+    /// the settings and nothing else that the user has.
+    pub(super) fn renew_slot(&self, branch: &str, base: &Base) -> Result<()> {
+        if self.slot.is_there() && planted("slot-kept") {
+            return self.point();
+        }
+        let new = self.slot.beside(".new");
+        atomic::discard_tree(&new, "a half-made repository of our own")?;
+        let full = format!("refs/heads/{branch}");
+        let mut all = refs::list(self.hub.dir(), &NOT_GIVEN);
+        all.insert(full.clone(), base.oid.clone());
+        self.build(&new, &all, &full)?;
+        let admin = new.join("worktrees").join(&self.slot.name);
+        let given = Found {
+            refs: all,
+            on: Some(full),
+            head: Some(base.oid.clone()),
+            // Renaming its folder does not change the file.
+            index: stamp(&admin.join("index")),
+        };
+        self.note_given(&given)?;
+        atomic::replace(&self.admin.join("branch"), branch.as_bytes(), false)?;
+        self.end_own_worktrees()?;
+        self.swap(&new)?;
+        self.point()
+    }
+
+    fn build(&self, new: &Path, all: &Refs, full: &str) -> Result<()> {
+        let admin = new.join("worktrees").join(&self.slot.name);
+        for folder in ["objects/info", "refs", "info", "hooks"] {
+            atomic::make_dir(&new.join(folder), true)?;
+        }
+        atomic::make_dir(&admin, true)?;
+        let put = |path: PathBuf, text: &[u8]| atomic::create(&path, text, 0o600).map(drop);
+        let lines = |parts: &[&[u8]]| [&parts.concat()[..], b"\n"].concat();
+        let hub = self.hub.dir();
+        let head = read_text(&hub.join("HEAD")).unwrap_or_else(|| "ref: refs/heads/main\n".into());
+        put(new.join("HEAD"), head.as_bytes())?;
+        put(new.join("config"), &self.hub.slot_config())?;
+        put(new.join("packed-refs"), refs::packed(all).as_bytes())?;
+        put(
+            new.join("objects/info/alternates"),
+            &config::lines(&[&hub.join("objects")]),
+        )?;
+        for (name, value) in all.iter().filter(|(_, value)| !is_oid(value)) {
+            let path = new.join(name);
+            atomic::make_dir(path.parent().unwrap_or(new), true)?;
+            put(path, &lines(&[value.as_bytes()]))?;
+        }
+        if let Ok(shallow) = atomic::read_small(&hub.join("shallow"), STATE_FILE_BYTES_MAX) {
+            put(new.join("shallow"), &shallow)?;
+        }
+        let link = self.dir.join(".git");
+        put(admin.join("HEAD"), &lines(&[b"ref: ", full.as_bytes()]))?;
+        put(admin.join("commondir"), b"../..\n")?;
+        put(admin.join("gitdir"), &lines(&[link.as_os_str().as_bytes()]))?;
+        let (index, copy) = (self.admin.join("index"), admin.join("index"));
+        // A base without files has none.
+        if atomic::exists(&index) {
+            let copied = atomic::copy(&index, &copy, INDEX_BYTES_MAX);
+            copied.or_fail("cannot copy the index", &copy)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the new repository in the place of the old one. Submodules' repositories come along:
+    /// they may be large, and keep what was salvaged in them.
+    fn swap(&self, new: &Path) -> Result<()> {
+        let (dir, old) = (&self.slot.dir, self.slot.beside(".old"));
+        let modules = |of: &Path| of.join("worktrees").join(&self.slot.name).join("modules");
+        let take = |from: &Path| -> Result<()> {
+            if atomic::is_own_dir(from) {
+                let _stays: Moved = atomic::rename_new(from, &modules(dir))?;
+            }
+            Ok(())
+        };
+        if atomic::is_own_dir(&old) && atomic::is_own_dir(dir) {
+            take(&modules(&old))?;
+            self.discard_slot(&old)?;
+        }
+        if atomic::exists(dir) {
+            atomic::discard_tree(&old, "what was in it was brought into the hub")?;
+            atomic::rename_over(dir, &old)?;
+        }
+        atomic::rename_over(new, dir)?;
+        take(&modules(&old))?;
+        self.discard_slot(&old)
+    }
+
+    /// What could not be read from it is kept whole.
+    fn discard_slot(&self, old: &Path) -> Result<()> {
+        let damaged = self.admin.join("damaged");
+        if atomic::exists(&damaged) {
+            aside(old, &self.slot.dir)?;
+            return atomic::remove(&damaged).map(drop);
+        }
+        atomic::discard_tree(old, "what was in it was brought into the hub")
+    }
+
+    /// Writes the worktree's `.git`. A repository that its agent made there is kept beside the tree.
+    fn point(&self) -> Result<()> {
+        let link = self.dir.join(".git");
+        if atomic::is_own_dir(&link) {
+            let mut to = self.dir.as_os_str().to_owned();
+            to.push(".nested");
+            aside(&link, Path::new(&to))?;
+        }
+        let admin = self.slot.admin();
+        let text = [b"gitdir: ", admin.as_os_str().as_bytes(), b"\n"].concat();
+        let now = atomic::read_small(&link, STATE_FILE_BYTES_MAX).ok();
+        if now.as_deref() == Some(&text) {
+            return Ok(());
+        }
+        atomic::replace(&link, &text, false)
+    }
+
+    /// Moves aside the worktrees that an agent made for itself beside its own (`git worktree add
+    /// ../x`): the next one would find their names taken. Their commits are in the hub.
+    fn end_own_worktrees(&self) -> Result<()> {
+        let all = fs::read_dir(self.slot.dir.join("worktrees"))
+            .into_iter()
+            .flatten();
+        for entry in all.flatten().filter(|e| e.file_name() != self.slot.name) {
+            let admin = entry.path();
+            let link = read_text(&admin.join("gitdir")).unwrap_or_default();
+            let link = Path::new(link.trim_end_matches('\n'));
+            let Some(dir) = link.parent() else {
+                continue;
+            };
+            let back = read_text(link).unwrap_or_default();
+            let ours = |name: &OsStr| name.as_bytes().starts_with(b"agent-");
+            let is_its = back.trim_end() == format!("gitdir: {}", admin.display());
+            let beside = dir.parent() == self.dir.parent();
+            if is_its && beside && dir.file_name().is_some_and(|name| !ours(name)) {
+                aside(dir, dir)?;
+            }
+        }
+        Ok(())
+    }
+}
