@@ -45,6 +45,8 @@ pub(crate) fn tell(rt: &Arc<Runtime>, notice: Notice, text: Option<&Path>) {
     if harness.notify.is_empty() || !wanted {
         return;
     }
+    let own = |path: &&Path| path.parent().is_some_and(atomic::is_own_dir);
+    let text = text.filter(own);
     let text = text.and_then(|path| atomic::open_regular(path).ok());
     // Started in this thread, so that it runs even if this process ends right after.
     let child = match start(rt, &notice, text) {

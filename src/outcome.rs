@@ -203,6 +203,8 @@ pub struct Evidence {
     pub fault: Option<FoundFault>,
     /// The question that it left for a person when it ended.
     pub asked: Option<String>,
+    /// A person answered its question, and it had ended before it heard the answer.
+    pub unheard: bool,
     /// It was to go on with an earlier attempt's conversation.
     pub resumed: bool,
     /// Its CLI's output is read as events.
@@ -432,6 +434,12 @@ fn ended_by_itself(exit: Exit, evidence: &Evidence, terms: &Terms) -> Decision {
         decision.next = Next::Parked;
         decision.wait = None;
         decision.asks = true;
+        decision.publishes = false;
+    } else if evidence.unheard {
+        decision.outcome = Outcome::Interrupted;
+        decision.reason = "its question was answered when it had ended".into();
+        decision.next = Next::Pending;
+        decision.wait = None;
         decision.publishes = false;
     }
     decision

@@ -1,11 +1,12 @@
 //! Creates, checks, removes and syncs folders.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{open_dir, open_regular, remove};
+use super::{open_dir, open_regular, open_safely, remove};
 use crate::error::{Context, Error, Result};
 use crate::mutant::planted;
 
@@ -34,6 +35,43 @@ pub(crate) fn make_dir_new(path: &Path, private: bool) -> Result<bool> {
 pub(crate) fn is_own_dir(path: &Path) -> bool {
     let own = path.symlink_metadata().is_ok_and(|m| m.is_dir());
     own || planted("symlink-followed") && path.is_dir()
+}
+
+/// An open folder that is no symlink: a session's, which its agent may have replaced, or may replace
+/// while we write. What is written through it stays in the folder that was opened, wherever ROOT or
+/// the folder is moved meanwhile.
+pub(crate) struct OwnDir {
+    file: File,
+    path: PathBuf,
+}
+
+impl OwnDir {
+    pub(crate) fn open(path: &Path) -> Result<OwnDir> {
+        let opened = open_safely(path).or_fail("cannot open the folder", path)?;
+        if !opened.metadata().is_ok_and(|m| m.is_dir()) {
+            let why = "something else is in the place of the folder";
+            return Err(Error::permanent("cannot open the folder", why).at_path(path));
+        }
+        Ok(OwnDir {
+            file: opened,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The path of a file in it, through the descriptor. Without `/proc`, by its name.
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        let through = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        match through.exists() {
+            true => through.join(name),
+            false => self.path.join(name),
+        }
+    }
+
+    /// As `atomic::replace`.
+    pub(crate) fn replace(&self, name: &str, content: &[u8], durable: bool) -> Result<()> {
+        let done = super::replace(&self.at(name), content, durable);
+        done.map_err(|e| e.at_path(&self.path.join(name)))
+    }
 }
 
 /// Removes a directory tree that is kept elsewhere or holds nobody's work: half-made copies, git's

@@ -40,8 +40,7 @@ pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
         }
     };
     if let (Some(answer), [slot]) = (&args.answer, targets.as_slice()) {
-        let path = answer_path(root, slot)?;
-        atomic::replace(&path, format!("{}\n", answer.trim()).as_bytes(), true)?;
+        let path = keep_answer(root, slot, answer)?;
         tell(&format!("harness: the answer is in {}", path.display()));
     }
     for slot in targets {
@@ -59,11 +58,11 @@ pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// The file for the answer to this slot's agent.
-fn answer_path(root: &Root, slot: &str) -> Result<PathBuf> {
+/// Keeps the answer to this slot's agent; where it is.
+fn keep_answer(root: &Root, slot: &str, answer: &str) -> Result<PathBuf> {
     let why = match interrupt::asker(root, slot) {
-        Some(session) if root.session(&session).is_dir() => {
-            return Ok(interrupt::answer_path(&root.session(&session)));
+        Some(session) if !atomic::is_gone(&root.session(&session)) => {
+            return interrupt::answer(root, slot, &session, answer);
         }
         Some(_) => "its session is gone",
         None => "none of its items waits for an answer",

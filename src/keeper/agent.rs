@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::ExitRecord;
 use super::wire::Spec;
-use crate::atomic;
+use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::limits::STRAY_GRACE;
 use crate::process;
@@ -29,6 +29,9 @@ const TEXT_BUSY_TRIES: u32 = 200;
 
 pub(super) struct Agent {
     pub(super) spec: Box<Spec>,
+    /// Its session's folder as it was before the start: its agent may move it or put a symlink there,
+    /// and a person may move ROOT.
+    pub(super) folder: Option<OwnDir>,
     pub(super) pid: Pid,
     started_at: String,
     started: Instant,
@@ -52,9 +55,15 @@ pub(super) struct Sweep {
 
 impl Agent {
     /// An agent process that was just started.
-    pub(super) fn new(spec: Box<Spec>, pid: Pid, cpu_before: Duration) -> Agent {
+    pub(super) fn new(
+        spec: Box<Spec>,
+        folder: Option<OwnDir>,
+        pid: Pid,
+        cpu_before: Duration,
+    ) -> Agent {
         Agent {
             spec,
+            folder,
             pid,
             started_at: clock::now_iso(),
             started: clock::instant(),

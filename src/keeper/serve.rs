@@ -17,7 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::agent::{Agent, cpu_of_children, start};
 use super::wire::{self, Reply, Request, Spec};
-use crate::atomic;
+use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result, tell};
 use crate::lease;
@@ -245,13 +245,15 @@ impl Serving {
     fn spawn(&mut self, spec: Box<Spec>) {
         let session = spec.session.clone();
         let cpu_before = cpu_of_children();
+        let folder = spec.exit.parent().map(OwnDir::open);
+        let folder = folder.and_then(Result::ok);
         let started = match (&self.agent, &self.unwritten) {
             (None, None) => start(&spec).map_err(|e| (e.to_string(), is_temporary(&e))),
             _ => Err(("an agent of this slot is still running".into(), true)),
         };
         match started {
             Ok(pid) => {
-                self.agent = Some(Agent::new(spec, pid, cpu_before));
+                self.agent = Some(Agent::new(spec, folder, pid, cpu_before));
                 self.introduce();
             }
             Err((why, temporary)) => self.say(&Reply::SpawnFailed {
@@ -340,16 +342,17 @@ impl Serving {
     /// Writes the exit record and tells the harness. If the folder was removed or locked, a retry
     /// does not help: then only the harness is told.
     fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
-        // The agent may have replaced its folder by a symlink that leads out of ROOT.
-        let ours = agent.spec.exit.parent().is_none_or(|d| !d.is_symlink());
+        let folder = agent.folder.as_ref();
+        let exit = folder.map(|f| f.at("exit.json"));
         // Readers ignore the file while this keeper lives, and if it is half-written.
-        let written = || match atomic::create(&agent.spec.exit, &text, 0o600) {
+        let written = |exit: &Path| match atomic::create(exit, &text, 0o600) {
             Err(e) if e.errno() == Some(Errno::EEXIST as i32) => {
-                atomic::replace(&agent.spec.exit, &text, false)
+                atomic::replace(exit, &text, false)
             }
             created => created.map(drop),
         };
-        if ours && let Err(e) = written() {
+        if let Some(Err(e)) = exit.as_deref().map(written) {
+            let e = e.at_path(&agent.spec.exit);
             if !said {
                 tell(&e.to_string());
             }

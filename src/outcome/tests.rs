@@ -21,6 +21,7 @@ fn ended(exit: Exit) -> Evidence {
         last_words: String::new(),
         fault: None,
         asked: None,
+        unheard: false,
         resumed: false,
         has_events: true,
         failures: 0,
@@ -186,6 +187,21 @@ fn rows() -> Vec<(String, Evidence)> {
             ..stopped_for(Stop::TimedOut)
         },
     );
+    row(
+        "answered too late, exit 0",
+        Evidence {
+            unheard: true,
+            ..ended(Code(0))
+        },
+    );
+    row(
+        "answered too late, exit 3, no retries",
+        Evidence {
+            unheard: true,
+            failures: TERMS.retries,
+            ..ended(Code(3))
+        },
+    );
     let taken_away = true;
     row(
         "taken away, exit 0",
@@ -318,7 +334,7 @@ fn no_evidence_breaks_the_promises() {
     let endings: Vec<_> = endings.collect();
     for stop in stops {
         for (ending, work, fault) in product(&endings, &works, &faults) {
-            for bits in 0..16_u32 {
+            for bits in 0..32_u32 {
                 let bit = |n: u32| bits & (1 << n) != 0;
                 let evidence = Evidence {
                     ending: ending.clone(),
@@ -329,6 +345,7 @@ fn no_evidence_breaks_the_promises() {
                     asked: bit(1).then(|| "?".to_owned()),
                     resumed: bit(2),
                     failures: if bit(3) { TERMS.retries } else { 0 },
+                    unheard: bit(4),
                     ..ended(Code(0))
                 };
                 check(&evidence, &decide(&evidence, &TERMS));

@@ -47,6 +47,10 @@ pub struct LastAttempt {
     pub end: Option<AttemptEnd>,
     /// What it asked, and a person's answer if one was written.
     pub answered: Option<Answered>,
+    /// Whether it was frozen when the record was written.
+    pub frozen: bool,
+    /// The modification time (ns) of the answer that it has heard.
+    pub heard_ns: Option<i64>,
     /// The branch that its end published.
     pub published: Option<PublishedBranch>,
 }
@@ -89,11 +93,7 @@ impl History {
                 self.publishing.push(said.clone());
             }
             Event::Finished(finished) => self.finish(finished),
-            Event::Answered(answered) => {
-                if let Some(last) = self.last_of(&answered.session) {
-                    last.answered = Some(answered.clone());
-                }
-            }
+            Event::Answered(answered) => self.answer(answered),
             Event::Started(started) => self.start(started.clone(), at),
             Event::Adopted(adopted) => {
                 let started = Started {
@@ -136,8 +136,34 @@ impl History {
                 self.outcome = canceled.outcome.clone().or(self.outcome.take());
             }
             Event::Stays(stays) => self.stays = Some(stays.reason.clone()),
-            Event::Interrupted(interrupted) => self.reason = Some(interrupted.reason.clone()),
-            Event::Resumed(_) | Event::Unknown(_) => {}
+            Event::Interrupted(interrupted) => {
+                self.reason = Some(interrupted.reason.clone());
+                if let Some(last) = self.last_of(&interrupted.session) {
+                    last.frozen = true;
+                }
+            }
+            Event::Resumed(resumed) => {
+                if let Some(last) = self.last_of(&resumed.session) {
+                    last.frozen = false;
+                    last.heard_ns = resumed.answer_ns.or(last.heard_ns);
+                }
+            }
+            Event::Unknown(_) => {}
+        }
+    }
+
+    /// Of the last attempt, or of the one before it, whose answer came late.
+    fn answer(&mut self, answered: &Answered) {
+        if let Some(last) = self.last_of(&answered.session) {
+            last.answered = Some(answered.clone());
+            return;
+        }
+        let previous = self.previous.as_mut();
+        if let Some(previous) = previous.filter(|p| p.session == answered.session) {
+            previous.answered = Some(answered.clone());
+            if let Some(last) = &mut self.last {
+                last.answered.get_or_insert_with(|| answered.clone());
+            }
         }
     }
 

@@ -121,6 +121,8 @@ pub struct Interrupted {
 #[serde(default)]
 pub struct Resumed {
     pub session: String,
+    /// The modification time (ns) of the answer that it found when it went on.
+    pub answer_ns: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

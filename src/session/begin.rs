@@ -16,10 +16,12 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::event::Tokens;
 use crate::git::{Base, Hub};
+use crate::interrupt;
 use crate::item::{self, Refusal};
 use crate::keeper::Keeper;
 use crate::keeper::wire::{Reply, Request, Spec};
 use crate::layout::{DEFAULT_REPO, Name, join};
+use crate::record::Event;
 use crate::runtime::{Level, Runtime};
 use crate::status::SlotState;
 
@@ -41,6 +43,7 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
         .map_err(|Refusal(why)| Failed::Refused(why))?;
     agent.name().clone_into(&mut attempt.file.agent);
 
+    hear_late_answer(&rt, attempt)?;
     let mut prepared = prepare(&rt, attempt, &agent)?;
     attempt.work = prepared.work.take().map(Arc::new);
     note_place(attempt, &prepared);
@@ -68,6 +71,18 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
         s.pid = pid;
     });
     Ok(age)
+}
+
+/// An answer that the attempt before did not live to hear is for this one.
+fn hear_late_answer(rt: &Runtime, attempt: &mut Attempt) -> Result<()> {
+    let previous = attempt.record.history().previous.as_ref();
+    let Some(previous) = previous.filter(|p| p.answered.is_none()) else {
+        return Ok(());
+    };
+    match interrupt::unheard(&rt.root, &previous.session, previous.heard_ns) {
+        Some(answered) => attempt.record.append(&Event::Answered(answered)),
+        None => Ok(()),
+    }
 }
 
 /// Where an attempt's agent is going to work, and what it continues.

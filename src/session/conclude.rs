@@ -57,6 +57,7 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     let mut evidence = gather(&mut attempt, &over, collected.as_ref());
     let question = question(ctx, &evidence);
     evidence.asked = question.as_ref().map(|q| q.headline().to_owned());
+    evidence.unheard = question.is_none() && was_answered_too_late(ctx, &attempt);
     let decision = outcome::decide(&evidence, &terms(ctx, &attempt));
     if let (Some(end), Some(fault)) = (decision.hold, &evidence.fault) {
         hold_agent(ctx, &attempt, fault, end);
@@ -260,6 +261,7 @@ fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> 
         },
         fault: fault.map(|fault| found(attempt, &fault)),
         asked: None,
+        unheard: false,
         resumed: attempt.file.resumed.is_some(),
         has_events: attempt.stream.is_some(),
         failures: attempt.record.history().failures,
@@ -336,6 +338,14 @@ fn question(ctx: &WorkerContext, evidence: &Evidence) -> Option<Interrupt> {
     let interrupt = interrupt::own(&ctx.rt.root, ctx.slot())?;
     // One that a person or harness raised is not the agent's question.
     (!interrupt.was_raised(&ctx.rt.root)).then_some(interrupt)
+}
+
+/// Whether a person answered its question when it had ended: while no harness lived, or while its work
+/// was being kept.
+fn was_answered_too_late(ctx: &WorkerContext, attempt: &Attempt) -> bool {
+    let last = attempt.record.history().last.as_ref();
+    let heard = last.and_then(|l| l.heard_ns);
+    interrupt::unheard(&ctx.rt.root, &attempt.file.session, heard).is_some()
 }
 
 /// Commits what the agent left. If git fails permanently, the work stays in the worktree, which is

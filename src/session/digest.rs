@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Attempt;
-use crate::atomic;
+use crate::atomic::OwnDir;
 use crate::clock;
 use crate::event::Figures;
 use crate::runtime::Runtime;
@@ -22,6 +22,11 @@ pub(super) fn write(rt: &Runtime, attempt: &Attempt) {
     }
     let nothing = Figures::default();
     let figures = attempt.stream.as_ref().map_or(&nothing, |s| s.figures());
+    // Not through a symlink that its agent put in the folder's place.
+    let folder = match OwnDir::open(&attempt.dir) {
+        Ok(folder) => folder,
+        Err(e) => return rt.console.warn(&format!("{}: {e}", attempt.file.slot)),
+    };
     for (name, text) in [
         ("metrics.json", text::safe_json(&metrics(attempt, figures))),
         (
@@ -29,7 +34,7 @@ pub(super) fn write(rt: &Runtime, attempt: &Attempt) {
             text::page(&summary(attempt, figures)).into_owned(),
         ),
     ] {
-        if let Err(e) = atomic::replace(&attempt.dir.join(name), text.as_bytes(), false) {
+        if let Err(e) = folder.replace(name, text.as_bytes(), false) {
             rt.console.warn(&format!("{}: {e}", attempt.file.slot));
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::atomic;
+use crate::atomic::{self, OwnDir};
 use crate::error::{Error, Result};
 use crate::event::Tokens;
 use crate::layout;
@@ -176,7 +176,7 @@ impl SessionFile {
             let why = "its folder was replaced by something else";
             return Err(Error::permanent("cannot write session.json", why).at_path(dir));
         }
-        atomic::replace(&path(dir), &self.text()?, durable)
+        OwnDir::open(dir)?.replace("session.json", &self.text()?, durable)
     }
 
     fn text(&self) -> Result<Vec<u8>> {

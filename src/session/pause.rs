@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::stream::tail;
 use super::{Work, WorkerContext};
-use crate::atomic;
+use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::event::Line;
 use crate::interrupt::Interrupt;
@@ -18,6 +18,8 @@ use crate::layout::SlotId;
 use crate::notice::{self, Notice};
 use crate::text;
 
+/// The file with an interrupt's context.
+const CONTEXT: &str = "interrupt.md";
 /// How much of the end of the agent's output is read for its last events.
 const TAIL_BYTES: u64 = 256 << 10;
 /// Last events, or lines of plain output, in a summary: a screen.
@@ -53,13 +55,13 @@ pub(crate) fn take_notice(
     }
     let mut summary = None;
     if let Some(context) = context {
-        let path = context.dir.join("interrupt.md");
+        let path = context.dir.join(CONTEXT);
         // An interrupt for all slots: each writes its own context, once.
         let kept = atomic::read_small(&path, 1 << 20).unwrap_or_default();
         if !first && kept.starts_with(mark.as_bytes()) {
             return;
         }
-        if let Err(e) = keep(ctx.slot(), context, interrupt, &path) {
+        if let Err(e) = keep(ctx.slot(), context, interrupt) {
             rt.console.warn(&format!("{}: {e}", ctx.slot()));
         }
         summary = Some(path);
@@ -98,8 +100,9 @@ fn keep(
     slot: SlotId,
     context: &InterruptContext,
     interrupt: &Interrupt,
-    path: &Path,
 ) -> crate::error::Result<()> {
+    // Its agent may put a symlink in the folder's place at any moment.
+    let folder = OwnDir::open(&context.dir)?;
     let mut md = format!("{}\n# {slot} waits for a person\n\n", interrupt.mark());
     let reason = if interrupt.reason.is_empty() {
         interrupt.headline()
@@ -134,17 +137,18 @@ fn keep(
                     picture.status,
                     work.base.name,
                 );
-                atomic::replace(&context.dir.join("interrupt.diff"), &picture.diff, false)?;
+                folder.replace("interrupt.diff", &picture.diff, false)?;
             }
             Err(e) => {
                 let _infallible = write!(md, "\n## Worktree\n\n{e}\n");
             }
         }
     }
-    if atomic::exists(path) {
-        atomic::keep_older(path)?;
+    let path = folder.at(CONTEXT);
+    if atomic::exists(&path) {
+        atomic::keep_older(&path)?;
     }
-    atomic::replace(path, text::page(&md).as_bytes(), false)
+    folder.replace(CONTEXT, text::page(&md).as_bytes(), false)
 }
 
 /// What the agent did last: its events, or the end of its plain output.

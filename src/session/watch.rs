@@ -48,7 +48,18 @@ pub(crate) fn watch(
         // An interrupt may have come or gone while no harness was there.
         match interrupt::of(&ctx.rt.root, ctx.slot()) {
             Some(interrupt) => watch.freeze(ctx, attempt, &interrupt),
-            None => send(ctx, &Request::Thaw),
+            None => {
+                send(ctx, &Request::Thaw);
+                if attempt
+                    .record
+                    .history()
+                    .last
+                    .as_ref()
+                    .is_some_and(|l| l.frozen)
+                {
+                    note_resumed(attempt);
+                }
+            }
         }
     }
     loop {
@@ -219,8 +230,7 @@ impl Watch {
             self.frozen = false;
             self.wordless = None;
             send(ctx, &Request::Thaw);
-            let session = attempt.file.session.clone();
-            let _lost = attempt.record.append(&Event::Resumed(Resumed { session }));
+            note_resumed(attempt);
             ctx.rt.slots.show(slot, |s| s.state = SlotState::Working);
             ctx.rt
                 .console
@@ -312,6 +322,16 @@ impl Watch {
             Health::Healthy | Health::Dead => {}
         }
     }
+}
+
+/// It goes on, and hears what was answered. A line that is lost has it hear the answer once more, in
+/// another attempt.
+fn note_resumed(attempt: &mut Attempt) {
+    let resumed = Event::Resumed(Resumed {
+        session: attempt.file.session.clone(),
+        answer_ns: interrupt::answer_ns(&attempt.dir),
+    });
+    let _lost = attempt.record.append(&resumed);
 }
 
 /// Whether it is over a limit that its CLI does not enforce itself.

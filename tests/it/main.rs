@@ -14,6 +14,7 @@
 mod support;
 
 mod agents;
+mod answers;
 mod caller;
 mod clocks;
 mod commands;
