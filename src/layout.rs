@@ -2,7 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use crate::text::is_obeyed;
 #[derive(Debug, Clone)]
 pub struct Root {
     path: Arc<Path>,
+    /// Its device and inode: tells it from another folder at its path.
+    id: Option<(u64, u64)>,
 }
 
 /// The states of an item that have a directory.
@@ -77,8 +81,17 @@ fn concat(parts: &[&OsStr]) -> PathBuf {
 
 impl Root {
     pub fn new(path: impl Into<PathBuf>) -> Root {
-        Root {
-            path: path.into().into(),
+        let path: Arc<Path> = path.into().into();
+        let id = path.metadata().ok().map(|m| (m.dev(), m.ino()));
+        Root { path, id }
+    }
+
+    /// Whether it is still at its path: not moved, removed or replaced. What cannot be looked at
+    /// proves nothing.
+    pub fn stands(&self) -> bool {
+        match self.path.metadata() {
+            Ok(meta) => self.id == Some((meta.dev(), meta.ino())),
+            Err(e) => !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
         }
     }
 

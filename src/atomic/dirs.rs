@@ -5,18 +5,35 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::{open_dir, open_regular, open_safely, remove};
 use crate::error::{Context, Error, Result};
 use crate::mutant::planted;
 
+/// The ROOT that this process works in.
+static ROOT: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on `make_dir` makes this directory no more: a ROOT that was moved or removed stays so.
+pub(crate) fn never_make(root: &Path) {
+    let _first = ROOT.set(root.to_owned());
+}
+
 /// Makes a directory and its missing parents; mode 700 where `private`.
 pub fn make_dir(path: &Path, private: bool) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(if private { 0o700 } else { 0o777 })
-        .create(path)
-        .or_fail("cannot make the directory", path)
+    let root = ROOT.get().map(PathBuf::as_path);
+    let is_missing =
+        |dir: &&Path| Some(*dir) != root && !dir.as_os_str().is_empty() && !dir.is_dir();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    for dir in missing.into_iter().rev() {
+        let mode = if private { 0o700 } else { 0o777 };
+        match fs::DirBuilder::new().mode(mode).create(dir) {
+            // Another process was faster; or it is something else, which is said.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => made.or_fail("cannot make the directory", path)?,
+        }
+    }
+    Ok(())
 }
 
 /// Makes one directory whose parent must exist: a removed parent is never made again. Mode 700 where

@@ -8,6 +8,7 @@
 //! files, locks and signals alone, so the process can be killed at any point.
 
 mod drain;
+mod home;
 mod orders;
 mod staff;
 mod threads;
@@ -31,6 +32,7 @@ use crate::ready::Ready;
 use crate::runtime::{Console, Level, Results, Runtime};
 use crate::sys;
 use crate::worker::Worker;
+use home::{Home, Where};
 use threads::Threads;
 
 /// What `harness run` was told.
@@ -78,6 +80,7 @@ pub(crate) fn run(
     let threads = Threads::start(&rt, &news)?;
     let now = clock::instant();
     let mut main = Main {
+        home: Home::open(root)?,
         rt,
         news,
         signals,
@@ -99,7 +102,11 @@ pub(crate) fn run(
         next_staffing: now,
         alert_until: now + ALERT,
     };
-    if main.work() == Left::LetGo {
+    let left = main.work();
+    if left == Left::Moved {
+        return Err(main.home.moved());
+    }
+    if left == Left::LetGo {
         let slots = main.workers.len();
         main.rt.console.warn(&format!(
             "hung up: {slots} slots let go; agents run on, the next `harness run` adopts them"
@@ -123,10 +130,13 @@ pub(crate) fn run(
 enum Left {
     Finished,
     LetGo,
+    /// ROOT was moved: everything is as after a death, at its new place.
+    Moved,
 }
 
 struct Main {
     rt: Arc<Runtime>,
+    home: Home,
     news: Arc<News>,
     signals: Receiver<i32>,
     workers: Vec<Worker>,
@@ -167,6 +177,11 @@ impl Main {
             if self.obey_signals() == Left::LetGo {
                 return Left::LetGo;
             }
+            match self.home.look() {
+                Where::There => {}
+                Where::Elsewhere => return Left::Moved,
+                Where::Removed => self.end_without_root(),
+            }
             self.obey_orders();
             self.look_after_tree();
             self.rt.console.count_repeats();
@@ -187,6 +202,15 @@ impl Main {
                 return Left::Finished;
             }
             self.rt.lifecycle.main().wait(self.tick());
+        }
+    }
+
+    /// ROOT was removed: nothing can be put back any more, and no agent works for nobody.
+    fn end_without_root(&mut self) {
+        if self.level() < Level::Stopping {
+            let text = "ROOT was removed: stopping the agents, and ending";
+            self.rt.console.warn(text);
+            self.rt.lifecycle.raise(Level::Stopping);
         }
     }
 

@@ -148,7 +148,7 @@ impl Claim {
                 return Ok(false);
             }
             match atomic::rename_new(&self.path(), &to)? {
-                Moved::SourceGone => return Ok(false),
+                Moved::SourceGone => return self.taken_away().map(|_| false),
                 // Nothing of harness's: an earlier end was recovered before this claim.
                 Moved::Taken => atomic::keep_older(&to)?,
                 Moved::Done => {
@@ -177,7 +177,19 @@ impl Claim {
     /// Whether its file exists: cheaper than `is_ours`. If an agent replaced the slot's folder with
     /// a symlink, that is only noticed at the end.
     pub fn is_there(&self) -> bool {
-        planted("publish-unfenced") || !atomic::is_gone(&self.path())
+        planted("publish-unfenced") || !atomic::is_gone(&self.path()) || !self.root.stands()
+    }
+
+    /// The file is gone: a person took it, unless all of ROOT is gone from its path.
+    fn taken_away(&self) -> Result<Ended> {
+        match self.root.stands() {
+            true => Ok(Ended::TakenAway),
+            false => Err(Error::temporary(
+                "cannot end the claim",
+                "ROOT is not at its path any more",
+            )
+            .at_path(self.root.path())),
+        }
     }
 
     /// Whether the slot's folder was replaced with a symlink: what it leads to is not harness's.
@@ -251,7 +263,7 @@ impl Claim {
                 }
                 match atomic::rename_new(&from, &to)? {
                     Moved::Done => return Ok(Ended::Placed(Place::Pending)),
-                    Moved::SourceGone => return Ok(Ended::TakenAway),
+                    Moved::SourceGone => return self.taken_away(),
                     // The same name was dropped again meanwhile: the newer file is what its owner
                     // wants, this one is kept beside it.
                     Moved::Taken => {
@@ -273,12 +285,10 @@ impl Claim {
 
     fn put_in(&self, place: Place) -> Result<Ended> {
         let to = self.root.item(place, &self.name);
-        let placed = atomic::rename_with_backup(&self.path(), &to)?;
-        Ok(if placed {
-            Ended::Placed(place)
-        } else {
-            Ended::TakenAway
-        })
+        match atomic::rename_with_backup(&self.path(), &to)? {
+            true => Ok(Ended::Placed(place)),
+            false => self.taken_away(),
+        }
     }
 }
 

@@ -207,3 +207,84 @@ fn a_queue_that_everybody_may_write_into_is_refused_unless_that_is_wanted() {
     root.ok(&["run", "--drain"]);
     assert!(root.is_done("x"));
 }
+
+/// What is at a path, as names.
+fn names_at(path: &Path) -> Vec<PathBuf> {
+    let all = walkdir::WalkDir::new(path).into_iter().flatten();
+    all.map(|e| e.into_path()).collect()
+}
+
+#[test]
+fn a_root_that_is_moved_is_not_made_again_and_goes_on_where_it_is() {
+    for repo in [false, true] {
+        let outer = tempfile::tempdir().unwrap();
+        let (root, journal) = (
+            if repo {
+                Root::with_repo()
+            } else {
+                Root::plain()
+            },
+            Journal::new(),
+        );
+        if repo {
+            let at = outer.path().join("repo");
+            fs::rename(root.repo(), &at).unwrap();
+            root.config(&format!("[repo]\npath = \"{}\"\n", at.display()));
+        }
+        let (old, new) = (outer.path().join("old"), outer.path().join("new"));
+        fs::rename(root.path(), &old).unwrap();
+        let at = |dir: &Path, args: &[&str]| {
+            let mut command = Command::new(HARNESS);
+            command
+                .arg("--root")
+                .arg(dir)
+                .args(args)
+                .env_remove("HARNESS_ROOT");
+            command
+        };
+        let body = format!("echo work > made\n{}", journal.wait_for("go"));
+        fs::write(old.join("x"), journal.text("", &body)).unwrap();
+        fs::set_permissions(old.join("x"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(old.join("x"), old.join("queue/pending/x")).unwrap();
+        let log = outer.path().join("log");
+        let said = fs::File::create(&log).unwrap();
+        let mut run = at(&old, &["run"]).stderr(said).spawn().unwrap();
+        root.wait_until("it runs", || journal.of("x").len() == 1);
+        fs::rename(&old, &new).unwrap();
+        assert_eq!(run.wait().unwrap().code(), Some(100));
+        let said = fs::read_to_string(&log).unwrap();
+        assert!(said.contains(&new.display().to_string()), "{said}");
+        assert!(said.lines().count() < 20, "{said}");
+        // Its agent runs on, and ends while nobody is there.
+        journal.open("go");
+        root.wait_until("its end is kept", || {
+            names_at(&new).iter().any(|p| p.ends_with("exit.json"))
+        });
+        assert_eq!(names_at(&old), Vec::<PathBuf>::new());
+        let next = at(&new, &["run", "--drain"]).output().unwrap();
+        assert_eq!(next.status.code(), Some(0), "{}", describe(&next));
+        assert!(new.join("queue/done/x").exists(), "{}", describe(&next));
+        assert_eq!(journal.of("x").len(), 1, "{}", describe(&next));
+        if repo {
+            let branches = crate::support::git(&outer.path().join("repo"), &["branch", "-a"]);
+            assert!(
+                branches.contains("harness/x/1"),
+                "{branches}\n{}",
+                describe(&next)
+            );
+        }
+        assert_eq!(names_at(&old), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn a_root_that_is_removed_is_not_made_again_and_its_agents_are_ended() {
+    let (root, journal) = (Root::plain(), Journal::new());
+    journal.drop_script(&root, "x", "", &journal.wait_for("never"));
+    let mut run = root.start(&["--workers", "2"]);
+    let pid = journal.wait_for_start(&root, "x", 1);
+    fs::remove_dir_all(root.path()).unwrap();
+    let _code = run.wait();
+    root.wait_until("its agent is ended", || !crate::support::is_alive(pid));
+    assert_eq!(names_at(root.path()), Vec::<PathBuf>::new());
+}

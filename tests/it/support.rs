@@ -245,7 +245,8 @@ impl Root {
 
     /// Keepers of this ROOT and processes that carry its path in their environment.
     pub fn processes(&self) -> Vec<(u32, String)> {
-        let root = fs::canonicalize(self.path()).unwrap();
+        // A test may have moved it away.
+        let root = fs::canonicalize(self.path()).unwrap_or_else(|_| self.path().to_owned());
         let mark = format!("HARNESS_ROOT={}", root.display());
         let agents = root.join("state/agents");
         let agents = agents.to_string_lossy();
