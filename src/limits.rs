@@ -91,10 +91,14 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 pub const STRAY_GRACE: Duration = Duration::from_secs(2);
 /// Entries of a worktree that are looked at for signs of life: a look at so many takes 0.1 s.
 pub const TREE_LOOK_ENTRIES_MAX: usize = 20_000;
+/// Entries of a worktree that are looked at for what holds git up: a second or two.
+pub const TREE_ENTRIES_MAX: usize = 2_000_000;
 /// How long a keeper may take to answer: it does nothing but wait and spawn.
 pub const KEEPER_ANSWER: Duration = Duration::from_secs(30);
 /// A git command that takes longer than this hangs (a prompt, a dead mount).
 pub const GIT_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// Half-written objects that no git touched for this long are a killed git's.
+pub const DEBRIS_AGE: Duration = Duration::from_secs(3_600);
 /// Names in each set of the index of `pending/` (ready, scheduled, waiting): about 170 bytes each. The
 /// rest is listed again when there is room.
 pub const INDEX_MAX: usize = 65_536;

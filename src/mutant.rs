@@ -100,6 +100,10 @@ pub const ALL: &[(&str, &str)] = &[
         "what an agent left in its slot's repository is not brought from there",
     ),
     (
+        "git-waits-at-fifos",
+        "a git of harness's waits at a fifo that an agent left in its worktree",
+    ),
+    (
         "git-strangers-stay",
         "what git could not remove from a worktree is not looked for",
     ),

@@ -81,6 +81,7 @@ PROOFS = [
     ("git-debris-stays", it("git_races::what_killed_gits_leave")),
     ("slot-kept", it("slots::what_an_agent_sets")),
     ("slot-not-brought", it("slots::the_names")),
+    ("git-waits-at-fifos", it("slots::a_fifo_in_the_place")),
     ("git-strangers-stay", it("slots::what_git_cannot")),
     ("git-publish-without-swap", it("git_shapes")),
     ("git-writes-user-config", it("git_shapes")),

@@ -17,6 +17,7 @@ use crate::git::Hub;
 use crate::git::Repos;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::lease::{self, Lease};
+use crate::limits::DEBRIS_AGE;
 use crate::record::{self, Event};
 use crate::recovery;
 use crate::session::file;
@@ -37,6 +38,8 @@ struct Gone {
     sessions: u64,
     branches: Vec<String>,
     worktrees: Vec<String>,
+    /// Half-written objects of killed gits, in harness's own repositories.
+    debris: u64,
     /// What could not be checked or removed, and why.
     trouble: Vec<String>,
 }
@@ -47,6 +50,16 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     let mut gone = Gone::default();
     sessions(root, keep, args.dry_run, &mut gone)?;
     let repos = Repos::new(root, &config)?;
+    let mut slots = std::fs::read_dir(root.agents())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| SlotId::parse(&e.file_name()));
+    let debris_age = match slots.any(|slot| lease::is_held(root, slot)) {
+        true => DEBRIS_AGE,
+        // Nobody works here, in no container either.
+        false => Duration::ZERO,
+    };
     // Opening the hub of an unused repository would clone it.
     for name in repos.names() {
         if !Hub::is_made(root, name) {
@@ -56,6 +69,10 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
             Ok(Some(hub)) => {
                 branches(&hub, name, keep, args.dry_run, &mut gone);
                 worktrees(root, (name, &hub), keep, args.dry_run, &mut gone);
+                match hub.clear_debris(debris_age, args.dry_run) {
+                    Ok(count) => gone.debris += count,
+                    Err(e) => gone.trouble.push(e.to_string()),
+                }
             }
             Ok(None) => {}
             Err(e) => gone.trouble.push(e.to_string()),
@@ -67,7 +84,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     if args.json.json {
         return print_json(&json!({
             "dry_run": args.dry_run, "sessions": gone.sessions, "branches": gone.branches,
-            "worktrees": gone.worktrees, "trouble": gone.trouble,
+            "worktrees": gone.worktrees, "debris": gone.debris, "trouble": gone.trouble,
         }));
     }
     let word = if args.dry_run {
@@ -85,6 +102,12 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     }
     for tree in &gone.worktrees {
         text.push_str(&format!("{word} the unused {tree}\n"));
+    }
+    if gone.debris > 0 {
+        text.push_str(&format!(
+            "{word} {} half-written objects of killed gits\n",
+            gone.debris
+        ));
     }
     print_text(&text)
 }

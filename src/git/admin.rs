@@ -184,7 +184,7 @@ pub(super) fn is_empty_but_for_link(dir: &Path) -> bool {
 }
 
 /// Missing, half-made, or anything else that git cannot read.
-fn is_broken(admin: &Path) -> bool {
+pub(super) fn is_broken(admin: &Path) -> bool {
     let read = |name: &str| read_text(&admin.join(name)).unwrap_or_default();
     let head = read("HEAD");
     let head = head.trim_end();

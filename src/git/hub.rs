@@ -15,7 +15,7 @@ use super::{Base, Git, Repo, config};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
-use crate::limits::{BACKUPS_MAX, PACKED_REFS_BYTES_MAX, STATE_FILE_BYTES_MAX};
+use crate::limits::{BACKUPS_MAX, DEBRIS_AGE, PACKED_REFS_BYTES_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
 
 /// Any commit of the repository: new worktrees are made at it, then moved to their base.
@@ -108,6 +108,8 @@ impl Hub {
             return Ok(false);
         }
         self.settle_config(self.dir(), self.0.repo.durable)?;
+        // What is left there is in nobody's way.
+        let _stays = self.clear_debris(DEBRIS_AGE, false);
         Ok(true)
     }
 

@@ -9,9 +9,11 @@ mod bring;
 mod config;
 mod debris;
 mod environment;
+mod fifos;
 mod gc;
 mod hub;
 mod incremental_checkout;
+mod legacy;
 mod lfs;
 mod owner;
 mod picture;
@@ -25,6 +27,7 @@ mod stale;
 mod state;
 #[cfg(test)]
 mod tests;
+mod words;
 mod worktree;
 
 use std::ffi::{OsStr, OsString};
@@ -45,6 +48,7 @@ pub(crate) use admin::clear_temps;
 pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
 pub(crate) use repos::Repos;
+use words::{hint_for, is_lock_trouble, lasts, passes};
 pub(crate) use worktree::{Collected, Worktree};
 
 /// Oldest supported git: 2.29 has `fetch --no-write-fetch-head`, 2.31 `rev-parse --path-format`,
@@ -106,6 +110,8 @@ pub(crate) struct Git {
     held: Option<Arc<File>>,
     /// The hub in which stale locks may be removed.
     hub: Option<PathBuf>,
+    /// A worktree in which nobody else works.
+    tree: Option<PathBuf>,
 }
 
 /// The result of a git command: a failing exit status is data.
@@ -149,6 +155,7 @@ impl Git {
             timeout: GIT_TIMEOUT,
             held: None,
             hub: None,
+            tree: None,
         };
         let git = git.arg("-C").arg(dir);
         let hooks = planted("git-hooks-run");
@@ -198,6 +205,12 @@ impl Git {
     /// Removes stale locks of killed gits below this directory, a hub.
     fn in_hub(mut self, dir: &Path) -> Git {
         self.hub = Some(dir.to_owned());
+        self
+    }
+
+    /// It works on this worktree alone: what an agent left there may not hold it up.
+    fn in_tree(mut self, dir: &Path) -> Git {
+        self.tree = Some(dir.to_owned());
         self
     }
 
@@ -336,7 +349,7 @@ impl Git {
     }
 
     fn attend(&self, child: Child) -> Result<Output> {
-        let ended = run::attend(child, self.timeout)?;
+        let ended = run::attend(child, self.timeout, self.tree.as_deref())?;
         let shown = || {
             let shown = self.args.iter().skip(2 + 2 * SETTINGS.len()).take(2);
             let shown: Vec<_> = shown.map(|a| a.to_string_lossy()).collect();
@@ -431,160 +444,6 @@ fn looks_like_a_repository(dir: &Path) -> bool {
     };
     dir.ancestors()
         .any(|d| d.join(".git").exists() || is_bare(d))
-}
-
-/// Failures that a retry can fix: another git holds a lock, or is still making a worktree.
-fn is_lock_trouble(stderr: &str) -> bool {
-    let commondir = stderr.contains("commondir") && stderr.contains("failed to read");
-    commondir
-        || stderr.contains(".lock': File exists")
-        // An agent's `git gc` removed the empty directory into which an object was to go.
-        || stderr.contains("unable to create temporary file: No such file")
-        || stderr.contains("could not lock config file")
-        // Its lock vanished while held: `git pack-refs` and the like clean up the same folder.
-        || stderr.contains(": couldn't set '")
-        // One of the user's worktrees was being made or removed while a fetch read all heads.
-        || stderr.contains("bad object worktrees/")
-        // reftable has one lock for all refs.
-        || stderr.contains("cannot lock references")
-        || stderr.contains("could not open '") && stderr.contains("/worktrees/")
-}
-
-/// The host's or the network's trouble, which goes by itself.
-fn passes(words: &str) -> bool {
-    const PASSING: [&str; 25] = [
-        "no space left on device",
-        "disk quota exceeded",
-        "input/output error",
-        "read-only file system",
-        "cannot allocate memory",
-        "out of memory",
-        "too many open files",
-        "resource temporarily unavailable",
-        "interrupted system call",
-        "stale file handle",
-        // git does not say why: a full disk, mostly.
-        "write error",
-        "couldn't write '",
-        "unable to write new index file",
-        "could not resolve host",
-        "no such host",
-        "temporary failure in name resolution",
-        "failed to connect",
-        "connection refused",
-        "connection reset",
-        "timed out",
-        "i/o timeout",
-        "network is unreachable",
-        "early eof",
-        "returned error: 429",
-        "returned error: 5",
-    ];
-    let words = words.to_ascii_lowercase();
-    PASSING.iter().any(|w| words.contains(w))
-}
-
-/// What stays as it is until a person mends it.
-fn lasts(words: &str) -> bool {
-    const LASTING: [&str; 24] = [
-        "not a git repository",
-        "dubious ownership",
-        "cannot change to",
-        "exists; cannot create",
-        "unknown repository extension",
-        "Expected git repo version",
-        "Permission denied",
-        "Operation not permitted",
-        "insufficient permission",
-        // Objects that are missing or damaged.
-        "repository corruption",
-        "not our ref",
-        "bad object",
-        "is corrupt",
-        "unable to read tree",
-        "unable to read sha1 file",
-        "did not send all necessary objects",
-        "fsck error",
-        // A filter (git-lfs, git-crypt) that cannot give a file.
-        "external filter",
-        "smudge filter",
-        // A submodule.
-        "submodule path",
-        "does not appear to be a git repository",
-        "No url found for submodule",
-        "no submodule mapping found",
-        "transport 'file' not allowed",
-    ];
-    LASTING.iter().any(|w| words.contains(w)) || lacks_program(words)
-}
-
-/// The shell's message for a program that the repository's settings name (a filter such as git-lfs)
-/// and that is not installed.
-fn lacks_program(words: &str) -> bool {
-    let missing = [": not found", ": command not found"];
-    words
-        .lines()
-        .any(|line| missing.iter().any(|m| line.ends_with(m)))
-}
-
-fn hint_for(words: &str) -> Option<String> {
-    if lacks_program(words) {
-        let hint = "install the program that the repository's settings name, or remove the setting (`git config --show-origin --list`)";
-        return Some(hint.to_owned());
-    }
-    if let Some(lock) = words
-        .split('\'')
-        .find(|part| part.starts_with('/') && part.ends_with(".lock"))
-        .filter(|_| words.contains("File exists"))
-    {
-        use std::os::unix::fs::MetadataExt;
-        let age = Path::new(lock).metadata().map(|m| {
-            let secs = clock::now_ns() / 1_000_000_000 - m.mtime();
-            clock::human(Duration::from_secs(u64::try_from(secs).unwrap_or(0)))
-        });
-        let age = age.unwrap_or_else(|_| "unknown age".to_owned());
-        return Some(format!(
-            "if no git works in this repository, remove the stale lock {lock} ({age} old)"
-        ));
-    }
-    let known = [
-        (
-            "could not lock config file",
-            "remove the stale config.lock if no git works in this repository",
-        ),
-        (
-            "No space left on device",
-            "free some disk space (or inodes: `df -i`)",
-        ),
-        (
-            "Disk quota exceeded",
-            "the disk quota is used up: free some space",
-        ),
-        (
-            "dubious ownership",
-            "the repository belongs to another user: see `safe.directory` in `git help config`",
-        ),
-        (
-            "exists; cannot create",
-            "rename the branch that stands in the way (`git branch -m OLD NEW`)",
-        ),
-        (
-            "unknown repository extension",
-            "the repository was made by a newer git: install that one",
-        ),
-        (
-            "Expected git repo version",
-            "the repository was made by a newer git: install that one",
-        ),
-        (
-            "not a git repository",
-            "look at `path` in [repo] of harness.toml",
-        ),
-    ];
-    known
-        .iter()
-        .find(|(sign, _)| words.contains(sign))
-        .map(|(_, hint)| (*hint).to_owned())
 }
 
 /// A random time up to `max`, so that competing processes do not retry together.

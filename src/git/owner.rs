@@ -33,6 +33,9 @@ impl Hub {
         if theirs.as_ref().is_some_and(|t| !any_equal(t)) || !self.has_our_seed()? {
             return Ok(false);
         }
+        if theirs.is_none() {
+            self.leave_old_version()?;
+        }
         self.note_owner(root, self.dir())?;
         Ok(true)
     }

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::fifos;
 use crate::clock;
 use crate::error::{Context, Error, Result};
 
@@ -21,6 +22,8 @@ use crate::error::{Context, Error, Result};
 const STDOUT_BYTES_MAX: usize = 64 << 20;
 /// Enough for git's messages.
 const STDERR_BYTES_MAX: usize = 64 << 10;
+/// A git that says nothing for this long may be waiting at a fifo.
+const LONG: Duration = Duration::from_secs(2);
 /// Time between SIGTERM, on which git removes its lock files, and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 
@@ -42,7 +45,9 @@ pub(super) struct Ended {
 
 /// Reads both pipes until git has ended: not until they close, since a helper that git left behind
 /// (a credential cache) may hold them open for ever.
-pub(super) fn attend(mut child: Child, timeout: Duration) -> Result<Ended> {
+///
+/// Where it works on a `tree` and takes long, it may wait at a fifo that an agent put there.
+pub(super) fn attend(mut child: Child, timeout: Duration, tree: Option<&Path>) -> Result<Ended> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     // Without a pidfd (an old kernel, no descriptors left) the pipes' closing counts as the end.
     let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -56,6 +61,7 @@ pub(super) fn attend(mut child: Child, timeout: Duration) -> Result<Ended> {
         let left = deadline.saturating_duration_since(clock::instant());
         // Once git has ended, read what the pipes hold without waiting.
         let wait = if gone { Duration::ZERO } else { left };
+        let wait = tree.map_or(wait, |_| wait.min(LONG));
         let ready = match wait_for(&pipes, pidfd.as_ref().filter(|_| !gone), wait) {
             Ok(ready) => ready,
             Err(Errno::EINTR) => continue,
@@ -74,6 +80,9 @@ pub(super) fn attend(mut child: Child, timeout: Duration) -> Result<Ended> {
             break Some(());
         }
         gone |= ready[2];
+        if let Some(tree) = tree.filter(|_| !gone && drained) {
+            fifos::let_go(tree);
+        }
         if !gone && left.is_zero() {
             stop(&mut child, pidfd.as_ref());
             break None;

@@ -21,7 +21,7 @@ use crate::limits::{INDEX_BYTES_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
 
 /// Folders of the hub's refs that an agent does not see: other items' branches and harness's own.
-const NOT_GIVEN: [&str; 2] = ["refs/harness", "refs/heads/harness"];
+pub(super) const NOT_GIVEN: [&str; 2] = ["refs/harness", "refs/heads/harness"];
 
 /// A slot's repository. `dir` may be anything, or nothing: its agent could do there what it liked.
 #[derive(Debug, Clone)]

@@ -81,13 +81,10 @@ fn named(line: &str) -> Option<String> {
     path.ends_with(".lock").then(|| path.to_owned())
 }
 
-/// Whether a git is running in the hub or a worktree of this ROOT: by its directory, command line
-/// or environment. A process that cannot be read is another user's, or dead.
-fn somebody_works_in(hub: &Path) -> bool {
-    let root = hub.ancestors().nth(3).unwrap_or(hub);
-    let trees = root.join("worktrees");
+/// Whether a git is running in the hub: by its directory, command line or environment. An agent's git
+/// works in its slot's repository. A process that cannot be read is another user's, or dead.
+pub(super) fn somebody_works_in(hub: &Path) -> bool {
     let hub_bytes = hub.as_os_str().as_bytes();
-    let of_root = [b"HARNESS_ROOT=", root.as_os_str().as_bytes()].concat();
     let holds = |text: &[u8], part: &[u8]| text.windows(part.len()).any(|w| w == part);
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.map(|e| e.path()).any(|process| {
@@ -96,12 +93,10 @@ fn somebody_works_in(hub: &Path) -> bool {
             return false;
         }
         let at = fs::read_link(process.join("cwd")).unwrap_or_default();
-        let environ = read("environ");
         at.starts_with(hub)
-            || at.starts_with(&trees)
-            || holds(&read("cmdline"), hub_bytes)
-            || holds(&environ, hub_bytes)
-            || environ.split(|&b| b == 0).any(|v| v == of_root)
+            || [read("cmdline"), read("environ")]
+                .iter()
+                .any(|t| holds(t, hub_bytes))
     })
 }
 

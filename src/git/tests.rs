@@ -8,6 +8,7 @@
 
 mod leftovers;
 mod incremental;
+mod older;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -88,6 +88,7 @@ impl Worktree {
             .env("GIT_WORK_TREE", &self.dir)
             // It believes folders' times, which an agent can set.
             .set("core.untrackedCache", "false")
+            .in_tree(&self.dir)
             .holding(self.lease.as_ref())
     }
 

@@ -241,3 +241,60 @@ fn what_git_cannot_remove_is_not_the_next_items_work() {
             .status();
     }
 }
+
+/// git would wait for ever for somebody to write into it.
+#[test]
+fn a_fifo_in_the_place_of_a_file_of_rules_holds_nobody_up() {
+    let root = one_slot();
+    let leaves = "mkdir -p sub new; mkfifo .gitignore sub/.gitignore sub/.gitattributes .gitattributes\n\
+                  echo w > sub/work; echo w > new/work";
+    root.script("one", leaves);
+    root.script(
+        "two",
+        "#harness after: [one]\nls -A > seen; mkfifo new.fifo .gitignore",
+    );
+    root.script("three", "#harness after: [two]\nls -A > seen");
+    let begun = std::time::Instant::now();
+    drain(&root);
+    assert!(begun.elapsed().as_secs() < 100, "{}", root.picture());
+    assert_eq!(said(&root, "one", "sub/work"), "w\n");
+    assert_eq!(said(&root, "two", "seen"), ".git\nREADME\nseen\n");
+    assert_eq!(root.show("three")["outcome"], "succeeded");
+}
+
+#[test]
+fn half_written_objects_of_killed_gits_go() {
+    let root = one_slot();
+    root.script("one", "echo 1 > one");
+    drain(&root);
+    let objects = root.at("state/repos/default.git/objects");
+    let left = [
+        "pack/tmp_pack_x",
+        "pack/tmp_idx_x",
+        "0f/tmp_obj_x",
+        "tmp_objdir-x",
+    ];
+    let left = left.map(|name| objects.join(name));
+    let plant = || {
+        for path in &left[..3] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "half").unwrap();
+        }
+        fs::create_dir_all(left[3].join("0f")).unwrap();
+    };
+    plant();
+    let seen: serde_json::Value =
+        serde_json::from_str(&root.ok(&["gc", "--dry-run", "--json"])).unwrap();
+    assert_eq!(seen["debris"], 4, "{seen}");
+    assert!(left.iter().all(|path| path.exists()));
+    assert!(root.ok(&["gc"]).contains("removed 4 half-written objects"));
+    assert!(!left.iter().any(|path| path.exists()));
+    // A run may not be alone: it removes only what is old.
+    plant();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    let file = fs::File::options().write(true).open(&left[0]).unwrap();
+    file.set_modified(old).unwrap();
+    root.script("two", "echo 2 > two");
+    drain(&root);
+    assert!(!left[0].exists() && left[1].exists());
+}

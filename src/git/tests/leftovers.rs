@@ -131,7 +131,10 @@ fn a_conflicted_merge_is_committed_as_it_is_and_ended() {
     assert!(!git(d, &["status"]).contains("rebas"));
     let kept = salvaged(&hub);
     let stash = kept.iter().find(|r| r.contains("autostash")).unwrap();
-    assert_eq!(git(d, &["show", &format!("{stash}:run.sh")]), "put away");
+    assert_eq!(
+        git(hub.dir(), &["show", &format!("{stash}:run.sh")]),
+        "put away"
+    );
     assert!(kept.len() >= 2, "{kept:?}");
 }
 
