@@ -28,6 +28,8 @@ pub const PACKED_REFS_BYTES_MAX: u64 = 256 << 20;
 pub const SLOT_REFS_MAX: usize = 65_536;
 /// A worktree's index: about 100 bytes a file, so some ten million.
 pub const INDEX_BYTES_MAX: u64 = 1 << 30;
+/// A file that git calls changed in a fresh checkout and that is compared as a whole: texts, mostly.
+pub const UNCLEAN_BYTES_MAX: u64 = 64 << 20;
 /// A file that Git LFS keeps: larger than any that a host takes.
 pub const LFS_BYTES_MAX: u64 = 1 << 40;
 /// A message between harness and keeper: argv and environment of one agent (Linux allows 2 MiB).

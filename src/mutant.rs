@@ -10,6 +10,10 @@ pub const ALL: &[(&str, &str)] = &[
         "a branch appears before the record says that it will",
     ),
     (
+        "git-unclean-is-work",
+        "what git calls changed in a fresh checkout is committed as work",
+    ),
+    (
         "brought-unheld",
         "commits are copied into the user's repository, and no ref holds them",
     ),

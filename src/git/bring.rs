@@ -91,7 +91,7 @@ impl Worktree {
 
     /// The slot's name as part of a ref.
     fn ref_name(&self) -> String {
-        Name::new(self.dir.file_name().unwrap_or_default()).ref_component()
+        Name::new(self.top.file_name().unwrap_or_default()).ref_component()
     }
 
     /// The agent's own branch goes to the branch of that name; all else that is new is salvaged.
@@ -166,6 +166,13 @@ impl Worktree {
         let text = read_text(&self.slot.admin().join("MERGE_HEAD")).unwrap_or_default();
         let all = text.lines().filter(|oid| is_oid(oid)).take(64);
         all.map(str::to_owned).collect()
+    }
+
+    /// Brings one commit that no ref of the agent's may hold. `false`: it is nowhere.
+    pub(super) fn bring_commit(&self, oid: &str) -> Result<bool> {
+        let name = format!("refs/harness/base/{oid}");
+        let lost = self.fetch_all(&Wanted::from([(name, oid.to_owned())]))?;
+        Ok(lost.is_empty())
     }
 
     /// Fetches all; where that fails, each alone. Returns the refs whose objects are damaged.
@@ -301,7 +308,7 @@ impl Worktree {
             .args(TreeState::ARGS)
             .args(["--untracked-files=no", "--ignore-submodules=all"]);
         let looked = look.patient()?;
-        let staged = looked.ok() && TreeState::parse(&looked.stdout).staged;
+        let staged = looked.ok() && TreeState::parse(&looked.stdout, &|_| false).staged;
         let tree = git().arg("write-tree");
         // An index that git cannot read or write as a tree holds nothing that could be kept.
         let kept = match staged

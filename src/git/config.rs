@@ -87,6 +87,23 @@ pub(super) fn of_slot(sha256: bool, settings: &[u8], hub: &Path) -> Vec<u8> {
     text
 }
 
+/// What a submodule's repository has besides: git finds it by the `.git` of its folder.
+pub(super) fn of_module(worktree: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    entry_text(&mut text, b"core.bare", Some(b"false"));
+    let dir = worktree.as_os_str().as_bytes();
+    entry_text(&mut text, b"core.worktree", Some(dir));
+    text
+}
+
+pub(super) fn of_entries(entries: &[(&str, String)]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (key, value) in entries {
+        entry_text(&mut text, key.as_bytes(), Some(value.as_bytes()));
+    }
+    text
+}
+
 fn core(sha256: bool) -> &'static str {
     match sha256 {
         false => "[core]\n\trepositoryformatversion = 0\n\tbare = true\n",

@@ -115,7 +115,7 @@ impl Hub {
 
     /// Writes the hub's configuration where it is not ours: what an older version let agents write
     /// there ends here.
-    fn settle_config(&self, dir: &Path, durable: bool) -> Result<()> {
+    pub(super) fn settle_config(&self, dir: &Path, durable: bool) -> Result<()> {
         let sha256 = self.has_sha256();
         let of_hub = config::of_hub(sha256);
         for (name, text) in [("config", &of_hub), (config::FILE, &self.0.settings)] {
@@ -129,6 +129,20 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// A hub inside this one: of a submodule.
+    pub(super) fn part(&self, dir: PathBuf, user: PathBuf, settings: Vec<u8>) -> Hub {
+        let mut repo = self.0.repo.clone();
+        (repo.path, repo.base) = (user.clone(), None);
+        Hub(Arc::new(Inner {
+            repo,
+            lock: dir.with_extension("lock"),
+            dir,
+            user,
+            settings,
+            hooks: self.0.hooks.clone(),
+        }))
     }
 
     /// The configuration of a slot's repository.
@@ -513,7 +527,7 @@ impl Hub {
 }
 
 /// Base name of a repository's hub and of its lock.
-fn stem(name: &str) -> String {
+pub(super) fn stem(name: &str) -> String {
     Name::new(name).ref_component()
 }
 
@@ -536,7 +550,7 @@ pub(super) fn fetch(git: Git, from: &Path, refspecs: &[&str]) -> Git {
 }
 
 /// The same into the hub, where the boundary of a shallow history may follow the user's.
-fn fetch_in(hub: Git, from: &Path, refspecs: &[&str]) -> Git {
+pub(super) fn fetch_in(hub: Git, from: &Path, refspecs: &[&str]) -> Git {
     fetch(hub, from, refspecs).arg("--update-shallow")
 }
 

@@ -98,7 +98,7 @@ impl Worktree {
         let head = self.head_at_rest()?;
         let look = quick_status(self.git()).env("GIT_OPTIONAL_LOCKS", "0");
         let out = look.output().ok()?;
-        let state = TreeState::parse(&out.stdout);
+        let state = TreeState::parse(&out.stdout, &|_| false);
         let is_clean = out.ok() && !out.truncated && state.is_clean();
         if !is_clean || state.head.as_ref() != Some(&head) {
             return None;

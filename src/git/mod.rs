@@ -15,6 +15,7 @@ mod hub;
 mod incremental_checkout;
 mod legacy;
 mod lfs;
+mod nested;
 mod owner;
 mod picture;
 mod publish;
@@ -25,8 +26,10 @@ mod salvage;
 mod slot;
 mod stale;
 mod state;
+mod submodules;
 #[cfg(test)]
 mod tests;
+mod unclean;
 mod words;
 mod worktree;
 

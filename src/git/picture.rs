@@ -31,9 +31,11 @@ impl Worktree {
         };
         let status = git()
             .args(["status", "--short", "--branch", "--untracked-files=normal"])
+            .arg("--ignore-submodules=all")
             .must("cannot look at the worktree")?;
         let diff = git()
-            .args(["diff", "--no-ext-diff", "--no-textconv", &base.oid])
+            .args(["diff", "--no-ext-diff", "--no-textconv"])
+            .args(["--ignore-submodules=all", &base.oid])
             .must("cannot compare the worktree with its base")?;
         Ok(Picture {
             status: match look.and_then(|look| look.on) {

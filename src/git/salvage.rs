@@ -7,12 +7,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::debris::{aside, clear_odd};
 use super::hub::read_text;
 use super::state::TreeState;
-use super::{Git, Worktree};
+use super::{Git, Output, Worktree};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::shown;
@@ -70,9 +70,6 @@ impl Worktree {
     }
 
     pub(super) fn salvage_state(&self, label: &str, state: &TreeState) -> Result<Option<String>> {
-        for sub in &state.submodules {
-            self.keep_submodule(sub, label)?;
-        }
         if state.dirty {
             self.salvage_files(label).map(Some)
         } else {
@@ -84,6 +81,23 @@ impl Worktree {
         let commit = self.snapshot(&format!("salvage of {label}"), KEEPER)?;
         let _gone = atomic::remove(&self.private_index());
         self.hub.keep_ref(label, &commit)
+    }
+
+    /// `git add -A` without these paths, however many.
+    pub(super) fn add_all(&self, git: Git, left_out: &[OsString]) -> Result<Output> {
+        let file = self.admin.join("pathspec");
+        let mut specs = b".\0".to_vec();
+        for path in left_out {
+            let parts: [&[u8]; 3] = [b":(top,exclude,literal)", path.as_bytes(), b"\0"];
+            specs.extend_from_slice(&parts.concat());
+        }
+        atomic::replace(&file, &specs, false)?;
+        let git = git.args(["add", "-A", "--ignore-errors", "--pathspec-file-nul"]);
+        let mut from = OsString::from("--pathspec-from-file=");
+        from.push(&file);
+        let out = git.arg(from).patient()?;
+        let _gone = atomic::remove(&file)?;
+        Ok(out)
     }
 
     pub(super) fn private_index(&self) -> PathBuf {
@@ -116,7 +130,10 @@ impl Worktree {
             .filter_map(|path| path.strip_suffix(b"/"))
             .map(|path| OsStr::from_bytes(path).to_owned())
             .collect();
-        add_all(git(), &nested).must(what)?;
+        let added = self.add_all(git(), &nested)?;
+        if !added.ok() {
+            return Err(git().failure(what, &added));
+        }
         let tree = git().arg("write-tree").must(what)?.line();
         let mut commit = by
             .sign(git())
@@ -145,67 +162,11 @@ impl Worktree {
         Ok(commit)
     }
 
-    /// Keeps a submodule's HEAD and uncommitted changes in its own repository, which lives in the
-    /// slot's. Returns a note for people.
-    pub(super) fn keep_submodule(&self, path: &OsStr, label: &str) -> Result<Option<String>> {
-        let what = "cannot keep the changes in a submodule";
-        let dir = self.dir.join(path);
-        if !atomic::exists(&dir.join(".git")) {
-            return Ok(None);
-        }
-        let at = || {
-            let git = self.hub.ours(Git::at(&dir));
-            git.env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(&self.dir))
-        };
-        let head = at()
-            .args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
-            .patient()?;
-        let own = at()
-            .args(["rev-parse", "--absolute-git-dir"])
-            .must(what)?
-            .path();
-        let index = own.join(PRIVATE_INDEX);
-        let git = || at().env("GIT_INDEX_FILE", &index);
-        let _old = atomic::remove(&index)?;
-        let copied = atomic::copy(&own.join("index"), &index, INDEX_BYTES_MAX).is_ok();
-        if !copied && head.ok() {
-            git().args(["read-tree", "HEAD"]).must(what)?;
-        }
-        add_all(git(), &[]).must(what)?;
-        let tree = git().arg("write-tree").must(what)?.line();
-        let message = printable(&format!("salvage of {label}"));
-        let mut commit = KEEPER
-            .sign(git())
-            .args(["commit-tree", &tree, "-m", &message]);
-        if head.ok() {
-            commit = commit.args(["-p", &head.line()]);
-        }
-        let commit = commit.must(what)?.line();
-        let _gone = atomic::remove(&index)?;
-        let short = commit.get(..12).unwrap_or(&commit).to_owned();
-        let name = format!("refs/harness/salvage/{short}");
-        at().args(["update-ref", &name, &commit]).must(what)?;
-        if at()
-            .args(["rev-parse", "--verify", &format!("{name}^{{tree}}")])
-            .must(what)?
-            .line()
-            != tree
-        {
-            return Err(Error::temporary(what, "the ref does not hold it").at_path(&dir));
-        }
-        Ok(Some(format!(
-            "submodule {}: kept as {name} of its own repository",
-            shown(path)
-        )))
-    }
-
     /// Moves nested repositories that are no submodules out of the tree, beside it: git can neither
     /// commit nor clean them without loss.
     pub(super) fn move_nested_aside(&self, nested: &[OsString]) -> Result<()> {
-        let mut to = self.dir.as_os_str().to_owned();
-        to.push(".nested");
         for path in nested {
-            aside(&self.dir.join(path), Path::new(&to))?;
+            aside(&self.dir.join(path), &self.nested_place())?;
         }
         Ok(())
     }
@@ -224,16 +185,6 @@ impl Worktree {
             }
         }
     }
-}
-
-/// `git add -A` without the repositories nested in the tree.
-pub(super) fn add_all(git: Git, nested: &[OsString]) -> Git {
-    let git = git.args(["add", "-A", "--ignore-errors", "--", "."]);
-    nested.iter().fold(git, |git, path| {
-        let mut spec = OsString::from(":(top,exclude,literal)");
-        spec.push(path);
-        git.arg(spec)
-    })
 }
 
 /// A message usable as an argument: no NUL, and within the kernel's length limit.

@@ -79,9 +79,26 @@ impl Slot {
         }
     }
 
+    /// A submodule's: git makes no worktrees of it.
+    pub(super) fn of_module(dir: PathBuf) -> Slot {
+        let name = OsString::new();
+        Slot { dir, name }
+    }
+
+    fn is_of_module(&self) -> bool {
+        self.name.is_empty()
+    }
+
     /// Where the worktree's HEAD and index are, for its agent.
     pub(super) fn admin(&self) -> PathBuf {
-        self.dir.join("worktrees").join(&self.name)
+        self.admin_in(&self.dir)
+    }
+
+    fn admin_in(&self, dir: &Path) -> PathBuf {
+        match self.is_of_module() {
+            true => dir.to_owned(),
+            false => dir.join("worktrees").join(&self.name),
+        }
     }
 
     pub(super) fn objects(&self) -> PathBuf {
@@ -160,7 +177,7 @@ impl Worktree {
         let mut all = refs::list(self.hub.dir(), &NOT_GIVEN);
         all.insert(full.clone(), base.oid.clone());
         self.build(&new, &all, &full)?;
-        let admin = new.join("worktrees").join(&self.slot.name);
+        let admin = self.slot.admin_in(&new);
         let given = Found {
             refs: all,
             on: Some(full),
@@ -176,7 +193,7 @@ impl Worktree {
     }
 
     fn build(&self, new: &Path, all: &Refs, full: &str) -> Result<()> {
-        let admin = new.join("worktrees").join(&self.slot.name);
+        let admin = self.slot.admin_in(new);
         for folder in ["objects/info", "refs", "info", "hooks"] {
             atomic::make_dir(&new.join(folder), true)?;
         }
@@ -185,8 +202,16 @@ impl Worktree {
         let lines = |parts: &[&[u8]]| [&parts.concat()[..], b"\n"].concat();
         let hub = self.hub.dir();
         let head = read_text(&hub.join("HEAD")).unwrap_or_else(|| "ref: refs/heads/main\n".into());
-        put(new.join("HEAD"), head.as_bytes())?;
-        put(new.join("config"), &self.hub.slot_config())?;
+        let mut config = self.hub.slot_config();
+        if self.slot.is_of_module() {
+            config.extend(config::of_module(&self.dir));
+        } else {
+            put(new.join("HEAD"), head.as_bytes())?;
+            put(admin.join("commondir"), b"../..\n")?;
+            let link = self.dir.join(".git");
+            put(admin.join("gitdir"), &lines(&[link.as_os_str().as_bytes()]))?;
+        }
+        put(new.join("config"), &config)?;
         put(new.join("packed-refs"), refs::packed(all).as_bytes())?;
         put(
             new.join("objects/info/alternates"),
@@ -200,10 +225,7 @@ impl Worktree {
         if let Ok(shallow) = atomic::read_small(&hub.join("shallow"), STATE_FILE_BYTES_MAX) {
             put(new.join("shallow"), &shallow)?;
         }
-        let link = self.dir.join(".git");
         put(admin.join("HEAD"), &lines(&[b"ref: ", full.as_bytes()]))?;
-        put(admin.join("commondir"), b"../..\n")?;
-        put(admin.join("gitdir"), &lines(&[link.as_os_str().as_bytes()]))?;
         let (index, copy) = (self.admin.join("index"), admin.join("index"));
         // A base without files has none.
         if atomic::exists(&index) {
@@ -217,7 +239,7 @@ impl Worktree {
     /// they may be large, and keep what was salvaged in them.
     fn swap(&self, new: &Path) -> Result<()> {
         let (dir, old) = (&self.slot.dir, self.slot.beside(".old"));
-        let modules = |of: &Path| of.join("worktrees").join(&self.slot.name).join("modules");
+        let modules = |of: &Path| self.slot.admin_in(of).join("modules");
         let take = |from: &Path| -> Result<()> {
             if atomic::is_own_dir(from) {
                 let _stays: Moved = atomic::rename_new(from, &modules(dir))?;
@@ -251,9 +273,7 @@ impl Worktree {
     fn point(&self) -> Result<()> {
         let link = self.dir.join(".git");
         if atomic::is_own_dir(&link) {
-            let mut to = self.dir.as_os_str().to_owned();
-            to.push(".nested");
-            aside(&link, Path::new(&to))?;
+            aside(&link, &self.nested_place())?;
         }
         let admin = self.slot.admin();
         let text = [b"gitdir: ", admin.as_os_str().as_bytes(), b"\n"].concat();

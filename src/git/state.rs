@@ -2,8 +2,8 @@
 //!
 //! Knows nothing of what is done about it. Paths are bytes of any encoding.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// The state of a worktree.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(super) struct TreeState {
     pub nested: Vec<OsString>,
     /// Submodules whose commit or content differs.
     pub submodules: Vec<OsString>,
+    /// Files that differ and that nobody has touched.
+    pub unclean: Vec<OsString>,
 }
 
 impl TreeState {
@@ -40,7 +42,8 @@ impl TreeState {
         !self.dirty && self.nested.is_empty() && self.submodules.is_empty()
     }
 
-    pub(super) fn parse(out: &[u8]) -> TreeState {
+    /// `is_untouched` says of a changed file that the checkout made it so.
+    pub(super) fn parse(out: &[u8], is_untouched: &dyn Fn(&OsStr) -> bool) -> TreeState {
         let mut state = TreeState::default();
         let mut records = out.split(|&b| b == 0);
         while let Some(record) = records.next() {
@@ -66,6 +69,7 @@ impl TreeState {
                 state.changed(
                     kind,
                     &record.splitn(fields, |&b| b == b' ').collect::<Vec<_>>(),
+                    is_untouched,
                 );
                 if kind == b'2' {
                     let _from = records.next();
@@ -76,12 +80,16 @@ impl TreeState {
     }
 
     /// `KIND XY SUB … PATH`; SUB is `N...`, or `S` and flags: commit, modified, untracked.
-    fn changed(&mut self, kind: u8, fields: &[&[u8]]) {
+    fn changed(&mut self, kind: u8, fields: &[&[u8]], is_untouched: &dyn Fn(&OsStr) -> bool) {
         let (Some(&xy), Some(&sub), Some(&path)) = (fields.get(1), fields.get(2), fields.last())
         else {
             self.dirty = true;
             return;
         };
+        if kind == b'1' && xy == b".M" && sub == b"N..." && is_untouched(OsStr::from_bytes(path)) {
+            self.unclean.push(OsString::from_vec(path.to_vec()));
+            return;
+        }
         if sub.first() != Some(&b'S') {
             self.dirty = true;
             let was_staged = !matches!(xy.first(), None | Some(b'.' | b'D'));
@@ -109,17 +117,22 @@ mod tests {
             "# branch.oid abc\0# branch.head harness/x/1\0\
              1 .M S.MU 160000 160000 160000 {none} {none} a sub\0? nest/\0"
         );
-        let state = TreeState::parse(out.as_bytes());
+        let state = TreeState::parse(out.as_bytes(), &|_| false);
         assert_eq!(state.head.as_deref(), Some("abc"));
         assert_eq!(state.branch.as_deref(), Some("harness/x/1"));
         assert!(!state.dirty && !state.is_clean());
         assert_eq!(state.nested, ["nest"]);
         assert_eq!(state.submodules, ["a sub"]);
-        let moved =
-            TreeState::parse(b"# branch.oid (initial)\x002 R. N... 1 1 1 a b R100 new\0? /\0");
+        let moved = TreeState::parse(
+            b"# branch.oid (initial)\x002 R. N... 1 1 1 a b R100 new\0? /\0",
+            &|_| false,
+        );
         assert!(moved.dirty && moved.head.is_none() && moved.nested.is_empty());
-        assert!(TreeState::parse(b"? a\nb\xff\0").dirty);
-        assert!(TreeState::parse(b"1 .M SC.. 1 1 1 a b sub\0").dirty);
-        assert!(TreeState::parse(b"").is_clean());
+        assert!(TreeState::parse(b"? a\nb\xff\0", &|_| false).dirty);
+        assert!(TreeState::parse(b"1 .M SC.. 1 1 1 a b sub\0", &|_| false).dirty);
+        assert!(TreeState::parse(b"", &|_| false).is_clean());
+        let crlf = b"1 .M N... 1 1 1 a b w.txt\x001 M. N... 1 1 1 a b w.txt\0";
+        let known = TreeState::parse(crlf, &|path| path == "w.txt");
+        assert_eq!((known.dirty, known.unclean), (true, vec!["w.txt".into()]));
     }
 }

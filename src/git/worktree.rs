@@ -4,7 +4,7 @@
 //! works in the tree. Invariant: nothing is reset or cleaned before a ref holds it in a commit, and
 //! nothing counts as collected before git reports a clean tree.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
@@ -16,13 +16,12 @@ use super::admin::is_empty_but_for_link;
 use super::debris::aside;
 use super::hub::read_text;
 use super::incremental_checkout::quick_status;
-use super::salvage::{Author, add_all, printable};
+use super::salvage::{Author, printable};
 use super::slot::Slot;
 use super::state::TreeState;
 use super::{Base, Clean, Git, Hub};
 use crate::atomic;
 use crate::error::{Context, Error, Result};
-use crate::layout::shown;
 use crate::mutant::planted;
 
 /// A worktree of a hub.
@@ -30,6 +29,8 @@ use crate::mutant::planted;
 pub(crate) struct Worktree {
     pub(super) hub: Hub,
     pub(super) dir: PathBuf,
+    /// The tree itself, or the one that it is a submodule in.
+    pub(super) top: PathBuf,
     /// `HUB/slots/X`: our HEAD and index. Passed to every command, so that nothing of what an agent
     /// wrote configures git or leads it to another repository.
     pub(super) admin: PathBuf,
@@ -52,6 +53,8 @@ pub(crate) struct Collected {
     pub files_changed: u64,
     /// Notes for people.
     pub notes: Vec<String>,
+    /// What the branch does not bring to the user, and where it lies.
+    pub elsewhere: Vec<String>,
 }
 
 impl Worktree {
@@ -61,6 +64,7 @@ impl Worktree {
         Worktree {
             admin: hub.dir().join(folder).join(name),
             slot: Slot::of(&dir),
+            top: dir.clone(),
             hub,
             dir,
             lease: None,
@@ -99,15 +103,17 @@ impl Worktree {
     /// Inner error: git cannot read this worktree (a broken index). Outer error: git was killed or
     /// did not start, which says nothing about the worktree.
     pub(super) fn state_if_readable(&self) -> Result<Result<TreeState>> {
-        Self::read_state(self.git().args(TreeState::ARGS))
+        self.read_state(self.git().args(TreeState::ARGS))
     }
 
-    fn read_state(git: Git) -> Result<Result<TreeState>> {
+    fn read_state(&self, git: Git) -> Result<Result<TreeState>> {
         let out = git.patient()?;
         if !out.ok() {
             return Ok(Err(git.failure("cannot read the worktree", &out)));
         }
-        let mut state = TreeState::parse(&out.stdout);
+        let unclean = self.unclean();
+        let is_untouched = |path: &OsStr| self.is_untouched(&unclean, path);
+        let mut state = TreeState::parse(&out.stdout, &is_untouched);
         state.dirty |= out.truncated;
         Ok(Ok(state))
     }
@@ -129,6 +135,7 @@ impl Worktree {
         self.clear_locks();
         self.clear_branch_lock(branch);
         self.bring_in()?;
+        self.close_submodules()?;
         self.hub.keep_tip(branch, base)?;
         let changes = self.incremental_checkout(base);
         let fresh = !atomic::exists(&self.admin.join("index")) && is_empty_but_for_link(&self.dir);
@@ -163,9 +170,10 @@ impl Worktree {
         }
         if !arrived {
             self.end_strangers(branch, base)?;
+            self.note_unclean()?;
         }
         self.renew_slot(branch, base)?;
-        self.update_submodules()
+        self.set_up_submodules(branch)
     }
 
     /// Looks at what git made: what it could not remove (in a folder that nobody may write) would be
@@ -182,7 +190,7 @@ impl Worktree {
                     self.empty_out()?;
                 }
                 _ => {
-                    aside(&self.dir, &self.dir)?;
+                    aside(&self.dir, &self.top)?;
                     atomic::remove(&self.admin.join("index"))?;
                     fs::create_dir(&self.dir).or_fail("cannot make the worktree", &self.dir)?;
                     self.check_out_all(branch, base)?;
@@ -276,17 +284,6 @@ impl Worktree {
             self.salvage_state(label, &state)?;
         }
         self.move_nested_aside(&state.nested)?;
-        for sub in &state.submodules {
-            let dir = self.dir.join(sub);
-            if atomic::exists(&dir.join(".git")) {
-                let git = self
-                    .hub
-                    .quiet(Git::at(&dir))
-                    .env("GIT_CEILING_DIRECTORIES", &self.dir);
-                git.args(["clean", "-fdq"])
-                    .must("cannot clean a submodule")?;
-            }
-        }
         if state.dirty {
             // What it cannot remove, the look after the checkout sees.
             let _status = self.git().args(["clean", "-fdq"]).patient()?;
@@ -309,18 +306,6 @@ impl Worktree {
         Ok(())
     }
 
-    fn update_submodules(&self) -> Result<()> {
-        if !atomic::exists(&self.dir.join(".gitmodules")) {
-            return Ok(());
-        }
-        // Their repositories lie in the slot's, which was made a moment ago.
-        let git = self.git().env("GIT_DIR", self.slot.admin());
-        git.args(["submodule", "--quiet", "update"])
-            .args(["--init", "--recursive", "--force"])
-            .must("cannot bring the submodules")
-            .map(drop)
-    }
-
     /// Commits what the agent left uncommitted and makes `refs/heads/BRANCH` of the hub hold all of
     /// its work. `author` is `Name <address>`.
     ///
@@ -336,6 +321,9 @@ impl Worktree {
         self.clear_locks();
         self.clear_branch_lock(branch);
         let mut notes = self.bring_in()?;
+        let within = self.collect_submodules(branch, base, message, author)?;
+        notes.extend(within.notes);
+        let mut elsewhere = within.elsewhere;
         let full = format!("refs/heads/{branch}");
         if !atomic::exists(&self.dir) {
             notes.push(
@@ -345,39 +333,28 @@ impl Worktree {
                 .rev("HEAD^{commit}")?
                 .unwrap_or_else(|| base.oid.clone());
             let head = self.settle(&head, &full, base, &mut notes)?;
-            return self.count(head, base, false, notes);
+            return self.count(head, base, false, (notes, elsewhere));
         }
         let author = Author::parse(author);
-        let mut leftover = false;
-        let state = match self.state_if_readable()? {
-            Ok(state) if state.is_clean() => state,
+        let (state, leftover) = match self.state_if_readable()? {
             Ok(state) => {
-                for sub in &state.submodules {
-                    notes.extend(self.keep_submodule(sub, branch)?);
-                }
-                if state.dirty {
-                    leftover = true;
-                    self.commit_all(&state, message, author)?
-                } else {
-                    state
+                let (state, nested) = self.adopt_nested(base, state)?;
+                notes.extend(nested.notes);
+                elsewhere.extend(nested.elsewhere);
+                match state.dirty {
+                    true => (self.commit_all(&state, message, author)?, true),
+                    false => (state, false),
                 }
             }
             Err(_) => {
-                notes.push(
-                    "git could not read the index: the files were committed as they are".to_owned(),
-                );
+                let why = "git could not read the index: the files were committed as they are";
+                notes.push(why.to_owned());
                 let before = self.rev("HEAD^{commit}")?;
                 let after = self.rescue(message, author)?;
-                leftover = after.head != before;
-                after
+                let leftover = after.head != before;
+                (after, leftover)
             }
         };
-        notes.extend(state.nested.iter().map(|path| {
-            format!(
-                "{}: a repository of its own, not committed; its files are left in place",
-                shown(path)
-            )
-        }));
         if fs::symlink_metadata(self.dir.join(".git")).map_or(true, |m| !m.is_file()) {
             notes.push("the agent replaced or removed the worktree's .git".to_owned());
         }
@@ -393,7 +370,7 @@ impl Worktree {
                 settled
             }
         };
-        self.count(head, base, leftover, notes)
+        self.count(head, base, leftover, (notes, elsewhere))
     }
 
     /// Commits everything on top of HEAD; through a private index if git fails.
@@ -403,7 +380,8 @@ impl Worktree {
         message: &str,
         author: Author<'_>,
     ) -> Result<TreeState> {
-        let added = add_all(self.git(), &state.nested).patient()?;
+        let left_out = [&state.nested[..], &state.unclean].concat();
+        let added = self.add_all(self.git(), &left_out)?;
         if added.ok() {
             let message = printable(message);
             let by = format!("--author={} <{}>", author.name, author.email);
@@ -420,7 +398,7 @@ impl Worktree {
                 ])
                 .patient()?;
             // This status also updates the untracked cache for the next item's check.
-            let after = Self::read_state(quick_status(self.git()))??;
+            let after = self.read_state(quick_status(self.git()))??;
             if !after.dirty {
                 return Ok(after);
             }
@@ -494,7 +472,7 @@ impl Worktree {
         head: String,
         base: &Base,
         leftover: bool,
-        notes: Vec<String>,
+        (notes, elsewhere): (Vec<String>, Vec<String>),
     ) -> Result<Collected> {
         let what = "cannot compare the branch with its base";
         let (mut commits, mut files_changed) = (0, 0);
@@ -528,6 +506,7 @@ impl Worktree {
             leftover,
             files_changed,
             notes,
+            elsewhere,
         })
     }
 

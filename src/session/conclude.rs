@@ -58,7 +58,11 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     let question = question(ctx, &evidence);
     evidence.asked = question.as_ref().map(|q| q.headline().to_owned());
     evidence.unheard = question.is_none() && was_answered_too_late(ctx, &attempt);
-    let decision = outcome::decide(&evidence, &terms(ctx, &attempt));
+    let mut decision = outcome::decide(&evidence, &terms(ctx, &attempt));
+    for lies in collected.iter().flat_map(|c| &c.elsewhere) {
+        decision.reason.push_str("; ");
+        decision.reason.push_str(lies);
+    }
     if let (Some(end), Some(fault)) = (decision.hold, &evidence.fault) {
         hold_agent(ctx, &attempt, fault, end);
     }

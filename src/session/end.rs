@@ -54,7 +54,8 @@ pub(super) fn fill_file(
         file.files_changed = Some(collected.files_changed);
         file.leftover = collected.leftover;
         file.head = Some(collected.head.clone());
-        file.notes.extend(collected.notes.iter().cloned());
+        let notes = collected.notes.iter().chain(&collected.elsewhere);
+        file.notes.extend(notes.cloned());
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) fn publish(
             take_back(ctx, hub, attempt)?;
             announce(ctx, attempt)?;
         }
+        // First: the branch names their commits.
+        publish_modules(ctx, hub, &branch, &short)?;
         ctx.retry_temporary(|| users.publish(&branch, &head, &short))
     })();
     if !matches!(&done, Err(e) if e.kind() == Kind::Temporary) {
@@ -50,6 +52,38 @@ pub(super) fn publish(
         Err(e) if e.kind() == Kind::Temporary => Err(e),
         Err(e) => Ok(Some(e.to_string())),
     }
+}
+
+/// Publishes a branch of the same name in each submodule that the user has checked out and that the
+/// attempt has worked in.
+fn publish_modules(ctx: &WorkerContext, hub: &Hub, branch: &str, short: &str) -> Result<()> {
+    for (module, head) in hub.modules_with(branch)? {
+        if !module.is_of_user() {
+            continue;
+        }
+        let users = module.users(Some(ctx.lease.lock()));
+        if ctx
+            .retry_temporary(|| users.published(branch, &head, short))?
+            .is_none()
+        {
+            ctx.retry_temporary(|| users.bring(&head, short))?;
+            ctx.retry_temporary(|| users.publish(branch, &head, short))?;
+        }
+        ctx.retry_temporary(|| users.release(short))?;
+    }
+    Ok(())
+}
+
+/// Takes away what `publish_modules` made.
+fn withdraw_modules(ctx: &WorkerContext, hub: &Hub, branch: &str, short: &str) -> Result<()> {
+    for (module, head) in hub.modules_with(branch)? {
+        if module.is_of_user() {
+            let users = module.users(Some(ctx.lease.lock()));
+            ctx.retry_temporary(|| users.unpublish_any(branch, &head, short))?;
+            ctx.retry_temporary(|| users.release(short))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the ref that held the branch's commits. One that stays does no harm.
@@ -95,7 +129,8 @@ pub(super) fn take_back(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) -
         let short = short_id(&announced.session);
         let gone = ctx.retry_temporary(|| users.unpublish_any(branch, head, short));
         let free = || ctx.retry_temporary(|| users.release(short));
-        match gone.and_then(|_| free()) {
+        let within = || withdraw_modules(ctx, hub, branch, short);
+        match gone.and_then(|_| free()).and_then(|()| within()) {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Temporary => return Err(e),
             Err(e) => {
@@ -127,8 +162,9 @@ pub(super) fn withdraw(
     }
     let users = hub.users(Some(ctx.lease.lock()));
     let mut reason = "its file was taken away".to_owned();
-    match ctx.retry_temporary(|| users.unpublish(&branch.name, &branch.head)) {
-        Ok(_) => {}
+    let gone = ctx.retry_temporary(|| users.unpublish(&branch.name, &branch.head));
+    match gone.and_then(|_| withdraw_modules(ctx, hub, &branch.name, "")) {
+        Ok(()) => {}
         Err(e) if e.kind() == Kind::Temporary => return Err(e),
         Err(e) => {
             ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));

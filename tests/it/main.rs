@@ -21,6 +21,7 @@ mod commands;
 mod control;
 mod crash;
 mod dice;
+mod git_carried;
 mod git_held;
 mod git_lfs;
 mod git_races;

@@ -195,20 +195,32 @@ fn repositories_inside_the_tree_are_kept_whole() {
         ],
     );
     put(&tree.path().join("outer"), "x");
+    // A clone is somebody else's project.
+    git(tree.path(), &["clone", "-q", "nest", "clone"]);
     let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
-    assert_eq!((got.files_changed, got.notes.len()), (1, 2), "{got:?}");
+    assert_eq!((got.files_changed, got.notes.len()), (3, 2), "{got:?}");
+    assert_eq!(got.elsewhere.len(), 1, "{got:?}");
     assert!(tree.path().join("nest/file").exists());
-    // A nested repository committed as a link is the agent's work, too.
-    git(tree.path(), &["add", "nest"]);
+    assert!(tree.path().join("clone/file").exists());
+    // One committed as a link is the agent's work, too.
+    git(tree.path(), &["init", "-q", "link"]);
+    put(&tree.path().join("link/file"), "inner");
+    let inner = tree.path().join("link");
+    git(&inner, &["add", "-A"]);
+    let me = ["-c", "user.name=n", "-c", "user.email=n@n"];
+    git(&inner, &[&me[..], &["commit", "-q", "-m", "n"]].concat());
+    git(tree.path(), &["add", "link"]);
     git(tree.path(), &["commit", "-q", "-m", "link"]);
+    let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
+    assert_eq!(got.files_changed, 4, "{got:?}");
     tree.checkout("harness/y/1", &base).unwrap();
-    assert!(!tree.path().join("nest").exists());
-    let beside = |k: u32| {
-        w.root
-            .worktrees()
-            .join(format!("agent-1.nested.~{k}~/file"))
+    let there = |name: &str| tree.path().join(name).exists();
+    assert!(!there("nest") && !there("clone") && !there("link"));
+    let beside = |name: &str| {
+        let all = (1..=4).map(|k| w.root.worktrees().join(format!("agent-1.nested.~{k}~")));
+        all.filter(|dir| dir.join(name).exists()).count()
     };
-    assert!(beside(1).exists() && beside(2).exists());
+    assert_eq!((beside("HEAD"), beside("file")), (3, 1));
 }
 
 #[test]
@@ -247,69 +259,45 @@ fn submodules_are_brought_and_their_changes_kept() {
     git(&lib, &["init", "-q", "-b", "main"]);
     put(&lib.join("code"), "v1\n");
     git(&lib, &["add", "-A"]);
-    let me = [
-        "-c",
-        "user.name=u",
-        "-c",
-        "user.email=u@u",
+    let me = ["-c", "user.name=u", "-c", "user.email=u@u"];
+    git(&lib, &[&me[..], &["commit", "-q", "-m", "1"]].concat());
+    let file = [
         "-c",
         "protocol.file.allow=always",
-    ];
-    git(&lib, &[&me[..], &["commit", "-q", "-m", "1"]].concat());
-    git(
-        &w.user,
-        &[
-            &me[..],
-            &[
-                "submodule",
-                "--quiet",
-                "add",
-                lib.to_str().unwrap(),
-                "sub dir",
-            ],
-        ]
-        .concat(),
-    );
-    git(&w.user, &["commit", "-q", "-m", "submodule"]);
-    // Git fetches submodules from local paths only if told to, so the test does it.
-    git(&w.user, &["config", "submodule.sub dir.update", "none"]);
-    git(
-        &w.user,
-        &["config", "submodule.sub dir.url", lib.to_str().unwrap()],
-    );
-    let (_hub, tree, base) = w.ready();
-    let by_hand = [
-        "-c",
-        "submodule.sub dir.update=checkout",
         "submodule",
         "--quiet",
-        "update",
+        "add",
     ];
-    git(tree.path(), &[&me[..], &by_hand].concat());
+    let add = [&file[..], &[lib.to_str().unwrap(), "sub dir"]].concat();
+    git(&w.user, &add);
+    git(&w.user, &["commit", "-q", "-m", "submodule"]);
+    let (hub, tree, base) = w.ready();
     let sub = tree.path().join("sub dir");
     put(&sub.join("code"), "v2\n");
     put(&sub.join("new"), "new\n");
     let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
-    assert_eq!((got.commits, got.notes.len()), (0, 1), "{got:?}");
-    let name = got.notes[0]
-        .split_whitespace()
-        .find(|w| w.starts_with("refs/"))
-        .unwrap();
-    assert_eq!(git(&sub, &["show", &format!("{name}:code")]), "v2");
-    // A commit in the submodule is recorded, and kept when the tree is reset.
+    assert_eq!((got.commits, got.files_changed), (1, 1), "{got:?}");
+    assert!(got.elsewhere.is_empty(), "{got:?}");
+    let inner = git(
+        tree.path(),
+        &["rev-parse", &format!("{}:sub dir", got.head)],
+    );
+    assert_eq!(git(&sub, &["show", &format!("{inner}:code")]), "v2");
+    // A commit in the submodule is recorded, and all is kept when the tree is reset.
+    put(&sub.join("newest"), "newest\n");
     git(&sub, &["add", "-A"]);
     git(&sub, &[&me[..], &["commit", "-q", "-m", "2"]].concat());
     let inner = git(&sub, &["rev-parse", "HEAD"]);
     let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
-    assert_eq!((got.commits, got.files_changed), (1, 1), "{got:?}");
+    assert_eq!((got.commits, got.files_changed), (2, 1), "{got:?}");
     put(&sub.join("newer"), "newer\n");
     tree.checkout("harness/y/1", &base).unwrap();
-    assert!(!sub.join("newer").exists());
-    let kept = git(
-        &sub,
-        &["for-each-ref", "--contains", &inner, "refs/harness/salvage"],
-    );
-    assert_eq!(kept.lines().count(), 2, "{kept}");
+    assert!(!sub.join("newer").exists() && !sub.join("new").exists());
+    let [(module, _)] = &hub.modules_with("harness/x/1").unwrap()[..] else {
+        panic!("one submodule");
+    };
+    let refs = git(module.dir(), &["for-each-ref", "--contains", &inner]);
+    assert_eq!(refs.lines().count(), 2, "{refs}");
 }
 
 #[test]

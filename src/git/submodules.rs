@@ -1,0 +1,452 @@
+//! Submodules. Each is a repository of its own, in everything: a hub inside the hub, a slot's
+//! repository where git looks for it (`modules/NAME`), a branch of the item's name. So what holds
+//! for a tree holds for each submodule in it, and for those in them.
+//!
+//! Knows nothing of items. Invariant: no git of ours works by a submodule's `.git`, or by settings
+//! that an agent wrote there. The user's own `.git/modules` are asked before any network.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use super::admin::{is_broken, is_empty_but_for_link};
+use super::debris::aside;
+use super::hub::{SEED, SLOTS, fetch_in, is_oid, read_text, stem};
+use super::slot::Slot;
+use super::{Base, Git, Hub, Worktree, config};
+use crate::atomic::{self, Moved};
+use crate::error::Result;
+use crate::layout::shown;
+
+/// Folder of the submodules' repositories, in the user's git directory, the hub and a slot's.
+const MODULES: &str = "modules";
+/// In a submodule's hub: its name in `.gitmodules`.
+const NAME: &str = "harness.module";
+
+/// A submodule as a commit has it.
+#[derive(Debug, Default)]
+struct Link {
+    path: OsString,
+    oid: String,
+    name: OsString,
+    url: String,
+}
+
+/// What became of the work in submodules.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub notes: Vec<String>,
+    /// What no branch brings to the user, and where it is.
+    pub elsewhere: Vec<String>,
+}
+
+impl Worktree {
+    /// Checks out each submodule at the commit that HEAD names, on a branch of this name.
+    pub(super) fn set_up_submodules(&self, branch: &str) -> Result<()> {
+        if !atomic::exists(&self.dir.join(".gitmodules")) {
+            return Ok(());
+        }
+        for link in self.links()? {
+            if self.hub.wants_no(&link)? || !self.is_inside(&link.path) {
+                continue;
+            }
+            let module = self.module(&link)?;
+            module.hub.provide(&link)?;
+            atomic::make_dir(&module.dir, false)?;
+            module.checkout(branch, &link.base())?;
+        }
+        Ok(())
+    }
+
+    /// Hides submodules from a git that looks at this tree: it would work in them, wherever their
+    /// `.git` leads. Their files stay, and are looked at when they are set up again.
+    pub(super) fn close_submodules(&self) -> Result<()> {
+        if !atomic::exists(&self.hub.dir().join(MODULES)) {
+            return Ok(());
+        }
+        for link in self.links()? {
+            let git = self.dir.join(&link.path).join(".git");
+            if !self.is_inside(&link.path) {
+                continue;
+            }
+            if atomic::is_own_dir(&git) {
+                aside(&git, &self.nested_place())?;
+            } else {
+                let _gone = atomic::remove(&git)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects each submodule as `collect` does the tree, and makes its repository anew: a git that
+    /// looks at this tree then finds the submodule's commit, and no settings of an agent's.
+    pub(super) fn collect_submodules(
+        &self,
+        branch: &str,
+        base: &Base,
+        message: &str,
+        author: &str,
+    ) -> Result<Found> {
+        let mut found = Found::default();
+        let any = [self.hub.dir().join(MODULES), self.dir.join(".gitmodules")];
+        if !any.iter().any(|path| atomic::exists(path)) {
+            return Ok(found);
+        }
+        for link in self.links()? {
+            let module = self.module(&link)?;
+            let path = shown(&link.path);
+            let before = self.link_at(&base.oid, &link.path)?;
+            let begun = before.unwrap_or_else(|| link.oid.clone());
+            if !module.hub.has_commit(&begun)? && !module.bring_commit(&begun)? {
+                let why = "its commit is nowhere: the branch cannot be checked out with it";
+                found.elsewhere.push(format!("submodule {path}: {why}"));
+                continue;
+            }
+            if !self.is_inside(&link.path) || is_empty_but_for_link(&module.dir) {
+                found.notes.extend(module.bring_in()?);
+                continue;
+            }
+            let begun = Base {
+                name: begun.clone(),
+                oid: begun,
+            };
+            let got = module.collect(branch, &begun, message, author)?;
+            let told = got
+                .notes
+                .iter()
+                .map(|note| format!("submodule {path}: {note}"));
+            found.notes.extend(told);
+            found.elsewhere.extend(got.elsewhere);
+            let head = Base {
+                name: got.head.clone(),
+                oid: got.head,
+            };
+            module.renew_slot(branch, &head)?;
+            if head.oid == begun.oid {
+                module.hub.forget(branch, &head.oid)?;
+            } else if !module.hub.is_of_user() {
+                found.elsewhere.push(format!(
+                    "submodule {path}: your clone has not checked it out: its commits are in {}, branch {branch}",
+                    module.hub.dir().display()
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    fn module(&self, link: &Link) -> Result<Worktree> {
+        let hub = self.hub.module(link)?;
+        let name = self.top.file_name().unwrap_or_default();
+        let module = Worktree {
+            admin: hub.dir().join(SLOTS).join(name),
+            slot: Slot::of_module(self.slot.admin().join(MODULES).join(&link.name)),
+            dir: self.dir.join(&link.path),
+            top: self.top.clone(),
+            lease: self.lease.clone(),
+            hub,
+        };
+        if is_broken(&module.admin) {
+            let notes = "our notes on a tree that was never checked out";
+            atomic::discard_tree(&module.admin, notes)?;
+            atomic::make_dir(&module.admin, true)?;
+            let head = format!("{}\n", link.oid);
+            atomic::replace(&module.admin.join("HEAD"), head.as_bytes(), false)?;
+            atomic::replace(&module.admin.join("commondir"), b"../..\n", false)?;
+        }
+        Ok(module)
+    }
+
+    /// The links of our index that HEAD's `.gitmodules` describes. A link without a description
+    /// stays an empty folder, as in every clone.
+    fn links(&self) -> Result<Vec<Link>> {
+        let what = "cannot list the submodules";
+        let described = self.described()?;
+        if described.is_empty() {
+            return Ok(Vec::new());
+        }
+        let index = self.git().args(["ls-files", "--stage", "-z"]).must(what)?;
+        let links = index.stdout.split(|&b| b == 0).filter_map(|entry| {
+            let text = entry.strip_prefix(b"160000 ")?;
+            let tab = text.iter().position(|&b| b == b'\t')?;
+            let oid = String::from_utf8_lossy(&text[..tab]);
+            let oid = oid.split(' ').next()?.to_owned();
+            let (path, found) = (&text[tab + 1..], &described);
+            let (name, _, url) = found.iter().find(|(_, of, _)| of.as_bytes() == path)?;
+            is_oid(&oid).then(|| Link {
+                path: OsString::from_vec(path.to_vec()),
+                oid,
+                name: name.clone(),
+                url: url.clone(),
+            })
+        });
+        Ok(links.collect())
+    }
+
+    /// Name, path and URL of each submodule that HEAD's `.gitmodules` describes.
+    pub(super) fn described(&self) -> Result<Vec<(OsString, OsString, String)>> {
+        let known = self
+            .git()
+            .args(["config", "--blob", "HEAD:.gitmodules", "-z"])
+            .args(["--get-regexp", r"^submodule\..*\.(path|url)$"])
+            .patient()?;
+        Ok(match known.ok() {
+            true => described(&known.stdout),
+            false => Vec::new(),
+        })
+    }
+
+    /// The commit of the link that this commit has at the path.
+    fn link_at(&self, commit: &str, path: &OsStr) -> Result<Option<String>> {
+        let git = self.hub.git().env("GIT_LITERAL_PATHSPECS", "1");
+        let git = git
+            .args(["ls-tree", "-z", "--full-tree", commit, "--"])
+            .arg(path);
+        let out = git.must("cannot look up a submodule")?;
+        let line = String::from_utf8_lossy(&out.stdout).into_owned();
+        let oid = line
+            .strip_prefix("160000 commit ")
+            .and_then(|l| l.split('\t').next());
+        Ok(oid.filter(|oid| is_oid(oid)).map(str::to_owned))
+    }
+
+    /// Whether no symlink leads from the tree to this path.
+    pub(super) fn is_inside(&self, path: &OsStr) -> bool {
+        let mut folder = self.dir.clone();
+        Path::new(path).components().all(|part| {
+            folder.push(part);
+            atomic::is_own_dir(&folder)
+        })
+    }
+
+    /// Where git repositories go that lie in the tree and are no submodules.
+    pub(super) fn nested_place(&self) -> PathBuf {
+        let mut to = self.top.as_os_str().to_owned();
+        to.push(".nested");
+        to.into()
+    }
+}
+
+impl Link {
+    fn base(&self) -> Base {
+        Base {
+            name: self.oid.clone(),
+            oid: self.oid.clone(),
+        }
+    }
+}
+
+impl Hub {
+    /// The hub of a submodule, made where it is missing: empty, until `provide`.
+    fn module(&self, link: &Link) -> Result<Hub> {
+        let stem = stem(&shown(&link.name));
+        let user = self.user().join(MODULES).join(&link.name);
+        let settings = match atomic::exists(&user.join("HEAD")) {
+            true => config::read(&user, self.repo().durable)?.text,
+            false => self.settings_of_remote(&self.url(link)?)?,
+        };
+        let folder = self.dir().join(MODULES);
+        let hub = self.part(folder.join(format!("{stem}.git")), user, settings);
+        if atomic::exists(hub.dir()) {
+            hub.settle_config(hub.dir(), self.repo().durable)?;
+            return Ok(hub);
+        }
+        atomic::make_dir(&folder, true)?;
+        let lock = hub.lock()?;
+        if !atomic::exists(hub.dir()) {
+            let temp = folder.join(format!(".{stem}.new"));
+            atomic::discard_tree(&temp, "a half-made copy of our own")?;
+            let git = hub.quiet(Git::at(&folder)).holding(Some(&lock));
+            let format = match link.oid.len() {
+                64 => "--object-format=sha256",
+                _ => "--object-format=sha1",
+            };
+            git.args(["init", "--quiet", "--bare", "--template=", format])
+                .arg(&temp)
+                .must("cannot make a copy of the submodule")?;
+            hub.settle_config(&temp, false)?;
+            atomic::replace(&temp.join(NAME), link.name.as_bytes(), false)?;
+            if self.repo().durable {
+                atomic::sync_tree(&temp)?;
+            }
+            let _there: Moved = atomic::rename_new(&temp, hub.dir())?;
+        }
+        Ok(hub)
+    }
+
+    /// Of a submodule that the user has not: its remote, and who commits.
+    fn settings_of_remote(&self, url: &str) -> Result<Vec<u8>> {
+        let mut entries = vec![
+            ("remote.origin.url", url.to_owned()),
+            (
+                "remote.origin.fetch",
+                "+refs/heads/*:refs/remotes/origin/*".to_owned(),
+            ),
+        ];
+        for key in ["user.name", "user.email"] {
+            let out = self.git().args(["config", "--get", key]).patient()?;
+            if out.ok() {
+                entries.push((key, out.line()));
+            }
+        }
+        Ok(config::of_entries(&entries))
+    }
+
+    /// Makes sure that the hub has the commit, from the user's own repository of the submodule or
+    /// from its remote.
+    fn provide(&self, link: &Link) -> Result<()> {
+        if self.has_commit(&link.oid)? {
+            return Ok(());
+        }
+        let what = format!("cannot fetch the submodule {}", shown(&link.path));
+        let lock = self.lock()?;
+        let git = || self.git().holding(Some(&lock));
+        let base = format!("refs/harness/base/{}", link.oid);
+        let pin = format!("+{}:{base}", link.oid);
+        if self.is_of_user() && self.user_has(&link.oid)? {
+            let refs = ["+refs/heads/*:refs/heads/*", "^refs/heads/harness/*"];
+            let refs = [&refs[..], &["+refs/remotes/*:refs/remotes/*", &pin]].concat();
+            fetch_in(git(), self.user(), &refs).must(&what)?;
+        } else {
+            // As `git submodule` does: what a project's files say opens no local repository.
+            let git = || git().env("GIT_PROTOCOL_FROM_USER", "0");
+            let fetch = |spec: &str| fetch_in(git(), Path::new("origin"), &[spec]).must(&what);
+            fetch("+refs/heads/*:refs/remotes/origin/*")?;
+            if !self.has_commit(&link.oid)? {
+                fetch(&pin)?;
+            }
+            git().args(["update-ref", &base, &link.oid]).must(&what)?;
+        }
+        let seed = git().args(["update-ref", SEED, &link.oid]);
+        seed.must(&what).map(drop)
+    }
+
+    /// Whether the user has checked this submodule out.
+    pub(crate) fn is_of_user(&self) -> bool {
+        atomic::exists(&self.user().join("HEAD"))
+    }
+
+    /// Whether the user's settings say to leave the submodule out.
+    fn wants_no(&self, link: &Link) -> Result<bool> {
+        Ok(self.setting(link, "update")?.as_deref() == Some("none"))
+    }
+
+    /// Where a submodule comes from that the user has not checked out: what their settings say, else
+    /// what its project says, which may be relative to where that comes from.
+    fn url(&self, link: &Link) -> Result<String> {
+        if let Some(url) = self.setting(link, "url")? {
+            return Ok(url);
+        }
+        let git = self.git().args(["config", "--get", "remote.origin.url"]);
+        let out = git.patient()?;
+        let whole = match out.ok() {
+            true => out.line(),
+            false => self
+                .user()
+                .parent()
+                .unwrap_or(self.user())
+                .display()
+                .to_string(),
+        };
+        Ok(resolved(&whole, &link.url))
+    }
+
+    fn setting(&self, link: &Link, end: &str) -> Result<Option<String>> {
+        let mut key = OsString::from("submodule.");
+        key.push(&link.name);
+        key.push(format!(".{end}"));
+        let out = self.git().args(["config", "--get"]).arg(key).patient()?;
+        Ok(out.ok().then(|| out.line()))
+    }
+
+    /// The hubs of submodules, and of those in them, that have this branch, with its commit.
+    pub(crate) fn modules_with(&self, branch: &str) -> Result<Vec<(Hub, String)>> {
+        let mut found = Vec::new();
+        let all = fs::read_dir(self.dir().join(MODULES)).into_iter().flatten();
+        for dir in all.flatten().map(|e| e.path()) {
+            let Some(name) = read_text(&dir.join(NAME)).filter(|_| atomic::is_own_dir(&dir)) else {
+                continue;
+            };
+            let user = self.user().join(MODULES).join(name);
+            let settings = match atomic::exists(&user.join("HEAD")) {
+                true => config::read(&user, self.repo().durable)?.text,
+                false => Vec::new(),
+            };
+            let hub = self.part(dir, user, settings);
+            found.extend(hub.modules_with(branch)?);
+            if let Some(head) = hub.read_ref(&format!("refs/heads/{branch}")) {
+                found.push((hub, head));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Name, path and URL of each submodule, from `git config -z`. What git would not take is left out.
+fn described(listed: &[u8]) -> Vec<(OsString, OsString, String)> {
+    let entries = listed.split(|&b| b == 0).filter_map(|entry| {
+        let cut = entry.iter().position(|&b| b == b'\n')?;
+        let (key, value) = (&entry[..cut], &entry[cut + 1..]);
+        let key = key.strip_prefix(b"submodule.")?;
+        let dot = key.iter().rposition(|&b| b == b'.')?;
+        Some((&key[..dot], &key[dot + 1..], value))
+    });
+    let entries: Vec<_> = entries.collect();
+    let value = |of: &[u8], what: &[u8]| {
+        let mut all = entries.iter().rev();
+        let found = all.find(|(name, key, _)| *name == of && *key == what);
+        found.map(|(_, _, value)| value.to_vec())
+    };
+    let paths = entries.iter().filter(|(_, key, _)| *key == b"path");
+    let told = paths.map(|(name, _, path)| {
+        let url = value(name, b"url").unwrap_or_default();
+        let url = String::from_utf8_lossy(&url).into_owned();
+        let name = OsStr::from_bytes(name).to_owned();
+        (name, OsStr::from_bytes(path).to_owned(), url)
+    });
+    let plain = |name: &OsStr| {
+        let mut parts = Path::new(name).components();
+        !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
+    };
+    told.filter(|(name, _, _)| plain(name)).collect()
+}
+
+/// A URL that begins with `./` or `../` is relative to that of the whole.
+fn resolved(whole: &str, url: &str) -> String {
+    let (mut whole, mut rest) = (whole.trim_end_matches('/'), url);
+    if !url.starts_with("./") && !url.starts_with("../") {
+        return url.to_owned();
+    }
+    loop {
+        if let Some(after) = rest.strip_prefix("./") {
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("../") {
+            rest = after;
+            let cut = whole.rfind('/').or_else(|| whole.rfind(':'));
+            whole = cut.map_or("", |at| &whole[..at]);
+        } else {
+            return format!("{whole}/{rest}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_urls_begin_where_the_whole_comes_from() {
+        let at = "https://host/a/b.git/";
+        assert_eq!(resolved(at, "../c.git"), "https://host/a/c.git");
+        assert_eq!(resolved(at, "./c"), "https://host/a/b.git/c");
+        assert_eq!(resolved("/home/u/b", "../../c"), "/home/c");
+        assert_eq!(resolved(at, "/other"), "/other");
+    }
+
+    #[test]
+    fn names_that_lead_out_are_no_submodules() {
+        let listed = b"submodule.a.b.path\nlib\0submodule.a.b.url\n../x\0submodule.../x.path\ny\0";
+        let told = described(listed);
+        assert_eq!(told, [("a.b".into(), "lib".into(), "../x".to_owned())]);
+    }
+}

@@ -1,0 +1,270 @@
+//! What git itself does not carry: submodules' commits, repositories that an agent begins in its
+//! tree; and what it calls a change and is none.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Root, describe, git};
+
+const AS: &str = "git -c user.name=a -c user.email=a@a.invalid";
+
+/// A ROOT whose repository has the submodule `lib`, which has the submodule `deep`; both checked out.
+fn with_submodules() -> Root {
+    let mut root = Root::with_repo();
+    let config = root.at("gitconfig");
+    fs::write(&config, "[protocol \"file\"]\n\tallow = always\n").unwrap();
+    root.env
+        .push(("GIT_CONFIG_GLOBAL", config.into_os_string()));
+    for (whole, part) in [("lib", "deep"), ("repo", "lib")] {
+        for name in [whole, part] {
+            let dir = root.at(name);
+            if !dir.exists() {
+                fs::create_dir(&dir).unwrap();
+                git(&dir, &["init", "-q", "-b", "main"]);
+                fs::write(dir.join("a"), "one\n").unwrap();
+                git(&dir, &["add", "."]);
+                git(&dir, &["commit", "-q", "-m", "one"]);
+            }
+        }
+        let url = format!("../{part}");
+        let dir = root.at(whole);
+        git(
+            &dir,
+            &["config", "remote.origin.url", dir.to_str().unwrap()],
+        );
+        local(&dir, &["submodule", "--quiet", "add", &url, part]);
+        git(&dir, &["commit", "-q", "-m", part]);
+    }
+    local(
+        &root.repo(),
+        &["submodule", "--quiet", "update", "--init", "--recursive"],
+    );
+    root
+}
+
+/// A git that may fetch from local repositories.
+fn local(dir: &Path, args: &[&str]) -> String {
+    git(dir, &[&["-c", "protocol.file.allow=always"], args].concat())
+}
+
+fn forget_remotes(root: &Root) {
+    for part in ["lib", "deep"] {
+        fs::rename(root.at(part), root.at(format!("{part}-moved"))).unwrap();
+    }
+}
+
+fn drained(root: &Root) {
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+}
+
+#[test]
+fn commits_in_submodules_travel_both_ways_without_their_remotes() {
+    let root = with_submodules();
+    forget_remotes(&root);
+    let work = format!(
+        "test -e lib/deep/a; cd lib/deep; echo d > b; {AS} add b; {AS} commit -qm deep; cd ..\n\
+         {AS} add deep; {AS} commit -qm lib; cd ..; {AS} add lib; {AS} commit -qm top\n\
+         echo uncommitted > lib/c"
+    );
+    root.script("work", &format!("set -e\n{work}"));
+    root.script(
+        "next",
+        "#harness after: [work]\ntest ! -e lib/c && test -e lib/deep/a",
+    );
+    drained(&root);
+    assert_eq!(root.show("next")["outcome"], "no_change");
+    let repo = root.repo();
+    git(&repo, &["checkout", "-q", "harness/work/1"]);
+    git(&repo, &["submodule", "--quiet", "update", "--recursive"]);
+    assert_eq!(
+        fs::read_to_string(repo.join("lib/c")).unwrap(),
+        "uncommitted\n"
+    );
+    assert_eq!(fs::read_to_string(repo.join("lib/deep/b")).unwrap(), "d\n");
+    for module in ["lib", "lib/modules/deep"] {
+        let of_user = repo.join(".git/modules").join(module);
+        let refs = git(
+            &of_user,
+            &[
+                "for-each-ref",
+                "--format=%(refname)",
+                "refs/harness",
+                "refs/heads/harness",
+            ],
+        );
+        assert_eq!(refs, "refs/heads/harness/work/1\n", "{module}");
+    }
+}
+
+#[test]
+fn a_submodule_that_the_user_has_not_checked_out_is_named_at_the_end() {
+    let root = with_submodules();
+    let repo = root.repo();
+    git(&repo, &["submodule", "--quiet", "deinit", "-f", "lib"]);
+    fs::remove_dir_all(repo.join(".git/modules")).unwrap();
+    root.script(
+        "work",
+        &format!("set -e; cd lib; echo x > b; {AS} add b; {AS} commit -qm b"),
+    );
+    let out = root.drain();
+    let said = describe(&out);
+    let show = root.show("work");
+    let reason = show["attempts"][0]["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("submodule lib: your clone has not checked it out"),
+        "{show:#}"
+    );
+    assert!(said.contains("modules/lib.git"), "{said}");
+    let hub = root.at("state/repos/default.git/modules/lib.git");
+    assert_eq!(git(&hub, &["show", "harness/work/1:b"]), "x\n");
+}
+
+/// Each would lead a git that believes the submodule's `.git` or settings into the user's repository.
+#[test]
+fn a_submodule_that_leads_to_the_users_repository_leads_nobody_there() {
+    let root = with_submodules();
+    let repo = root.repo();
+    let user = repo.join(".git");
+    let refs = || git(&repo, &["for-each-ref", "--format=%(refname)"]);
+    fs::write(repo.join("untracked"), "mine\n").unwrap();
+    let tricks = [
+        format!("rm -rf lib/.git; echo 'gitdir: {}' > lib/.git", user.display()),
+        format!("git -C lib config core.worktree '{}'", repo.display()),
+        "git -C lib config filter.evil.clean 'touch ../../evil; cat'; echo '* filter=evil' > lib/.gitattributes".to_owned(),
+        format!("rm -rf lib; ln -s '{}' lib", repo.display()),
+        format!("git -C lib config core.fsmonitor \"touch '{}'\"", repo.join("evil").display()),
+    ];
+    for (n, trick) in tricks.iter().enumerate() {
+        root.script(
+            format!("trick{n}"),
+            &format!("echo w > w; echo x > lib/evil; {trick}"),
+        );
+    }
+    let before = refs();
+    root.script("last", "test -e lib/deep/a && test ! -e lib/evil");
+    drained(&root);
+    for n in 0..tricks.len() {
+        assert!(
+            root.is_done(&format!("trick{n}")),
+            "{:#}",
+            root.show(&format!("trick{n}"))
+        );
+    }
+    assert!(root.is_done("last"), "{:#}", root.show("last"));
+    let after: Vec<String> = refs()
+        .lines()
+        .filter(|r| !r.contains("/harness/"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(after.join("\n"), before.trim_end());
+    assert_eq!(
+        fs::read_to_string(user.join("HEAD")).unwrap(),
+        "ref: refs/heads/main\n"
+    );
+    assert_eq!(git(&repo, &["status", "--porcelain"]), "?? untracked\n");
+    let evil = |dir: PathBuf| dir.join("evil").exists();
+    assert!(!evil(root.at("worktrees")) && !evil(root.path().to_owned()) && !evil(repo.clone()));
+}
+
+/// Its URL is nobody's, or `.gitmodules` says nothing of it.
+#[test]
+fn a_submodule_that_cannot_be_had_parks_its_item_and_a_bare_link_none() {
+    let root = with_submodules();
+    let repo = root.repo();
+    git(&repo, &["submodule", "--quiet", "deinit", "-f", "lib"]);
+    fs::remove_dir_all(repo.join(".git/modules")).unwrap();
+    forget_remotes(&root);
+    git(&repo, &["branch", "bare"]);
+    root.script("lost", "true");
+    git(&repo, &["checkout", "-q", "bare"]);
+    git(&repo, &["rm", "-q", "--cached", ".gitmodules"]);
+    git(&repo, &["commit", "-q", "-m", "no .gitmodules"]);
+    root.script("bare", "#harness base: bare\n: > made");
+    git(&repo, &["checkout", "-q", "-f", "main"]);
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
+    assert!(root.is_done("bare"), "{:#}", root.show("bare"));
+    let show = root.show("lost");
+    assert!(root.is_parked("lost"), "{show:#}");
+    assert!(
+        show["reason"].as_str().unwrap().contains("submodule lib"),
+        "{show:#}"
+    );
+}
+
+#[test]
+fn a_project_that_an_agent_begins_in_its_tree_is_its_work() {
+    let root = Root::with_repo();
+    let begin =
+        format!("git init -q && echo code > main.js && {AS} add . && {AS} commit -qm begin");
+    root.script(
+        "scaffold",
+        &format!("mkdir -p app/in && cd app && {begin} && echo more > late.js && cd in && {begin}"),
+    );
+    root.script(
+        "linked",
+        &format!("mkdir web && cd web && {begin} && cd .. && {AS} add web 2>/dev/null && {AS} commit -qm web"),
+    );
+    root.script("cloned", "git clone -q . other");
+    drained(&root);
+    let repo = root.repo();
+    for file in [
+        "scaffold/1:app/main.js",
+        "scaffold/1:app/in/main.js",
+        "linked/1:web/main.js",
+    ] {
+        assert_eq!(
+            git(&repo, &["show", &format!("harness/{file}")]),
+            "code\n",
+            "{file}"
+        );
+    }
+    assert_eq!(
+        git(&repo, &["show", "harness/scaffold/1:app/late.js"]),
+        "more\n"
+    );
+    let show = root.show("cloned");
+    assert_eq!(show["outcome"], "no_change", "{show:#}");
+    assert!(
+        show["attempts"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("other is a repository of its own"),
+        "{show:#}"
+    );
+}
+
+#[test]
+fn a_file_that_git_calls_changed_in_a_fresh_checkout_is_no_work() {
+    let root = Root::with_repo();
+    let repo = root.repo();
+    fs::write(repo.join("w.txt"), "one\r\ntwo\r\n").unwrap();
+    fs::write(repo.join("v.txt"), "one\r\ntwo\r\n").unwrap();
+    git(&repo, &["add", "."]);
+    git(&repo, &["commit", "-q", "-m", "crlf"]);
+    fs::write(repo.join(".gitattributes"), "*.txt text\n").unwrap();
+    git(&repo, &["add", ".gitattributes"]);
+    git(&repo, &["commit", "-q", "-m", "attributes"]);
+    root.script("nothing", "true");
+    root.script(
+        "commits",
+        &format!("echo new > new; {AS} add new; {AS} commit -qm new"),
+    );
+    root.script("leaves", "echo new > new; printf 'three\\n' > v.txt");
+    for _ in 0..2 {
+        drained(&root);
+        root.script("again", "true");
+    }
+    assert_eq!(root.show("nothing")["outcome"], "no_change");
+    assert_eq!(root.show("again")["outcome"], "no_change");
+    let changed = |name: &str| {
+        git(
+            &repo,
+            &["diff", "--name-only", "main", &format!("harness/{name}/1")],
+        )
+    };
+    assert_eq!(changed("commits"), "new\n");
+    assert_eq!(changed("leaves"), "new\nv.txt\n");
+    assert_eq!(root.show("commits")["attempts"][0]["commits"], 1);
+}
