@@ -108,6 +108,10 @@ pub const ALL: &[(&str, &str)] = &[
         "a git of harness's waits at a fifo that an agent left in its worktree",
     ),
     (
+        "git-sparse-is-work",
+        "what an agent's sparse checkout left out counts as deleted",
+    ),
+    (
         "git-strangers-stay",
         "what git could not remove from a worktree is not looked for",
     ),

@@ -82,6 +82,8 @@ PROOFS = [
     ("slot-kept", it("slots::what_an_agent_sets")),
     ("slot-not-brought", it("slots::the_names")),
     ("git-waits-at-fifos", it("slots::a_fifo_in_the_place")),
+    ("git-sparse-is-work", ["cargo", "test", "-q", "--features", "mutants", "--lib", "--",
+                            "what_a_sparse_checkout"]),
     ("git-strangers-stay", it("slots::what_git_cannot")),
     ("git-publish-without-swap", it("git_shapes")),
     ("git-writes-user-config", it("git_shapes")),

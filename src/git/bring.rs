@@ -46,7 +46,7 @@ impl Worktree {
         }
         let label = self.item_branch().unwrap_or_else(|| "unknown".to_owned());
         let full = format!("refs/heads/{label}");
-        let (given, mut found) = (self.given(), self.slot.found());
+        let (given, found) = (self.given(), self.slot.found());
         if found == given {
             return Ok(notes);
         }
@@ -72,12 +72,12 @@ impl Worktree {
             notes.push(format!("{name}: its commits cannot be read ({why}); the repository is kept beside the worktree"));
         }
         let head_is_lost = |oid: &String| lost.keys().any(|name| wanted.get(name) == Some(oid));
-        found.head = found.head.filter(|oid| !head_is_lost(oid));
         let moved = (&found.head, &found.on) != (&given.head, &given.on);
-        if found.head.is_some() && (moved || !merging.is_empty()) {
+        if !found.head.as_ref().is_none_or(head_is_lost) && (moved || !merging.is_empty()) {
             self.follow_head(&found, &full, &merging)?;
         }
         if found.index != given.index {
+            self.end_sparse()?;
             notes.extend(self.keep_staged(&label)?);
         }
         self.note_given(&found)?;

@@ -24,6 +24,7 @@ mod repos;
 mod run;
 mod salvage;
 mod slot;
+mod sparse;
 mod stale;
 mod state;
 mod submodules;

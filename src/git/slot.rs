@@ -241,7 +241,9 @@ impl Worktree {
         let (dir, old) = (&self.slot.dir, self.slot.beside(".old"));
         let modules = |of: &Path| self.slot.admin_in(of).join("modules");
         let take = |from: &Path| -> Result<()> {
-            if atomic::is_own_dir(from) {
+            // A symlink on the way would lead out.
+            let below = |part: &&Path| part.starts_with(&old);
+            if from.ancestors().take_while(below).all(atomic::is_own_dir) {
                 let _stays: Moved = atomic::rename_new(from, &modules(dir))?;
             }
             Ok(())

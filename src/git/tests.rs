@@ -7,6 +7,7 @@
 )]
 
 mod leftovers;
+mod hostile;
 mod incremental;
 mod older;
 
