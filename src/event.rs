@@ -203,7 +203,7 @@ impl Usage {
 /// One line of `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// When harness read it: RFC 3339, UTC.
+    /// When it was said, at the latest: RFC 3339, UTC.
     pub at: String,
     #[serde(flatten)]
     pub body: Body,

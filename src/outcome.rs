@@ -10,9 +10,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Class, Limit, Mend};
+use crate::text;
 
+mod fault;
 #[cfg(test)]
 mod tests;
+
+pub use fault::{FoundFault, LimitLeft};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -237,15 +241,6 @@ pub enum WorkLeft {
     Uncollected(String),
 }
 
-#[derive(Debug, Clone)]
-pub struct FoundFault {
-    pub class: Class,
-    /// What went wrong and what to do, a sentence each.
-    pub advice: String,
-    /// Until its usage limit ends, where that is known.
-    pub limit_ends_in: Option<Duration>,
-}
-
 /// What the configuration allows.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -256,6 +251,8 @@ pub struct Terms {
     pub rate_limit_hold: Duration,
     /// How long an agent is held for a usage limit whose end is not known.
     pub usage_limit_hold: Duration,
+    /// How long for one that should have ended by now.
+    pub over_hold: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -316,7 +313,7 @@ impl Decision {
     fn new(outcome: Outcome, reason: impl Into<String>, next: Next) -> Decision {
         Decision {
             outcome,
-            reason: reason.into(),
+            reason: text::one_line(&reason.into()),
             next,
             wait: None,
             asks: false,
@@ -430,7 +427,7 @@ fn ended_by_itself(exit: Exit, evidence: &Evidence, terms: &Terms) -> Decision {
     };
     if let Some(question) = &evidence.asked {
         decision.outcome = Outcome::Interrupted;
-        decision.reason = format!("it waits for a person: {question}");
+        decision.reason = text::one_line(&format!("it waits for a person: {question}"));
         decision.next = Next::Parked;
         decision.wait = None;
         decision.asks = true;
@@ -447,9 +444,17 @@ fn ended_by_itself(exit: Exit, evidence: &Evidence, terms: &Terms) -> Decision {
 
 /// Its CLI reported what was wrong.
 fn faulty(fault: &FoundFault, evidence: &Evidence, terms: &Terms) -> Decision {
-    let (class, reason) = (fault.class, fault.advice.as_str());
+    let (class, reason) = (fault.class, fault.message.as_str());
     let outcome = outcome_of(class);
-    let usage_limit = fault.limit_ends_in.unwrap_or(terms.usage_limit_hold);
+    let usage_limit = match fault.limit {
+        LimitLeft::Ends(left) => left,
+        LimitLeft::Over => terms.over_hold,
+        LimitLeft::Unsaid | LimitLeft::Unclear => terms.usage_limit_hold,
+    };
+    let rate_limit = match fault.limit {
+        LimitLeft::Ends(left) => left.max(terms.rate_limit_hold),
+        LimitLeft::Over | LimitLeft::Unsaid | LimitLeft::Unclear => terms.rate_limit_hold,
+    };
     let mut decision = match class.mend() {
         Mend::Person => Decision::new(outcome, reason, Next::Parked),
         Mend::Wait(_) if matches!(class, Class::UsageLimit { .. }) => Decision {
@@ -462,11 +467,12 @@ fn faulty(fault: &FoundFault, evidence: &Evidence, terms: &Terms) -> Decision {
         }
         Mend::Wait(_) | Mend::Again | Mend::Fresh => again(outcome, reason, evidence, terms),
     };
+    decision.reason = text::one_line(&fault.reason(decision.next));
     decision.fault = Some(class);
     // What every item of this agent would meet is met once.
     decision.hold = class.is_of_the_account().then_some(match class {
         Class::UsageLimit { .. } => HoldEnd::After(usage_limit),
-        Class::RateLimit => HoldEnd::After(terms.rate_limit_hold),
+        Class::RateLimit => HoldEnd::After(rate_limit),
         _ => HoldEnd::Mended,
     });
     decision.interrupt = (class == Class::Permission).then_some(Cause::Permission);

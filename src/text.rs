@@ -38,6 +38,21 @@ pub fn page(text: &str) -> Cow<'_, str> {
     spelt(text, &['\n', '\t'])
 }
 
+/// A text on one line, for where a line is shown. Advice of ours keeps apart from what is before it.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for part in text.lines().map(str::trim).filter(|part| !part.is_empty()) {
+        if !line.is_empty() {
+            line.push_str(match part.starts_with("what to do:") {
+                true => "; ",
+                false => " ",
+            });
+        }
+        line.push_str(part);
+    }
+    line
+}
+
 /// Equivalent JSON without characters that a terminal would obey: inside strings they are escaped as
 /// `\u009b`, between tokens they become spaces.
 pub fn safe_json(text: &str) -> String {

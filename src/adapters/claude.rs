@@ -271,7 +271,9 @@ impl ClaudeDialect {
         if status != "rejected" {
             return tally.other("rate_limit_event", status);
         }
-        let resets_at = info.whole("resetsAt").filter(|at| *at > 0);
+        // Some programs in JavaScript give milliseconds.
+        let seconds = |at: u64| if at > 100_000_000_000 { at / 1_000 } else { at };
+        let resets_at = info.whole("resetsAt").filter(|at| *at > 0).map(seconds);
         let resets_at = resets_at.and_then(|at| i64::try_from(at).ok());
         self.limited = Some(resets_at);
         let limit = info.name("rateLimitType");

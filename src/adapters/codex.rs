@@ -76,6 +76,7 @@ impl Adapter for Codex {
         Box::new(CodexDialect {
             base: previous.and_then(|f| f.conversation).unwrap_or_default(),
             open: Vec::new(),
+            after_tool: false,
         })
     }
 }
@@ -85,6 +86,8 @@ struct CodexDialect {
     base: Tokens,
     /// Ids of tool items that were started but not completed.
     open: Vec<String>,
+    /// A tool was completed, and the model has said nothing since.
+    after_tool: bool,
 }
 
 /// Most tools tracked as running at once; further ones are counted on completion.
@@ -105,7 +108,9 @@ impl CodexDialect {
     }
 
     fn completed(&mut self, item: &Value<'_>, tally: &mut Tally) {
-        match item.text("type") {
+        let kind = item.text("type");
+        self.after_tool &= !matches!(kind, "agent_message" | "reasoning");
+        match kind {
             "agent_message" => {
                 tally.answer();
                 tally.text(item.text("text"), false);
@@ -134,13 +139,18 @@ impl CodexDialect {
             Some(n) => {
                 self.open.swap_remove(n);
             }
-            // Some kinds appear only on completion.
+            // Some kinds appear only on completion: one after another they may be of one answer.
             None => {
-                tally.answer();
+                if !std::mem::replace(&mut self.after_tool, true) {
+                    tally.answer();
+                }
                 tally.tool_call(id.clone(), tool, input);
             }
         }
-        tally.end_turn();
+        // The model speaks again when it has the results of all that it called at once.
+        if self.open.is_empty() {
+            tally.end_turn();
+        }
         let failed = item.number("exit_code").is_some_and(|code| code != 0.0);
         let is_error = failed || matches!(item.text("status"), "failed" | "declined");
         let output = [item.text("aggregated_output"), item.message("error")];

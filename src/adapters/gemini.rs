@@ -69,6 +69,23 @@ impl Adapter for Gemini {
     }
 }
 
+/// The tools that it has of its own, where nothing forbids them.
+const TOOLS: &[&str] = &[
+    "run_shell_command",
+    "write_file",
+    "replace",
+    "read_file",
+    "read_many_files",
+    "list_directory",
+    "glob",
+    "grep_search",
+    "search_file_content",
+    "web_fetch",
+    "google_web_search",
+    "save_memory",
+    "write_todos",
+];
+
 struct GeminiDialect;
 
 impl Dialect for GeminiDialect {
@@ -123,11 +140,14 @@ fn tool_result(line: &Value<'_>, tally: &mut Tally) {
         text => text,
     };
     tally.tool_result(id.clone(), line.text("status") == "error", [text]);
-    // A mode that forbids a tool does not offer it, so a call to an unregistered tool is a denial.
+    // A mode that forbids one of its tools does not offer it. Any other name that is not registered was
+    // made up by the model, which is told so and goes on.
     if error.text("type") == "tool_not_registered" {
         let tool = id.as_deref().and_then(|id| id.split("__").next());
         let tool = tool.unwrap_or_default().to_owned();
-        tally.put(Body::PermissionDenied { id, tool });
+        if TOOLS.contains(&&*tool) {
+            tally.put(Body::PermissionDenied { id, tool });
+        }
     }
 }
 

@@ -18,34 +18,61 @@ pub(super) fn object(line: &[u8]) -> Option<OwnedValue> {
     }
     let read = OwnedValue::from_slice(line).or_else(|_| {
         let text = String::from_utf8_lossy(line);
-        OwnedValue::from_string(without_surrogates(&text))
+        OwnedValue::from_string(mended(&text))
     });
     read.ok()
 }
 
-/// Replaces escaped lone surrogates (`\ud83d`). CLIs in JavaScript print one where they cut a text
-/// inside a character, and serde_json would refuse the whole line.
-fn without_surrogates(text: &str) -> String {
+/// Mends what programs print as JSON and serde_json refuses: half of a character as an escape
+/// (`\ud83d`, where JavaScript cut a text inside it), `NaN` and `Infinity` (Python), and raw control
+/// characters in strings. None of these spoils the rest of its line.
+fn mended(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        let (before, escape) = rest.split_at(at);
-        out.push_str(before);
-        let is_surrogate = matches!(
-            escape.as_bytes(),
-            [b'\\', b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', x, y, ..]
-                if x.is_ascii_hexdigit() && y.is_ascii_hexdigit()
-        );
-        let mut chars = escape.chars();
-        if is_surrogate {
-            out.push('\u{fffd}');
-            chars.nth(5);
-        } else {
-            out.extend(chars.by_ref().take(2));
+    let (mut rest, mut in_string) = (text, false);
+    while let Some(c) = rest.chars().next() {
+        let mut taken = c.len_utf8();
+        match c {
+            '\\' if in_string => match (surrogate(rest), rest.get(6..).and_then(surrogate)) {
+                (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => {
+                    taken = 12;
+                    out.push_str(&rest[..taken]);
+                }
+                (Some(_), _) => {
+                    taken = 6;
+                    out.push('\u{fffd}');
+                }
+                (None, _) => {
+                    taken += rest[1..].chars().next().map_or(0, char::len_utf8);
+                    out.push_str(&rest[..taken]);
+                }
+            },
+            c if in_string && c.is_ascii_control() => {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            'N' | 'I' | '-' if !in_string && let Some(word) = not_a_number(rest) => {
+                taken = word.len();
+                out.push_str("null");
+            }
+            c => {
+                in_string ^= c == '"';
+                out.push(c);
+            }
         }
-        rest = chars.as_str();
+        rest = &rest[taken..];
     }
-    out + rest
+    out
+}
+
+fn not_a_number(text: &str) -> Option<&'static str> {
+    let words = ["NaN", "Infinity", "-Infinity"];
+    words.into_iter().find(|word| text.starts_with(word))
+}
+
+/// The half of a character that an escape at the beginning of a text stands for.
+fn surrogate(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    let unit = u16::from_str_radix(digits, 16).ok()?;
+    (0xd800..0xe000).contains(&unit).then_some(unit)
 }
 
 /// Lenient access to an object's fields. Any other value has no fields.
@@ -191,11 +218,27 @@ mod tests {
             (r"cut \ud83d", "cut \u{fffd}"),
             (r"\uDE00 \\ud83d\n", "\u{fffd} \\ud83d\n"),
             (r"\ud83d\ude00", "\u{1f600}"),
+            (r"\ud83d\ude00 \ud83d", "\u{1f600} \u{fffd}"),
+            (
+                r"\ud83d\u2026 \ud83d\ud83d\ude00",
+                "\u{fffd}\u{2026} \u{fffd}\u{1f600}",
+            ),
+            (
+                "tab\t, \u{1b}[31m, \\n and \u{7f}",
+                "tab\t, \u{1b}[31m, \n and \u{7f}",
+            ),
+            ("NaN -Infinity \\\" NaN \t", "NaN -Infinity \" NaN \t"),
         ] {
             let line = format!(r#"{{"type":"{escaped}"}}"#);
             let read = object(line.as_bytes());
             assert_eq!(read.unwrap().text("type"), text, "{line}");
         }
+        let numbers = object(br#"{"a":NaN,"b":[-Infinity,Infinity],"c":-1,"d":"NaN"}"#).unwrap();
+        assert_eq!(
+            (numbers.number("a"), numbers.number("c")),
+            (None, Some(-1.0))
+        );
+        assert_eq!(numbers.text("d"), "NaN");
         assert_eq!(object(br#"{"a":"\u"}"#), None);
         assert_eq!(object("{\"a\":\"\\\u{e9}".as_bytes()), None);
     }

@@ -10,7 +10,9 @@
 //! every line leaves a trace (at least `other`).
 
 mod error_text;
+mod last_words;
 mod lenient_json;
+mod limit_end;
 mod parser;
 mod tally;
 mod verdict;
@@ -22,10 +24,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::event::{Fault, Figures};
-pub use error_text::reset_after;
+pub use last_words::last_words;
+pub use limit_end::{LimitEnd, limit_end};
 pub use parser::Parser;
 pub use tally::{Dialect, Tally};
-pub use verdict::{last_words, permission_fault};
+pub use verdict::permission_fault;
 
 /// Declares the adapters. Each name is a CLI's name in `harness.toml` and its file here, which
 /// defines an `ADAPTER`. (cargo fmt does not see these files: `.ci/run` checks them.)
@@ -144,8 +147,9 @@ impl About {
         )
     }
 
-    pub fn advice(&self, fault: &Fault) -> String {
-        fault.advice(self.program, self.login)
+    /// What to do about a fault: where another try follows, and where none does.
+    pub fn advice(&self, fault: &Fault, again: bool) -> String {
+        fault.advice(self.program, self.login, again)
     }
 }
 

@@ -56,6 +56,17 @@ pub struct Tally {
 
 impl Tally {
     pub(super) fn put(&mut self, body: Body) {
+        if matches!(
+            body,
+            Body::SessionStarted { .. }
+                | Body::Text { .. }
+                | Body::Thinking { .. }
+                | Body::ToolCall { .. }
+                | Body::Retrying { .. }
+        ) {
+            // A result that more work of the same run follows was not the end.
+            self.said = None;
+        }
         self.figures.fold(&body);
         self.events.push(body);
     }

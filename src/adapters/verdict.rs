@@ -4,8 +4,9 @@
 //! Does not know any CLI, git or time.
 
 use super::error_text;
+use super::last_words::last_words;
 use super::tally::{Said, Tally};
-use crate::event::{self, Class, Fault};
+use crate::event::{Class, Fault};
 use crate::outcome::Exit;
 
 /// The fault; `None` for a good result and exit status 0. The caller checks git's evidence.
@@ -113,28 +114,4 @@ fn describe(exit: Exit) -> String {
         Exit::Code(code) => format!("it ended with status {code}"),
         Exit::Unknown => "it ended unseen".into(),
     }
-}
-
-/// The line of stderr most likely to be the reason: the last that names an error, else the last
-/// one. Colors are removed.
-pub fn last_words(stderr_tail: &[u8]) -> String {
-    let text = without_colors(&String::from_utf8_lossy(stderr_tail));
-    let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty());
-    let names_error = |l: &&str| {
-        let l = l.to_lowercase();
-        l.starts_with("error") || l.contains("error:")
-    };
-    let words = lines().rfind(names_error).or_else(|| lines().next_back());
-    event::message(words.unwrap_or_default())
-}
-
-fn without_colors(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("\u{1b}[") {
-        plain.push_str(before);
-        rest = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
-        rest = rest.strip_prefix('m').unwrap_or(rest);
-    }
-    plain + rest
 }

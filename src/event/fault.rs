@@ -142,44 +142,82 @@ impl Fault {
         }
     }
 
-    /// One sentence for the user: what to do. `cli`: the program's name; `login`: what to do about a
-    /// refused login.
-    pub fn advice(&self, cli: &str, login: &str) -> String {
-        match self.class {
-            Class::Auth => format!("{login}, then run `harness resume` (no agent with this login starts before) and `harness retry` the item"),
+    /// What a person can do. `again`: another try follows by itself, which only then is promised.
+    /// `cli`: the program's name; `login`: what to do about a refused login.
+    pub fn advice(&self, cli: &str, login: &str, again: bool) -> String {
+        let resume = "then run `harness resume` (no agent with this login starts before) and `harness retry` the item";
+        let (goes_on, look) = match self.class {
+            Class::Auth => return format!("{login}, {resume}"),
             Class::Billing => {
-                "add credit to the account or name an agent with another one, then run `harness resume` (no agent with this login starts before) and `harness retry` the item".into()
+                return format!(
+                    "add credit to the account or name an agent with another one, {resume}"
+                );
             }
-            Class::UsageLimit { .. } => {
-                "nothing: harness continues by itself when the limit ends; an agent with another login can work now".into()
+            Class::Refusal => {
+                return "word the item differently, or name another model or agent".into();
             }
-            Class::RateLimit => {
-                "nothing: harness continues by itself after a pause; fewer workers reach the limit less often".into()
-            }
-            Class::Overloaded => "nothing: it is retried; if it keeps failing, look at the provider's status page".into(),
-            Class::Network => {
-                format!("it is retried; if it keeps failing, check this host's network, its proxy and {cli}'s base URL")
-            }
-            Class::Context => "split the item, or name the files that it needs, so that there is less to read".into(),
-            Class::Refusal => "word the item differently, or name another model or agent".into(),
-            Class::LimitsReached { limit } => match limit {
-                Limit::Turns => "raise `max_turns`, or split the item".into(),
-                Limit::Budget => "raise `budget_usd`, or split the item".into(),
-                Limit::MaxTokens => {
-                    "ask for smaller steps in the item, or raise the CLI's limit on the length of one answer".into()
+            Class::LimitsReached { limit } => {
+                return match limit {
+                    Limit::Turns => "raise `max_turns`, or split the item",
+                    Limit::Budget => "raise `budget_usd`, or split the item",
+                    Limit::MaxTokens => {
+                        "ask for smaller steps in the item, or raise the CLI's limit on the length of one answer"
+                    }
                 }
-            },
-            Class::Permission => {
-                "allow what it asked for in `tools` or `permission_mode` of its [agents] table".into()
+                .into();
             }
-            Class::Spawn => format!(
-                "correct its [agents] table (model, settings, args), or run {cli} by hand with the same arguments"
+            Class::Permission => {
+                return "allow what it asked for in `tools` or `permission_mode` of its [agents] table".into();
+            }
+            Class::Spawn => {
+                return format!(
+                    "correct its [agents] table (model, settings, args), or run {cli} by hand with the same arguments"
+                );
+            }
+            Class::UsageLimit { .. } => (
+                "harness continues by itself when the limit ends",
+                "an agent with another login can work now".to_owned(),
             ),
-            Class::SessionLost => "nothing: it is retried in a new conversation".into(),
-            Class::Stalled => "it is retried; raise `stall` if its tools are silent for longer".into(),
-            Class::Interrupted => "it is retried".into(),
-            Class::Malformed => format!("check with `harness doctor` that this is {cli}, in a version that harness knows"),
-            Class::Unknown => "read the session's stderr.log and the end of its stdout.log".into(),
+            Class::RateLimit => (
+                "harness continues by itself after a pause",
+                "fewer workers reach the limit less often".to_owned(),
+            ),
+            Class::Overloaded => (
+                "it is tried again",
+                "look at the provider's status page".to_owned(),
+            ),
+            Class::Network => (
+                "it is tried again",
+                format!("check this host's network, its proxy and {cli}'s base URL"),
+            ),
+            Class::Context => (
+                "it is tried again in a new conversation",
+                "split the item, or name the files that it needs, so that there is less to read"
+                    .to_owned(),
+            ),
+            Class::SessionLost => (
+                "it is tried again in a new conversation",
+                format!("look at where {cli} keeps its conversations"),
+            ),
+            Class::Stalled => (
+                "it is tried again",
+                "raise `stall` if its tools are silent for longer".to_owned(),
+            ),
+            Class::Interrupted => ("it is tried again", format!("look at what ends {cli}")),
+            Class::Malformed => (
+                "it is tried again",
+                format!(
+                    "check with `harness doctor` that this is {cli}, in a version that harness knows"
+                ),
+            ),
+            Class::Unknown => (
+                "it is tried again",
+                "read the session's stderr.log and the end of its stdout.log".to_owned(),
+            ),
+        };
+        match again {
+            true => format!("{goes_on}; if that does not help: {look}"),
+            false => format!("{look}, then `harness retry` the item"),
         }
     }
 }

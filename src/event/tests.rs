@@ -192,7 +192,35 @@ fn faults_say_what_mends_them() {
     assert_eq!(Class::Overloaded.mend(), Mend::Again);
     let fault = Fault::new(Class::Auth, "  ");
     assert_eq!(fault.message, "auth");
-    assert!(fault.advice("x", "log in").starts_with("log in"));
+    assert!(fault.advice("x", "log in", false).starts_with("log in"));
+    // Another try is promised only where one follows.
+    for class in [
+        Class::RateLimit,
+        Class::Overloaded,
+        Class::Network,
+        Class::Context,
+        Class::SessionLost,
+        Class::Stalled,
+        Class::Interrupted,
+        Class::Malformed,
+        Class::Unknown,
+    ] {
+        let advice = |again| Fault::new(class, "it").advice("x", "log in", again);
+        let promises = |text: &str| {
+            [
+                "tried again",
+                "retried",
+                "continues",
+                "by itself",
+                "nothing",
+            ]
+            .iter()
+            .any(|word| text.contains(word))
+        };
+        assert!(promises(&advice(true)), "{}", advice(true));
+        assert!(!promises(&advice(false)), "{}", advice(false));
+        assert!(advice(false).ends_with("`harness retry` the item"));
+    }
     let json = serde_json::to_value(Fault::new(at, "limit")).unwrap();
     assert_eq!(
         json,

@@ -10,6 +10,7 @@ const TERMS: Terms = Terms {
     backoff: Duration::from_secs(2),
     rate_limit_hold: Duration::from_secs(20),
     usage_limit_hold: Duration::from_secs(900),
+    over_hold: Duration::from_secs(60),
 };
 
 fn ended(exit: Exit) -> Evidence {
@@ -76,8 +77,10 @@ fn fault(class: Class) -> Evidence {
     Evidence {
         fault: Some(FoundFault {
             class,
-            advice: "its words: what to do".into(),
-            limit_ends_in: None,
+            message: "its words".into(),
+            again: "it is tried again".into(),
+            parked: "what to do".into(),
+            limit: LimitLeft::Unsaid,
         }),
         ..ended(Code(1))
     }
@@ -140,8 +143,18 @@ fn rows() -> Vec<(String, Evidence)> {
         row(&format!("fault: {}{limit}", class.as_str()), fault(class));
     }
     let mut known = fault(Class::UsageLimit { resets_at: Some(0) });
-    known.fault.as_mut().unwrap().limit_ends_in = Some(Duration::from_secs(3600));
-    row("fault: usage_limit, its end known", known);
+    known.fault.as_mut().unwrap().limit = LimitLeft::Ends(Duration::from_secs(3600));
+    row("fault: usage_limit, its end known", known.clone());
+    for (limit, words) in [
+        (LimitLeft::Over, "over"),
+        (LimitLeft::Unclear, "its end unclear"),
+    ] {
+        known.fault.as_mut().unwrap().limit = limit;
+        row(&format!("fault: usage_limit, {words}"), known.clone());
+    }
+    let mut known = fault(Class::RateLimit);
+    known.fault.as_mut().unwrap().limit = LimitLeft::Ends(Duration::from_secs(90));
+    row("fault: rate_limit, its end known", known);
     let resumed = true;
     row(
         "fault: session_lost, resumed",

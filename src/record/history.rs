@@ -14,6 +14,8 @@ pub struct History {
     pub failures: u32,
     /// Attempts in a row that never started, since one did or a person stepped in.
     pub requeues: u32,
+    /// Attempts in a row that ended in a wait for a limit.
+    pub waits: u32,
     /// The attempt before the last one, which ended.
     pub previous: Option<LastAttempt>,
     /// The last attempt, as far as it is recorded.
@@ -216,6 +218,12 @@ impl History {
         self.publishing
             .retain(|p| !published && p.session != finished.session);
         self.not_before_ns = finished.not_before_ns;
+        self.waits = match (&finished.next, &finished.end.outcome) {
+            (Some(Word::Known(Next::Pending)), Some(Word::Known(Outcome::Limited))) => {
+                self.waits.saturating_add(1)
+            }
+            _ => 0,
+        };
         match finished.next.as_ref().and_then(Word::known) {
             Some(Next::Retry) if planted("retry-not-counted") => {}
             Some(Next::Retry) => self.failures = self.failures.saturating_add(1),

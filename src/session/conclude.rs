@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::end::{fill_file, set_decision, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
-use super::{Attempt, Over, WorkerContext, digest, end_claim, random_fraction};
+use super::{Attempt, Over, WorkerContext, digest, end_claim, limit, random_fraction};
 use crate::adapters;
 use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
-use crate::event::{Class, Fault};
+use crate::event::Fault;
 use crate::git::{Collected, Hub};
 use crate::hold::{self, Hold};
 use crate::interrupt::{self, Interrupt};
@@ -22,17 +22,14 @@ use crate::layout::Place;
 use crate::mutant::planted;
 use crate::notice::{self, Notice};
 use crate::outcome::{
-    self, Decision, Ending, Evidence, Exit, FoundFault, HoldEnd, Next, Stop, Terms, WorkLeft,
+    self, Decision, Ending, Evidence, Exit, FoundFault, HoldEnd, LimitLeft, Next, Stop, Terms,
+    WorkLeft,
 };
 use crate::record::{PublishedBranch, Publishing};
 use crate::runtime::ItemResult;
 use crate::spool::{Ended, Target};
 use crate::status::SlotState;
 
-/// Usage limits last up to a month; a later end is not believed.
-const LIMIT_SECONDS_MAX: i64 = 32 * 86_400;
-/// How long an agent is held for a usage limit whose end is unknown.
-const USAGE_LIMIT_HOLD: Duration = Duration::from_secs(15 * 60);
 /// A rate limit holds an agent this many times longer than `retry.delay`: the CLI itself has
 /// already waited and retried.
 const RATE_LIMIT_FACTOR: u32 = 10;
@@ -64,7 +61,7 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
         decision.reason.push_str(lies);
     }
     if let (Some(end), Some(fault)) = (decision.hold, &evidence.fault) {
-        hold_agent(ctx, &attempt, fault, end);
+        hold_agent(ctx, &attempt, fault, &decision, end);
     }
     fill_file(&mut attempt, &over, collected.as_ref(), &decision);
     act(ctx, attempt, decision, question)
@@ -245,6 +242,7 @@ fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
 /// All evidence except the agent's question.
 fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> Evidence {
     let fault = read_final_events(attempt, over, collected);
+    let fault = fault.map(|(fault, limit)| found(attempt, &fault, limit));
     let (ending, stop, exit) = match over {
         Over::Exited { exit, stop, .. } => (Ending::Exited(*exit), *stop, Some(*exit)),
         Over::Unstartable(why) => {
@@ -263,7 +261,7 @@ fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> 
             true => adapters::last_words(&stderr_tail(&attempt.dir)),
             false => String::new(),
         },
-        fault: fault.map(|fault| found(attempt, &fault)),
+        fault,
         asked: None,
         unheard: false,
         resumed: attempt.file.resumed.is_some(),
@@ -296,12 +294,19 @@ fn terms(ctx: &WorkerContext, attempt: &Attempt) -> Terms {
             random_fraction(),
         ),
         rate_limit_hold: (retry.delay * RATE_LIMIT_FACTOR).min(retry.delay_max),
-        usage_limit_hold: USAGE_LIMIT_HOLD,
+        usage_limit_hold: limit::UNKNOWN_HOLD,
+        over_hold: limit::over_hold(attempt.record.history().waits),
     }
 }
 
 /// Holds the agent, because all its items would meet the same fault.
-fn hold_agent(ctx: &WorkerContext, attempt: &Attempt, fault: &FoundFault, end: HoldEnd) {
+fn hold_agent(
+    ctx: &WorkerContext,
+    attempt: &Attempt,
+    fault: &FoundFault,
+    decision: &Decision,
+    end: HoldEnd,
+) {
     let until = match end {
         HoldEnd::After(rest) => Some(
             clock::now()
@@ -314,7 +319,10 @@ fn hold_agent(ctx: &WorkerContext, attempt: &Attempt, fault: &FoundFault, end: H
         agent: attempt.file.agent.clone(),
         until,
         class: fault.class.as_str().to_owned(),
-        reason: fault.advice.clone(),
+        reason: match decision.asks {
+            true => crate::text::one_line(&fault.message),
+            false => decision.reason.clone(),
+        },
         session: attempt.file.session.clone(),
         since: clock::now_iso(),
     };
@@ -372,23 +380,22 @@ fn collect(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<Option<Collecte
         Err(e) if e.kind() == Kind::Temporary => Err(e),
         Err(e) => {
             ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
-            attempt
-                .file
-                .notes
-                .push(format!("its work could not be committed: {e}"));
+            attempt.file.notes.push(crate::text::one_line(&format!(
+                "its work could not be committed: {e}"
+            )));
             Ok(None)
         }
     }
 }
 
-/// Reads the rest of the CLI's output into the session's file. Returns its fault; `None`: nothing
-/// is wrong, or its output is not read.
+/// Reads the rest of the CLI's output into the session's file. Returns its fault and what is left of
+/// its limit; `None`: nothing is wrong, or its output is not read.
 fn read_final_events(
     attempt: &mut Attempt,
     over: &Over,
     collected: Option<&Collected>,
-) -> Option<Fault> {
-    let (Some(stream), Over::Exited { exit, .. }) = (&mut attempt.stream, over) else {
+) -> Option<(Fault, LimitLeft)> {
+    let (Some(stream), Over::Exited { exit, record, .. }) = (&mut attempt.stream, over) else {
         return None;
     };
     stream.read_on(true);
@@ -402,41 +409,24 @@ fn read_final_events(
     file.conversation = figures.conversation.or(file.conversation_before);
     file.last_message.clone_from(&figures.last_message);
     let mut fault = stream.fault(*exit, collected.map(|c| c.commits))?;
-    if let Class::UsageLimit { resets_at } = &mut fault.class {
-        let now = clock::now().as_second();
-        // An end in the past or far future is an error of the CLI or of a clock.
-        let likely = |at: &i64| (now..now + LIMIT_SECONDS_MAX).contains(at);
-        // Some CLIs say only "try again at 3:25 AM".
-        let of_text = || adapters::reset_after(&fault.message, &jiff::Zoned::now());
-        *resets_at = resets_at
-            .filter(likely)
-            .or_else(|| of_text().filter(likely));
-    }
-    Some(fault)
+    let ended = record.as_ref().and_then(|exit| exit.ended_at.parse().ok());
+    let said = stream.said().or(ended).unwrap_or_else(clock::now);
+    let left = limit::left(&mut fault, said);
+    Some((fault, left))
 }
 
-/// Adds to a fault what to do about it, and how long its limit lasts.
-fn found(attempt: &Attempt, fault: &Fault) -> FoundFault {
+/// Adds to a fault what a person can do about it.
+fn found(attempt: &Attempt, fault: &Fault, limit: LimitLeft) -> FoundFault {
     let dialect = attempt.file.events.as_deref().unwrap_or_default();
-    let advice = adapters::by_name(dialect).map(|a| a.about().advice(fault));
-    let limit_ends_in = match fault.class {
-        Class::UsageLimit { resets_at } => resets_at.map(until),
-        _ => None,
-    };
+    let about = adapters::by_name(dialect).map(|a| a.about());
+    let advice = |again| about.map_or(String::new(), |about| about.advice(fault, again));
     FoundFault {
         class: fault.class,
-        advice: match advice.filter(|a| !a.is_empty()) {
-            Some(advice) => format!("{}: {advice}", fault.message),
-            None => fault.message.clone(),
-        },
-        limit_ends_in,
+        message: fault.message.clone(),
+        again: advice(true),
+        parked: advice(false),
+        limit,
     }
-}
-
-/// Time left until this instant (unix seconds), and a little more because clocks differ.
-fn until(at: i64) -> Duration {
-    let left = at.saturating_sub(clock::now().as_second()).max(0);
-    Duration::from_secs(left.unsigned_abs() + 5)
 }
 
 /// Reports how it ended, and counts it if the item has ended.

@@ -12,6 +12,7 @@ mod digest;
 mod end;
 pub mod file;
 mod launch;
+mod limit;
 mod liveness;
 pub(crate) mod pause;
 mod publish;
@@ -392,7 +393,7 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
     if !planted("not-given-back-on-record") {
         let event = Event::Requeued(Requeued {
             session: file.session,
-            reason: why.to_string(),
+            reason: crate::text::one_line(&why.to_string()),
             not_before_ns: not_before,
         });
         done = done.and(ctx.retry_temporary(|| record.append(&event)));

@@ -95,7 +95,10 @@ pub(super) fn release(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) {
     let short = short_id(&attempt.file.session);
     if let Err(e) = ctx.retry_temporary(|| users.release(short)) {
         ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
-        attempt.file.notes.push(e.to_string());
+        attempt
+            .file
+            .notes
+            .push(crate::text::one_line(&e.to_string()));
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct Stream {
     tools: HashSet<String>,
     /// Its final event came, and no work after it.
     finished: bool,
+    /// When the last result, error or limit was said, at the latest.
+    said: Option<String>,
 }
 
 impl Stream {
@@ -75,6 +77,7 @@ impl Stream {
             totals: None,
             tools: HashSet::new(),
             finished: false,
+            said: None,
         })
     }
 
@@ -94,12 +97,14 @@ impl Stream {
         let began = self.taken;
         let limit = if whole { u64::MAX } else { LOOK_BYTES_MAX };
         let (mut chunk, mut out) = (vec![0; CHUNK_BYTES], Vec::new());
+        let mut at = None;
         while self.taken - began < limit {
             let n = match raw.read_at(&mut chunk, self.taken) {
                 Ok(n) if n > 0 => n,
                 _ => break,
             };
-            self.take(&chunk[..n], &clock::now_iso(), &mut out);
+            let at = at.get_or_insert_with(|| written_at(&raw));
+            self.take(&chunk[..n], at, &mut out);
             if out.len() > WRITE_BYTES {
                 self.write_totals(&mut out);
                 self.write(&out);
@@ -113,7 +118,8 @@ impl Stream {
         self.raw = Some(raw);
         if whole && !self.line.is_empty() && !self.skips {
             let line = std::mem::take(&mut self.line);
-            self.parse(&line, &clock::now_iso(), &mut out);
+            let at = at.unwrap_or_else(clock::now_iso);
+            self.parse(&line, &at, &mut out);
         }
         self.write_totals(&mut out);
         self.write(&out);
@@ -154,6 +160,12 @@ impl Stream {
         }
         for body in bodies {
             self.follow(&body);
+            if matches!(
+                body,
+                Body::Finished { .. } | Body::Error { .. } | Body::Limited { .. }
+            ) {
+                self.said = Some(at.to_owned());
+            }
             if self.begins < self.written {
                 continue;
             }
@@ -213,6 +225,11 @@ impl Stream {
         self.finished
     }
 
+    /// When its last result, error or limit was said, at the latest.
+    pub(crate) fn said(&self) -> Option<clock::Timestamp> {
+        self.said.as_ref()?.parse().ok()
+    }
+
     fn write(&mut self, lines: &[u8]) {
         if lines.is_empty() {
             return;
@@ -235,6 +252,14 @@ impl Stream {
         let of_cli = self.parser.fault(exit, &stderr_tail(&self.dir));
         of_cli.or_else(|| adapters::permission_fault(self.figures().denials, commits))
     }
+}
+
+/// When a log was last written: nothing in it was said later, however much later it is read.
+fn written_at(log: &File) -> String {
+    let written = log.metadata().map(|meta| clock::mtime_ns(&meta));
+    let written = written.ok().filter(|ns| *ns < clock::now_ns());
+    let stamp = written.and_then(|ns| clock::Timestamp::from_nanosecond(ns.into()).ok());
+    stamp.map_or_else(clock::now_iso, clock::iso)
 }
 
 /// The offset of the first line without events on disk. If a crash cut short the events of the line

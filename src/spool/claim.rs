@@ -19,6 +19,7 @@ use crate::lease::Lease;
 use crate::mutant::planted;
 use crate::record::{self, Claimed, Event, Record, Requeued};
 use crate::sys::{self, ReadLease};
+use crate::text;
 
 /// What became of an attempt to claim a name.
 pub enum ClaimOutcome {
@@ -302,8 +303,9 @@ fn refuse_item(root: &Root, name: &Name, why: &str) -> Result<ClaimOutcome> {
     if !atomic::exists(&from) {
         return Ok(ClaimOutcome::Gone);
     }
-    let why = match note(root, name, &record::refused(why))? {
-        None => why.to_owned(),
+    let why = text::one_line(why);
+    let why = match note(root, name, &record::refused(&why))? {
+        None => why,
         Some(e) => format!("{why}; {e}"),
     };
     match atomic::rename_with_backup(&from, &root.item(Place::Parked, name))? {

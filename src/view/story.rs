@@ -113,8 +113,8 @@ fn state_words(state: &str) -> String {
     }
 }
 
-/// An outcome in words, to follow "attempt 1".
-fn outcome_words(outcome: Option<&Word<Outcome>>) -> String {
+/// An outcome in words, to follow "attempt 1". `fault`: the class of what its CLI reported.
+fn outcome_words(outcome: Option<&Word<Outcome>>, fault: Option<&str>) -> String {
     let outcome = match outcome {
         None => return "ended".to_owned(),
         Some(Word::Newer(word)) => return format!("ended: {}", safe(word)),
@@ -130,7 +130,11 @@ fn outcome_words(outcome: Option<&Word<Outcome>>) -> String {
         Outcome::Refused => "was refused",
         Outcome::Canceled => "was canceled",
         Outcome::OverBudget => "went over its budget",
-        Outcome::Limited => "met a usage limit",
+        Outcome::Limited => match fault {
+            Some("billing") => "met an account without credit",
+            Some("rate_limit") => "met a rate limit",
+            _ => "met a usage limit",
+        },
         Outcome::GateFailed => "did not pass its gates",
         Outcome::Conflict => "conflicts with what others changed",
         Outcome::Interrupted => "was interrupted",
@@ -243,7 +247,7 @@ fn finished_words(finished: &Finished, tz: &TimeZone) -> String {
     let mut s = format!(
         "{} {}",
         attempt_of(finished.attempt),
-        outcome_words(end.outcome.as_ref())
+        outcome_words(end.outcome.as_ref(), end.fault.as_deref())
     );
     if end.seconds > 0.0 {
         let took = Duration::try_from_secs_f64(end.seconds).unwrap_or_default();

@@ -62,3 +62,4 @@ mod streams;
 mod tricks;
 mod trouble;
 mod voice;
+mod words;
