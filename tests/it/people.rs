@@ -118,12 +118,19 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
 #[test]
 fn a_question_left_behind_parks_its_item_until_it_is_answered() {
     let root = root_with("claude", "");
-    // Asks and ends at once, so fast that nobody freezes it: a script does, too.
     root.script(
         "ask",
-        "[ -f \"$HARNESS_SESSION_DIR/../answered\" ] && exit 0\ntouch \"$HARNESS_SESSION_DIR/../answered\"\necho 'Which one?' > \"$HARNESS_INTERRUPT\"",
+        "cd \"$HARNESS_ROOT\"\n[ -f asked ] && exit 0\ntouch at-work\n\
+         while [ ! -f asked ]; do sleep 0.05; done\necho 'Which one?' > \"$HARNESS_INTERRUPT\"",
     );
     let mut run = root.start(&["--workers", "1"]);
+    // It asks and ends before harness sees the question and could freeze it.
+    root.wait_until("it runs", || root.at("at-work").exists());
+    let keeper_alone = || root.processes().len() == 1;
+    run.signal("STOP");
+    std::fs::write(root.at("asked"), "").unwrap();
+    root.wait_until("it has ended", keeper_alone);
+    run.signal("CONT");
     root.wait_until("its item waits", || root.is_parked("ask"));
     root.wait_until("the slot pauses", || {
         has_state(&root, "agent-1", "interrupted")

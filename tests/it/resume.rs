@@ -103,7 +103,7 @@ fn a_lost_conversation_costs_no_retry_and_no_work() {
         );
         assert_eq!(third["outcome"], "succeeded");
         assert!(log(&root, "x.md").contains("attempt 1"), "{cli}");
-        assert!(prompt(&root, &third).contains("An attempt at this item before this one"));
+        assert!(prompt(&root, &third).contains("An earlier attempt at this item"));
         root.assert_nothing_left();
     }
 }

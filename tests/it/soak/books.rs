@@ -109,6 +109,11 @@ pub fn check(
         .collect();
     assert_eq!(listed, published, "branches exactly for what succeeded");
     assert!(checkouts(root) == before, "the user's checkouts changed");
+    if in_repositories {
+        use_every_worktree(root);
+        worktrees_are_clean(root);
+        root.assert_nothing_left();
+    }
     let hubs = fs::read_dir(root.at("state/repos"))
         .unwrap()
         .flatten()
@@ -119,11 +124,6 @@ pub fn check(
     assert_eq!(hubs.len(), if in_repositories { 2 } else { 0 });
     for git_dir in hubs.iter().chain(&[root.repo(), root.at("second")]) {
         git(git_dir, &["fsck", "--full", "--strict"]);
-    }
-    if in_repositories {
-        use_every_worktree(root);
-        worktrees_are_clean(root);
-        root.assert_nothing_left();
     }
     status_agrees(root);
 }
