@@ -10,6 +10,10 @@ pub const ALL: &[(&str, &str)] = &[
         "a branch appears before the record says that it will",
     ),
     (
+        "git-closed-is-tried",
+        "a file that cannot be read is tried to be committed",
+    ),
+    (
         "git-unclean-is-work",
         "what git calls changed in a fresh checkout is committed as work",
     ),

@@ -87,6 +87,7 @@ PROOFS = [
     ("git-strangers-stay", it("slots::what_git_cannot")),
     ("git-publish-without-swap", it("git_shapes")),
     ("git-writes-user-config", it("git_shapes")),
+    ("git-closed-is-tried", it("git_carried::what_nobody_can_read")),
     ("git-unclean-is-work", it("git_carried::a_file_that_git")),
     ("brought-unheld", it("git_held::a_collection")),
     ("held-for-ever", it("git_held::what_a_killed")),

@@ -99,7 +99,9 @@ impl Worktree {
         let look = quick_status(self.git()).env("GIT_OPTIONAL_LOCKS", "0");
         let out = look.output().ok()?;
         let state = TreeState::parse(&out.stdout, &|_| false);
-        let is_clean = out.ok() && !out.truncated && state.is_clean();
+        // What it warns of (a folder that it cannot read) needs the whole look.
+        let is_whole = out.ok() && !out.truncated && out.stderr.is_empty();
+        let is_clean = is_whole && state.is_clean();
         if !is_clean || state.head.as_ref() != Some(&head) {
             return None;
         }

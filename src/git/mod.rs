@@ -6,6 +6,7 @@
 
 mod admin;
 mod bring;
+mod closed;
 mod config;
 mod debris;
 mod environment;

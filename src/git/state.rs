@@ -20,8 +20,10 @@ pub(super) struct TreeState {
     pub nested: Vec<OsString>,
     /// Submodules whose commit or content differs.
     pub submodules: Vec<OsString>,
-    /// Files that differ and that nobody has touched.
+    /// Files that differ and are no work: nobody has touched them, or nobody can read them.
     pub unclean: Vec<OsString>,
+    /// Folders that cannot be read.
+    pub closed: Vec<OsString>,
 }
 
 impl TreeState {
@@ -42,8 +44,8 @@ impl TreeState {
         !self.dirty && self.nested.is_empty() && self.submodules.is_empty()
     }
 
-    /// `is_untouched` says of a changed file that the checkout made it so.
-    pub(super) fn parse(out: &[u8], is_untouched: &dyn Fn(&OsStr) -> bool) -> TreeState {
+    /// `is_no_work` says of a changed or untracked file that it is not to be committed.
+    pub(super) fn parse(out: &[u8], is_no_work: &dyn Fn(&OsStr) -> bool) -> TreeState {
         let mut state = TreeState::default();
         let mut records = out.split(|&b| b == 0);
         while let Some(record) = records.next() {
@@ -57,6 +59,8 @@ impl TreeState {
                 if path.ends_with(b"/") {
                     let path = path.strip_suffix(b"/").unwrap_or(path);
                     state.nested.push(OsString::from_vec(path.to_vec()));
+                } else if is_no_work(OsStr::from_bytes(path)) {
+                    state.unclean.push(OsString::from_vec(path.to_vec()));
                 } else {
                     state.dirty = true;
                 }
@@ -69,7 +73,7 @@ impl TreeState {
                 state.changed(
                     kind,
                     &record.splitn(fields, |&b| b == b' ').collect::<Vec<_>>(),
-                    is_untouched,
+                    is_no_work,
                 );
                 if kind == b'2' {
                     let _from = records.next();
@@ -80,13 +84,13 @@ impl TreeState {
     }
 
     /// `KIND XY SUB … PATH`; SUB is `N...`, or `S` and flags: commit, modified, untracked.
-    fn changed(&mut self, kind: u8, fields: &[&[u8]], is_untouched: &dyn Fn(&OsStr) -> bool) {
+    fn changed(&mut self, kind: u8, fields: &[&[u8]], is_no_work: &dyn Fn(&OsStr) -> bool) {
         let (Some(&xy), Some(&sub), Some(&path)) = (fields.get(1), fields.get(2), fields.last())
         else {
             self.dirty = true;
             return;
         };
-        if kind == b'1' && xy == b".M" && sub == b"N..." && is_untouched(OsStr::from_bytes(path)) {
+        if kind == b'1' && xy == b".M" && sub == b"N..." && is_no_work(OsStr::from_bytes(path)) {
             self.unclean.push(OsString::from_vec(path.to_vec()));
             return;
         }

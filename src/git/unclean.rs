@@ -28,7 +28,7 @@ impl Worktree {
     pub(super) fn note_unclean(&self) -> Result<()> {
         atomic::remove(&self.admin.join(FILE))?;
         let out = self.git().args(TreeState::ARGS).patient()?;
-        let state = TreeState::parse(&out.stdout, &|_| true);
+        let state = TreeState::parse(&out.stdout, &|path| !self.is_closed(path));
         if state.unclean.is_empty() || planted("git-unclean-is-work") {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::admin::is_empty_but_for_link;
-use super::debris::aside;
+use super::closed::is_in_the_way;
 use super::hub::read_text;
 use super::incremental_checkout::quick_status;
 use super::salvage::{Author, printable};
@@ -21,7 +21,7 @@ use super::slot::Slot;
 use super::state::TreeState;
 use super::{Base, Clean, Git, Hub};
 use crate::atomic;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::mutant::planted;
 
 /// A worktree of a hub.
@@ -111,9 +111,15 @@ impl Worktree {
         if !out.ok() {
             return Ok(Err(git.failure("cannot read the worktree", &out)));
         }
+        let (closed, any_open) = self.closed_folders(&out.stderr);
+        let out = if any_open { git.patient()? } else { out };
         let unclean = self.unclean();
-        let is_untouched = |path: &OsStr| self.is_untouched(&unclean, path);
-        let mut state = TreeState::parse(&out.stdout, &is_untouched);
+        let is_no_work = |path: &OsStr| self.is_untouched(&unclean, path) || self.is_closed(path);
+        let mut state = TreeState::parse(&out.stdout, &is_no_work);
+        state.closed = match any_open {
+            true => self.closed_folders(&out.stderr).0,
+            false => closed,
+        };
         state.dirty |= out.truncated;
         Ok(Ok(state))
     }
@@ -142,7 +148,7 @@ impl Worktree {
         let head = match &changes {
             Some(changes) => Some(changes.head.clone()),
             None if fresh => self.rev("HEAD^{commit}")?,
-            None => self.empty_out()?,
+            None => self.empty_out_or_keep()?,
         };
         let on_branch =
             read_text(&self.admin.join("HEAD")).is_some_and(|head| head.starts_with("ref: refs/"));
@@ -159,7 +165,13 @@ impl Worktree {
             None => false,
         };
         if !arrived {
-            self.check_out_all(branch, base)?;
+            match self.check_out_all(branch, base) {
+                Err(e) if is_in_the_way(&e) => {
+                    self.put_aside()?;
+                    self.check_out_all(branch, base)?;
+                }
+                done => done?,
+            }
         }
         if self.hub.repo().clean == Clean::All {
             self.git()
@@ -187,12 +199,10 @@ impl Worktree {
             match tries {
                 0 => {
                     self.open_folders(&others);
-                    self.empty_out()?;
+                    self.empty_out_or_keep()?;
                 }
                 _ => {
-                    aside(&self.dir, &self.top)?;
-                    atomic::remove(&self.admin.join("index"))?;
-                    fs::create_dir(&self.dir).or_fail("cannot make the worktree", &self.dir)?;
+                    self.put_aside()?;
                     self.check_out_all(branch, base)?;
                 }
             }
@@ -210,13 +220,13 @@ impl Worktree {
             .git()
             .args(["ls-files", "--others", "--exclude-standard", "-z"]);
         let out = git.must("cannot look at the worktree")?;
+        let (closed, _) = self.closed_folders(&out.stderr);
         let paths = out
             .stdout
             .split(|&b| b == 0)
             .filter(|path| !path.is_empty());
-        Ok(paths
-            .map(|path| OsString::from_vec(path.to_vec()))
-            .collect())
+        let paths = paths.map(|path| OsString::from_vec(path.to_vec()));
+        Ok(paths.chain(closed).collect())
     }
 
     /// Lets us write in the folders of these files.
@@ -341,6 +351,7 @@ impl Worktree {
                 let (state, nested) = self.adopt_nested(base, state)?;
                 notes.extend(nested.notes);
                 elsewhere.extend(nested.elsewhere);
+                elsewhere.extend(self.unread(&state));
                 match state.dirty {
                     true => (self.commit_all(&state, message, author)?, true),
                     false => (state, false),

@@ -2,9 +2,11 @@
 //! tree; and what it calls a change and is none.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::{Root, describe, git};
+use crate::support::{Root, describe, git, skipped};
 
 const AS: &str = "git -c user.name=a -c user.email=a@a.invalid";
 
@@ -267,4 +269,83 @@ fn a_file_that_git_calls_changed_in_a_fresh_checkout_is_no_work() {
     assert_eq!(changed("commits"), "new\n");
     assert_eq!(changed("leaves"), "new\nv.txt\n");
     assert_eq!(root.show("commits")["attempts"][0]["commits"], 1);
+}
+
+/// A container that ran as root left some of it; some has only the wrong mode.
+#[test]
+fn what_nobody_can_read_is_named_and_stops_neither_its_item_nor_the_next() {
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("files of another user: needs root");
+    }
+    let root = Root::with_repo();
+    let waits = root.at("worktrees/agent-1/waits");
+    root.script(
+        "leaves",
+        "echo good > good; mkdir -p own ro; echo o > own/o; echo m > mode; echo r > ro/r\n\
+         chmod 000 own mode; chmod 555 ro; touch waits; while [ ! -e go ]; do sleep 0.02; done; rm waits go",
+    );
+    root.script(
+        "next",
+        "#harness after: [leaves]\n[ ! -e dist ] && [ ! -e cache ] && ls > listing",
+    );
+    root.script("other", "echo z > z");
+    chown(root.path());
+    let mut run = Command::new("setpriv");
+    run.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    run.arg(env!("CARGO_BIN_EXE_harness"))
+        .arg("--root")
+        .arg(root.path());
+    let mut run = run
+        .args(["run", "--drain", "--workers", "1"])
+        .env("HOME", root.path())
+        .spawn()
+        .unwrap();
+    root.wait_until("the agent waits", || waits.exists());
+    let tree = root.at("worktrees/agent-1");
+    for (dir, file) in [("dist", "key"), ("cache", "c")] {
+        fs::create_dir(tree.join(dir)).unwrap();
+        fs::write(tree.join(dir).join(file), "of root\n").unwrap();
+    }
+    fs::set_permissions(tree.join("dist/key"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(tree.join("cache"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(tree.join("go"), "").unwrap();
+    root.wait_until("it has ended", || run.try_wait().unwrap().is_some());
+    for name in ["leaves", "next", "other"] {
+        assert!(
+            root.is_done(name),
+            "{:#}\n{}",
+            root.show(name),
+            root.picture()
+        );
+    }
+    let show = root.show("leaves");
+    let reason = show["attempts"][0]["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("dist/key") && reason.contains("cache"),
+        "{reason}"
+    );
+    let repo = root.repo();
+    let safe = format!("safe.directory={}", repo.display());
+    let files = git(
+        &repo,
+        &[
+            "-c",
+            &safe,
+            "ls-tree",
+            "-r",
+            "--name-only",
+            "harness/leaves/1",
+        ],
+    );
+    assert_eq!(files, "README\ngood\nmode\nown/o\nro/r\n");
+    let kept = root.at("worktrees/agent-1.~1~");
+    assert!(kept.join("dist/key").exists() && kept.join("cache/c").exists());
+}
+
+fn chown(dir: &Path) {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = Some(nix::unistd::Uid::from_raw(65534));
+    for entry in walkdir::WalkDir::new(dir) {
+        nix::unistd::chown(entry.unwrap().path(), nobody, None).unwrap();
+    }
 }
