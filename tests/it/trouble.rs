@@ -297,7 +297,8 @@ fn a_drain_ends_where_a_claimed_item_cannot_be_moved_and_the_next_moves_it() {
         "{said}"
     );
     assert!(said.lines().count() < 20, "{said}");
-    assert!(root.at("queue/claimed/agent-1/x").exists());
+    // Its end is on record: nobody is to take it from there any more.
+    assert!(root.at("queue/claimed/agent-1/x.~ending~").exists());
     fs::remove_file(root.at("queue/done")).unwrap();
     fs::rename(root.at("queue/aside"), root.at("queue/done")).unwrap();
     assert_eq!(root.drain().status.code(), Some(0));
