@@ -357,3 +357,45 @@ pub fn is_gone(path: &Path) -> bool {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_moved_over_nothing_also_where_a_rename_cannot_spare_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["from", "empty", "full", "full/sub"] {
+            make_dir(&at(name), true).unwrap();
+        }
+        drop(create(&at("from/in-it"), b"1", 0o600).unwrap());
+        drop(create(&at("file"), b"2", 0o600).unwrap());
+        for taken in ["empty", "full", "file"] {
+            assert_eq!(rename_dir(&at("from"), &at(taken)).unwrap(), Moved::Taken);
+        }
+        assert_eq!(rename_dir(&at("from"), &at("to")).unwrap(), Moved::Done);
+        assert_eq!(read_small(&at("to/in-it"), 9).unwrap(), b"1");
+        assert_eq!(
+            rename_dir(&at("from"), &at("new")).unwrap(),
+            Moved::SourceGone
+        );
+        assert!(rename_dir(&at("to"), &at("no/folder")).is_err());
+    }
+
+    #[test]
+    fn a_copy_of_ours_keeps_content_and_mode_and_has_the_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x");
+        drop(create(&file, b"text", 0o750).unwrap());
+        let before = file.metadata().unwrap();
+        make_own(&file, 9, 4_000_000_000_000_000_000).unwrap();
+        let after = file.metadata().unwrap();
+        assert_ne!(before.ino(), after.ino());
+        assert_eq!(before.mode(), after.mode());
+        assert_eq!(after.mtime(), 4_000_000_000);
+        assert_eq!(read_small(&file, 9).unwrap(), b"text");
+        assert!(make_own(&file, 3, 0).is_err());
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+    }
+}

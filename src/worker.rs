@@ -18,6 +18,7 @@ use crate::runtime::{ItemResult, Level, Runtime, Ticket};
 use crate::session::{self, WorkerContext, pause};
 use crate::spool::{self, ClaimOutcome, ClaimRequest};
 use crate::status::SlotState;
+use crate::text::one_line;
 use crate::waker::Waker;
 
 /// An interrupt or pause ends with an event, which wakes the worker; without events, after this.
@@ -181,7 +182,7 @@ fn met_trouble(ctx: &WorkerContext, e: &Error) {
     let (rt, slot) = (&ctx.rt, ctx.slot().to_string());
     let wait = rt.troubles.met(&slot, e);
     rt.console.warn(&format!("{slot}: {e}"));
-    show_idle(ctx, SlotState::Trouble, Some(e.to_string()));
+    show_idle(ctx, SlotState::Trouble, Some(one_line(&e.to_string())));
     // A drain may end where only this is left.
     rt.lifecycle.main().wake();
     ctx.rest(wait, Level::Finishing);
@@ -295,7 +296,7 @@ fn could_not_claim(ctx: &WorkerContext, candidate: &Candidate, e: &Error) {
     if !matches!(ctx.lease.mend(), Ok(true)) {
         return rt.ready.tried(candidate, ClaimReport::Later);
     }
-    let why = (!e.is_of_host()).then(|| e.to_string());
+    let why = (!e.is_of_host()).then(|| one_line(&e.to_string()));
     if let Some(why) = rt.ready.failed(candidate, why) {
         spool::note_stays(&rt.root, name, &why);
         rt.console.warn(&format!("{name} stays in pending/: {why}"));

@@ -12,7 +12,7 @@ use super::Main;
 use super::threads::{PENDING, pending_changed_at};
 use crate::atomic;
 use crate::clock;
-use crate::layout::{Name, Root, SlotId};
+use crate::layout::{Name, Root, SlotId, of_ending};
 use crate::lease;
 use crate::missing::waited_for;
 use crate::ready::Wait;
@@ -207,6 +207,7 @@ fn item_in(folder: &Path) -> Option<String> {
     for file in files {
         match file.map(|f| f.file_name()) {
             // Files that are no items (an editor's `.x.swp`) are nobody's work.
+            Ok(name) if of_ending(&name).is_some() => return of_ending(&name).map(|n| n.shown()),
             Ok(name) if Name::is_ignored(&name) => {}
             Ok(name) => return Some(Name::new(name).shown()),
             Err(e) => return Some(unreadable(e)),

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind};
 use crate::layout::SlotId;
 use crate::limits::{EQUAL_TRIES, TROUBLE_WAIT, TROUBLE_WAIT_MAX};
 use crate::status::TroubleStatus;
+use crate::text::one_line;
 
 #[derive(Default)]
 pub(crate) struct Troubles(Mutex<BTreeMap<String, Trouble>>);
@@ -37,7 +38,7 @@ impl Trouble {
 impl Troubles {
     /// A try failed there. Returns how long to wait before the next one.
     pub(crate) fn met(&self, place: &str, e: &Error) -> Duration {
-        let (why, now) = (e.to_string(), clock::instant());
+        let (why, now) = (one_line(&e.to_string()), clock::instant());
         let class = class_of(&why);
         let mut all = lock(&self.0);
         let tries = match all.get(place) {

@@ -173,3 +173,48 @@ fn write(to: &impl AsFd, text: &str) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted_where_it_would_have_stood() {
+        let voice = Voice(Arc::new(Shared {
+            queue: Mutex::default(),
+            more: Waker::new().unwrap(),
+            wrote: Waker::new().unwrap(),
+        }));
+        // Nobody writes: as with a reader that stalls.
+        let line = "x".repeat(BYTES_MAX / 4);
+        for _ in 0..7 {
+            voice.put(To::Stderr, line.clone());
+        }
+        // A short one would fit, but not in its order.
+        voice.put(To::Stderr, "short".into());
+        let mut queue = lock(&voice.0.queue);
+        assert!(queue.bytes <= BYTES_MAX);
+        for _ in 0..4 {
+            assert_eq!(queue.next().unwrap().1.len(), line.len());
+        }
+        let note = queue.next().unwrap();
+        assert_eq!(
+            note,
+            (
+                To::Stderr,
+                "! 4 messages left out here: nobody read them in time\n".to_owned()
+            )
+        );
+        assert!(queue.next().is_none() && !queue.writes);
+        drop(queue);
+        // It flows again. The end waits no longer than a moment for a reader that does not come.
+        voice.put(To::Stderr, "more".into());
+        let began = clock::instant();
+        let patience = Duration::from_millis(20);
+        voice.end(To::Stdout, "last".into(), patience).unwrap();
+        assert!(began.elapsed() >= patience);
+        let mut queue = lock(&voice.0.queue);
+        let texts = [queue.next(), queue.next()].map(|t| t.unwrap().1);
+        assert_eq!(texts, ["more", "last"]);
+    }
+}

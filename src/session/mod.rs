@@ -52,6 +52,7 @@ use crate::record::{Event, Record, Requeued, Started};
 use crate::runtime::{Level, Runtime};
 use crate::spool::{Acceptance, Claim, Ended, Target};
 use crate::status::{Health, SlotState};
+use crate::text::one_line;
 use crate::waker::Waker;
 
 /// What one worker thread works with: its slot's lease, its keeper, and what it remembers of its last
@@ -116,7 +117,7 @@ impl WorkerContext {
                     self.rt
                         .console
                         .warn(&format!("{slot}: {e}\n  it goes on by itself"));
-                    self.show_reason(Some(e.to_string()));
+                    self.show_reason(Some(one_line(&e.to_string())));
                     self.rest(wait, Level::Stopping);
                 }
                 other => break other,

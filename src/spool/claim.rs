@@ -304,10 +304,12 @@ fn refuse_item(root: &Root, name: &Name, why: &str) -> Result<ClaimOutcome> {
         return Ok(ClaimOutcome::Gone);
     }
     let why = text::one_line(why);
-    let why = match note(root, name, &record::refused(&why))? {
-        None => why,
-        Some(e) => format!("{why}; {e}"),
-    };
+    let why =
+        match note(root, name, &record::refused(&why))?.map(|e| text::one_line(&e.to_string())) {
+            // Often it is the record itself that is refused.
+            Some(e) if e != why => format!("{why}; {e}"),
+            _ => why,
+        };
     match atomic::rename_with_backup(&from, &root.item(Place::Parked, name))? {
         true => Ok(ClaimOutcome::Refused(why)),
         false => Ok(ClaimOutcome::Gone),
