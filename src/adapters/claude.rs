@@ -352,8 +352,10 @@ impl ClaudeDialect {
             "authentication_failed" => Class::Auth,
             "billing_error" => Class::Billing,
             "rate_limit" => match (self.limited, by_text) {
+                // It is not the plan that is used up, but the money.
+                (_, Some(Class::Billing)) => Class::Billing,
                 (Some(resets_at), _) => Class::UsageLimit { resets_at },
-                (None, Some(class @ (Class::UsageLimit { .. } | Class::Billing))) => class,
+                (None, Some(class @ Class::UsageLimit { .. })) => class,
                 _ => Class::RateLimit,
             },
             "overloaded" => Class::Overloaded,

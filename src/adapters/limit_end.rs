@@ -393,7 +393,8 @@ fn zone(word: &str) -> Option<TimeZone> {
             (None, 4) => digits.split_at(2),
             (None, _) => (digits, "0"),
         };
-        let seconds = h.parse::<i32>().ok()? * 3_600 + m.parse::<i32>().ok()? * 60;
+        let (h, m) = (h.parse::<u8>().ok()?, m.parse::<u8>().ok()?);
+        let seconds = i32::from(h) * 3_600 + i32::from(m) * 60;
         let seconds = if sign == "-" { -seconds } else { seconds };
         return Some(TimeZone::fixed(Offset::from_seconds(seconds).ok()?));
     }

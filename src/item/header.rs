@@ -14,6 +14,30 @@ pub(super) struct Header<'a> {
     pub(super) stray: Option<usize>,
 }
 
+impl Header<'_> {
+    /// Refuses a text that YAML would cut: to it ` #` begins a comment, which `branch: fix #12` is not.
+    pub(super) fn check(&self) -> Parsed<()> {
+        for (n, line) in &self.yaml {
+            let line = String::from_utf8_lossy(line);
+            let Some((name, value)) = names::of_line(&line).zip(line.split_once(':')) else {
+                continue;
+            };
+            let value = value.1;
+            let is_plain = !value.trim_start().starts_with(['"', '\'', '|', '>']);
+            let mut marks = value.match_indices(" #");
+            let is_word =
+                |(at, _): (usize, &str)| value[at + 2..].starts_with(|c: char| c.is_alphanumeric());
+            if is_plain && names::ACTING.contains(&name) && marks.any(is_word) {
+                return refuse(format!(
+                    "line {n}: YAML takes what follows ` #` for a comment: put the text of `{name}` in \
+                     quotes, or a space after the `#` of a comment"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How many lines of a prompt are looked at for fields in the wrong place.
 const LOOK_LINES: usize = 40;
 

@@ -162,6 +162,7 @@ fn read(kind: Kind, name: &Name, bytes: &[u8]) -> Parsed<(Given, Option<usize>, 
     match kind {
         Kind::Script => {
             let header = header::of_script(bytes)?;
+            header.check()?;
             let fields = yaml::read(&header.yaml, "`#harness` lines")?;
             Ok((fields, header.stray, Vec::new()))
         }
@@ -176,6 +177,7 @@ fn read(kind: Kind, name: &Name, bytes: &[u8]) -> Parsed<(Given, Option<usize>, 
         Kind::Prompt => {
             refuse_program_text(name, bytes)?;
             let (header, body) = header::of_prompt(bytes)?;
+            header.check()?;
             let fields = yaml::read(&header.yaml, "front matter")?;
             Ok((fields, header.stray, body.to_vec()))
         }

@@ -269,6 +269,9 @@ fn fields_in_the_wrong_place_are_refused_or_said() {
         ("x", "#!/bin/sh\n#harness priority:2\n:\n"),
         ("x.md", "---\nagent: x\n  priority: 2\n---\nx"),
         ("x.md", "---\nenv:\nFOO: 1\n---\nx"),
+        ("x.md", "---\nbranch: #12\n---\nx"),
+        ("x.md", "---\nbranch: fix #12\n---\nx"),
+        ("x", "#!/bin/sh\n#harness exclusive: db #2\n:\n"),
         ("x", "#!/bin/sh\n#harness env:\n#harness FOO: 1\n:\n"),
     ] {
         let why = refused(name, text);
@@ -277,6 +280,11 @@ fn fields_in_the_wrong_place_are_refused_or_said() {
     // A tab is white space, and nested lines keep their indentation.
     let text = "#!/bin/sh\n#harness\tpriority: 2\n:\n";
     assert_eq!(item("x", text).unwrap().order.priority, 2);
+    let text = "---\npriority: 2 # soon\nbranch: 'fix #12'\ntitle: Fix #12\n---\nx";
+    assert_eq!(
+        item("x.md", text).unwrap().branch.as_deref(),
+        Some("fix #12")
+    );
     let text = "#!/bin/sh\n#harness env:\n#harness   FOO: 1\n#harness   BAR: 2\n:\n";
     assert_eq!(item("x", text).unwrap().env.len(), 2);
     for (name, text, line) in [

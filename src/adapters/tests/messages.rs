@@ -1,6 +1,7 @@
 //! What error messages mean: their class, and when a limit ends.
 
 use jiff::{Timestamp, tz::TimeZone};
+use proptest::strategy::Strategy;
 
 use crate::adapters::{LimitEnd, error_text, limit_end};
 use crate::event::{Class, Limit, Mend};
@@ -330,5 +331,24 @@ fn the_last_words_are_the_line_with_the_cause() {
             cause,
             "{stderr}"
         );
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_a_limits_end_panic(
+        words in proptest::collection::vec(
+            proptest::prop_oneof![
+                proptest::sample::select(vec![
+                    "resets", "at", "in", "try again", "3am", "25:99", "Dec", "31", "Feb", "30th", "2026",
+                    "monday", "tomorrow", "UTC+99", "+999999999", "(Asia/Tokyo)", "9e99", "1795449600",
+                    "99999999999999999999h", "5 days", "every", "\u{e9}", "12pm", "2026-02-30", "|", ":",
+                ]).prop_map(str::to_owned),
+                "\\PC{0,12}",
+            ],
+            0..12,
+        )
+    ) {
+        let _any = end(&words.join(" "), &TimeZone::UTC);
     }
 }
