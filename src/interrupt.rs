@@ -253,7 +253,8 @@ pub fn release_answered(root: &Root, known: &Mutex<Folder>) -> (Vec<Name>, Vec<E
     let (mut released, mut errors) = (Vec::new(), Vec::new());
     let files = &look(root, known, <[OsString]>::to_vec).unwrap_or_default();
     let is_over = |stem: &str| atomic::is_gone(&path(root, stem));
-    for asked in asked(root, files).iter().filter(|a| is_over(&a.stem)) {
+    let is_due = |a: &&Asked| is_over(&a.stem) || atomic::exists(&aside(root, &a.session));
+    for asked in asked(root, files).iter().filter(is_due) {
         match release(root, asked) {
             Ok(name) => released.extend(name),
             Err(e) => errors.push(e),
@@ -303,6 +304,7 @@ fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
         return Ok(None);
     }
     let parked = root.item(Place::Parked, &name);
+    let aside = aside(root, session);
     let mut record = Record::open(root, &name)?;
     let last = record.history().last.as_ref();
     let waits = last.is_some_and(|l| l.session == session && l.end.is_some());
@@ -316,18 +318,44 @@ fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
             answer,
         }))?;
         record.sync()?;
-        if let Err(e) = atomic::set_mtime(&parked, clock::now_ns())
-            && atomic::exists(&parked)
-        {
-            return Err(e);
-        }
-        // If not, another process was faster, or a newer item has this name.
-        if atomic::rename_new(&parked, &root.item(Place::Pending, &name))? == Moved::Done {
-            released = Some(name);
-        }
+    }
+    if waits || atomic::exists(&aside) {
+        released = take_out(root, &name, session)?.then_some(name);
     }
     atomic::remove(&asked.marker)?;
     Ok(released)
+}
+
+/// Where an item lies while it is taken out of `parked/`.
+fn aside(root: &Root, session: &str) -> PathBuf {
+    root.place(Place::Parked)
+        .join(format!(".{session}.answered"))
+}
+
+/// Takes an item whose question in `session` was answered out of `parked/`. It first gets a name that
+/// only that question has. Then it is looked once more whether it was the last: meanwhile another
+/// process may have released it, and a later attempt have asked again. Whoever finds a file with that
+/// name goes on here. `true`: it is in `pending/`.
+fn take_out(root: &Root, name: &Name, session: &str) -> Result<bool> {
+    let (parked, aside) = (root.item(Place::Parked, name), aside(root, session));
+    let _whoever_did = atomic::rename_new(&parked, &aside)?;
+    let last = Record::open(root, name)?.history().last.clone();
+    let is_last = last.is_some_and(|l| l.session == session && l.end.is_some());
+    if is_last {
+        if let Err(e) = atomic::set_mtime(&aside, clock::now_ns())
+            && atomic::exists(&aside)
+        {
+            return Err(e);
+        }
+        match atomic::rename_new(&aside, &root.item(Place::Pending, name))? {
+            Moved::Done => return Ok(true),
+            // Another process was faster.
+            Moved::SourceGone => return Ok(false),
+            // A newer item has this name.
+            Moved::Taken => {}
+        }
+    }
+    atomic::rename_with_backup(&aside, &parked).map(|_| false)
 }
 
 /// The session whose agent waits for this interrupt to end: one that asked and ended, or the one
@@ -474,6 +502,40 @@ mod tests {
         drop(file);
         release_answered(&root, &Mutex::default());
         assert!(atomic::is_gone(&mark));
+    }
+
+    #[test]
+    fn a_slow_releaser_takes_out_no_item_that_has_asked_again() {
+        let (_dir, root) = root();
+        let name = Name::new("x");
+        let parked = root.item(Place::Parked, &name);
+        drop(atomic::create(&parked, b"x", 0o600).unwrap());
+        let mut record = Record::open(&root, &name).unwrap();
+        let mut attempt = |session: &str, n| {
+            let claimed = Event::Claimed(Claimed {
+                session: session.into(),
+                slot: "agent-1".into(),
+                attempt: n,
+                ..Claimed::default()
+            });
+            let finished = Event::Finished(Finished {
+                session: session.into(),
+                next: Some(Next::Parked.into()),
+                ..Finished::default()
+            });
+            for event in [claimed, finished] {
+                record.append(&event).unwrap();
+            }
+        };
+        let later = SID.replace("01a20c49", "01a20c50");
+        attempt(SID, 1);
+        attempt(&later, 2);
+        // It had seen that the first attempt was the last.
+        assert!(!take_out(&root, &name, SID).unwrap());
+        assert!(atomic::exists(&parked) && !atomic::exists(&aside(&root, SID)));
+        assert!(take_out(&root, &name, &later).unwrap());
+        assert!(atomic::exists(&root.item(Place::Pending, &name)));
+        assert!(!take_out(&root, &name, &later).unwrap());
     }
 
     #[test]

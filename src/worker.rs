@@ -252,6 +252,7 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
         return Ok(Tried::NotClaimed);
     }
     let rt = ctx.rt.clone();
+    let staggered = ctx.staggered;
     let outcome = spool::try_claim(&ClaimRequest {
         root: &rt.root,
         lease: &ctx.lease,
@@ -259,7 +260,7 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
         durable: rt.durable,
         refuse: candidate.refuse.as_deref(),
         may_start: &|fields, meta| rt.ready.may_start(&candidate.name, fields, meta),
-        accepts: &|item| session::accepts(&rt, item),
+        accepts: &|item| session::accepts(&rt, item, staggered),
     });
     let report = match outcome {
         Ok(ClaimOutcome::Won(claim, record)) => {
@@ -280,6 +281,13 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
         Ok(ClaimOutcome::Busy | ClaimOutcome::Unsettled) => ClaimReport::Later,
         Ok(ClaimOutcome::Waits(order)) => ClaimReport::Waits(order),
         Ok(ClaimOutcome::Held(agent)) => ClaimReport::Held(agent),
+        Ok(ClaimOutcome::Turn(wait)) => {
+            // Slots that have had their turn may take it.
+            rt.ready.tried(candidate, ClaimReport::Untried);
+            drop(ticket);
+            ctx.waker.wait(wait);
+            return Ok(Tried::NotClaimed);
+        }
         Err(e) => {
             could_not_claim(ctx, candidate, &e);
             return Err(e);

@@ -24,6 +24,13 @@ use crate::process::cgroup::Cgroup;
 /// kernel).
 const GIVE_UP: Duration = Duration::from_secs(10);
 
+/// Whoever ends all processes at once (a host that shuts down, a container that stops) ends the agent
+/// perhaps before us and our harness. So long is waited for a word of that after an agent was ended by
+/// a signal that says so; under load a handler runs late.
+const SHUTDOWN_WORD: Duration = Duration::from_secs(2);
+/// The same after another end that is no success: some exit with 1 at SIGTERM.
+const SHUTDOWN_WORD_SHORT: Duration = Duration::from_millis(50);
+
 /// Number of attempts, 5 ms apart, to start a program that another process has open for writing.
 const TEXT_BUSY_TRIES: u32 = 200;
 
@@ -45,6 +52,8 @@ pub(super) struct Agent {
     /// Total time frozen before `frozen_since`.
     pub(super) frozen: Duration,
     sweep: Option<Sweep>,
+    /// Since when it has been waited for a word of a shutdown.
+    doubted: Option<Instant>,
 }
 
 pub(super) struct Sweep {
@@ -75,7 +84,25 @@ impl Agent {
             frozen_since: None,
             frozen: Duration::ZERO,
             sweep: None,
+            doubted: None,
         }
+    }
+
+    /// How long to wait yet for a word that everything is shut down, if its end looks like that.
+    pub(super) fn doubt(&mut self) -> Option<Duration> {
+        let wait = match self.main {
+            _ if self.stop.is_some() => return None,
+            Some(WaitStatus::Exited(_, 0)) | None => return None,
+            Some(WaitStatus::Signaled(_, Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP, _)) => {
+                SHUTDOWN_WORD
+            }
+            // 128 and the signal: shells, and programs that follow them.
+            Some(WaitStatus::Exited(_, 129 | 130 | 143)) => SHUTDOWN_WORD,
+            Some(_) => SHUTDOWN_WORD_SHORT,
+        };
+        let since = *self.doubted.get_or_insert_with(clock::instant);
+        let left = wait.saturating_sub(since.elapsed());
+        (!left.is_zero()).then_some(left)
     }
 
     pub(super) fn frozen(&self) -> Duration {

@@ -14,6 +14,7 @@
 pub mod wire;
 mod agent;
 mod client;
+mod peer;
 mod serve;
 
 pub use client::{Keeper, is_alive};

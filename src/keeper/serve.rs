@@ -16,6 +16,7 @@ use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::agent::{Agent, cpu_of_children, start};
+use super::peer;
 use super::wire::{self, Reply, Request, Spec};
 use crate::atomic::{self, OwnDir};
 use crate::clock;
@@ -75,6 +76,7 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
         if woken.listener
             && keeper.harness.is_none()
             && let Ok((stream, _)) = listener.accept()
+            && peer::is_harness(&stream, dir)
         {
             keeper.harness = Some(stream);
             keeper.introduce();
@@ -291,10 +293,14 @@ impl Serving {
             && agent.stop.is_none()
         {
             let grace = grace.unwrap_or(agent.spec.grace);
+            let shuts_down = why == Stop::Shutdown.as_str();
+            let by_that = shuts_down && agent.doubt().is_some();
             agent.stop = Some(clock::instant() + grace);
-            if agent.main.is_none() {
+            if agent.main.is_none() || by_that {
                 agent.stopped_first = true;
                 agent.stopped_for = why.to_owned();
+            }
+            if agent.main.is_none() {
                 // Until the agent process is reaped, the group cannot belong to another process.
                 let _gone = killpg(agent.pid, Signal::SIGTERM);
             }
@@ -325,6 +331,9 @@ impl Serving {
         }
         let none_left = none_left || crate::mutant::planted("echild-not-waited-for");
         if !none_left && let Some(wait) = agent.sweep_on(self.cgroup.as_ref()) {
+            return Some(wait);
+        }
+        if let Some(wait) = agent.doubt() {
             return Some(wait);
         }
         let agent = self.agent.take()?;

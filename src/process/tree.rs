@@ -111,6 +111,11 @@ pub fn freeze() {
     }
 }
 
+/// Whether a process is in the tree.
+pub fn has(pid: i32) -> bool {
+    members().iter().any(|m| i64::from(m.pid) == i64::from(pid))
+}
+
 /// Continues the tree, children first, so that no parent sees a child of its own stopped.
 pub fn thaw() {
     for m in members().iter().rev() {

@@ -61,6 +61,8 @@ pub enum ClaimReport {
     Gone,
     /// Look again in a moment.
     Later,
+    /// It can start, by another worker or later by the same.
+    Untried,
     /// It must wait; these are its fields.
     Waits(QueueFields),
     /// Its agent is held; the agent's name.
@@ -202,6 +204,7 @@ impl Ready {
                 return;
             }
             ClaimReport::Later => sets.recheck(name),
+            ClaimReport::Untried => sets.make_ready(name),
             ClaimReport::Held(agent) => {
                 let (fields, mtime) = match sets.known.get_mut(name) {
                     Some(known) => {

@@ -42,7 +42,10 @@ pub(crate) struct Runtime {
     pub(crate) slots: Slots,
     pub(crate) tickets: Tickets,
     pub(crate) disk: DiskCheck,
-    pub(crate) stagger: Stagger,
+    /// When a slot may claim its first item for a prompt agent.
+    pub(crate) turns: Stagger,
+    /// When such an agent may be started: setting up takes longer for some.
+    pub(crate) starts: Stagger,
     /// What is wrong here and now.
     pub(crate) troubles: Troubles,
     pub(crate) console: Arc<Console>,
@@ -70,7 +73,8 @@ impl Runtime {
             slots: Slots::new()?,
             tickets: Tickets::new(max_items),
             disk: DiskCheck::new(root, config.limits.disk_free_min),
-            stagger: Stagger::new(config.harness.stagger),
+            turns: Stagger::new(config.harness.stagger),
+            starts: Stagger::new(config.harness.stagger),
             console,
             troubles: Troubles::default(),
             results: results::Board::default(),

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::event::Tokens;
 use crate::git::{Base, Hub};
+use crate::hold;
 use crate::interrupt;
 use crate::item::{self, Refusal};
 use crate::keeper::Keeper;
@@ -57,8 +58,9 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
     )?;
     note_launch(&mut attempt.file, &launch);
 
-    if !matches!(agent, Agent::Script) {
+    if let Agent::Command(name, _) = &agent {
         wait_for_turn(ctx);
+        may_start(ctx, name)?;
     }
     attempt.file.started_at = clock::now_iso();
     attempt.file.write(&attempt.dir, false)?;
@@ -178,13 +180,25 @@ fn note_launch(file: &mut SessionFile, launch: &Launch) {
     file.command = argv.map(|a| crate::layout::shown(a)).collect();
 }
 
+/// Whether the agent may be started still: while its worktree was set up, it may have been held, or this
+/// process told to stop.
+fn may_start(ctx: &WorkerContext, agent: &str) -> Result<(), Failed> {
+    if ctx.rt.lifecycle.level() >= Level::Stopping {
+        return Err(Failed::PutOff("harness was told to stop".into()));
+    }
+    match hold::of(&ctx.rt.root, agent) {
+        Some(hold) => Err(Failed::PutOff(format!("{agent} is held: {}", hold.reason))),
+        None => Ok(()),
+    }
+}
+
 /// Staggers the slots' first prompt agents: each gets time to refresh the shared login.
 fn wait_for_turn(ctx: &mut WorkerContext) {
     if std::mem::replace(&mut ctx.staggered, true) {
         return;
     }
     while ctx.rt.lifecycle.level() == Level::Running {
-        let wait = ctx.rt.stagger.wait();
+        let wait = ctx.rt.starts.wait();
         if wait.is_zero() {
             break;
         }

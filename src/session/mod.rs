@@ -241,6 +241,8 @@ pub(crate) enum Over {
 
 /// Why an attempt did not begin.
 enum Failed {
+    /// Nothing is wrong with it: it may not start now, for this reason.
+    PutOff(String),
     Refused(String),
     Fault(Error),
 }
@@ -252,7 +254,9 @@ impl From<Error> for Failed {
 }
 
 /// Whether an item can run here: its agent and its repository are known, and its agent is not held.
-pub(crate) fn accepts(rt: &Runtime, item: &item::Item) -> Acceptance {
+/// `staggered`: the slot has started a prompt agent before. Its first waits for its turn before it is
+/// claimed: meanwhile a better item may come, or the agent be held.
+pub(crate) fn accepts(rt: &Runtime, item: &item::Item, staggered: bool) -> Acceptance {
     let agent = match known(rt, item) {
         Ok(agent) => agent,
         Err(refusal) => return Acceptance::Never(refusal),
@@ -261,7 +265,11 @@ pub(crate) fn accepts(rt: &Runtime, item: &item::Item) -> Acceptance {
         Agent::Script => Acceptance::Now,
         Agent::Command(name, _) => match hold::of(&rt.root, name) {
             Some(hold) => Acceptance::Later(hold.agent),
-            None => Acceptance::Now,
+            None if staggered => Acceptance::Now,
+            None => match rt.turns.wait() {
+                Duration::ZERO => Acceptance::Now,
+                wait => Acceptance::Turn(wait),
+            },
         },
     }
 }
@@ -305,6 +313,13 @@ pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) ->
         Ok(age) => {
             note_start(ctx, &mut attempt);
             watch(ctx, &mut attempt, age, false)?
+        }
+        Err(Failed::PutOff(why)) => {
+            let name = &attempt.claim.name;
+            let text = format!("{}  put off    {name}: {why}", ctx.slot());
+            ctx.rt.console.say(&text);
+            let to = Target::Pending { not_before: None };
+            return undo_begin(ctx, attempt, why, to).map(|()| true);
         }
         Err(Failed::Refused(why)) => Over::Unstartable(why),
         Err(Failed::Fault(e)) if e.kind() == Kind::Temporary => {
@@ -369,6 +384,27 @@ const REQUEUE_MAX: Duration = Duration::from_secs(300);
 /// must fix the cause (permissions, a damaged folder, a fetch that fails again and again), the item
 /// is parked instead.
 fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> {
+    let before = attempt.record.history().requeues;
+    let again = why.is_of_host() || before + 1 < STARTS_MAX;
+    let temporary = why.kind() == Kind::Temporary && again && !planted("trouble-is-final");
+    let end = if temporary { "goes back" } else { "is parked" };
+    let name = &attempt.claim.name;
+    ctx.rt
+        .console
+        .warn(&format!("{}: {name} {end}: {why}", ctx.slot()));
+    // With a delay that grows: the machine is in trouble, or the item itself is the cause (a
+    // submodule that cannot be fetched).
+    let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, random_fraction());
+    let not_before = temporary.then(|| clock::ns_from_now(delay));
+    let to = match temporary {
+        true => Target::Pending { not_before },
+        false => Target::Parked,
+    };
+    undo_begin(ctx, attempt, why.to_string(), to).map(|()| true)
+}
+
+/// Undoes what was begun of an attempt that started nothing, and moves its item.
+fn undo_begin(ctx: &WorkerContext, attempt: Attempt, reason: String, to: Target) -> Result<()> {
     let Attempt {
         claim,
         mut record,
@@ -376,17 +412,6 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
         file,
         ..
     } = attempt;
-    let before = record.history().requeues;
-    let again = why.is_of_host() || before + 1 < STARTS_MAX;
-    let temporary = why.kind() == Kind::Temporary && again && !planted("trouble-is-final");
-    let end = if temporary { "goes back" } else { "is parked" };
-    ctx.rt
-        .console
-        .warn(&format!("{}: {} {end}: {why}", ctx.slot(), claim.name));
-    // With a delay that grows: the machine is in trouble, or the item itself is the cause (a
-    // submodule that cannot be fetched).
-    let delay = outcome::backoff(before, REQUEUE, REQUEUE_MAX, 0.2, random_fraction());
-    let not_before = temporary.then(|| clock::ns_from_now(delay));
     // The folder first: after the `requeued` line nobody looks for it. Each is repeated until done:
     // one without the other would look like a started attempt.
     let copies = "the attempt never started: it holds copies only";
@@ -394,8 +419,11 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
     if !planted("not-given-back-on-record") {
         let event = Event::Requeued(Requeued {
             session: file.session,
-            reason: crate::text::one_line(&why.to_string()),
-            not_before_ns: not_before,
+            reason: crate::text::one_line(&reason),
+            not_before_ns: match to {
+                Target::Pending { not_before } => not_before,
+                _ => None,
+            },
         });
         done = done.and(ctx.retry_temporary(|| record.append(&event)));
     }
@@ -404,12 +432,7 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
         Err(e) => ctx.rt.console.warn(&e.to_string()),
         Ok(()) => {}
     }
-    let target = match temporary {
-        true => Target::Pending { not_before },
-        false => Target::Parked,
-    };
-    end_claim(ctx, claim, target, &mut || Ok(()))?;
-    Ok(true)
+    end_claim(ctx, claim, to, &mut || Ok(())).map(drop)
 }
 
 /// Ends a claim, retrying while the error is temporary. `taken`: as in `Claim::end`.

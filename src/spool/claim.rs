@@ -7,6 +7,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::read::{Look, Pending, read_whole};
 use super::{Claim, note, park_file};
@@ -35,6 +36,8 @@ pub enum ClaimOutcome {
     Waits(QueueFields),
     /// The agent that it is for is held; its name.
     Held(String),
+    /// The slot may not start a prompt agent yet: only after this time.
+    Turn(Duration),
     /// It was refused and is in `parked/`, with this reason.
     Refused(String),
 }
@@ -44,6 +47,8 @@ pub enum Acceptance {
     Now,
     /// Its agent is held; as `ClaimOutcome::Held`.
     Later(String),
+    /// As `ClaimOutcome::Turn`.
+    Turn(Duration),
     Never(Refusal),
 }
 
@@ -175,6 +180,7 @@ fn examine(request: &ClaimRequest<'_>, pending: &Pending) -> Result<Item, Stoppe
     }
     match acceptance {
         Acceptance::Later(agent) => Err(Stopped::NotWon(ClaimOutcome::Held(agent))),
+        Acceptance::Turn(wait) => Err(Stopped::NotWon(ClaimOutcome::Turn(wait))),
         _ => Ok(item),
     }
 }

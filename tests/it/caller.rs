@@ -85,7 +85,8 @@ fn a_hang_up_that_the_caller_has_it_ignore_is_ignored() {
     crate::support::kill(child.id(), "HUP");
     // A second item is taken after the signal: the run goes on.
     journal.open("go");
-    root.wait_until("the first is done", || root.is_done("x"));
+    root.wait_until("it has ended", || child.try_wait().unwrap().is_some());
+    assert!(root.is_done("x"));
     assert!(child.wait().unwrap().success(), "{}", root.picture());
     root.assert_nothing_left();
 }
@@ -251,6 +252,7 @@ fn a_root_that_is_moved_is_not_made_again_and_goes_on_where_it_is() {
         let mut run = at(&old, &["run"]).stderr(said).spawn().unwrap();
         root.wait_until("it runs", || journal.of("x").len() == 1);
         fs::rename(&old, &new).unwrap();
+        root.wait_until("it has ended", || run.try_wait().unwrap().is_some());
         assert_eq!(run.wait().unwrap().code(), Some(100));
         let said = fs::read_to_string(&log).unwrap();
         assert!(said.contains(&new.display().to_string()), "{said}");
@@ -283,7 +285,11 @@ fn a_root_that_is_removed_is_not_made_again_and_its_agents_are_ended() {
     journal.drop_script(&root, "x", "", &journal.wait_for("never"));
     let mut run = root.start(&["--workers", "2"]);
     let pid = journal.wait_for_start(&root, "x", 1);
-    fs::remove_dir_all(root.path()).unwrap();
+    // It may be written into while it is removed.
+    root.wait_until("it is removed", || {
+        let _not_yet = fs::remove_dir_all(root.path());
+        !root.path().exists()
+    });
     let _code = run.wait();
     root.wait_until("its agent is ended", || !crate::support::is_alive(pid));
     assert_eq!(names_at(root.path()), Vec::<PathBuf>::new());

@@ -59,6 +59,7 @@ mod slots;
 mod soak;
 mod status;
 mod streams;
+mod together;
 mod tricks;
 mod trouble;
 mod voice;
