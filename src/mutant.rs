@@ -104,6 +104,14 @@ pub const ALL: &[(&str, &str)] = &[
         "an item finds the repository that the last one left in its slot",
     ),
     (
+        "hub-by-name",
+        "a copy of a repository is used for any other of that name",
+    ),
+    (
+        "slot-settings-believed",
+        "harness's git in a worktree has the settings that its agent left",
+    ),
+    (
         "slot-not-brought",
         "what an agent left in its slot's repository is not brought from there",
     ),

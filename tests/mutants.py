@@ -80,6 +80,8 @@ PROOFS = [
     ("git-stale-lock-stays", it("git_races::what_killed_gits_leave")),
     ("git-debris-stays", it("git_races::what_killed_gits_leave")),
     ("slot-kept", it("slots::what_an_agent_sets")),
+    ("hub-by-name", it("slots::a_name_of")),
+    ("slot-settings-believed", it("slots::no_filter")),
     ("slot-not-brought", it("slots::the_names")),
     ("git-waits-at-fifos", it("slots::a_fifo_in_the_place")),
     ("git-sparse-is-work", ["cargo", "test", "-q", "--features", "mutants", "--lib", "--",

@@ -11,6 +11,7 @@ use crate::atomic;
 use crate::error::{Context, Result};
 use crate::layout::Root;
 use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::mutant::planted;
 
 /// In the hub: the path of the user's repository, its device and inode, the path seen from ROOT.
 const FILE: &str = "harness.repository";
@@ -19,6 +20,9 @@ impl Hub {
     /// Whether this hub is of the user's repository, which may have been moved or copied with ROOT,
     /// or cloned anew. A hub of an older version says nothing of that.
     pub(super) fn is_users(&self, root: &Root) -> Result<bool> {
+        if planted("hub-by-name") {
+            return Ok(true);
+        }
         let ours = self.owner(root)?;
         let file = self.dir().join(FILE);
         let theirs = atomic::read_small(&file, STATE_FILE_BYTES_MAX).ok();

@@ -86,9 +86,14 @@ impl Worktree {
     }
 
     pub(super) fn git(&self) -> Git {
+        let theirs = planted("slot-settings-believed") && self.slot.is_there();
+        let git_dir = match theirs {
+            true => &self.slot.admin(),
+            false => &self.admin,
+        };
         self.hub
             .ours(Git::at(&self.dir))
-            .env("GIT_DIR", &self.admin)
+            .env("GIT_DIR", git_dir)
             .env("GIT_WORK_TREE", &self.dir)
             // It believes folders' times, which an agent can set.
             .set("core.untrackedCache", "false")
