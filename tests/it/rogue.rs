@@ -138,7 +138,7 @@ const TRICKS: [Trick; 25] = [
     },
     trick(
         "ten thousand dropped",
-        "mkdir ../many; cd ../many; seq 10000 | xargs touch -d tomorrow; mv * $Q/pending/; cd -",
+        "mkdir ../many; cd ../many; seq -f n%.0f 10000 | xargs touch -d tomorrow; mv * $Q/pending/; cd -",
         DONE,
     ),
     trick(
