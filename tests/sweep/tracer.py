@@ -17,6 +17,7 @@ import dataclasses
 import fnmatch
 import json
 import os
+import re
 import platform
 import signal
 import struct
@@ -230,6 +231,10 @@ class Tracer:
         if at == "fd":
             return link(f"fd/{args[path] & 0xFFFFFFFF}")
         path = self.text(tid, args[path])
+        through = re.match(r"/proc/self/fd/(\d+)/(.+)", path)
+        if through:
+            # A file of a folder that is held open.
+            return os.path.join(link(f"fd/{through[1]}"), through[2])
         if path.startswith("/"):
             return path
         fd = AT_FDCWD if at is None else ctypes.c_int32(args[at] & 0xFFFFFFFF).value
