@@ -162,7 +162,7 @@ fn trick(case: &Case) -> String {
     } else {
         "mkdir \"$T\"; echo x > \"$T/inside\""
     };
-    let made = match ["/rebase-merge/", "/logs/"]
+    let made = match ["/rebase-merge/", "/logs/", "/worktrees/other/", "/objects/"]
         .iter()
         .any(|dir| case.target.contains(dir))
     {
