@@ -54,7 +54,8 @@ struct Changed {
 
 impl Hub {
     /// The worktree at `dir`, made if missing, on the new branch `branch`, at `base`. Every git
-    /// that works in the tree holds `lease` open.
+    /// that works in the tree holds `lease` open. `others`: branches of other items, with their commits,
+    /// that the agent sees too.
     ///
     /// # Errors
     /// Those of `worktree` and `Worktree::checkout`.
@@ -64,8 +65,9 @@ impl Hub {
         lease: Arc<File>,
         branch: &str,
         base: &Base,
+        others: Vec<(String, String)>,
     ) -> Result<Worktree> {
-        let tree = self.worktree(dir)?.under(lease);
+        let tree = self.worktree(dir)?.under(lease).showing(others);
         tree.checkout(branch, base)?;
         Ok(tree)
     }

@@ -20,7 +20,8 @@ use crate::layout;
 use crate::limits::{INDEX_BYTES_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
 
-/// Folders of the hub's refs that an agent does not see: other items' branches and harness's own.
+/// Folders of the hub's refs that an agent does not see: harness's own, and items' branches but for
+/// those that it is shown.
 pub(super) const NOT_GIVEN: [&str; 2] = ["refs/harness", "refs/heads/harness"];
 
 /// A slot's repository. `dir` may be anything, or nothing: its agent could do there what it liked.
@@ -166,7 +167,7 @@ impl Worktree {
     }
 
     /// Makes the slot's repository anew, for an item that begins at `base` on `branch`: the refs,
-    /// the settings and nothing else that the user has.
+    /// the settings and nothing else that the user has, and the branches in `others`.
     pub(super) fn renew_slot(&self, branch: &str, base: &Base) -> Result<()> {
         if self.slot.is_there() && planted("slot-kept") {
             return self.point();
@@ -175,6 +176,11 @@ impl Worktree {
         atomic::discard_tree(&new, "a half-made repository of our own")?;
         let full = format!("refs/heads/{branch}");
         let mut all = refs::list(self.hub.dir(), &NOT_GIVEN);
+        for (name, oid) in &self.others {
+            if self.hub.has_commit(oid)? {
+                all.insert(format!("refs/heads/{name}"), oid.clone());
+            }
+        }
         all.insert(full.clone(), base.oid.clone());
         self.build(&new, &all, &full)?;
         let admin = self.slot.admin_in(&new);

@@ -144,6 +144,7 @@ impl Worktree {
             dir: self.dir.join(&link.path),
             top: self.top.clone(),
             lease: self.lease.clone(),
+            others: Vec::new(),
             hub,
         };
         if is_broken(&module.admin) {

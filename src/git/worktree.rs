@@ -38,6 +38,8 @@ pub(crate) struct Worktree {
     pub(super) slot: Slot,
     /// The slot's lease, held open by every git here, also when harness has been killed.
     pub(super) lease: Option<Arc<File>>,
+    /// Other items' branches that its agent sees: names and commits.
+    pub(super) others: Vec<(String, String)>,
 }
 
 /// The result of an item's work.
@@ -68,12 +70,19 @@ impl Worktree {
             hub,
             dir,
             lease: None,
+            others: Vec::new(),
         }
     }
 
     /// Every git that works in this tree holds the slot's lease open while it runs.
     pub(crate) fn under(mut self, lease: Arc<File>) -> Worktree {
         self.lease = Some(lease);
+        self
+    }
+
+    /// The agent sees these branches of other items, each with its commit.
+    pub(super) fn showing(mut self, others: Vec<(String, String)>) -> Worktree {
+        self.others = others;
         self
     }
 

@@ -18,11 +18,11 @@ use crate::event::Tokens;
 use crate::git::{Base, Hub};
 use crate::hold;
 use crate::interrupt;
-use crate::item::{self, Refusal};
+use crate::item::{self, Item, Refusal};
 use crate::keeper::Keeper;
 use crate::keeper::wire::{Reply, Request, Spec};
-use crate::layout::{DEFAULT_REPO, Name, join};
-use crate::record::Event;
+use crate::layout::{DEFAULT_REPO, Name, Root, join};
+use crate::record::{self, Event};
 use crate::runtime::{Level, Runtime};
 use crate::status::SlotState;
 
@@ -117,7 +117,8 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
     let (cwd, work) = match rt.repos.hub(&rt.root, repo)? {
         None => (plain_directory(place)?, None),
         Some(hub) => {
-            let work = set_up(hub, &place, attempt, before.as_ref())?;
+            let others = branches_waited_for(&rt.root, &claim.item);
+            let work = set_up(hub, &place, attempt, before.as_ref(), others)?;
             (work.tree.path().to_path_buf(), Some(work))
         }
     };
@@ -213,6 +214,7 @@ fn set_up(
     place: &Path,
     attempt: &Attempt,
     before: Option<&SessionFile>,
+    others: Vec<(String, String)>,
 ) -> Result<Work> {
     let claim = &attempt.claim;
     let branch = branch_of(
@@ -221,7 +223,7 @@ fn set_up(
         attempt.file.attempt,
     );
     let (base, from) = base_and_start(&hub, claim.item.base.as_deref(), before)?;
-    let tree = hub.set_up(place, claim.lease().lock(), &branch, &from)?;
+    let tree = hub.set_up(place, claim.lease().lock(), &branch, &from, others)?;
     Ok(Work {
         hub,
         tree,
@@ -253,6 +255,13 @@ fn base_and_start(
         from.oid.clone_from(head);
     }
     Ok((base, from))
+}
+
+/// The branches that the items in `after` published, with their commits: an item builds on them.
+fn branches_waited_for(root: &Root, item: &Item) -> Vec<(String, String)> {
+    let published = |name: &Name| record::history(root, name).last?.published;
+    let branches = item.order.after.iter().filter_map(published);
+    branches.map(|b| (b.name, b.head)).collect()
 }
 
 /// `harness/NAME/ATTEMPT`; a `branch` field replaces NAME.

@@ -92,7 +92,10 @@ fn what_an_agent_sets_for_itself_the_next_one_does_not_have() {
         );
     }
     let names = said(&root, "next", "names");
-    assert_eq!(names, "* harness/next/1\n+ main\n", "{names}");
+    assert_eq!(
+        names, "* harness/next/1\n  harness/sets/1\n+ main\n",
+        "what it waited for, and nothing that the agent made"
+    );
     for mark in ["hooked", "monitored", "filtered", "smudged"] {
         let by_harness = root.at(mark);
         // Its own commands may have run them; ours come after this is removed.
@@ -297,4 +300,21 @@ fn half_written_objects_of_killed_gits_go() {
     root.script("two", "echo 2 > two");
     drain(&root);
     assert!(!left[0].exists() && left[1].exists());
+}
+
+#[test]
+fn an_item_sees_the_branches_of_those_it_waited_for_and_no_others() {
+    let root = one_slot();
+    root.script("first", "echo 1 > one");
+    root.script("beside", "echo 2 > two");
+    root.script(
+        "next",
+        "#harness after: [first]\nset -e\n\
+         git for-each-ref --format='%(refname:short)' refs/heads/harness > names\n\
+         git merge -q --no-edit harness/first/1",
+    );
+    drain(&root);
+    assert_eq!(said(&root, "next", "one"), "1\n");
+    let names = said(&root, "next", "names");
+    assert_eq!(names, "harness/first/1\nharness/next/1\n");
 }
