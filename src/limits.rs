@@ -46,7 +46,7 @@ pub const RECHECK_EACH: Duration = Duration::from_millis(2);
 pub const RECHECK_MAX: Duration = Duration::from_secs(10);
 /// An item that could not be claimed because of an error is not tried again for this long.
 pub const AFTER_TROUBLE: Duration = Duration::from_secs(10);
-/// A thread that met trouble tries again after this long; the time doubles up to the second.
+/// A thread that met trouble tries again after this long; the time doubles up to `TROUBLE_WAIT_MAX`.
 pub const TROUBLE_WAIT: Duration = Duration::from_secs(1);
 pub const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// What failed this often in the same way will not mend itself.

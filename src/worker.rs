@@ -288,27 +288,30 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
             ctx.waker.wait(wait);
             return Ok(Tried::NotClaimed);
         }
-        Err(e) => {
-            could_not_claim(ctx, candidate, &e);
-            return Err(e);
-        }
+        // What is wrong with an item is not its slot's trouble: the item is tried again later.
+        Err(e) => match could_not_claim(ctx, candidate, &e) {
+            true => return Ok(Tried::NotClaimed),
+            false => return Err(e),
+        },
     };
     rt.ready.tried(candidate, report);
     Ok(Tried::NotClaimed)
 }
 
 /// The slot's or the host's trouble is no item's fault. What is wrong with the item becomes, after some
-/// tries, the reason why it stays, on its record.
-fn could_not_claim(ctx: &WorkerContext, candidate: &Candidate, e: &Error) {
+/// tries, the reason why it stays, on its record. Returns whether it is the item.
+fn could_not_claim(ctx: &WorkerContext, candidate: &Candidate, e: &Error) -> bool {
     let (rt, name) = (&ctx.rt, &candidate.name);
     if !matches!(ctx.lease.mend(), Ok(true)) {
-        return rt.ready.tried(candidate, ClaimReport::Later);
+        rt.ready.tried(candidate, ClaimReport::Later);
+        return false;
     }
     let why = (!e.is_of_host()).then(|| one_line(&e.to_string()));
     if let Some(why) = rt.ready.failed(candidate, why) {
         spool::note_stays(&rt.root, name, &why);
         rt.console.warn(&format!("{name} stays in pending/: {why}"));
     }
+    !e.is_of_host()
 }
 
 /// Leaves the candidate to the worker in whose worktree alone its conversation can go on, if that

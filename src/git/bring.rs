@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 
+use super::closed::open_all;
 use super::debris::clear_links;
 use super::hub::{fetch, is_oid, read_text};
 use super::salvage::KEEPER;
@@ -33,6 +34,9 @@ const FORGIVEN: [&str; 7] = [
     "fetch.fsck.zeroPaddedFilemode",
 ];
 
+/// What one command line holds of them: each is some 200 bytes, and the kernel allows 2 MiB.
+const SPECS_MAX: usize = 1_000;
+
 /// Names of refs in the hub, and the objects that they are to hold.
 type Wanted = BTreeMap<String, String>;
 
@@ -43,6 +47,9 @@ impl Worktree {
         let mut notes = Vec::new();
         if !self.slot.is_there() || self.is_of_old() || planted("slot-not-brought") {
             return Ok(notes);
+        }
+        if !open_all(&self.slot.dir) {
+            atomic::replace(&self.damaged(), b"", false)?;
         }
         let label = self.item_branch().unwrap_or_else(|| "unknown".to_owned());
         let full = format!("refs/heads/{label}");
@@ -175,7 +182,7 @@ impl Worktree {
         Ok(lost.is_empty())
     }
 
-    /// Fetches all; where that fails, each alone. Returns the refs whose objects are damaged.
+    /// Fetches all that can be had. Returns the refs whose objects are damaged.
     fn fetch_all(&self, wanted: &Wanted) -> Result<BTreeMap<String, String>> {
         let mut lost = BTreeMap::new();
         if wanted.is_empty() {
@@ -186,23 +193,27 @@ impl Worktree {
             part.iter().map(spec).collect::<Vec<_>>()
         };
         let all: Vec<_> = wanted.iter().collect();
-        let (_, out) = self.fetch(&specs(&all))?;
-        if !out.ok() {
-            for one in &all {
-                let (git, out) = self.fetch(&specs(std::slice::from_ref(one)))?;
-                if out.ok() {
-                    continue;
-                }
-                if !is_damage(&out) {
-                    return Err(git.failure("cannot bring the agent's commits", &out));
-                }
+        // What fails is halved until the refs that cannot be had are alone.
+        let mut parts: Vec<_> = all.chunks(SPECS_MAX).collect();
+        while let Some(part) = parts.pop() {
+            let (git, out) = self.fetch(&specs(part))?;
+            if out.ok() {
+                continue;
+            }
+            if !is_damage(&out) {
+                return Err(git.failure("cannot bring the agent's commits", &out));
+            }
+            if let [(name, _)] = part {
                 let why = out.stderr.lines().next().unwrap_or("git says no more");
-                lost.insert(one.0.clone(), why.to_owned());
+                lost.insert((*name).clone(), why.to_owned());
+            } else {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([first, second]);
             }
         }
         if !lost.is_empty() {
             // Whoever makes the repository anew keeps this one.
-            atomic::replace(&self.admin.join("damaged"), b"", false)?;
+            atomic::replace(&self.damaged(), b"", false)?;
         }
         let stands = |name: &String, oid: &String| self.hub.read_ref(name).as_ref() == Some(oid);
         match wanted
@@ -351,6 +362,10 @@ fn is_damage(out: &Output) -> bool {
         "could not read",
         "unable to parse",
         "upload-pack: not our ref",
+        // A name of the agent's beside which ours cannot stand.
+        "exists; cannot create",
+        "cannot lock ref",
+        "File name too long",
     ];
     !out.stderr.contains("No space left") && signs.iter().any(|s| out.stderr.contains(s))
 }

@@ -7,6 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use walkdir::WalkDir;
 
 use super::Worktree;
 use super::debris::aside;
@@ -16,6 +19,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::layout::shown;
 use crate::mutant::planted;
 
+/// Folders in folders that are opened one after the other.
+const ROUNDS_MAX: usize = 64;
 /// The names that a note has of what could not be read.
 const NAMED_MAX: usize = 5;
 
@@ -88,6 +93,48 @@ impl Worktree {
         atomic::remove(&self.admin.join("index"))?;
         fs::create_dir(&self.dir).or_fail("cannot make the worktree", &self.dir)
     }
+}
+
+/// Gives us our own files and folders below `dir` again where their modes deny us. Follows no
+/// symlink. `false`: something stays closed, another user's.
+pub(super) fn open_all(dir: &Path) -> bool {
+    let open = |path: &Path, bits: u32| {
+        let mode = path.symlink_metadata().map(|m| m.permissions().mode());
+        mode.is_ok_and(|mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode | bits)).is_ok()
+        })
+    };
+    let mut all = true;
+    // Each round opens the folders that the last one could not list.
+    for _ in 0..ROUNDS_MAX {
+        let mut more = false;
+        all = true;
+        for entry in WalkDir::new(dir) {
+            let (path, bits) = match &entry {
+                Ok(e) if e.file_type().is_dir() => (e.path(), 0o700),
+                Ok(e) if e.file_type().is_file() => (e.path(), 0o400),
+                Ok(_) => continue,
+                Err(e) => match e.path() {
+                    Some(path) => (path, 0o700),
+                    None => continue,
+                },
+            };
+            let mode = path
+                .symlink_metadata()
+                .map_or(0, |m| m.permissions().mode());
+            if entry.is_ok() && mode & bits == bits {
+                continue;
+            }
+            match open(path, bits) {
+                true => more |= entry.is_err(),
+                false => all = false,
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    all
 }
 
 /// Whether git failed because of what stands in the tree.

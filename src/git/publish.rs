@@ -1,4 +1,5 @@
-//! The only writes into the user's repository: publishing and unpublishing a finished branch.
+//! The writes into the user's repository: publishing and unpublishing a finished branch. (`lfs` adds
+//! the branch's LFS objects to theirs.)
 //!
 //! Knows nothing of items. Invariant: objects come first, under a ref that no `git gc` of the
 //! user's overlooks (`HELD`), then one branch by compare-and-swap; the holding ref goes when the
@@ -127,6 +128,10 @@ impl Users<'_> {
     /// Removes the refs that `bring` made.
     pub(crate) fn release(&self, short_id: &str) -> Result<()> {
         let what = "cannot remove a ref of harness's own in your repository";
+        // Without an id, git would list those of every slot.
+        if short_id.is_empty() {
+            return Ok(());
+        }
         let list = self.git().args(["for-each-ref", "--format=%(refname)"]);
         let list = list.args(names(&format!("{HELD}/{short_id}"), "again"));
         for full in list.must(what)?.line().lines() {

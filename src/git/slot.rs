@@ -15,7 +15,7 @@ use super::hub::{is_oid, read_text};
 use super::refs::{self, Refs};
 use super::{Base, Worktree, config};
 use crate::atomic::{self, Moved};
-use crate::error::{Context, Result};
+use crate::error::{Context, Kind, Result};
 use crate::layout;
 use crate::limits::{INDEX_BYTES_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
@@ -256,25 +256,32 @@ impl Worktree {
         };
         if atomic::is_own_dir(&old) && atomic::is_own_dir(dir) {
             take(&modules(&old))?;
-            self.discard_slot(&old)?;
         }
         if atomic::exists(dir) {
-            atomic::discard_tree(&old, "what was in it was brought into the hub")?;
+            self.discard_slot(&old)?;
             atomic::rename_over(dir, &old)?;
         }
         atomic::rename_over(new, dir)?;
         take(&modules(&old))?;
-        self.discard_slot(&old)
+        self.discard_slot(&old)?;
+        atomic::remove(&self.damaged()).map(drop)
     }
 
-    /// What could not be read from it is kept whole.
+    /// Where something in it could not be read, or cannot be removed, it is kept: no later item is to
+    /// suffer for it.
     fn discard_slot(&self, old: &Path) -> Result<()> {
-        let damaged = self.admin.join("damaged");
-        if atomic::exists(&damaged) {
-            aside(old, &self.slot.dir)?;
-            return atomic::remove(&damaged).map(drop);
+        if atomic::exists(&self.damaged()) {
+            return aside(old, &self.slot.dir).map(drop);
         }
-        atomic::discard_tree(old, "what was in it was brought into the hub")
+        match atomic::discard_tree(old, "what was in it was brought into the hub") {
+            Err(e) if e.kind() == Kind::Permanent => aside(old, &self.slot.dir).map(drop),
+            done => done,
+        }
+    }
+
+    /// Says that the slot's repository has something that could not be read.
+    pub(super) fn damaged(&self) -> PathBuf {
+        self.admin.join("damaged")
     }
 
     /// Writes the worktree's `.git`. A repository that its agent made there is kept beside the tree.

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::Worktree;
 use crate::atomic;
@@ -31,10 +32,8 @@ impl Worktree {
         let ours = list(self.git())?;
         // Both are sorted as git sorts an index; a name that only they have is not restored.
         let ours: std::collections::HashSet<&[u8]> = paths(&ours.stdout, b"H ").collect();
-        let is_missing = |path: &&[u8]| {
-            let file = self.dir.join(OsStr::from_bytes(path));
-            ours.contains(*path) && atomic::is_gone(&file)
-        };
+        let is_missing =
+            |path: &&[u8]| ours.contains(*path) && self.is_free(OsStr::from_bytes(path).as_ref());
         let missing: Vec<&[u8]> = paths(&left_out.stdout, b"S ").filter(is_missing).collect();
         if missing.is_empty() {
             return Ok(());
@@ -48,6 +47,16 @@ impl Worktree {
         git.arg(from)
             .must("cannot write what the agent's sparse checkout left out")?;
         atomic::remove(&file).map(drop)
+    }
+}
+
+impl Worktree {
+    /// Whether nothing is at this path in the tree, and nothing but folders on the way to it: git
+    /// would replace a file or a symlink there.
+    fn is_free(&self, path: &Path) -> bool {
+        let mut way = path.ancestors().skip(1).map(|part| self.dir.join(part));
+        atomic::is_gone(&self.dir.join(path))
+            && way.all(|part| atomic::is_own_dir(&part) || !atomic::exists(&part))
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn passes(words: &str) -> bool {
 
 /// What stays as it is until a person mends it.
 pub(super) fn lasts(words: &str) -> bool {
-    const LASTING: [&str; 24] = [
+    const LASTING: [&str; 26] = [
         "not a git repository",
         "dubious ownership",
         "cannot change to",
@@ -70,6 +70,9 @@ pub(super) fn lasts(words: &str) -> bool {
         "Permission denied",
         "Operation not permitted",
         "insufficient permission",
+        // A name that git takes into no commit (`.Git`).
+        "invalid path",
+        "adding files failed",
         // Objects that are missing or damaged.
         "repository corruption",
         "not our ref",

@@ -93,7 +93,11 @@ impl Console {
         });
         for (text, times, within) in again {
             let within = clock::human(within);
-            self.mark(&format!("{text} ({times} times more in {within})"));
+            let times = match times {
+                1 => "once".to_owned(),
+                n => format!("{n} times"),
+            };
+            self.mark(&format!("{text} ({times} more in {within})"));
         }
     }
 

@@ -318,3 +318,52 @@ fn an_item_sees_the_branches_of_those_it_waited_for_and_no_others() {
     let names = said(&root, "next", "names");
     assert_eq!(names, "harness/first/1\nharness/next/1\n");
 }
+
+/// Whatever names an agent gives its refs, and however many: the next item starts.
+#[test]
+fn refs_without_end_and_names_that_exclude_each_other_hold_up_no_later_item() {
+    let root = one_slot();
+    root.script(
+        "sets",
+        "set -e\nC=$(git commit-tree -m a $(git mktree < /dev/null))\n\
+         D=$(git commit-tree -m b $(git mktree < /dev/null))\n\
+         G=$(git rev-parse --git-common-dir)\nS=$(echo $C | cut -c1-12)\n\
+         i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo \"$C refs/pull/$i/head\"; done > many\n\
+         { echo \"$C refs/heads/x\"; echo \"$D refs/heads/x/$S\"; cat many; } >> $G/packed-refs\n\
+         rm many; echo w > work",
+    );
+    root.script("next", "#harness after: [sets]\necho n > n");
+    drain(&root);
+    assert_eq!(said(&root, "sets", "work"), "w\n");
+    assert_eq!(said(&root, "next", "n"), "n\n");
+    let kept = kept(&root);
+    assert!(kept.contains("/sets/1/pull/3000/head/"), "{}", kept.len());
+}
+
+#[test]
+fn a_file_that_takes_the_place_of_a_folder_left_out_by_sparse_checkout_is_work() {
+    let root = one_slot();
+    let repo = root.repo();
+    fs::create_dir(repo.join("d")).unwrap();
+    fs::write(repo.join("d/f"), "f\n").unwrap();
+    git(&repo, &["add", "."]);
+    git(&repo, &["commit", "-q", "-m", "folder"]);
+    root.script(
+        "sets",
+        "git sparse-checkout set --no-cone /README; rmdir d 2>/dev/null; echo precious > d",
+    );
+    drain(&root);
+    assert_eq!(said(&root, "sets", "d"), "precious\n");
+}
+
+#[test]
+fn a_name_that_git_takes_into_no_commit_is_kept_beside_and_the_slot_goes_on() {
+    let root = one_slot();
+    root.script("odd", "mkdir -p e/.Git; echo x > e/.Git/x; echo y > y");
+    root.script("next", "#harness priority: low\necho n > n");
+    let out = root.harness(&["run", "--drain", "--workers", "1"]);
+    let told = crate::support::describe(&out);
+    assert_eq!(said(&root, "next", "n"), "n\n", "{told}");
+    let kept = fs::read_to_string(root.at("worktrees/agent-1.~1~/y"));
+    assert_eq!(kept.unwrap(), "y\n", "{told}");
+}

@@ -116,6 +116,11 @@ fn an_item_that_cannot_be_taken_stays_with_the_reason_and_the_drain_ends() {
     root.config("writers = \"all\"\n[repo]\npath = \"none\"\n");
     let command = as_nobody(&root);
     root.drop_file("stays", b"#!/bin/sh\n:\n", 0o755);
+    // More than an end of equal tries takes, and all before the good ones.
+    for n in 0..8 {
+        let first = b"#!/bin/sh\n#harness priority: high\n:\n";
+        root.drop_file(format!("bad-{n}"), first, 0o755);
+    }
     for n in 0..4 {
         root.drop_file(format!("goes-{n}"), b"#!/bin/sh\n:\n", 0o755);
         must(&format!(
@@ -151,6 +156,7 @@ fn an_item_that_cannot_be_taken_stays_with_the_reason_and_the_drain_ends() {
     let out = run_to_end(command(&["run", "--drain"]));
     assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
     assert_eq!(root.show("stays")["state"], "done");
+    assert!(root.is_done("bad-7"));
 }
 
 fn lines_of(run: &Running) -> usize {
