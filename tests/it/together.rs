@@ -97,7 +97,7 @@ fn a_hold_that_comes_while_starts_are_staggered_stops_those_that_wait() {
 #[test]
 fn a_better_item_that_comes_while_starts_are_staggered_is_started_next() {
     let root = Root::plain();
-    prompts_are_scripts(&root, "1");
+    prompts_are_scripts(&root, "3");
     let better = "---\npriority: high\n---\nx\n";
     fs::write(root.at("queue/.better"), better).unwrap();
     let drops = "---\npriority: low\n---\nsh:mv $HARNESS_ROOT/queue/.better $HARNESS_ROOT/queue/pending/z.md; sleep 2\n";
