@@ -111,10 +111,7 @@ fn a_better_item_that_comes_while_starts_are_staggered_is_started_next() {
     root.assert_nothing_left();
 }
 
-/// Ignored: now and then the second harness does not reach the keeper behind the strangers, and it is
-/// not known why.
 #[test]
-#[ignore = "fails now and then: the keeper does not answer its new harness"]
 fn who_waits_at_a_keepers_socket_does_not_become_its_harness() {
     let (root, journal) = (Root::plain(), Journal::new());
     journal.drop_script(&root, "x", "", &journal.wait_for("go"));
