@@ -128,10 +128,6 @@ impl Users<'_> {
     /// Removes the refs that `bring` made.
     pub(crate) fn release(&self, short_id: &str) -> Result<()> {
         let what = "cannot remove a ref of harness's own in your repository";
-        // Without an id, git would list those of every slot.
-        if short_id.is_empty() {
-            return Ok(());
-        }
         let list = self.git().args(["for-each-ref", "--format=%(refname)"]);
         let list = list.args(names(&format!("{HELD}/{short_id}"), "again"));
         for full in list.must(what)?.line().lines() {

@@ -25,7 +25,7 @@ use crate::outcome::{
     self, Decision, Ending, Evidence, Exit, FoundFault, HoldEnd, LimitLeft, Next, Stop, Terms,
     WorkLeft,
 };
-use crate::record::{PublishedBranch, Publishing};
+use crate::record::Publishing;
 use crate::runtime::ItemResult;
 use crate::spool::{Ended, Target};
 use crate::status::SlotState;
@@ -187,19 +187,10 @@ fn place(
         return Ok(());
     }
     let (file, name) = (attempt.file, attempt.claim.name.clone());
-    let published = match (hub, &file.published, &file.head) {
-        (Some(hub), Some(branch), Some(head)) => Some((
-            hub,
-            PublishedBranch {
-                name: branch.clone(),
-                head: head.clone(),
-            },
-        )),
-        _ => None,
-    };
+    let published = hub.filter(|_| file.published.is_some());
     let record = &mut attempt.record;
-    let mut taken = || match &published {
-        Some((hub, branch)) => withdraw(ctx, hub, record, &name, branch),
+    let mut taken = || match published {
+        Some(hub) => withdraw(ctx, hub, record, &name, &file),
         None => Ok(()),
     };
     let target = target_of(decision.next, not_before);

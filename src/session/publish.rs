@@ -4,12 +4,13 @@
 //! completed by `recovery`, or taken back if the item was taken from that attempt. Nothing here
 //! waits forever for the user's repository: what only a person can fix is returned as a value.
 
+use super::file::SessionFile;
 use super::{Attempt, WorkerContext};
 use crate::error::{Kind, Result};
 use crate::git::Hub;
 use crate::layout::Name;
 use crate::mutant::planted;
-use crate::record::{Canceled, Event, PublishedBranch, Publishing, Record};
+use crate::record::{Canceled, Event, Publishing, Record};
 
 /// Publishes the attempt's branch. The record first gets the branch and the attempt's whole end:
 /// after a crash in between, the next harness publishes this branch and no other. `again`: another
@@ -126,14 +127,9 @@ fn announce(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
 /// Removes the branches of announcements without a recorded end: this attempt's, canceled since, or
 /// that of an attempt which lost its claim to a power cut or a person.
 pub(super) fn take_back(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) -> Result<()> {
-    let users = hub.users(Some(ctx.lease.lock()));
     for announced in &attempt.record.history().publishing {
         let (branch, head) = (&announced.branch, &announced.head);
-        let short = short_id(&announced.session);
-        let gone = ctx.retry_temporary(|| users.unpublish_any(branch, head, short));
-        let free = || ctx.retry_temporary(|| users.release(short));
-        let within = || withdraw_modules(ctx, hub, branch, short);
-        match gone.and_then(|_| free()).and_then(|()| within()) {
+        match unpublish(ctx, hub, branch, head, &announced.session) {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Temporary => return Err(e),
             Err(e) => {
@@ -143,6 +139,21 @@ pub(super) fn take_back(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) -
         }
     }
     Ok(())
+}
+
+/// Removes what an attempt published, or was about to: its branch under either name, what held its
+/// commits, and the same in its submodules.
+fn unpublish(
+    ctx: &WorkerContext,
+    hub: &Hub,
+    branch: &str,
+    head: &str,
+    session: &str,
+) -> Result<()> {
+    let (users, short) = (hub.users(Some(ctx.lease.lock())), short_id(session));
+    ctx.retry_temporary(|| users.unpublish_any(branch, head, short))?;
+    ctx.retry_temporary(|| users.release(short))?;
+    withdraw_modules(ctx, hub, branch, short)
 }
 
 /// The end of a session's id, which is its random part.
@@ -158,15 +169,16 @@ pub(super) fn withdraw(
     hub: &Hub,
     record: &mut Record,
     name: &Name,
-    branch: &PublishedBranch,
+    file: &SessionFile,
 ) -> Result<()> {
+    let (Some(branch), Some(head)) = (&file.branch, &file.head) else {
+        return Ok(());
+    };
     if planted("publish-unfenced") {
         return Ok(());
     }
-    let users = hub.users(Some(ctx.lease.lock()));
     let mut reason = "its file was taken away".to_owned();
-    let gone = ctx.retry_temporary(|| users.unpublish(&branch.name, &branch.head));
-    match gone.and_then(|_| withdraw_modules(ctx, hub, &branch.name, "")) {
+    match unpublish(ctx, hub, branch, head, &file.session) {
         Ok(()) => {}
         Err(e) if e.kind() == Kind::Temporary => return Err(e),
         Err(e) => {
