@@ -31,8 +31,8 @@ pub(crate) use dirs::{
 pub(crate) use line::put_line;
 pub use read::{SAFE_OPEN_FLAGS, open_dir};
 pub(crate) use read::{
-    copy, leave_atime, open_followed, open_regular, open_safely, open_to_look, read_followed,
-    read_kernel, read_kernel_text, read_open, read_small, read_tail,
+    copy, holds, leave_atime, open_followed, open_regular, open_safely, open_to_look,
+    read_followed, read_kernel, read_kernel_text, read_open, read_small, read_tail,
 };
 pub(crate) use temps::{has_temps, remove_every_temp, remove_temps, temp_beside};
 

@@ -69,6 +69,13 @@ pub fn now_iso() -> String {
     })
 }
 
+/// A wait that is doubled so many times, 20 times and to `max` at most.
+pub fn doubled(first: Duration, times: u32, max: Duration) -> Duration {
+    first
+        .saturating_mul(2_u32.saturating_pow(times.min(20)))
+        .min(max)
+}
+
 /// Wall time this long from now, in nanoseconds since 1970.
 pub fn ns_from_now(wait: std::time::Duration) -> i64 {
     now_ns().saturating_add(i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX))

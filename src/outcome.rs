@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::event::{Class, Limit, Mend};
 use crate::text;
 
@@ -581,7 +582,6 @@ pub fn backoff(
     jitter: f64,
     random_fraction: f64,
 ) -> Duration {
-    let doubled = first.saturating_mul(2u32.saturating_pow(failures.min(20)));
     let spread = 1.0 + jitter * (2.0 * random_fraction - 1.0);
-    doubled.min(cap).mul_f64(spread.max(0.0))
+    clock::doubled(first, failures, cap).mul_f64(spread.max(0.0))
 }

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::mutant::planted;
 
 /// Flags for opening what an agent may have put there: never blocks on a fifo, follows no symlink,
@@ -118,6 +119,11 @@ pub(crate) fn read_kernel(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         path.as_ref().display()
     );
     fs::read(path)
+}
+
+/// Whether the file has this content, of a state file's size.
+pub(crate) fn holds(path: &Path, content: &[u8]) -> bool {
+    read_small(path, STATE_FILE_BYTES_MAX).is_ok_and(|now| now == content)
 }
 
 /// `read_kernel` as text.

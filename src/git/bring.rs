@@ -246,8 +246,7 @@ impl Worktree {
         let view = self.admin.join("view");
         let put = |name: &str, bytes: &[u8]| {
             let file = view.join(name);
-            let now = atomic::read_small(&file, STATE_FILE_BYTES_MAX).ok();
-            match now.as_deref() == Some(bytes) {
+            match atomic::holds(&file, bytes) {
                 true => Ok(()),
                 false => atomic::replace(&file, bytes, false),
             }
@@ -266,8 +265,7 @@ impl Worktree {
         // An agent's own alternates would lead elsewhere, or git would block on them.
         let alternates = self.slot.objects().join("info/alternates");
         let right = config::lines(&[&ours]);
-        let now = atomic::read_small(&alternates, STATE_FILE_BYTES_MAX).ok();
-        if now.as_deref() != Some(&right) {
+        if !atomic::holds(&alternates, &right) {
             let info = alternates.parent().unwrap_or(&theirs);
             if atomic::is_own_dir(&alternates) {
                 atomic::discard_tree(&alternates, "git has no folder there")?;

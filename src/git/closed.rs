@@ -98,19 +98,17 @@ impl Worktree {
 /// Gives us our own files and folders below `dir` again where their modes deny us. Follows no
 /// symlink. `false`: something stays closed, another user's.
 pub(super) fn open_all(dir: &Path) -> bool {
-    let open = |path: &Path, bits: u32| {
-        let mode = path.symlink_metadata().map(|m| m.permissions().mode());
-        mode.is_ok_and(|mode| {
-            fs::set_permissions(path, Permissions::from_mode(mode | bits)).is_ok()
-        })
+    let mode_of = |path: &Path| {
+        let meta = path.symlink_metadata();
+        meta.map_or(0, |m| m.permissions().mode())
     };
     let mut all = true;
     // Each round opens the folders that the last one could not list.
     for _ in 0..ROUNDS_MAX {
-        let mut more = false;
+        let mut again = false;
         all = true;
         for entry in WalkDir::new(dir) {
-            let (path, bits) = match &entry {
+            let (path, wanted) = match &entry {
                 Ok(e) if e.file_type().is_dir() => (e.path(), 0o700),
                 Ok(e) if e.file_type().is_file() => (e.path(), 0o400),
                 Ok(_) => continue,
@@ -119,18 +117,15 @@ pub(super) fn open_all(dir: &Path) -> bool {
                     None => continue,
                 },
             };
-            let mode = path
-                .symlink_metadata()
-                .map_or(0, |m| m.permissions().mode());
-            if entry.is_ok() && mode & bits == bits {
+            if entry.is_ok() && mode_of(path) & wanted == wanted {
                 continue;
             }
-            match open(path, bits) {
-                true => more |= entry.is_err(),
-                false => all = false,
-            }
+            let mode = Permissions::from_mode(mode_of(path) | wanted);
+            let opened = fs::set_permissions(path, mode).is_ok();
+            again |= opened && entry.is_err();
+            all &= opened;
         }
-        if !more {
+        if !again {
             break;
         }
     }

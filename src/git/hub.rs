@@ -120,8 +120,7 @@ impl Hub {
         let of_hub = config::of_hub(sha256);
         for (name, text) in [("config", &of_hub), (config::FILE, &self.0.settings)] {
             let file = dir.join(name);
-            let now = atomic::read_small(&file, STATE_FILE_BYTES_MAX).ok();
-            if now.as_ref() != Some(text) {
+            if !atomic::holds(&file, text) {
                 if atomic::is_own_dir(&file) {
                     aside(&file, &file)?;
                 }

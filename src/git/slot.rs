@@ -292,11 +292,10 @@ impl Worktree {
         }
         let admin = self.slot.admin();
         let text = [b"gitdir: ", admin.as_os_str().as_bytes(), b"\n"].concat();
-        let now = atomic::read_small(&link, STATE_FILE_BYTES_MAX).ok();
-        if now.as_deref() == Some(&text) {
-            return Ok(());
+        match atomic::holds(&link, &text) {
+            true => Ok(()),
+            false => atomic::replace(&link, &text, false),
         }
-        atomic::replace(&link, &text, false)
     }
 
     /// Moves aside the worktrees that an agent made for itself beside its own (`git worktree add

@@ -241,13 +241,10 @@ impl Hub {
     /// The hub of a submodule, made where it is missing: empty, until `provide`.
     fn module(&self, link: &Link) -> Result<Hub> {
         let stem = stem(&shown(&link.name));
-        let user = self.user().join(MODULES).join(&link.name);
-        let settings = match atomic::exists(&user.join("HEAD")) {
-            true => config::read(&user, self.repo().durable)?.text,
-            false => self.settings_of_remote(&self.url(link)?)?,
-        };
         let folder = self.dir().join(MODULES);
-        let hub = self.part(folder.join(format!("{stem}.git")), user, settings);
+        let hub = self.module_in(folder.join(format!("{stem}.git")), &link.name, || {
+            self.settings_of_remote(&self.url(link)?)
+        })?;
         if atomic::exists(hub.dir()) {
             hub.settle_config(hub.dir(), self.repo().durable)?;
             return Ok(hub);
@@ -273,6 +270,22 @@ impl Hub {
             let _there: Moved = atomic::rename_new(&temp, hub.dir())?;
         }
         Ok(hub)
+    }
+
+    /// The hub in this folder, of the submodule of that name. `otherwise`: the settings of one that the
+    /// user has not.
+    fn module_in(
+        &self,
+        dir: PathBuf,
+        name: &OsStr,
+        otherwise: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Hub> {
+        let user = self.user().join(MODULES).join(name);
+        let settings = match atomic::exists(&user.join("HEAD")) {
+            true => config::read(&user, self.repo().durable)?.text,
+            false => otherwise()?,
+        };
+        Ok(self.part(dir, user, settings))
     }
 
     /// Of a submodule that the user has not: its remote, and who commits.
@@ -368,12 +381,7 @@ impl Hub {
             let Some(name) = read_text(&dir.join(NAME)).filter(|_| atomic::is_own_dir(&dir)) else {
                 continue;
             };
-            let user = self.user().join(MODULES).join(name);
-            let settings = match atomic::exists(&user.join("HEAD")) {
-                true => config::read(&user, self.repo().durable)?.text,
-                false => Vec::new(),
-            };
-            let hub = self.part(dir, user, settings);
+            let hub = self.module_in(dir, name.as_ref(), || Ok(Vec::new()))?;
             found.extend(hub.modules_with(branch)?);
             if let Some(head) = hub.read_ref(&format!("refs/heads/{branch}")) {
                 found.push((hub, head));

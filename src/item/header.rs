@@ -96,12 +96,10 @@ fn stray_in_prompt(bytes: &[u8]) -> Parsed<Option<usize>> {
         } else {
             (first, text)
         };
-        let name = names::of_line(text).map(|name| names::meant(name).unwrap_or(name));
-        return Ok(name.filter(|name| names::ACTING.contains(name)).map(|_| n));
+        return Ok(names::acting_in(text).map(|_| n));
     }
     for (n, text) in lines.take_while(|(_, text)| !is_like_a_fence(text.trim())) {
-        let name = names::of_line(text).map(|name| names::meant(name).unwrap_or(name));
-        if let Some(name) = name.filter(|name| names::ACTING.contains(name)) {
+        if let Some(name) = names::acting_in(text) {
             return refuse(format!(
                 "line {n} looks like the field `{name}`, but front matter is between two lines \
                  `---`, the first of which is the first line of the file, without anything before \
@@ -186,7 +184,5 @@ fn near_field(line: &[u8]) -> Option<&'static str> {
     if text.len() == line.len() || !word.eq_ignore_ascii_case("harness") {
         return None;
     }
-    let name = names::of_line(text[word.len()..].trim_start_matches(is_mark))?;
-    let meant = names::meant(name).unwrap_or(name);
-    names::ACTING.iter().copied().find(|known| *known == meant)
+    names::acting_in(text[word.len()..].trim_start_matches(is_mark))
 }

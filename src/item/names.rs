@@ -77,3 +77,10 @@ pub(super) fn of_line(line: &str) -> Option<&str> {
     let is_field = !name.is_empty() && rest.starts_with([':', '=']);
     is_field.then_some(name)
 }
+
+/// The field that a line was meant to give, of those that do something.
+pub(super) fn acting_in(line: &str) -> Option<&'static str> {
+    let name = of_line(line)?;
+    let name = meant(name).unwrap_or(name);
+    ACTING.iter().copied().find(|known| *known == name)
+}

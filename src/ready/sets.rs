@@ -280,7 +280,7 @@ impl Sets {
         let tries = 1 + known.failed.as_ref().map_or(0, |f| f.tries);
         let wait = match tries < ITEM_TRIES {
             true => ITEM_TRY_AGAIN * tries,
-            false => (ITEM_STAYS * 2_u32.pow((tries - ITEM_TRIES).min(10))).min(ITEM_STAYS_MAX),
+            false => clock::doubled(ITEM_STAYS, tries - ITEM_TRIES, ITEM_STAYS_MAX),
         };
         known.failed = Some(Box::new(Failed {
             why: why.to_owned(),

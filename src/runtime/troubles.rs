@@ -110,9 +110,7 @@ impl Troubles {
 
 /// How long to wait after so many equal tries.
 fn wait_after(tries: u32) -> Duration {
-    let doubled =
-        TROUBLE_WAIT.saturating_mul(2_u32.saturating_pow(tries.saturating_sub(1).min(20)));
-    doubled.min(TROUBLE_WAIT_MAX)
+    clock::doubled(TROUBLE_WAIT, tries.saturating_sub(1), TROUBLE_WAIT_MAX)
 }
 
 /// The text without numbers and ids (a pid, a session, a temporary name).

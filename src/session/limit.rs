@@ -63,9 +63,7 @@ fn left_at(fault: &mut Fault, said: Timestamp, now: Timestamp) -> LimitLeft {
 
 /// How long an agent is held that met, so many times in a row before, a limit that should be over.
 pub(super) fn over_hold(waits: u32) -> Duration {
-    OVER_HOLD
-        .saturating_mul(2_u32.saturating_pow(waits.min(6)))
-        .min(UNKNOWN_HOLD)
+    clock::doubled(OVER_HOLD, waits, UNKNOWN_HOLD)
 }
 
 #[cfg(test)]

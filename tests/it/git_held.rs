@@ -36,13 +36,14 @@ fn holds(repo: &Path) -> String {
     )
 }
 
-/// The item is done, its branch is whole, and no ref of harness's own is left.
-fn assert_published(root: &Root, branch: &str) {
+/// After a drain `x` is done, its branch is whole, and no ref of harness's own is left.
+fn assert_drain_publishes(root: &Root) {
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
     let repo = root.repo();
-    let name = branch.split('/').nth(1).unwrap();
-    assert!(root.is_done(name), "{:#}", root.show(name));
+    assert!(root.is_done("x"), "{:#}", root.show("x"));
     assert!(root.at("bin/once").exists(), "the test's git was not asked");
-    assert_eq!(git(&repo, &["show", &format!("{branch}:made")]), "made\n");
+    assert_eq!(git(&repo, &["show", "harness/x/1:made"]), "made\n");
     git(&repo, &["fsck", "--no-dangling"]);
     assert_eq!(holds(&repo), "");
 }
@@ -53,9 +54,7 @@ fn a_collection_before_the_branch_stands_takes_nothing_of_it() {
         "(unset GIT_DIR; git -C \"$user\" gc -q --prune=now; git -C \"$user\" prune --expire=now)";
     let root = with_git_that(collect);
     root.script("x", "echo made > made");
-    let out = root.drain();
-    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
-    assert_published(&root, "harness/x/1");
+    assert_drain_publishes(&root);
 }
 
 /// As a collection does that had looked at the refs before harness made its own.
@@ -63,9 +62,7 @@ fn a_collection_before_the_branch_stands_takes_nothing_of_it() {
 fn objects_that_vanish_while_the_branch_is_made_are_brought_again() {
     let root = with_git_that("git \"$@\"; rm -f \"$user\"/objects/pack/pack-*");
     root.script("x", "echo made > made");
-    let out = root.drain();
-    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
-    assert_published(&root, "harness/x/1");
+    assert_drain_publishes(&root);
 }
 
 /// Some of its objects are there, on no ref: git takes a commit that it finds for the whole.
@@ -77,9 +74,7 @@ fn a_half_of_the_objects_is_not_taken_for_all() {
                 rm \"$user/objects/$(echo $blob | cut -c1-2)/$(echo $blob | cut -c3-)\"";
     let root = with_git_that(rest);
     root.script("x", "echo made > made");
-    let out = root.drain();
-    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
-    assert_published(&root, "harness/x/1");
+    assert_drain_publishes(&root);
 }
 
 #[test]
@@ -89,9 +84,7 @@ fn what_a_killed_harness_held_is_let_go_by_the_next() {
     let mut run = root.start(&["--drain", "--workers", "1"]);
     assert_eq!(run.wait(), None, "{}", run.said());
     assert_ne!(holds(&root.repo()), "");
-    let out = root.drain();
-    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
-    assert_published(&root, "harness/x/1");
+    assert_drain_publishes(&root);
 }
 
 #[test]
@@ -103,9 +96,7 @@ fn a_lock_that_a_killed_git_left_on_the_holding_ref_parks_nothing() {
     root.script("x", "echo made > made");
     let mut run = root.start(&["--drain", "--workers", "1"]);
     assert_eq!(run.wait(), None, "{}", run.said());
-    let out = root.drain();
-    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
-    assert_published(&root, "harness/x/1");
+    assert_drain_publishes(&root);
 }
 
 /// Left by a power cut or an aborted `git gc`.

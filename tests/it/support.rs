@@ -74,21 +74,9 @@ impl Root {
 
     pub fn harness(&self, args: &[&str]) -> Output {
         let mut command = self.command();
-        command
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
-        let pid = child.id();
-        let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || tell.send(child.wait_with_output()));
-        told.recv_timeout(DEADLINE).map_or_else(
-            |_| {
-                kill(pid, "KILL");
-                panic!("harness {args:?} does not end\n{}", self.picture())
-            },
-            |out| out.unwrap(),
-        )
+        command.args(args);
+        run_within(DEADLINE, command)
+            .unwrap_or_else(|_| panic!("harness {args:?} does not end\n{}", self.picture()))
     }
 
     /// Runs a command that must exit 0; its standard output.
@@ -389,6 +377,22 @@ pub fn git(dir: &Path, args: &[&str]) -> String {
         .unwrap();
     assert!(out.status.success(), "git {args:?}: {}", describe(&out));
     String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// Runs a command to its end. `Err`: it did not end in that time, and was killed; what it said.
+pub fn run_within(time: Duration, mut command: Command) -> Result<Output, Output> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let pid = child.id();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(child.wait_with_output()));
+    told.recv_timeout(time).map(Result::unwrap).map_err(|_| {
+        kill(pid, "KILL");
+        told.recv().unwrap().unwrap()
+    })
 }
 
 /// Every file below a directory, symlinks not followed; none where it does not exist.

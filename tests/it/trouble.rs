@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::support::{Root, Running, describe, kill};
+use crate::support::{Root, Running, describe, run_within};
 
 /// Whether this test has what only root has, and says so if not.
 fn is_root(what: &str) -> bool {
@@ -58,27 +58,9 @@ fn as_nobody(root: &Root) -> impl Fn(&[&str]) -> Command {
     }
 }
 
-/// Runs it to its end within half a minute.
-fn run_to_end(mut command: Command) -> Output {
-    use std::process::Stdio;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
-    let pid = child.id();
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || tell.send(child.wait_with_output()));
-    match told.recv_timeout(Duration::from_secs(40)) {
-        Ok(out) => out.unwrap(),
-        Err(_) => {
-            kill(pid, "KILL");
-            panic!(
-                "it does not end: {:?}",
-                told.recv().unwrap().map(|o| describe(&o))
-            )
-        }
-    }
+fn run_to_end(command: Command) -> Output {
+    run_within(Duration::from_secs(40), command)
+        .unwrap_or_else(|out| panic!("it does not end: {}", describe(&out)))
 }
 
 fn words(out: &Output) -> String {

@@ -43,7 +43,7 @@ mod clock {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
-    pub use harness::clock::{mtime_ns, now_ns, postponed, was_set_back_since};
+    pub use harness::clock::{doubled, mtime_ns, now_ns, postponed, was_set_back_since};
 
     static START: LazyLock<Instant> = LazyLock::new(harness::clock::instant);
     static PASSED: AtomicU64 = AtomicU64::new(0);
