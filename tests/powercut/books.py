@@ -17,7 +17,8 @@ def places_of(lab):
     found = {}
     for place in PLACES:
         for path in (lab.root / "queue" / place).rglob("*"):
-            name = path.name
+            # Right before its end is recorded a claimed item has this after its name.
+            name = path.name.removesuffix(".~ending~")
             if path.is_dir() or name == ".gitignore" or name.endswith(".tmp"):
                 continue
             found.setdefault(name, []).append((place, path))
