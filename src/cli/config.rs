@@ -43,11 +43,6 @@ pub fn json(config: &Config) -> Json {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 mod tests {
     use super::*;
     use crate::config::Overrides;

@@ -232,11 +232,6 @@ fn place(path: &Path, content: &str) -> Result<bool> {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 mod tests {
     use super::*;
     use crate::cli::root::find_root;

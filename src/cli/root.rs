@@ -70,11 +70,6 @@ fn has_config(dir: &Path) -> bool {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 mod tests {
     use super::*;
     use crate::cli::init::init;

@@ -13,11 +13,6 @@ mod file;
 mod sources;
 mod template;
 #[cfg(test)]
-#[allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 mod tests;
 
 use std::collections::BTreeMap;

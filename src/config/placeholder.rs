@@ -84,11 +84,6 @@ fn placeholders(text: &[u8]) -> Vec<Range<usize>> {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 mod tests {
     use super::*;
 

@@ -46,11 +46,6 @@ fn prose(out: &mut String, text: &str) {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 mod tests {
     use super::*;
     use crate::config::keys::KEYS;

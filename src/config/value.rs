@@ -313,11 +313,6 @@ pub fn text(kind: &Kind, value: &Json) -> String {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 mod tests {
     use super::*;
     use serde_json::json;

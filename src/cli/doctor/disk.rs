@@ -266,11 +266,6 @@ pub(super) fn inodes(root: &Root) -> Option<Finding> {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 mod tests {
     use std::os::unix::ffi::OsStrExt;
 

@@ -82,7 +82,6 @@ fn ends(pidfd: &OwnedFd, within: Duration) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
