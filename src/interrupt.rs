@@ -420,8 +420,8 @@ pub fn answer_ns(session_dir: &Path) -> Option<i64> {
 /// while it was frozen. An agent hears an answer when it goes on. `heard_ns`: the answer that it heard.
 pub fn unheard(root: &Root, session: &str, heard_ns: Option<i64>) -> Option<Answered> {
     let dir = root.session(session);
-    let is_new = answer_ns(&dir).is_some_and(|at| Some(at) != heard_ns);
-    let answer = answer_of(root, session).filter(|_| is_new)?;
+    answer_ns(&dir).filter(|&at| Some(at) != heard_ns)?;
+    let answer = answer_of(root, session)?;
     let question = atomic::read_small(&question_path(&dir), STATE_FILE_BYTES_MAX);
     let question = String::from_utf8_lossy(&question.unwrap_or_default()).into_owned();
     Some(Answered {

@@ -91,7 +91,7 @@ pub fn pretty_json(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 
 /// `safe_json` for what serde wrote after `from`. Most of it is plain ASCII.
 fn tame(json: &mut Vec<u8>, from: usize) {
-    if json[from..].iter().all(|b| b.is_ascii() && *b != 0x7f) {
+    if json[from..].is_ascii() && !json[from..].contains(&0x7f) {
         return;
     }
     let tamed = safe_json(&String::from_utf8_lossy(&json[from..]));

@@ -1,15 +1,22 @@
 //! Creates, checks, removes and syncs folders.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::{open_dir, open_regular, open_safely, remove};
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::read::open_own_dir;
+use super::{exists, keep_older, open_dir, open_regular, remove, sync_data, temp_beside};
 use crate::error::{Context, Error, Result};
 use crate::mutant::planted;
+
+const SYNC: &str = "cannot sync the directory";
 
 /// The ROOT that this process works in.
 static ROOT: OnceLock<PathBuf> = OnceLock::new();
@@ -64,30 +71,64 @@ pub(crate) struct OwnDir {
 
 impl OwnDir {
     pub(crate) fn open(path: &Path) -> Result<OwnDir> {
-        let opened = open_safely(path).or_fail("cannot open the folder", path)?;
-        if !opened.metadata().is_ok_and(|m| m.is_dir()) {
-            let why = "something else is in the place of the folder";
-            return Err(Error::permanent("cannot open the folder", why).at_path(path));
+        let what = "cannot open the folder";
+        match open_own_dir(path) {
+            Ok(file) => Ok(OwnDir {
+                file,
+                path: path.to_owned(),
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                let why = "something else is in the place of the folder";
+                Err(Error::permanent(what, why).at_path(path))
+            }
+            Err(e) => Err(Error::io(what, path, &e)),
         }
-        Ok(OwnDir {
-            file: opened,
-            path: path.to_owned(),
-        })
     }
 
-    /// The path of a file in it, through the descriptor. Without `/proc`, by its name.
-    pub(crate) fn at(&self, name: &str) -> PathBuf {
-        let through = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        match through.exists() {
-            true => through.join(name),
-            false => self.path.join(name),
+    /// As `atomic::create`.
+    pub(crate) fn create(&self, name: impl AsRef<Path>, content: &[u8]) -> Result<File> {
+        let (what, name) = ("cannot write the file", name.as_ref());
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let opened = openat(&self.file, name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let mut file = File::from(opened.or_fail(what, &self.path.join(name))?);
+        if let Err(e) = file.write_all(content) {
+            self.remove(name);
+            return Err(Error::io(what, &self.path.join(name), &e));
         }
+        Ok(file)
     }
 
     /// As `atomic::replace`.
     pub(crate) fn replace(&self, name: &str, content: &[u8], durable: bool) -> Result<()> {
-        let done = super::replace(&self.at(name), content, durable);
-        done.map_err(|e| e.at_path(&self.path.join(name)))
+        let (temp, path) = (temp_beside(Path::new(name)), self.path.join(name));
+        let placed = self
+            .create(&temp, content)
+            .and_then(|file| sync_data(&file, &path, durable))
+            .and_then(|()| {
+                renameat(&self.file, &temp, &self.file, name)
+                    .or_fail("cannot move the file to", &path)
+            });
+        if placed.is_err() {
+            self.remove(&temp);
+        }
+        placed.map_err(|e| e.at_path(&path))?;
+        match durable {
+            true => self.file.sync_all().or_fail(SYNC, &self.path),
+            false => Ok(()),
+        }
+    }
+
+    /// Moves a file that is there to the first free `NAME.~K~`.
+    pub(crate) fn keep_older(&self, name: &str) -> Result<()> {
+        let through = format!("/proc/self/fd/{}/{name}", self.file.as_raw_fd());
+        match exists(Path::new(&through)) {
+            true => keep_older(Path::new(&through)),
+            false => Ok(()),
+        }
+    }
+
+    fn remove(&self, name: &Path) {
+        let _gone = unlinkat(&self.file, name, UnlinkatFlags::NoRemoveDir);
     }
 }
 
@@ -107,7 +148,7 @@ pub(crate) fn discard_tree(path: &Path, because: &'static str) -> Result<()> {
 pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     open_dir(path)
         .and_then(|d| d.sync_all())
-        .or_fail("cannot sync the directory", path)
+        .or_fail(SYNC, path)
 }
 
 pub(crate) fn sync_parent(path: &Path) -> Result<()> {

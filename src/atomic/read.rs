@@ -58,6 +58,11 @@ pub fn open_dir(path: &Path) -> io::Result<File> {
     open(path, libc::O_DIRECTORY)
 }
 
+/// Opens a folder that is no symlink.
+pub(super) fn open_own_dir(path: &Path) -> io::Result<File> {
+    open(path, SAFE_OPEN_FLAGS | libc::O_DIRECTORY)
+}
+
 /// From now on reads do not change the access time, if the file is our own.
 pub(crate) fn leave_atime(file: &File) {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};

@@ -154,10 +154,15 @@ impl Signals {
     /// Whether SIGTERM came since the last call.
     fn read_term(&self) -> bool {
         let mut bytes = [0; 64];
-        while (&self.wake).read(&mut bytes).is_ok_and(|n| n > 0) {}
+        while (&self.wake)
+            .read(&mut bytes)
+            .is_ok_and(|n| n == bytes.len())
+        {}
         self.term.swap(false, Ordering::SeqCst)
     }
 }
+
+const EXIT: &str = "exit.json";
 
 struct Woken {
     harness: bool,
@@ -179,12 +184,12 @@ fn wait_for(
     let other = harness.map_or(listener.as_fd(), |h| h.as_fd());
     let mut fds = [read(signals.wake.as_fd()), read(other)];
     let timeout = wait.map_or(nix::poll::PollTimeout::NONE, poll_timeout);
-    let _interrupted = poll(&mut fds, timeout);
+    let interrupted = poll(&mut fds, timeout) == Err(Errno::EINTR);
     let [signal, other] = fds.map(|fd| fd.any().unwrap_or(false));
     Woken {
         harness: other && harness.is_some(),
         listener: other && harness.is_none(),
-        signal,
+        signal: signal || interrupted,
     }
 }
 
@@ -351,17 +356,12 @@ impl Serving {
     /// Writes the exit record and tells the harness. If the folder was removed or locked, a retry
     /// does not help: then only the harness is told.
     fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
-        let folder = agent.folder.as_ref();
-        let exit = folder.map(|f| f.at("exit.json"));
         // Readers ignore the file while this keeper lives, and if it is half-written.
-        let written = |exit: &Path| match atomic::create(exit, &text, 0o600) {
-            Err(e) if e.errno() == Some(Errno::EEXIST as i32) => {
-                atomic::replace(exit, &text, false)
-            }
+        let written = |folder: &OwnDir| match folder.create(EXIT, &text) {
+            Err(e) if e.errno() == Some(Errno::EEXIST as i32) => folder.replace(EXIT, &text, false),
             created => created.map(drop),
         };
-        if let Some(Err(e)) = exit.as_deref().map(written) {
-            let e = e.at_path(&agent.spec.exit);
+        if let Some(Err(e)) = agent.folder.as_ref().map(written) {
             if !said {
                 tell(&e.to_string());
             }

@@ -23,6 +23,8 @@ use crate::waker::{self, Waker};
 const BYTES_MAX: usize = 1 << 20;
 /// The writer is woken when there is something to write.
 const REST: Duration = Duration::from_secs(3_600);
+/// After a write, texts are collected for so long: to be woken for each costs more than to write them.
+const COLLECT: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum To {
@@ -36,7 +38,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Woken when there is something to write.
     more: Waker,
-    /// Woken after each write.
+    /// Woken after each write, once somebody waits for the end.
     wrote: Waker,
 }
 
@@ -48,6 +50,10 @@ struct Queue {
     left_out: u64,
     /// Whether the thread is writing one.
     writes: bool,
+    /// Whether the thread looks again without being woken.
+    awake: bool,
+    /// Somebody waits for the end.
+    ends: bool,
     /// What went wrong when standard output was last written to.
     trouble: Option<io::Error>,
 }
@@ -77,8 +83,11 @@ impl Voice {
             return;
         }
         queue.push(to, text);
+        let was_awake = std::mem::replace(&mut queue.awake, true);
         drop(queue);
-        self.0.more.wake();
+        if !was_awake {
+            self.0.more.wake();
+        }
     }
 
     /// Has this written last, and gives the reader a short time: it ends when `patience` passes
@@ -91,6 +100,7 @@ impl Voice {
         if !text.is_empty() {
             queue.push(to, text);
         }
+        queue.ends = true;
         drop(queue);
         self.0.more.wake();
         let end = clock::instant() + patience * 5;
@@ -123,7 +133,8 @@ impl Queue {
         })
     }
 
-    fn next(&mut self) -> Option<(To, String)> {
+    /// `rests`: where there is none, the thread waits to be woken.
+    fn next(&mut self, rests: bool) -> Option<(To, String)> {
         let next = match self.texts.pop_front() {
             Some((to, text)) => {
                 self.bytes -= text.len();
@@ -132,6 +143,7 @@ impl Queue {
             None => self.note().map(|note| (To::Stderr, note)),
         };
         self.writes = next.is_some();
+        self.awake = self.writes || !rests;
         next
     }
 }
@@ -139,11 +151,17 @@ impl Queue {
 impl Shared {
     /// The thread's life.
     fn write_on(&self) {
+        let mut rests = true;
         loop {
-            let next = lock(&self.queue).next();
-            let Some((to, text)) = next else {
+            let mut queue = lock(&self.queue);
+            let (next, ends) = (queue.next(rests), queue.ends);
+            drop(queue);
+            if ends {
                 self.wrote.wake();
-                self.more.wait(REST);
+            }
+            let Some((to, text)) = next else {
+                self.more.wait(if rests { REST } else { COLLECT });
+                rests = true;
                 continue;
             };
             let written = match to {
@@ -153,7 +171,7 @@ impl Shared {
             if let (To::Stdout, Err(e)) = (to, written) {
                 lock(&self.queue).trouble = Some(e);
             }
-            self.wrote.wake();
+            rests = false;
         }
     }
 }
@@ -195,9 +213,9 @@ mod tests {
         let mut queue = lock(&voice.0.queue);
         assert!(queue.bytes <= BYTES_MAX);
         for _ in 0..4 {
-            assert_eq!(queue.next().unwrap().1.len(), line.len());
+            assert_eq!(queue.next(true).unwrap().1.len(), line.len());
         }
-        let note = queue.next().unwrap();
+        let note = queue.next(true).unwrap();
         assert_eq!(
             note,
             (
@@ -205,7 +223,7 @@ mod tests {
                 "! 4 messages left out here: nobody read them in time\n".to_owned()
             )
         );
-        assert!(queue.next().is_none() && !queue.writes);
+        assert!(queue.next(true).is_none() && !queue.writes);
         drop(queue);
         // It flows again. The end waits no longer than a moment for a reader that does not come.
         voice.put(To::Stderr, "more".into());
@@ -214,7 +232,7 @@ mod tests {
         voice.end(To::Stdout, "last".into(), patience).unwrap();
         assert!(began.elapsed() >= patience);
         let mut queue = lock(&voice.0.queue);
-        let texts = [queue.next(), queue.next()].map(|t| t.unwrap().1);
+        let texts = [queue.next(true), queue.next(true)].map(|t| t.unwrap().1);
         assert_eq!(texts, ["more", "last"]);
     }
 }

@@ -63,7 +63,7 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
         may_start(ctx, name)?;
     }
     attempt.file.started_at = clock::now_iso();
-    attempt.file.write(&attempt.dir, false)?;
+    attempt.file.create(&attempt.dir)?;
     let (pid, age) = start(ctx, launch.spec)?;
     attempt.file.pid = pid;
     rt.slots.show(ctx.slot(), |s| {

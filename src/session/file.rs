@@ -15,6 +15,8 @@ use crate::outcome::{Outcome, Word};
 use crate::record::End;
 use crate::text;
 
+const NAME: &str = "session.json";
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SessionFile {
@@ -101,7 +103,7 @@ pub enum FileState {
 }
 
 pub fn path(dir: &Path) -> PathBuf {
-    layout::join(dir, "session.json")
+    layout::join(dir, NAME)
 }
 
 /// `None`: it is missing, cannot be parsed, or is another session's.
@@ -171,12 +173,13 @@ impl SessionFile {
         };
     }
 
+    /// Writes the first one. Until it is whole, the folder counts as one without.
+    pub fn create(&self, dir: &Path) -> Result<()> {
+        OwnDir::open(dir)?.create(NAME, &self.text()?).map(drop)
+    }
+
     pub fn write(&self, dir: &Path, durable: bool) -> Result<()> {
-        if !atomic::is_own_dir(dir) && atomic::exists(dir) {
-            let why = "its folder was replaced by something else";
-            return Err(Error::permanent("cannot write session.json", why).at_path(dir));
-        }
-        OwnDir::open(dir)?.replace("session.json", &self.text()?, durable)
+        OwnDir::open(dir)?.replace(NAME, &self.text()?, durable)
     }
 
     fn text(&self) -> Result<Vec<u8>> {

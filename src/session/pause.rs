@@ -144,10 +144,7 @@ fn keep(
             }
         }
     }
-    let path = folder.at(CONTEXT);
-    if atomic::exists(&path) {
-        atomic::keep_older(&path)?;
-    }
+    folder.keep_older(CONTEXT)?;
     folder.replace(CONTEXT, text::page(&md).as_bytes(), false)
 }
 

@@ -104,7 +104,7 @@ class PutBack(Scene):
 
     def prepare(self, r):
         r.script("x", WORK, "#harness exclusive: key")
-        r.killed_at("slot", "link * */session.json")
+        r.killed_at("slot", "create */session.json")
 
 
 class PutBackEarly(PutBack):
