@@ -198,6 +198,10 @@ impl Root {
     pub fn aggregator_lock(&self) -> PathBuf {
         self.at("state/aggregator.lock")
     }
+    /// Held by `harness add --if-absent` while it looks and links.
+    pub fn add_lock(&self) -> PathBuf {
+        self.at("state/add.lock")
+    }
     pub fn worktrees(&self) -> PathBuf {
         self.at("worktrees")
     }

@@ -33,6 +33,11 @@ pub(crate) fn waited_for(root: &Root, name: &Name) -> String {
     }
 }
 
+/// The item that was probably meant by a name that no item has.
+pub(crate) fn nearest_item(root: &Root, name: &Name) -> Option<String> {
+    like(&folders(root), &name.shown())
+}
+
 fn folders(root: &Root) -> Vec<PathBuf> {
     let places = [Place::Pending, Place::Parked, Place::Done].map(|place| root.place(place));
     let slots = std::fs::read_dir(root.claimed_root()).into_iter().flatten();

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -19,10 +20,14 @@ mod tests;
 
 pub use fault::{FoundFault, LimitLeft};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Outcome {
+    // `harness retry --all` takes those that are parked.
+    #[value(skip)]
     Succeeded,
+    #[value(skip)]
     NoChange,
     Failed,
     TimedOut,

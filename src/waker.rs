@@ -66,6 +66,13 @@ pub(crate) fn wait_until_writable(fd: BorrowedFd<'_>) {
     );
 }
 
+/// Waits for that long. `true`: at once, since nobody reads what is written there any more.
+pub(crate) fn is_reader_gone(out: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let mut fds = [PollFd::new(out, PollFlags::empty())];
+    // A signal ends the wait early: the caller looks, and waits again.
+    poll(&mut fds, poll_timeout(timeout)).is_ok() && fds[0].any().unwrap_or(true)
+}
+
 /// Rounded up to whole milliseconds, so that a short wait does not spin.
 pub(crate) fn poll_timeout(timeout: Duration) -> PollTimeout {
     let ms = timeout.as_nanos().div_ceil(1_000_000);

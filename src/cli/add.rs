@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::init;
-use crate::atomic::{self, Moved, Nameless};
+use super::drops::{Added, NewItem, link};
+use super::{absent, fields, init};
+use crate::agents;
+use crate::atomic;
 use crate::clock;
+use crate::config::{Config, Overrides};
 use crate::error::{Context, Error, Result};
-use crate::item::{self, Kind, Refusal};
+use crate::item::{self, Refusal};
 use crate::layout::{Name, Place, Root};
 use crate::limits::ITEM_BYTES_MAX;
 use crate::missing::waited_for;
-use crate::record::{By, Event, Record};
 use crate::view::{print_json, print_text};
 
 #[derive(Args)]
@@ -32,19 +34,27 @@ pub(super) struct AddArgs {
     /// Start only when this item is done (may be given several times)
     #[arg(long, value_name = "NAME")]
     after: Vec<String>,
+    /// The agent that works on it: an agent CLI, or a table [agents.NAME]
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// Start no sooner: 2026-12-24T09:00:00Z, '2026-12-24 09:00' (local time) or 2026-12-24
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<String>,
+    /// Stop an attempt that takes longer: seconds, or 30s, 10m, 1h30m
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
+    /// Items with the same key never run at once
+    #[arg(long, value_name = "KEY")]
+    exclusive: Option<String>,
+    /// Add nothing, and exit with 0, where an item of that name is in the queue or ever was
+    #[arg(long)]
+    if_absent: bool,
     /// Name of the item, for `-`, --prompt or a single file
     #[arg(long, value_name = "NAME")]
     name: Option<OsString>,
     /// Print the names as JSON
     #[arg(long)]
     json: bool,
-}
-
-/// An item to be dropped into the queue.
-struct NewItem {
-    name: OsString,
-    bytes: Vec<u8>,
-    executable: bool,
 }
 
 pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
@@ -77,22 +87,43 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
             }
         }
     }
-    let fields = fields_of(args)?;
+    if args.if_absent && has_made_up_name(args) {
+        return Err(Error::usage(
+            "cannot use --if-absent",
+            "a text gets a new name at each time, so it is always absent",
+        )
+        .hint("give it a name: --name NAME"));
+    }
+    let fields = fields_of(args);
+    let config = match args.agent {
+        Some(_) => Some(Config::load(root, &Overrides::default())?),
+        None => None,
+    };
     // All are checked before the first is added: a command succeeds whole or changes nothing.
     for drop in &mut drops {
-        *drop = check(drop, &fields)?;
+        *drop = check(drop, &fields, config.as_ref())?;
     }
-    let mut names = Vec::new();
+    let mut added = Vec::new();
     for drop in &drops {
-        names.push(place(root, drop)?);
+        added.push(match args.if_absent {
+            true => absent::place(root, drop)?,
+            false => Added::New(place(root, drop)?),
+        });
     }
     atomic::sync_dir(&root.place(Place::Pending))?;
     tell_missing(root, &drops);
     if args.json {
-        let names: Vec<Value> = names.iter().map(|n| json!({"item": n.shown()})).collect();
-        return print_json(&names);
+        let added: Vec<Value> = added.iter().map(|a| a.json(args.if_absent)).collect();
+        return print_json(&added);
     }
-    print_text(&names.iter().map(|n| n.shown() + "\n").collect::<String>())
+    let names = added.iter().map(|a| a.name().shown() + "\n");
+    print_text(&names.collect::<String>())
+}
+
+/// Whether the name of an item is made from its text, with an id.
+fn has_made_up_name(args: &AddArgs) -> bool {
+    let stdin = args.files.iter().any(|f| f == Path::new("-"));
+    args.name.is_none() && (args.prompt.is_some() || stdin)
 }
 
 /// Says which of the names that the items wait for is no item. It may still come: no error.
@@ -113,7 +144,7 @@ fn tell_missing(root: &Root, drops: &[NewItem]) {
 pub(super) fn add_files(root: &Root, files: &[PathBuf]) -> Result<Vec<Name>> {
     let drops: Vec<NewItem> = files.iter().map(|f| read(f)).collect::<Result<_>>()?;
     for drop in &drops {
-        check(drop, &Map::new())?;
+        check(drop, &Map::new(), None)?;
     }
     let names = drops.iter().map(|d| place(root, d)).collect();
     atomic::sync_dir(&root.place(Place::Pending))?;
@@ -174,19 +205,28 @@ fn slug(text: &str) -> String {
     format!("{stem}-{}", &id[26..])
 }
 
-fn fields_of(args: &AddArgs) -> Result<Map<String, Value>> {
+fn fields_of(args: &AddArgs) -> Map<String, Value> {
     let mut fields = Map::new();
-    if let Some(priority) = &args.priority {
-        fields.insert("priority".into(), json!(priority));
+    for (key, text) in [
+        ("priority", &args.priority),
+        ("agent", &args.agent),
+        ("not_before", &args.not_before),
+        ("timeout", &args.timeout),
+        ("exclusive", &args.exclusive),
+    ] {
+        if let Some(text) = text {
+            fields.insert(key.into(), json!(text));
+        }
     }
     if !args.after.is_empty() {
         fields.insert("after".into(), json!(args.after));
     }
-    Ok(fields)
+    fields
 }
 
-/// The file with the command line's fields applied, checked as an item.
-fn check(drop: &NewItem, fields: &Map<String, Value>) -> Result<NewItem> {
+/// The file with the command line's fields applied, checked as an item. `config`: its agent is
+/// looked up, too.
+fn check(drop: &NewItem, fields: &Map<String, Value>, config: Option<&Config>) -> Result<NewItem> {
     let name = Name::new(&drop.name);
     let refused =
         |why: String| Error::permanent("cannot add the item", why).at_path(Path::new(&drop.name));
@@ -204,8 +244,12 @@ fn check(drop: &NewItem, fields: &Map<String, Value>) -> Result<NewItem> {
         return Err(refused("its name is longer than 200 bytes".into())
             .hint("give another one with --name"));
     }
-    let bytes = with_fields(&name, drop, fields).map_err(|Refusal(why)| refused(why))?;
-    let item = item::parse(&name, &bytes, drop.executable).map_err(|Refusal(why)| refused(why))?;
+    let refusal = |Refusal(why)| refused(why);
+    let bytes = fields::put(&name, &drop.bytes, drop.executable, fields).map_err(refusal)?;
+    let item = item::parse(&name, &bytes, drop.executable).map_err(refusal)?;
+    if let Some(config) = config {
+        agents::for_item(config, &item).map_err(refusal)?;
+    }
     if let Some(remark) = item.remark() {
         crate::error::tell(&format!("harness: {name}: {remark}"));
     }
@@ -216,77 +260,15 @@ fn check(drop: &NewItem, fields: &Map<String, Value>) -> Result<NewItem> {
     })
 }
 
-/// Fields given on the command line replace those in the file.
-fn with_fields(
-    name: &Name,
-    drop: &NewItem,
-    fields: &Map<String, Value>,
-) -> Result<Vec<u8>, Refusal> {
-    let bytes = &drop.bytes;
-    if fields.is_empty() {
-        return Ok(bytes.clone());
-    }
-    let given = item::parse(name, bytes, drop.executable)?;
-    match given.kind {
-        Kind::Json => {
-            let mut all = given.fields;
-            all.extend(fields.clone());
-            Ok(serde_json::to_vec_pretty(&all).unwrap_or_else(|_| bytes.clone()))
-        }
-        Kind::Prompt => {
-            let mut all = given.fields;
-            all.extend(fields.clone());
-            // JSON is valid YAML: one field per line.
-            let mut text = b"---\n".to_vec();
-            for (key, value) in &all {
-                text.extend(format!("{}: {value}\n", Value::from(key.as_str())).into_bytes());
-            }
-            text.extend(b"---\n");
-            let (_, body) = item::split_front_matter(bytes)?;
-            text.extend(body);
-            Ok(text)
-        }
-        Kind::Script if item::without_mark(bytes).starts_with(b"#!") => {
-            let split = bytes
-                .iter()
-                .position(|&b| b == b'\n')
-                .map_or(bytes.len(), |i| i + 1);
-            let (first, rest) = bytes.split_at(split);
-            let mut text = first.to_vec();
-            if !text.ends_with(b"\n") {
-                text.push(b'\n');
-            }
-            for (key, value) in fields {
-                if given.fields.contains_key(key) {
-                    return Err(Refusal(format!(
-                        "the script has a `#harness {key}` line of its own: change that one"
-                    )));
-                }
-                text.extend(format!("#harness {key}: {value}\n").into_bytes());
-            }
-            text.extend(rest);
-            Ok(text)
-        }
-        Kind::Script => Err(Refusal(
-            "a program has no place for fields; wrap it in a script that begins with `#!`".into(),
-        )),
-    }
-}
-
 /// Writes the complete file into `pending/`, under the first free name.
 fn place(root: &Root, drop: &NewItem) -> Result<Name> {
-    let pending = root.place(Place::Pending);
-    let mode = if drop.executable { 0o755 } else { 0o644 };
-    let file = Nameless::new(&pending.join("x"), &drop.bytes, mode, true)?;
+    let file = drop.written(root)?;
     for n in 1..10_000 {
         let name = numbered(&drop.name, n);
         if name.is_too_long() {
             break;
         }
-        if file.link(&root.item(Place::Pending, &name))? == Moved::Done {
-            Record::open(root, &name)?.append(&Event::Added(By {
-                by: "harness add".into(),
-            }))?;
+        if link(root, &file, &name)? {
             return Ok(name);
         }
     }

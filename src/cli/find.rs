@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Place, Root, SlotId, of_ending};
+use crate::missing::nearest_item;
 
 /// The file of an item and the directory it is in.
 #[derive(Debug, Clone)]
@@ -141,7 +142,9 @@ pub(super) fn name(typed: &OsStr) -> Result<Name> {
 }
 
 pub(super) fn unknown(root: &Root, name: &Name) -> Error {
-    Error::permanent("no such item", format!("{name} is nowhere in queue/"))
+    let near = nearest_item(root, name).map(|near| format!("; the nearest is {near}"));
+    let why = format!("{name} is nowhere in queue/{}", near.unwrap_or_default());
+    Error::permanent("no such item", why)
         .at_path(&root.queue())
         .hint("`harness list` shows what there is")
 }

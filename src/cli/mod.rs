@@ -7,17 +7,23 @@ pub mod root;
 mod owners;
 pub mod init;
 pub mod doctor;
+mod drops;
+mod ended;
 mod find;
 mod gc;
+mod absent;
 mod add;
+mod fields;
 mod list;
 mod moves;
 mod interrupt;
 mod resume;
+mod retry;
 mod state;
 mod show;
 mod session;
 mod run;
+mod wait;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -75,6 +81,9 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Wait until items have ended: exit code 0 if all are done, 1 if one is parked, 124 at the
+    /// timeout
+    Wait(wait::WaitArgs),
     /// Items by state
     List {
         /// Only this state [pending, scheduled, blocked, claimed, done, parked]
@@ -87,7 +96,7 @@ enum Command {
     #[command(subcommand)]
     Session(session::SessionCommand),
     /// Put parked or done items back into the queue
-    Retry(Names),
+    Retry(retry::RetryArgs),
     /// Move items to queue/parked/, and stop the agents that work on them
     Cancel(Names),
     /// Let a scheduled item start now; take an item from its agent and put it back into the queue
@@ -185,9 +194,10 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Show { name, json } => show::show(root, &name, json.json),
         Command::List { state, json } => list::list(root, state, json.json),
         Command::Session(command) => session::session(root, command),
-        Command::Retry(names) => moves::each(root, &names.names, names.json.json, moves::retry),
+        Command::Retry(args) => retry::retry(root, &args),
         Command::Cancel(names) => moves::each(root, &names.names, names.json.json, moves::cancel),
         Command::Release(names) => moves::each(root, &names.names, names.json.json, moves::release),
+        Command::Wait(args) => wait::wait(root, &args),
         Command::Pause => interrupt::order(root, Order::Pause),
         Command::Gc(args) => gc::gc(root, &args),
         Command::Drain => interrupt::order(root, Order::Drain),

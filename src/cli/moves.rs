@@ -55,7 +55,7 @@ pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Res
 
 /// A worker that claims or ends the item moves it too: then the command is applied to its new
 /// place.
-fn wherever_it_is(root: &Root, name: &Name, act: Act) -> Result<String> {
+pub(super) fn wherever_it_is(root: &Root, name: &Name, act: Act) -> Result<String> {
     for _ in 0..LOOKS {
         if let Some(done) = act(root, name)? {
             return Ok(done);

@@ -13,6 +13,7 @@
 
 mod support;
 
+mod add;
 mod agents;
 mod answers;
 mod caller;
@@ -63,4 +64,5 @@ mod together;
 mod tricks;
 mod trouble;
 mod voice;
+mod wait;
 mod words;

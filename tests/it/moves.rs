@@ -221,3 +221,85 @@ fn a_name_dropped_again_in_flight_waits_and_older_files_are_kept_as_backups() {
     );
     end(&root, run);
 }
+
+#[test]
+fn all_that_are_parked_are_retried_at_once_or_those_of_one_outcome() {
+    let root = Root::plain();
+    let retry = |args: &[&str]| {
+        let mut all = vec!["retry", "--all"];
+        all.extend(args);
+        let out = root.harness(&all);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        (out.status.code(), said, out.stdout)
+    };
+    let (code, said, _) = retry(&[]);
+    assert_eq!(
+        (code, &*said),
+        (Some(0), "harness: nothing to retry: no item is parked\n")
+    );
+    for n in 0..3 {
+        root.script(format!("bad-{n}"), "#harness retries: 0\nexit 3");
+    }
+    root.script(
+        "slow",
+        "#harness retries: 0\n#harness timeout: 0.1\nexec sleep 600",
+    );
+    root.drop_file("empty.md", b"", 0o644);
+    root.script("good", "true");
+    root.drain();
+    // One more that was never tried, and somebody else's of a name that is taken.
+    root.script("by-hand", "true");
+    fs::rename(
+        root.at("queue/pending/by-hand"),
+        root.at("queue/parked/by-hand"),
+    )
+    .unwrap();
+    root.script("bad-2", "true");
+    let (code, said, _) = retry(&["faild"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("'failed'") && said.contains("timed_out"),
+        "{said}"
+    );
+    assert_eq!(retry(&["succeeded"]).0, Some(2));
+    let (code, said, _) = retry(&["failed"]);
+    assert_eq!(code, Some(100), "{said}");
+    assert!(
+        said.contains("another bad-2 is in queue/pending/ already"),
+        "{said}"
+    );
+    assert!(
+        said.contains("2 items that were parked as failed are back in the queue"),
+        "{said}"
+    );
+    assert_eq!(root.events("bad-0").last().unwrap(), "retried");
+    for name in ["bad-2", "slow", "empty.md", "by-hand"] {
+        assert!(root.is_parked(name), "{name}");
+    }
+    let (code, _, out) = retry(&["timed_out", "--json"]);
+    let all: Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(
+        (code, all),
+        (
+            Some(0),
+            json!([{"item": "slow", "did": "back in the queue"}])
+        )
+    );
+    fs::remove_file(root.at("queue/pending/bad-2")).unwrap();
+    let (code, said, _) = retry(&[]);
+    assert_eq!(
+        (code, said.contains("3 items that were parked are back")),
+        (Some(0), true),
+        "{said}"
+    );
+    assert!(root.is_done("good"));
+    // By name as before; not both.
+    assert_eq!(root.harness(&["retry"]).status.code(), Some(2));
+    assert_eq!(
+        root.harness(&["retry", "--all", "failed", "good"])
+            .status
+            .code(),
+        Some(2)
+    );
+    root.ok(&["retry", "good"]);
+}

@@ -1,0 +1,60 @@
+//! One new item on its way into `pending/`, and what became of it.
+
+use std::ffi::OsString;
+
+use serde_json::{Value, json};
+
+use crate::atomic::{Moved, Nameless};
+use crate::error::Result;
+use crate::layout::{Name, Place, Root};
+use crate::record::{By, Event, Record};
+
+/// An item to be dropped into the queue.
+pub(super) struct NewItem {
+    pub(super) name: OsString,
+    pub(super) bytes: Vec<u8>,
+    pub(super) executable: bool,
+}
+
+impl NewItem {
+    /// The complete file, without a name.
+    pub(super) fn written(&self, root: &Root) -> Result<Nameless> {
+        let beside = root.place(Place::Pending).join("x");
+        let mode = if self.executable { 0o755 } else { 0o644 };
+        Nameless::new(&beside, &self.bytes, mode, true)
+    }
+}
+
+/// Gives the file its name in `pending/`. `false`: the name is taken there.
+pub(super) fn link(root: &Root, file: &Nameless, name: &Name) -> Result<bool> {
+    if file.link(&root.item(Place::Pending, name))? != Moved::Done {
+        return Ok(false);
+    }
+    let by = "harness add".to_owned();
+    Record::open(root, name)?.append(&Event::Added(By { by }))?;
+    Ok(true)
+}
+
+/// What became of one item.
+pub(super) enum Added {
+    New(Name),
+    /// There is, or was, one of its name: the word for where.
+    Known(Name, &'static str),
+}
+
+impl Added {
+    pub(super) fn name(&self) -> &Name {
+        match self {
+            Added::New(name) | Added::Known(name, _) => name,
+        }
+    }
+
+    pub(super) fn json(&self, if_absent: bool) -> Value {
+        let item = self.name().shown();
+        match self {
+            Added::New(_) if !if_absent => json!({"item": item}),
+            Added::New(_) => json!({"item": item, "added": true}),
+            Added::Known(_, state) => json!({"item": item, "added": false, "state": state}),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `harness retry`: some items by name, or all that are parked.
+
+use std::ffi::OsString;
+
+use serde_json::{Value, json};
+
+use super::{find, init, moves};
+use crate::atomic;
+use crate::error::{Result, tell};
+use crate::layout::{Name, Place, Root};
+use crate::outcome::Outcome;
+use crate::record;
+use crate::view::{count_of, print_json};
+
+#[derive(clap::Args)]
+pub(super) struct RetryArgs {
+    #[arg(
+        required_unless_present = "all",
+        conflicts_with = "all",
+        value_name = "NAME"
+    )]
+    names: Vec<OsString>,
+    /// All parked items, or those of one outcome
+    #[arg(long, value_name = "OUTCOME")]
+    all: Option<Option<Outcome>>,
+    #[command(flatten)]
+    json: super::Json,
+}
+
+pub(super) fn retry(root: &Root, args: &RetryArgs) -> Result<u8> {
+    match args.all {
+        None => moves::each(root, &args.names, args.json.json, moves::retry),
+        Some(outcome) => all(root, outcome, args.json.json),
+    }
+}
+
+/// All are tried; the first failure decides the exit code. Says how many, not which: there may be
+/// thousands.
+fn all(root: &Root, outcome: Option<Outcome>, json: bool) -> Result<u8> {
+    init::ensure_tree(root)?;
+    let (mut code, mut moved, mut results) = (0, 0, Vec::new());
+    for name in find::names_in(&root.place(Place::Parked))? {
+        if !is_wanted(root, &name, outcome) {
+            continue;
+        }
+        match moves::wherever_it_is(root, &name, moves::retry) {
+            Ok(did) => {
+                moved += 1;
+                results.push(json!({"item": name.shown(), "did": did}));
+            }
+            // Somebody else moved it meanwhile.
+            Err(_) if !atomic::exists(&root.item(Place::Parked, &name)) => {}
+            Err(e) => {
+                tell(&format!("harness: {e}"));
+                results.push(json!({"item": name.shown(), "error": e.to_string()}));
+                code = if code == 0 { e.exit_code() } else { code };
+            }
+        }
+    }
+    if json {
+        print_json(&Value::Array(results))?;
+    } else {
+        tell(&format!("harness: {}", summary(moved, outcome)));
+    }
+    Ok(code)
+}
+
+fn is_wanted(root: &Root, name: &Name, outcome: Option<Outcome>) -> bool {
+    outcome.is_none_or(|wanted| {
+        let was = record::history(root, name).outcome;
+        was.and_then(|word| word.known()) == Some(wanted)
+    })
+}
+
+fn summary(moved: u64, outcome: Option<Outcome>) -> String {
+    let as_what = outcome.map_or_else(String::new, |o| format!(" as {}", o.as_str()));
+    match moved {
+        0 => format!("nothing to retry: no item is parked{as_what}"),
+        1 => format!("1 item that was parked{as_what} is back in the queue"),
+        n => format!(
+            "{} that were parked{as_what} are back in the queue",
+            count_of(n, "item")
+        ),
+    }
+}
