@@ -1,5 +1,7 @@
 //! Every path under ROOT, defined in one place. Knows nothing of file contents.
 
+mod ignored;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::ErrorKind;
@@ -293,27 +295,9 @@ impl Name {
         Name::why_ignored(name).is_some()
     }
 
-    /// Why a file of this name is no item; `None`: it is one. Programs that save a file through a
-    /// temporary one give it a name of its own; only names that nobody gives an item are in here.
+    /// Why a file of this name is no item; `None`: it is one.
     pub fn why_ignored(name: &OsStr) -> Option<&'static str> {
-        let b = name.as_bytes();
-        let ends = |ends: &[&[u8]]| ends.iter().any(|end| b.ends_with(end));
-        Some(match () {
-            () if b.starts_with(b".") => "hidden",
-            () if ends(&[b"~"]) => "an editor's backup",
-            () if ends(&[b".part", b".crdownload"]) => "a download that is not complete",
-            () if b.len() > 1 && b.starts_with(b"#") && b.ends_with(b"#") => {
-                "Emacs' copy of a file"
-            }
-            () if ends(&[b".swp", b".swo", b".swx"]) || b == b"4913" => "a file of Vim's own",
-            () if is_of_sed(b) => "a temporary file of sed",
-            () if ends(&[b".tmp", b".vsctmp", b"___jb_tmp___", b"___jb_old___"])
-                || is_temporary(b) =>
-            {
-                "a temporary file"
-            }
-            () => return None,
-        })
+        ignored::why(name.as_bytes())
     }
 
     /// For people and JSON: without control characters, so that a table stays aligned.
@@ -381,39 +365,6 @@ pub fn shown(name: &OsStr) -> String {
     out
 }
 
-/// `sed -i` writes `sedXXXXXX`, six random letters or digits. Words such as `sedatives` are all lower
-/// case, which six random ones are once in 200 files, for an instant.
-fn is_of_sed(name: &[u8]) -> bool {
-    name.strip_prefix(b"sed").is_some_and(|rest| {
-        rest.len() == 6
-            && rest.iter().all(u8::is_ascii_alphanumeric)
-            && !rest.iter().all(u8::is_ascii_lowercase)
-    })
-}
-
-/// `x.tmp.PID.HASH`, `x.tmp.PID`, `x.tmp-1a2b3c`, `x.tmp123456`, and `tmpab12cd_8` of Python. Not
-/// `x.tmp.md`, `x.tmpl` and `tmp-notes`.
-fn is_temporary(name: &[u8]) -> bool {
-    let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'-';
-    let has_digit = |part: &[u8]| part.iter().any(u8::is_ascii_digit);
-    if let Some(random) = name.strip_prefix(b"tmp") {
-        let lower = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_';
-        return random.len() == 8 && random.iter().all(lower) && has_digit(random);
-    }
-    let Some(at) = name.windows(4).rposition(|part| part == b".tmp") else {
-        return false;
-    };
-    let rest = &name[at + 4..];
-    let Some(parts) = rest.strip_prefix(b".") else {
-        return rest.len() >= 4 && rest.iter().all(is_word) && has_digit(rest);
-    };
-    let mut parts = parts.split(|&b| b == b'.');
-    let first = parts.next().unwrap_or_default();
-    let is_number = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
-    let is_hash = first.len() >= 6 && first.iter().all(is_word) && has_digit(first);
-    (is_number || is_hash) && parts.all(|part| !part.is_empty() && part.iter().all(is_word))
-}
-
 fn escape_component(bytes: &[u8]) -> String {
     let lock = bytes.ends_with(b".lock");
     let mut out = String::with_capacity(bytes.len());
@@ -464,61 +415,6 @@ mod tests {
         let long = |end: &str| Name::new(format!("{}{end}", "\u{e9}".repeat(99))).ref_component();
         assert!(long("a").len() <= NAME_BYTES_MAX);
         assert_ne!(long("a"), long("b"));
-    }
-
-    #[test]
-    fn what_editors_leave_for_a_moment_is_no_item_and_what_people_name_is() {
-        for name in [
-            ".fix.md.swp",
-            ".#fix.md",
-            ".goutputstream-A1B2C3",
-            "fix.md~",
-            "#fix.md#",
-            "fix.swp",
-            "fix.swo",
-            "4913",
-            "sedAb3xYz",
-            "sedXXXXXX",
-            "fix.sh.tmp.4242.9f3a1c",
-            "fix.tmp.4242",
-            "fix.md.tmp.4242.1733000000000",
-            "fix.md.tmp-9f3a1c",
-            "fix.tmp483920",
-            "fix.tmp",
-            "tmpk3j_x9q2",
-            "fix.md.vsctmp",
-            "fix.md___jb_tmp___",
-            "a.crdownload",
-            "a.part",
-        ] {
-            assert!(Name::is_ignored(name.as_ref()), "{name}");
-        }
-        for name in [
-            "fix.md",
-            "sed",
-            "sedatives",
-            "sediments",
-            "sed-fix",
-            "4914",
-            "12",
-            "#12",
-            "#",
-            "tmp",
-            "tmp-notes",
-            "tmp.md",
-            "fix.tmp.md",
-            "fix.tmpl",
-            "page.tmpl.html",
-            "fix.tmp.v2",
-            "template",
-            "tmpfiles.d",
-            "x.partial-order.md",
-            "attempt.4913",
-            "part",
-            "swp",
-        ] {
-            assert!(!Name::is_ignored(name.as_ref()), "{name}");
-        }
     }
 
     #[test]

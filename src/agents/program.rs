@@ -72,6 +72,13 @@ pub(crate) fn why_not_started(program: &Path) -> Option<String> {
         });
     };
     let line = line.split(|&b| b == b'\n').next().unwrap_or_default();
+    if line.trim_ascii_end().contains(&b'\r') {
+        return Some(
+            "its lines end with CR alone, so all of it is one line: convert it \
+             (`tr '\\r' '\\n' < OLD > NEW`)"
+                .into(),
+        );
+    }
     if line.ends_with(b"\r") {
         return Some(
             "its lines end as on Windows (CR LF), so the name of its interpreter does too: convert \

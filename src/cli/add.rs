@@ -253,6 +253,15 @@ fn check(drop: &NewItem, fields: &Map<String, Value>, config: Option<&Config>) -
     if let Some(remark) = item.remark() {
         crate::error::tell(&format!("harness: {name}: {remark}"));
     }
+    if item
+        .order
+        .not_before
+        .is_some_and(|at| at <= clock::now_ns())
+    {
+        crate::error::tell(&format!(
+            "harness: {name}: its `not_before` is past: it may start at once"
+        ));
+    }
     Ok(NewItem {
         name: drop.name.clone(),
         bytes,

@@ -69,7 +69,7 @@ pub(super) fn put(
                 text.extend(format!("{}: {value}\n", Value::from(key.as_str())).into_bytes());
             }
             text.extend(b"---\n");
-            let (_, body) = item::split_front_matter(bytes)?;
+            let (_, body) = item::split_front_matter(item::without_mark(bytes))?;
             text.extend(body);
             Ok(text)
         }

@@ -79,6 +79,20 @@ fn tell_ignored(root: &Root) {
     }
 }
 
+/// The same for `status`, which is short.
+pub(super) fn tell_of_ignored(root: &Root) {
+    let ignored = find::ignored(root);
+    if let Some((name, why)) = ignored.first() {
+        let more = match ignored.len() {
+            1 => String::new(),
+            n => format!("; and {} more", n - 1),
+        };
+        crate::error::tell(&format!(
+            "harness: queue/pending/{name} is no item: it looks like {why}{more} (`harness list` names all)"
+        ));
+    }
+}
+
 fn as_json(root: &Root, row: &Row) -> serde_json::Value {
     let history = record::history(root, &row.name);
     let reason = match row.state {

@@ -190,7 +190,10 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Add(args) => add::add(root, &args),
         Command::Run(args) => run::run(root, &args),
         Command::Status { watch: true, json } => view::watch::watch(root, json.json).map(|()| 0),
-        Command::Status { watch: false, json } => view::status::print(root, json.json),
+        Command::Status { watch: false, json } => {
+            list::tell_of_ignored(root);
+            view::status::print(root, json.json)
+        }
         Command::Show { name, json } => show::show(root, &name, json.json),
         Command::List { state, json } => list::list(root, state, json.json),
         Command::Session(command) => session::session(root, command),

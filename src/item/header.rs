@@ -2,8 +2,8 @@
 //!
 //! Invariant: a line that was meant as a field is read as one, refused, or said in a remark.
 
-use super::names;
-use super::{Parsed, refuse};
+use super::encoding::is_unseen;
+use super::{Parsed, names, near, refuse, shown};
 use crate::limits::SCRIPT_HEAD_BYTES;
 
 /// The fields of a file as text, with the numbers of its lines in the file.
@@ -15,31 +15,71 @@ pub(super) struct Header<'a> {
 }
 
 impl Header<'_> {
-    /// Refuses a text that YAML would cut: to it ` #` begins a comment, which `branch: fix #12` is not.
+    /// Refuses a line that a person reads otherwise than YAML does.
     pub(super) fn check(&self) -> Parsed<()> {
         for (n, line) in &self.yaml {
             let line = String::from_utf8_lossy(line);
-            let Some((name, value)) = names::of_line(&line).zip(line.split_once(':')) else {
-                continue;
-            };
-            let value = value.1;
-            let is_plain = !value.trim_start().starts_with(['"', '\'', '|', '>']);
-            let mut marks = value.match_indices(" #");
-            let is_word =
-                |(at, _): (usize, &str)| value[at + 2..].starts_with(|c: char| c.is_alphanumeric());
-            if is_plain && names::ACTING.contains(&name) && marks.any(is_word) {
-                return refuse(format!(
-                    "line {n}: YAML takes what follows ` #` for a comment: put the text of `{name}` in \
-                     quotes, or a space after the `#` of a comment"
-                ));
+            let line = line.trim_end_matches(['\n', '\r']);
+            if let Some(why) = odd_character(line).or_else(|| cut_by_yaml(line)) {
+                return refuse(format!("line {n}: {why}"));
             }
         }
         Ok(())
     }
 }
 
-/// How many lines of a prompt are looked at for fields in the wrong place.
-const LOOK_LINES: usize = 40;
+/// A character that is not what it looks like, where it makes another field or value.
+fn odd_character(line: &str) -> Option<String> {
+    let say = |c: char, what: &str| {
+        let code = u32::from(c);
+        Some(format!("{what} (U+{code:04X}): type the line anew"))
+    };
+    let joins = |c: char| matches!(c, '\u{200c}' | '\u{200d}');
+    if let Some(c) = line
+        .chars()
+        .find(|&c| is_unseen(c) && c != '\t' && !joins(c))
+    {
+        return say(c, "it holds a character that nobody sees");
+    }
+    let (name, value) = line.split_once(':').unwrap_or((line, ""));
+    let is_wide = |c: char| matches!(c, '：' | '﹕' | '︰' | '꞉' | '∶');
+    if let Some((word, _)) = name.split_once(is_wide)
+        && names::acting(word.trim()).is_some()
+    {
+        return say(
+            name[word.len()..].chars().next()?,
+            "its colon is another character",
+        );
+    }
+    let is_odd = |c: &char| c.is_whitespace() && !c.is_ascii();
+    let first_and_last = |text: &str| [text.chars().next(), text.chars().next_back()];
+    let edges = first_and_last(name)
+        .into_iter()
+        .chain(first_and_last(value));
+    let odd = edges.flatten().find(is_odd)?;
+    say(odd, "one of its spaces is another character")
+}
+
+/// To YAML ` #` begins a comment, which `branch: fix #12` is not, and `!word` is a type.
+fn cut_by_yaml(line: &str) -> Option<String> {
+    let (name, (_, value)) = names::of_line(line).zip(line.split_once(':'))?;
+    let start = value.trim_start();
+    if !names::ACTING.contains(&name) || start.starts_with(['"', '\'', '|', '>']) {
+        return None;
+    }
+    let mut marks = value.match_indices(" #");
+    let is_word =
+        |(at, _): (usize, &str)| value[at + 2..].starts_with(|c: char| c.is_alphanumeric());
+    if marks.any(is_word) {
+        return Some(format!(
+            "YAML takes what follows ` #` for a comment: put the text of `{name}` in quotes, or a \
+             space after the `#` of a comment"
+        ));
+    }
+    (start.starts_with('!') && !start.starts_with("!!str ")).then(|| {
+        format!("YAML takes `!` for the beginning of a type: put the text of `{name}` in quotes")
+    })
+}
 
 /// Splits front matter from the text. `None`: there is no front matter.
 pub fn split_front_matter(bytes: &[u8]) -> Parsed<(Option<&[u8]>, &[u8])> {
@@ -59,62 +99,43 @@ pub fn split_front_matter(bytes: &[u8]) -> Parsed<(Option<&[u8]>, &[u8])> {
         }
         end += line.len();
     }
-    refuse("the front matter that begins with `---` is never closed by another `---`")
+    refuse(unclosed(bytes))
+}
+
+fn unclosed(bytes: &[u8]) -> String {
+    const NEVER: &str = "line 1 is `---`, which begins front matter that is never closed";
+    let mut lines = super::encoding::lines(bytes).skip(1);
+    let near = lines.find(|(_, line)| {
+        let line = std::str::from_utf8(line).unwrap_or_default().trim();
+        near::is_like_a_fence(line)
+    });
+    match near {
+        Some((n, line)) => format!(
+            "{NEVER}: line {n} (`{}`) has to be `---`",
+            shown(String::from_utf8_lossy(line).trim_end())
+        ),
+        None => format!(
+            "{NEVER}: put a line `---` behind the last field; or remove line 1 if there are no fields"
+        ),
+    }
 }
 
 /// The front matter of a prompt, and its text.
 pub(super) fn of_prompt(bytes: &[u8]) -> Parsed<(Header<'_>, &[u8])> {
     let (front, body) = split_front_matter(bytes)?;
-    if let Some(front) = front {
-        let lines = front.split_inclusive(|&b| b == b'\n');
-        let yaml = lines.enumerate().map(|(n, line)| (n + 2, line)).collect();
-        let header = Header { yaml, stray: None };
-        return Ok((header, body));
-    }
+    let lines = front
+        .unwrap_or_default()
+        .split_inclusive(|&b| b == b'\n')
+        .enumerate();
     let header = Header {
-        stray: stray_in_prompt(bytes)?,
-        ..Header::default()
+        yaml: lines.map(|(n, line)| (n + 2, line)).collect(),
+        stray: near::in_prompt(body, lines_of(&bytes[..bytes.len() - body.len()]))?,
     };
     Ok((header, body))
 }
 
-/// Looks for fields at the beginning of a prompt that has no front matter: between lines that only
-/// resemble `---` they are refused; a first line that could be prose (`Title: …`) is returned.
-fn stray_in_prompt(bytes: &[u8]) -> Parsed<Option<usize>> {
-    let lines = bytes.split(|&b| b == b'\n' || b == b'\r').take(LOOK_LINES);
-    let lines = lines
-        .enumerate()
-        .map(|(n, line)| (n + 1, line.utf8_chunks()));
-    let mut lines = lines.map(|(n, mut chunks)| (n, chunks.next().map_or("", |c| c.valid())));
-    let Some((first, text)) = lines.find(|(_, text)| !text.trim().is_empty()) else {
-        return Ok(None);
-    };
-    if !is_like_a_fence(text.trim()) {
-        let is_code = text.trim_start().starts_with("```");
-        let (n, text) = if is_code {
-            lines.next().unwrap_or((first, ""))
-        } else {
-            (first, text)
-        };
-        return Ok(names::acting_in(text).map(|_| n));
-    }
-    for (n, text) in lines.take_while(|(_, text)| !is_like_a_fence(text.trim())) {
-        if let Some(name) = names::acting_in(text) {
-            return refuse(format!(
-                "line {n} looks like the field `{name}`, but front matter is between two lines \
-                 `---`, the first of which is the first line of the file, without anything before \
-                 it; line {first} is not"
-            ));
-        }
-    }
-    Ok(None)
-}
-
-/// `---` with something wrong about it; a typographic dash; TOML's `+++`.
-fn is_like_a_fence(line: &str) -> bool {
-    let dashes = line.chars().all(|c| matches!(c, '-' | '–' | '—' | '−'));
-    dashes && (line.len() > 1) || line == "+++"
-}
+/// How many comments of a script are looked at for a `#harness` line that comes too late.
+const LATE_LINES_MAX: usize = 500;
 
 /// The `#harness` lines in the leading comments of a script.
 pub(super) fn of_script(bytes: &[u8]) -> Parsed<Header<'_>> {
@@ -127,16 +148,17 @@ pub(super) fn of_script(bytes: &[u8]) -> Parsed<Header<'_>> {
             .map_or(0, |at| at + 1);
         head = &head[..whole];
     }
-    let (mut yaml, mut read, mut number) = (Vec::new(), 0, 0);
-    for whole in head.split_inclusive(|&b| b == b'\n') {
-        number += 1;
+    check_first_line(bytes)?;
+    let text = |line| std::str::from_utf8(line).unwrap_or_default().trim();
+    let (mut yaml, mut read, mut stray) = (Vec::new(), 0, None);
+    let mut lines = head.split_inclusive(|&b| b == b'\n').zip(1..).peekable();
+    while let Some((whole, number)) = lines.next() {
         let line = whole.trim_ascii();
+        let next = lines.peek().map(|(next, _)| text(next));
         if let Some(field) = field_line(line) {
             yaml.push((number, field));
-        } else if let Some(name) = near_field(line) {
-            return refuse(format!(
-                "line {number} looks like the field `{name}`, but is none: write `#harness {name}: …`"
-            ));
+        } else if near::in_script(number, text(line), next)? {
+            stray = stray.or(Some(number));
         } else if !line.is_empty() && !line.starts_with(b"#") {
             break;
         }
@@ -150,14 +172,40 @@ pub(super) fn of_script(bytes: &[u8]) -> Parsed<Header<'_>> {
         .into_iter()
         .map(|(n, field)| (n, &field[indent..]))
         .collect();
-    let rest = bytes[read..].split(|&b| b == b'\n').enumerate();
-    let late = rest.filter(|(_, line)| is_late_field(line.trim_ascii()));
-    let stray = late.map(|(n, _)| read_lines(bytes, read) + n + 1).next();
+    let rest = bytes[read..].split(|&b| b == b'\n').zip(1..);
+    let comments = rest.filter(|(line, _)| line.contains(&b'#') || line.starts_with(b"//"));
+    let late = comments
+        .take(LATE_LINES_MAX)
+        .find(|(line, _)| near::is_late(text(line)));
+    let late = late.map(|(_, n)| lines_of(&bytes[..read]) + n);
+    let stray = stray.or(late);
     Ok(Header { yaml, stray })
 }
 
-fn read_lines(bytes: &[u8], until: usize) -> usize {
-    bytes[..until].iter().filter(|&&b| b == b'\n').count()
+/// Refuses a first line that names no program, or has more behind it than the kernel understands.
+fn check_first_line(bytes: &[u8]) -> Parsed<()> {
+    let Some(line) = bytes.strip_prefix(b"#!") else {
+        return Ok(());
+    };
+    let line = line.split(|&b| b == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let line = line.trim();
+    let program = line.split_ascii_whitespace().next();
+    match program {
+        None => refuse("line 1: `#!` names no program: write one, like `#!/bin/sh`"),
+        _ if near::is_late(line) => refuse(
+            "line 1: a `#harness` line is a line of its own, below the one that begins with `#!`",
+        ),
+        Some(program) if !program.contains('/') => refuse(format!(
+            "line 1: `#!` needs the whole path of a program: write `#!/usr/bin/env {}`",
+            shown(program)
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+fn lines_of(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&b| b == b'\n').count()
 }
 
 /// The field of a `#harness` line, and what it is indented by: what follows the word.
@@ -166,23 +214,4 @@ fn field_line(line: &[u8]) -> Option<&[u8]> {
     rest.first()
         .is_some_and(|b| b" \t".contains(b))
         .then_some(rest)
-}
-
-/// `#harness priority: 2` where it is not read any more: after the first command.
-fn is_late_field(line: &[u8]) -> bool {
-    let field = field_line(line).and_then(|f| std::str::from_utf8(f).ok());
-    let name = field.and_then(names::of_line);
-    name.is_some_and(|name| names::ACTING.contains(&name))
-}
-
-/// The field that a comment was meant to be: `# harness priority: 2`, `#Harness:priority 2`.
-fn near_field(line: &[u8]) -> Option<&'static str> {
-    let line = std::str::from_utf8(line).ok()?;
-    let is_mark = |c: char| c.is_ascii_punctuation() || c.is_whitespace();
-    let text = line.trim_start_matches(is_mark);
-    let word = text.get(.."harness".len())?;
-    if text.len() == line.len() || !word.eq_ignore_ascii_case("harness") {
-        return None;
-    }
-    names::acting_in(text[word.len()..].trim_start_matches(is_mark))
 }

@@ -9,21 +9,73 @@ use serde_json::{Map, Value};
 use super::{Parsed, refuse, shown};
 
 pub(super) fn read(bytes: &[u8]) -> Parsed<Map<String, Value>> {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return refuse("the JSON is not UTF-8");
-    };
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
     match serde_json::from_str::<Strict>(text) {
         Ok(Strict(Value::Object(map))) => Ok(map),
-        Ok(_) => refuse("the JSON is not an object of fields"),
+        Ok(Strict(Value::Array(_))) => refuse(
+            "the JSON is a list, not an object of fields: each item is a file with one object `{…}`",
+        ),
+        Ok(_) => refuse("the JSON is not an object of fields: write `{\"prompt\": \"…\"}`"),
         Err(e) => refuse(format!("bad JSON: {}", words(&e, text))),
     }
 }
 
-/// Whether a text is an object with this field.
-pub(super) fn is_object_with(bytes: &[u8], field: &str) -> bool {
-    bytes.trim_ascii_start().starts_with(b"{")
-        && read(bytes).is_ok_and(|fields| fields.contains_key(field))
+/// Whether a text that is not taken for JSON was meant as an item: it begins as JSON does, and has a key
+/// `prompt`.
+pub(super) fn is_like_an_item(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    let begins = text.trim_start().starts_with(['{', '[']);
+    let lower = text.to_ascii_lowercase();
+    let mut found = lower.match_indices("prompt");
+    begins
+        && found.any(|(at, word)| {
+            let before = lower[..at].trim_end_matches(['"', '\'']).trim_end();
+            let behind = lower[at + word.len()..].trim_start_matches(['"', '\'']);
+            before.ends_with(['{', ',']) && behind.trim_start().starts_with(':')
+        })
 }
+
+/// What the parser says in words for programmers, and ours for the same.
+const WORDS: &[(&str, &str)] = &[
+    (
+        "trailing comma",
+        "there is a comma before the closing `}` or `]`: remove it",
+    ),
+    (
+        "trailing characters",
+        "something stands behind its end: an item is one object, and nothing else",
+    ),
+    (
+        "control character",
+        "a line break or another control character stands in a text: write `\\n` (`\\t`, `\\u001b`)",
+    ),
+    (
+        "lone leading surrogate",
+        "`\\ud800` to `\\udfff` are halves of characters: write both, or the character",
+    ),
+    (
+        "unexpected end of hex",
+        "`\\ud800` to `\\udfff` are halves of characters: write both, or the character",
+    ),
+    ("invalid escape", "a `\\` in a text is written `\\\\`"),
+    ("number out of range", "the number is too large"),
+    (
+        "invalid number",
+        "this is no number of JSON: put it in quotes",
+    ),
+    ("recursion limit", "it is nested too deeply"),
+    ("key must be", "each name of a field stands in quotes `\"`"),
+    (
+        "expected `:`",
+        "a `:` is missing behind the name of a field",
+    ),
+    (
+        "expected `,`",
+        "a `,` is missing, or a quote or bracket before it",
+    ),
+];
 
 /// The parser speaks to programmers: says the same to the item's owner.
 fn words(e: &serde_json::Error, text: &str) -> String {
@@ -31,19 +83,33 @@ fn words(e: &serde_json::Error, text: &str) -> String {
         .lines()
         .nth(e.line().saturating_sub(1))
         .unwrap_or_default();
+    let said = e.to_string();
+    let known = WORDS.iter().find(|(start, _)| said.starts_with(start));
     match e.classify() {
         // Words of ours.
-        Category::Data => e.to_string(),
+        Category::Data => said,
         Category::Eof => format!(
             "it ends in line {} before it is complete: a quote, `}}` or `]` is missing",
             e.line()
         ),
-        Category::Syntax | Category::Io => format!(
-            "it cannot be read at line {}, column {}: `{}`",
-            e.line(),
-            e.column(),
-            shown(line.trim())
-        ),
+        Category::Syntax | Category::Io => {
+            // What is wrong is the last that was read.
+            let read = line
+                .get(..e.column())
+                .map_or(0, |read| read.chars().count());
+            let shown_from = read.saturating_sub(40);
+            let part: String = line.chars().skip(shown_from).collect();
+            let why = known.map_or(
+                "JSON has no comments, no single quotes, no NaN: texts stand in quotes `\"`",
+                |(_, why)| why,
+            );
+            format!(
+                "it cannot be read at line {}, column {} (`{}`): {why}",
+                e.line(),
+                e.column().max(1),
+                shown(part.trim())
+            )
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod encoding;
 mod header;
 mod json;
 mod names;
+mod near;
 mod set;
 mod yaml;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::layout::Name;
 use crate::limits::ITEM_BYTES_MAX;
 pub use encoding::without_mark;
 pub use header::split_front_matter;
+use near::LOOK_LINES;
 use yaml::Given;
 
 /// Why an item is not accepted, in a sentence for its owner.
@@ -89,6 +91,8 @@ pub struct Item {
     pub fields: Map<String, Value>,
     /// The line that looks like a field and is none.
     pub stray: Option<usize>,
+    /// What else of its fields may be meant otherwise.
+    remarks: Vec<String>,
 }
 
 type Parsed<T> = Result<T, Refusal>;
@@ -142,11 +146,16 @@ fn understand(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Item> {
         ..Item::blank()
     };
     for (key, value) in &fields.written {
-        item.take(key, value)
-            .map_err(|Refusal(why)| Refusal(format!("field `{}`: {why}", shown(key))))?;
+        item.take(key, value).map_err(|Refusal(why)| {
+            let place = line_of(kind, bytes, key).map_or(String::new(), |n| format!("line {n}, "));
+            Refusal(format!("{place}field `{}`: {why}", shown(key)))
+        })?;
     }
     if kind != Kind::Script && item.prompt.iter().all(u8::is_ascii_whitespace) {
-        return refuse("there is no prompt: nothing but fields and white space");
+        return refuse(match kind {
+            Kind::Json => "there is no prompt: its text belongs into the field `prompt`",
+            _ => "there is no prompt: nothing but fields and white space",
+        });
     }
     item.fields = fields.typed;
     for (key, value) in fields.written {
@@ -155,6 +164,23 @@ fn understand(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Item> {
         }
     }
     Ok(item)
+}
+
+/// The line of the file that gives a field.
+fn line_of(kind: Kind, bytes: &[u8], key: &str) -> Option<usize> {
+    let quoted = format!("\"{key}\"");
+    let is_it = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_start_matches("#harness");
+        match kind {
+            Kind::Json => line.contains(&quoted),
+            _ => line
+                .trim_start_matches([' ', '\t', '"', '\'', '{'])
+                .starts_with(key),
+        }
+    };
+    let mut lines = encoding::lines(bytes);
+    lines.find(|(_, line)| is_it(line)).map(|(n, _)| n)
 }
 
 /// The fields, the line that looks like one, and the text for the agent.
@@ -175,7 +201,7 @@ fn read(kind: Kind, name: &Name, bytes: &[u8]) -> Parsed<(Given, Option<usize>, 
             Ok((fields, None, Vec::new()))
         }
         Kind::Prompt => {
-            refuse_program_text(name, bytes)?;
+            refuse_other_forms(name, bytes)?;
             let (header, body) = header::of_prompt(bytes)?;
             header.check()?;
             let fields = yaml::read(&header.yaml, "front matter")?;
@@ -184,25 +210,98 @@ fn read(kind: Kind, name: &Name, bytes: &[u8]) -> Parsed<(Given, Option<usize>, 
     }
 }
 
-/// Names of source text that is run, not read.
+/// Names of programs and their text.
 const PROGRAMS: &[&str] = &[
-    "sh", "bash", "zsh", "ksh", "dash", "fish", "py", "pl", "rb", "js", "mjs", "ts", "lua", "php",
-    "awk", "ps1", "bat", "cmd",
+    "sh",
+    "bash",
+    "zsh",
+    "ksh",
+    "dash",
+    "ash",
+    "csh",
+    "tcsh",
+    "fish",
+    "nu",
+    "command",
+    "py",
+    "pyw",
+    "pl",
+    "pm",
+    "rb",
+    "js",
+    "mjs",
+    "cjs",
+    "jsx",
+    "ts",
+    "mts",
+    "cts",
+    "tsx",
+    "lua",
+    "php",
+    "awk",
+    "tcl",
+    "r",
+    "jl",
+    "ex",
+    "exs",
+    "groovy",
+    "scala",
+    "kts",
+    "ps1",
+    "psm1",
+    "bat",
+    "cmd",
+    "vbs",
+    "exe",
+    "com",
+    "applescript",
+    "go",
+    "rs",
+    "c",
+    "cc",
+    "cpp",
+    "java",
+    "swift",
+    "kt",
+    "cs",
+    "hs",
+    "ml",
+    "sql",
+    "mk",
 ];
 
-/// A program's text, or a JSON item under another name, must not go to an agent as its prompt.
-fn refuse_program_text(name: &Name, bytes: &[u8]) -> Parsed<()> {
+/// Forms of data that people write fields in, and harness does not read.
+const DATA: &[&str] = &[
+    "yaml", "yml", "toml", "json5", "jsonc", "jsonl", "ndjson", "ini",
+];
+
+/// A program's text, or fields in a form that harness does not read, must not go to an agent as its
+/// prompt.
+fn refuse_other_forms(name: &Name, bytes: &[u8]) -> Parsed<()> {
     let extension = extension(name).to_ascii_lowercase();
-    if PROGRAMS.contains(&&*extension) {
+    if PROGRAMS.contains(&&*extension) || name.bytes().eq_ignore_ascii_case(b"Makefile") {
         return refuse(format!(
-            "its name ends in `.{extension}`, but it is neither executable nor begins with `#!`: \
-             give it a first line like `#!/bin/sh`, or another name (`.md`) if it is a prompt"
+            "its name (`{}`) is that of a program, but it is neither executable nor begins with `#!`: \
+             give it a first line like `#!/bin/sh`, or another name (`.md`) if it is a prompt",
+            shown(&name.shown())
         ));
     }
-    if json::is_object_with(bytes, "prompt") {
+    if json::is_like_an_item(bytes) {
         return refuse(
-            "it is JSON with a `prompt`, but its name does not end in `.json`: name it so",
+            "it looks like JSON with a `prompt`, but its name does not end in `.json`: name it so",
         );
+    }
+    let is_field =
+        |line: &[u8]| std::str::from_utf8(line).is_ok_and(|l| names::acting_in(l).is_some());
+    if DATA.contains(&&*extension)
+        && let Some((n, _)) = encoding::lines(bytes)
+            .take(LOOK_LINES)
+            .find(|(_, line)| is_field(line))
+    {
+        return refuse(format!(
+            "line {n} looks like a field, but harness reads no `.{extension}`: write JSON and name it \
+             `.json`, or a prompt (`.md`) with its fields between two lines `---`"
+        ));
     }
     Ok(())
 }
@@ -212,11 +311,25 @@ fn extension(name: &Name) -> &str {
     extension.and_then(OsStr::to_str).unwrap_or_default()
 }
 
+/// The beginning of a text on one line. What a person does not see is spelt out.
 fn shown(text: &str) -> String {
-    text.chars()
-        .take(64)
-        .flat_map(char::escape_debug)
-        .collect::<String>()
+    let spelt = |c: char| match c != ' ' && encoding::is_blank(c) {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().take(64).map(spelt).collect()
+}
+
+/// Whether a value holds a NUL character, which ends a text on its way to a program.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => list.iter().any(holds_nul),
+        Value::Object(map) => map
+            .iter()
+            .any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        _ => false,
+    }
 }
 
 impl Item {
@@ -236,6 +349,7 @@ impl Item {
             prompt: Vec::new(),
             fields: Map::new(),
             stray: None,
+            remarks: Vec::new(),
         }
     }
 
@@ -246,13 +360,46 @@ impl Item {
                 "harness knows no such field; the nearest is `{meant}`"
             ));
         }
+        if key.trim().is_empty() || key.chars().any(encoding::is_unseen) {
+            return refuse("this is no name for a field");
+        }
+        if holds_nul(value) {
+            return refuse("it holds a NUL character (`\\u0000`), which no text has");
+        }
         match value {
             Value::Null if key == "env" => {
                 refuse("nothing belongs to it: its lines are indented more than it is")
             }
+            Value::Null if self.kind != Kind::Json && names::ACTING.contains(&key) => {
+                refuse("nothing stands behind it: give it a value, or leave it out")
+            }
             Value::Null => Ok(()),
-            value => self.set(key, value),
+            value if names::is_known(key) => self.set(key, value),
+            value => self.keep(key, value),
         }
+    }
+
+    /// Keeps a field of the user's own, which has no effect. What may be meant otherwise is said.
+    fn keep(&mut self, key: &str, value: &Value) -> Parsed<()> {
+        if let Some(meant) = names::perhaps(key) {
+            let remark = format!(
+                "`{}` is kept without effect; the field is `{meant}`",
+                shown(key)
+            );
+            self.remarks.push(remark);
+        }
+        let mut inner = value.as_object().into_iter().flat_map(Map::keys);
+        let Some(inner) = inner.find_map(|inner| names::acting(inner)) else {
+            return Ok(());
+        };
+        if matches!(&*key.to_ascii_lowercase(), "harness" | "fields") {
+            return refuse(format!(
+                "fields stand for themselves: write `{inner}` outside of it"
+            ));
+        }
+        let remark = format!("`{inner}` inside `{}` is kept without effect", shown(key));
+        self.remarks.push(remark);
+        Ok(())
     }
 
     /// What was understood of its fields, for its owner; empty if there is nothing to say.
@@ -274,16 +421,20 @@ impl Item {
         parts.join("; ")
     }
 
-    /// That a line looks like a field and is none.
+    /// What looks like a field and is none.
     pub fn remark(&self) -> Option<String> {
-        let line = self.stray?;
         let none = match self.fields.is_empty() {
             true => "fields: none; ",
             false => "",
         };
-        Some(format!(
-            "{none}line {line} looks like one, but is not in its place"
-        ))
+        let stray = self
+            .stray
+            .map(|line| format!("{none}line {line} looks like one, but is not in its place"));
+        let all: Vec<String> = stray
+            .into_iter()
+            .chain(self.remarks.iter().cloned())
+            .collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// The `title` field, if it is a string.

@@ -25,7 +25,65 @@ pub(super) fn is_known(name: &str) -> bool {
     ACTING.contains(&name) || FOR_PEOPLE.contains(&name)
 }
 
-/// The field that was meant by a name that is none: other case, other separators, or a slip of the
+/// What other programs call these fields.
+const INSTEAD: &[(&str, &str)] = &[
+    (
+        "after",
+        "depends dependon dependson dependencies dependency blockedby waitfor waitsfor runafter startafter",
+    ),
+    (
+        "not_before",
+        "startat startsat runat scheduledat scheduledfor scheduleat notbeforetime",
+    ),
+    ("branch", "branchname gitbranch"),
+    ("base", "basebranch baseref basecommit baserevision"),
+    ("repo", "repository reponame"),
+    ("agent", "agentname"),
+    (
+        "timeout",
+        "timeoutseconds timeoutsecs timeoutsec timeoutminutes timeoutms",
+    ),
+    ("retries", "retry retrys maxretries retrycount"),
+    ("max_turns", "turns turnlimit maximumturns"),
+    (
+        "budget_usd",
+        "budget maxbudget maxbudgetusd maxcost maxcostusd costlimit",
+    ),
+    ("env", "environment envvars environmentvariables"),
+    ("exclusive", "exclusivekey mutex"),
+    ("priority", "prio"),
+];
+
+/// Words that people use for a field, and for other things as well.
+const PERHAPS: &[(&str, &str)] = &[
+    ("after", "needs requires waits"),
+    (
+        "not_before",
+        "start schedule scheduled cron at delay notbefore",
+    ),
+    ("timeout", "deadline"),
+    ("exclusive", "lock"),
+    ("base", "ref target"),
+    ("repo", "workdir cwd"),
+    ("retries", "attempts maxattempts"),
+    ("agent", "model runner"),
+    ("budget_usd", "cost"),
+    ("priority", "importance urgency"),
+];
+
+fn called(name: &str, table: &[(&'static str, &str)]) -> Option<&'static str> {
+    let name = plain(name);
+    let mut known = table.iter();
+    let found = known.find(|(_, words)| words.split(' ').any(|word| word == name));
+    found.map(|(field, _)| *field)
+}
+
+/// The field that an own one may have been meant to be.
+pub(super) fn perhaps(name: &str) -> Option<&'static str> {
+    called(name, PERHAPS)
+}
+
+/// The field that was meant by a name that is none: another program's word, other case, other separators, or a slip of the
 /// pen. An own field of the user's must not be taken for one, so short names have to be nearer.
 pub(super) fn meant(name: &str) -> Option<&'static str> {
     if name.len() > 24 || is_known(name) {
@@ -33,7 +91,8 @@ pub(super) fn meant(name: &str) -> Option<&'static str> {
     }
     let given = plain(name);
     let known = ACTING.iter().chain(&FOR_PEOPLE[..1]).copied();
-    known.into_iter().find(|k| is_slip(&given, &plain(k)))
+    let mut known = known.into_iter();
+    called(name, INSTEAD).or_else(|| known.find(|k| is_slip(&given, &plain(k))))
 }
 
 /// `Not-Before` and `notBefore` are `notbefore`.
@@ -80,7 +139,11 @@ pub(super) fn of_line(line: &str) -> Option<&str> {
 
 /// The field that a line was meant to give, of those that do something.
 pub(super) fn acting_in(line: &str) -> Option<&'static str> {
-    let name = of_line(line)?;
+    acting(of_line(line)?)
+}
+
+/// The field that a name is or was meant to be, of those that do something.
+pub(super) fn acting(name: &str) -> Option<&'static str> {
     let name = meant(name).unwrap_or(name);
     ACTING.iter().copied().find(|known| *known == name)
 }

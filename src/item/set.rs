@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{Timestamp, Zoned, civil, tz::TimeZone};
+use jiff::civil;
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use serde_json::Value;
 
 use super::{Item, Kind, PRIORITY_DEFAULT, Parsed, refuse, shown};
@@ -32,7 +33,7 @@ impl Item {
             "priority" => self.order.priority = priority(value)?,
             "after" => self.order.after = after(value)?,
             "not_before" => self.order.not_before = Some(not_before(value)?),
-            "exclusive" => self.order.exclusive = Some(short_text(value, 64)?),
+            "exclusive" => self.order.exclusive = Some(shared_key(value)?),
             "agent" => self.agent = Some(short_text(value, 64)?),
             "repo" => self.order.repo = Some(short_text(value, 64)?),
             "base" => self.base = Some(revision(value)?),
@@ -40,7 +41,9 @@ impl Item {
             "timeout" => {
                 let d = config::duration_from_json(value).map_err(super::Refusal)?;
                 if d.is_zero() {
-                    return refuse("a timeout of nothing");
+                    return refuse(
+                        "a time of 0 ends it before it begins: leave it out for the usual one",
+                    );
                 }
                 self.timeout = Some(d);
             }
@@ -81,6 +84,37 @@ fn text(value: &Value) -> Parsed<String> {
     }
 }
 
+/// How a value is shown in a reason.
+fn found(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("`{}` is", shown(text)),
+        Value::Array(_) => "a list is".to_owned(),
+        Value::Object(_) => "an object is".to_owned(),
+        other => format!("`{other}` is"),
+    }
+}
+
+/// A word for what is not shared. A switch is none: it would be the key `true`.
+fn shared_key(value: &Value) -> Parsed<String> {
+    const SWITCHES: [&str; 7] = ["true", "false", "yes", "no", "on", "off", "none"];
+    let word = match value {
+        Value::Bool(b) => b.to_string(),
+        value => short_text(value, 64)?,
+    };
+    if word.contains(", ") {
+        return refuse(format!(
+            "`{}` is one name: an item has one key",
+            shown(&word)
+        ));
+    }
+    match SWITCHES.contains(&&*word.to_ascii_lowercase()) {
+        true => refuse(format!(
+            "it is no switch (`{word}`), but the name of what items share: `exclusive: database`"
+        )),
+        false => Ok(word),
+    }
+}
+
 fn priority(value: &Value) -> Parsed<u8> {
     let word = text(value).unwrap_or_default();
     let number = match word.trim().to_ascii_lowercase().as_str() {
@@ -91,14 +125,23 @@ fn priority(value: &Value) -> Parsed<u8> {
     };
     match number {
         Some(n @ 0..=9) => Ok(n),
-        _ => refuse("not one of high, medium, low, or 0 to 9 (9 is the soonest)"),
+        _ => refuse(format!(
+            "{} not one of high, medium, low, or 0 to 9 (9 is the soonest)",
+            found(value)
+        )),
     }
 }
 
 fn after(value: &Value) -> Parsed<Vec<Name>> {
     let names = match value {
         Value::Array(list) => list.as_slice(),
-        Value::Object(_) => return refuse("not a name nor a list of names"),
+        Value::Object(_) => return refuse("not a name nor a list of names: write `[a, b]`"),
+        Value::String(name) if name.contains(',') => {
+            return refuse(format!(
+                "`{}` is one name: write more of them as a list, `[a, b]`",
+                shown(name)
+            ));
+        }
         _ => std::slice::from_ref(value),
     };
     if names.len() > AFTER_MAX {
@@ -108,7 +151,10 @@ fn after(value: &Value) -> Parsed<Vec<Name>> {
         let name = text(name)?;
         match is_file_name(&name) {
             true => Ok(Name::new(name)),
-            false => refuse(format!("`{}` is not the name of an item", shown(&name))),
+            false => refuse(format!(
+                "`{}` is not the name of an item: that is the name of its file, without a folder",
+                shown(&name)
+            )),
         }
     };
     names.iter().map(name).collect()
@@ -116,60 +162,120 @@ fn after(value: &Value) -> Parsed<Vec<Name>> {
 
 /// `.` and `..` exist in every folder, so they cannot name an item.
 fn is_file_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(['/', '\0'])
+    !matches!(name, "" | "." | "..")
+        && name.len() <= NAME_BYTES_MAX
+        && !name.contains(|c: char| c == '/' || c.is_control())
 }
 
 fn not_before(value: &Value) -> Parsed<i64> {
     let text = match value {
-        Value::Number(n) if n.is_f64() => n.as_f64().map_or(String::new(), |n| n.to_string()),
+        Value::Number(n) => n.to_string(),
         value => text(value)?,
     };
-    instant_of(text.trim()).map_or_else(
-        || {
-            refuse(
-                "not a time; write 2026-12-24T09:00:00Z, 2026-12-24 09:00, 2026-12-24, or seconds \
-                 since 1970 with ten digits",
-            )
-        },
-        Ok,
-    )
+    let text = text.trim();
+    let found = instant_of(text).ok_or_else(|| {
+        super::Refusal(format!(
+            "`{}` is not a time: write 2026-12-24T09:00:00Z, 2026-12-24 09:00, 2026-12-24, or seconds \
+             since 1970 with ten digits",
+            shown(text)
+        ))
+    })?;
+    found.map_err(|why| super::Refusal(format!("`{}` {why}", shown(text))))
 }
 
-/// Parses a time stamp, a date, a date and time in the local time zone, or ten digits of seconds (13
-/// of milliseconds) since 1970, to nanoseconds since 1970. Other numbers are no times: `20261224`
-/// is a date.
-fn instant_of(text: &str) -> Option<i64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let stamp = match (digits, text.get(digits..)?) {
-        (10, "") => Timestamp::from_second(text.parse().ok()?).ok()?,
-        (13, "") => Timestamp::from_millisecond(text.parse().ok()?).ok()?,
-        (10, rest) if rest.starts_with('.') => {
-            let seconds: f64 = text.parse().ok()?;
-            Timestamp::from_second(seconds.ceil() as i64).ok()?
+type Instant = Result<i64, &'static str>;
+
+/// A time to nanoseconds since 1970. `None`: it has not the form of one. Numbers are ten digits of
+/// seconds or 13 of milliseconds: `20261224` is a date.
+fn instant_of(text: &str) -> Option<Instant> {
+    let (digits, part) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if is_number(digits) && is_number(part) {
+        let number: i64 = digits.parse().ok()?;
+        let later = i64::from(!part.trim_matches('0').is_empty());
+        match digits.len() {
+            10 => {
+                return Some(Ok(number
+                    .saturating_add(later)
+                    .saturating_mul(1_000_000_000)));
+            }
+            13 if part.is_empty() => return Some(Ok(number.saturating_mul(1_000_000))),
+            _ => {}
         }
-        (8, "") => local(text.parse::<civil::Date>().ok()?.into())?,
-        (4, rest) if rest.starts_with('-') => {
-            let zoned = || Some(text.parse::<Zoned>().ok()?.timestamp());
-            let civil = || local(text.parse().ok().filter(|_| !text.contains('['))?);
-            text.parse().ok().or_else(zoned).or_else(civil)?
-        }
-        (8, rest) if rest.starts_with(['T', 't']) => {
-            text.parse().ok().or_else(|| local(text.parse().ok()?))?
-        }
-        _ => return None,
+    }
+    let date_ends = match text.as_bytes().get(4)? {
+        b'-' => 10,
+        _ => 8,
     };
-    i64::try_from(stamp.as_nanosecond()).ok()
+    let date: civil::Date = text.get(..date_ends)?.parse().ok()?;
+    let rest = &text[date_ends..];
+    if rest.is_empty() {
+        return Some(at(date.into(), TimeZone::system()));
+    }
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let ends = rest.find(|c: char| !c.is_ascii_digit() && !matches!(c, ':' | '.'));
+    let (time, zone) = rest.split_at(ends.unwrap_or(rest.len()));
+    let time = time_of_day(time)?;
+    Some(at(date.to_datetime(time), zone_of(zone)?))
 }
 
-fn local(time: civil::DateTime) -> Option<Timestamp> {
-    Some(time.to_zoned(TimeZone::system()).ok()?.timestamp())
+/// `09:00`, `09:00:30`, `09:00:30.5`.
+fn time_of_day(text: &str) -> Option<civil::Time> {
+    let pairs: Vec<&str> = text.splitn(3, ':').collect();
+    let is_pair = |pair: &&str| pair.len() == 2;
+    let whole = pairs.iter().take(2).all(is_pair) && pairs.len() > 1;
+    // A minute of 61 seconds is none that anybody plans for.
+    let second = pairs.get(2).is_none_or(|s| !s.starts_with("60"));
+    text.parse().ok().filter(|_| whole && second)
+}
+
+/// `Z`, `+01:00`, `[Europe/Berlin]`; nothing: the zone of this machine.
+fn zone_of(text: &str) -> Option<TimeZone> {
+    if let Some(name) = text.strip_prefix('[') {
+        return TimeZone::get(name.strip_suffix(']')?).ok();
+    }
+    match text {
+        "" => Some(TimeZone::system()),
+        "Z" | "z" => Some(TimeZone::UTC),
+        _ => {
+            let offset: String = text.chars().filter(|c| *c != ':').collect();
+            let (sign, digits) = offset.split_at_checked(1)?;
+            let sign = match sign {
+                "+" => 1,
+                "-" => -1,
+                _ => return None,
+            };
+            let number = |part: &str| part.parse::<i32>().ok().filter(|_| part.len() == 2);
+            let hours = number(digits.get(..2)?)?;
+            let minutes = match digits.get(2..)? {
+                "" => 0,
+                part => number(part).filter(|m| *m < 60)?,
+            };
+            let seconds = sign * (hours * 3600 + minutes * 60);
+            Offset::from_seconds(seconds).ok().map(TimeZone::fixed)
+        }
+    }
+}
+
+/// Of a time that comes twice, the first.
+fn at(time: civil::DateTime, zone: TimeZone) -> Instant {
+    let time = zone.to_ambiguous_zoned(time);
+    if matches!(time.offset(), AmbiguousOffset::Gap { .. }) {
+        return Err("does not exist: clocks are set forward then; write an hour later");
+    }
+    let zoned = time.compatible().map_err(|_| "is too far away")?;
+    i64::try_from(zoned.timestamp().as_nanosecond()).map_err(|_| "is too far away")
 }
 
 fn whole(value: &Value, max: u32) -> Parsed<u32> {
     let number = text(value).ok().and_then(|s| s.trim().parse().ok());
-    number
-        .filter(|&n| n <= max)
-        .map_or_else(|| refuse(format!("not a whole number from 0 to {max}")), Ok)
+    number.filter(|&n| n <= max).map_or_else(
+        || {
+            let found = found(value);
+            refuse(format!("{found} not a whole number from 0 to {max}"))
+        },
+        Ok,
+    )
 }
 
 fn amount(value: &Value) -> Parsed<f64> {
@@ -178,7 +284,13 @@ fn amount(value: &Value) -> Parsed<f64> {
         .as_f64()
         .or_else(|| value.as_str().and_then(|s| s.trim().parse().ok()))
         .filter(|x| (0.0..=max).contains(x))
-        .map_or_else(|| refuse(format!("not a number from 0 to {max}")), Ok)
+        .map_or_else(
+            || {
+                let found = found(value);
+                refuse(format!("{found} not a number from 0 to {max}, like 1.50"))
+            },
+            Ok,
+        )
 }
 
 fn short_text(value: &Value, max: usize) -> Parsed<String> {
@@ -211,24 +323,27 @@ fn branch(value: &Value) -> Parsed<String> {
 
 fn env(value: &Value) -> Parsed<BTreeMap<String, String>> {
     let Value::Object(map) = value else {
-        return refuse("not an object of NAME: value");
+        return refuse("not variables with values: write `env: {NAME: value}`");
     };
     let mut env = BTreeMap::new();
     for (key, value) in map {
         let fits = !key.is_empty()
             && !key.starts_with(|c: char| c.is_ascii_digit())
             && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if !fits || key.starts_with("HARNESS_") {
-            return refuse(format!("`{}` is not a name it may set", shown(key)));
+        if !fits {
+            return refuse(format!(
+                "`{}` is not the name of a variable: that has letters, digits and `_`",
+                shown(key)
+            ));
+        }
+        if key.starts_with("HARNESS_") {
+            return refuse(format!("`{key}` is harness's own: an item may not set it"));
         }
         let value = match value {
             Value::Bool(b) => b.to_string(),
             value => text(value)
                 .map_err(|super::Refusal(why)| super::Refusal(format!("`{key}`: {why}")))?,
         };
-        if value.contains('\0') {
-            return refuse(format!("`{key}` holds a NUL byte"));
-        }
         env.insert(key.clone(), value);
     }
     Ok(env)

@@ -1,5 +1,7 @@
 //! What files are understood as, and what is refused.
 
+mod odd;
+
 use super::*;
 
 fn item(name: &str, text: &str) -> Parsed<Item> {
@@ -47,9 +49,9 @@ fn what_is_not_understood_is_refused_with_its_reason() {
         ("e", "", "empty"),
         ("j.json", "{\"a\":", "bad JSON"),
         ("j.json", "[1]", "not an object"),
-        ("j.json", "{\"priority\":1}", "no prompt"),
+        ("j.json", "{\"priority\":1}", "field `prompt`"),
         ("m.md", "---\npriority: 12\n---\nx", "priority"),
-        ("m.md", "---\n- a\n---\nx", "key: value"),
+        ("m.md", "---\n- a\n---\nx", "`name: value`"),
         ("m.md", "---\na: [\n---\nx", "bad front matter"),
         ("m.md", "---\nnever closed", "never closed"),
         ("m.md", "---\nafter: a/b\n---\nx", "after"),
@@ -136,7 +138,7 @@ fn a_text_stays_as_it_is_written_whatever_yaml_takes_it_for() {
         "0o17",
     ] {
         let yaml = format!(
-            "base: {text}\nbranch: {text}\nexclusive: {text}\nafter: [{text}, b]\nenv: {{X: {text}}}\ntitle: {text}"
+            "base: {text}\nbranch: {text}\nafter: [{text}, b]\nenv: {{X: {text}}}\ntitle: {text}"
         );
         let lines = yaml
             .lines()
@@ -149,7 +151,6 @@ fn a_text_stays_as_it_is_written_whatever_yaml_takes_it_for() {
             let item = item(name, &file).unwrap();
             assert_eq!(item.base.as_deref(), Some(text));
             assert_eq!(item.branch.as_deref(), Some(text));
-            assert_eq!(item.order.exclusive.as_deref(), Some(text));
             assert_eq!(item.order.after, [text, "b"].map(Name::new));
             assert_eq!(item.env["X"], text);
             assert_eq!(item.title(), Some(text));
@@ -197,6 +198,13 @@ fn what_is_nearly_a_field_is_refused_with_the_right_word() {
         ("Title", "title"),
         ("budget-usd", "budget_usd"),
         ("exlusive", "exclusive"),
+        ("after_", "after"),
+        ("depends_on", "after"),
+        ("branch_name", "branch"),
+        ("budget", "budget_usd"),
+        ("maxRetries", "retries"),
+        ("start_at", "not_before"),
+        ("environment", "env"),
         ("tiemout", "timeout"),
     ] {
         for (file, text) in [
@@ -235,8 +243,6 @@ fn what_is_nearly_a_field_is_refused_with_the_right_word() {
         "url",
         "gates",
         "en",
-        "depends_on",
-        "budget",
         "milestone",
         "status",
         "notes",
@@ -273,6 +279,33 @@ fn fields_in_the_wrong_place_are_refused_or_said() {
         ("x.md", "---\nbranch: fix #12\n---\nx"),
         ("x", "#!/bin/sh\n#harness exclusive: db #2\n:\n"),
         ("x", "#!/bin/sh\n#harness env:\n#harness FOO: 1\n:\n"),
+        ("x.md", "#harness priority: 2\nDo it.\n"),
+        ("x.md", "# Title\n# harness: priority=2\nDo it.\n"),
+        ("x.md", "# Title\n\n---\npriority: 2\n---\nx\n"),
+        ("x.md", "<!-- why -->\n---\npriority: 2\n---\nx\n"),
+        ("x.md", "%YAML 1.2\n---\npriority: 2\n---\nx\n"),
+        ("x.md", "---yaml\npriority: 2\n---\nx\n"),
+        ("x.md", "--- # fields\npriority: 2\n---\nx\n"),
+        ("x.md", "\u{200b}---\npriority: 2\n---\nx\n"),
+        ("x.md", "--\u{200b}-\npriority: 2\n---\nx\n"),
+        ("x.md", "***\npriority: 2\n***\nx\n"),
+        ("x.md", "---\nodd: 1\n---\n---\npriority: 2\n---\nx\n"),
+        ("x.md", "---\npriority: 2\n----\nx\n"),
+        ("x.md", "---\npriority: 2\nDo it.\n"),
+        ("x.md", "---\nharness:\n  priority: 2\n---\nx\n"),
+        ("x.md", "---\npriority:\n---\nx\n"),
+        ("x.md", "---\nbranch: ~\n---\nx\n"),
+        ("x.md", "---\nbranch: !x y\n---\nx\n"),
+        ("x", "#!/bin/sh\n#harnes priority: 2\n:\n"),
+        ("x", "#!/bin/sh\n# harness priority 2\n:\n"),
+        ("x", "#!/bin/sh\n#harness:\n#  priority: 2\n:\n"),
+        ("x", "#!/bin/sh\n#harness\n:\n"),
+        ("x", "#!/bin/sh\n#---\n#priority: 2\n#---\n:\n"),
+        ("x", "#!/bin/sh\n---\npriority: 2\n---\n:\n"),
+        ("x", "#!/bin/sh #harness priority: 2\n:\n"),
+        ("x.yaml", "priority: 1\nprompt: Do it.\n"),
+        ("x.toml", "prompt = \"Do it.\"\n"),
+        ("x.json", r#"{"harness": {"priority": 2}, "prompt": "x"}"#),
     ] {
         let why = refused(name, text);
         assert!(!why.contains('\n') && why.len() < 500, "{text:?}: {why}");
@@ -290,7 +323,25 @@ fn fields_in_the_wrong_place_are_refused_or_said() {
     for (name, text, line) in [
         ("x.md", "priority: high\nDo it.\n", Some(1)),
         ("x.md", "\n\nnot_before: 2099-01-01\n\nDo it.\n", Some(3)),
-        ("x.yaml", "priorty: 1\nprompt: Do it.\n", Some(1)),
+        ("x.txt", "priorty: 1\nprompt: Do it.\n", Some(1)),
+        ("x.md", "**Priority:** high\n\nDo it.\n", Some(1)),
+        ("x.md", "# Title\n- priority: 2\nDo it.\n", Some(2)),
+        ("x.md", "<!--\npriority: 2\n-->\nDo it.\n", Some(2)),
+        ("x.md", "{\"priority\": 2}\nDo it.\n", Some(1)),
+        ("x.md", "Title\n---\npriority: 2\n---\nDo it.\n", Some(3)),
+        ("x.md", "Do it.\n#harness priority: 2\n", Some(2)),
+        ("x.md", "```\n---\npriority: 2\n---\n```\nDo it.\n", Some(3)),
+        ("x", "#!/bin/sh\n# priority: 2\n:\n", Some(2)),
+        ("x", "#!/bin/sh\n:\n# harness priorty: 2\n", Some(3)),
+        ("x", "#!/bin/sh\nset -e #harness priority: 2\n", Some(2)),
+        (
+            "x",
+            "#!/bin/sh\r\nset -e\r\n#harness priority: 2\r\n",
+            Some(3),
+        ),
+        ("x.md", "Say it:\n```\n---\npriority: 2\n---\n```\n", None),
+        ("x.md", "# The base\n\n---\nNote: it is prose\n---\n", None),
+        ("x.md", "## After: the party\nDo it.\n", None),
         ("x.md", "```yaml\npriority: 1\n```\nDo it.\n", Some(2)),
         ("x", "#!/bin/sh\nset -e\n#harness priority: 2\n", Some(3)),
         ("x.md", "Note: do it.\n", None),

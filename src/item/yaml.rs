@@ -28,7 +28,11 @@ pub(super) fn read(lines: &[(usize, &[u8])], what: &str) -> Parsed<Given> {
         bytes.push(b'\n');
     }
     let Ok(text) = String::from_utf8(bytes) else {
-        return refuse(format!("the {what} is not UTF-8"));
+        let is_odd = |line: &&(usize, &[u8])| std::str::from_utf8(line.1).is_err();
+        let n = lines.iter().find(is_odd).map_or(1, |(n, _)| *n);
+        return refuse(format!(
+            "line {n} of the {what} is not UTF-8: save the file as UTF-8"
+        ));
     };
     if text.len() > FIELDS_BYTES_MAX {
         return refuse(format!(
@@ -50,8 +54,14 @@ pub(super) fn read(lines: &[(usize, &[u8])], what: &str) -> Parsed<Given> {
         Ok(Value::Object(map)) => Value::Object(map),
         Ok(Value::Null) => return Ok(Given::default()),
         Ok(_) => {
+            let is_text = |line: &&(usize, &[u8])| {
+                let line = line.1.trim_ascii();
+                !line.is_empty() && !line.starts_with(b"#")
+            };
+            let (n, line) = lines.iter().find(is_text).unwrap_or(&(1, b""));
             return refuse(format!(
-                "the {what} is not a list of `key: value`: there is a space after each colon"
+                "line {n} (`{}`) is no field: each is written `name: value`, with a space after the colon",
+                shown(String::from_utf8_lossy(line).trim())
             ));
         }
         Err(e) => return failed(&e),
@@ -61,7 +71,7 @@ pub(super) fn read(lines: &[(usize, &[u8])], what: &str) -> Parsed<Given> {
     });
     match (typed, written) {
         (Value::Object(typed), Ok(Value::Object(written))) => Ok(Given { typed, written }),
-        (_, Ok(_)) => refuse(format!("the {what} is not a list of `key: value`")),
+        (_, Ok(_)) => refuse(format!("not every line of the {what} is `name: value`")),
         (_, Err(e)) => failed(&e),
     }
 }

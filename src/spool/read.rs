@@ -80,6 +80,12 @@ pub(super) fn read_whole(name: &Name, path: &Path) -> Result<Look> {
         .take(ITEM_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .or_fail("cannot read the item", path)?;
+    // It grew or was replaced from within while it was read: by whoever the read lease does not stop.
+    let now = file.metadata().or_fail("cannot look at the item", path)?;
+    let state = |meta: &Metadata| (meta.len(), clock::mtime_ns(meta), clock::ctime_ns(meta));
+    if state(&now) != state(&meta) {
+        return Ok(Look::Unsettled);
+    }
     Ok(Look::Whole(Pending { file, meta, bytes }))
 }
 

@@ -2,6 +2,8 @@
 //! with the right word, or said. Nothing is ignored in silence, and nothing but a prompt reaches an
 //! agent.
 
+mod refused;
+
 use std::fs;
 
 use crate::support::{Root, describe, git};
