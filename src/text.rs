@@ -84,7 +84,8 @@ pub fn json(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 
 /// A value as indented JSON.
 pub fn pretty_json(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
-    let mut out = serde_json::to_vec_pretty(value)?;
+    let mut out = Vec::with_capacity(2048);
+    serde_json::to_writer_pretty(&mut out, value)?;
     tame(&mut out, 0);
     Ok(out)
 }

@@ -111,13 +111,12 @@ impl RecentIds {
         if id.is_empty() {
             return true;
         }
-        if self.newer.contains(id) || self.older.contains(id) {
-            return false;
-        }
         if self.newer.len() >= RECENT_MIN {
-            self.older = std::mem::take(&mut self.newer);
+            // The room that the older ones had is used again.
+            std::mem::swap(&mut self.newer, &mut self.older);
+            self.newer.clear();
         }
-        self.newer.insert(id.to_owned())
+        !self.older.contains(id) && self.newer.insert(id.to_owned())
     }
 }
 
