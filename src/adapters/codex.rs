@@ -1,8 +1,8 @@
 //! Codex: `codex exec --json`.
 //!
 //! In its stream `error` lines are not the end ("Reconnecting... 1/5"). A failure has a text and no
-//! code. Usage comes once, at the end, and accumulates over resumes. It reports neither turns nor
-//! cost. A failed `git commit` may show only in git itself.
+//! code. Usage comes once, at the end, and accumulates over resumes. It reports neither cost nor turns:
+//! these are counted from what the model says, and are rather too few. A failed `git commit` may show only in git itself.
 //! Does not know: git, time.
 
 use serde_json::json;
@@ -75,8 +75,8 @@ impl Adapter for Codex {
     fn dialect(&self, previous: Option<&Figures>) -> Box<dyn Dialect> {
         Box::new(CodexDialect {
             base: previous.and_then(|f| f.conversation).unwrap_or_default(),
+            silent_calls: 0,
             open: Vec::new(),
-            after_tool: false,
         })
     }
 }
@@ -84,22 +84,43 @@ impl Adapter for Codex {
 struct CodexDialect {
     /// The conversation's totals when it was resumed.
     base: Tokens,
+    /// Tool calls since the model last said something.
+    silent_calls: u32,
     /// Ids of tool items that were started but not completed.
     open: Vec<String>,
-    /// A tool was completed, and the model has said nothing since.
-    after_tool: bool,
 }
 
 /// Most tools tracked as running at once; further ones are counted on completion.
 const OPEN_MAX: usize = 64;
+/// More calls than one answer makes: a model that only calls tools is counted, too.
+const CALLS_OF_AN_ANSWER_MAX: u32 = 32;
 
 impl CodexDialect {
-    fn started(&mut self, item: &Value<'_>, tally: &mut Tally) {
+    /// The model speaks. The stream does not say where an answer ends: the calls of one answer may end
+    /// one after the other, exactly as those of several. What the model says after a tool is surely
+    /// a new answer; so are more calls than one answer makes. So turns are never too many.
+    fn says(&mut self, tally: &mut Tally) {
+        if std::mem::take(&mut self.silent_calls) > 0 {
+            tally.end_turn();
+        }
         tally.answer();
+    }
+
+    fn calls(&mut self, tally: &mut Tally) {
+        if self.silent_calls == CALLS_OF_AN_ANSWER_MAX {
+            self.silent_calls = 0;
+            tally.end_turn();
+        }
+        self.silent_calls += 1;
+        tally.answer();
+    }
+
+    fn started(&mut self, item: &Value<'_>, tally: &mut Tally) {
         let Some((tool, input)) = tool_of(item) else {
             let kind = item.text("type");
             return tally.other(&format!("item.started/{kind}"), "");
         };
+        self.calls(tally);
         let id = item.name("id");
         if self.open.len() < OPEN_MAX {
             self.open.extend(id.clone());
@@ -108,15 +129,13 @@ impl CodexDialect {
     }
 
     fn completed(&mut self, item: &Value<'_>, tally: &mut Tally) {
-        let kind = item.text("type");
-        self.after_tool &= !matches!(kind, "agent_message" | "reasoning");
-        match kind {
+        match item.text("type") {
             "agent_message" => {
-                tally.answer();
+                self.says(tally);
                 tally.text(item.text("text"), false);
             }
             "reasoning" => {
-                tally.answer();
+                self.says(tally);
                 tally.thinking(item.text("text"));
             }
             // A warning of the CLI, such as an unknown model: the run continues.
@@ -139,17 +158,11 @@ impl CodexDialect {
             Some(n) => {
                 self.open.swap_remove(n);
             }
-            // Some kinds appear only on completion: one after another they may be of one answer.
+            // Some kinds appear only on completion.
             None => {
-                if !std::mem::replace(&mut self.after_tool, true) {
-                    tally.answer();
-                }
+                self.calls(tally);
                 tally.tool_call(id.clone(), tool, input);
             }
-        }
-        // The model speaks again when it has the results of all that it called at once.
-        if self.open.is_empty() {
-            tally.end_turn();
         }
         let failed = item.number("exit_code").is_some_and(|code| code != 0.0);
         let is_error = failed || matches!(item.text("status"), "failed" | "declined");
@@ -171,6 +184,7 @@ impl CodexDialect {
         // A total below the previous one belongs to another conversation.
         tally.usage.set(total.minus(self.base).unwrap_or(total));
         tally.usage.conversation = Some(total);
+        self.silent_calls = 0;
         tally.end_turn();
         tally.finished(true, None, "");
     }

@@ -69,22 +69,17 @@ impl Adapter for Gemini {
     }
 }
 
-/// The tools that it has of its own, where nothing forbids them.
-const TOOLS: &[&str] = &[
+/// The tools that an approval mode can keep from the model, which then hears that they do not exist:
+/// those of the CLI's own `policies/write.toml` (0.61.0). All others only read, and are always there.
+const WITHHELD: &[&str] = &[
     "run_shell_command",
     "write_file",
     "replace",
-    "read_file",
-    "read_many_files",
-    "list_directory",
-    "glob",
-    "grep_search",
-    "search_file_content",
     "web_fetch",
-    "google_web_search",
-    "save_memory",
-    "write_todos",
+    "activate_skill",
 ];
+/// Nobody is there to be asked, in any mode: no permission would change that.
+const ASK_TOOL: &str = "ask_user";
 
 struct GeminiDialect;
 
@@ -122,8 +117,9 @@ impl Dialect for GeminiDialect {
             42 => Some(Class::SessionLost),
             53 => Some(TURNS),
             55 => Some(Class::Spawn),
-            // HTTP statuses modulo 256: 401 and 403, 413, 429, 500 to 504, 529.
+            // HTTP statuses modulo 256: 401 and 403, 402, 413, 429, 500 to 504, 529.
             145 | 147 => Some(Class::Auth),
+            146 => Some(Class::Billing),
             157 => Some(Class::Context),
             173 => Some(Class::RateLimit),
             244..=248 | 17 => Some(Class::Overloaded),
@@ -140,14 +136,17 @@ fn tool_result(line: &Value<'_>, tally: &mut Tally) {
         text => text,
     };
     tally.tool_result(id.clone(), line.text("status") == "error", [text]);
-    // A mode that forbids one of its tools does not offer it. Any other name that is not registered was
-    // made up by the model, which is told so and goes on.
-    if error.text("type") == "tool_not_registered" {
-        let tool = id.as_deref().and_then(|id| id.split("__").next());
-        let tool = tool.unwrap_or_default().to_owned();
-        if TOOLS.contains(&&*tool) {
-            tally.put(Body::PermissionDenied { id, tool });
-        }
+    let tool = id.as_deref().and_then(|id| id.split("__").next());
+    let tool = tool.unwrap_or_default().to_owned();
+    let denied = match error.text("type") {
+        // Its own word for it.
+        "policy_violation" => tool != ASK_TOOL,
+        // Any other name was made up by the model, which is told so and goes on.
+        "tool_not_registered" => WITHHELD.contains(&&*tool),
+        _ => false,
+    };
+    if denied {
+        tally.put(Body::PermissionDenied { id, tool });
     }
 }
 

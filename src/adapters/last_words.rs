@@ -27,12 +27,42 @@ const CHATTER: &[&str] = &[
     "stack backtrace",
     "traceback (most",
     "a complete log of this run",
+    "note that ",
+    "for more information about this error",
+    "goroutine ",
+    "[signal ",
+    "this error originated either",
+    "npm error code",
+    "npm error errno",
+    "npm error syscall",
+    "npm error path",
+    "npm error workspace",
+    "npm error location",
+    "npm error command",
+    "npm err! code",
+    "npm err! errno",
+    "npm err! syscall",
+    "npm err! path",
+];
+/// What only says that something else, above it, has failed.
+const SUMMARIES: &[&str] = &[
+    "could not compile",
+    "aborting due to",
+    "test failed, to rerun",
+    "build failed, waiting",
+    "exit status",
+    "exit code",
+    "exited with",
+    "] error ",
+    "errors generated",
+    "error generated",
 ];
 /// What a line has that names the cause.
 const CAUSES: &[&str] = &[
     "error:",
     "error ",
     "fatal:",
+    "[error]",
     "exception:",
     "panicked at",
     "cannot ",
@@ -58,14 +88,35 @@ const CAUSES: &[&str] = &[
 /// could be one, else the last. Colors are removed.
 pub fn last_words(stderr_tail: &[u8]) -> String {
     let text = without_colors(&String::from_utf8_lossy(stderr_tail));
-    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    let told = told(&lines);
-    let cause = |l: &&&str| {
+    // Of a line that was written over, what was seen last.
+    let seen = |l: &'_ str| l.trim_end_matches('\r').rfind('\r').map_or(0, |at| at + 1);
+    let lines = text.lines().map(|l| &l[seen(l)..]);
+    let lines: Vec<&str> = lines.filter(|l| !l.trim().is_empty()).collect();
+    let mut told = told(&lines);
+    let is_summary = |l: &&str| {
+        let l = l.to_lowercase();
+        SUMMARIES.iter().any(|words| l.contains(words))
+    };
+    // Where there is nothing else, they are better than nothing.
+    if told.iter().any(|l| !is_summary(l)) {
+        told.retain(|l| !is_summary(l));
+    }
+    // npm begins every line with it.
+    let plain = |l: &str| {
         let l = l.trim().to_lowercase();
-        l.starts_with("error") || l.contains("error:") || l.starts_with("fatal:")
+        let rest = l.strip_prefix("npm error").or(l.strip_prefix("npm err!"));
+        rest.map(str::to_owned).unwrap_or(l)
+    };
+    let cause = |l: &&&str| {
+        let l = plain(l);
+        l.starts_with("error")
+            || ["error:", "error[", "panic:", "caused by:"]
+                .iter()
+                .any(|words| l.contains(words))
+            || l.starts_with("fatal:")
     };
     let hint = |l: &&&str| {
-        let l = l.to_lowercase();
+        let l = plain(l);
         CAUSES.iter().any(|words| l.contains(words))
     };
     let found = told.iter().rfind(cause).or_else(|| told.iter().rfind(hint));
@@ -85,6 +136,8 @@ fn told<'t>(lines: &[&'t str]) -> Vec<&'t str> {
     let mut told = Vec::new();
     // A usage text goes on as long as its lines are indented, or are its headings.
     let mut in_usage = false;
+    // A traceback's lines of code are indented, too.
+    let mut in_traceback = false;
     for &line in lines {
         let lower = line.trim().to_lowercase();
         let indented = line.starts_with([' ', '\t']);
@@ -100,24 +153,55 @@ fn told<'t>(lines: &[&'t str]) -> Vec<&'t str> {
         } else if !indented {
             in_usage = false;
         }
-        let is_place = indented && (lower.starts_with("at ") || lower.starts_with("file \""))
-            || lower.bytes().all(|b| b"^~-| {}".contains(&b));
+        in_traceback = lower.starts_with("traceback (most") || in_traceback && indented;
+        let is_frame = lower.split_once(": ").is_some_and(|(n, _)| is_number(n));
+        let is_place = indented && (lower.starts_with("at ") || lower.starts_with("file \"") || is_frame)
+            || lower.bytes().all(|b| b"^~-| {}".contains(&b))
+            || lower.starts_with("throw ")
+            || lower.starts_with("--> ")
+            || is_progress(&lower)
+            // `set -x`
+            || line.starts_with("+ ") || line.starts_with("++ ")
+            || lower.starts_with("==");
         let is_chatter =
             CHATTER.iter().any(|words| lower.contains(words)) && !lower.contains("error:");
-        if !in_usage && !is_place && !is_chatter {
+        if !in_usage && !in_traceback && !is_place && !is_chatter {
             told.push(line);
         }
     }
     told
 }
 
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `[=====>    ] 45%`, `████░░ 3/10`.
+fn is_progress(line: &str) -> bool {
+    let is_bar =
+        line.contains(['█', '░', '▏', '▓', '━']) || line.contains("==>") || line.contains("###");
+    is_bar || line.ends_with('%') && !line.contains(": ")
+}
+
+/// The text without what a terminal obeys: colors, moves, titles.
 fn without_colors(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+    while let Some((before, after)) = rest.split_once('\u{1b}') {
         plain.push_str(before);
-        rest = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
-        rest = rest.strip_prefix('m').unwrap_or(rest);
+        rest = match after.strip_prefix('[') {
+            Some(sequence) => {
+                let sequence = sequence.trim_start_matches(|c: char| (' '..='?').contains(&c));
+                sequence
+                    .strip_prefix(|c: char| ('@'..='~').contains(&c))
+                    .unwrap_or(sequence)
+            }
+            None if after.starts_with(']') => {
+                let end = after.find(['\u{7}', '\u{1b}', '\n']).unwrap_or(after.len());
+                after[end..].trim_start_matches('\u{7}')
+            }
+            None => after.trim_start_matches('\\'),
+        };
     }
     plain + rest
 }

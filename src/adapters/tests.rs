@@ -1,7 +1,9 @@
 //! What holds for every adapter in the list, how each CLI is started, what is removed from the
 //! environment, and streams that no recording contains.
 
+mod classes;
 mod messages;
+mod stderr;
 
 use std::ffi::OsString;
 
@@ -65,6 +67,30 @@ fn every_adapter_is_known_by_the_name_in_the_list_and_says_how_to_install_it() {
         );
     }
     assert!(by_name(NO_EVENTS).is_none());
+}
+
+#[test]
+fn every_adapter_stands_in_the_documents_that_name_them() {
+    let (last, first) = NAMES.split_last().unwrap();
+    let first = first.join(", ");
+    for (document, text) in [
+        ("README.md", include_str!("../../README.md")),
+        ("docs/agents.md", include_str!("../../docs/agents.md")),
+        (
+            "docs/configuration.md",
+            include_str!("../../docs/configuration.md"),
+        ),
+        ("harness.toml", include_str!("../../harness.toml")),
+    ] {
+        let lists = [", ", " and ", " or "].map(|and| format!("{first}{and}{last}"));
+        // `agent = "claude"     # or codex, gemini, opencode, qwen, or a program of your own`
+        let others = format!("or {}", NAMES[1..].join(", "));
+        let found = lists
+            .iter()
+            .chain([&others])
+            .any(|list| text.contains(list));
+        assert!(found, "{document} does not list {}", NAMES.join(", "));
+    }
 }
 
 #[test]
@@ -136,13 +162,19 @@ fn a_resumed_conversation_gets_no_new_name() {
         resume: Some("old".into()),
         ..ask()
     };
-    for (name, flag) in [
+    let flags = [
         ("claude", "--resume old"),
-        ("gemini", "--resume old"),
-        ("qwen", "--resume old"),
-        ("opencode", "--session old"),
         ("codex", "exec resume --json"),
-    ] {
+        ("gemini", "--resume old"),
+        ("opencode", "--session old"),
+        ("qwen", "--resume old"),
+    ];
+    assert_eq!(
+        flags.map(|(name, _)| name),
+        NAMES,
+        "one line for every adapter"
+    );
+    for (name, flag) in flags {
         let args = line(name, &resumed);
         assert!(args.contains(flag), "{args}");
     }

@@ -53,6 +53,7 @@ fn after_good_result(exit: Exit, code_class: Option<Class>) -> Option<Fault> {
 
 fn after_bad_result(tally: &Tally, said: &Said, exit: Exit, code_class: Option<Class>) -> Fault {
     let class = said.class.or_else(|| error_text::class(&said.message));
+    let class = class.filter(|class| *class != Class::Unknown);
     let class = class.or(code_class).unwrap_or(Class::Unknown);
     let last_error = tally.fault.as_ref().map_or("", |f| f.message.as_str());
     let exit = describe(exit);
@@ -86,17 +87,28 @@ fn without_result(
         };
         return Some(Fault::new(class, text));
     }
-    if let (Some(fault), None) = (&tally.fault, code_class) {
-        return Some(fault.clone());
+    if let Some(fault) = &tally.fault {
+        let known = Some(fault.class).filter(|class| *class != Class::Unknown);
+        let class = by_code_and_text(code_class, known).unwrap_or(Class::Unknown);
+        return Some(Fault::new(class, &fault.message));
     }
     let last_words = last_words(stderr_tail);
     let fallback = if silent { Class::Spawn } else { Class::Unknown };
-    let class = code_class.or_else(|| error_text::class(&last_words));
+    let class = by_code_and_text(code_class, error_text::class(&last_words));
     let text = match last_words.is_empty() {
         true => format!("{} and said nothing", describe(exit)),
         false => last_words,
     };
     Some(Fault::new(class.unwrap_or(fallback), &text))
+}
+
+/// An exit code of the CLI's own means one thing. One that stands for an HTTP status means many:
+/// there the text knows better.
+fn by_code_and_text(code: Option<Class>, text: Option<Class>) -> Option<Class> {
+    match code {
+        Some(Class::RateLimit | Class::Overloaded | Class::Auth) | None => text.or(code),
+        Some(_) => code,
+    }
 }
 
 /// Whether a signal ended it, also if the CLI turned it into a status of 128 + signal.

@@ -174,8 +174,12 @@ impl Fault {
                     "correct its [agents] table (model, settings, args), or run {cli} by hand with the same arguments"
                 );
             }
-            Class::UsageLimit { .. } => (
-                "harness continues by itself when the limit ends",
+            // Of an end that is not known nothing is promised.
+            Class::UsageLimit { resets_at } => (
+                match resets_at {
+                    Some(_) => "harness continues by itself when the limit ends",
+                    None => "harness tries again by itself after the hold",
+                },
                 "an agent with another login can work now".to_owned(),
             ),
             Class::RateLimit => (

@@ -27,7 +27,8 @@ impl FoundFault {
         };
         let unclear = match self.limit {
             LimitLeft::Unclear => "; when the limit ends was not understood",
-            LimitLeft::Unsaid | LimitLeft::Over | LimitLeft::Ends(_) => "",
+            LimitLeft::Over => "; the end that was named has passed",
+            LimitLeft::Unsaid | LimitLeft::Ends(_) => "",
         };
         match advice.is_empty() {
             true => format!("{}{unclear}", self.message),

@@ -129,7 +129,7 @@ fn figures_and_a_summary_are_left_in_the_session() {
 fn turns_and_money_are_limited_by_harness_where_the_cli_has_no_means() {
     // codex tells no cost; opencode does, 0.01 USD a turn.
     for (cli, field, outcome, words) in [
-        ("codex", "max_turns: 4", "failed", "used up its turns"),
+        ("codex", "max_turns: 1", "failed", "used up its turns"),
         (
             "opencode",
             "budget_usd: 0.035",

@@ -92,6 +92,11 @@ fn ndjson(text: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Of the three answers one only calls a tool, which codex does not tell from the one before.
+fn turns(cli: &str) -> u64 {
+    if cli == "codex" { 2 } else { 3 }
+}
+
 #[test]
 fn the_same_commands_read_every_cli() {
     let root = root();
@@ -111,7 +116,10 @@ fn the_same_commands_read_every_cli() {
             "status 0",
             "1 commit, 1 file",
             &format!("harness/{item}/1"),
-            "3 turns, 2 tool calls, 3000 tokens in, 150 out",
+            &format!(
+                "{} turns, 2 tool calls, 3000 tokens in, 150 out",
+                turns(cli)
+            ),
             "Done: committed mock.txt.",
             &format!("state/sessions/{sid}"),
         ] {
@@ -121,7 +129,7 @@ fn the_same_commands_read_every_cli() {
         assert_eq!(summary["session"]["item"], item, "{cli}");
         assert_eq!(summary["session"]["state"], "ended", "{cli}");
         assert_eq!(summary["exit"]["exit_status"], 0, "{cli}");
-        assert_eq!(summary["figures"]["turns"], 3, "{cli}");
+        assert_eq!(summary["figures"]["turns"], turns(cli), "{cli}");
 
         let events = said(&root, &["events", &sid, "--json"]);
         assert_eq!(events, written, "{cli}: the raw event lines");
@@ -160,7 +168,7 @@ fn the_same_commands_read_every_cli() {
         let metrics = parsed(&root, &["metrics", &sid]);
         let want = json!({
             "session": sid, "item": item, "agent": cli, "attempt": 1, "outcome": "succeeded",
-            "turns": 3, "tool_calls": 2, "input_tokens": 3000, "output_tokens": 150, "errors": 0,
+            "turns": turns(cli), "tool_calls": 2, "input_tokens": 3000, "output_tokens": 150, "errors": 0,
             "retries": 0, "malformed": 0, "cache_read_tokens": 0,
         });
         for (key, want) in want.as_object().unwrap() {
@@ -181,7 +189,7 @@ fn the_same_commands_read_every_cli() {
         let line = parsed(&root, &["timeline", &sid]);
         assert_eq!(
             (&line["turns"], &line["tool_calls"]),
-            (&json!(3), &json!(2))
+            (&json!(turns(cli)), &json!(2))
         );
         let rows = line["rows"].as_array().unwrap();
         let of = |what: &str| {
@@ -208,7 +216,7 @@ fn the_same_commands_read_every_cli() {
         let export: Value = serde_json::from_str(&said(&root, &["export", &sid])).unwrap();
         assert_eq!(export["events"], json!(ndjson(&written)), "{cli}");
         assert_eq!(export["session"]["session"], sid, "{cli}");
-        assert_eq!(export["figures"]["turns"], 3, "{cli}");
+        assert_eq!(export["figures"]["turns"], turns(cli), "{cli}");
         assert_eq!(export["exit"]["exit_status"], 0, "{cli}");
         let prompt = export["prompt"].as_str().unwrap();
         assert!(prompt.contains("Please do it."), "{cli}: {prompt}");
@@ -231,7 +239,7 @@ fn the_same_commands_read_every_cli() {
     assert_eq!(all["total"]["input_tokens"], 12000, "{all}");
     assert_eq!(all["total"]["outcomes"]["succeeded"], 4, "{all}");
     for cli in CLIS {
-        assert_eq!(all["agents"][cli]["turns"], 3, "{all}");
+        assert_eq!(all["agents"][cli]["turns"], turns(cli), "{all}");
     }
     let all = said(&root, &["metrics", "--all"]);
     assert!(all.contains("4 sessions: 4 succeeded"), "{all}");

@@ -116,6 +116,15 @@ fn a_limit_whose_end_is_not_understood_is_held_for_an_hour_and_says_what_it_saw(
             true,
         ),
         ("You've hit your limit · resets 3am (Mars/Olympus)", true),
+        (
+            "Usage limit reached. Try again after 12/99/2026, 01:00:00",
+            true,
+        ),
+        ("Access resets at 3:15 PM Moonbase Time", true),
+        (
+            "Quota exceeded for quota metric 'Gemini 2.5 Pro Requests' and limit 'Gemini 2.5 Pro Requests per day per user per tier'",
+            false,
+        ),
         ("You've hit your usage limit. Upgrade to continue.", false),
     ] {
         let root = root_for("codex", "");
@@ -125,6 +134,16 @@ fn a_limit_whose_end_is_not_understood_is_held_for_an_hour_and_says_what_it_saw(
         let reason = hold["reason"].as_str().unwrap();
         assert!(reason.contains(text), "{reason}");
         assert_eq!(reason.contains("not understood"), unclear, "{reason}");
+        // Nothing is promised for an end that is not known.
+        let reason = session(&root, "x.md", 0)["reason"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            !reason.contains("by itself when the limit ends"),
+            "{reason}"
+        );
+        assert!(reason.contains("tries again by itself"), "{reason}");
     }
 }
 
@@ -327,16 +346,23 @@ fn parallel_tool_calls_of_codex_are_one_turn_and_do_not_use_up_max_turns() {
         json!({"type": format!("item.{kind}"), "item": {"id": id, "type": "command_execution",
             "command": "ls", "aggregated_output": "", "exit_code": 0, "status": "completed"}})
     };
+    let text = |text: &str| json!({"type": "item.completed", "item": {"id": "t", "type": "agent_message", "text": text}});
     let mut lines = vec![json!({"type": "thread.started", "thread_id": "t"})];
-    for round in 0..2 {
-        let id = |n: usize| format!("item_{round}_{n}");
-        lines.push(item("started", &id(0)));
-        for n in 1..6 {
-            lines.push(item("started", &id(n)));
-            lines.push(item("completed", &id(n - 1)));
-        }
-        lines.push(item("completed", &id(5)));
+    // As it prints them: one after the other has ended.
+    lines.push(text("Six at once."));
+    for n in 0..6 {
+        let id = format!("item_0_{n}");
+        lines.extend([item("started", &id), item("completed", &id)]);
     }
+    // Side by side.
+    lines.push(text("Six more."));
+    let id = |n: usize| format!("item_1_{n}");
+    lines.push(item("started", &id(0)));
+    for n in 1..6 {
+        lines.push(item("started", &id(n)));
+        lines.push(item("completed", &id(n - 1)));
+    }
+    lines.push(item("completed", &id(5)));
     lines.push(json!({"type": "item.completed", "item": {"id": "m", "type": "agent_message", "text": "Done."}}));
     let end = json!({"type": "turn.completed", "usage": {"input_tokens": 10, "output_tokens": 1}});
     says(
