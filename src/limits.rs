@@ -32,6 +32,8 @@ pub const INDEX_BYTES_MAX: u64 = 1 << 30;
 pub const UNCLEAN_BYTES_MAX: u64 = 64 << 20;
 /// A file that Git LFS keeps: larger than any that a host takes.
 pub const LFS_BYTES_MAX: u64 = 1 << 40;
+/// A line of a listing in which pointers to LFS objects are looked for: theirs have 76 bytes.
+pub const LFS_LINE_BYTES_MAX: u64 = 1 << 16;
 /// A message between harness and keeper: argv and environment of one agent (Linux allows 2 MiB).
 pub const KEEPER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// A record file (`items/NAME.jsonl`) that is read whole at a claim: thousands of attempts.

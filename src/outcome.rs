@@ -342,7 +342,9 @@ impl Decision {
 
     /// Its branch could not be published: a person must make room for it.
     pub fn unpublished(&self, why: &str) -> Decision {
-        let reason = format!("its branch could not be published: {why}");
+        // What else was found (what lies elsewhere) stays true.
+        let before = &self.reason;
+        let reason = format!("its branch could not be published: {why}; before that: {before}");
         Decision {
             fault: self.fault,
             ..Decision::new(Outcome::Failed, reason, Next::Parked)

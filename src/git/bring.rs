@@ -73,8 +73,14 @@ impl Worktree {
                 oid.clone(),
             );
         }
+        let all = wanted.clone();
         wanted.retain(|name, oid| self.hub.read_ref(name).as_ref() != Some(oid));
         let lost = self.fetch_all(&wanted)?;
+        let had = all.iter().filter(|(name, _)| !lost.contains_key(*name));
+        let had: Vec<&String> = had.map(|(_, oid)| oid).collect();
+        for part in had.chunks(SPECS_MAX) {
+            self.take_lfs_of_agent(part)?;
+        }
         for (name, why) in &lost {
             notes.push(format!("{name}: its commits cannot be read ({why}); the repository is kept beside the worktree"));
         }
@@ -85,7 +91,7 @@ impl Worktree {
         }
         if found.index != given.index {
             self.end_sparse()?;
-            notes.extend(self.keep_staged(&label)?);
+            self.keep_staged(&label)?;
         }
         self.note_given(&found)?;
         Ok(notes)
@@ -300,13 +306,13 @@ impl Worktree {
         Ok(())
     }
 
-    /// Keeps staged content that the tree no longer has. Returns a note for people.
-    fn keep_staged(&self, label: &str) -> Result<Option<String>> {
+    /// Keeps staged content that the tree no longer has.
+    fn keep_staged(&self, label: &str) -> Result<()> {
         let index = self.admin.join("staged");
         let _old = atomic::remove(&index)?;
         let _lock = atomic::remove(&index.with_extension("lock"))?;
         if atomic::copy(&self.slot.admin().join("index"), &index, INDEX_BYTES_MAX).is_err() {
-            return Ok(None);
+            return Ok(());
         }
         let objects = self.view()?.join("objects");
         let git = || {
@@ -320,27 +326,18 @@ impl Worktree {
         let staged = looked.ok() && TreeState::parse(&looked.stdout, &|_| false).staged;
         let tree = git().arg("write-tree");
         // An index that git cannot read or write as a tree holds nothing that could be kept.
-        let kept = match staged
-            .then(|| tree.patient())
-            .transpose()?
-            .filter(Output::ok)
-        {
-            None => None,
-            Some(tree) => {
-                let message = format!("index of {label}");
-                let commit = KEEPER
-                    .sign(git())
-                    .args(["commit-tree", &tree.line(), "-p", "HEAD"]);
-                let what = "cannot keep what is staged";
-                let commit = commit.args(["-m", &message]).must(what)?.line();
-                let name = self.hub.salvage_name(label, &commit);
-                let lost = self.fetch_all(&Wanted::from([(name.clone(), commit)]))?;
-                lost.is_empty()
-                    .then(|| format!("what was staged and then changed is in {name}"))
-            }
-        };
-        let _gone = atomic::remove(&index)?;
-        Ok(kept)
+        let tree = staged.then(|| tree.patient()).transpose()?;
+        if let Some(tree) = tree.filter(Output::ok) {
+            let message = format!("index of {label}");
+            let commit = KEEPER
+                .sign(git())
+                .args(["commit-tree", &tree.line(), "-p", "HEAD"]);
+            let what = "cannot keep what is staged";
+            let commit = commit.args(["-m", &message]).must(what)?.line();
+            let name = self.hub.salvage_name(label, &commit);
+            self.fetch_all(&Wanted::from([(name, commit)]))?;
+        }
+        atomic::remove(&index).map(drop)
     }
 }
 

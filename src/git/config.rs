@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Git;
 use crate::error::Result;
@@ -77,14 +77,36 @@ pub(super) fn of_hub(sha256: bool) -> Vec<u8> {
         .into_bytes()
 }
 
-/// The whole configuration of a slot's repository. LFS objects are the hub's, for all slots; the
-/// user's own setting comes later and wins.
-pub(super) fn of_slot(sha256: bool, settings: &[u8], hub: &Path) -> Vec<u8> {
+/// The whole configuration of a slot's repository.
+pub(super) fn of_slot(sha256: bool, settings: &[u8]) -> Vec<u8> {
     let mut text = [core(sha256), COLLECTS_NOTHING].concat().into_bytes();
-    let lfs = hub.join("lfs");
-    entry_text(&mut text, b"lfs.storage", Some(lfs.as_os_str().as_bytes()));
     text.extend_from_slice(settings);
     text
+}
+
+/// A slot has a store of its own for LFS objects, whatever the user has set: git-lfs looks into the
+/// hub's as well, by way of the alternates, and writes there nothing.
+pub(super) fn of_lfs(slot: &Path) -> Vec<u8> {
+    let (mut text, lfs) = (Vec::new(), slot.join("lfs"));
+    entry_text(&mut text, b"lfs.storage", Some(lfs.as_os_str().as_bytes()));
+    text
+}
+
+/// The value of a setting in our own text.
+pub(super) fn value(text: &[u8], section: &str, key: &str) -> Option<PathBuf> {
+    let begin = format!("[{section}]\n\t{key} = \"");
+    let at = text
+        .windows(begin.len())
+        .rposition(|w| w == begin.as_bytes())?;
+    let mut value = Vec::new();
+    let mut rest = text[at + begin.len()..].iter();
+    while let Some(&b) = rest.next().filter(|b| **b != b'"') {
+        match b {
+            b'\\' => value.extend(rest.next()),
+            b => value.push(b),
+        }
+    }
+    Some(PathBuf::from(OsString::from_vec(value)))
 }
 
 /// What a submodule's repository has besides: git finds it by the `.git` of its folder.

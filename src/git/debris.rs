@@ -3,11 +3,12 @@
 //! Knows nothing of hubs or worktrees. Invariant: nothing that could be somebody's work is deleted:
 //! it is renamed to `NAME.~K~`.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::atomic::{self, Moved};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::limits::{BACKUPS_MAX, INDEX_BYTES_MAX};
 use crate::mutant::planted;
 
@@ -67,13 +68,30 @@ pub(super) fn clear_links(dir: &Path) {
     }
 }
 
-/// Renames `from` to the first free `NAME.~K~` beside `to`, and returns that path.
+/// Lets us list a folder of our own and change what is in it. `false`: it is another user's, or was
+/// open.
+pub(super) fn open_folder(dir: &Path) -> bool {
+    let meta = dir.symlink_metadata().ok().filter(|m| m.is_dir());
+    meta.map(|m| m.permissions().mode())
+        .filter(|mode| mode & 0o700 != 0o700)
+        .is_some_and(|mode| fs::set_permissions(dir, Permissions::from_mode(mode | 0o700)).is_ok())
+}
+
+/// Renames `from` to the first free `NAME.~K~` beside `to`, and returns that path. Folders of our own
+/// whose mode is in the way (its own, and that of the one that it lies in) are opened.
 pub(super) fn aside(from: &Path, to: &Path) -> Result<Option<PathBuf>> {
     for k in 1..BACKUPS_MAX {
         let mut name = to.as_os_str().to_owned();
         name.push(format!(".~{k}~"));
         let name = PathBuf::from(name);
-        match atomic::rename_new(from, &name)? {
+        let mut moved = atomic::rename_new(from, &name);
+        if matches!(&moved, Err(e) if e.kind() == Kind::Permanent) {
+            let opened = [from.parent(), Some(from)].map(|dir| dir.is_some_and(open_folder));
+            if opened.contains(&true) {
+                moved = atomic::rename_new(from, &name);
+            }
+        }
+        match moved? {
             Moved::Done => return Ok(Some(name)),
             Moved::SourceGone => return Ok(None),
             Moved::Taken => {}

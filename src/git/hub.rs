@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::debris::{aside, clear_odd};
-use super::{Base, Git, Repo, config};
+use super::{Base, Git, Repo, config, promised};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
@@ -146,7 +146,7 @@ impl Hub {
 
     /// The configuration of a slot's repository.
     pub(super) fn slot_config(&self) -> Vec<u8> {
-        config::of_slot(self.has_sha256(), &self.0.settings, self.dir())
+        config::of_slot(self.has_sha256(), &self.0.settings)
     }
 
     fn has_sha256(&self) -> bool {
@@ -165,6 +165,10 @@ impl Hub {
 
     pub(crate) fn repo(&self) -> &Repo {
         &self.0.repo
+    }
+
+    pub(super) fn settings(&self) -> &[u8] {
+        &self.0.settings
     }
 
     pub(super) fn user(&self) -> &Path {
@@ -353,13 +357,27 @@ impl Hub {
         if !here(&pin) {
             self.clear_ref_lock(&pin);
             let git = self.git().holding(Some(&lock));
-            fetch_in(git, &self.0.user, &[&format!("+{}:{pin}", base.oid)])
-                .must("cannot bring the base into harness's copy of the repository")?;
+            let what = "cannot bring the base into harness's copy of the repository";
+            self.fetch_of_user(git, &[&format!("+{}:{pin}", base.oid)], what)?;
         }
         if branch.is_some() {
             self.follow(&full, &base.oid, &lock)?;
         }
         Ok(base)
+    }
+
+    /// Fetches from the user's repository, also where that is a partial clone.
+    pub(super) fn fetch_of_user(&self, hub: Git, specs: &[&str], what: &str) -> Result<()> {
+        let (user, durable) = (&self.0.user, self.0.repo.durable);
+        let git = fetch_in(hub, user, specs);
+        let out = git.patient()?;
+        if out.ok() {
+            return Ok(());
+        }
+        match promised::share(user, self.dir(), durable)? {
+            true => git.must(what).map(drop),
+            false => Err(git.failure(what, &out)),
+        }
     }
 
     /// Object id and full name (or the given name) of a revision in the user's repository.

@@ -21,18 +21,20 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 const PATHS_MAX: usize = 64;
 /// What a worktree's admin folder has when nothing is half-done. With anything else (a merge, a lock)
 /// the checkout is full.
-const AT_REST: [&str; 11] = [
+const AT_REST: [&str; 13] = [
     "COMMIT_EDITMSG",
     "HEAD",
     "ORIG_HEAD",
     "branch",
     "commondir",
+    "git-crypt",
     "given",
     "index",
     "logs",
     "look",
     "refs",
     "view",
+    "void",
 ];
 
 /// The changes that bring a clean worktree to a base.

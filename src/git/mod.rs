@@ -14,12 +14,15 @@ mod fifos;
 mod gc;
 mod hub;
 mod incremental_checkout;
+mod keys;
 mod legacy;
 mod lfs;
 mod nested;
 mod owner;
 mod picture;
+mod promised;
 mod publish;
+mod rearranged;
 mod refs;
 mod repos;
 mod run;
@@ -113,6 +116,8 @@ pub(crate) struct Git {
     settings: Vec<(OsString, &'static str)>,
     timeout: Duration,
     held: Option<Arc<File>>,
+    /// Where its standard output goes: what is too long for memory.
+    into: Option<Arc<File>>,
     /// The hub in which stale locks may be removed.
     hub: Option<PathBuf>,
     /// A worktree in which nobody else works.
@@ -159,6 +164,7 @@ impl Git {
             settings: Vec::new(),
             timeout: GIT_TIMEOUT,
             held: None,
+            into: None,
             hub: None,
             tree: None,
         };
@@ -237,6 +243,12 @@ impl Git {
         self
     }
 
+    /// Its standard output goes to this file, and `Output` has none of it.
+    fn into_file(mut self, file: File) -> Git {
+        self.into = Some(Arc::new(file));
+        self
+    }
+
     /// Runs it once. Errors: the host's (git missing, no processes left, timeout), and git being
     /// killed, as then its answer ("no such commit", "files differ") is unknown.
     pub(crate) fn output(&self) -> Result<Output> {
@@ -258,6 +270,10 @@ impl Git {
             Some(lock) => Stdio::from(lock.try_clone().or_fail("cannot start git", program)?),
             None => Stdio::null(),
         };
+        let stdout = match &self.into {
+            Some(file) => Stdio::from(file.try_clone().or_fail("cannot start git", program)?),
+            None => Stdio::piped(),
+        };
         // The caller's come first: of two, git takes the later one.
         let ours = self.settings.iter().map(|(k, v)| (&**k, OsStr::new(*v)));
         let callers = inherited_settings().iter().map(|(k, v)| (&**k, &**v));
@@ -278,7 +294,7 @@ impl Git {
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .env("GIT_CONFIG_COUNT", settings.len().to_string())
             .stdin(stdin)
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .or_fail("cannot start git", program)

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::hub::fetch;
-use super::{Git, Hub, Output, is_lock_trouble, passes};
+use super::{Git, Hub, Output, is_lock_trouble, passes, promised};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::mutant::planted;
@@ -112,6 +112,13 @@ impl Users<'_> {
         }
         if !out.ok() && passes(&out.stderr) {
             return Err(first.failure(what, &out));
+        }
+        let (hub, durable) = (self.hub, self.hub.repo().durable);
+        if promised::share(hub.dir(), hub.user(), durable)?
+            && git().patient()?.ok()
+            && self.is_whole(oid)?
+        {
+            return Ok(Brought::Held);
         }
         // Some of its objects were there, unheld, and git took them for all: now all are copied.
         let second = git().arg("--refetch");

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use super::debris::{aside, clear_odd};
 use super::hub::read_text;
 use super::state::TreeState;
-use super::{Git, Output, Worktree};
+use super::{Base, Git, Output, Worktree};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::shown;
@@ -23,6 +23,8 @@ pub(super) const KEEPER: Author<'_> = Author {
     name: "harness",
     email: "harness@localhost",
 };
+/// Salvaged commits that a note names.
+const SALVAGED_TOLD_MAX: usize = 5;
 const PRIVATE_INDEX: &str = "harness-index";
 
 /// Name and mail address of a commit's author.
@@ -67,6 +69,35 @@ impl Worktree {
             // Even with a broken index the files can be saved.
             Err(_) => self.salvage_files(label).map(Some),
         }
+    }
+
+    /// What of an attempt's work only salvaged commits hold, and how to look at it.
+    pub(super) fn salvaged(&self, branch: &str, base: &Base, head: &str) -> Result<Vec<String>> {
+        let folder = self.hub.salvage_name(branch, "");
+        let folder = folder.trim_end_matches('/');
+        let list = self.hub.git().args(["for-each-ref", "--format=%(refname)"]);
+        let list = list.arg(format!("--no-merged={head}")).arg(folder);
+        let out = list.must("cannot list what was salvaged")?.line();
+        let (hub, base) = (
+            self.hub.dir().display(),
+            base.oid.get(..12).unwrap_or(&base.oid),
+        );
+        let told = out
+            .lines()
+            .take(SALVAGED_TOLD_MAX)
+            .map(|name| format!("on no branch, and kept: see `git -C {hub} diff {base} {name}`"));
+        let mut told: Vec<String> = told.collect();
+        if let Some(more) = out
+            .lines()
+            .count()
+            .checked_sub(told.len())
+            .filter(|n| *n > 0)
+        {
+            told.push(format!(
+                "and {more} more: `git -C {hub} for-each-ref {folder}`"
+            ));
+        }
+        Ok(told)
     }
 
     pub(super) fn salvage_state(&self, label: &str, state: &TreeState) -> Result<Option<String>> {

@@ -209,6 +209,7 @@ impl Worktree {
         let hub = self.hub.dir();
         let head = read_text(&hub.join("HEAD")).unwrap_or_else(|| "ref: refs/heads/main\n".into());
         let mut config = self.hub.slot_config();
+        config.extend(config::of_lfs(&self.slot.dir));
         if self.slot.is_of_module() {
             config.extend(config::of_module(&self.dir));
         } else {
@@ -230,6 +231,10 @@ impl Worktree {
         }
         if let Ok(shallow) = atomic::read_small(&hub.join("shallow"), STATE_FILE_BYTES_MAX) {
             put(new.join("shallow"), &shallow)?;
+        }
+        self.hub.give_keys(new)?;
+        if admin != new {
+            self.hub.give_keys(&admin)?;
         }
         put(admin.join("HEAD"), &lines(&[b"ref: ", full.as_bytes()]))?;
         let (index, copy) = (self.admin.join("index"), admin.join("index"));

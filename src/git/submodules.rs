@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use super::admin::{is_broken, is_empty_but_for_link};
-use super::debris::aside;
+use super::debris::{aside, open_folder};
 use super::hub::{SEED, SLOTS, fetch_in, is_oid, read_text, stem};
 use super::slot::Slot;
 use super::{Base, Git, Hub, Worktree, config};
@@ -20,18 +20,23 @@ use crate::error::Result;
 use crate::layout::shown;
 
 /// Folder of the submodules' repositories, in the user's git directory, the hub and a slot's.
-const MODULES: &str = "modules";
+pub(super) const MODULES: &str = "modules";
 /// In a submodule's hub: its name in `.gitmodules`.
 const NAME: &str = "harness.module";
 
 /// A submodule as a commit has it.
 #[derive(Debug, Default)]
-struct Link {
-    path: OsString,
-    oid: String,
-    name: OsString,
-    url: String,
+pub(super) struct Link {
+    pub path: OsString,
+    pub oid: String,
+    pub name: OsString,
+    pub url: String,
+    /// Our index has no link to it in this place.
+    pub moved: bool,
 }
+
+/// What `.gitmodules` says of a submodule: name, path, URL.
+pub(super) type Described = (OsString, OsString, String);
 
 /// What became of the work in submodules.
 #[derive(Debug, Default)]
@@ -66,10 +71,10 @@ impl Worktree {
             return Ok(());
         }
         for link in self.links()? {
-            let git = self.dir.join(&link.path).join(".git");
             if !self.is_inside(&link.path) {
                 continue;
             }
+            let git = self.dir.join(&link.path).join(".git");
             if atomic::is_own_dir(&git) {
                 aside(&git, &self.nested_place())?;
             } else {
@@ -93,10 +98,11 @@ impl Worktree {
         if !any.iter().any(|path| atomic::exists(path)) {
             return Ok(found);
         }
-        for link in self.links()? {
+        for link in self.links_as_left()? {
             let module = self.module(&link)?;
             let path = shown(&link.path);
-            let before = self.link_at(&base.oid, &link.path)?;
+            let before = self.began_at(base, &link)?;
+            let is_new = before.is_none();
             let begun = before.unwrap_or_else(|| link.oid.clone());
             if !module.hub.has_commit(&begun)? && !module.bring_commit(&begun)? {
                 let why = "its commit is nowhere: the branch cannot be checked out with it";
@@ -122,8 +128,15 @@ impl Worktree {
                 name: got.head.clone(),
                 oid: got.head,
             };
+            let can_be_had = match is_new {
+                true => module.is_of_remote(&head.oid)?,
+                false => head.oid == begun.oid,
+            };
             module.renew_slot(branch, &head)?;
-            if head.oid == begun.oid {
+            if link.moved {
+                self.stage_link(&link.path, &head.oid)?;
+            }
+            if can_be_had {
                 module.hub.forget(branch, &head.oid)?;
             } else if !module.hub.is_of_user() {
                 found.elsewhere.push(format!(
@@ -160,9 +173,9 @@ impl Worktree {
 
     /// The links of our index that HEAD's `.gitmodules` describes. A link without a description
     /// stays an empty folder, as in every clone.
-    fn links(&self) -> Result<Vec<Link>> {
+    pub(super) fn links(&self) -> Result<Vec<Link>> {
         let what = "cannot list the submodules";
-        let described = self.described()?;
+        let described = self.described_in("HEAD")?;
         if described.is_empty() {
             return Ok(Vec::new());
         }
@@ -179,16 +192,17 @@ impl Worktree {
                 oid,
                 name: name.clone(),
                 url: url.clone(),
+                moved: false,
             })
         });
         Ok(links.collect())
     }
 
-    /// Name, path and URL of each submodule that HEAD's `.gitmodules` describes.
-    pub(super) fn described(&self) -> Result<Vec<(OsString, OsString, String)>> {
+    /// Each submodule that the `.gitmodules` of this commit describes.
+    pub(super) fn described_in(&self, commit: &str) -> Result<Vec<Described>> {
         let known = self
             .git()
-            .args(["config", "--blob", "HEAD:.gitmodules", "-z"])
+            .args(["config", "--blob", &format!("{commit}:.gitmodules"), "-z"])
             .args(["--get-regexp", r"^submodule\..*\.(path|url)$"])
             .patient()?;
         Ok(match known.ok() {
@@ -198,7 +212,7 @@ impl Worktree {
     }
 
     /// The commit of the link that this commit has at the path.
-    fn link_at(&self, commit: &str, path: &OsStr) -> Result<Option<String>> {
+    pub(super) fn link_at(&self, commit: &str, path: &OsStr) -> Result<Option<String>> {
         let git = self.hub.git().env("GIT_LITERAL_PATHSPECS", "1");
         let git = git
             .args(["ls-tree", "-z", "--full-tree", commit, "--"])
@@ -211,11 +225,12 @@ impl Worktree {
         Ok(oid.filter(|oid| is_oid(oid)).map(str::to_owned))
     }
 
-    /// Whether no symlink leads from the tree to this path.
+    /// Whether no symlink leads from the tree to this path. Folders of our own on the way are opened.
     pub(super) fn is_inside(&self, path: &OsStr) -> bool {
         let mut folder = self.dir.clone();
         Path::new(path).components().all(|part| {
             folder.push(part);
+            let _was_open = open_folder(&folder);
             atomic::is_own_dir(&folder)
         })
     }
@@ -320,7 +335,7 @@ impl Hub {
         if self.is_of_user() && self.user_has(&link.oid)? {
             let refs = ["+refs/heads/*:refs/heads/*", "^refs/heads/harness/*"];
             let refs = [&refs[..], &["+refs/remotes/*:refs/remotes/*", &pin]].concat();
-            fetch_in(git(), self.user(), &refs).must(&what)?;
+            self.fetch_of_user(git(), &refs, &what)?;
         } else {
             // As `git submodule` does: what a project's files say opens no local repository.
             let git = || git().env("GIT_PROTOCOL_FROM_USER", "0");
@@ -391,8 +406,8 @@ impl Hub {
     }
 }
 
-/// Name, path and URL of each submodule, from `git config -z`. What git would not take is left out.
-fn described(listed: &[u8]) -> Vec<(OsString, OsString, String)> {
+/// Each submodule, from `git config -z`. What git would not take is left out.
+pub(super) fn described(listed: &[u8]) -> Vec<Described> {
     let entries = listed.split(|&b| b == 0).filter_map(|entry| {
         let cut = entry.iter().position(|&b| b == b'\n')?;
         let (key, value) = (&entry[..cut], &entry[cut + 1..]);

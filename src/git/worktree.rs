@@ -14,14 +14,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::admin::is_empty_but_for_link;
 use super::closed::is_in_the_way;
+use super::debris::open_folder;
 use super::hub::read_text;
 use super::incremental_checkout::quick_status;
+use super::nested::open_hidden;
 use super::salvage::{Author, printable};
 use super::slot::Slot;
 use super::state::TreeState;
 use super::{Base, Clean, Git, Hub};
 use crate::atomic;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::mutant::planted;
 
 /// A worktree of a hub.
@@ -100,14 +102,25 @@ impl Worktree {
             true => &self.slot.admin(),
             false => &self.admin,
         };
+        let place = self.place();
         self.hub
-            .ours(Git::at(&self.dir))
+            .ours(Git::at(&place))
             .env("GIT_DIR", git_dir)
-            .env("GIT_WORK_TREE", &self.dir)
+            .env("GIT_WORK_TREE", &place)
             // It believes folders' times, which an agent can set.
             .set("core.untrackedCache", "false")
             .in_tree(&self.dir)
             .holding(self.lease.as_ref())
+    }
+
+    /// Where our git works: in an empty folder if the agent removed the tree, so that what its commits
+    /// and its index hold can still be brought.
+    fn place(&self) -> PathBuf {
+        let void = self.admin.join("void");
+        match atomic::is_own_dir(&self.dir) || atomic::make_dir(&void, true).is_err() {
+            true => self.dir.clone(),
+            false => void,
+        }
     }
 
     pub(super) fn state(&self) -> Result<TreeState> {
@@ -154,8 +167,16 @@ impl Worktree {
     pub(crate) fn checkout(&self, branch: &str, base: &Base) -> Result<()> {
         self.clear_locks();
         self.clear_branch_lock(branch);
+        let _was_open = open_folder(&self.dir);
+        if self.dir == self.top && atomic::exists(&self.admin.join("index")) {
+            open_hidden(&self.dir);
+        }
         self.bring_in()?;
-        self.close_submodules()?;
+        match self.close_submodules() {
+            // The folder of one is another user's.
+            Err(e) if e.kind() == Kind::Permanent => self.put_aside()?,
+            done => done?,
+        }
         self.hub.keep_tip(branch, base)?;
         let changes = self.incremental_checkout(base);
         let fresh = !atomic::exists(&self.admin.join("index")) && is_empty_but_for_link(&self.dir);
@@ -173,7 +194,9 @@ impl Worktree {
         {
             self.hub.keep_ref("detached", head)?;
         }
-        self.hub.take_lfs_of_user()?;
+        self.take_lfs_of_user(&base.oid)?;
+        self.hub.give_keys(&self.admin)?;
+        self.hub.give_keys(self.hub.dir())?;
         let arrived = match &changes {
             Some(changes) => self.check_out_changes(changes, branch, base)?,
             None => false,
@@ -344,12 +367,16 @@ impl Worktree {
     ) -> Result<Collected> {
         self.clear_locks();
         self.clear_branch_lock(branch);
+        let _was_open = open_folder(&self.dir);
+        if self.dir == self.top {
+            open_hidden(&self.dir);
+        }
         let mut notes = self.bring_in()?;
         let within = self.collect_submodules(branch, base, message, author)?;
         notes.extend(within.notes);
         let mut elsewhere = within.elsewhere;
         let full = format!("refs/heads/{branch}");
-        if !atomic::exists(&self.dir) {
+        if !atomic::is_own_dir(&self.dir) {
             notes.push(
                 "the worktree's directory was removed: only commits could be kept".to_owned(),
             );
@@ -357,6 +384,7 @@ impl Worktree {
                 .rev("HEAD^{commit}")?
                 .unwrap_or_else(|| base.oid.clone());
             let head = self.settle(&head, &full, base, &mut notes)?;
+            notes.extend(self.salvaged(branch, base, &head)?);
             return self.count(head, base, false, (notes, elsewhere));
         }
         let author = Author::parse(author);
@@ -395,6 +423,7 @@ impl Worktree {
                 settled
             }
         };
+        notes.extend(self.salvaged(branch, base, &head)?);
         self.count(head, base, leftover, (notes, elsewhere))
     }
 

@@ -349,3 +349,163 @@ fn chown(dir: &Path) {
         nix::unistd::chown(entry.unwrap().path(), nobody, None).unwrap();
     }
 }
+
+/// Each is left uncommitted but where it says otherwise.
+#[test]
+fn submodules_that_an_agent_moves_adds_and_removes_come_with_the_branch() {
+    let root = with_submodules();
+    let extra = root.at("extra");
+    git(root.path(), &["clone", "-q", "--no-local", "deep", "extra"]);
+    let items = [
+        ("moved", "git mv lib libs".to_owned()),
+        (
+            "into",
+            "mkdir f; git mv lib f/lib; echo w > f/lib/w".to_owned(),
+        ),
+        (
+            "within",
+            format!("git mv lib libs; cd libs; echo w > w; {AS} add w; {AS} commit -qm w"),
+        ),
+        (
+            "whole",
+            format!(
+                "git mv lib libs; cd libs; echo w > w; {AS} add w; {AS} commit -qm w; cd ..; {AS} add libs; {AS} commit -qm m"
+            ),
+        ),
+        (
+            "deeper",
+            "cd lib; git mv deep deeper; echo w > deeper/w".to_owned(),
+        ),
+        ("removed", "git rm -q lib".to_owned()),
+        ("ended", "git submodule --quiet deinit -f lib".to_owned()),
+        (
+            "url",
+            "git submodule --quiet set-url lib ../other".to_owned(),
+        ),
+        (
+            "added",
+            format!("git submodule --quiet add '{}' extra", extra.display()),
+        ),
+        (
+            "out",
+            // Another slot's tree, as far as a path says.
+            "git mv lib libs; mkdir ../other; echo gitdir: none > ../other/.git; echo o > o
+             git config -f .gitmodules submodule.lib.path ../other"
+                .to_owned(),
+        ),
+        (
+            "last",
+            "test -e lib/deep/a; test -z \"$(git status --porcelain)\"; ls > listing".to_owned(),
+        ),
+    ];
+    let mut before = String::new();
+    for (name, body) in &items {
+        root.script(name, &format!("#harness after: [{before}]\nset -e; {body}"));
+        before = (*name).to_owned();
+    }
+    drained(&root);
+    assert_eq!(root.show("ended")["outcome"], "no_change");
+    let show = root.show("added");
+    let reason = show["attempts"][0]["reason"].as_str().unwrap();
+    assert_eq!(reason, "finished with 1 commit");
+    let other = fs::read_to_string(root.at("worktrees/other/.git"));
+    assert_eq!(other.unwrap(), "gitdir: none\n");
+    let repo = root.repo();
+    assert_eq!(
+        git(&repo, &["show", "harness/last/1:listing"]),
+        "README\nlib\nlisting\n"
+    );
+    for (name, files) in [
+        ("moved", &["libs/deep/a"][..]),
+        ("into", &["f/lib/w", "f/lib/deep/a"]),
+        ("within", &["libs/w", "libs/deep/a"]),
+        ("whole", &["libs/w", "libs/deep/a"]),
+        ("deeper", &["lib/deeper/w"]),
+        ("removed", &[]),
+        ("url", &["lib/deep/a"]),
+        ("added", &["extra/a", "lib/deep/a"]),
+    ] {
+        let copy = root.at(name);
+        let cp = Command::new("cp").arg("-a").args([&repo, &copy]).status();
+        assert!(cp.unwrap().success());
+        local(&copy, &["submodule", "--quiet", "deinit", "-f", "--all"]);
+        git(&copy, &["checkout", "-q", &format!("harness/{name}/1")]);
+        local(
+            &copy,
+            &["submodule", "--quiet", "update", "--init", "--recursive"],
+        );
+        for file in files {
+            assert!(copy.join(file).exists(), "{name}: {file}");
+        }
+        assert_eq!(git(&copy, &["status", "--porcelain"]), "", "{name}");
+    }
+}
+
+/// The modes are those of an agent that is not root.
+#[test]
+fn folders_that_an_agent_closed_lose_nothing_and_stop_no_later_item() {
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("an agent whom modes stop: needs root");
+    }
+    let root = with_submodules();
+    let begin = |n: &str| {
+        format!("git init -q {n}; cd {n}; echo x > x; {AS} add x; {AS} commit -qm x; cd ..")
+    };
+    let closing = [
+        ("n1", format!("{}; chmod 555 n1", begin("n1"))),
+        ("n2", format!("{}; chmod 000 n2", begin("n2"))),
+        ("n3", format!("{}; chmod 000 n3/.git", begin("n3"))),
+        (
+            "n4",
+            format!("mkdir p; cd p; {}; chmod 555 n4 .", begin("n4")),
+        ),
+        ("s1", "echo s > lib/s; chmod 555 lib".to_owned()),
+        ("s2", "echo s > lib/s; chmod 000 lib".to_owned()),
+        (
+            "s3",
+            "echo s > lib/deep/s; chmod 555 lib/deep lib".to_owned(),
+        ),
+        ("t1", "echo t > t; chmod 555 .".to_owned()),
+        ("t2", "echo t > t; chmod 000 .".to_owned()),
+    ];
+    let whole =
+        "test -e lib/deep/a && test \"$(ls -A | tr '\\n' ' ')\" = '.git .gitmodules README lib '";
+    let mut before = String::new();
+    for (name, body) in &closing {
+        root.script(name, &format!("#harness after: [{before}]\nset -e; {body}"));
+        root.script(
+            format!("{name}-next"),
+            &format!("#harness after: [{name}]\n{whole}"),
+        );
+        before = format!("{name}-next");
+    }
+    chown(root.path());
+    let mut run = Command::new("setpriv");
+    run.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    run.arg(env!("CARGO_BIN_EXE_harness"))
+        .arg("--root")
+        .arg(root.path());
+    run.args(["run", "--drain", "--workers", "1"]);
+    run.env("HOME", root.path()).envs(root.env.iter().cloned());
+    let out = run.output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    let repo = root.repo();
+    let show = |dir: &Path, what: &str| {
+        let safe = format!("safe.directory={}", dir.display());
+        git(dir, &["-c", &safe, "show", what])
+    };
+    for file in ["n1/1:n1/x", "n2/1:n2/x", "n3/1:n3/x", "n4/1:p/n4/x"] {
+        assert_eq!(show(&repo, &format!("harness/{file}")), "x\n");
+    }
+    for file in ["t1/1:t", "t2/1:t"] {
+        assert_eq!(show(&repo, &format!("harness/{file}")), "t\n");
+    }
+    let lib = repo.join(".git/modules/lib");
+    for (dir, file) in [
+        (lib.clone(), "s1/1:s"),
+        (lib.clone(), "s2/1:s"),
+        (lib.join("modules/deep"), "s3/1:s"),
+    ] {
+        assert_eq!(show(&dir, &format!("harness/{file}")), "s\n");
+    }
+}

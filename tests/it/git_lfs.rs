@@ -80,6 +80,60 @@ fn files_travel_both_ways() {
     }
 }
 
+/// Its store is its own: what its commits name comes into the others, if it is what its name says.
+fn only_what_commits_name(program: &str) {
+    let root = with_lfs(program);
+    let of_user = root.repo().join(".git/lfs/objects");
+    let unneeded = of_user.join("aa/bb").join("aabb".repeat(16));
+    fs::create_dir_all(unneeded.parent().unwrap()).unwrap();
+    fs::write(&unneeded, "of another branch\n").unwrap();
+    let forged = "abab".repeat(16);
+    root.script("reads", "stat -c %s x.bin > size");
+    root.script(
+        "adds",
+        &format!(
+            "#harness base: without
+            set -e
+            sum() {{ sha256sum | cut -c1-64; }}
+            seq 500 > mid.bin; git add mid.bin; git commit -qm mid
+            git rm -q mid.bin; git commit -qm gone; seq 500 | sum > '{0}/mid'
+            seq 77 > never.bin; git add never.bin; git rm -qf --cached never.bin; rm never.bin
+            seq 77 | sum > '{0}/never'
+            seq 88 > put.bin; git add put.bin; git stash -q; seq 88 | sum > '{0}/put'
+            store=$(git rev-parse --path-format=absolute --git-common-dir)/lfs/objects/ab/ab
+            mkdir -p \"$store\"; echo evil > \"$store/{forged}\"
+            printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:%s\\nsize 5\\n' {forged} > evil.txt
+            git add evil.txt; git commit -qm evil",
+            root.path().display()
+        ),
+    );
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    let hub = root.at("state/repos/default.git/lfs/objects");
+    let object = |store: &Path, oid: &str| store.join(&oid[..2]).join(&oid[2..4]).join(oid);
+    let oid = |name: &str| fs::read_to_string(root.at(name)).unwrap().trim().to_owned();
+    assert!(object(&of_user, &oid("mid")).exists());
+    assert!(object(&hub, &oid("put")).exists());
+    for (store, oid) in [
+        (&of_user, oid("put")),
+        (&hub, oid("never")),
+        (&hub, forged.clone()),
+        (&of_user, forged.clone()),
+        (&hub, "aabb".repeat(16)),
+    ] {
+        let file = object(store, &oid);
+        assert!(!file.exists(), "{}", file.display());
+    }
+}
+
+#[test]
+fn an_agents_store_is_its_own() {
+    only_what_commits_name("");
+    if Command::new("git-lfs").arg("version").output().is_ok() {
+        only_what_commits_name("git-lfs");
+    }
+}
+
 #[test]
 fn an_object_that_is_nowhere_parks_its_item_and_no_other() {
     let root = with_lfs("");

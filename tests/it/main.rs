@@ -23,6 +23,7 @@ mod control;
 mod crash;
 mod dice;
 mod git_carried;
+mod git_clones;
 mod git_held;
 mod git_lfs;
 mod git_races;
