@@ -238,8 +238,46 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<Moved> {
             Moved::Taken if is_same(from, to) => remove(from).map(|_| Moved::Done),
             other => Ok(other),
         },
-        Err(e) => Err(Error::io("cannot move the file to", to, &e.into())),
+        Err(e) => Err(not_moved(from, to, &e.into())),
     }
+}
+
+/// Names what stands in the way, which is not always the target: the folder that the file is in, or the
+/// file itself (`chattr +i`).
+fn not_moved(from: &Path, to: &Path, e: &io::Error) -> Error {
+    let name = from.file_name().unwrap_or_default().display();
+    let taken_from = from.parent().map(|dir| ("out of", dir));
+    let put_into = to.parent().map(|dir| ("into", dir));
+    let is_barred = matches!(
+        e.raw_os_error(),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS)
+    );
+    let closed = [taken_from, put_into].into_iter().flatten();
+    match closed.filter(|_| is_barred).find(|(_, dir)| is_closed(dir)) {
+        Some((way, dir)) => Error::io(format!("cannot move {name} {way} the folder"), dir, e),
+        None if is_barred => Error::io("cannot move the file", from, e),
+        None => Error::io("cannot move the file to", to, e),
+    }
+}
+
+/// Whether its permissions, attributes or mount forbid to write it.
+fn is_closed(path: &Path) -> bool {
+    nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_err()
+}
+
+/// Why nothing can be written in this folder, by trying: a file without a name.
+pub(crate) fn why_unwritable(dir: &Path) -> Option<Error> {
+    let tried = Nameless::new(&dir.join(".look"), &[0; 4096], 0o600, false);
+    let e = tried.err()?;
+    let number = io::Error::from_raw_os_error(e.errno()?);
+    Some(Error::io("cannot write in the folder", dir, &number))
+}
+
+/// Why a file itself cannot be moved from where it is.
+pub(crate) fn why_unmovable(path: &Path) -> Option<Error> {
+    let access = nix::unistd::access(path, nix::unistd::AccessFlags::W_OK);
+    let immutable = access.err().filter(|&e| e == Errno::EPERM)?;
+    Some(Error::io("cannot move the file", path, &immutable.into()))
 }
 
 fn has_folder(path: &Path) -> bool {
@@ -267,7 +305,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
 
 /// Renames over whatever file `to` is: only for harness's own files, never for items.
 pub fn rename_over(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).or_fail("cannot move the file to", to)
+    fs::rename(from, to).map_err(|e| not_moved(from, to, &e))
 }
 
 /// Moves `from` to `to`; an existing file is first renamed to `NAME.~K~`, as `cp --backup=numbered`
@@ -309,6 +347,20 @@ pub fn remove(path: &Path) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("cannot remove the file", path, &e)),
+    }
+}
+
+/// Takes a person's mark away (an order, an interrupt), which may be a directory: one with something in
+/// it only gets another name. `false`: there was none.
+pub(crate) fn take_away(path: &Path) -> Result<bool> {
+    if !is_own_dir(path) {
+        return remove(path);
+    }
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => keep_older(path).map(|()| true),
+        Err(e) => Err(Error::io("cannot remove the directory", path, &e)),
     }
 }
 

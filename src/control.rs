@@ -86,7 +86,7 @@ pub fn give(root: &Root, order: Order, why: &str) -> Result<()> {
 pub fn resume(root: &Root) -> Result<Vec<Order>> {
     let mut ended = Vec::new();
     for order in Order::ALL {
-        if atomic::remove(&order.path(root))? {
+        if atomic::take_away(&order.path(root))? {
             ended.push(order);
         }
     }

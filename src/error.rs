@@ -7,6 +7,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use crate::text::printable;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -95,31 +97,11 @@ impl Error {
     /// Whether the host is the cause (a full disk, no descriptors), by its error number or by the words
     /// of a program that met it. It then ends when the host is well again, and no item is to blame.
     pub fn is_of_host(&self) -> bool {
-        use nix::errno::Errno;
-        const OF_HOST: [Errno; 9] = [
-            Errno::ENOSPC,
-            Errno::EDQUOT,
-            Errno::EMFILE,
-            Errno::ENFILE,
-            Errno::EIO,
-            Errno::ENOMEM,
-            Errno::EAGAIN,
-            Errno::EINTR,
-            Errno::EROFS,
-        ];
-        const WORDS: [&str; 7] = [
-            "No space left on device",
-            "quota exceeded",
-            "Too many open files",
-            "Input/output error",
-            "Cannot allocate memory",
-            "Resource temporarily unavailable",
-            "Read-only file system",
-        ];
         match self.0.errno {
-            Some(code) => OF_HOST.contains(&Errno::from_raw(code)),
-            None => WORDS.iter().any(|words| self.0.why.contains(words)),
+            Some(code) => HostTrouble::of_number(code),
+            None => HostTrouble::of_words(&self.0.why),
         }
+        .is_some()
     }
 
     /// The errno, if the operating system reported one.
@@ -152,6 +134,69 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// A trouble of the host, which ends when the host is well again: how the kernel calls it, how
+/// programs that met it do, and what helps.
+pub(crate) struct HostTrouble {
+    number: Errno,
+    /// In lower case.
+    words: &'static str,
+    pub(crate) hint: Option<&'static str>,
+}
+
+const fn trouble(number: Errno, words: &'static str, hint: Option<&'static str>) -> HostTrouble {
+    HostTrouble {
+        number,
+        words,
+        hint,
+    }
+}
+
+const OF_HOST: [HostTrouble; 11] = [
+    trouble(
+        Errno::ENOSPC,
+        "no space left on device",
+        Some("free some disk space (or inodes: `df -i`)"),
+    ),
+    trouble(
+        Errno::EDQUOT,
+        "quota exceeded",
+        Some("the disk quota is used up: free some space"),
+    ),
+    trouble(
+        Errno::EROFS,
+        "read-only file system",
+        Some("the file system is read-only: remount it for writing"),
+    ),
+    trouble(
+        Errno::EMFILE,
+        "too many open files",
+        Some("raise the limit (`ulimit -n 4096`)"),
+    ),
+    trouble(
+        Errno::ENFILE,
+        "too many open files in system",
+        Some("raise the limit (`sysctl fs.file-max`)"),
+    ),
+    trouble(Errno::EIO, "input/output error", None),
+    trouble(Errno::ENOMEM, "cannot allocate memory", None),
+    trouble(Errno::ENOMEM, "out of memory", None),
+    trouble(Errno::EAGAIN, "resource temporarily unavailable", None),
+    trouble(Errno::EINTR, "interrupted system call", None),
+    trouble(Errno::ESTALE, "stale file handle", None),
+];
+
+impl HostTrouble {
+    fn of_number(code: i32) -> Option<&'static HostTrouble> {
+        OF_HOST.iter().find(|t| t.number as i32 == code)
+    }
+
+    /// The one that a program's message names.
+    pub(crate) fn of_words(words: &str) -> Option<&'static HostTrouble> {
+        let words = words.to_ascii_lowercase();
+        OF_HOST.iter().find(|t| words.contains(t.words))
+    }
+}
+
 /// Writes a line to standard error. Unlike `eprintln!` it does not panic if that is closed or its
 /// disk is full.
 pub fn tell(line: &str) {
@@ -159,27 +204,13 @@ pub fn tell(line: &str) {
 }
 
 fn class_of(err: &io::Error) -> (Kind, Option<&'static str>) {
-    use nix::errno::Errno;
     let Some(code) = err.raw_os_error() else {
         return (Kind::Permanent, None);
     };
+    if let Some(trouble) = HostTrouble::of_number(code) {
+        return (Kind::Temporary, trouble.hint);
+    }
     match Errno::from_raw(code) {
-        Errno::ENOSPC => (
-            Kind::Temporary,
-            Some("free some disk space (or inodes: `df -i`)"),
-        ),
-        Errno::EDQUOT => (
-            Kind::Temporary,
-            Some("the disk quota is used up: free some space"),
-        ),
-        Errno::EMFILE | Errno::ENFILE => {
-            (Kind::Temporary, Some("raise the limit (`ulimit -n 4096`)"))
-        }
-        Errno::EIO | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR => (Kind::Temporary, None),
-        Errno::EROFS => (
-            Kind::Temporary,
-            Some("the file system is read-only: remount it for writing"),
-        ),
         Errno::EXDEV => (
             Kind::Permanent,
             Some(
@@ -188,7 +219,7 @@ fn class_of(err: &io::Error) -> (Kind, Option<&'static str>) {
         ),
         Errno::EACCES | Errno::EPERM => (
             Kind::Permanent,
-            Some("look at the owner and mode of this path (`ls -ld`)"),
+            Some("look at the owner, mode and attributes of this path (`ls -ld`, `lsattr -d`)"),
         ),
         _ => (Kind::Permanent, None),
     }

@@ -134,7 +134,7 @@ pub fn all(root: &Root) -> Vec<Hold> {
 pub fn end_without_end(root: &Root) -> Result<Vec<String>> {
     let mut ended = Vec::new();
     for hold in all(root).into_iter().filter(|h| h.ends_at().is_none()) {
-        if atomic::remove(&path(root, &hold.agent))? {
+        if atomic::take_away(&path(root, &hold.agent))? {
             ended.push(hold.agent);
         }
     }

@@ -168,19 +168,35 @@ impl Interrupt {
     pub fn take_notice(&self, root: &Root) -> Result<bool> {
         let seen = hidden(root, &self.stem, "seen");
         for _ in 0..8 {
-            match atomic::link_new(&self.path, &seen) {
-                Ok(Moved::Done) => return Ok(true),
-                Ok(Moved::SourceGone) => return Ok(false),
-                Ok(Moved::Taken) => {}
-                // It cannot be linked (a directory): notify nobody rather than again and again.
-                Err(_) => return Ok(false),
+            match self.link_mark(&seen)? {
+                Moved::Done => return Ok(true),
+                Moved::SourceGone => return Ok(false),
+                Moved::Taken => {}
             }
-            if id_of(&seen).0 == self.id.0 {
+            if self.is_marked(&seen) {
                 return Ok(false);
             }
             atomic::remove(&seen)?;
         }
         Ok(false)
+    }
+
+    /// A hard link, which pins its inode; for what cannot be linked (a directory) a file that names it.
+    fn link_mark(&self, seen: &Path) -> Result<Moved> {
+        match atomic::link_new(&self.path, seen) {
+            Err(_) => Nameless::new(seen, self.unlinked().as_bytes(), 0o600, false)?.link(seen),
+            linked => linked,
+        }
+    }
+
+    fn is_marked(&self, seen: &Path) -> bool {
+        let named = || atomic::read_small(seen, STATE_FILE_BYTES_MAX).ok();
+        id_of(seen).0 == self.id.0 || named().is_some_and(|n| n == self.unlinked().as_bytes())
+    }
+
+    /// Without a link, its birth tells it from a successor with the same inode number.
+    fn unlinked(&self) -> String {
+        format!("{} {:?}\n", self.id.0, crate::folder::DirId::of(&self.path))
     }
 
     /// Whether a person or harness raised it with a command.
@@ -261,8 +277,7 @@ pub fn release_answered(root: &Root, known: &Mutex<Folder>) -> (Vec<Name>, Vec<E
         }
     }
     for file in files {
-        let bytes = file.as_bytes();
-        let of = |ending: &[u8]| bytes.strip_prefix(b".")?.strip_suffix(ending);
+        let of = |ending: &[u8]| file.as_bytes().strip_prefix(b".")?.strip_suffix(ending);
         let raised = of(b".raised");
         let stem = of(b".seen").or(raised);
         let Some(stem) = stem.and_then(|s| std::str::from_utf8(s).ok()) else {
@@ -433,7 +448,7 @@ pub fn unheard(root: &Root, session: &str, heard_ns: Option<i64>) -> Option<Answ
 
 /// Removes an interrupt. `false`: there was none.
 pub fn end(root: &Root, stem: &str) -> Result<bool> {
-    atomic::remove(&path(root, stem))
+    atomic::take_away(&path(root, stem))
 }
 
 /// The stems of all existing interrupts.

@@ -256,9 +256,14 @@ impl Root {
 const ENDING: &str = ".~ending~";
 
 /// The item whose end is being recorded, if that is what a file in `claimed/SLOT/` is.
-pub fn of_ending(file: &OsStr) -> Option<Name> {
+fn of_ending(file: &OsStr) -> Option<Name> {
     let name = file.as_bytes().strip_suffix(ENDING.as_bytes())?;
     Some(Name::new(OsStr::from_bytes(name)))
+}
+
+/// The item that a file in `claimed/SLOT/` is, one whose end is being recorded included.
+pub fn claimed_item(file: &OsStr) -> Option<Name> {
+    of_ending(file).or_else(|| (!Name::is_ignored(file)).then(|| Name::new(file)))
 }
 
 /// The repository of a slot's worktree, beside it: `agent-1.git` of `agent-1`, `agent-1.git@lib` of

@@ -101,6 +101,9 @@ pub const TREE_ENTRIES_MAX: usize = 2_000_000;
 pub const KEEPER_ANSWER: Duration = Duration::from_secs(30);
 /// A git command that takes longer than this hangs (a prompt, a dead mount).
 pub const GIT_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// A stop lets slots go that have not ended so long after their agents' `kill_grace`: a git of theirs
+/// is ended after 20 s, and one that follows it, too.
+pub const STOP_MAX: Duration = Duration::from_secs(60);
 /// Half-written objects that no git touched for this long are a killed git's.
 pub const DEBRIS_AGE: Duration = Duration::from_secs(3_600);
 /// Names in each set of the index of `pending/` (ready, scheduled, waiting): about 170 bytes each. The

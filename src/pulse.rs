@@ -15,8 +15,12 @@ use crate::error::Result;
 use crate::layout::{Place, SlotId};
 use crate::limits::{AFTER_LOOKS, FIGURES, FIGURES_AT_HAND, HEARTBEAT, PULSE, PULSE_AT_REST};
 use crate::runtime::Runtime;
+use crate::status::TroubleStatus;
 use crate::text;
 use crate::waker::Waker;
+
+/// Items that cannot be claimed: as many are named.
+const STAYS_SHOWN: usize = 20;
 
 pub(crate) struct StatusThread {
     pub(crate) waker: Arc<Waker>,
@@ -136,7 +140,14 @@ impl StatusThread {
             if self.lost.swap(false, Ordering::SeqCst) || force {
                 aggregator.counts().recount(&rt.root)?;
             }
-            let troubles = rt.troubles.shown();
+            let mut troubles = rt.troubles.shown();
+            for (name, reason) in rt.ready.stays(STAYS_SHOWN) {
+                troubles.push(TroubleStatus {
+                    place: format!("queue/pending/{name}"),
+                    reason,
+                    ..TroubleStatus::default()
+                });
+            }
             aggregator.refresh(rt.ready.tally(), rt.slots.statuses(), troubles, force)?;
         }
         Ok(())

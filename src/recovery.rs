@@ -14,7 +14,6 @@
 //! | a claim without a file | give up the claim |
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +24,14 @@ use crate::error::Result;
 use crate::git::{self, Base};
 use crate::keeper::wire::{Reply, Request};
 use crate::keeper::{self, Keeper};
-use crate::layout::{self, DEFAULT_REPO, Name, Place, Root, SlotId, of_ending};
+use crate::layout::{self, DEFAULT_REPO, Name, Place, Root, SlotId};
 use crate::lease;
 use crate::mutant::planted;
 use crate::outcome::{Next, Stop};
 use crate::record::{Adopted, Event, LastAttempt, Record, Requeued};
 use crate::session::file::SessionFile;
 use crate::session::{self, Attempt, Work, WorkerContext, end_claim};
-use crate::spool::{Claim, Target};
+use crate::spool::{self, Claim, Target};
 use crate::status::SlotState;
 
 /// Whether a slot that nobody holds has anything to recover.
@@ -41,7 +40,7 @@ pub(crate) fn has_residue(root: &Root, slot: SlotId) -> bool {
     let marker = root.agent(slot).join("marker");
     let linked = marker.symlink_metadata().is_ok_and(|m| m.nlink() > 1);
     linked
-        || !claimed_in(root, slot).is_empty()
+        || spool::claimed_in(root, slot).is_ok_and(|names| !names.is_empty())
         || keeper::is_alive(root, slot)
         || atomic::has_temps(&root.agent(slot))
 }
@@ -63,31 +62,6 @@ pub(crate) fn orphans(root: &Root, ours: &[SlotId]) -> Vec<SlotId> {
     slots.into_iter().filter(is_orphan).collect()
 }
 
-/// The files in a folder. A symlink counts as empty: what it leads to is not harness's.
-fn files_in(dir: &Path) -> Vec<OsString> {
-    if !atomic::is_own_dir(dir) {
-        return Vec::new();
-    }
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .map(|e| e.file_name())
-        .filter(|n| !Name::is_ignored(n))
-        .collect()
-}
-
-/// The items in a slot's folder, one whose end was being recorded included.
-fn claimed_in(root: &Root, slot: SlotId) -> Vec<Name> {
-    let dir = root.claimed(slot);
-    let mut names: Vec<Name> = files_in(&dir).into_iter().map(Name::new).collect();
-    if atomic::is_own_dir(&dir) {
-        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-        names.extend(entries.filter_map(|e| of_ending(&e.file_name())));
-    }
-    names.sort();
-    names.dedup();
-    names
-}
-
 /// Recovers the worker's slot. Returns when nothing is left to recover, which may take as long as
 /// an adopted agent runs.
 pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
@@ -95,7 +69,7 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     atomic::remove_temps(&root.agent(ctx.slot()));
     atomic::remove_temps(&root.claimed(ctx.slot()));
     git::clear_temps(&root, ctx.slot());
-    let mut names = claimed_in(&root, ctx.slot());
+    let mut names = spool::claimed_in(&root, ctx.slot())?;
     let held = ctx.lease.held()?;
     let was_empty = names.is_empty() && held.is_empty();
     for held in held {
@@ -234,9 +208,11 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         (_, Some((pid, age))) => go_on(ctx, attempt, pid, age),
         (_, None) => {
             let slot = ctx.slot();
-            ctx.rt
-                .console
-                .say(&format!("{slot}  recovered  {name}: its agent has ended"));
+            // Tried again and again where something is wrong: that is said instead.
+            if !ctx.rt.troubles.is_met(&slot.to_string()) {
+                let text = format!("{slot}  recovered  {name}: its agent has ended");
+                ctx.rt.console.say(&text);
+            }
             let attempt = rebuild(ctx, attempt)?;
             let over = session::post_mortem(ctx, &attempt, None)?;
             session::conclude(ctx, attempt, over).map(drop)

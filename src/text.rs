@@ -53,6 +53,59 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// A message without what differs from one try to the next: numbers, ids and temporary names. Messages
+/// of one class say the same. A name with a number in it (`agent-1`, `007-fix.md`) stays.
+pub(crate) fn class_of(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "/'\"`()[]{}<>,;:=".contains(c);
+    let parts = text.split_inclusive(ends);
+    let class = |part: &str| {
+        let word = part.trim_end_matches(ends).trim_end_matches('.');
+        match differs(word) {
+            true => format!("#{}", &part[word.len()..]),
+            false => part.to_owned(),
+        }
+    };
+    parts.map(class).collect()
+}
+
+fn differs(word: &str) -> bool {
+    let hex = |c: char| c.is_ascii_hexdigit();
+    let is_oid = word.len() >= 7 && word.chars().all(hex);
+    let is_uuid = word.len() == 36 && word.chars().all(|c| hex(c) || c == '-');
+    let is_temp = word.ends_with(".tmp") || word.starts_with("tmp_");
+    is_temp || is_uuid || is_oid && word.contains(|c: char| c.is_ascii_digit()) || is_number(word)
+}
+
+/// `28`, `1.5`, `35s`, `1m10s`, `64kB`.
+fn is_number(word: &str) -> bool {
+    let after = |text: &str, of: fn(char) -> bool| {
+        let rest = text.trim_start_matches(of);
+        text.len() - rest.len()
+    };
+    let (digit, unit) = (
+        |c: char| c.is_ascii_digit(),
+        |c: char| c.is_ascii_alphabetic(),
+    );
+    let mut rest = word;
+    while !rest.is_empty() {
+        let digits = after(rest, digit);
+        rest = &rest[digits..];
+        if let Some(fraction) = rest.strip_prefix('.') {
+            let digits = after(fraction, digit);
+            if digits == 0 {
+                return false;
+            }
+            rest = &fraction[digits..];
+        }
+        let letters = after(rest, unit);
+        if digits == 0 || letters > 3 {
+            return false;
+        }
+        rest = &rest[letters..];
+    }
+    !word.is_empty()
+}
+
 /// Equivalent JSON without characters that a terminal would obey: inside strings they are escaped as
 /// `\u009b`, between tokens they become spaces.
 pub fn safe_json(text: &str) -> String {
@@ -103,6 +156,32 @@ fn tame(json: &mut Vec<u8>, from: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_numbers_ids_and_temporary_names_make_no_other_message() {
+        let same = |a: &str, b: &str| class_of(a) == class_of(b);
+        assert!(same(
+            "status: cannot write the file: /r/.134-8f109505becb-2.tmp: No space (os error 28)",
+            "status: cannot write the file: /r/.9-8f1-31.tmp: No space (os error 28)"
+        ));
+        assert!(same("ended after 35s.", "ended after 1m10s."));
+        assert!(same(
+            "session 01a229c3-6ce9-776f-9383-96f1cdd7db62 at 012345678",
+            "session 01a229c4-6ce9-776f-9383-96f1cdd7db60 at fedcba9f8"
+        ));
+        assert!(same(
+            "objects/pack/tmp_pack_aX1: full",
+            "objects/pack/tmp_pack_b: full"
+        ));
+        for (a, b) in [
+            ("agent-1: full", "agent-2: full"),
+            ("007-fix.md stays", "008-fix.md stays"),
+            ("1.md stays", "2.md stays"),
+            ("cannot read", "cannot write"),
+        ] {
+            assert!(!same(a, b), "{a}");
+        }
+    }
 
     #[test]
     fn what_acts_on_a_terminal_is_spelt_out_and_json_keeps_its_value() {

@@ -148,8 +148,10 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
             }
             Err(e) => {
                 met_trouble(ctx, &e);
+                // A stop does not wait for the host: the item stays where it is for the next run.
+                let stops = rt.lifecycle.level() == Level::Stopping && e.is_of_host();
                 // The item may still be claimed by this slot: recovered as after a death.
-                if !recovered(ctx, leave) {
+                if stops || !recovered(ctx, leave) {
                     return;
                 }
                 show_idle(ctx, SlotState::Idle, None);
@@ -181,7 +183,10 @@ fn recovered(ctx: &mut WorkerContext, leave: &AtomicBool) -> bool {
 fn met_trouble(ctx: &WorkerContext, e: &Error) {
     let (rt, slot) = (&ctx.rt, ctx.slot().to_string());
     let wait = rt.troubles.met(&slot, e);
-    rt.console.warn(&format!("{slot}: {e}"));
+    // A stop ends with what stays, and why.
+    if rt.lifecycle.level() < Level::Stopping {
+        rt.console.warn(&format!("{slot}: {e}"));
+    }
     show_idle(ctx, SlotState::Trouble, Some(one_line(&e.to_string())));
     // A drain may end where only this is left.
     rt.lifecycle.main().wake();
@@ -339,7 +344,7 @@ fn refused(ctx: &WorkerContext, candidate: &Candidate, why: String) {
         .say(&format!("{}  refused    {name}: {why}", ctx.slot()));
     let result = ItemResult {
         name: name.clone(),
-        outcome: Outcome::Refused,
+        outcome: Some(Outcome::Refused),
         attempt: 0,
         seconds: 0.0,
         branch: None,

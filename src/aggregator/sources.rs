@@ -15,7 +15,7 @@ use crate::atomic;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Result};
 use crate::folder::{FileStamp, Folder};
-use crate::layout::{Name, Root, SlotId, shown};
+use crate::layout::{Name, Root, SlotId, claimed_item, shown};
 use crate::lease;
 use crate::status::{HarnessStatus, Health, InterruptStatus, SlotStatus};
 
@@ -130,11 +130,10 @@ impl ClaimedFolders {
             };
             let mut folder = self.seen.remove(&agent).unwrap_or_default();
             let files = folder.look(&path, &meta).unwrap_or_default();
-            for file in files.iter().filter(|f| !Name::is_ignored(f)) {
-                all.files += 1;
-                if let Some(slot) = SlotId::parse(&agent) {
-                    all.by_slot.insert(slot, file.clone());
-                }
+            let items: BTreeSet<Name> = files.iter().filter_map(|f| claimed_item(f)).collect();
+            all.files += items.len() as u64;
+            if let (Some(slot), Some(item)) = (SlotId::parse(&agent), items.last()) {
+                all.by_slot.insert(slot, item.as_os_str().to_owned());
             }
             seen.insert(agent, folder);
         }

@@ -18,7 +18,7 @@ use crate::item::{self, Refusal};
 use crate::layout::{Name, Place, Root};
 use crate::limits::ITEM_BYTES_MAX;
 use crate::missing::waited_for;
-use crate::view::{print_json, print_text};
+use crate::view::{after_work, print_json, print_text};
 
 #[derive(Args)]
 pub(super) struct AddArgs {
@@ -103,27 +103,60 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
     for drop in &mut drops {
         *drop = check(drop, &fields, config.as_ref())?;
     }
-    let mut added = Vec::new();
-    for drop in &drops {
-        added.push(match args.if_absent {
-            true => absent::place(root, drop)?,
-            false => Added::New(place(root, drop)?),
-        });
-    }
-    atomic::sync_dir(&root.place(Place::Pending))?;
+    let added = place_all(root, &drops, |drop| match args.if_absent {
+        true => absent::place(root, drop),
+        false => place(root, drop).map(Added::New),
+    })?;
     tell_missing(root, &drops);
-    if args.json {
-        let added: Vec<Value> = added.iter().map(|a| a.json(args.if_absent)).collect();
-        return print_json(&added);
-    }
-    let names = added.iter().map(|a| a.name().shown() + "\n");
-    print_text(&names.collect::<String>())
+    let names: Vec<Name> = added.iter().map(|a| a.name().clone()).collect();
+    let printed = match args.json {
+        true => {
+            let added: Vec<Value> = added.iter().map(|a| a.json(args.if_absent)).collect();
+            print_json(&added)
+        }
+        false => print_text(&names.iter().map(|n| n.shown() + "\n").collect::<String>()),
+    };
+    let new = added.iter().filter_map(|a| match a {
+        Added::New(name) => Some(name.shown()),
+        Added::Known(..) => None,
+    });
+    let new = new.collect::<Vec<_>>().join(", ");
+    Ok(after_work(
+        printed,
+        &format!("in queue/pending/ now: {new}"),
+    ))
 }
 
 /// Whether the name of an item is made from its text, with an id.
 fn has_made_up_name(args: &AddArgs) -> bool {
     let stdin = args.files.iter().any(|f| f == Path::new("-"));
     args.name.is_none() && (args.prompt.is_some() || stdin)
+}
+
+/// Places them, durably. An error says which of them are in the queue all the same: they are not to be
+/// added again.
+fn place_all<T>(
+    root: &Root,
+    drops: &[NewItem],
+    mut place: impl FnMut(&NewItem) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut added = Vec::new();
+    let placed = drops.iter().try_for_each(|drop| {
+        added.push(place(drop)?);
+        Ok(())
+    });
+    let synced = match added.is_empty() {
+        true => Ok(()),
+        false => atomic::sync_dir(&root.place(Place::Pending)),
+    };
+    placed.and(synced).map_err(|e| match added.len() {
+        0 => e,
+        n => e.hint(format!(
+            "mend that, and add only what is missing: the first {n} of {} are in queue/pending/ now",
+            drops.len()
+        )),
+    })?;
+    Ok(added)
 }
 
 /// Says which of the names that the items wait for is no item. It may still come: no error.
@@ -146,9 +179,7 @@ pub(super) fn add_files(root: &Root, files: &[PathBuf]) -> Result<Vec<Name>> {
     for drop in &drops {
         check(drop, &Map::new(), None)?;
     }
-    let names = drops.iter().map(|d| place(root, d)).collect();
-    atomic::sync_dir(&root.place(Place::Pending))?;
-    names
+    place_all(root, &drops, |drop| place(root, drop))
 }
 
 fn read(path: &Path) -> Result<NewItem> {

@@ -31,7 +31,12 @@ pub(super) fn link(root: &Root, file: &Nameless, name: &Name) -> Result<bool> {
         return Ok(false);
     }
     let by = "harness add".to_owned();
-    Record::open(root, name)?.append(&Event::Added(By { by }))?;
+    let added = Event::Added(By { by });
+    // It is in the queue: what goes wrong from here on is no reason to add it again.
+    if let Err(e) = Record::open(root, name).and_then(|mut r| r.append(&added)) {
+        let lacks = format!("in queue/pending/ now: {name}, without this line of its record");
+        crate::error::tell(&format!("harness: {lacks}: {e}"));
+    }
     Ok(true)
 }
 

@@ -5,8 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
-use crate::layout::{Name, Place, Root, SlotId, of_ending};
+use crate::layout::{Name, Place, Root, SlotId};
 use crate::missing::nearest_item;
+use crate::spool;
 
 /// The file of an item and the directory it is in.
 #[derive(Debug, Clone)]
@@ -67,15 +68,11 @@ pub(super) fn claimed(root: &Root) -> Vec<(SlotId, Name)> {
     let mut all: Vec<(SlotId, Name)> = slots
         .filter_map(|e| SlotId::parse(&e.file_name()))
         .flat_map(|slot| {
-            let dir = root.claimed(slot);
-            let mut names = names_in(&dir).unwrap_or_default();
-            let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            names.extend(files.filter_map(|e| of_ending(&e.file_name())));
+            let names = spool::claimed_in(root, slot).unwrap_or_default();
             names.into_iter().map(move |name| (slot, name))
         })
         .collect();
     all.sort();
-    all.dedup();
     all
 }
 

@@ -21,7 +21,10 @@ use crate::limits::DEBRIS_AGE;
 use crate::record::{self, Event};
 use crate::recovery;
 use crate::session::file;
-use crate::view::{print_json, print_text};
+use crate::view::{after_work, print_json, print_text};
+
+/// Where the report cannot be written.
+const DONE: &str = "gc is done";
 
 #[derive(clap::Args)]
 pub(super) struct GcArgs {
@@ -82,10 +85,11 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
         crate::error::tell(&format!("harness: {why}"));
     }
     if args.json.json {
-        return print_json(&json!({
+        let printed = print_json(&json!({
             "dry_run": args.dry_run, "sessions": gone.sessions, "branches": gone.branches,
             "worktrees": gone.worktrees, "debris": gone.debris, "trouble": gone.trouble,
         }));
+        return Ok(after_work(printed, DONE));
     }
     let word = if args.dry_run {
         "would remove"
@@ -109,7 +113,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
             gone.debris
         ));
     }
-    print_text(&text)
+    Ok(after_work(print_text(&text), DONE))
 }
 
 /// Prefix of a session's folder during removal; after a crash the next `gc` continues.

@@ -22,10 +22,15 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     let mut rows = Vec::new();
     let wants = |states: &[State]| only.is_none_or(|o| states.contains(&o));
     if wants(&[State::Claimed]) {
-        rows.extend(find::claimed(root).into_iter().map(|(slot, name)| Row {
+        let claimed = find::claimed(root);
+        let slots = (!claimed.is_empty()).then(|| state::Slots::look(root));
+        rows.extend(claimed.into_iter().map(|(slot, name)| Row {
             name,
             state: State::Claimed,
-            note: format!("with {slot}"),
+            note: match slots.as_ref().map(|slots| slots.works(slot)) {
+                Some(Err(why)) => why,
+                _ => format!("with {slot}"),
+            },
         }));
     }
     if wants(&[State::Pending, State::Scheduled, State::Blocked]) {

@@ -165,11 +165,11 @@ pub fn main() -> Result<u8> {
         Command::Init { dir, json } => {
             let dir = dir.or(cli.root).unwrap_or_else(|| ".".into());
             let report = init::init(&dir, &crate::config::template())?;
-            if json.json {
-                print_json(&report.json())
-            } else {
-                print_text(&report.text())
-            }
+            let printed = match json.json {
+                true => print_json(&report.json()),
+                false => print_text(&report.text()),
+            };
+            Ok(view::after_work(printed, "the tree is made"))
         }
         Command::Doctor { json } => examine(cli.root.as_deref(), json.json),
         other => {

@@ -15,7 +15,7 @@ use crate::layout::{Name, Place, Root};
 use crate::outcome::Outcome;
 use crate::ready;
 use crate::record::{By, Canceled, Event, Record, Released};
-use crate::view::print_json;
+use crate::view::{after_work, print_json};
 
 /// Attempts to move an item that always moves away before.
 const LOOKS: usize = 10;
@@ -48,7 +48,10 @@ pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Res
         }
     }
     if json {
-        print_json(&results)?;
+        after_work(
+            print_json(&results),
+            "done, but for what the lines above say",
+        );
     }
     Ok(code)
 }

@@ -16,7 +16,7 @@ use crate::outcome::{Outcome, plural};
 use crate::run::{self, End, Options};
 use crate::runtime::{Console, ItemResult, Results};
 use crate::view::table::{Cell, Table};
-use crate::view::{Paint, Term, written};
+use crate::view::{Paint, Term, after_work, written};
 use crate::{atomic, clock};
 
 /// The exit code of a run that left something behind because of trouble with this machine.
@@ -70,6 +70,7 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     let mut last_words = String::new();
     let code = match run::run(root, config, &options, &console) {
         Ok(End::LetGo) => 0,
+        Ok(End::Stuck) => TEMPORARY,
         Ok(End::Finished(results)) => {
             if results.items.is_empty() {
                 console.say("harness: no item ended in this run");
@@ -87,7 +88,8 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
             e.exit_code()
         }
     };
-    written(console.end(last_words))?;
+    let told = written(console.end(last_words)).map(|_| code);
+    after_work(told, "the run is over");
     Ok(code)
 }
 
@@ -119,7 +121,7 @@ fn greet(console: &Console, root: &Root, config: &Config, args: &RunArgs, added:
 /// The final table: what became of each item, and where to look.
 fn summary(results: &Results) -> String {
     let mut text = format!("\n{}\n", table(results).render(&Term::of_stdout()));
-    let ended = results.done + results.parked;
+    let ended = results.done + results.parked + results.claimed;
     if ended > results.items.len() as u64 {
         text.push_str(&format!("(the last {} of {ended})\n", results.items.len()));
     }
@@ -127,8 +129,12 @@ fn summary(results: &Results) -> String {
         1 => "1 retry".to_owned(),
         n => format!("{n} retries"),
     };
+    let claimed = match results.claimed {
+        0 => String::new(),
+        n => format!("{n} still claimed, "),
+    };
     text.push_str(&format!(
-        "{} done, {} parked, {retries}.\n",
+        "{} done, {} parked, {claimed}{retries}.\n",
         results.done, results.parked
     ));
     if let Some(branch) = results.items.iter().find_map(|i| i.branch.as_deref()) {
@@ -137,7 +143,8 @@ fn summary(results: &Results) -> String {
         ));
     }
     let quoted = |item: &ItemResult| shell_quoted(Path::new(item.name.as_os_str()));
-    if let Some(item) = results.items.iter().rev().find(|i| !i.outcome.is_good()) {
+    let is_parked = |i: &&ItemResult| i.outcome.is_some_and(|outcome| !outcome.is_good());
+    if let Some(item) = results.items.iter().rev().find(is_parked) {
         text.push_str(&format!(
             "Parked items need you: `harness show {}` says why, `harness retry` tries again.\n",
             quoted(item)
@@ -155,15 +162,15 @@ fn table(results: &Results) -> Table {
     let mut table = Table::new(&["ITEM", "OUTCOME", ">TRIES", ">TOOK", "BRANCH", "WHY"]);
     for item in &results.items {
         let paint = match item.outcome {
-            Outcome::Succeeded => Paint::Green,
-            Outcome::NoChange => Paint::Plain,
+            Some(Outcome::Succeeded) => Paint::Green,
+            Some(Outcome::NoChange) => Paint::Plain,
             _ => Paint::Red,
         };
         // Comes from a file that an agent may have written: it may be negative or huge.
         let took = Duration::try_from_secs_f64(item.seconds).unwrap_or_default();
         table.row(vec![
             Cell::new(item.name.shown()),
-            Cell::painted(item.outcome.as_str(), paint),
+            Cell::painted(item.outcome.map_or("claimed", Outcome::as_str), paint),
             Cell::new(item.attempt.to_string()),
             Cell::new(clock::human(took)),
             Cell::new(item.branch.as_deref().unwrap_or("-")),

@@ -10,7 +10,7 @@ use super::state::{self, State};
 use crate::atomic;
 use crate::error::Result;
 use crate::item::{self, Item};
-use crate::layout::{Name, Root};
+use crate::layout::{Name, Root, SlotId};
 use crate::limits::ITEM_BYTES_MAX;
 use crate::ready::Ready;
 use crate::record::{self, Event, History, Line};
@@ -32,9 +32,21 @@ pub(super) fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
     if json {
         return print_json(&as_json(root, &name, state, reason, &lines, places.first()));
     }
+    // For people: a claim of which nothing goes on is no work.
+    let told = match at_slot(places.first()).map(|slot| state::Slots::look(root).works(slot)) {
+        Some(Err(_)) => "stuck",
+        _ => state,
+    };
     let item = places.first().and_then(|found| parsed(&name, found));
     let understood = item.map(|item| item.understood()).unwrap_or_default();
-    print_text(&story(&name, state, reason.as_deref(), &understood, &lines))
+    print_text(&story(&name, told, reason.as_deref(), &understood, &lines))
+}
+
+fn at_slot(at: Option<&Found>) -> Option<SlotId> {
+    match at?.place {
+        At::Claimed(slot) | At::Ending(slot) => Some(slot),
+        _ => None,
+    }
 }
 
 fn state_of(
@@ -45,7 +57,11 @@ fn state_of(
     Ok(match at.map(|f| f.place) {
         None => ("gone", Some("its file is no longer in queue/".into())),
         Some(At::Claimed(slot) | At::Ending(slot)) => {
-            ("claimed", Some(format!("{slot} works on it")))
+            let why = match state::Slots::look(root).works(slot) {
+                Ok(()) => format!("{slot} works on it"),
+                Err(why) => why,
+            };
+            ("claimed", Some(why))
         }
         Some(At::Done) => ("done", None),
         Some(At::Parked) => ("parked", None),

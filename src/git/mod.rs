@@ -56,6 +56,7 @@ pub(crate) use admin::clear_temps;
 pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
 pub(crate) use repos::Repos;
+pub(crate) use run::hurry;
 use words::{hint_for, is_lock_trouble, lasts, passes};
 pub(crate) use worktree::{Collected, Worktree};
 
@@ -378,11 +379,16 @@ impl Git {
         };
         let Some(status) = ended.status else {
             let why = format!(
-                "{} was still running after {} and was stopped",
+                "{} was still running after {} and was stopped{}",
                 shown(),
-                clock::human(self.timeout)
+                clock::human(ended.took),
+                match ended.at_stop {
+                    true => ", as harness is being stopped",
+                    false => "",
+                }
             );
-            return Err(Error::temporary("git hangs", why).hint(
+            let hangs = Error::temporary("git hangs", why).at_path(self.dir());
+            return Err(hangs.hint(
                 "run the same git command by hand: it may wait for a network or a dead mount",
             ));
         };

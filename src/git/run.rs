@@ -8,7 +8,8 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ExitStatus};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::fifos;
 use crate::clock;
 use crate::error::{Context, Error, Result};
+use crate::process::tree;
 
 /// Fits a listing of a million paths; longer output is cut and marked as `truncated`.
 const STDOUT_BYTES_MAX: usize = 64 << 20;
@@ -26,6 +28,19 @@ const STDERR_BYTES_MAX: usize = 64 << 10;
 const LONG: Duration = Duration::from_secs(2);
 /// Time between SIGTERM, on which git removes its lock files, and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(5);
+
+/// Once this process is being stopped, a git may take this long, from the stop or from its own start.
+pub(super) const AT_STOP: Duration = Duration::from_secs(20);
+/// How often a running git looks whether it is to be stopped.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// When this process began to stop.
+static STOPPED: OnceLock<Instant> = OnceLock::new();
+
+/// No git is waited for much longer: this process is being stopped.
+pub(crate) fn hurry() {
+    let _first = STOPPED.set(clock::instant());
+}
 
 /// One pipe of a git process and its output.
 pub(super) struct Pipe {
@@ -37,8 +52,10 @@ pub(super) struct Pipe {
 
 /// How a git process ended.
 pub(super) struct Ended {
-    /// `None`: it timed out and was stopped.
+    /// `None`: it hung and was stopped, after this long, or because this process stops.
     pub status: Option<ExitStatus>,
+    pub took: Duration,
+    pub at_stop: bool,
     pub stdout: Pipe,
     pub stderr: Pipe,
 }
@@ -55,13 +72,15 @@ pub(super) fn attend(mut child: Child, timeout: Duration, tree: Option<&Path>) -
         Pipe::new(child.stdout.take().map(OwnedFd::from), STDOUT_BYTES_MAX),
         Pipe::new(child.stderr.take().map(OwnedFd::from), STDERR_BYTES_MAX),
     ];
-    let deadline = clock::instant() + timeout;
+    let began = clock::instant();
+    let mut fifos_at = began + LONG;
     let mut gone = false;
     let status = loop {
+        let at_stop = STOPPED.get().map(|&stop| stop.max(began) + AT_STOP);
+        let deadline = (began + timeout).min(at_stop.unwrap_or(began + timeout));
         let left = deadline.saturating_duration_since(clock::instant());
         // Once git has ended, read what the pipes hold without waiting.
-        let wait = if gone { Duration::ZERO } else { left };
-        let wait = tree.map_or(wait, |_| wait.min(LONG));
+        let wait = if gone { Duration::ZERO } else { left.min(LOOK) };
         let ready = match wait_for(&pipes, pidfd.as_ref().filter(|_| !gone), wait) {
             Ok(ready) => ready,
             Err(Errno::EINTR) => continue,
@@ -80,8 +99,10 @@ pub(super) fn attend(mut child: Child, timeout: Duration, tree: Option<&Path>) -
             break Some(());
         }
         gone |= ready[2];
-        if let Some(tree) = tree.filter(|_| !gone && drained) {
+        let is_due = clock::instant() >= fifos_at;
+        if let Some(tree) = tree.filter(|_| !gone && drained && is_due) {
             fifos::let_go(tree);
+            fifos_at = clock::instant() + LONG;
         }
         if !gone && left.is_zero() {
             stop(&mut child, pidfd.as_ref());
@@ -94,6 +115,8 @@ pub(super) fn attend(mut child: Child, timeout: Duration, tree: Option<&Path>) -
     let [stdout, stderr] = pipes;
     Ok(Ended {
         status: status.map(|()| reaped),
+        took: began.elapsed(),
+        at_stop: STOPPED.get().is_some(),
         stdout,
         stderr,
     })
@@ -143,8 +166,10 @@ impl Pipe {
     }
 }
 
-/// Sends SIGTERM, on which git removes its lock files, then SIGKILL.
+/// Sends SIGTERM, on which git removes its lock files, then SIGKILL, also to what it has started (a
+/// transport, a filter).
 fn stop(child: &mut Child, pidfd: Option<&OwnedFd>) {
+    let below = tree::held_below(child.id());
     if let (Ok(pid), Some(fd)) = (i32::try_from(child.id()), pidfd) {
         // The child is not reaped yet, so its pid cannot belong to another process.
         let pid = nix::unistd::Pid::from_raw(pid);
@@ -154,6 +179,7 @@ fn stop(child: &mut Child, pidfd: Option<&OwnedFd>) {
         let _waited = poll(&mut fds, ms);
     }
     let _gone = child.kill();
+    tree::kill(&below);
 }
 
 #[cfg(test)]

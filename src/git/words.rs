@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
+use crate::error::HostTrouble;
 
 /// Failures that a retry can fix: another git holds a lock, or is still making a worktree.
 pub(super) fn is_lock_trouble(stderr: &str) -> bool {
@@ -26,17 +27,7 @@ pub(super) fn is_lock_trouble(stderr: &str) -> bool {
 
 /// The host's or the network's trouble, which goes by itself.
 pub(super) fn passes(words: &str) -> bool {
-    const PASSING: [&str; 25] = [
-        "no space left on device",
-        "disk quota exceeded",
-        "input/output error",
-        "read-only file system",
-        "cannot allocate memory",
-        "out of memory",
-        "too many open files",
-        "resource temporarily unavailable",
-        "interrupted system call",
-        "stale file handle",
+    const PASSING: [&str; 15] = [
         // git does not say why: a full disk, mostly.
         "write error",
         "couldn't write '",
@@ -54,8 +45,8 @@ pub(super) fn passes(words: &str) -> bool {
         "returned error: 429",
         "returned error: 5",
     ];
-    let words = words.to_ascii_lowercase();
-    PASSING.iter().any(|w| words.contains(w))
+    let lower = words.to_ascii_lowercase();
+    HostTrouble::of_words(words).is_some() || PASSING.iter().any(|w| lower.contains(w))
 }
 
 /// What stays as it is until a person mends it.
@@ -124,18 +115,13 @@ pub(super) fn hint_for(words: &str) -> Option<String> {
             "if no git works in this repository, remove the stale lock {lock} ({age} old)"
         ));
     }
+    if let Some(hint) = HostTrouble::of_words(words).and_then(|t| t.hint) {
+        return Some(hint.to_owned());
+    }
     let known = [
         (
             "could not lock config file",
             "remove the stale config.lock if no git works in this repository",
-        ),
-        (
-            "No space left on device",
-            "free some disk space (or inodes: `df -i`)",
-        ),
-        (
-            "Disk quota exceeded",
-            "the disk quota is used up: free some space",
         ),
         (
             "dubious ownership",

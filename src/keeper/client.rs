@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -24,6 +25,7 @@ use crate::layout::{Root, SlotId};
 use crate::lease;
 use crate::limits::KEEPER_ANSWER;
 use crate::process;
+use crate::waker::poll_timeout;
 
 /// A connection to the slot's keeper.
 pub struct Keeper {
@@ -32,6 +34,9 @@ pub struct Keeper {
     pid: Option<Pid>,
     dir: PathBuf,
 }
+
+/// A keeper that has nothing to do ends in milliseconds.
+const DISMISSAL: Duration = Duration::from_secs(3);
 
 const NOT_STARTED: &str = "cannot start the keeper";
 
@@ -153,10 +158,32 @@ impl Keeper {
         self.stream.as_fd()
     }
 
-    /// Lets an idle keeper end, and reaps it.
+    /// Lets an idle keeper end, and reaps it. One that cannot write how its agent ended (a full disk)
+    /// stays until it can, and is not waited for.
     pub(crate) fn dismiss(mut self) {
         let _closed = self.stream.shutdown(Shutdown::Both);
-        self.wait_for_end();
+        if self.ends_within(DISMISSAL) {
+            self.wait_for_end();
+        }
+    }
+
+    fn ends_within(&self, time: Duration) -> bool {
+        use rustix::process::{PidfdFlags, pidfd_open};
+        let pid = self.pid.map_or(0, Pid::as_raw);
+        let pid = rustix::process::Pid::from_raw(pid);
+        let Some(held) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+            return true;
+        };
+        let end = clock::instant() + time;
+        loop {
+            let left = end.saturating_duration_since(clock::instant());
+            let mut fds = [PollFd::new(held.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, poll_timeout(left)) {
+                Ok(ended) if ended > 0 || left.is_zero() => return ended > 0,
+                _ if left.is_zero() => return false,
+                _ => {}
+            }
+        }
     }
 
     /// Ends and reaps a keeper that is dead or does not communicate. `process::end_tree` ends its

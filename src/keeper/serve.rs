@@ -225,6 +225,17 @@ impl Serving {
             Some(agent) => running(agent),
         };
         self.say(&reply);
+        if let Some((agent, text)) = self.unwritten.take() {
+            self.say_end(&agent, &text);
+            self.unwritten = Some((agent, text));
+        }
+    }
+
+    fn say_end(&mut self, agent: &Agent, text: &[u8]) {
+        self.say(&Reply::Exited {
+            session: agent.spec.session.clone(),
+            exit: text.to_vec(),
+        });
     }
 
     fn hear(&mut self) {
@@ -251,12 +262,16 @@ impl Serving {
 
     fn spawn(&mut self, spec: Box<Spec>) {
         let session = spec.session.clone();
+        if let Some((agent, text)) = self.unwritten.take() {
+            self.record(agent, text, true);
+        }
         let cpu_before = cpu_of_children();
         let folder = spec.exit.parent().map(OwnDir::open);
         let folder = folder.and_then(Result::ok);
         let started = match (&self.agent, &self.unwritten) {
             (None, None) => start(&spec).map_err(|e| (e.to_string(), is_temporary(&e))),
-            _ => Err(("an agent of this slot is still running".into(), true)),
+            (None, Some(_)) => Err(("how the last one ended cannot be written yet".into(), true)),
+            (Some(_), _) => Err(("an agent of this slot is still running".into(), true)),
         };
         match started {
             Ok(pid) => {
@@ -354,7 +369,9 @@ impl Serving {
     }
 
     /// Writes the exit record and tells the harness. If the folder was removed or locked, a retry
-    /// does not help: then only the harness is told.
+    /// does not help: then only the harness is told. On a full disk it is told at once, so that it
+    /// can say what is wrong, and a stop does not wait; the record is tried again and again. `said`:
+    /// it has been told.
     fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
         // Readers ignore the file while this keeper lives, and if it is half-written.
         let written = |folder: &OwnDir| match folder.create(EXIT, &text) {
@@ -366,14 +383,16 @@ impl Serving {
                 tell(&e.to_string());
             }
             if e.kind() == Kind::Temporary {
+                if !said {
+                    self.say_end(&agent, &text);
+                }
                 self.unwritten = Some((agent, text));
                 return Some(Duration::from_millis(500));
             }
         }
-        self.say(&Reply::Exited {
-            session: agent.spec.session,
-            exit: text,
-        });
+        if !said {
+            self.say_end(&agent, &text);
+        }
         None
     }
 }

@@ -6,6 +6,7 @@
 //! parent is checked again, before it is signalled.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -32,10 +33,14 @@ struct Member {
 /// Every living process below this one, parents before their children.
 fn members() -> Vec<Member> {
     let me = std::process::id();
-    let mut found: Vec<Member> = children()
-        .iter()
-        .filter_map(|pid| member(pid.as_raw().unsigned_abs(), me))
-        .collect();
+    let children = children();
+    let children = children.iter().map(|pid| pid.as_raw().unsigned_abs());
+    below(me, children.collect())
+}
+
+fn below(top: u32, children: Vec<u32>) -> Vec<Member> {
+    let children = children.into_iter();
+    let mut found: Vec<Member> = children.filter_map(|pid| member(pid, top)).collect();
     let mut next = 0;
     while let Some(&Member { pid, .. }) = found.get(next) {
         let below = children_of(pid);
@@ -80,13 +85,14 @@ fn children_of(pid: u32) -> Vec<u32> {
     found
 }
 
+fn hold(m: &Member) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(m.pid as i32)?;
+    let held = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    member(m.pid, m.parent).map(|_| held)
+}
+
 fn signal(m: &Member, signal: Signal) {
-    let Some(pid) = rustix::process::Pid::from_raw(m.pid as i32) else {
-        return;
-    };
-    if let Ok(held) = pidfd_open(pid, PidfdFlags::empty())
-        && member(m.pid, m.parent).is_some()
-    {
+    if let Some(held) = hold(m) {
         // It has ended, or is another user's: the next round shows what is left.
         let _gone = pidfd_send_signal(&held, signal);
     }
@@ -108,6 +114,22 @@ pub fn freeze() {
             signal(m, Signal::STOP);
         }
         pause(ROUND);
+    }
+}
+
+/// What lives below a child of ours, held: its numbers cannot become another's.
+pub(crate) fn held_below(top: u32) -> Vec<OwnedFd> {
+    if !super::proc_is_ours() {
+        return Vec::new();
+    }
+    let members = below(top, children_of(top)).into_iter();
+    members.filter_map(|m| hold(&m)).collect()
+}
+
+/// Ends what `held_below` found.
+pub(crate) fn kill(held: &[OwnedFd]) {
+    for process in held {
+        let _gone = pidfd_send_signal(process, Signal::KILL);
     }
 }
 

@@ -87,6 +87,14 @@ impl Ready {
         all.into_iter().map(|(n, _, s)| (n.clone(), s)).collect()
     }
 
+    /// Items that cannot be claimed, and why, for people: at most `max`.
+    pub fn stays(&self, max: usize) -> Vec<(Name, String)> {
+        let sets = self.lock();
+        let all = sets.known.iter().filter(|(_, k)| k.stays()).take(max);
+        all.map(|(n, k)| (n.clone(), k.why_failed().to_owned()))
+            .collect()
+    }
+
     /// Blocked items and what they wait for: other items, a hold, or somebody who mends what is wrong.
     pub fn blocked(&self) -> BTreeMap<Name, Wait> {
         let sets = self.lock();

@@ -3,8 +3,6 @@
 //! item could still be claimed by it; it does end where only a person can change anything.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,13 +10,16 @@ use super::Main;
 use super::threads::{PENDING, pending_changed_at};
 use crate::atomic;
 use crate::clock;
-use crate::layout::{Name, Root, SlotId, of_ending};
+use crate::layout::{Name, Root, SlotId};
 use crate::lease;
 use crate::missing::waited_for;
 use crate::ready::Wait;
+use crate::record;
 use crate::recovery;
 use crate::runtime::Level;
+use crate::spool;
 use crate::status::SlotState;
+use crate::text::class_of;
 
 /// A shorter wait is not worth a message.
 const WAIT_SAID: Duration = Duration::from_secs(2);
@@ -48,7 +49,7 @@ impl Main {
         if let Some(why) = unlisted {
             self.say_stays(&format!("what is in {PENDING} stays there: {why}"));
         }
-        self.say_what_stays(&stuck);
+        self.say_what_stays();
         self.rt.lifecycle.raise(Level::Finishing);
     }
 
@@ -88,14 +89,33 @@ impl Main {
         self.rt.results.left_with_trouble();
     }
 
-    /// Items that wait for what nobody is going to do.
-    fn say_what_stays(&self, stuck: &BTreeSet<SlotId>) {
-        let (console, ready) = (&self.rt.console, &self.rt.ready);
-        for slot in stuck {
-            if let Some(why) = self.rt.troubles.why_lasting(&slot.to_string()) {
-                self.say_stays(&format!("{slot} stays as it is: {why}"));
+    /// At the end of a run: slots in trouble, and the items that stay with them for the next run.
+    pub(super) fn say_what_is_left(&self) {
+        let root = &self.rt.root;
+        for (slot, (why, lasting)) in self.rt.troubles.of_slots() {
+            let items = spool::claimed_in(root, slot).unwrap_or_default();
+            if items.is_empty() && !lasting {
+                continue;
+            }
+            let shown: Vec<String> = items.iter().take(3).map(Name::shown).collect();
+            let stays = match shown.join(", ") {
+                names if names.is_empty() => String::new(),
+                names => {
+                    format!("; {names} stays in queue/claimed/{slot}/ for the next `harness run`")
+                }
+            };
+            self.say_stays(&format!("{slot} stays as it is: {why}{stays}"));
+            for name in items {
+                let attempt = record::history(root, &name).attempts;
+                let why = format!("stays in queue/claimed/{slot}/: {why}");
+                self.rt.results.stays(name, attempt, why);
             }
         }
+    }
+
+    /// Items that wait for what nobody is going to do.
+    fn say_what_stays(&self) {
+        let (console, ready) = (&self.rt.console, &self.rt.ready);
         let more = ready.more_blocked();
         if more > 0 {
             console.warn(&format!("{more} more items stay in pending/"));
@@ -164,7 +184,7 @@ impl Main {
             };
             let text: Vec<String> = slots.keys().take(3).map(of).collect();
             let text = format!("the drain waits: no slot may go on: {}", text.join("; "));
-            return Some((text.clone(), text));
+            return Some((class_of(&text), text));
         }
         if self.rt.slots.busy() > 0 {
             return None;
@@ -192,26 +212,8 @@ fn claimed(root: &Root, but: &BTreeSet<SlotId>) -> Option<(SlotId, String)> {
     slots
         .filter_map(|e| Some((SlotId::parse(&e.file_name())?, e.path())))
         .filter(|(slot, path)| !but.contains(slot) && atomic::is_own_dir(path))
-        .find_map(|(slot, path)| Some((slot, item_in(&path)?)))
-}
-
-fn item_in(folder: &Path) -> Option<String> {
-    let unreadable = |e: std::io::Error| format!("a folder that cannot be read: {e}");
-    let files = match std::fs::read_dir(folder) {
-        Ok(files) => files,
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return None;
-        }
-        Err(e) => return Some(unreadable(e)),
-    };
-    for file in files {
-        match file.map(|f| f.file_name()) {
-            // Files that are no items (an editor's `.x.swp`) are nobody's work.
-            Ok(name) if of_ending(&name).is_some() => return of_ending(&name).map(|n| n.shown()),
-            Ok(name) if Name::is_ignored(&name) => {}
-            Ok(name) => return Some(Name::new(name).shown()),
-            Err(e) => return Some(unreadable(e)),
-        }
-    }
-    None
+        .find_map(|(slot, _)| match spool::claimed_in(root, slot) {
+            Ok(names) => Some((slot, names.first()?.shown())),
+            Err(e) => Some((slot, format!("a folder that cannot be read: {e}"))),
+        })
 }

@@ -26,7 +26,7 @@ use crate::control::Orders;
 use crate::error::{Error, Result};
 use crate::folder::DirId;
 use crate::layout::Root;
-use crate::limits::CONTROL_TICK;
+use crate::limits::{CONTROL_TICK, STOP_MAX};
 use crate::peers::Presence;
 use crate::ready::Ready;
 use crate::runtime::{Console, Level, Results, Runtime};
@@ -49,6 +49,8 @@ pub(crate) enum End {
     Finished(Results),
     /// At once, on SIGHUP: the agents run on.
     LetGo,
+    /// A stop that would not end: slots were let go with what they have.
+    Stuck,
 }
 
 /// Hints from the threads that hear of events; the main thread then looks for itself.
@@ -101,6 +103,7 @@ pub(crate) fn run(
         next_orphans: now,
         next_staffing: now,
         alert_until: now + ALERT,
+        stopping_since: None,
     };
     let left = main.work();
     if left == Left::Moved {
@@ -112,6 +115,10 @@ pub(crate) fn run(
             "hung up: {slots} slots let go; agents run on, the next `harness run` adopts them"
         ));
         return Ok(End::LetGo);
+    }
+    if left == Left::Stuck {
+        main.say_what_is_let_go();
+        return Ok(End::Stuck);
     }
     // Its file goes before the threads end: other processes then see that nobody is here.
     let Main {
@@ -130,6 +137,8 @@ pub(crate) fn run(
 enum Left {
     Finished,
     LetGo,
+    /// Slots that were told to stop do not.
+    Stuck,
     /// ROOT was moved: everything is as after a death, at its new place.
     Moved,
 }
@@ -164,6 +173,7 @@ struct Main {
     next_orphans: Instant,
     next_staffing: Instant,
     alert_until: Instant,
+    stopping_since: Option<Instant>,
 }
 
 /// How long after a death, and after its own start, a process looks for orphaned slots often.
@@ -199,10 +209,24 @@ impl Main {
             if self.level() > Level::Running && self.workers.is_empty() {
                 // Marks of interrupts that ended just now would stay until the next run.
                 self.put_answered_back();
+                self.say_what_is_left();
                 return Left::Finished;
+            }
+            if self.stop_takes_too_long() {
+                return Left::Stuck;
             }
             self.rt.lifecycle.main().wait(self.tick());
         }
+    }
+
+    /// Whatever a slot hangs in (a lock, a dead mount), a stop ends: what it has is as after a death, and
+    /// the next run goes on with it.
+    fn stop_takes_too_long(&mut self) -> bool {
+        if self.level() < Level::Stopping {
+            return false;
+        }
+        let since = *self.stopping_since.get_or_insert_with(clock::instant);
+        since.elapsed() >= self.rt.config.harness.kill_grace + STOP_MAX
     }
 
     /// ROOT was removed: nothing can be put back any more, and no agent works for nobody.

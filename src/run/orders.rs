@@ -50,6 +50,23 @@ impl Main {
         self.rt.lifecycle.raise(Level::Stopping);
     }
 
+    /// A stop ends without these slots.
+    pub(super) fn say_what_is_let_go(&self) {
+        let slots = self.rt.slots.statuses();
+        for slot in self.own() {
+            let shown = slots.get(&slot);
+            let item = shown
+                .and_then(|s| s.item.as_deref())
+                .unwrap_or("what it has");
+            let why = shown
+                .and_then(|s| s.reason.as_deref())
+                .unwrap_or("it does not say why");
+            self.rt.console.warn(&format!(
+                "{slot} does not stop: {why}; it is let go, and {item} stays in queue/claimed/{slot}/ for the next `harness run`"
+            ));
+        }
+    }
+
     pub(super) fn obey_orders(&mut self) {
         let flagged = self.news.orders.swap(false, Ordering::SeqCst);
         if !flagged && clock::instant() < self.next_orders {

@@ -11,7 +11,7 @@ use super::lock;
 use super::voice::{To, Voice};
 use crate::clock;
 use crate::error::Result;
-use crate::text::printable;
+use crate::text::{class_of, printable};
 
 /// A warning is not repeated sooner.
 const FLOOR: Duration = Duration::from_secs(60);
@@ -24,11 +24,14 @@ pub(crate) struct Console {
     /// Only warnings are printed.
     quiet: bool,
     voice: Voice,
+    /// By class.
     warned: Mutex<HashMap<String, Warned>>,
 }
 
 /// A warning that was said.
 struct Warned {
+    /// As it came last.
+    text: String,
     at: Instant,
     /// How often it came since.
     more: u64,
@@ -53,13 +56,20 @@ impl Console {
     /// Says that something is wrong, also when quiet. The same again within a minute is counted.
     pub(crate) fn warn(&self, text: &str) {
         let now = clock::instant();
+        let class = class_of(text);
         let mut warned = lock(&self.warned);
-        if let Some(before) = warned.get_mut(text) {
+        if let Some(before) = warned.get_mut(&class) {
             before.more += 1;
+            before.text = text.to_owned();
             return;
         }
         if warned.len() < WARNINGS_MAX {
-            warned.insert(text.to_owned(), Warned { at: now, more: 0 });
+            let warning = Warned {
+                text: text.to_owned(),
+                at: now,
+                more: 0,
+            };
+            warned.insert(class, warning);
         }
         drop(warned);
         self.mark(text);
@@ -82,10 +92,10 @@ impl Console {
     fn count_those(&self, older_than: Duration) {
         let now = clock::instant();
         let mut again = Vec::new();
-        lock(&self.warned).retain(|text, warned| {
+        lock(&self.warned).retain(|_, warned| {
             let for_now = now - warned.at < older_than;
             if !for_now && warned.more > 0 {
-                again.push((text.clone(), warned.more, now - warned.at));
+                again.push((warned.text.clone(), warned.more, now - warned.at));
                 (warned.at, warned.more) = (now, 0);
                 return true;
             }

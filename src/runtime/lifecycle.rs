@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::error::Result;
+use crate::git;
 use crate::waker::Waker;
 
 /// How far this process is on its way out.
@@ -50,6 +51,9 @@ impl Lifecycle {
     /// A level below the present one changes nothing.
     pub(crate) fn raise(&self, level: Level) {
         self.level.fetch_max(level as u8, Ordering::SeqCst);
+        if level == Level::Stopping {
+            git::hurry();
+        }
         self.wake_all();
     }
 

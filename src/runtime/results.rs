@@ -20,6 +20,8 @@ pub(crate) struct Board(Mutex<Results>);
 pub(crate) struct Results {
     pub done: u64,
     pub parked: u64,
+    /// Still in `claimed/`, as their end could not be written.
+    pub claimed: u64,
     /// Attempts that are tried again.
     pub retried: u64,
     /// Something stays as it is because of trouble that only a person ends.
@@ -31,13 +33,23 @@ pub(crate) struct Results {
 #[derive(Clone)]
 pub(crate) struct ItemResult {
     pub name: Name,
-    pub outcome: Outcome,
+    /// `None`: it has not ended; it stays in `claimed/`.
+    pub outcome: Option<Outcome>,
     /// 1 for the first; 0 for an item that was refused.
     pub attempt: u32,
     /// How long its last attempt took.
     pub seconds: f64,
     pub branch: Option<String>,
     pub reason: String,
+}
+
+impl Results {
+    fn show(&mut self, result: ItemResult) {
+        if self.items.len() == ITEMS_MAX {
+            self.items.pop_front();
+        }
+        self.items.push_back(result);
+    }
 }
 
 impl Board {
@@ -48,10 +60,21 @@ impl Board {
             true => results.parked += 1,
             false => results.done += 1,
         }
-        if results.items.len() == ITEMS_MAX {
-            results.items.pop_front();
-        }
-        results.items.push_back(result);
+        results.show(result);
+    }
+
+    /// Its end could not be written.
+    pub(crate) fn stays(&self, name: Name, attempt: u32, reason: String) {
+        let mut results = lock(&self.0);
+        results.claimed += 1;
+        results.show(ItemResult {
+            name,
+            outcome: None,
+            attempt,
+            seconds: 0.0,
+            branch: None,
+            reason,
+        });
     }
 
     /// An item is claimed again. Where it was parked in this run to wait for an answer, it does not
@@ -61,7 +84,7 @@ impl Board {
         if results.parked == 0 {
             return;
         }
-        let asked = |i: &ItemResult| i.name == *name && i.outcome == Outcome::Interrupted;
+        let asked = |i: &ItemResult| i.name == *name && i.outcome == Some(Outcome::Interrupted);
         if let Some(at) = results.items.iter().rposition(asked) {
             results.items.remove(at);
             results.parked -= 1;

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind};
 use crate::layout::SlotId;
 use crate::limits::{EQUAL_TRIES, TROUBLE_WAIT, TROUBLE_WAIT_MAX};
 use crate::status::TroubleStatus;
-use crate::text::one_line;
+use crate::text::{class_of, one_line};
 
 #[derive(Default)]
 pub(crate) struct Troubles(Mutex<BTreeMap<String, Trouble>>);
@@ -62,6 +62,11 @@ impl Troubles {
         wait
     }
 
+    /// Whether something is wrong there.
+    pub(crate) fn is_met(&self, place: &str) -> bool {
+        lock(&self.0).contains_key(place)
+    }
+
     pub(crate) fn over(&self, place: &str) {
         lock(&self.0).remove(place);
     }
@@ -84,12 +89,22 @@ impl Troubles {
         lasting.map(|t| t.why.clone())
     }
 
+    /// The slots in trouble: why, and whether it is lasting.
+    pub(crate) fn of_slots(&self) -> BTreeMap<SlotId, (String, bool)> {
+        let all = lock(&self.0);
+        let of = |(place, t): (&String, &Trouble)| {
+            let slot = SlotId::parse(place.as_ref())?;
+            Some((slot, (t.why.clone(), t.is_lasting())))
+        };
+        all.iter().filter_map(of).collect()
+    }
+
     /// The slots whose trouble is lasting.
     pub(crate) fn lasting_slots(&self) -> BTreeSet<SlotId> {
-        let all = lock(&self.0);
-        let lasting = all.iter().filter(|(_, t)| t.is_lasting());
-        let slot = |(place, _): (&String, &Trouble)| SlotId::parse(place.as_ref());
-        lasting.filter_map(slot).collect()
+        let all = self.of_slots().into_iter();
+        all.filter(|(_, (_, lasting))| *lasting)
+            .map(|(slot, _)| slot)
+            .collect()
     }
 
     /// For `status.json`: all but those of slots, which stand there with the slot.
@@ -111,13 +126,6 @@ impl Troubles {
 /// How long to wait after so many equal tries.
 fn wait_after(tries: u32) -> Duration {
     clock::doubled(TROUBLE_WAIT, tries.saturating_sub(1), TROUBLE_WAIT_MAX)
-}
-
-/// The text without numbers and ids (a pid, a session, a temporary name).
-fn class_of(text: &str) -> String {
-    let words = text.split_inclusive(|c: char| !c.is_alphanumeric());
-    let is_id = |word: &str| word.contains(|c: char| c.is_ascii_digit());
-    words.map(|w| if is_id(w) { "#" } else { w }).collect()
 }
 
 #[cfg(test)]

@@ -145,11 +145,13 @@ pub(crate) fn publish_on(
     mut attempt: Attempt,
     announced: Publishing,
 ) -> Result<()> {
-    ctx.rt.console.say(&format!(
-        "{}  recovered  {}: its work is published",
-        ctx.slot(),
-        attempt.claim.name
-    ));
+    if !ctx.rt.troubles.is_met(&ctx.slot().to_string()) {
+        ctx.rt.console.say(&format!(
+            "{}  recovered  {}: its work is published",
+            ctx.slot(),
+            attempt.claim.name
+        ));
+    }
     attempt.file.set_end(announced.end);
     attempt.open_stream();
     if let Some(stream) = &mut attempt.stream {
@@ -465,7 +467,7 @@ fn report(
     notice::tell(rt, notice, Some(&summary));
     let result = ItemResult {
         name: name.clone(),
-        outcome,
+        outcome: Some(outcome),
         attempt: file.attempt,
         seconds: file.seconds,
         branch: file.published.clone(),

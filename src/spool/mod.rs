@@ -19,15 +19,54 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::atomic::{self, Moved};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::item::{self, Item};
-use crate::layout::{Name, Place, Root, join};
+use crate::layout::{Name, Place, Root, SlotId, claimed_item, join};
 use crate::lease::Lease;
 use crate::limits::ITEM_BYTES_MAX;
 use crate::mutant::planted;
 use crate::record::{Event, Reason, Record};
 pub use claim::{Acceptance, ClaimOutcome, ClaimRequest, try_claim};
 pub use read::settled;
+
+/// The items in a slot's folder, one whose end is being recorded included. None where a symlink is in
+/// its place: what it leads to is not harness's.
+pub(crate) fn claimed_in(root: &Root, slot: SlotId) -> Result<Vec<Name>> {
+    let dir = root.claimed(slot);
+    if !atomic::is_own_dir(&dir) {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&dir).or_fail("cannot list", &dir)? {
+        names.extend(claimed_item(
+            &entry.or_fail("cannot list", &dir)?.file_name(),
+        ));
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Why the end of a slot's item cannot be written now, by trying. For where no harness says it.
+pub(crate) fn why_stuck(root: &Root, slot: SlotId) -> Option<Error> {
+    let items = claimed_in(root, slot).unwrap_or_default();
+    let claimed = root.claimed(slot);
+    let files = items
+        .iter()
+        .flat_map(|name| [root.ending(slot, name), join(&claimed, name.as_os_str())]);
+    let folders = [
+        claimed.clone(),
+        root.place(Place::Done),
+        root.place(Place::Parked),
+        root.agent(slot),
+        root.items(),
+        root.sessions(),
+    ];
+    let closed = || folders.iter().filter_map(|dir| atomic::why_unwritable(dir));
+    let is_there = |e: &Error| e.errno() != Some(nix::errno::Errno::ENOENT as i32);
+    let mut files = files.filter_map(|file| atomic::why_unmovable(&file));
+    files.next().or_else(|| closed().find(is_there))
+}
 
 /// A claimed item, consumed by `end`. If it is dropped instead (in a panic, or when the process
 /// stops), the file stays in `claimed/` for the slot's next holder.

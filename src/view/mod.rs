@@ -173,6 +173,15 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<u8> {
     print_text(&(String::from_utf8_lossy(&text) + "\n"))
 }
 
+/// The exit code of a command whose work is done, and whose result is `printed` last. Where that fails
+/// it says what is done: nobody is to give the command again for it.
+pub(crate) fn after_work(printed: Result<u8>, done: &str) -> u8 {
+    printed.unwrap_or_else(|e| {
+        crate::error::tell(&format!("harness: {done}; {e}"));
+        0
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 mod tests {

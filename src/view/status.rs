@@ -8,8 +8,10 @@ use std::time::Duration;
 use crate::aggregator;
 use crate::clock::{self, Timestamp};
 use crate::error::Result;
-use crate::layout::Root;
-use crate::status::{Health, Metrics, SlotState, SlotStatus, Status};
+use crate::layout::{Name, Place, Root, SlotId};
+use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, TroubleStatus};
+use crate::text::one_line;
+use crate::{record, spool};
 
 use super::table::{Cell, Table, clip};
 use super::{Paint, Term, ago, count_of, local_time, print_json, print_text, safe};
@@ -42,7 +44,40 @@ pub(crate) fn current(root: &Root) -> Result<(Status, Source)> {
     } else {
         Source::NoHarness
     };
-    Ok((aggregator::rebuild(root, None)?, source))
+    let mut status = aggregator::rebuild(root, None)?;
+    status.troubles = troubles(root, &status, source);
+    Ok((status, source))
+}
+
+/// Items in `pending/` whose record is read.
+const PENDING_LOOKS_MAX: usize = 1_000;
+
+/// What no harness says: why items stay where they are.
+fn troubles(root: &Root, status: &Status, source: Source) -> Vec<TroubleStatus> {
+    let trouble = |place: String, reason: String| TroubleStatus {
+        place,
+        reason: one_line(&reason),
+        ..TroubleStatus::default()
+    };
+    let of_slot = |slot: &SlotStatus| {
+        let slot = SlotId::parse(slot.item.as_ref().and(Some(slot.id.as_ref()))?)?;
+        // Of a harness that runs, the host's trouble is what keeps it from reporting.
+        let why = spool::why_stuck(root, slot);
+        let why = why.filter(|e| source == Source::NoHarness || e.is_of_host())?;
+        Some(trouble(slot.to_string(), why.to_string()))
+    };
+    let mut all: Vec<TroubleStatus> = status.agents.iter().filter_map(of_slot).collect();
+    let pending = root.place(Place::Pending);
+    let files = std::fs::read_dir(pending).into_iter().flatten().flatten();
+    let names = files
+        .map(|f| f.file_name())
+        .filter(|n| !Name::is_ignored(n));
+    for name in names.map(Name::new).take(PENDING_LOOKS_MAX) {
+        if let Some(why) = record::history(root, &name).stays {
+            all.push(trouble(format!("queue/pending/{name}"), why));
+        }
+    }
+    all
 }
 
 fn is_fresh(status: &Status) -> bool {

@@ -23,7 +23,7 @@ pub(crate) const SUMMARY_HEAD: &[&str] =
 /// Most characters shown of an unknown event.
 const RAW_CHARS_MAX: usize = 300;
 
-/// The story of an item. `state`: `pending`, `scheduled`, `blocked`, `claimed`, `done` or `parked`;
+/// The story of an item. `state`: `pending`, `scheduled`, `blocked`, `claimed`, `stuck`, `done` or `parked`;
 /// `reason`: why it is in that state, if known. `understood`: what its fields are taken for.
 pub(crate) fn story(
     name: &Name,
@@ -107,6 +107,7 @@ fn state_words(state: &str) -> String {
         "scheduled" => "waits for its time".to_owned(),
         "blocked" => "waits for something else".to_owned(),
         "claimed" => "an agent is working on it".to_owned(),
+        "stuck" => "claimed, and nothing works on it".to_owned(),
         "done" => "done".to_owned(),
         "parked" => "parked, it needs a person".to_owned(),
         other => safe(other),

@@ -64,6 +64,7 @@ mod streams;
 mod together;
 mod tricks;
 mod trouble;
+mod unwritten;
 mod voice;
 mod wait;
 mod words;

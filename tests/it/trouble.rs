@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::{Root, Running, describe, run_within};
 
 /// Whether this test has what only root has, and says so if not.
-fn is_root(what: &str) -> bool {
+pub fn is_root(what: &str) -> bool {
     let is = nix::unistd::geteuid().is_root();
     if !is {
         eprintln!("SKIPPED: {what} needs root");
@@ -30,7 +30,7 @@ fn must(script: &str) {
 const NOBODY: u32 = 65_534;
 
 /// The tree becomes another user's, and its commands run as that user.
-fn as_nobody(root: &Root) -> impl Fn(&[&str]) -> Command {
+pub fn as_nobody(root: &Root) -> impl Fn(&[&str]) -> Command {
     let bin = root.at("harness-of-nobody");
     fs::copy(env!("CARGO_BIN_EXE_harness"), &bin).unwrap();
     fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).unwrap();
@@ -58,12 +58,12 @@ fn as_nobody(root: &Root) -> impl Fn(&[&str]) -> Command {
     }
 }
 
-fn run_to_end(command: Command) -> Output {
+pub fn run_to_end(command: Command) -> Output {
     run_within(Duration::from_secs(40), command)
         .unwrap_or_else(|out| panic!("it does not end: {}", describe(&out)))
 }
 
-fn words(out: &Output) -> String {
+pub fn words(out: &Output) -> String {
     String::from_utf8_lossy(&[&out.stdout[..], &out.stderr[..]].concat()).into_owned()
 }
 
@@ -130,6 +130,9 @@ fn an_item_that_cannot_be_taken_stays_with_the_reason_and_the_drain_ends() {
     assert!(why.contains("Operation not permitted"), "{why}");
     let listed = root.ok(&["list"]);
     assert!(listed.contains("Operation not permitted"), "{listed}");
+    let status = root.ok(&["status"]);
+    let said = "TROUBLE with queue/pending/stays: ";
+    assert!(status.contains(said), "{status}");
     // Mended, it goes as any other, and nothing is left of the reason.
     must(&format!(
         "chmod 0777 {}",
@@ -339,7 +342,7 @@ fn in_own_mounts(root: &Root, setup: &str, args: &str) -> Output {
     })
 }
 
-fn has_mounts() -> bool {
+pub fn has_mounts() -> bool {
     let can =
         is_root("a mount namespace") && sh("unshare -m mount -t tmpfs none /mnt").status.success();
     if !can {
