@@ -42,7 +42,7 @@ impl Item {
                 let d = config::duration_from_json(value).map_err(super::Refusal)?;
                 if d.is_zero() {
                     return refuse(
-                        "a time of 0 ends it before it begins: leave it out for the usual one",
+                        "a timeout of nothing ends it before it begins: leave it out for the usual one",
                     );
                 }
                 self.timeout = Some(d);
