@@ -13,8 +13,10 @@ mod find;
 mod gc;
 mod absent;
 mod add;
+mod branches;
 mod fields;
 mod list;
+mod logs;
 mod moves;
 mod interrupt;
 mod resume;
@@ -84,6 +86,10 @@ enum Command {
     /// Wait until items have ended: exit code 0 if all are done, 1 if one is parked, 124 at the
     /// timeout
     Wait(wait::WaitArgs),
+    /// What an item printed; -f goes on over retries until the item has ended
+    Logs(logs::LogsArgs),
+    /// Finished branches: what they change, whether their base has them or conflicts
+    Branches(branches::BranchesArgs),
     /// Items by state
     List {
         /// Only this state [pending, scheduled, blocked, claimed, done, parked]
@@ -200,6 +206,8 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Retry(args) => retry::retry(root, &args),
         Command::Cancel(names) => moves::each(root, &names.names, names.json.json, moves::cancel),
         Command::Release(names) => moves::each(root, &names.names, names.json.json, moves::release),
+        Command::Logs(args) => logs::logs(root, &args),
+        Command::Branches(args) => branches::branches(root, &args),
         Command::Wait(args) => wait::wait(root, &args),
         Command::Pause => interrupt::order(root, Order::Pause),
         Command::Gc(args) => gc::gc(root, &args),

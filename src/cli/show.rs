@@ -49,7 +49,7 @@ fn at_slot(at: Option<&Found>) -> Option<SlotId> {
     }
 }
 
-fn state_of(
+pub(super) fn state_of(
     root: &Root,
     name: &Name,
     at: Option<&Found>,

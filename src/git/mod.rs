@@ -5,6 +5,7 @@
 //! `GIT_DIR` and the like from outside, runs a hook, signs, prompts, or leaves a daemon behind.
 
 mod admin;
+mod branches;
 mod bring;
 mod closed;
 mod config;
@@ -53,6 +54,7 @@ use crate::mutant::planted;
 
 pub(crate) use crate::config::Clean;
 pub(crate) use admin::clear_temps;
+pub(crate) use branches::{Changes, Look};
 pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
 pub(crate) use repos::Repos;

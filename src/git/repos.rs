@@ -2,6 +2,7 @@
 //! hub is opened once in a process, on first use; one that an agent replaced by a symlink is refused.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Hub, Repo, discover};
@@ -48,6 +49,12 @@ impl Repos {
 
     pub(crate) fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
+    }
+
+    /// Their names, and a directory inside each.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let all = self.by_name.iter();
+        all.map(|(name, repo)| (name.as_str(), repo.path.as_path()))
     }
 
     pub(crate) fn names(&self) -> Vec<&str> {

@@ -12,6 +12,7 @@ pub(crate) mod export;
 pub(crate) mod find;
 pub(crate) mod list;
 pub(crate) mod metrics;
+mod output;
 mod reader;
 pub(crate) mod summary;
 pub(crate) mod timeline;
@@ -37,6 +38,7 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::session::file::{self, SessionFile};
 use crate::view::{Paint, count_of, safe};
 
+pub(crate) use output::Output;
 use reader::{Entry, EventReader};
 
 /// How much of a log's end is shown and exported: a few screens.
@@ -83,6 +85,15 @@ impl Session {
             dir,
             file,
         }
+    }
+
+    pub(crate) fn has_folder(&self) -> bool {
+        atomic::is_own_dir(&self.dir)
+    }
+
+    /// Whether its `session.json` is there and can be read.
+    pub(crate) fn is_described(&self) -> bool {
+        !self.file.slot.is_empty()
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -1,0 +1,242 @@
+//! Looks at finished branches in the user's repository: what is merged, what conflicts, what changed.
+//! A git process or two for all of them, however many there are.
+//!
+//! Knows nothing of items. Invariant: nothing is written into the user's repository. Merges are tried
+//! with a folder of their own for the objects that they make.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::hub::is_oid;
+use super::{Git, Output};
+use crate::atomic;
+use crate::clock;
+use crate::error::{Error, Result};
+
+/// What a branch changes, as `git diff --stat` counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub(crate) files: u64,
+    pub(crate) insertions: u64,
+    pub(crate) deletions: u64,
+}
+
+/// What merging a branch would give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Merge {
+    /// The tree, of files with marks of conflicts where there are any.
+    pub(crate) tree: String,
+    /// Paths with conflicts.
+    pub(crate) conflicts: Vec<String>,
+}
+
+/// The user's repository, only to look at: any directory inside it.
+pub(crate) struct Look<'a>(pub(crate) &'a Path);
+
+impl Look<'_> {
+    fn git(&self) -> Git {
+        Git::at(self.0)
+    }
+
+    /// The branches that harness names: each with its commit.
+    pub(crate) fn tips(&self) -> Result<BTreeMap<String, String>> {
+        let git = self.git().args([
+            "for-each-ref",
+            "--format=%(objectname) %(refname:lstrip=2)",
+            "refs/heads/harness/",
+        ]);
+        let out = git.must("cannot list the branches of your repository")?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        Ok(pairs
+            .map(|(oid, name)| (name.to_owned(), oid.to_owned()))
+            .collect())
+    }
+
+    /// What a revision is now: a commit and its tree. `None`: there is no such revision any more.
+    pub(crate) fn commit(&self, revision: &str) -> Result<Option<(String, String)>> {
+        let git = self
+            .git()
+            .args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
+        let commit = git.arg(format!("{revision}^{{commit}}")).output()?;
+        if !commit.ok() {
+            return Ok(None);
+        }
+        let commit = commit.line();
+        let git = self.git().args(["rev-parse", "--verify", "--quiet"]);
+        let tree = git.arg(format!("{commit}^{{tree}}")).output()?;
+        Ok(tree.ok().then(|| (commit, tree.line())))
+    }
+
+    /// The branches that harness names and that this commit contains.
+    pub(crate) fn merged_into(&self, commit: &str) -> Result<HashSet<String>> {
+        let git = self.git().args(["for-each-ref", "--merged", commit]);
+        let git = git.args(["--format=%(refname:lstrip=2)", "refs/heads/harness/"]);
+        let out = git.must("cannot list the merged branches of your repository")?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Where a branch left a base, and how many commits it has since. `None`: they have nothing in
+    /// common.
+    pub(crate) fn since(&self, base: &str, tip: &str) -> Result<Option<(String, u64)>> {
+        let out = self.git().args(["merge-base", base, tip]).output()?;
+        if !out.ok() {
+            return Ok(None);
+        }
+        let git = self
+            .git()
+            .args(["rev-list", "--count", tip, "--not", base, "--"]);
+        let count = git.output()?.line().parse().unwrap_or_default();
+        Ok(Some((out.line(), count)))
+    }
+
+    /// What each tip changes since its base; `None` where git could not tell.
+    pub(crate) fn changes(&self, pairs: &[(String, String)]) -> Result<Vec<Option<Changes>>> {
+        let lines = pairs.iter().map(|(base, tip)| format!("{tip} {base}\n"));
+        let git = self
+            .git()
+            .args(["diff-tree", "--stdin", "-r", "-M", "--shortstat"]);
+        let out = fed(git, lines.collect())?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let mut lines = text.lines().peekable();
+        let mut all = Vec::new();
+        for (_, tip) in pairs {
+            // One without a difference is left out.
+            let changes = match lines.next_if(|line| line == tip) {
+                Some(_) => lines.next().and_then(counted),
+                None if lines.peek().is_some() || out.ok() => Some(Changes::default()),
+                None => None,
+            };
+            all.push(changes);
+        }
+        Ok(all)
+    }
+
+    /// What merging each branch into its base would give; `None` where git could not tell, as one
+    /// before 2.39.
+    pub(crate) fn merges(&self, pairs: &[(String, String)]) -> Result<Vec<Option<Merge>>> {
+        let mut all = Vec::new();
+        if !pairs.is_empty() {
+            let objects = Objects::new(self)?;
+            let lines = pairs.iter().map(|(base, tip)| format!("{base} {tip}\n"));
+            let git = self
+                .git()
+                .args(["merge-tree", "--write-tree", "--stdin", "--name-only"]);
+            let git = git.args(["--no-messages", "--allow-unrelated-histories"]);
+            let out = fed(git.env("GIT_OBJECT_DIRECTORY", &objects.0), lines.collect())?;
+            all = merges_of(&out.stdout);
+        }
+        all.resize(pairs.len(), None);
+        Ok(all)
+    }
+}
+
+/// `STATUS NUL TREE NUL (PATH NUL)… NUL` for each; status 1 is a clean merge, 0 one with conflicts.
+fn merges_of(bytes: &[u8]) -> Vec<Option<Merge>> {
+    let mut words = bytes.split(|&b| b == 0).map(String::from_utf8_lossy);
+    let mut all = Vec::new();
+    while let (Some(status), Some(tree)) = (words.next(), words.next()) {
+        let paths = words.by_ref().take_while(|path| !path.is_empty());
+        let conflicts: Vec<String> = paths.map(|path| path.into_owned()).collect();
+        let is_merge = matches!(status.trim(), "0" | "1") && is_oid(&tree);
+        all.push(is_merge.then(|| Merge {
+            tree: tree.into_owned(),
+            conflicts,
+        }));
+    }
+    all
+}
+
+/// ` 2 files changed, 3 insertions(+), 1 deletion(-)`.
+fn counted(line: &str) -> Option<Changes> {
+    let mut changes = Changes::default();
+    for part in line.split(',') {
+        let (number, word) = part.trim().split_once(' ')?;
+        let number = number.parse().ok()?;
+        match word.as_bytes().first()? {
+            b'f' => changes.files = number,
+            b'i' => changes.insertions = number,
+            _ => changes.deletions = number,
+        }
+    }
+    Some(changes)
+}
+
+/// Runs it with a text as its standard input. What it wrote before it failed counts.
+fn fed(git: Git, text: String) -> Result<Output> {
+    use std::io::{Seek, Write};
+    let fail = |e: std::io::Error| Error::io("cannot ask git", Path::new("memfd"), &e);
+    let file = rustix::fs::memfd_create("harness", rustix::fs::MemfdFlags::CLOEXEC);
+    let mut file = File::from(file.map_err(|e| fail(e.into()))?);
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.rewind())
+        .map_err(fail)?;
+    git.holding(Some(&Arc::new(file))).output()
+}
+
+/// A folder for the objects that merges make, which borrows the repository's.
+struct Objects(PathBuf);
+
+impl Objects {
+    fn new(look: &Look<'_>) -> Result<Objects> {
+        let git = look.git().args([
+            "rev-parse",
+            "--path-format=absolute",
+            "--git-path",
+            "objects",
+        ]);
+        let of_repository = git
+            .must("cannot find the objects of your repository")?
+            .path();
+        let name = format!("harness-merges-{}", clock::unique().simple());
+        let objects = Objects(std::env::temp_dir().join(name));
+        atomic::make_dir(&objects.0, true)?;
+        atomic::make_dir(&objects.0.join("info"), true)?;
+        let mut line = std::os::unix::ffi::OsStringExt::into_vec(of_repository.into_os_string());
+        line.push(b'\n');
+        drop(atomic::create(
+            &objects.0.join("info/alternates"),
+            &line,
+            0o600,
+        )?);
+        Ok(objects)
+    }
+}
+
+impl Drop for Objects {
+    fn drop(&mut self) {
+        let _stays = atomic::discard_tree(&self.0, "merges that were only tried");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_git_says_is_read() {
+        let (a, b) = ("a".repeat(40), "b".repeat(40));
+        let text = format!("0\0{a}\0f\0g h\0\x001\0{b}\0\0");
+        let merge = |tree: &str, conflicts: &[&str]| {
+            Some(Merge {
+                tree: tree.to_owned(),
+                conflicts: conflicts.iter().map(|&c| c.to_owned()).collect(),
+            })
+        };
+        assert_eq!(
+            merges_of(text.as_bytes()),
+            [merge(&a, &["f", "g h"]), merge(&b, &[])]
+        );
+        assert_eq!(merges_of(b""), []);
+        assert_eq!(merges_of(b"fatal\0"), [None]);
+        let counts = |line| counted(line).map(|c| (c.files, c.insertions, c.deletions));
+        let line = " 12 files changed, 3 insertions(+), 1 deletion(-)";
+        assert_eq!(counts(line), Some((12, 3, 1)));
+        assert_eq!(counts(" 1 file changed, 1 deletion(-)"), Some((1, 0, 1)));
+        assert_eq!(counts("x"), None);
+    }
+}
