@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::ended::{self, End, Standing};
-use super::find;
+use super::find::{self, At};
+use super::{show, state};
 use crate::aggregator;
 use crate::atomic;
 use crate::clock;
 use crate::config::value::duration_from_str;
 use crate::error::{Error, Result, tell};
 use crate::folder::FileStamp;
-use crate::layout::{Name, Place, Root};
+use crate::interrupt;
+use crate::layout::{Name, Place, Root, SlotId};
 use crate::view::{count_of, print_json, written};
 use crate::waker::is_reader_gone;
 
@@ -51,7 +53,9 @@ const TICK_NS: i64 = 100_000_000;
 /// Time without a harness, or without a file of an item, before that is believed: a harness may be
 /// about to start, a file may be on its way through somebody's editor.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// Names in one message.
+/// An item that neither works nor may start for this long is asked why.
+const SLOW: Duration = Duration::from_secs(4);
+/// Names in one message, and names that are asked.
 const NAMED_MAX: usize = 5;
 
 pub(super) fn wait(root: &Root, args: &WaitArgs) -> Result<u8> {
@@ -90,6 +94,10 @@ struct Wait<'a> {
     /// Since when no harness is there; `told`: that this was said.
     alone: Option<Instant>,
     told: bool,
+    /// Since when it waits, or when it last asked what the items wait for.
+    asked: Instant,
+    /// What was said of an item: that it is in this state.
+    causes: HashSet<(Name, &'static str)>,
 }
 
 impl<'a> Wait<'a> {
@@ -125,6 +133,8 @@ impl<'a> Wait<'a> {
                 looked: None,
                 alone: None,
                 told: false,
+                asked: clock::instant(),
+                causes: HashSet::new(),
             }),
         }
     }
@@ -175,6 +185,7 @@ impl<'a> Wait<'a> {
             return Ok(Some(self.code));
         }
         self.tell_alone(now)?;
+        self.tell_causes(now)?;
         Ok(None)
     }
 
@@ -222,6 +233,45 @@ impl<'a> Wait<'a> {
             tell("harness: no harness is running: `harness run` starts one; waiting all the same");
         }
         Ok(())
+    }
+
+    /// Says of the first items, once for each state, what they wait for: it may be a person.
+    fn tell_causes(&mut self, now: Instant) -> Result<()> {
+        if now - self.asked < SLOW {
+            return Ok(());
+        }
+        self.asked = now;
+        for name in self.left.iter().take(NAMED_MAX) {
+            let places = find::places(self.root, name);
+            let (state, why) = match places.first().map(|found| found.place) {
+                Some(At::Claimed(slot)) => ("claimed", self.why_held(slot)),
+                Some(At::Pending) => show::state_of(self.root, name, places.first())?,
+                _ => continue,
+            };
+            if let Some(why) = why
+                && self.causes.insert((name.clone(), state))
+            {
+                tell(&format!("harness: {name} is {state}: {why}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a slot does not work on its item.
+    fn why_held(&self, slot: SlotId) -> Option<String> {
+        match interrupt::of(self.root, slot) {
+            Some(one) => {
+                let resume = match one.stem == interrupt::ALL {
+                    true => "harness resume".to_owned(),
+                    false => format!("harness resume {slot} --answer '…'"),
+                };
+                Some(format!(
+                    "{slot} is frozen: {}; `{resume}` lets it go on",
+                    one.headline()
+                ))
+            }
+            None => state::Slots::look(self.root).works(slot).err(),
+        }
     }
 
     fn tell_given_up(&self) {

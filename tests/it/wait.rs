@@ -358,3 +358,40 @@ fn a_wait_over_thousands_of_names_costs_little_while_nothing_happens() {
     // Of some 600 hundredths of a second.
     assert!(ticks < 60, "{ticks} ticks of processor time");
 }
+
+#[test]
+fn a_wait_says_once_what_holds_an_item_up_and_takes_any_name() {
+    let root = Root::plain();
+    root.script(
+        "frozen",
+        "echo which one > \"$HARNESS_INTERRUPT\"; while :; do sleep 0.05; done",
+    );
+    root.script("blocked", "#harness after: nope\ntrue");
+    let run = root.start(&["--workers", "1"]);
+    let mut wait = Waiting::start(&root, &["frozen", "blocked", "--timeout", "11"]);
+    let out = wait.end(&root);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(124), "{}", describe(&out));
+    for words in ["blocked is blocked: waits for nope", "frozen is claimed: "] {
+        assert_eq!(said.matches(words).count(), 1, "{words}: {said}");
+    }
+    assert!(said.contains("which one"), "{said}");
+    drop(run);
+    let root = Root::plain();
+    let names: [&[u8]; 4] = [b"-x", b"a\nb", b"\xff", b"$(x) 'y'"];
+    let names = names.map(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes);
+    for name in names {
+        root.script(name, "true");
+    }
+    root.drain();
+    let mut command = root.command();
+    command.args(["wait", "--"]).args(names);
+    let out = command.output().unwrap();
+    let lines = "-x succeeded\na\\nb succeeded\n\\xff succeeded\n$(x) 'y' succeeded\n";
+    assert_eq!(
+        (out.status.code(), &*text(&out.stdout)),
+        (Some(0), lines),
+        "{}",
+        describe(&out)
+    );
+}
