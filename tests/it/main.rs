@@ -58,6 +58,7 @@ mod resume;
 mod rogue;
 mod rounds;
 mod sessions;
+mod scripts;
 mod signals;
 mod slots;
 mod soak;
