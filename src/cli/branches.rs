@@ -50,12 +50,14 @@ struct Now {
     changes: Option<Changes>,
     is_merged: Option<bool>,
     conflicts: Option<Vec<String>>,
+    is_base_gone: bool,
 }
 
 pub(super) fn branches(root: &Root, args: &BranchesArgs) -> Result<u8> {
     let config = Config::load(root, &Overrides::default())?;
     let repos = Repos::new(root, &config)?;
     let mut branches = published(root)?;
+    branches.sort_by(|a, b| b.published_at.cmp(&a.published_at));
     let mut code = 0;
     let trouble = look(root, &repos, &mut branches);
     for e in &trouble {
@@ -65,7 +67,6 @@ pub(super) fn branches(root: &Root, args: &BranchesArgs) -> Result<u8> {
     let is_gone = |b: &Branch| b.now.repo.is_some() && b.now.tip.is_none();
     let gone = branches.iter().filter(|b| is_gone(b)).count();
     branches.retain(|b| args.all || !is_gone(b));
-    branches.sort_by(|a, b| b.published_at.cmp(&a.published_at));
     if args.json.json {
         let all: Vec<Value> = branches.iter().map(as_json).collect();
         print_json(&all)?;
@@ -245,7 +246,7 @@ fn measure(look: &Look<'_>, branches: &mut [&mut Branch]) -> Result<()> {
                 branch.now.conflicts = Some(Vec::new());
             }
             Some((base, ..)) => merges.push((at, (base.clone(), tip))),
-            None => {}
+            None => branch.now.is_base_gone = branch.base.is_some(),
         }
     }
     let (places, pairs): (Vec<usize>, Vec<_>) = diffs.into_iter().unzip();
@@ -287,7 +288,10 @@ impl Branch {
                 let n = count_of(paths.len() as u64, "file");
                 (format!("conflicts in {n}"), Paint::Red)
             }
-            (None, None) => ("unknown: its base is gone".to_owned(), Paint::Yellow),
+            (None, None) if now.is_base_gone => {
+                ("unknown: its base is gone".to_owned(), Paint::Yellow)
+            }
+            (None, None) => ("unknown".to_owned(), Paint::Yellow),
             (Some(false), None) => ("not merged; conflicts unknown".to_owned(), Paint::Yellow),
         };
         match self.is_rewritten() {

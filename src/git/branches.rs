@@ -15,7 +15,7 @@ use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Result};
 
-/// Times that git is started again behind a branch that it cannot merge.
+/// Times that git is asked, each time behind a branch of which it could not tell.
 const STARTS_MAX: u32 = 20;
 
 /// What a branch changes, as `git diff --stat` counts.
@@ -99,56 +99,64 @@ impl Look<'_> {
 
     /// What each tip changes since its base; `None` where git could not tell.
     pub(crate) fn changes(&self, pairs: &[(String, String)]) -> Result<Vec<Option<Changes>>> {
-        if pairs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let lines = pairs.iter().map(|(base, tip)| format!("{tip} {base}\n"));
-        let git = self
-            .git()
-            .args(["diff-tree", "--stdin", "-r", "-M", "--shortstat"]);
-        let out = fed(git, lines.collect())?;
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let mut lines = text.lines().peekable();
-        let mut all = Vec::new();
-        for (_, tip) in pairs {
-            // One without a difference is left out.
-            let changes = match lines.next_if(|line| line == tip) {
-                Some(_) => lines.next().and_then(counted),
-                None if lines.peek().is_some() || out.ok() => Some(Changes::default()),
-                None => None,
-            };
-            all.push(changes);
-        }
-        Ok(all)
+        past_bad_ones(pairs, |pairs| {
+            let lines = pairs.iter().map(|(base, tip)| format!("{tip} {base}\n"));
+            let git = self
+                .git()
+                .args(["diff-tree", "--stdin", "-r", "-M", "--shortstat"]);
+            let out = fed(git, lines.collect())?;
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            let mut lines = text.lines().peekable();
+            let mut all = Vec::new();
+            for (_, tip) in pairs {
+                // One without a difference is left out.
+                let changes = match lines.next_if(|line| line == tip) {
+                    Some(_) => lines.next().and_then(counted),
+                    None if lines.peek().is_some() || out.ok() => Some(Changes::default()),
+                    None => break,
+                };
+                all.push(changes);
+            }
+            Ok(all)
+        })
     }
 
     /// What merging each branch into its base would give; `None` where git could not tell, as one
     /// before 2.39.
     pub(crate) fn merges(&self, pairs: &[(String, String)]) -> Result<Vec<Option<Merge>>> {
-        let mut all = Vec::new();
         if pairs.is_empty() {
-            return Ok(all);
+            return Ok(Vec::new());
         }
         let objects = Objects::new(self)?;
-        for _ in 0..STARTS_MAX {
-            let lines = pairs[all.len()..]
-                .iter()
-                .map(|(base, tip)| format!("{base} {tip}\n"));
+        past_bad_ones(pairs, |pairs| {
+            let lines = pairs.iter().map(|(base, tip)| format!("{base} {tip}\n"));
             let git = self
                 .git()
                 .args(["merge-tree", "--write-tree", "--stdin", "--name-only"])
                 .args(["--no-messages", "--allow-unrelated-histories"])
                 .env("GIT_OBJECT_DIRECTORY", &objects.0);
-            all.extend(merges_of(&fed(git, lines.collect())?.stdout));
-            if all.len() >= pairs.len() {
-                break;
-            }
-            // It ended at one that it cannot merge.
+            Ok(merges_of(&fed(git, lines.collect())?.stdout))
+        })
+    }
+}
+
+/// Asks for all, and again for those behind one at which git ended.
+fn past_bad_ones<T: Clone>(
+    pairs: &[(String, String)],
+    ask: impl Fn(&[(String, String)]) -> Result<Vec<Option<T>>>,
+) -> Result<Vec<Option<T>>> {
+    let mut all = Vec::new();
+    for _ in 0..STARTS_MAX {
+        if all.len() >= pairs.len() {
+            break;
+        }
+        all.extend(ask(&pairs[all.len()..])?);
+        if all.len() < pairs.len() {
             all.push(None);
         }
-        all.resize(pairs.len(), None);
-        Ok(all)
     }
+    all.resize(pairs.len(), None);
+    Ok(all)
 }
 
 /// `STATUS NUL TREE NUL (PATH NUL)… NUL` for each; status 1 is a clean merge, 0 one with conflicts.

@@ -44,6 +44,18 @@ fn finished_branches_are_told_with_what_they_change_and_whether_their_base_has_t
         root.script(name, &format!("#harness retries: 0\n{body}"));
     }
     root.drain();
+    // Of the newest, git can tell little: a tree is missing.
+    root.script("broken", "echo 1 > x");
+    root.drain();
+    git(&repo, &["checkout", "-q", "harness/broken/1"]);
+    commit(&repo, "x", "2\n");
+    let tree = git(&repo, &["rev-parse", "HEAD^{tree}"]);
+    git(&repo, &["checkout", "-q", "main"]);
+    let tree = repo
+        .join(".git/objects")
+        .join(&tree[..2])
+        .join(tree[2..].trim());
+    fs::remove_file(tree).unwrap();
     git(
         &repo,
         &["merge", "-q", "--no-ff", "-m", "m", "harness/merged/1"],
@@ -69,7 +81,14 @@ fn finished_branches_are_told_with_what_they_change_and_whether_their_base_has_t
         "nothing is written into the user's repository"
     );
     let names: Vec<&str> = all.iter().map(|b| b["item"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), 5, "{names:?}");
+    assert_eq!((names.len(), names[0]), (6, "broken"), "{names:?}");
+    for key in ["conflicts", "files_changed", "insertions"] {
+        assert_eq!(all[0][key], Value::Null, "{key}");
+    }
+    assert_eq!(
+        (&all[0]["merged"], &all[0]["commits"]),
+        (&json!(false), &json!(2))
+    );
     let times: Vec<&str> = all
         .iter()
         .map(|b| b["published_at"].as_str().unwrap())
