@@ -130,11 +130,16 @@ pub fn all(root: &Root) -> Vec<Hold> {
     all
 }
 
+/// Ends an agent's hold. `false`: there is none.
+pub fn end(root: &Root, agent: &str) -> Result<bool> {
+    atomic::take_away(&path(root, agent))
+}
+
 /// Removes the holds without an end time; returns their agents.
 pub fn end_without_end(root: &Root) -> Result<Vec<String>> {
     let mut ended = Vec::new();
     for hold in all(root).into_iter().filter(|h| h.ends_at().is_none()) {
-        if atomic::take_away(&path(root, &hold.agent))? {
+        if end(root, &hold.agent)? {
             ended.push(hold.agent);
         }
     }

@@ -20,6 +20,7 @@ pub struct Root {
     path: Arc<Path>,
     /// Its device and inode: tells it from another folder at its path.
     id: Option<(u64, u64)>,
+    worktrees: Arc<Path>,
 }
 
 /// The states of an item that have a directory.
@@ -85,7 +86,19 @@ impl Root {
     pub fn new(path: impl Into<PathBuf>) -> Root {
         let path: Arc<Path> = path.into().into();
         let id = path.metadata().ok().map(|m| (m.dev(), m.ino()));
-        Root { path, id }
+        Root {
+            worktrees: join(&path, "worktrees").into(),
+            path,
+            id,
+        }
+    }
+
+    /// The same ROOT, with its worktrees in this folder.
+    pub fn with_worktrees(self, dir: &Path) -> Root {
+        Root {
+            worktrees: dir.into(),
+            ..self
+        }
     }
 
     /// Whether it is still at its path: not moved, removed or replaced. What cannot be looked at
@@ -205,15 +218,15 @@ impl Root {
         self.at("state/add.lock")
     }
     pub fn worktrees(&self) -> PathBuf {
-        self.at("worktrees")
+        self.worktrees.to_path_buf()
     }
     /// The worktree of a slot; its name ends in the repository's unless that is the default one.
     pub fn worktree(&self, slot: SlotId, repo: &str) -> PathBuf {
         if repo == crate::layout::DEFAULT_REPO {
-            self.named("worktrees", slot.to_string())
+            join(&self.worktrees, slot.to_string())
         } else {
             let name = format!("{slot}@{}", escape_component(repo.as_bytes()));
-            self.named("worktrees", name)
+            join(&self.worktrees, name)
         }
     }
 
@@ -221,15 +234,10 @@ impl Root {
     pub fn dirs(&self) -> Vec<(PathBuf, bool)> {
         let mut all: Vec<(PathBuf, bool)> = ["queue", "queue/pending", "queue/claimed"]
             .iter()
-            .chain(&[
-                "queue/done",
-                "queue/parked",
-                "worktrees",
-                "hooks",
-                "prompts",
-            ])
+            .chain(&["queue/done", "queue/parked", "hooks", "prompts"])
             .map(|d| (self.path.join(d), false))
             .collect();
+        all.push((self.worktrees(), false));
         all.extend(
             [
                 self.state(),

@@ -4,6 +4,7 @@
 //! `[agents.NAME]` table, or a CLI that harness knows by name. Placeholders are filled in byte for
 //! byte into whole arguments: no shell ever sees them.
 
+mod lacking;
 mod plan;
 mod program;
 
@@ -13,6 +14,7 @@ use std::ffi::{OsStr, OsString};
 use crate::adapters;
 use crate::config::{AgentTable, Config, placeholder};
 use crate::item::{Item, Kind, Refusal};
+pub(crate) use lacking::{NOBODY, for_item_lacks, is_lack, is_over};
 pub(crate) use plan::{BOOTSTRAP, Before, LaunchInputs, Plan, plan};
 pub(crate) use program::{find_program, not_found, why_not_started};
 

@@ -107,7 +107,7 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
         true => absent::place(root, drop),
         false => place(root, drop).map(Added::New),
     })?;
-    tell_missing(root, &drops);
+    tell_of_after(root, &drops);
     let names: Vec<Name> = added.iter().map(|a| a.name().clone()).collect();
     let printed = match args.json {
         true => {
@@ -159,12 +159,21 @@ fn place_all<T>(
     Ok(added)
 }
 
-/// Says which of the names that the items wait for is no item. It may still come: no error.
-fn tell_missing(root: &Root, drops: &[NewItem]) {
+/// Says which of the names that the items wait for is no item (it may still come: no error), and that
+/// waiting for work is not having it.
+fn tell_of_after(root: &Root, drops: &[NewItem]) {
     for drop in drops {
         let name = Name::new(&drop.name);
-        let after = item::parse(&name, &drop.bytes, drop.executable).map(|item| item.order.after);
-        for dependency in after.unwrap_or_default() {
+        let Ok(item) = item::parse(&name, &drop.bytes, drop.executable) else {
+            continue;
+        };
+        if item.base.is_none() && !item.order.after.is_empty() {
+            crate::error::tell(&format!(
+                "harness: {name} waits, but starts from its base, without the work of what it waits \
+                 for unless that is merged; `base: after` starts from its branch"
+            ));
+        }
+        for dependency in item.order.after {
             let shown = waited_for(root, &dependency);
             if shown != dependency.shown() {
                 crate::error::tell(&format!("harness: {name} waits for {shown}"));

@@ -1,11 +1,107 @@
-//! `harness config`: the value of every key and where it comes from.
+//! `harness config`: the value of every key and where it comes from. `harness config set`: changes
+//! one in `harness.toml`.
 //!
 //! Does not know how values are found. Invariant: values of agents' environment variables are never
 //! shown, as they are often secrets.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use clap::Subcommand;
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::{Config, value};
+use super::Json as AsJson;
+use crate::aggregator;
+use crate::atomic;
+use crate::config::edit::{self, KeyPath};
+use crate::config::{self, Config, Overrides, value};
+use crate::error::{Context, Error, Result};
+use crate::layout::Root;
+use crate::view::{print_json, print_text};
+
+#[derive(Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Change one key in harness.toml; comments and all else in it stay as they are
+    Set {
+        /// Like agent, retry.max or agents.mine.model: a name that `harness config` shows
+        key: String,
+        /// Like claude, 5, 1h30m, or a list: '["a", "b"]'
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        #[command(flatten)]
+        json: AsJson,
+    },
+}
+
+pub(super) fn config(root: &Root, command: Option<ConfigCommand>, as_json: bool) -> Result<u8> {
+    match command {
+        Some(ConfigCommand::Set { key, value, json }) => {
+            set(root, &key, &value, as_json || json.json)
+        }
+        None => {
+            let config = Config::load(root, &Overrides::default())?;
+            match as_json {
+                true => print_json(&json(&config)),
+                false => print_text(&text(&config)),
+            }
+        }
+    }
+}
+
+fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
+    let what = "cannot set the key";
+    let path = KeyPath::parse(key).map_err(|why| {
+        Error::usage(what, why).hint("`harness config` lists the keys that are in force")
+    })?;
+    // A person's own symlink is followed, and stays.
+    let file = fs::canonicalize(root.config()).unwrap_or_else(|_| root.config());
+    let before = config::text_of(root)?;
+    let after = edit::set(&before, &path, given)
+        .map_err(|why| Error::usage(what, why).at_path(&root.config()))?;
+    let config = Config::of_text(root, &after)?;
+    if after != before {
+        write(&file, &after)?;
+    }
+    let name = path.shown();
+    let entry = config.sources.entry(&name);
+    let shown = entry.map_or_else(String::new, |e| value::text(&e.kind, &e.value));
+    let line = match entry.map(|e| &e.source) {
+        Some(source @ config::Source::Environment(_)) => {
+            let line = format!("{name} is set, but {source} goes over it: {shown} is in force");
+            crate::error::tell(&format!("harness: {line}"));
+            line
+        }
+        _ => format!("{name} = {shown}"),
+    };
+    if aggregator::any_harness_alive(root)? {
+        crate::error::tell("harness: a run in progress keeps the values that it began with");
+    }
+    match as_json {
+        true => {
+            let value = entry.map_or(Json::Null, |e| value::public(&e.value));
+            let source = entry.map_or_else(String::new, |e| e.source.to_string());
+            print_json(&json!({"key": name, "value": value, "source": source}))
+        }
+        false => print_text(&format!("{line}\n")),
+    }
+}
+
+/// Replaces a file at once, and keeps its mode.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let mode = path
+        .metadata()
+        .map_or(0o644, |m| m.permissions().mode() & 0o777);
+    let temp = atomic::temp_beside(path);
+    let placed = atomic::create(&temp, text.as_bytes(), mode)
+        .and_then(|file| file.sync_all().or_fail("cannot sync the file", &temp))
+        .and_then(|()| atomic::rename_over(&temp, path));
+    if placed.is_err() {
+        let _gone = atomic::remove(&temp);
+    }
+    placed?;
+    atomic::sync_parent(path)
+}
 
 /// A table of key, value and source, one line per key.
 pub fn text(config: &Config) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::elsewhere;
 use crate::atomic;
 use crate::clock;
 use crate::config::{Config, Overrides};
@@ -49,6 +50,7 @@ struct Gone {
 
 pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     let config = Config::load(root, &Overrides::default())?;
+    let root = &elsewhere::placed(root, &config);
     let keep = config.limits.keep;
     let mut gone = Gone::default();
     sessions(root, keep, args.dry_run, &mut gone)?;

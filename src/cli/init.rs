@@ -7,10 +7,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::doctor::installed;
 use super::quote::shell_quoted;
+use super::root::{find_root, has_git};
+use crate::adapters;
 use crate::atomic::{self, Moved};
+use crate::config::edit::{self, KeyPath};
+use crate::config::{self, Config, Overrides};
 use crate::error::{Context, Error, Result};
-use crate::layout::{Root, shown};
+use crate::layout::{Place, Root, shown};
 
 /// What every agent is told first; placeholders in double braces are filled in per attempt.
 pub const BOOTSTRAP: &str = include_str!("../../prompts/bootstrap.md");
@@ -22,6 +27,10 @@ const GITIGNORE: &str = "# harness's own folder: git leaves it alone, this file 
 /// Folders with such a file, so that `git status` around a ROOT stays clean.
 const IGNORED_DIRS: [&str; 5] = ["queue", "state", "worktrees", "prompts", "hooks"];
 
+/// Folders that `git clean -fdx` of the repository around ROOT must not take: it spares whatever looks
+/// like a repository of its own (`-ffdx` does not). The others hold a person's files, to be committed.
+const SPARED_DIRS: [&str; 3] = ["queue", "state", "worktrees"];
+
 /// What `init` did.
 #[derive(Debug)]
 pub struct InitReport {
@@ -30,6 +39,24 @@ pub struct InitReport {
     pub made: Vec<PathBuf>,
     /// Existed and was not changed; relative to ROOT.
     pub kept: Vec<PathBuf>,
+    /// The agent CLIs on PATH.
+    clis: Vec<&'static str>,
+}
+
+/// `init` with the template. The only agent CLI on PATH becomes the agent of prompts.
+///
+/// # Errors
+/// As `init`.
+pub(super) fn with_agent(dir: &Path) -> Result<InitReport> {
+    let clis: Vec<&str> = installed().into_iter().map(|(name, _)| name).collect();
+    let template = config::template();
+    let chosen = match &clis[..] {
+        [only] => KeyPath::parse("harness.agent").and_then(|k| edit::set(&template, &k, only)),
+        _ => Ok(template),
+    };
+    let chosen = chosen.map_err(|why| Error::permanent("a fault in harness", why))?;
+    let report = init(dir, &chosen)?;
+    Ok(InitReport { clis, ..report })
 }
 
 /// Makes a ROOT of `dir`, which is made if missing. `template` is the text of a new `harness.toml`.
@@ -57,19 +84,18 @@ pub fn init(dir: &Path, template: &str) -> Result<InitReport> {
         root: root.clone(),
         made: Vec::new(),
         kept: Vec::new(),
+        clis: Vec::new(),
     };
     for (path, private) in root.dirs() {
         let made = ready_dir(&path, private)?;
         report.note(&path, made);
     }
-    let mut ignored: Vec<PathBuf> = IGNORED_DIRS.map(|d| root.path().join(d)).into();
-    if is_below_a_repository(root.path()) {
-        // Hides harness.toml, too. At the top of a repository that file is the user's to commit.
-        ignored.push(root.path().to_path_buf());
-    }
-    for dir in ignored {
-        let path = dir.join(".gitignore");
+    for dir in IGNORED_DIRS {
+        let path = root.path().join(dir).join(".gitignore");
         let made = place(&path, GITIGNORE)?;
+        report.note(&path, made);
+    }
+    for (path, made) in hide(&root)? {
         report.note(&path, made);
     }
     for (path, content) in files {
@@ -95,16 +121,57 @@ pub fn ensure_tree(root: &Root) -> Result<()> {
             let _made = place(&path.join(".gitignore"), GITIGNORE)?;
         }
     }
-    Ok(())
+    // `git clean -fdx` takes the file that hides ROOT.
+    hide(root).map(|_| ())
 }
 
-/// Whether ROOT is a folder inside a git repository, not its top.
-fn is_below_a_repository(root: &Path) -> bool {
-    !atomic::exists(&root.join(".git"))
-        && root
-            .ancestors()
-            .skip(1)
-            .any(|dir| atomic::exists(&dir.join(".git")))
+/// Keeps a copy of harness.toml in `state/`, which `git clean -fdx` spares. Returns what to say if
+/// harness.toml is gone and there is a copy.
+///
+/// # Errors
+/// I/O.
+pub(super) fn keep_config(root: &Root) -> Result<Option<String>> {
+    let copy = root.state().join("harness.toml");
+    let text = config::text_of(root)?;
+    if atomic::exists(&root.config()) {
+        if !atomic::holds(&copy, text.as_bytes()) {
+            atomic::replace(&copy, text.as_bytes(), true)?;
+        }
+        return Ok(None);
+    }
+    let told = || {
+        let (copy, to) = (shell_quoted(&copy), shell_quoted(&root.config()));
+        format!(
+            "harness: harness.toml is gone, so every key has its default; the last run's brings back: \
+             cp {copy} {to}"
+        )
+    };
+    Ok(atomic::exists(&copy).then(told))
+}
+
+/// Keeps the git repository around ROOT from showing it, and `git clean -fdx` from taking the queue.
+/// Returns which files stand, and whether they were made. At the top of a repository harness.toml is
+/// the user's to commit, and nothing is done.
+fn hide(root: &Root) -> Result<Vec<(PathBuf, bool)>> {
+    let top = root.path();
+    if has_git(top) || !top.ancestors().any(has_git) {
+        return Ok(Vec::new());
+    }
+    let own = top.join(".gitignore");
+    let mut files = vec![(own.clone(), place(&own, GITIGNORE)?)];
+    for dir in SPARED_DIRS {
+        let git = top.join(dir).join(".git");
+        let head = git.join("HEAD");
+        for needed in ["objects", "refs"] {
+            ready_dir(&git.join(needed), false)?;
+        }
+        let made = place(
+            &head,
+            "ref: refs/heads/not-a-repository-but-spared-by-git-clean\n",
+        )?;
+        files.push((head, made));
+    }
+    Ok(files)
 }
 
 impl InitReport {
@@ -120,7 +187,7 @@ impl InitReport {
         }
     }
 
-    /// For people: what was made, what existed, and the next steps in three lines.
+    /// For people: what was made, what existed, who runs prompts, and the next steps.
     pub fn text(&self) -> String {
         let root = shown(self.root.path().as_os_str());
         let mut out = match (self.made.is_empty(), self.kept.is_empty()) {
@@ -138,14 +205,48 @@ impl InitReport {
                 )
             }
         };
-        let quoted = shell_quoted(self.root.path());
+        out.push_str(&self.prompts());
+        out.push_str("next:\n");
+        let cwd = std::env::current_dir()
+            .and_then(fs::canonicalize)
+            .unwrap_or_default();
+        let is_found = find_root(None, None, &|| Ok(cwd.clone()))
+            .is_ok_and(|found| found.path() == self.root.path());
+        let pending = self.root.place(Place::Pending);
+        let pending = match is_found {
+            true => pending.strip_prefix(&cwd).unwrap_or(&pending),
+            false => {
+                out.push_str(&format!("  cd {}\n", shell_quoted(self.root.path())));
+                Path::new("queue/pending")
+            }
+        };
         out.push_str(&format!(
-            "next:\n\
-             \x20 cd {quoted} && harness doctor    # can this place keep the promises?\n\
-             \x20 edit harness.toml: say which agent runs prompts (agent = \"claude\"); scripts need nothing\n\
-             \x20 put prompts or scripts into queue/pending/, then: harness run\n"
+            "  harness doctor                       # can this place keep the promises?\n\
+             \x20 harness add --prompt 'Fix the typo'  # or put prompts and scripts into {}/\n\
+             \x20 harness run\n",
+            shell_quoted(pending)
         ));
         out
+    }
+
+    /// Which agent runs prompts, or how to say it.
+    fn prompts(&self) -> String {
+        let names: Vec<&str> = self.clis.clone();
+        match (Config::load(&self.root, &Overrides::default()), &names[..]) {
+            (Err(e), _) => format!("but {e}\n"),
+            (Ok(config), _) if config.harness.agent.is_some() => {
+                let agent = config.harness.agent.unwrap_or_default();
+                format!("prompts run with {agent}; another: harness config set agent NAME\n")
+            }
+            (_, []) => format!(
+                "scripts run as they are; for prompts install an agent CLI ({}), then: harness config set agent NAME\n",
+                adapters::NAMES.join(", ")
+            ),
+            (_, [first, ..]) => format!(
+                "scripts run as they are; which agent runs prompts is yours to say ({} are installed): harness config set agent {first}\n",
+                names.join(", ")
+            ),
+        }
     }
 
     /// `{"root", "made": […], "kept": […]}`
@@ -340,7 +441,7 @@ mod tests {
             let at = dir.path().join(OsStr::from_bytes(name));
             let report = init(&at, "# t\n").expect("init");
             let text = report.text();
-            assert_eq!(text.lines().count(), 5, "{text}");
+            assert_eq!(text.lines().count(), 7, "{text}");
             assert!(!text.contains('\x1b'));
             let below = || Ok(at.join("queue/pending"));
             let found = find_root(None, None, &below).expect("found");

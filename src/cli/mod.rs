@@ -5,6 +5,7 @@ pub mod config;
 pub mod quote;
 pub mod root;
 mod owners;
+mod elsewhere;
 pub mod init;
 pub mod doctor;
 mod drops;
@@ -49,7 +50,7 @@ use crate::view::{self, print_json, print_text};
 )]
 struct Cli {
     /// The directory with harness.toml, queue/ and state/ [default: $HARNESS_ROOT, else the
-    /// nearest parent that has a harness.toml]
+    /// nearest parent that has a harness.toml or .harness/]
     #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
     #[command(subcommand)]
@@ -60,7 +61,7 @@ struct Cli {
 enum Command {
     /// Make a ROOT: the tree of directories and a harness.toml; never overwrites anything
     Init {
-        /// [default: the current directory]
+        /// [default: in a git repository .harness/ at its top, else the current directory]
         dir: Option<PathBuf>,
         #[command(flatten)]
         json: Json,
@@ -119,7 +120,10 @@ enum Command {
     /// older than `limits.keep`
     Gc(gc::GcArgs),
     /// The configuration in force, and where each value comes from
+    #[command(args_conflicts_with_subcommands = true)]
     Config {
+        #[command(subcommand)]
+        command: Option<config::ConfigCommand>,
         #[command(flatten)]
         json: Json,
     },
@@ -169,8 +173,10 @@ pub fn main() -> Result<u8> {
     };
     match cli.command {
         Command::Init { dir, json } => {
-            let dir = dir.or(cli.root).unwrap_or_else(|| ".".into());
-            let report = init::init(&dir, &crate::config::template())?;
+            let report = match dir.or(cli.root) {
+                Some(dir) => init::with_agent(&dir)?,
+                None => init::with_agent(&root::for_init(std::env::var_os("HARNESS_ROOT"))?)?,
+            };
             let printed = match json.json {
                 true => print_json(&report.json()),
                 false => print_text(&report.text()),
@@ -214,14 +220,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Drain => interrupt::order(root, Order::Drain),
         Command::Interrupt(args) => interrupt::interrupt(root, &args),
         Command::Resume(args) => resume::resume(root, &args),
-        Command::Config { json } => {
-            let config = Config::load(root, &Overrides::default())?;
-            if json.json {
-                print_json(&config::json(&config))
-            } else {
-                print_text(&config::text(&config))
-            }
-        }
+        Command::Config { command, json } => config::config(root, command, json.json),
         Command::Init { .. } | Command::Doctor { .. } => Ok(0),
     }
 }
@@ -232,6 +231,10 @@ fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
         Err(e) if given.is_some() || e.kind() != Kind::Permanent => return Err(e),
         found => found,
     };
+    let root = root.map(|root| match Config::load(&root, &Overrides::default()) {
+        Ok(config) => elsewhere::placed(&root, &config),
+        Err(_) => root,
+    });
     let report = doctor::doctor(root.as_ref());
     if json {
         print_json(&report.json())?;

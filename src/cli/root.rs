@@ -3,8 +3,9 @@
 //! Does not know its content. Invariant: the path is absolute and free of symlinks, so that every
 //! process uses the same path for the same file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::owners;
@@ -12,11 +13,15 @@ use super::quote::shell_quoted;
 use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::layout::Root;
+use crate::limits::STATE_FILE_BYTES_MAX;
 
-/// The ROOT of a command: `--root`, else `$HARNESS_ROOT`, else the nearest directory from `cwd`
-/// upwards with a `harness.toml`, if it is ours or root's. A ROOT given explicitly needs only
-/// `queue/pending`. The path is absolute and free of symlinks. `cwd` is asked only where it matters:
-/// it may have been deleted.
+/// Where ROOT lies in a checkout: tools skip folders whose name begins with a dot.
+const FOLDER: &str = ".harness";
+
+/// The ROOT of a command: `--root`, else `$HARNESS_ROOT`, else the nearest one from `cwd` upwards, if
+/// it is ours or root's: a directory with a `harness.toml`, or its `.harness/`; of a linked worktree
+/// the main checkout's. A ROOT given explicitly needs only `queue/pending`. The path is absolute and
+/// free of symlinks. `cwd` is asked only where it matters: it may have been deleted.
 ///
 /// # Errors
 /// Permanent, listing where it looked.
@@ -47,21 +52,86 @@ pub fn find_root(
     }
     let cwd = cwd()?;
     let start = fs::canonicalize(&cwd).or_fail("cannot find the current directory", &cwd)?;
-    match start.ancestors().find(|dir| has_config(dir)) {
+    match start.ancestors().find_map(root_at) {
         Some(dir) => {
-            let root = Root::new(dir);
+            let root = Root::new(fs::canonicalize(&dir).or_fail("cannot find ROOT", &dir)?);
             match owners::stranger(&root) {
                 None => Ok(root),
                 Some(stranger) => Err(stranger.refusal(&root)),
             }
         }
         None => {
-            let why = "there is no harness.toml here nor in any directory above, and neither --root nor $HARNESS_ROOT is given";
+            let why = "there is no harness.toml and no .harness/ here nor in any directory above, and neither --root nor $HARNESS_ROOT is given";
             Err(Error::permanent("not in a ROOT", why)
                 .at_path(&start)
                 .hint("run `harness init` here"))
         }
     }
+}
+
+/// Where `harness init` makes a ROOT if nobody says where: `$HARNESS_ROOT`; in a git repository the
+/// ROOT that is found there, else `.harness/` at its top; else the current directory.
+///
+/// # Errors
+/// The current directory was deleted.
+pub(super) fn for_init(env: Option<OsString>) -> Result<PathBuf> {
+    if let Some(named) = env.filter(|e| !e.is_empty()) {
+        return Ok(named.into());
+    }
+    let what = "cannot find the current directory";
+    let cwd = std::env::current_dir().or_fail(what, Path::new("."))?;
+    let Some(top) = cwd.ancestors().find(|dir| has_git(dir)) else {
+        return Ok(cwd);
+    };
+    let depth = top.components().count();
+    let within = cwd
+        .ancestors()
+        .take_while(|d| d.components().count() >= depth);
+    let found = within.map(Path::to_owned).find_map(|dir| root_at(&dir));
+    let main = || main_checkout(top).unwrap_or_else(|| top.to_owned());
+    Ok(found.unwrap_or_else(|| main().join(FOLDER)))
+}
+
+/// The ROOT of this directory.
+fn root_at(dir: &Path) -> Option<PathBuf> {
+    if has_config(dir) {
+        return Some(dir.to_owned());
+    }
+    let inner = dir.join(FOLDER);
+    // A linked worktree has its own copy of a committed .harness/harness.toml, but no queue of its own.
+    // `git clean -fdx` takes harness.toml, and leaves the queue.
+    let has_queue = |root: &Path| root.join("queue/pending").is_dir();
+    match linked_to(dir) {
+        None => (has_config(&inner) || has_queue(&inner)).then_some(inner),
+        Some(_) => main_checkout(dir)
+            .and_then(|main| root_at(&main))
+            .or_else(|| has_queue(&inner).then_some(inner)),
+    }
+}
+
+/// The main checkout of a linked worktree of it. A bare repository has none.
+fn main_checkout(dir: &Path) -> Option<PathBuf> {
+    let common = linked_to(dir)?;
+    let main = common.parent()?;
+    (common.file_name()? == ".git" && main != dir).then(|| main.to_owned())
+}
+
+/// The repository of a linked worktree: git writes where it is into the worktree's `.git`.
+fn linked_to(dir: &Path) -> Option<PathBuf> {
+    let line = |path: &Path| {
+        let bytes = atomic::read_small(path, STATE_FILE_BYTES_MAX).ok()?;
+        let end = bytes.iter().rposition(|&b| b != b'\n')? + 1;
+        Some(OsString::from_vec(bytes[..end].to_vec()))
+    };
+    let own = line(&dir.join(".git"))?;
+    let own = dir.join(OsStr::from_bytes(own.as_bytes().strip_prefix(b"gitdir: ")?));
+    let common = own.join(line(&own.join("commondir"))?);
+    fs::canonicalize(common).ok()
+}
+
+/// Whether it is the top of a checkout.
+pub(super) fn has_git(dir: &Path) -> bool {
+    atomic::exists(&dir.join(".git"))
 }
 
 fn has_config(dir: &Path) -> bool {

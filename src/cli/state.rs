@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::clock::{self, Timestamp};
+use crate::hold;
 use crate::keeper;
 use crate::layout::{Name, Root, SlotId};
 use crate::missing::waited_for;
@@ -96,7 +97,10 @@ pub(super) fn of_pending(root: &Root, name: &Name, standing: &Standing) -> (Stat
                 }
                 Wait::Name => "an item of the same name is at work".to_owned(),
                 Wait::Key(key) => format!("another item with exclusive key {key} is at work"),
-                Wait::Hold(agent) => format!("agent {agent} is held until `harness resume`"),
+                Wait::Hold(agent) => match hold::of(root, agent) {
+                    Some(hold) => format!("agent {agent} is held: {}", hold.reason),
+                    None => format!("agent {agent} was held"),
+                },
                 Wait::Failed(why) => format!("it stays where it is: {why}"),
                 Wait::Writer => "it is still being written".to_owned(),
             },

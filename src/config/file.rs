@@ -134,10 +134,11 @@ pub(super) fn parse(text: &str) -> std::result::Result<Parsed, Vec<Problem>> {
         Ok(table) => reader.top(table.get_ref()),
         Err(e) => {
             let at = e.span().map_or(0, |s| s.start);
-            reader.problem(
-                at..at,
-                format!("not TOML: {}", e.message().replace('\n', ", ")),
-            );
+            let said = match e.message() {
+                "duplicate key" => twice(text, at),
+                other => format!("not TOML: {}", other.replace('\n', ", ")),
+            };
+            reader.problem(at..at, said);
         }
     }
     if reader.problems.is_empty() {
@@ -146,6 +147,39 @@ pub(super) fn parse(text: &str) -> std::result::Result<Parsed, Vec<Problem>> {
     }
     reader.problems.sort_by_key(|p| p.line);
     Err(reader.problems)
+}
+
+/// What to say of a table or key that is there already. `at`: where it is again.
+fn twice(text: &str, at: usize) -> String {
+    let again = line_of(text.as_bytes(), at);
+    let lines: Vec<&str> = text.lines().map(str::trim).take(again).collect();
+    let (line, before) = lines.split_last().unwrap_or((&"", &[]));
+    let header = |line: &str| {
+        let line = line.split('#').next().unwrap_or_default();
+        line.starts_with('[').then(|| line.replace([' ', '\t'], ""))
+    };
+    if let Some(table) = header(line) {
+        let first = before
+            .iter()
+            .position(|l| header(l).as_ref() == Some(&table));
+        let first = first.map_or_else(String::new, |n| format!(", in line {}", n + 1));
+        return format!("the table {table} is there already{first}: put its keys together");
+    }
+    let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let in_table = before.iter().rposition(|l| header(l).is_some());
+    let first = before.iter().skip(in_table.unwrap_or(0));
+    let first = first
+        .clone()
+        .position(|l| l.contains('=') && key(l) == key(line));
+    let first = first.map_or_else(String::new, |n| {
+        format!(", in line {}", n + in_table.unwrap_or(0) + 1)
+    });
+    let table = in_table.and_then(|n| header(before[n]));
+    let table = table.map_or_else(String::new, |t| format!(" in {t}"));
+    format!(
+        "`{}`{table} is set already{first}: keep one of them",
+        plain(&key(line))
+    )
 }
 
 /// The error of a file with these problems.
@@ -343,7 +377,7 @@ fn unknown_at_top(word: &str, is_table: bool) -> String {
     }
 }
 
-fn check_name(table: Table, name: &str) -> std::result::Result<(), String> {
+pub(super) fn check_name(table: Table, name: &str) -> std::result::Result<(), String> {
     if !value::is_name(name) {
         return Err(
             "a name is 1 to 64 of A-Z a-z 0-9 _ . - and does not begin with . or -".to_owned(),
@@ -353,7 +387,7 @@ fn check_name(table: Table, name: &str) -> std::result::Result<(), String> {
         (Table::Repos, crate::layout::DEFAULT_REPO) => {
             Err("this name is that of [repo]: set its keys there".to_owned())
         }
-        (Table::Agents, "script" | "command") => {
+        (Table::Agents, "script" | "command" | "none") => {
             Err("this name is built in: choose another".to_owned())
         }
         _ => Ok(()),

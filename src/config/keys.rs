@@ -257,6 +257,9 @@ pub static KEYS: &[Key] = keys! {
         "writers": Kind::Word(&["owner", "group", "all"]) => Is("\"owner\"");
             "Who may write into the queue: whoever can drop a file there has it run as you. \"owner\": a queue that everybody\n\
             may write into is refused, one that a group may write into is warned of. \"group\", \"all\": these are meant to.";
+        "worktrees": Kind::Path => Unset("\"../my-project-worktrees\"");
+            "Where the agents' worktrees lie, relative to this file or ~/: another disk, or away from tools that search this\n\
+            checkout. A folder for this tree alone. Without it: worktrees/ beside this file.";
         "iteration_delay": ANY_TIME => Is("0"), env;
             "Seconds a slot rests between two items, to spread the use of a rate limit.";
     }

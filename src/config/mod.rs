@@ -4,6 +4,7 @@
 //! Does not know what the keys do. Invariants: an invalid configuration is refused as a whole, and
 //! `Sources` holds every key of `keys::KEYS` once per table that has it.
 
+pub mod edit;
 pub mod keys;
 pub mod nearest;
 pub mod placeholder;
@@ -67,6 +68,8 @@ pub struct HarnessTable {
     pub stagger: Duration,
     pub durability: Durability,
     pub writers: Writers,
+    /// Absolute; `None`: in ROOT.
+    pub worktrees: Option<PathBuf>,
     /// Pause between two items of one slot.
     #[serde(deserialize_with = "seconds")]
     pub iteration_delay: Duration,
@@ -279,6 +282,14 @@ impl Overrides {
     }
 }
 
+/// The text of ROOT's `harness.toml`; empty if there is none.
+///
+/// # Errors
+/// Permanent: it is no regular file, too large, not UTF-8 or not readable.
+pub fn text_of(root: &Root) -> Result<String> {
+    file::read(&root.config())
+}
+
 impl Config {
     /// The agent of this name: from its table, or a CLI without one.
     pub fn agent(&self, name: &str) -> Option<(&str, &AgentTable)> {
@@ -305,9 +316,26 @@ impl Config {
         overrides: &Overrides,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Config> {
-        let path = root.config();
-        let text = file::read(&path)?;
-        let parsed = file::parse(&text).map_err(|p| file::refusal(&path, &p))?;
+        Self::from_text(root, &text_of(root)?, overrides, env)
+    }
+
+    /// `load` if the file had this text.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn of_text(root: &Root, text: &str) -> Result<Config> {
+        Self::from_text(root, text, &Overrides::default(), |name| {
+            std::env::var_os(name)
+        })
+    }
+
+    fn from_text(
+        root: &Root,
+        text: &str,
+        overrides: &Overrides,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Config> {
+        let parsed = file::parse(text).map_err(|p| file::refusal(&root.config(), &p))?;
         let sources = layer(&parsed, overrides, &env)?;
         build(root, sources, &parsed, &env)
     }
@@ -416,7 +444,7 @@ fn build(
             agents.insert(name.clone(), sources.agent(root, name, env)?);
         }
     }
-    let harness: HarnessTable = sources.table("harness")?;
+    let harness = sources.harness(root, env)?;
     let agent = harness.agent.as_deref();
     if let Some(name) = agent.filter(|name| !agents.contains_key(*name)) {
         let known = agents.keys().map(String::as_str);

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::keys::Table;
-use super::{AgentTable, Entry, RepoPath, RepoTable, Source, Sources};
+use super::{AgentTable, Entry, HarnessTable, RepoPath, RepoTable, Source, Sources};
 use crate::error::{Error, Result};
 use crate::layout::Root;
 
@@ -32,6 +32,18 @@ impl Sources {
             .collect();
         serde_json::from_value(object)
             .map_err(|e| Error::permanent("a fault in harness", format!("[{table}]: {e}")))
+    }
+
+    pub(super) fn harness(
+        &self,
+        root: &Root,
+        env: &impl Fn(&str) -> Option<OsString>,
+    ) -> Result<HarnessTable> {
+        let mut harness: HarnessTable = self.table("harness")?;
+        if let Some(dir) = &mut harness.worktrees {
+            *dir = self.place(root, "harness.worktrees", dir, env)?;
+        }
+        Ok(harness)
     }
 
     pub(super) fn agent(

@@ -7,7 +7,9 @@ use super::keys::{Fallback, TABLES, Table};
 
 const INTRO: &str = "\
 # Configuration of harness. Every key is optional; what stands behind a # is its default or an
-# example. Times are seconds or text (\"30s\", \"10m\", \"1h30m\"), sizes bytes or text (\"256MB\").
+# example. To set one, take away the # before it and before its [table], or use `harness config set`:
+#     harness config set agent claude
+# Times are seconds or text (\"30s\", \"10m\", \"1h30m\"), sizes bytes or text (\"256MB\").
 # `harness config` shows what is in force and where it comes from. Variables like HARNESS_WORKERS
 # or HARNESS_RETRY_MAX go over this file, options of the command line over both.
 ";
@@ -21,7 +23,7 @@ pub fn template() -> String {
         let header = match table {
             Table::Repos => "#[repos.web]".to_owned(),
             Table::Agents => "#[agents.mine]".to_owned(),
-            _ => format!("[{}]", table.name()),
+            _ => format!("#[{}]", table.name()),
         };
         out.push_str(&header);
         out.push('\n');

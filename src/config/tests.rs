@@ -75,6 +75,7 @@ fn a_missing_file_is_all_defaults() {
             stagger: Duration::from_secs(5),
             durability: Durability::Full,
             writers: Writers::Owner,
+            worktrees: None,
             iteration_delay: Duration::ZERO,
             stall: Duration::from_secs(300),
             linger: Duration::from_secs(120),
@@ -395,7 +396,7 @@ fn wrong_types_and_ranges_are_refused_with_line() {
         ),
         (
             "[harness]\nworkers = 1\nworkers = 2",
-            ["line 3", "not TOML", "duplicate"],
+            ["line 3", "`workers` in [harness]", "line 2"],
         ),
         ("[harness\n", ["line 1", "not TOML", "what to do"]),
     ] {

@@ -151,6 +151,16 @@ fn understand(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Item> {
             Refusal(format!("{place}field `{}`: {why}", shown(key)))
         })?;
     }
+    if item.begins_with_others() && item.order.after.len() != 1 {
+        return refuse(match item.order.after.len() {
+            0 => "field `base`: it is the branch of the item in `after`, and there is no `after`"
+                .to_owned(),
+            n => format!(
+                "field `base`: `after` names {n} items, and a branch can begin with the work of one: \
+                 name the branch itself, or merge the others in the item"
+            ),
+        });
+    }
     if kind != Kind::Script && item.prompt.iter().all(u8::is_ascii_whitespace) {
         return refuse(match kind {
             Kind::Json => "there is no prompt: its text belongs into the field `prompt`",
@@ -333,6 +343,12 @@ fn holds_nul(value: &Value) -> bool {
 }
 
 impl Item {
+    /// Whether it begins with the work of the item in `after`: `base: after`. A branch of that name is
+    /// `refs/heads/after`.
+    pub fn begins_with_others(&self) -> bool {
+        self.base.as_deref() == Some("after")
+    }
+
     /// An item without known fields, for a dead holder's claim whose file was changed or removed.
     pub fn blank() -> Item {
         Item {

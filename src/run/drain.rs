@@ -2,7 +2,7 @@
 //! items that stay, and of what the drain waits for. Invariants: the process does not end while an
 //! item could still be claimed by it; it does end where only a person can change anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use super::Main;
 use super::threads::{PENDING, pending_changed_at};
 use crate::atomic;
 use crate::clock;
+use crate::hold;
 use crate::layout::{Name, Root, SlotId};
 use crate::lease;
 use crate::missing::waited_for;
@@ -116,6 +117,7 @@ impl Main {
     /// Items that wait for what nobody is going to do.
     fn say_what_stays(&self) {
         let (console, ready) = (&self.rt.console, &self.rt.ready);
+        let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let more = ready.more_blocked();
         if more > 0 {
             console.warn(&format!("{more} more items stay in pending/"));
@@ -124,16 +126,26 @@ impl Main {
             match wait {
                 Wait::Failed(why) => self.say_stays(&format!("{name} stays in pending/: {why}")),
                 Wait::After(after) if !after.is_empty() => {
-                    let after: Vec<String> = after.iter().map(|n| waited_for(&self.rt.root, n)).collect();
+                    let after: Vec<String> =
+                        after.iter().map(|n| waited_for(&self.rt.root, n)).collect();
                     console.warn(&format!(
                         "{name} stays in pending/: it waits for {}, which nobody is going to finish",
                         after.join(", ")
                     ));
                 }
-                _ => console.warn(&format!(
-                    "{name} stays in pending/: its agent is held until a person has mended it (state/holds/)"
-                )),
+                Wait::Hold(agent) => held.entry(agent).or_default().push(name.shown()),
+                _ => console.warn(&format!("{name} stays in pending/")),
             }
+        }
+        for (agent, names) in held {
+            let hold = hold::of(&self.rt.root, &agent);
+            let why = hold.map_or_else(String::new, |hold| hold.reason);
+            let more = if names.len() > 3 { ", …" } else { "" };
+            self.say_stays(&format!(
+                "{} in pending/ ({}{more}), agent {agent} is held: {why}",
+                plural_stay(names.len()),
+                names[..names.len().min(3)].join(", ")
+            ));
         }
     }
 
@@ -216,4 +228,11 @@ fn claimed(root: &Root, but: &BTreeSet<SlotId>) -> Option<(SlotId, String)> {
             Ok(names) => Some((slot, names.first()?.shown())),
             Err(e) => Some((slot, format!("a folder that cannot be read: {e}"))),
         })
+}
+
+fn plural_stay(count: usize) -> String {
+    match count {
+        1 => "1 item stays".to_owned(),
+        n => format!("{n} items stay"),
+    }
 }

@@ -9,6 +9,7 @@
 
 mod drain;
 mod home;
+mod lacks;
 mod orders;
 mod staff;
 mod threads;
@@ -99,6 +100,7 @@ pub(crate) fn run(
         next_orders: now,
         next_tree: now,
         missing_since: None,
+        next_lacks: None,
         next_waits: now,
         next_orphans: now,
         next_staffing: now,
@@ -169,6 +171,8 @@ struct Main {
     next_tree: Instant,
     /// When folders of the tree were first seen to be gone.
     missing_since: Option<Instant>,
+    /// `None`: at the start.
+    next_lacks: Option<Instant>,
     next_waits: Instant,
     next_orphans: Instant,
     next_staffing: Instant,
@@ -194,6 +198,7 @@ impl Main {
             }
             self.obey_orders();
             self.look_after_tree();
+            self.end_lacks();
             self.rt.console.count_repeats();
             let drains = self.drain || self.orders.drain;
             self.rt.lifecycle.set_drains(drains);

@@ -117,7 +117,7 @@ impl Main {
             .as_ref()
             .filter(|_| new.complaint != old.complaint)
         {
-            console.warn(why);
+            console.warn_each(why);
         }
         match (old.pause, new.pause) {
             (false, true) => console.say(

@@ -75,6 +75,11 @@ impl Console {
         self.mark(text);
     }
 
+    /// As `warn`, of what a person has just done: each time is said.
+    pub(crate) fn warn_each(&self, text: &str) {
+        self.mark(text);
+    }
+
     fn mark(&self, text: &str) {
         let mark = match io::stderr().is_terminal() {
             true => "\x1b[33m!\x1b[0m",

@@ -11,6 +11,7 @@ mod tickets;
 mod troubles;
 mod voice;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::aggregator::Ledger;
@@ -52,6 +53,8 @@ pub(crate) struct Runtime {
     pub(crate) results: results::Board,
     /// What was last seen in `state/interrupts/`.
     pub(crate) interrupts: Mutex<Folder>,
+    /// Agents that this process could not start at all, and therefore holds.
+    lacking: Mutex<BTreeSet<String>>,
     ledger: Mutex<Ledger>,
 }
 
@@ -79,9 +82,14 @@ impl Runtime {
             troubles: Troubles::default(),
             results: results::Board::default(),
             interrupts: Mutex::default(),
+            lacking: Mutex::default(),
             ledger: Mutex::new(Ledger::new(root)),
             config,
         })
+    }
+
+    pub(crate) fn lacking(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        lock(&self.lacking)
     }
 
     /// Adds an ended attempt to the ledger. A line that cannot be written costs one count in the

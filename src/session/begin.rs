@@ -222,7 +222,12 @@ fn set_up(
         claim.item.branch.as_deref(),
         attempt.file.attempt,
     );
-    let (base, from) = base_and_start(&hub, claim.item.base.as_deref(), before)?;
+    // Of an item that changed nothing there is no branch: this one starts where that one did.
+    let wanted = match claim.item.begins_with_others() {
+        true => others.first().map(|(name, _)| name.as_str()),
+        false => claim.item.base.as_deref(),
+    };
+    let (base, from) = base_and_start(&hub, wanted, before)?;
     let tree = hub.set_up(place, claim.lease().lock(), &branch, &from, others)?;
     Ok(Work {
         hub,

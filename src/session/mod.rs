@@ -40,7 +40,7 @@ use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Figures;
 use crate::git::{Base, Hub, Worktree};
-use crate::hold;
+use crate::hold::{self, Hold};
 use crate::item::{self, Refusal};
 use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::{DEFAULT_REPO, SlotId};
@@ -257,6 +257,9 @@ impl From<Error> for Failed {
 /// `staggered`: the slot has started a prompt agent before. Its first waits for its turn before it is
 /// claimed: meanwhile a better item may come, or the agent be held.
 pub(crate) fn accepts(rt: &Runtime, item: &item::Item, staggered: bool) -> Acceptance {
+    if let Some(lack) = agents::for_item_lacks(&rt.root, &rt.config, item) {
+        return Acceptance::Later(hold_back(rt, lack));
+    }
     let agent = match known(rt, item) {
         Ok(agent) => agent,
         Err(refusal) => return Acceptance::Never(refusal),
@@ -272,6 +275,23 @@ pub(crate) fn accepts(rt: &Runtime, item: &item::Item, staggered: bool) -> Accep
             },
         },
     }
+}
+
+/// Raises the hold of an agent that cannot be started at all, says it once, and returns its name.
+fn hold_back(rt: &Runtime, lack: Hold) -> String {
+    match hold::raise(&rt.root, &lack) {
+        Ok(true) => {
+            rt.lacking().insert(lack.agent.clone());
+            let waiting = match lack.agent == agents::NOBODY {
+                true => "prompts without an agent wait".to_owned(),
+                false => format!("items for {} wait", lack.agent),
+            };
+            rt.console.warn(&format!("{waiting}: {}", lack.reason));
+        }
+        Ok(false) => {}
+        Err(e) => rt.console.warn(&e.to_string()),
+    }
+    lack.agent
 }
 
 fn known<'a>(rt: &'a Runtime, item: &item::Item) -> Result<Agent<'a>, Refusal> {

@@ -167,14 +167,13 @@ fn what_is_no_item_is_refused_with_its_reason_and_never_followed() {
     fs::rename(short.path().join("s"), p.join("socket")).unwrap();
     let long = "n".repeat(201);
     let longest = "n".repeat(255);
-    let texts: [(&str, &[u8]); 10] = [
+    let texts: [(&str, &[u8]); 9] = [
         ("empty", b""),
         ("bad.json", b"{\"prompt\": "),
         ("list.json", b"[]"),
         ("front.md", b"---\npriority: [\n---\nx"),
         ("open.md", b"---\npriority: high\nx"),
         ("agent.md", b"---\nagent: nobody\n---\nx"),
-        ("none.md", b"x"),
         ("repo.md", b"---\nagent: a\nrepo: web\n---\nx"),
         (&long, b"#!/bin/sh\n"),
         (&longest, b"#!/bin/sh\n"),
@@ -197,7 +196,6 @@ fn what_is_no_item_is_refused_with_its_reason_and_never_followed() {
         ("front.md", "front matter"),
         ("open.md", "never closed"),
         ("agent.md", "unknown agent `nobody`; there are: a"),
-        ("none.md", "no agent is configured"),
         ("repo.md", "unknown repo `web`"),
         (&long, "200 bytes"),
         (&longest, "200 bytes"),

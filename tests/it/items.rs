@@ -313,10 +313,6 @@ fn a_failing_item_is_tried_again_after_a_while_then_parked_and_retry_counts_anew
 #[test]
 fn what_cannot_be_started_is_parked_at_once_with_a_reason_that_helps() {
     let root = Root::plain();
-    root.config(
-        "[repo]\npath = \"none\"\n[agents.gone]\ncommand = [\"no-such-program\"]\n\
-         [agents.dir]\ncommand = [\"/\"]\n",
-    );
     for (name, bytes, mode, why) in [
         (
             "nointerp",
@@ -327,18 +323,6 @@ fn what_cannot_be_started_is_parked_at_once_with_a_reason_that_helps() {
         ("crlf", b"#!/bin/sh\r\necho\r\n", 0o755, "Windows"),
         ("text", b"echo no first line\n", 0o755, "#!/bin/sh"),
         ("bytes", b"\x00\x01\x02\x03", 0o755, "#!/bin/sh"),
-        (
-            "gone.md",
-            b"---\nagent: gone\n---\nx\n",
-            0o644,
-            "no-such-program is not found in PATH",
-        ),
-        (
-            "dir.md",
-            b"---\nagent: dir\n---\nx\n",
-            0o644,
-            "not an executable file",
-        ),
     ] {
         root.drop_file(name, bytes, mode);
         root.drain();

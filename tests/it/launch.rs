@@ -260,21 +260,17 @@ fn a_known_cli_needs_no_table_and_one_that_is_missing_says_how_to_get_it() {
     root.drop_file("named.md", named, 0o644);
     root.drop_file("typo.md", b"---\nagent: cluade\n---\nx\n", 0o644);
     let out = with_path(&root, &["run", "--drain"]).output().unwrap();
-    assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
+    assert_eq!(out.status.code(), Some(111), "{}", describe(&out));
     assert_eq!(
         root.show("plain.md")["outcome"],
         "succeeded",
         "{}",
         root.picture()
     );
-    assert!(root.is_parked("named.md") && root.is_parked("typo.md"));
-    let file = session(&root, "named.md", 0);
-    let why = file["reason"].as_str().unwrap();
+    assert!(!root.is_parked("named.md") && root.is_parked("typo.md"));
+    let why = describe(&out);
     assert!(why.contains("npm install -g @qwen-code/qwen-code"), "{why}");
-    assert_eq!(
-        root.show("named.md")["attempts"].as_array().map(Vec::len),
-        Some(1)
-    );
+    assert!(root.events("named.md").is_empty(), "it was never started");
     let why = root.show("typo.md");
     let why = why["reason"].as_str().unwrap();
     assert!(why.contains("`cluade`") && why.contains("claude"), "{why}");

@@ -118,7 +118,7 @@ fn figures_and_a_summary_are_left_in_the_session() {
     for words in [
         "# x.md: succeeded",
         "harness/x.md/1",
-        "3 turns",
+        "2 turns",
         "Done: committed x.txt",
     ] {
         assert!(summary.contains(words), "{words}\n{summary}");

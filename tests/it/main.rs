@@ -35,6 +35,7 @@ mod ended;
 mod endings;
 mod escapes;
 mod keepers;
+mod first_hour;
 mod fuzz;
 mod gc;
 mod hostile;

@@ -353,7 +353,7 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// The pause between two looks at a condition.
-fn pause() {
+pub fn pause() {
     std::thread::park_timeout(Duration::from_millis(5));
 }
 

@@ -10,14 +10,17 @@ use crate::adapters;
 use crate::config::{AgentTable, placeholder};
 use crate::layout::{Root, shown};
 
-/// The agent CLIs found on PATH.
-pub(super) fn on_this_machine() -> Finding {
+/// The agent CLIs found on PATH, and where.
+pub(in crate::cli) fn installed() -> Vec<(&'static str, PathBuf)> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found: Vec<String> = adapters::NAMES
-        .iter()
-        .filter_map(|program| on_path(OsStr::new(program), &path))
-        .map(|path| shown(path.as_os_str()))
-        .collect();
+    let program = |name: &str| adapters::by_name(name).map(|a| a.about().program);
+    let found = |&name: &&'static str| Some((name, on_path(program(name)?.as_ref(), &path)?));
+    adapters::NAMES.iter().filter_map(found).collect()
+}
+
+pub(super) fn on_this_machine() -> Finding {
+    let found = installed();
+    let found: Vec<String> = found.iter().map(|(_, at)| shown(at.as_os_str())).collect();
     match found.is_empty() {
         true => ok(format!("none of {} on PATH", adapters::NAMES.join(", "))),
         false => ok(found.join(", ")),

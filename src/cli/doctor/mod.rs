@@ -19,6 +19,7 @@ use crate::config::{Config, Overrides, RepoPath, Source};
 use crate::error::{Error, Result};
 use crate::git;
 use crate::layout::{Root, shown};
+pub(super) use agents::installed;
 use probe::Bench;
 pub(super) use start::at_start;
 

@@ -1,0 +1,106 @@
+//! What an agent lacks before it can be started at all: a name in harness.toml, or its program on this
+//! machine. It is no item's fault: a hold says once what to do, and the items wait behind it.
+//!
+//! Knows nothing of queues. Invariant: a hold raised here ends when its cause is gone.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use super::program::{find_program, not_found};
+use super::{Agent, for_item};
+use crate::adapters;
+use crate::clock;
+use crate::config::{AgentTable, Config, placeholder};
+use crate::hold::Hold;
+use crate::item::{Item, Kind};
+use crate::layout::Root;
+
+/// The name of the hold for prompts that are for no agent; no agent may have it.
+pub(crate) const NOBODY: &str = "none";
+/// The classes of these holds.
+const NO_AGENT: &str = "no_agent";
+const NO_PROGRAM: &str = "not_installed";
+
+/// Whether this hold was raised here.
+pub(crate) fn is_lack(hold: &Hold) -> bool {
+    hold.class == NO_AGENT || hold.class == NO_PROGRAM
+}
+
+/// The hold to raise if nothing can be started for this item.
+pub(crate) fn for_item_lacks(root: &Root, config: &Config, item: &Item) -> Option<Hold> {
+    if item.kind != Kind::Script && item.agent.is_none() && config.harness.agent.is_none() {
+        return Some(hold(NOBODY, NO_AGENT, why_nobody()));
+    }
+    let Ok(Agent::Command(name, table)) = for_item(config, item) else {
+        return None;
+    };
+    program_of(root, name, table, &item.env)
+}
+
+/// Whether the cause of a hold of this agent is gone.
+pub(crate) fn is_over(root: &Root, config: &Config, hold: &Hold) -> bool {
+    if hold.class == NO_AGENT {
+        return config.harness.agent.is_some();
+    }
+    let agent = config.agent(&hold.agent);
+    agent.is_none_or(|(name, table)| program_of(root, name, table, &BTreeMap::new()).is_none())
+}
+
+fn program_of(
+    root: &Root,
+    name: &str,
+    table: &AgentTable,
+    own: &BTreeMap<String, String>,
+) -> Option<Hold> {
+    let program = program(root, table)?;
+    let path = own.get("PATH").or_else(|| table.env.get("PATH"));
+    let path = path
+        .map(OsString::from)
+        .or_else(|| std::env::var_os("PATH"));
+    let why = find_program(&program, Path::new("/"), path.as_deref()).err()?;
+    let why = not_found(&Agent::Command(name, table), &program, why);
+    let pid = std::process::id();
+    Some(hold(
+        name,
+        NO_PROGRAM,
+        format!("{why} (seen by harness process {pid})"),
+    ))
+}
+
+/// The program, if where it is depends neither on the item nor on its worktree.
+fn program(root: &Root, table: &AgentTable) -> Option<OsString> {
+    let program = match table.command.first() {
+        Some(program) => {
+            let value = |name: &str| (name == "ROOT").then(|| root.path().as_os_str().to_owned());
+            placeholder::fill(OsStr::new(program), value)
+        }
+        None => adapters::by_name(table.cli.as_deref()?)?
+            .about()
+            .program
+            .into(),
+    };
+    let path = Path::new(&program);
+    let is_relative = path.is_relative() && path.components().count() > 1;
+    let is_open = program.to_string_lossy().contains("{{");
+    (!is_relative && !is_open).then_some(program)
+}
+
+fn why_nobody() -> String {
+    format!(
+        "no agent is configured for prompts: `harness config set agent NAME` (NAME is one of {}, or an \
+         [agents.NAME] of harness.toml), then start `harness run` again",
+        adapters::NAMES.join(", ")
+    )
+}
+
+fn hold(agent: &str, class: &str, reason: String) -> Hold {
+    Hold {
+        agent: agent.to_owned(),
+        until: None,
+        class: class.to_owned(),
+        reason,
+        session: String::new(),
+        since: clock::now_iso(),
+    }
+}
