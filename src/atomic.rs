@@ -265,6 +265,14 @@ fn is_closed(path: &Path) -> bool {
     nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_err()
 }
 
+/// Why this folder is closed to us, by its permissions, attributes or mount. One that is not there is not
+/// closed: it is made when it is needed.
+pub(crate) fn why_closed(dir: &Path) -> Option<Error> {
+    use nix::unistd::{AccessFlags, access};
+    let e = access(dir, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
+    (e != Errno::ENOENT).then(|| Error::io("cannot write in the folder", dir, &e.into()))
+}
+
 /// Why nothing can be written in this folder, by trying: a file without a name.
 pub(crate) fn why_unwritable(dir: &Path) -> Option<Error> {
     let tried = Nameless::new(&dir.join(".look"), &[0; 4096], 0o600, false);

@@ -124,6 +124,10 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
             ctx.waker.wait(HELD_BACK_TICK);
             continue;
         }
+        if let Some(closed) = spool::why_closed(&rt.root, ctx.slot()) {
+            met_trouble(ctx, &closed);
+            continue;
+        }
         let Some(ticket) = rt.tickets.take() else {
             break;
         };
@@ -308,6 +312,10 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
 fn could_not_claim(ctx: &WorkerContext, candidate: &Candidate, e: &Error) -> bool {
     let (rt, name) = (&ctx.rt, &candidate.name);
     if !matches!(ctx.lease.mend(), Ok(true)) {
+        rt.ready.tried(candidate, ClaimReport::Later);
+        return false;
+    }
+    if spool::why_closed(&rt.root, ctx.slot()).is_some() {
         rt.ready.tried(candidate, ClaimReport::Later);
         return false;
     }

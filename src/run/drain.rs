@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Main;
+use super::staff::SLOTS;
 use super::threads::{PENDING, pending_changed_at};
 use crate::atomic;
 use crate::clock;
@@ -44,7 +45,12 @@ impl Main {
         let stuck = self.stuck_slots();
         let all_stuck = !self.workers.is_empty() && self.own().iter().all(|s| stuck.contains(s));
         let unlisted = self.rt.troubles.why_lasting(PENDING);
-        if unlisted.is_none() && !all_stuck && !self.is_drained(&stuck) {
+        let slotless = self.rt.troubles.why_lasting(SLOTS);
+        let slotless = slotless.filter(|_| self.workers.is_empty());
+        if let Some(why) = &slotless {
+            self.say_stays(&format!("no slot can be taken: {why}"));
+        }
+        if slotless.is_none() && unlisted.is_none() && !all_stuck && !self.is_drained(&stuck) {
             return self.say_what_it_waits_for();
         }
         if let Some(why) = unlisted {

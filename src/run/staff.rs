@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{ALERT, Main};
 use crate::clock;
+use crate::error::Error;
 use crate::layout::SlotId;
 use crate::lease::Lease;
 use crate::limits::{ORPHAN_TICK, WORKERS_MAX};
@@ -21,12 +22,15 @@ const STAFF_TICK: Duration = Duration::from_secs(1);
 /// would meet it too.
 const FAILED_MAX: usize = 3;
 
+/// Where the trouble is of which no slot can be taken.
+pub(super) const SLOTS: &str = "state/agents";
+
 /// How an attempt to take a slot went.
 enum Taken {
     Yes,
     /// Another process holds it.
     Held,
-    Failed,
+    Failed(Error),
 }
 
 impl Main {
@@ -74,7 +78,7 @@ impl Main {
         };
         self.next_orphans = now + wait;
         for slot in recovery::orphans(&self.rt.root, &self.own()) {
-            if matches!(self.take(slot, Mode::RecoverOnly), Taken::Failed) {
+            if matches!(self.take(slot, Mode::RecoverOnly), Taken::Failed(_)) {
                 break;
             }
         }
@@ -94,7 +98,7 @@ impl Main {
             Ok(None) => Taken::Held,
             Err(e) => {
                 self.rt.console.warn(&format!("{slot}: {e}"));
-                Taken::Failed
+                Taken::Failed(e)
             }
         }
     }
@@ -117,9 +121,10 @@ impl Main {
         if kept >= count || clock::instant() < self.next_staffing {
             return;
         }
-        let (mut held, mut failed) = (kept, 0);
+        let (mut held, mut failed) = (kept, Vec::new());
         for slot in (1..=last).map(SlotId) {
             if held >= count {
+                self.rt.troubles.over(SLOTS);
                 return;
             }
             if self.workers.iter().any(|w| w.slot == slot) {
@@ -128,14 +133,21 @@ impl Main {
             match self.take(slot, Mode::Steady) {
                 Taken::Yes => held += 1,
                 Taken::Held => {}
-                Taken::Failed => failed += 1,
+                Taken::Failed(e) => failed.push(e),
             }
-            if failed == FAILED_MAX {
+            if failed.len() == FAILED_MAX {
                 break;
             }
         }
         // Other processes hold the rest: look again later, they may die.
-        self.next_staffing = clock::instant() + STAFF_TICK;
+        let wait = match failed.first() {
+            Some(e) if self.workers.is_empty() => self.rt.troubles.met(SLOTS, e),
+            _ => {
+                self.rt.troubles.over(SLOTS);
+                STAFF_TICK
+            }
+        };
+        self.next_staffing = clock::instant() + wait;
     }
 
     /// Tells workers to leave of which there are more than `count`, or whose slot is beyond `last`;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::read::{Look, Pending, read_whole};
-use super::{Claim, note, park_file};
+use super::{Claim, note, park_file, why_closed};
 use crate::atomic::{self, Moved};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -123,6 +123,7 @@ fn claim_elected(request: &ClaimRequest<'_>) -> Result<(Claim, Record), Stopped>
     let mut record = match Record::open(request.root, request.name) {
         Ok(record) => record,
         Err(e) if e.kind() == Kind::Temporary => return Err(e.into()),
+        Err(e) if why_closed(request.root, request.lease.slot).is_some() => return Err(e.into()),
         Err(e) => return Err(refuse(request, &e.to_string())),
     };
     let key = take_key(request, &item)?;

@@ -47,6 +47,21 @@ pub(crate) fn claimed_in(root: &Root, slot: SlotId) -> Result<Vec<Name>> {
     Ok(names)
 }
 
+/// Why no item can be attempted in this slot now, though `pending/` may be fine: a folder that every
+/// attempt writes in is closed. That is no item's fault.
+pub(crate) fn why_closed(root: &Root, slot: SlotId) -> Option<Error> {
+    let folders = [
+        root.claims(),
+        root.items(),
+        root.sessions(),
+        root.agent(slot),
+        root.claimed(slot),
+        root.repos(),
+        root.worktrees(),
+    ];
+    folders.iter().find_map(|dir| atomic::why_closed(dir))
+}
+
 /// Why the end of a slot's item cannot be written now, by trying. For where no harness says it.
 pub(crate) fn why_stuck(root: &Root, slot: SlotId) -> Option<Error> {
     let items = claimed_in(root, slot).unwrap_or_default();

@@ -19,6 +19,7 @@ mod answers;
 mod branches;
 mod caller;
 mod clocks;
+mod closed;
 mod commands;
 mod control;
 mod crash;
