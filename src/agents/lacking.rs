@@ -88,8 +88,8 @@ fn program(root: &Root, table: &AgentTable) -> Option<OsString> {
 
 fn why_nobody() -> String {
     format!(
-        "no agent is configured for prompts: `harness config set agent NAME` (NAME is one of {}, or an \
-         [agents.NAME] of harness.toml), then start `harness run` again",
+        "no agent is configured for prompts: `harness config set agent NAME` ({}, or an [agents.NAME] of \
+         your own), then start `harness run` again",
         adapters::NAMES.join(", ")
     )
 }

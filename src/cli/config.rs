@@ -11,7 +11,7 @@ use std::path::Path;
 use clap::Subcommand;
 use serde_json::{Map, Value as Json, json};
 
-use super::Json as AsJson;
+use super::{Json as AsJson, hidden, init};
 use crate::aggregator;
 use crate::atomic;
 use crate::config::edit::{self, KeyPath};
@@ -54,6 +54,7 @@ fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
     let path = KeyPath::parse(key).map_err(|why| {
         Error::usage(what, why).hint("`harness config` lists the keys that are in force")
     })?;
+    init::ensure_tree(root)?;
     // A person's own symlink is followed, and stays.
     let file = fs::canonicalize(root.config()).unwrap_or_else(|_| root.config());
     let before = config::text_of(root)?;
@@ -62,6 +63,7 @@ fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
     let config = Config::of_text(root, &after)?;
     if after != before {
         write(&file, &after)?;
+        let _copied = hidden::keep_config(root)?;
     }
     let name = path.shown();
     let entry = config.sources.entry(&name);

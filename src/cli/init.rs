@@ -4,14 +4,15 @@
 //! changed, and nothing is made if something else is in the way.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::doctor::installed;
+use super::hidden::{self, GITIGNORE};
+use super::place::{place, ready_dir, stands_as_dir, stands_as_file};
 use super::quote::shell_quoted;
-use super::root::{find_root, has_git};
+use super::root::find_root;
 use crate::adapters;
-use crate::atomic::{self, Moved};
+use crate::atomic;
 use crate::config::edit::{self, KeyPath};
 use crate::config::{self, Config, Overrides};
 use crate::error::{Context, Error, Result};
@@ -20,16 +21,8 @@ use crate::layout::{Place, Root, shown};
 /// What every agent is told first; placeholders in double braces are filled in per attempt.
 pub const BOOTSTRAP: &str = include_str!("../../prompts/bootstrap.md");
 
-/// Hides a folder, including this file, from the git repository that ROOT is in.
-const GITIGNORE: &str = "# harness's own folder: git leaves it alone, this file included.\n\
-     # To keep something of it in git: git add -f FILE\n*\n";
-
 /// Folders with such a file, so that `git status` around a ROOT stays clean.
 const IGNORED_DIRS: [&str; 5] = ["queue", "state", "worktrees", "prompts", "hooks"];
-
-/// Folders that `git clean -fdx` of the repository around ROOT must not take: it spares whatever looks
-/// like a repository of its own (`-ffdx` does not). The others hold a person's files, to be committed.
-const SPARED_DIRS: [&str; 3] = ["queue", "state", "worktrees"];
 
 /// What `init` did.
 #[derive(Debug)]
@@ -56,6 +49,7 @@ pub(super) fn with_agent(dir: &Path) -> Result<InitReport> {
     };
     let chosen = chosen.map_err(|why| Error::permanent("a fault in harness", why))?;
     let report = init(dir, &chosen)?;
+    let _copied = hidden::keep_config(&report.root)?;
     Ok(InitReport { clis, ..report })
 }
 
@@ -80,6 +74,7 @@ pub fn init(dir: &Path, template: &str) -> Result<InitReport> {
         stands_as_file(path)?;
     }
 
+    hidden::bring_back_config(&root)?;
     let mut report = InitReport {
         root: root.clone(),
         made: Vec::new(),
@@ -95,7 +90,7 @@ pub fn init(dir: &Path, template: &str) -> Result<InitReport> {
         let made = place(&path, GITIGNORE)?;
         report.note(&path, made);
     }
-    for (path, made) in hide(&root)? {
+    for (path, made) in hidden::hide(&root)? {
         report.note(&path, made);
     }
     for (path, content) in files {
@@ -121,57 +116,9 @@ pub fn ensure_tree(root: &Root) -> Result<()> {
             let _made = place(&path.join(".gitignore"), GITIGNORE)?;
         }
     }
-    // `git clean -fdx` takes the file that hides ROOT.
-    hide(root).map(|_| ())
-}
-
-/// Keeps a copy of harness.toml in `state/`, which `git clean -fdx` spares. Returns what to say if
-/// harness.toml is gone and there is a copy.
-///
-/// # Errors
-/// I/O.
-pub(super) fn keep_config(root: &Root) -> Result<Option<String>> {
-    let copy = root.state().join("harness.toml");
-    let text = config::text_of(root)?;
-    if atomic::exists(&root.config()) {
-        if !atomic::holds(&copy, text.as_bytes()) {
-            atomic::replace(&copy, text.as_bytes(), true)?;
-        }
-        return Ok(None);
-    }
-    let told = || {
-        let (copy, to) = (shell_quoted(&copy), shell_quoted(&root.config()));
-        format!(
-            "harness: harness.toml is gone, so every key has its default; the last run's brings back: \
-             cp {copy} {to}"
-        )
-    };
-    Ok(atomic::exists(&copy).then(told))
-}
-
-/// Keeps the git repository around ROOT from showing it, and `git clean -fdx` from taking the queue.
-/// Returns which files stand, and whether they were made. At the top of a repository harness.toml is
-/// the user's to commit, and nothing is done.
-fn hide(root: &Root) -> Result<Vec<(PathBuf, bool)>> {
-    let top = root.path();
-    if has_git(top) || !top.ancestors().any(has_git) {
-        return Ok(Vec::new());
-    }
-    let own = top.join(".gitignore");
-    let mut files = vec![(own.clone(), place(&own, GITIGNORE)?)];
-    for dir in SPARED_DIRS {
-        let git = top.join(dir).join(".git");
-        let head = git.join("HEAD");
-        for needed in ["objects", "refs"] {
-            ready_dir(&git.join(needed), false)?;
-        }
-        let made = place(
-            &head,
-            "ref: refs/heads/not-a-repository-but-spared-by-git-clean\n",
-        )?;
-        files.push((head, made));
-    }
-    Ok(files)
+    // `git clean -fdx` takes the file that hides ROOT, and the configuration.
+    hidden::bring_back_config(root)?;
+    hidden::hide(root).map(|_| ())
 }
 
 impl InitReport {
@@ -194,18 +141,20 @@ impl InitReport {
             (_, true) => format!("made a ROOT in {root}\n"),
             (true, _) => format!("{root} is a ROOT already: nothing was changed\n"),
             _ => {
-                let names = |paths: &[PathBuf]| {
-                    let names: Vec<String> = paths.iter().map(|p| shown(p.as_os_str())).collect();
-                    names.join(" ")
-                };
+                let made: Vec<_> = self.made.iter().map(|p| shown(p.as_os_str())).collect();
                 format!(
-                    "completed the ROOT in {root}\nmade: {}\nkept: {}\n",
-                    names(&self.made),
-                    names(&self.kept)
+                    "completed the ROOT in {root}: made {}; kept all else\n",
+                    made.join(" ")
                 )
             }
         };
         out.push_str(&self.prompts());
+        if hidden::around(&self.root).is_some_and(|top| atomic::exists(&top.join("package.json"))) {
+            out.push_str(
+                "tools of Node look into hidden folders, too: have them ignore .harness/, or put the \
+                 worktrees elsewhere: harness config set worktrees DIR\n",
+            );
+        }
         out.push_str("next:\n");
         let cwd = std::env::current_dir()
             .and_then(fs::canonicalize)
@@ -242,6 +191,9 @@ impl InitReport {
                 "scripts run as they are; for prompts install an agent CLI ({}), then: harness config set agent NAME\n",
                 adapters::NAMES.join(", ")
             ),
+            (_, [only]) => format!(
+                "scripts run as they are; prompts need an agent ({only} is installed): harness config set agent {only}\n"
+            ),
             (_, [first, ..]) => format!(
                 "scripts run as they are; which agent runs prompts is yours to say ({} are installed): harness config set agent {first}\n",
                 names.join(", ")
@@ -259,76 +211,6 @@ impl InitReport {
             "made": names(&self.made),
             "kept": names(&self.kept),
         })
-    }
-}
-
-/// Whether there is a directory (or a symlink to one); `false` if nothing is there.
-fn stands_as_dir(path: &Path) -> Result<bool> {
-    let what = "cannot make the directory";
-    let in_the_way = |why: &str| {
-        Err(Error::permanent(what, why)
-            .at_path(path)
-            .hint("move it out of the way, then run `harness init` again"))
-    };
-    match fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => Ok(true),
-        Ok(_) => in_the_way("something that is not a directory has this name"),
-        Err(e) if e.kind() == io::ErrorKind::NotFound && atomic::exists(path) => {
-            in_the_way("a symlink that points nowhere has this name")
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-            in_the_way("a part of the path is not a directory")
-        }
-        Err(e) => Err(Error::io(what, path, &e)),
-    }
-}
-
-fn stands_as_file(path: &Path) -> Result<()> {
-    let wrong = match fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => "a directory has this name",
-        Err(e) if e.kind() == io::ErrorKind::NotFound && atomic::exists(path) => {
-            "a symlink that points nowhere has this name"
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::permanent("cannot write the file", wrong)
-        .at_path(path)
-        .hint("move it out of the way, then run `harness init` again"))
-}
-
-/// `true`: it was made, and survives a power cut.
-fn ready_dir(path: &Path, private: bool) -> Result<bool> {
-    if stands_as_dir(path)? {
-        return Ok(false);
-    }
-    atomic::make_dir(path, private)?;
-    atomic::sync_parent(path)?;
-    Ok(true)
-}
-
-/// Writes a complete file under a free name; `false` if the name is taken.
-fn place(path: &Path, content: &str) -> Result<bool> {
-    if atomic::exists(path) {
-        return Ok(false);
-    }
-    let temp = atomic::temp_beside(path);
-    let file = atomic::create(&temp, content.as_bytes(), 0o644)?;
-    let moved = file
-        .sync_all()
-        .or_fail("cannot sync the file", &temp)
-        .and_then(|()| atomic::rename_new(&temp, path));
-    if !matches!(moved, Ok(Moved::Done)) {
-        let _gone = atomic::remove(&temp);
-    }
-    match moved? {
-        Moved::Done => atomic::sync_parent(path).map(|()| true),
-        Moved::Taken => Ok(false),
-        Moved::SourceGone => Err(Error::temporary(
-            "cannot place the file",
-            "somebody removed it while it was written",
-        )
-        .at_path(path)),
     }
 }
 
@@ -398,7 +280,7 @@ mod tests {
         assert!(report.kept.contains(&PathBuf::from("state")));
         assert!(elsewhere.path().join("claims").is_dir());
         assert!(
-            report.text().contains("kept: state harness.toml"),
+            report.text().contains("; kept all else"),
             "{}",
             report.text()
         );

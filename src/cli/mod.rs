@@ -6,6 +6,8 @@ pub mod quote;
 pub mod root;
 mod owners;
 mod elsewhere;
+mod place;
+mod hidden;
 pub mod init;
 pub mod doctor;
 mod drops;
@@ -119,7 +121,7 @@ enum Command {
     /// Remove what nobody needs: sessions of done items, merged branches, unused worktrees, each
     /// older than `limits.keep`
     Gc(gc::GcArgs),
-    /// The configuration in force, and where each value comes from
+    /// The configuration in force, and where each value comes from; `config set KEY VALUE` changes it
     #[command(args_conflicts_with_subcommands = true)]
     Config {
         #[command(subcommand)]

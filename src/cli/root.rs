@@ -116,6 +116,15 @@ fn main_checkout(dir: &Path) -> Option<PathBuf> {
     (common.file_name()? == ".git" && main != dir).then(|| main.to_owned())
 }
 
+/// The folder of git that all worktrees of this checkout share. `None` in a submodule.
+pub(super) fn common_git(checkout: &Path) -> Option<PathBuf> {
+    let git = checkout.join(".git");
+    match git.is_dir() {
+        true => Some(git),
+        false => linked_to(checkout),
+    }
+}
+
 /// The repository of a linked worktree: git writes where it is into the worktree's `.git`.
 fn linked_to(dir: &Path) -> Option<PathBuf> {
     let line = |path: &Path| {

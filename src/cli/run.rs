@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::quote::shell_quoted;
-use super::{add, doctor, elsewhere, init, owners};
+use super::{add, doctor, elsewhere, hidden, init, owners};
 use crate::config::{Config, Overrides};
 use crate::control::Order;
 use crate::error::Result;
@@ -45,15 +45,15 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     let overrides = Overrides {
         workers: args.workers,
     };
-    let config = Config::load(root, &overrides)?;
     init::ensure_tree(root)?;
+    let config = Config::load(root, &overrides)?;
     let root = &elsewhere::settle(root, &config)?;
     let mut warnings: Vec<String> = owners::look(root, &config)?
         .into_iter()
         .map(|part| format!("harness: {part}"))
         .collect();
     warnings.extend(doctor::at_start(root)?);
-    warnings.extend(init::keep_config(root)?);
+    warnings.extend(hidden::keep_config(root)?);
     let added = add::add_files(root, &args.files)?;
     if atomic::exists(&Order::Stop.path(root)) {
         crate::error::tell(

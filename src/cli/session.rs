@@ -72,7 +72,8 @@ pub(super) enum SessionCommand {
 
 #[derive(Args)]
 pub(super) struct One {
-    /// The session's id, or a unique prefix or suffix of it [default: the newest session]
+    /// The session's id, or a unique prefix or suffix of it; or an item or a slot: its newest
+    /// [default: the newest session]
     sid: Option<String>,
     #[command(flatten)]
     json: Json,

@@ -52,8 +52,8 @@ pub(super) fn end_of(sid: &str, chars: usize) -> &str {
     sid.get(from..).unwrap_or(sid)
 }
 
-/// The session with this id, or with this unique prefix or suffix of its id; if none is given, the
-/// newest.
+/// The session with this id, or with this unique prefix or suffix of its id, or the newest of the item
+/// or the slot with this name; if none is given, the newest.
 ///
 /// # Errors
 /// Permanent if no session or more than one matches; names some candidates.
@@ -72,16 +72,26 @@ pub(crate) fn find(root: &Root, typed: Option<&str>) -> Result<Session> {
         |sid: &&String| !wanted.is_empty() && (sid.starts_with(&wanted) || sid.ends_with(&wanted));
     let found: Vec<&String> = sids.iter().filter(matches).collect();
     let typed = shown(typed.as_ref());
+    let chars = short_chars(&sids);
     match found.as_slice() {
         [one] => Ok(Session::read(root, one)),
         [] => {
-            let newest = named(root, &sids.iter().collect::<Vec<_>>());
-            let why = format!("no id begins or ends with `{typed}`; the newest are {newest}");
+            let its = |s: &Session| s.file.item == typed || s.file.slot == typed;
+            if !typed.is_empty()
+                && let Some(newest) = sids.iter().map(|sid| Session::read(root, sid)).find(its)
+            {
+                return Ok(newest);
+            }
+            let newest = named(root, chars, &sids.iter().collect::<Vec<_>>());
+            let why = format!(
+                "no id begins or ends with `{typed}`, and no item or slot with a session has this name; \
+                 the newest are {newest}"
+            );
             Err(no_such(why)
                 .hint("`harness session list` shows all, with `--item NAME` those of one item"))
         }
         several => {
-            let (n, some) = (several.len(), named(root, several));
+            let (n, some) = (several.len(), named(root, chars, several));
             let why = format!("{n} begin or end with `{typed}`: {some}");
             Err(Error::permanent("the session's id is not unique", why)
                 .at_path(&root.sessions())
@@ -90,11 +100,11 @@ pub(crate) fn find(root: &Root, typed: Option<&str>) -> Result<Session> {
     }
 }
 
-/// The first of these ids, with their items.
-fn named(root: &Root, sids: &[&String]) -> String {
+/// The first of these ids, as short as `harness session list` has them, with their items.
+fn named(root: &Root, chars: usize, sids: &[&String]) -> String {
     let name = |sid: &&String| match Session::read(root, sid).file.item {
-        item if item.is_empty() => (*sid).clone(),
-        item => format!("{sid} ({})", shown(item.as_ref())),
+        item if item.is_empty() => end_of(sid, chars).to_owned(),
+        item => format!("{} ({})", end_of(sid, chars), shown(item.as_ref())),
     };
     let mut names: Vec<String> = sids.iter().take(NAMED_MAX).map(name).collect();
     if sids.len() > NAMED_MAX {
@@ -141,7 +151,7 @@ mod tests {
             let e = sid(Some(typed)).unwrap_err();
             assert_eq!(e.exit_code(), 100);
             let text = e.to_string();
-            assert!(text.contains(said) && text.contains(ONE), "{text}");
+            assert!(text.contains(said) && text.contains("000000aa"), "{text}");
         }
         let (_dir, none) = made(&[]);
         assert!(find(&none, None).unwrap_err().to_string().contains("yet"));

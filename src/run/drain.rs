@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Main;
 use super::staff::SLOTS;
 use super::threads::{PENDING, pending_changed_at};
+use crate::agents;
 use crate::atomic;
 use crate::clock;
 use crate::hold;
@@ -147,8 +148,12 @@ impl Main {
             let hold = hold::of(&self.rt.root, &agent);
             let why = hold.map_or_else(String::new, |hold| hold.reason);
             let more = if names.len() > 3 { ", …" } else { "" };
+            let held = match agent == agents::NOBODY {
+                true => String::new(),
+                false => format!(", {agent} is held"),
+            };
             self.say_stays(&format!(
-                "{} in pending/ ({}{more}), agent {agent} is held: {why}",
+                "{} in pending/ ({}{more}){held}: {why}",
                 plural_stay(names.len()),
                 names[..names.len().min(3)].join(", ")
             ));

@@ -1,6 +1,8 @@
 //! The first hour in a project of one's own: where ROOT is made and found, what the project's tools see
 //! of it, and the configuration changed by a command.
 
+mod projects;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,11 @@ struct Project {
 
 impl Project {
     fn new() -> Project {
+        Project::of(&[("src/deep/a", "one\n")])
+    }
+
+    /// One with these files in its first commit.
+    fn of(files: &[(&str, &str)]) -> Project {
         let dir = tempfile::Builder::new()
             .prefix("project-")
             .tempdir()
@@ -25,8 +32,11 @@ impl Project {
             dir,
             path: "/usr/bin:/bin".into(),
         };
-        fs::create_dir_all(project.top().join("src/deep")).unwrap();
-        fs::write(project.top().join("src/deep/a"), "one\n").unwrap();
+        for (name, text) in files {
+            let file = project.top().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
         git(&project.top(), &["init", "-q", "-b", "main"]);
         git(&project.top(), &["add", "."]);
         git(&project.top(), &["commit", "-q", "-m", "one"]);
@@ -192,21 +202,63 @@ fn git_clean_takes_neither_the_queue_nor_records_nor_an_agents_work() {
 
     git(&p.top(), &["clean", "-q", "-fdx"]);
     assert!(root.join("queue/done/one").exists() && root.join("state/items/one.jsonl").exists());
-    assert!(!root.join("harness.toml").exists());
+    assert!(!root.join("harness.toml").exists() && !root.join(".gitignore").exists());
+    assert_eq!(p.status(), "", "what was spared is not shown");
+    git(&p.top(), &["add", "-A"]);
+    assert_eq!(p.status(), "");
     fs::write(root.join("go"), "").unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(0));
     fs::remove_file(root.join("go")).unwrap();
     assert_eq!(git(&p.top(), &["show", "harness/two/1:half"]), "whole\n");
 
-    let out = p.in_folder(&p.top(), &["run", "--drain"]);
-    let told = String::from_utf8(out.stderr).unwrap();
-    assert!(
-        out.status.success() && told.contains("harness.toml is gone"),
-        "{told}"
-    );
+    // The configuration comes back with the next command that writes, once, and from a copy that
+    // `init` and `config set` keep, too.
+    p.ok(&["config", "set", "workers", "4"]);
+    for command in [
+        &["run", "--drain"][..],
+        &["add", "--prompt", "x"],
+        &["init"],
+        &["config", "set", "retry.max", "1"],
+    ] {
+        git(&p.top(), &["clean", "-q", "-fdx"]);
+        let out = p.in_folder(&p.top(), command);
+        let told = describe(&out);
+        assert!(out.status.success(), "{told}");
+        assert_eq!(told.matches("it is back as it was").count(), 1, "{told}");
+        assert!(p.toml().contains("[harness]\nworkers = 4\n"), "{told}");
+    }
+    let toml = p.toml();
+    assert!(toml.contains("[retry]\nmax = 1\n"), "{toml}");
+    assert!(!describe(&p.in_folder(&p.top(), &["init"])).contains("it is back"));
     assert_eq!(p.status(), "");
-    let copy = fs::read_to_string(root.join("state/harness.toml")).unwrap();
-    assert_eq!(copy, "[harness]\nworkers = 2\n");
+}
+
+#[test]
+fn one_line_of_gits_exclude_file_hides_root_and_no_other_is_touched() {
+    let p = Project::new();
+    let exclude = p.top().join(".git/info/exclude");
+    fs::write(&exclude, "mine").unwrap();
+    p.ok(&["init", "odd [name] x"]);
+    p.ok(&["init"]);
+    p.ok(&["init"]);
+    let lines = "mine\n/odd\\ \\[name]\\ x/\n/.harness/\n";
+    assert_eq!(fs::read_to_string(&exclude).unwrap(), lines);
+    git(&p.top(), &["clean", "-q", "-fdx"]);
+    assert_eq!(p.status(), "");
+    // The user's own link, or a repository that is not ours to write into, stops nobody.
+    fs::rename(&exclude, p.dir.path().join("own")).unwrap();
+    fs::write(p.dir.path().join("own"), "").unwrap();
+    symlink(p.dir.path().join("own"), &exclude).unwrap();
+    p.ok(&["init"]);
+    assert_eq!(fs::read(p.dir.path().join("own")).unwrap(), b"");
+    fs::remove_file(&exclude).unwrap();
+    fs::remove_dir(p.top().join(".git/info")).unwrap();
+    p.ok(&["init"]);
+    assert_eq!(fs::read_to_string(&exclude).unwrap(), "/.harness/\n");
+    assert_eq!(
+        exclude.metadata().unwrap().permissions().mode() & 0o444,
+        0o444
+    );
 }
 
 #[test]

@@ -416,18 +416,18 @@ fn the_session_that_is_meant_is_found_or_the_error_says_what_there_is() {
         let short = line.split_whitespace().next().unwrap();
         assert_eq!(of(short), **sid, "{table}");
     }
+    for typed in ["s0.sh", "agent-1"] {
+        assert!(sids.iter().any(|sid| of(typed) == *sid), "{typed}");
+    }
+    let short = &sids[0][28..];
     for (typed, parts) in [
         (
             &sids[0][..4],
-            &["7 begin or end with", sids[0], "2 more", "s0.sh"][..],
+            &["7 begin or end with", short, "2 more", "s0.sh"][..],
         ),
         (
             "no-such",
-            &[
-                "no id begins or ends with `no-such`",
-                sids[0],
-                "session list",
-            ],
+            &["no id begins or ends with `no-such`", short, "session list"],
         ),
         ("", &["no id begins"]),
         ("../..", &["no id begins"]),
