@@ -279,9 +279,11 @@ pub(crate) fn accepts(rt: &Runtime, item: &item::Item, staggered: bool) -> Accep
 
 /// Raises the hold of an agent that cannot be started at all, says it once, and returns its name.
 fn hold_back(rt: &Runtime, lack: Hold) -> String {
+    // Of several workers that meet it at once, one raises the hold, and says it.
+    let mut lacking = rt.lacking();
     match hold::raise(&rt.root, &lack) {
         Ok(true) => {
-            rt.lacking().insert(lack.agent.clone());
+            lacking.insert(lack.agent.clone());
             let waiting = match lack.agent == agents::NOBODY {
                 true => "prompts without an agent wait".to_owned(),
                 false => format!("items for {} wait", lack.agent),
