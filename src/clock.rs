@@ -130,6 +130,71 @@ pub fn unique() -> Uuid {
     }
 }
 
+/// For serde: an instant that is counted since 1970, as RFC 3339. Numbers of earlier versions are read.
+pub mod ns {
+    pub use super::counted::{ns_from as deserialize, ns_to as serialize};
+}
+pub mod seconds {
+    pub use super::counted::{seconds_from as deserialize, seconds_to as serialize};
+}
+mod counted {
+    use super::Timestamp;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Count(i64),
+        Time(String),
+    }
+
+    fn to<S: Serializer>(count: i64, at: Option<Timestamp>, s: S) -> Result<S::Ok, S::Error> {
+        // A count that no calendar reaches stays one.
+        let written = at.map_or(Written::Count(count), |at| Written::Time(at.to_string()));
+        written.serialize(s)
+    }
+
+    /// A count, or the instant of a text as one.
+    fn from<'de, D: Deserializer<'de>>(
+        d: D,
+        of_time: fn(Timestamp) -> i64,
+    ) -> Result<Option<i64>, D::Error> {
+        match Option::<Written>::deserialize(d)? {
+            None => Ok(None),
+            Some(Written::Count(count)) => Ok(Some(count)),
+            Some(Written::Time(text)) => {
+                let at: Timestamp = text.parse().map_err(D::Error::custom)?;
+                Ok(Some(of_time(at)))
+            }
+        }
+    }
+
+    pub fn ns_to<S: Serializer>(count: &Option<i64>, s: S) -> Result<S::Ok, S::Error> {
+        match count {
+            None => s.serialize_none(),
+            Some(n) => to(*n, Timestamp::from_nanosecond((*n).into()).ok(), s),
+        }
+    }
+
+    pub fn ns_from<'de, D: Deserializer<'de>>(d: D) -> Result<Option<i64>, D::Error> {
+        from(d, |at| {
+            i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)
+        })
+    }
+
+    pub fn seconds_to<S: Serializer>(count: &Option<i64>, s: S) -> Result<S::Ok, S::Error> {
+        match count {
+            None => s.serialize_none(),
+            Some(n) => to(*n, Timestamp::from_second(*n).ok(), s),
+        }
+    }
+
+    pub fn seconds_from<'de, D: Deserializer<'de>>(d: D) -> Result<Option<i64>, D::Error> {
+        from(d, Timestamp::as_second)
+    }
+}
+
 /// When `unique` made this id, in milliseconds since 1970; `None`: it did not.
 pub fn made_ms(id: &str) -> Option<i64> {
     let id = Uuid::try_parse(id).ok()?;

@@ -109,6 +109,16 @@ impl Error {
         self.0.errno
     }
 
+    /// For programs, under the names that people see the parts by.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "what": self.0.what,
+            "where": self.0.path.as_ref().map(|path| path.to_string_lossy()),
+            "why": self.0.why.trim_end(),
+            "hint": self.0.hint,
+        })
+    }
+
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {
             Kind::Usage => 2,

@@ -100,8 +100,12 @@ pub enum Body {
     },
     /// The provider refuses further work until an instant.
     Limited {
-        /// Unix seconds.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        /// Unix seconds; as JSON RFC 3339.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "crate::clock::seconds"
+        )]
         resets_at: Option<i64>,
         /// The provider's name for it: `five_hour`.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,6 +31,7 @@ pub struct Hold {
     pub reason: String,
     /// The session that met the fault.
     pub session: String,
+    #[serde(with = "crate::text::or_null")]
     pub since: String,
 }
 

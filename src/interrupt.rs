@@ -15,8 +15,10 @@
 //! Knows nothing of sessions or agent processes. Invariant: only a person's command removes an
 //! interrupt, and nothing overwrites one.
 
+mod people;
+
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +33,8 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::record::{Answered, Event, Record};
 use crate::status::SlotStatus;
 use crate::text::{is_obeyed, page};
+
+pub use people::{asker_in_parked, meant, odd, stem_of, waits_for, ways};
 
 /// Stem of the interrupt that holds for every slot.
 pub const ALL: &str = "all";
@@ -66,7 +70,8 @@ fn hidden(root: &Root, stem: &str, ending: &str) -> PathBuf {
     root.interrupt(&format!(".{stem}.{ending}"))
 }
 
-fn read(root: &Root, stem: &str) -> Option<Interrupt> {
+/// The interrupt of this stem.
+pub fn read(root: &Root, stem: &str) -> Option<Interrupt> {
     let path = path(root, stem);
     if atomic::is_gone(&path) {
         return None;
@@ -119,10 +124,10 @@ fn look<T>(root: &Root, known: &Mutex<Folder>, what: impl FnOnce(&[OsString]) ->
 
 /// Whether any interrupt exists. A folder that cannot be listed counts as having one.
 pub fn any(root: &Root, known: &Mutex<Folder>) -> bool {
-    let is_interrupt =
-        |f: &OsString| f.as_bytes().ends_with(ENDING.as_bytes()) && !f.as_bytes().starts_with(b".");
-    look(root, known, |files| files.iter().any(is_interrupt))
-        .unwrap_or_else(|| !atomic::is_gone(&root.interrupts()))
+    look(root, known, |files| {
+        files.iter().any(|f| people::stem_of_file(f).is_some())
+    })
+    .unwrap_or_else(|| !atomic::is_gone(&root.interrupts()))
 }
 
 /// Raises an interrupt. `false`: one exists already, and its reason is kept.
@@ -303,12 +308,9 @@ fn files(root: &Root) -> Vec<OsString> {
 
 fn release(root: &Root, asked: &Asked) -> Result<Option<Name>> {
     let session = asked.session.as_str();
-    let Ok(text) = atomic::read_small(&asked.marker, STATE_FILE_BYTES_MAX) else {
+    let Some((question, name)) = people::marked(&asked.marker) else {
         return Ok(None);
     };
-    let end = text.iter().position(|&b| b == b'\n').unwrap_or(text.len());
-    let question: String = serde_json::from_slice(&text[..end]).unwrap_or_default();
-    let name = Name::new(OsStr::from_bytes(text.get(end + 1..).unwrap_or_default()));
     let fits = !name.bytes().is_empty() && !name.is_too_long();
     if !fits || name.bytes().iter().any(|b| b"/\0".contains(b)) {
         // Not written by harness.
@@ -451,19 +453,11 @@ pub fn end(root: &Root, stem: &str) -> Result<bool> {
     atomic::take_away(&path(root, stem))
 }
 
-/// The stems of all existing interrupts.
+/// The stems of all existing interrupts that are for anybody.
 pub fn all(root: &Root) -> Vec<String> {
-    let ending = OsString::from(ENDING).into_vec();
-    let mut stems: Vec<String> = files(root)
-        .iter()
-        .filter(|f| f.as_bytes().first() != Some(&b'.'))
-        .filter_map(|f| {
-            f.as_bytes()
-                .strip_suffix(ending.as_slice())
-                .map(<[u8]>::to_vec)
-        })
-        .filter_map(|stem| String::from_utf8(stem).ok())
-        .collect();
+    let files = files(root);
+    let stems = files.iter().filter_map(|f| people::stem_of_file(f));
+    let mut stems: Vec<String> = stems.collect();
     stems.sort();
     stems
 }

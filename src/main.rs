@@ -6,7 +6,7 @@ fn main() -> ExitCode {
     match harness::cli::main() {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            harness::error::tell(&format!("harness: {e}"));
+            harness::cli::fail(&e);
             ExitCode::from(e.exit_code())
         }
     }

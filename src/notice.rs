@@ -35,6 +35,8 @@ pub(crate) struct Notice {
     pub(crate) slot: String,
     /// The interrupt's file; empty where there is none.
     pub(crate) interrupt: String,
+    /// Commands to paste; empty where there is nothing to do.
+    pub(crate) what_to_do: String,
 }
 
 /// Starts the command, if `notify_on` names the event; a thread of its own waits for its end. `text`:
@@ -84,6 +86,7 @@ fn start(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<Child, Str
         .env("HARNESS_SESSION", &notice.session)
         .env("HARNESS_SLOT", &notice.slot)
         .env("HARNESS_INTERRUPT", &notice.interrupt)
+        .env("HARNESS_WHAT_TO_DO", &*printable(&notice.what_to_do))
         .stdin(text.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::null())
         .stderr(Stdio::null());

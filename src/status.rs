@@ -32,6 +32,7 @@ pub struct Status {
 pub struct HarnessStatus {
     pub pid: u32,
     pub host: String,
+    #[serde(with = "crate::text::or_null")]
     pub started_at: String,
     pub uptime_seconds: u64,
     /// How many slots it wants to hold.
@@ -119,6 +120,7 @@ pub struct TroubleStatus {
     /// A slot, or a folder of the tree.
     pub place: String,
     pub reason: String,
+    #[serde(with = "crate::text::or_null")]
     pub since: String,
     /// How often it was met in a row.
     pub tries: u32,
@@ -130,6 +132,7 @@ pub struct InterruptStatus {
     /// `agent-N` or `all`.
     pub slot: String,
     pub reason: String,
+    #[serde(with = "crate::text::or_null")]
     pub since: String,
 }
 
@@ -160,6 +163,7 @@ pub struct Metrics {
 #[serde(default)]
 pub struct LedgerLine {
     /// When the attempt ended.
+    #[serde(rename = "ended_at", alias = "at")]
     pub at: String,
     pub session: String,
     pub item: String,

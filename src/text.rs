@@ -153,6 +153,19 @@ fn tame(json: &mut Vec<u8>, from: usize) {
     json.extend_from_slice(tamed.as_bytes());
 }
 
+/// For serde: an empty text is `null`.
+pub mod or_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(text: &str, s: S) -> Result<S::Ok, S::Error> {
+        (!text.is_empty()).then_some(text).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+        Option::deserialize(d).map(Option::unwrap_or_default)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

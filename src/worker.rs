@@ -17,7 +17,7 @@ use crate::recovery;
 use crate::runtime::{ItemResult, Level, Runtime, Ticket};
 use crate::session::{self, WorkerContext, pause};
 use crate::spool::{self, ClaimOutcome, ClaimRequest};
-use crate::status::SlotState;
+use crate::status::{SlotState, SlotStatus};
 use crate::text::one_line;
 use crate::waker::Waker;
 
@@ -114,10 +114,11 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
     ctx.rt.troubles.over(&ctx.slot().to_string());
     show_idle(ctx, SlotState::Idle, None);
     let (rt, slot) = (ctx.rt.clone(), ctx.slot().to_string());
-    let mut failures_in_a_row = 0;
+    let (mut failures_in_a_row, mut was_held) = (0, false);
     while !leave.load(Ordering::SeqCst) && rt.lifecycle.level() == Level::Running {
         if let Some((state, why)) = held_back(ctx) {
             show_idle(ctx, state, Some(why));
+            was_held = true;
             // An item that was handed to this worker goes to the others, and none is handed to it.
             rt.ready.forget_waker(&ctx.waker);
             rt.lifecycle.main().wake();
@@ -127,6 +128,9 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
         if let Some(closed) = spool::why_closed(&rt.root, ctx.slot()) {
             met_trouble(ctx, &closed);
             continue;
+        }
+        if std::mem::take(&mut was_held) {
+            show_idle(ctx, SlotState::Idle, None);
         }
         let Some(ticket) = rt.tickets.take() else {
             break;
@@ -199,15 +203,15 @@ fn met_trouble(ctx: &WorkerContext, e: &Error) {
 
 fn show_idle(ctx: &WorkerContext, state: SlotState, reason: Option<String>) {
     ctx.rt.slots.show(ctx.slot(), |s| {
-        s.state = state;
-        s.reason = reason;
-        s.item = None;
-        s.agent = None;
-        s.claimed_at = None;
-        s.session = None;
-        s.attempt = None;
-        s.started_at = None;
-        s.pid = None;
+        // Nothing of the item before it: no last words, no figures, no health.
+        *s = SlotStatus {
+            id: std::mem::take(&mut s.id),
+            harness_pid: s.harness_pid,
+            last_heartbeat: s.last_heartbeat.take(),
+            state,
+            reason,
+            ..SlotStatus::default()
+        };
     });
 }
 
@@ -215,11 +219,12 @@ fn show_idle(ctx: &WorkerContext, state: SlotState, reason: Option<String>) {
 fn held_back(ctx: &WorkerContext) -> Option<(SlotState, String)> {
     let (rt, slot) = (&ctx.rt, ctx.slot());
     if interrupt::stands(&rt.root, slot) {
-        if let Some(interrupt) = interrupt::of(&rt.root, slot) {
-            pause::take_notice(ctx, ctx.interrupt_context.as_ref(), &interrupt);
+        let interrupt = interrupt::of(&rt.root, slot);
+        if let Some(interrupt) = &interrupt {
+            pause::take_notice(ctx, ctx.interrupt_context.as_ref(), interrupt);
         }
-        let why = "a person is needed: see `harness status`; `harness resume` ends it";
-        return Some((SlotState::Interrupted, why.to_owned()));
+        let why = interrupt.map_or(String::new(), |i| i.headline().to_owned());
+        return Some((SlotState::Interrupted, why));
     }
     let paused = |why: String| Some((SlotState::Paused, why));
     if rt.lifecycle.is_paused() {
@@ -356,6 +361,7 @@ fn refused(ctx: &WorkerContext, candidate: &Candidate, why: String) {
         attempt: 0,
         seconds: 0.0,
         branch: None,
+        has_notes: false,
         reason: why,
     };
     ctx.rt.results.ended(result, true);

@@ -139,7 +139,10 @@ impl Aggregator {
             interrupts: sources::interrupts(&self.root),
             holds: hold::all(&self.root),
             control: sources::orders(&self.root),
-            troubles,
+            troubles: troubles
+                .into_iter()
+                .chain(sources::odd_interrupts(&self.root))
+                .collect(),
             ..Status::default()
         };
         status.metrics = metrics(&status.agents, &self.figures);
@@ -159,18 +162,9 @@ impl Aggregator {
     }
 }
 
-/// Makes the status from the tree alone, changing nothing. `pending`: if `None`, the folder is
-/// listed, and nothing counts as blocked.
-pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
+/// Makes the status from the tree alone, changing nothing. `pending`: from an index of `pending/`.
+pub fn rebuild(root: &Root, pending: PendingCounts) -> Result<Status> {
     let period = Period::current();
-    let pending = pending.unwrap_or_else(|| {
-        let (pending, scheduled) = sources::list_pending(&root.place(Place::Pending));
-        PendingCounts {
-            pending,
-            scheduled,
-            blocked: 0,
-        }
-    });
     let counts = EndedCounts::default();
     counts.recount(root)?;
     let mut figures = Totals::default();
@@ -189,6 +183,7 @@ pub fn rebuild(root: &Root, pending: Option<PendingCounts>) -> Result<Status> {
         interrupts: sources::interrupts(root),
         holds: hold::all(root),
         control: sources::orders(root),
+        troubles: sources::odd_interrupts(root).collect(),
         ..Status::default()
     };
     status.metrics = metrics(&status.agents, &figures);

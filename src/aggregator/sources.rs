@@ -10,14 +10,16 @@ use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Mutex;
 
 use crate::atomic;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Result};
 use crate::folder::{FileStamp, Folder};
+use crate::interrupt;
 use crate::layout::{Name, Root, SlotId, claimed_item, shown};
 use crate::lease;
-use crate::status::{HarnessStatus, Health, InterruptStatus, SlotStatus};
+use crate::status::{HarnessStatus, Health, InterruptStatus, SlotStatus, TroubleStatus};
 
 /// Statuses and reasons are short: a larger file is not ours.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -196,10 +198,18 @@ impl Slots {
                 continue;
             }
             let mut status = seen.status.clone();
+            let item = left.map(|name| shown(name));
+            if !seen.held && status.item != item {
+                // It died before it wrote about this item: nothing it said is of this one.
+                status = SlotStatus {
+                    harness_pid: status.harness_pid,
+                    item,
+                    ..SlotStatus::default()
+                };
+            }
             status.id = slot.to_string();
             if !seen.held {
                 status.health = Health::Dead;
-                status.item = left.map(|name| shown(name));
             }
             all.push(status);
         }
@@ -229,26 +239,38 @@ impl Seen {
 
 /// The interrupts in force, by slot or `all`.
 pub(super) fn interrupts(root: &Root) -> Vec<InterruptStatus> {
-    let dir = root.interrupts();
-    let mut all = Vec::new();
-    for name in names(&dir) {
-        let Some(slot) = name.as_bytes().strip_suffix(b".interrupt") else {
-            continue;
-        };
-        let path = dir.join(&name);
-        let Ok(meta) = path.metadata() else { continue };
-        let since = meta
-            .modified()
-            .ok()
-            .and_then(|t| Timestamp::try_from(t).ok());
-        all.push(InterruptStatus {
-            slot: shown(OsStr::from_bytes(slot)),
+    let status = |slot: String| {
+        let path = interrupt::path(root, &slot);
+        Some(InterruptStatus {
             reason: first_line(&path),
-            since: since.map(clock::iso).unwrap_or_default(),
-        });
-    }
-    all.sort_by(|a, b| a.slot.cmp(&b.slot));
-    all
+            since: since(&path)?,
+            slot,
+        })
+    };
+    interrupt::all(root)
+        .into_iter()
+        .filter_map(status)
+        .collect()
+}
+
+/// Files beside them that are for nobody.
+pub(super) fn odd_interrupts(root: &Root) -> impl Iterator<Item = TroubleStatus> {
+    let odd = interrupt::odd(root, &Mutex::default());
+    let since = |file: &str| since(&root.path().join(file)).unwrap_or_default();
+    let status = move |(place, reason): (String, String)| TroubleStatus {
+        since: since(&place),
+        place,
+        reason,
+        tries: 1,
+    };
+    odd.into_iter().map(status)
+}
+
+/// When a file was written; `None`: it is not there.
+fn since(path: &Path) -> Option<String> {
+    let written = path.metadata().ok()?.modified().ok();
+    let written = written.and_then(|t| Timestamp::try_from(t).ok());
+    Some(written.map(clock::iso).unwrap_or_default())
 }
 
 fn first_line(path: &Path) -> String {
@@ -273,22 +295,4 @@ pub(super) fn orders(root: &Root) -> Vec<String> {
         .filter(|order| is_there(order))
         .map(|order| (*order).to_owned())
         .collect()
-}
-
-/// Lists the pending folder; returns (due, scheduled for later).
-pub(super) fn list_pending(dir: &Path) -> (u64, u64) {
-    let (mut due, mut scheduled) = (0, 0);
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if Name::is_ignored(&entry.file_name()) {
-            continue;
-        }
-        // Claimed since the listing.
-        let Ok(meta) = entry.metadata() else { continue };
-        if clock::postponed(&meta).is_some() {
-            scheduled += 1;
-        } else {
-            due += 1;
-        }
-    }
-    (due, scheduled)
 }

@@ -124,7 +124,7 @@ fn odd_tree(root: &Root) {
     }
     put(
         &root.agent(SlotId(2)).join("status.json"),
-        b"{\"state\":\"working\",\"turns\":3,\"pid\":9}",
+        br#"{"state":"working","turns":3,"pid":9,"item":"left\\u{1b}.md"}"#,
     );
     put(
         &root.agent(SlotId(3)).join("status.json"),
@@ -146,7 +146,12 @@ fn rebuild_makes_sense_of_an_odd_tree_and_changes_nothing() {
         all.into_iter().map(|e| e.unwrap().into_path()).collect()
     };
     let tree_before = list();
-    let s = rebuild(&root, None).unwrap();
+    let listed = PendingCounts {
+        pending: 2,
+        scheduled: 1,
+        blocked: 0,
+    };
+    let s = rebuild(&root, listed).unwrap();
     assert_eq!(list(), tree_before);
     let want = WorkQueue {
         total: 5,
@@ -177,14 +182,16 @@ fn rebuild_makes_sense_of_an_odd_tree_and_changes_nothing() {
         .map(|i| (i.slot.as_str(), i.reason.as_str()))
         .collect();
     assert_eq!(reasons, [("agent-1", "look \u{fffd} here"), ("all", "")]);
+    let odd: Vec<_> = s.troubles.iter().map(|t| t.place.as_str()).collect();
+    assert_eq!(odd, ["state/interrupts/notes.txt"]);
     let given = PendingCounts {
         pending: 1,
         scheduled: 2,
         blocked: 3,
     };
-    assert_eq!(rebuild(&root, Some(given)).unwrap().work_queue.total, 8);
+    assert_eq!(rebuild(&root, given).unwrap().work_queue.total, 8);
     assert!(
-        rebuild(&Root::new("/nonexistent/root"), None)
+        rebuild(&Root::new("/nonexistent/root"), given)
             .unwrap()
             .agents
             .is_empty()
@@ -264,7 +271,9 @@ fn readers_see_whole_files_while_everything_changes() {
             reads
         });
         for pending in 0..200 {
-            let status = format!("{{\"state\":\"working\",\"turns\":{pending}}}");
+            let item = r"left\\u{1b}.md";
+            let status =
+                format!("{{\"state\":\"working\",\"item\":\"{item}\",\"turns\":{pending}}}");
             let file = root.agent(SlotId(2)).join("status.json");
             atomic::replace(&file, status.as_bytes(), false).unwrap();
             let counts = PendingCounts {

@@ -1,7 +1,7 @@
 //! `harness add`: puts items durably into the queue, never over an existing one.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -18,6 +18,7 @@ use crate::item::{self, Refusal};
 use crate::layout::{Name, Place, Root};
 use crate::limits::ITEM_BYTES_MAX;
 use crate::missing::waited_for;
+use crate::quote::{harness, shell_quoted};
 use crate::view::{after_work, print_json, print_text};
 
 #[derive(Args)]
@@ -208,7 +209,10 @@ fn read(path: &Path) -> Result<NewItem> {
         });
     }
     let what = "cannot add the file";
-    let meta = path.metadata().or_fail(what, path)?;
+    let meta = path.metadata().map_err(|e| match e.kind() {
+        ErrorKind::NotFound => missing(path),
+        _ => Error::io(what, path, &e),
+    })?;
     if !meta.is_file() {
         return Err(Error::permanent(what, "it is not a regular file").at_path(path));
     }
@@ -223,6 +227,20 @@ fn read(path: &Path) -> Result<NewItem> {
         bytes,
         executable: meta.permissions().mode() & 0o111 != 0,
     })
+}
+
+/// A name that no file has; with a space in it, probably a prompt.
+fn missing(path: &Path) -> Error {
+    let here = std::env::current_dir().unwrap_or_else(|_| ".".into());
+    let why = format!("there is no file of this name in {}", here.display());
+    let text = match path.to_string_lossy().contains(' ') {
+        true => shell_quoted(path),
+        false => "'TEXT'".to_owned(),
+    };
+    let hint = format!("a prompt is added with: {} add --prompt {text}", harness());
+    Error::permanent("cannot add the file", why)
+        .at_path(path)
+        .hint(hint)
 }
 
 /// A name from the first words of a prompt, made unique by a short id.

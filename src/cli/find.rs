@@ -59,6 +59,17 @@ fn look(root: &Root, name: &Name) -> Vec<Found> {
     found
 }
 
+/// Where an item's file is.
+pub(super) fn path(root: &Root, at: At, name: &Name) -> PathBuf {
+    match at {
+        At::Claimed(slot) => root.claimed(slot).join(name.as_os_str()),
+        At::Ending(slot) => root.ending(slot, name),
+        At::Pending => root.item(Place::Pending, name),
+        At::Parked => root.item(Place::Parked, name),
+        At::Done => root.item(Place::Done, name),
+    }
+}
+
 /// Claimed items, with their slots.
 pub(super) fn claimed(root: &Root) -> Vec<(SlotId, Name)> {
     let slots = std::fs::read_dir(root.claimed_root())

@@ -1,21 +1,32 @@
 //! `harness list [STATE]`: items by state, in the order in which they would start.
 
-use serde_json::json;
+use serde_json::Value;
 
-use super::find;
-use super::state::{self, State};
+use super::claimed::Slots;
+use super::facts::facts;
+use super::find::{self, At};
+use super::show::{elsewhere, waits_with};
 use crate::error::Result;
 use crate::layout::{Name, Place, Root};
 use crate::ready::Ready;
 use crate::record;
+use crate::view::state::{self, Stands, State};
 use crate::view::story::{SUMMARY_HEAD, summary_row};
 use crate::view::table::Table;
 use crate::view::{Term, print_json, print_text};
 
 struct Row {
     name: Name,
-    state: State,
-    note: String,
+    at: At,
+    stands: Stands,
+}
+
+impl Row {
+    fn new(root: &Root, name: Name, at: At, works: Result<(), String>) -> Row {
+        let history = record::history(root, &name);
+        let stands = elsewhere(at, waits_with(root, at, &history), works, &history);
+        Row { name, at, stands }
+    }
 }
 
 pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
@@ -23,39 +34,34 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     let wants = |states: &[State]| only.is_none_or(|o| states.contains(&o));
     if wants(&[State::Claimed]) {
         let claimed = find::claimed(root);
-        let slots = (!claimed.is_empty()).then(|| state::Slots::look(root));
-        rows.extend(claimed.into_iter().map(|(slot, name)| Row {
-            name,
-            state: State::Claimed,
-            note: match slots.as_ref().map(|slots| slots.works(slot)) {
-                Some(Err(why)) => why,
-                _ => format!("with {slot}"),
-            },
+        let slots = (!claimed.is_empty()).then(|| Slots::look(root));
+        rows.extend(claimed.into_iter().map(|(slot, name)| {
+            let works = slots.as_ref().map_or(Ok(()), |slots| slots.works(slot));
+            Row::new(root, name, At::Claimed(slot), works)
         }));
     }
     if wants(&[State::Pending, State::Scheduled, State::Blocked]) {
         let ready = Ready::unbounded(root)?;
         ready.rescan()?;
-        rows.extend(ready.standing().into_iter().map(|(name, standing)| {
-            let (state, note) = state::of_pending(root, &name, &standing);
-            Row { name, state, note }
+        rows.extend(ready.standing().into_iter().map(|(name, standing)| Row {
+            stands: state::of_pending(root, &name, &standing),
+            at: At::Pending,
+            name,
         }));
     }
-    for (place, state) in [(Place::Parked, State::Parked), (Place::Done, State::Done)] {
+    for (place, at, state) in [
+        (Place::Parked, At::Parked, State::Parked),
+        (Place::Done, At::Done, State::Done),
+    ] {
         if wants(&[state]) {
-            for name in find::names_in(&root.place(place))? {
-                rows.push(Row {
-                    name,
-                    state,
-                    note: String::new(),
-                });
-            }
+            let names = find::names_in(&root.place(place))?.into_iter();
+            rows.extend(names.map(|name| Row::new(root, name, at, Ok(()))));
         }
     }
     if wants(&[State::Pending]) {
         tell_ignored(root);
     }
-    rows.retain(|r| only.is_none_or(|o| o == r.state));
+    rows.retain(|r| only.is_none_or(|o| o == r.stands.state));
     if json {
         return print_json(&rows.iter().map(|r| as_json(root, r)).collect::<Vec<_>>());
     }
@@ -69,8 +75,8 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     let mut table = Table::new(SUMMARY_HEAD);
     for row in &rows {
         let lines = record::lines(root, &row.name).unwrap_or_default();
-        let note = Some(row.note.as_str()).filter(|n| !n.is_empty());
-        table.row(summary_row(&row.name, row.state.as_str(), note, &lines));
+        let (state, why) = (row.stands.state.as_str(), row.stands.reason.as_deref());
+        table.row(summary_row(&row.name, state, why, &lines));
     }
     print_text(&table.render(&Term::of_stdout()))
 }
@@ -98,17 +104,9 @@ pub(super) fn tell_of_ignored(root: &Root) {
     }
 }
 
-fn as_json(root: &Root, row: &Row) -> serde_json::Value {
-    let history = record::history(root, &row.name);
-    let reason = match row.state {
-        State::Parked => history.reason.unwrap_or_default(),
-        _ => row.note.clone(),
-    };
-    json!({
-        "item": row.name.shown(),
-        "state": row.state.as_str(),
-        "outcome": history.outcome,
-        "attempt": history.attempts,
-        "reason": reason,
-    })
+fn as_json(root: &Root, row: &Row) -> Value {
+    let lines = record::lines(root, &row.name).unwrap_or_default();
+    let file = find::path(root, row.at, &row.name);
+    let state = row.stands.state.as_str();
+    facts(&row.name, state, &row.stands, &lines, Some(&file)).into()
 }

@@ -120,8 +120,9 @@ fn removed(root: &Root, name: &Name, attempt: &Attempt) -> Error {
 /// What an item without output waits for, or why it was never started.
 fn why_none(root: &Root, name: &Name, lines: &[Line]) -> Result<String> {
     let places = find::places(root, name);
-    let (state, why) = show::state_of(root, name, places.first())?;
-    let why = why.or_else(|| History::of(lines).reason);
+    let history = History::of(lines);
+    let (state, stands) = show::state_of(root, name, places.first(), &history)?;
+    let why = stands.reason.or(history.reason);
     Ok(match (state, why) {
         ("pending", _) if !aggregator::any_harness_alive(root)? => {
             "it waits for a harness, and none is running (`harness run` starts one)".to_owned()

@@ -2,7 +2,7 @@
 //! output, everything else to standard error.
 
 pub mod config;
-pub mod quote;
+pub use crate::quote;
 pub mod root;
 mod owners;
 mod elsewhere;
@@ -13,6 +13,8 @@ pub mod doctor;
 mod drops;
 mod ended;
 mod find;
+mod claimed;
+mod facts;
 mod gc;
 mod absent;
 mod add;
@@ -24,10 +26,10 @@ mod moves;
 mod interrupt;
 mod resume;
 mod retry;
-mod state;
 mod show;
 mod session;
 mod run;
+mod tips;
 mod wait;
 
 use std::ffi::OsString;
@@ -37,9 +39,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Overrides};
 use crate::control::Order;
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::keeper;
 use crate::layout::Root;
+use crate::view::state::State;
 use crate::view::{self, print_json, print_text};
 
 /// Drop a file into queue/pending/ and an agent or script works on it in its own git worktree.
@@ -97,7 +100,7 @@ enum Command {
     List {
         /// Only this state [pending, scheduled, blocked, claimed, done, parked]
         #[arg(value_enum)]
-        state: Option<state::State>,
+        state: Option<State>,
         #[command(flatten)]
         json: Json,
     },
@@ -163,11 +166,7 @@ pub fn main() -> Result<u8> {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) if e.use_stderr() => {
-            // The message quotes what was typed, which may contain control characters.
-            crate::error::tell(e.render().to_string().trim_end());
-            return Ok(2);
-        }
+        Err(e) if e.use_stderr() => return mistyped(&e),
         Err(e) => {
             let _closed = e.print();
             return Ok(0);
@@ -193,10 +192,45 @@ pub fn main() -> Result<u8> {
     }
 }
 
+/// A command line that cannot be read.
+fn mistyped(e: &clap::Error) -> Result<u8> {
+    if let Some(e) = tips::unknown_command(e) {
+        return Err(e);
+    }
+    let text = e.render().to_string();
+    // The message quotes what was typed, which may contain control characters.
+    crate::error::tell(text.trim_end());
+    let (why, hint) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let why = why.trim_start_matches("error: ");
+    answer_in_json(&Error::usage("wrong usage", why).hint(hint.trim()));
+    Ok(2)
+}
+
+/// Says why a command failed: to people, and in JSON where that was asked for.
+pub fn fail(e: &Error) {
+    crate::error::tell(&format!("harness: {e}"));
+    answer_in_json(e);
+}
+
+/// Prints `{"error": …}` on standard output, on one line, where `--json` was typed.
+fn answer_in_json(e: &Error) {
+    let mut options = std::env::args_os().skip(1).take_while(|arg| arg != "--");
+    if options.any(|arg| arg == "--json")
+        && let Ok(line) = crate::text::json(&serde_json::json!({"error": e.json()}))
+    {
+        let _nobody_reads = print_text(&(String::from_utf8_lossy(&line) + "\n"));
+    }
+}
+
 fn locate(given: Option<&Path>) -> Result<Root> {
     let cwd =
         || std::env::current_dir().or_fail("cannot find the current directory", Path::new("."));
-    root::find_root(given, std::env::var_os("HARNESS_ROOT"), &cwd)
+    let root = root::find_root(given, std::env::var_os("HARNESS_ROOT"), &cwd)?;
+    let from_here = root::find_root(None, None, &cwd);
+    if !from_here.is_ok_and(|found| found.path() == root.path()) {
+        quote::name_root(&root);
+    }
+    Ok(root)
 }
 
 fn on_root(root: &Root, command: Command) -> Result<u8> {

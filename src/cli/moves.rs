@@ -42,7 +42,7 @@ pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Res
             }
             Err(e) => {
                 crate::error::tell(&format!("harness: {e}"));
-                results.push(json!({"item": name.shown(), "error": e.to_string()}));
+                results.push(json!({"item": name.shown(), "error": e.json()}));
                 code = if code == 0 { e.exit_code() } else { code };
             }
         }

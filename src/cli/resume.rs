@@ -12,6 +12,7 @@ use crate::error::{Error, Result, tell};
 use crate::hold;
 use crate::interrupt::{self, ALL};
 use crate::layout::Root;
+use crate::quote;
 
 #[derive(Args)]
 pub(super) struct ResumeArgs {
@@ -26,7 +27,10 @@ pub(super) struct ResumeArgs {
 pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
     let mut resumed = Vec::new();
     let targets = match &args.slot {
-        Some(slot) => vec![target("cannot resume", slot)?],
+        Some(slot) => {
+            let command = |slot: &str| format!("{} resume {slot}", quote::harness());
+            vec![target(root, "cannot resume", slot, command)?]
+        }
         None => {
             let orders = control::resume(root)?;
             resumed.extend(orders.iter().map(|o| format!("{} ended", o.file())));
@@ -68,5 +72,8 @@ fn keep_answer(root: &Root, slot: &str, answer: &str) -> Result<PathBuf> {
         None => "none of its items waits for an answer",
     };
     let why = format!("{slot} asked nothing: {why}");
-    Err(Error::permanent("cannot answer", why).hint("`harness status` shows who waits for what"))
+    Err(Error::permanent("cannot answer", why).hint(format!(
+        "`{} status` shows who waits for what",
+        quote::harness()
+    )))
 }

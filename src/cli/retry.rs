@@ -52,7 +52,7 @@ fn all(root: &Root, outcome: Option<Outcome>, json: bool) -> Result<u8> {
             Err(_) if !atomic::exists(&root.item(Place::Parked, &name)) => {}
             Err(e) => {
                 tell(&format!("harness: {e}"));
-                results.push(json!({"item": name.shown(), "error": e.to_string()}));
+                results.push(json!({"item": name.shown(), "error": e.json()}));
                 code = if code == 0 { e.exit_code() } else { code };
             }
         }

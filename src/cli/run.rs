@@ -1,20 +1,23 @@
 //! `harness run`: adds the FILEs, works, and reports at the end what became of the items.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::quote::shell_quoted;
 use super::{add, doctor, elsewhere, hidden, init, owners};
 use crate::config::{Config, Overrides};
 use crate::control::Order;
 use crate::error::Result;
+use crate::hold;
+use crate::interrupt::{self, ALL};
 use crate::layout::{Name, Root};
 use crate::outcome::{Outcome, plural};
+use crate::quote;
 use crate::run::{self, End, Options};
 use crate::runtime::{Console, ItemResult, Results};
+use crate::view::needed::ways;
 use crate::view::table::{Cell, Table};
 use crate::view::{Paint, Term, after_work, written};
 use crate::{atomic, clock};
@@ -56,15 +59,17 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     warnings.extend(hidden::keep_config(root)?);
     let added = add::add_files(root, &args.files)?;
     if atomic::exists(&Order::Stop.path(root)) {
-        crate::error::tell(
-            "harness: state/control/stop exists, so nothing is done; `harness resume` removes it",
-        );
+        crate::error::tell(&format!(
+            "harness: state/control/stop exists, so nothing is done; `{} resume` removes it",
+            quote::harness()
+        ));
         return Ok(0);
     }
     let console = Arc::new(Console::new(args.quiet)?);
     say_panics(&console);
     warnings.iter().for_each(|w| console.warn(w));
     greet(&console, root, &config, args, &added);
+    left_over(root).iter().for_each(|w| console.warn(w));
     let options = Options {
         drain: args.drain,
         max_items: args.max_items,
@@ -120,6 +125,31 @@ fn greet(console: &Console, root: &Root, config: &Config, args: &RunArgs, added:
     }
 }
 
+/// What holds slots or agents back from before this run: nothing may seem to happen.
+fn left_over(root: &Root) -> Vec<String> {
+    let stems = interrupt::all(root).into_iter();
+    let interrupts = stems.filter_map(|stem| {
+        let (ways, why) = (ways(root, &stem), interrupt::read(root, &stem)?);
+        let whom = match stem.as_str() {
+            ALL => "all slots are",
+            slot => &format!("{slot} is"),
+        };
+        let why = why.headline();
+        Some(format!(
+            "{whom} interrupted from before this run: {why}\n  {ways}"
+        ))
+    });
+    let holds = hold::all(root).into_iter().filter(|h| h.until.is_none());
+    let holds = holds.map(|h| {
+        let (agent, harness) = (h.agent, quote::harness());
+        format!(
+            "{agent} is held from before this run: {}\n  when that is mended: `{harness} resume`",
+            h.reason
+        )
+    });
+    interrupts.chain(holds).collect()
+}
+
 /// The final table: what became of each item, and where to look.
 fn summary(results: &Results) -> String {
     let mut text = format!("\n{}\n", table(results).render(&Term::of_stdout()));
@@ -144,16 +174,23 @@ fn summary(results: &Results) -> String {
             "Each branch is in your repository, nothing of yours was changed: git log -p {branch}\n"
         ));
     }
-    let quoted = |item: &ItemResult| shell_quoted(Path::new(item.name.as_os_str()));
+    let harness = quote::harness();
+    if let Some(item) = results.items.iter().find(|i| i.has_notes) {
+        text.push_str(&format!(
+            "* has notes, such as work that its branch does not bring: {harness} show {}\n",
+            quote::item(&item.name)
+        ));
+    }
+    let quoted = |item: &ItemResult| quote::item(&item.name);
     let is_parked = |i: &&ItemResult| i.outcome.is_some_and(|outcome| !outcome.is_good());
     if let Some(item) = results.items.iter().rev().find(is_parked) {
         text.push_str(&format!(
-            "Parked items need you: `harness show {}` says why, `harness retry` tries again.\n",
+            "Parked items need you: `{harness} show {}` says why, `{harness} retry` tries again.\n",
             quoted(item)
         ));
     } else if let Some(item) = results.items.front() {
         text.push_str(&format!(
-            "What happened to an item: harness show {}\n",
+            "What happened to an item: {harness} show {}\n",
             quoted(item)
         ));
     }
@@ -161,18 +198,20 @@ fn summary(results: &Results) -> String {
 }
 
 fn table(results: &Results) -> Table {
-    let mut table = Table::new(&["ITEM", "OUTCOME", ">TRIES", ">TOOK", "BRANCH", "WHY"]);
+    let mut table = Table::new(&["~ITEM", "OUTCOME", "?>TRIES", "?>TOOK", "~BRANCH", "WHY"]);
     for item in &results.items {
         let paint = match item.outcome {
             Some(Outcome::Succeeded) => Paint::Green,
             Some(Outcome::NoChange) => Paint::Plain,
             _ => Paint::Red,
         };
+        let mark = if item.has_notes { "*" } else { "" };
+        let outcome = format!("{}{mark}", item.outcome.map_or("claimed", Outcome::as_str));
         // Comes from a file that an agent may have written: it may be negative or huge.
         let took = Duration::try_from_secs_f64(item.seconds).unwrap_or_default();
         table.row(vec![
             Cell::new(item.name.shown()),
-            Cell::painted(item.outcome.map_or("claimed", Outcome::as_str), paint),
+            Cell::painted(outcome, paint),
             Cell::new(item.attempt.to_string()),
             Cell::new(clock::human(took)),
             Cell::new(item.branch.as_deref().unwrap_or("-")),

@@ -2,19 +2,24 @@
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::claimed::Slots;
+use super::facts::facts;
 use super::find::{self, At, Found};
-use super::state::{self, State};
 use crate::atomic;
 use crate::error::Result;
+use crate::interrupt::{self, Interrupt};
 use crate::item::{self, Item};
-use crate::layout::{Name, Root, SlotId};
+use crate::layout::{Name, Root};
 use crate::limits::ITEM_BYTES_MAX;
+use crate::quote;
 use crate::ready::Ready;
-use crate::record::{self, Event, History, Line};
-use crate::view::story::story;
+use crate::record::{self, End, Event, History, Line};
+use crate::view::state::{self, Stands, State};
+use crate::view::story::{Standing, story};
 use crate::view::{print_json, print_text};
 
 pub(super) fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
@@ -24,85 +29,139 @@ pub(super) fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
     if places.is_empty() && lines.is_empty() {
         return Err(find::unknown(root, &name));
     }
-    let (state, why) = state_of(root, &name, places.first())?;
-    let reason = why.or_else(|| match state {
-        "parked" => History::of(&lines).reason,
-        _ => None,
-    });
+    let history = History::of(&lines);
+    let (state, stands) = state_of(root, &name, places.first(), &history)?;
     if json {
-        return print_json(&as_json(root, &name, state, reason, &lines, places.first()));
+        let at = places.first();
+        return print_json(&as_json(root, &name, state, &stands, &lines, at));
     }
     // For people: a claim of which nothing goes on is no work.
-    let told = match at_slot(places.first()).map(|slot| state::Slots::look(root).works(slot)) {
-        Some(Err(_)) => "stuck",
+    let told = match stands.class {
+        Some(STUCK) => STUCK,
         _ => state,
     };
     let item = places.first().and_then(|found| parsed(&name, found));
     let understood = item.map(|item| item.understood()).unwrap_or_default();
-    print_text(&story(&name, told, reason.as_deref(), &understood, &lines))
+    let at = places.first().map(|found| found.place);
+    let waits = at.and_then(|at| waits_with(root, at, &history));
+    let ways = waits.map(|i| interrupt::ways(quote::harness(), &i.stem, Some(&name)));
+    let standing = Standing {
+        state: told,
+        reason: stands.reason.as_deref(),
+        ways: ways.as_deref(),
+    };
+    print_text(&story(&name, &standing, &understood, &lines))
 }
 
-fn at_slot(at: Option<&Found>) -> Option<SlotId> {
-    match at?.place {
-        At::Claimed(slot) | At::Ending(slot) => Some(slot),
-        _ => None,
+/// The interrupt that it waits with: its agent is frozen, or asked and ended.
+pub(super) fn waits_with(root: &Root, at: At, history: &History) -> Option<Interrupt> {
+    match at {
+        At::Claimed(slot) | At::Ending(slot) => interrupt::of(root, slot),
+        At::Parked => interrupt::waits_for(root, &history.last.as_ref()?.session),
+        At::Pending | At::Done => None,
     }
 }
 
+/// Its state's word, and more about it.
 pub(super) fn state_of(
     root: &Root,
     name: &Name,
     at: Option<&Found>,
-) -> Result<(&'static str, Option<String>)> {
-    Ok(match at.map(|f| f.place) {
-        None => ("gone", Some("its file is no longer in queue/".into())),
-        Some(At::Claimed(slot) | At::Ending(slot)) => {
-            let why = match state::Slots::look(root).works(slot) {
-                Ok(()) => format!("{slot} works on it"),
-                Err(why) => why,
-            };
-            ("claimed", Some(why))
+    history: &History,
+) -> Result<(&'static str, Stands)> {
+    let stands = match at.map(|f| f.place) {
+        None => {
+            let why = Some("its file is no longer in queue/".into());
+            return Ok(("gone", Stands::new(State::Done, "gone", why)));
         }
-        Some(At::Done) => ("done", None),
-        Some(At::Parked) => ("parked", None),
         Some(At::Pending) => {
             let ready = Ready::new(root)?;
             ready.note(name.as_os_str());
             let standing = ready.standing();
-            match standing
+            let stands = standing
                 .first()
-                .map(|(_, s)| state::of_pending(root, name, s))
-            {
-                None | Some((State::Pending, _)) => ("pending", None),
-                Some((state, why)) => (state.as_str(), Some(why)),
+                .map(|(_, s)| state::of_pending(root, name, s));
+            match stands {
+                None => Stands::new(State::Pending, "slot", None),
+                Some(stands) if stands.state == State::Pending => Stands {
+                    reason: None,
+                    ..stands
+                },
+                Some(stands) => stands,
             }
         }
-    })
+        Some(place) => {
+            let works = match place {
+                At::Claimed(slot) | At::Ending(slot) => Slots::look(root).works(slot),
+                _ => Ok(()),
+            };
+            elsewhere(place, waits_with(root, place, history), works, history)
+        }
+    };
+    Ok((stands.state.as_str(), stands))
+}
+
+/// The class, and the word for people, of a claim of which nothing goes on.
+const STUCK: &str = "stuck";
+
+/// Where an item stands that is not in `pending/`. `waits`: the interrupt that it waits with; `works`:
+/// whether its slot works on it.
+pub(super) fn elsewhere(
+    place: At,
+    waits: Option<Interrupt>,
+    works: Result<(), String>,
+    history: &History,
+) -> Stands {
+    let asks = waits.map(|i| i.headline().to_owned());
+    match (place, works, asks) {
+        (At::Claimed(_) | At::Ending(_), Err(why), _) => {
+            Stands::new(State::Claimed, STUCK, Some(why))
+        }
+        (At::Claimed(slot) | At::Ending(slot), _, Some(asks)) => {
+            let why = format!("{slot} is frozen until a person answers: {asks}");
+            Stands::new(State::Claimed, "interrupt", Some(why))
+        }
+        (At::Claimed(slot) | At::Ending(slot), _, None) => {
+            Stands::new(State::Claimed, None, Some(format!("{slot} works on it")))
+        }
+        (At::Parked, _, Some(asks)) => {
+            let why = format!("it asked, and waits for an answer: {asks}");
+            Stands::new(State::Parked, "interrupt", Some(why))
+        }
+        (At::Parked, _, None) => Stands::new(State::Parked, None, history.reason.clone()),
+        (At::Done | At::Pending, ..) => Stands::new(State::Done, None, None),
+    }
 }
 
 fn as_json(
     root: &Root,
     name: &Name,
     state: &str,
-    reason: Option<String>,
+    stands: &Stands,
     lines: &[Line],
     at: Option<&Found>,
 ) -> Value {
-    let history = History::of(lines);
     let item = at.and_then(|found| parsed(name, found));
     let understood = item.as_ref().map(Item::understood);
-    json!({
-        "item": name.shown(),
-        "state": state,
-        "outcome": history.outcome,
-        "reason": reason,
-        "branch": history.branch,
-        "file": at.map(|f| f.path.strip_prefix(root.path()).unwrap_or(&f.path).to_string_lossy()),
-        "fields": item.map(|item| item.fields),
-        "understood": understood.filter(|words| !words.is_empty()),
-        "attempts": attempts(lines),
-        "events": lines.iter().map(|line| &line.object).collect::<Vec<_>>(),
-    })
+    let file = at.map(|found| found.path.as_path());
+    let mut all = facts(name, state, stands, lines, file);
+    let shown = file.map(|path| path.strip_prefix(root.path()).unwrap_or(path));
+    for (key, value) in [
+        ("file", json!(shown.map(Path::to_string_lossy))),
+        ("fields", json!(item.map(|item| item.fields))),
+        (
+            "understood",
+            json!(understood.filter(|words| !words.is_empty())),
+        ),
+        ("attempts", json!(attempts(lines))),
+        (
+            "events",
+            lines.iter().map(|line| line.object.clone()).collect(),
+        ),
+    ] {
+        all.insert(key.into(), value);
+    }
+    all.into()
 }
 
 /// The item as its file stands now.
@@ -122,11 +181,20 @@ fn attempts(lines: &[Line]) -> Vec<Value> {
     let mut attempts: Vec<Value> = Vec::new();
     for line in lines {
         match &line.event {
-            Event::Claimed(claimed) => attempts.push(json!({
-                "session": claimed.session, "slot": claimed.slot, "agent": null,
-                "attempt": claimed.attempt, "outcome": null, "claimed_at": line.at,
-                "started_at": null, "ended_at": null,
-            })),
+            Event::Claimed(claimed) => {
+                // Every name from the beginning: what is not known yet is null.
+                let mut attempt = json!(End::default());
+                let fields = attempt.as_object_mut().into_iter().flatten();
+                fields.for_each(|(_, value)| *value = Value::Null);
+                attempt["session"] = json!(claimed.session);
+                attempt["slot"] = json!(claimed.slot);
+                attempt["attempt"] = json!(claimed.attempt);
+                attempt["claimed_at"] = json!(line.at);
+                for unknown in ["agent", "started_at", "published"] {
+                    attempt[unknown] = Value::Null;
+                }
+                attempts.push(attempt);
+            }
             Event::Started(started) => {
                 if let Some(attempt) = of(&mut attempts, &started.session) {
                     attempt["agent"] = json!(started.agent);

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::claimed::Slots;
 use super::ended::{self, End, Standing};
 use super::find::{self, At};
-use super::{show, state};
+use super::show;
 use crate::aggregator;
 use crate::atomic;
 use crate::clock;
@@ -21,6 +22,8 @@ use crate::error::{Error, Result, tell};
 use crate::folder::FileStamp;
 use crate::interrupt;
 use crate::layout::{Name, Place, Root, SlotId};
+use crate::quote;
+use crate::record;
 use crate::view::{count_of, print_json, written};
 use crate::waker::is_reader_gone;
 
@@ -244,8 +247,13 @@ impl<'a> Wait<'a> {
         for name in self.left.iter().take(NAMED_MAX) {
             let places = find::places(self.root, name);
             let (state, why) = match places.first().map(|found| found.place) {
-                Some(At::Claimed(slot)) => ("claimed", self.why_held(slot)),
-                Some(At::Pending) => show::state_of(self.root, name, places.first())?,
+                Some(At::Claimed(slot)) => ("claimed", self.why_held(slot, name)),
+                Some(At::Pending) => {
+                    let history = record::history(self.root, name);
+                    let at = places.first();
+                    let (state, stands) = show::state_of(self.root, name, at, &history)?;
+                    (state, stands.reason)
+                }
                 _ => continue,
             };
             if let Some(why) = why
@@ -258,19 +266,14 @@ impl<'a> Wait<'a> {
     }
 
     /// Why a slot does not work on its item.
-    fn why_held(&self, slot: SlotId) -> Option<String> {
+    fn why_held(&self, slot: SlotId, name: &Name) -> Option<String> {
         match interrupt::of(self.root, slot) {
-            Some(one) => {
-                let resume = match one.stem == interrupt::ALL {
-                    true => "harness resume".to_owned(),
-                    false => format!("harness resume {slot} --answer '…'"),
-                };
-                Some(format!(
-                    "{slot} is frozen: {}; `{resume}` lets it go on",
-                    one.headline()
-                ))
-            }
-            None => state::Slots::look(self.root).works(slot).err(),
+            Some(one) => Some(format!(
+                "{slot} is frozen: {}; {}",
+                one.headline(),
+                interrupt::ways(quote::harness(), &one.stem, Some(name))
+            )),
+            None => Slots::look(self.root).works(slot).err(),
         }
     }
 

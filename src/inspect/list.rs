@@ -42,8 +42,8 @@ pub(crate) fn show(root: &Root, item: Option<&OsStr>, limit: usize, json: bool) 
 /// Shows ids as their last `id_chars` characters.
 fn table(sessions: &[Session], id_chars: usize) -> Table {
     let mut table = Table::new(&[
-        "SESSION", "ITEM", ">TRY", "SLOT", "AGENT", "OUTCOME", "STARTED", ">TOOK", ">TURNS",
-        ">TOKENS", ">COST",
+        "SESSION", "~ITEM", "?>TRY", "?SLOT", "AGENT", "OUTCOME", "?STARTED", ">TOOK", "?>TURNS",
+        "?>TOKENS", "?>COST",
     ]);
     let number = |n: u64| if n == 0 { String::new() } else { n.to_string() };
     for session in sessions {

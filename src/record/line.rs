@@ -80,6 +80,11 @@ pub struct Requeued {
     pub session: String,
     pub reason: String,
     /// It must not start again before (ns since 1970).
+    #[serde(
+        rename = "not_before",
+        alias = "not_before_ns",
+        with = "crate::clock::ns"
+    )]
     pub not_before_ns: Option<i64>,
 }
 
@@ -122,6 +127,7 @@ pub struct Interrupted {
 pub struct Resumed {
     pub session: String,
     /// The modification time (ns) of the answer that it found when it went on.
+    #[serde(rename = "answered_at", alias = "answer_ns", with = "crate::clock::ns")]
     pub answer_ns: Option<i64>,
 }
 
@@ -149,6 +155,11 @@ pub struct Finished {
     pub published: Option<String>,
     pub next: Option<Word<Next>>,
     /// It must not start again before (ns since 1970).
+    #[serde(
+        rename = "not_before",
+        alias = "not_before_ns",
+        with = "crate::clock::ns"
+    )]
     pub not_before_ns: Option<i64>,
 }
 
@@ -190,6 +201,11 @@ pub struct Answered {
 pub struct Released {
     pub by: String,
     /// The time (ns since 1970) that it need not wait for any more.
+    #[serde(
+        rename = "not_before",
+        alias = "not_before_ns",
+        with = "crate::clock::ns"
+    )]
     pub not_before_ns: Option<i64>,
 }
 

@@ -97,6 +97,8 @@ pub(crate) fn run(
         waits: None,
         interrupted: false,
         trouble: Vec::new(),
+        odd: Vec::new(),
+        began_ns: clock::now_ns(),
         next_orders: now,
         next_tree: now,
         missing_since: None,
@@ -167,6 +169,10 @@ struct Main {
     interrupted: bool,
     /// Errors with answered items, as last printed.
     trouble: Vec<String>,
+    /// Files that are no interrupts, as last printed.
+    odd: Vec<(String, String)>,
+    /// When it began (ns since 1970).
+    began_ns: i64,
     next_orders: Instant,
     next_tree: Instant,
     /// When folders of the tree were first seen to be gone.

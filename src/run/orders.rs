@@ -1,16 +1,19 @@
 //! Signals and standing orders (`state/control/`, `state/interrupts/`): what the main thread does
 //! about them, and what it says.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT};
 
 use super::{Left, Main};
 use crate::clock;
-use crate::control::{self, Orders};
+use crate::control::{self, Order, Orders};
 use crate::interrupt;
 use crate::limits::CONTROL_TICK;
 use crate::outcome::plural;
+use crate::quote;
 use crate::runtime::Level;
 
 impl Main {
@@ -74,6 +77,7 @@ impl Main {
         }
         self.next_orders = clock::instant() + CONTROL_TICK;
         self.put_answered_back();
+        self.say_odd_interrupts();
         let mut orders = control::read(&self.rt.root);
         if orders.workers_unclear {
             orders.workers = self.orders.workers;
@@ -110,6 +114,44 @@ impl Main {
         }
     }
 
+    /// Files among the interrupts that hold nobody back, as somebody may think that they do.
+    fn say_odd_interrupts(&mut self) {
+        let odd = interrupt::odd(&self.rt.root, &self.rt.interrupts);
+        if odd != self.odd {
+            for (file, why) in odd.iter().filter(|o| !self.odd.contains(o)) {
+                self.rt.console.warn(&format!("{file}: {why}"));
+            }
+            self.odd = odd;
+        }
+    }
+
+    /// What an order does, how to take it back, and how long ago it was given if that was before this
+    /// run. An order that is left over is a warning: it may be why nothing happens.
+    fn say_order(&self, order: Order, does: &str) {
+        let path = order.path(&self.rt.root);
+        self.say_standing(&path, order.file(), does, "resume` takes it back");
+    }
+
+    fn say_standing(&self, path: &Path, file: &str, does: &str, end: &str) {
+        let (console, harness) = (&self.rt.console, quote::harness());
+        let given = path.symlink_metadata().map(|m| clock::ctime_ns(&m)).ok();
+        let before = given.map(|at| self.began_ns - at).filter(|ns| *ns > 0);
+        let text = |ago: &str| {
+            let end = match end.starts_with("resume") {
+                true => format!("`{harness} {end}"),
+                false => end.to_owned(),
+            };
+            format!("state/control/{file}{ago}: {does}; {end}")
+        };
+        match before {
+            Some(ns) => {
+                let ago = clock::human(Duration::from_nanos(ns.unsigned_abs()));
+                console.warn(&text(&format!(" is left from {ago} before this run")));
+            }
+            None => console.say(&text("")),
+        }
+    }
+
     fn say_what_is_new(&self, new: &Orders) {
         let (console, old) = (&self.rt.console, &self.orders);
         if let Some(why) = new
@@ -120,22 +162,21 @@ impl Main {
             console.warn_each(why);
         }
         match (old.pause, new.pause) {
-            (false, true) => console.say(
-                "paused: nothing new is claimed while state/control/pause exists (`harness resume`)",
-            ),
+            (false, true) => self.say_order(Order::Pause, "paused: nothing new is claimed"),
             (true, false) => console.say("resumed"),
             _ => {}
         }
         if new.stop && !old.stop {
-            console.say(
-                "state/control/stop: nothing new is claimed; ending when the agents have finished",
-            );
+            let does = "nothing new is claimed; ending when the agents have finished";
+            self.say_order(Order::Stop, does);
         }
         if new.drain && !old.drain {
-            console.say("state/control/drain: ending when nothing is left to do");
+            self.say_order(Order::Drain, "ending when nothing is left to do");
         }
         if let Some(n) = new.workers.filter(|_| new.workers != old.workers) {
-            console.say(&format!("state/control/workers: {n} slots in this ROOT"));
+            let path = self.rt.root.control().join("workers");
+            let does = format!("{n} slots in this ROOT, whatever --workers says");
+            self.say_standing(&path, "workers", &does, "remove the file to end that");
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct ItemResult {
     /// How long its last attempt took.
     pub seconds: f64,
     pub branch: Option<String>,
+    /// What it did not bring, or kept elsewhere: `show` says it.
+    pub has_notes: bool,
     pub reason: String,
 }
 
@@ -73,6 +75,7 @@ impl Board {
             attempt,
             seconds: 0.0,
             branch: None,
+            has_notes: false,
             reason,
         });
     }

@@ -25,6 +25,7 @@ use crate::outcome::{
     self, Decision, Ending, Evidence, Exit, FoundFault, HoldEnd, LimitLeft, Next, Stop, Terms,
     WorkLeft,
 };
+use crate::quote;
 use crate::record::Publishing;
 use crate::runtime::ItemResult;
 use crate::spool::{Ended, Target};
@@ -450,11 +451,17 @@ fn report(
         (Next::Parked, _) => text.push_str("; parked"),
         (Next::Done | Next::Left, _) => {}
     }
+    if !file.notes.is_empty() {
+        let notes = outcome::plural(file.notes.len() as u64, "note");
+        let (harness, item) = (quote::harness(), quote::item(name));
+        text.push_str(&format!(" [{notes}: `{harness} show {item}`]"));
+    }
     rt.console.say(&text);
     let Ended::Placed(place @ (Place::Done | Place::Parked)) = ended else {
         return;
     };
     let is_parked = place == Place::Parked;
+    let harness = quote::harness_at(&rt.root);
     let notice = Notice {
         event: if is_parked { "parked" } else { "done" },
         reason: format!("{}: {reason}", outcome.as_str()),
@@ -462,6 +469,7 @@ fn report(
         session: file.session.clone(),
         slot: file.slot.clone(),
         interrupt: String::new(),
+        what_to_do: format!("`{harness} show {}`", quote::item(name)),
     };
     let summary = rt.root.session(&file.session).join("summary.md");
     notice::tell(rt, notice, Some(&summary));
@@ -471,6 +479,7 @@ fn report(
         attempt: file.attempt,
         seconds: file.seconds,
         branch: file.published.clone(),
+        has_notes: !file.notes.is_empty(),
         reason,
     };
     rt.results.ended(result, is_parked);

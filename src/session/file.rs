@@ -44,7 +44,8 @@ pub struct SessionFile {
     pub base_oid: Option<String>,
     /// When the item was claimed for this attempt.
     pub claimed_at: String,
-    /// When its agent process was started; empty before.
+    /// When its agent process was started; empty (`null`) before.
+    #[serde(with = "text::or_null")]
     pub started_at: String,
     pub ended_at: Option<String>,
     pub pid: Option<i32>,

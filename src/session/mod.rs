@@ -203,7 +203,7 @@ impl Attempt {
     fn interrupt_context(&self) -> InterruptContext {
         InterruptContext {
             session: self.file.session.clone(),
-            item: self.file.item.clone(),
+            item: self.claim.name.clone(),
             dir: self.dir.clone(),
             work: self.work.clone(),
         }

@@ -13,9 +13,10 @@ use super::{Work, WorkerContext};
 use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::event::Line;
-use crate::interrupt::Interrupt;
-use crate::layout::SlotId;
+use crate::interrupt::{self, ALL, Interrupt};
+use crate::layout::{Name, Root, SlotId};
 use crate::notice::{self, Notice};
+use crate::quote;
 use crate::text;
 
 /// The file with an interrupt's context.
@@ -28,7 +29,7 @@ const EVENTS_SHOWN: usize = 20;
 /// The attempt that a slot works on, or worked on last.
 pub(crate) struct InterruptContext {
     pub(crate) session: String,
-    pub(crate) item: String,
+    pub(crate) item: Name,
     pub(crate) dir: PathBuf,
     pub(crate) work: Option<Arc<Work>>,
 }
@@ -49,7 +50,7 @@ pub(crate) fn take_notice(
         rt.console.warn(&e.to_string());
         false
     });
-    let of_all = interrupt.stem == crate::interrupt::ALL;
+    let of_all = interrupt.stem == ALL;
     if !first && !of_all {
         return;
     }
@@ -61,7 +62,7 @@ pub(crate) fn take_notice(
         if !first && kept.starts_with(mark.as_bytes()) {
             return;
         }
-        if let Err(e) = keep(ctx.slot(), context, interrupt) {
+        if let Err(e) = keep(&rt.root, ctx.slot(), context, interrupt) {
             rt.console.warn(&format!("{}: {e}", ctx.slot()));
         }
         summary = Some(path);
@@ -71,32 +72,39 @@ pub(crate) fn take_notice(
             true => "all agents pause".to_owned(),
             false => format!("{} pauses", interrupt.stem),
         };
+        let ways = |harness: &str| {
+            let waits = context.filter(|c| waits(ctx, c));
+            interrupt::ways(harness, &interrupt.stem, waits.map(|c| &c.item))
+        };
+        let more = summary.as_ref();
+        let more = more.map_or(String::new(), |p| format!("; more in {}", p.display()));
         rt.console.warn(&format!(
-            "{whom}: {}\n  {}`harness resume{}` ends it, as does removing {}",
+            "{whom}: {}\n  {}{more}",
             interrupt.headline(),
-            summary
-                .as_ref()
-                .map_or(String::new(), |p| format!("read {}; ", p.display())),
-            if of_all {
-                String::new()
-            } else {
-                format!(" {}", interrupt.stem)
-            },
-            interrupt.path.display(),
+            ways(quote::harness()),
         ));
         let about = Notice {
             event: "interrupt",
             reason: interrupt.headline().to_owned(),
-            item: context.map(|s| s.item.clone()).unwrap_or_default(),
+            item: context.map(|s| s.item.shown()).unwrap_or_default(),
             session: context.map(|s| s.session.clone()).unwrap_or_default(),
             slot: interrupt.stem.clone(),
             interrupt: interrupt.path.to_string_lossy().into_owned(),
+            what_to_do: ways(&quote::harness_at(&rt.root)),
         };
         notice::tell(rt, about, summary.as_deref());
     }
 }
 
+/// Whether its item waits for the interrupt's end: its agent is frozen, or asked and ended.
+fn waits(ctx: &WorkerContext, context: &InterruptContext) -> bool {
+    let slots = ctx.rt.slots.statuses();
+    let frozen = slots.get(&ctx.slot()).is_some_and(|s| s.item.is_some());
+    frozen || interrupt::waits_for(&ctx.rt.root, &context.session).is_some()
+}
+
 fn keep(
+    root: &Root,
     slot: SlotId,
     context: &InterruptContext,
     interrupt: &Interrupt,
@@ -111,19 +119,21 @@ fn keep(
     };
     let quoted = reason.lines().map(|l| format!("> {l}\n"));
     md.extend(quoted);
-    let resume = if interrupt.stem == crate::interrupt::ALL {
-        "harness resume".to_owned()
-    } else {
-        format!("harness resume {}", interrupt.stem)
-    };
+    md.push('\n');
+    // Read anywhere: mailed, or shown by a notification.
+    let harness = quote::harness_at(root);
+    let ways = interrupt::ways(&harness, &interrupt.stem, Some(&context.item));
+    for way in ways.split(", ") {
+        let _infallible = writeln!(md, "- {way}");
+    }
     let _infallible = write!(
         md,
-        "\n- Item: {}\n- Session: {}\n- Since: {}\n\nTo go on: `{resume}`, or remove {}.\nTo answer a question: `{resume} --answer TEXT`, or write it into {} first.\n",
+        "\nBy hand: remove {} to let it go on; write an answer into {} first.\n\n- Item: {}\n- Session: {}\n- Since: {}\n",
+        interrupt.path.display(),
+        interrupt::answer_path(&context.dir).display(),
         context.item,
         context.session,
         clock::now_iso(),
-        interrupt.path.display(),
-        crate::interrupt::answer_path(&context.dir).display(),
     );
     md.push_str("\n## Last events\n\n");
     md.push_str(&last_events(&context.dir));

@@ -231,7 +231,10 @@ impl Watch {
             self.wordless = None;
             send(ctx, &Request::Thaw);
             note_resumed(attempt);
-            ctx.rt.slots.show(slot, |s| s.state = SlotState::Working);
+            ctx.rt.slots.show(slot, |s| {
+                s.state = SlotState::Working;
+                s.reason = None;
+            });
             ctx.rt
                 .console
                 .say(&format!("{slot}  resumed    {}", attempt.claim.name));
@@ -248,10 +251,11 @@ impl Watch {
         self.frozen = true;
         self.wordless = None;
         send(ctx, &Request::Freeze);
-        ctx.rt
-            .slots
-            .show(ctx.slot(), |s| s.state = SlotState::Interrupted);
         let reason = interrupt.headline();
+        ctx.rt.slots.show(ctx.slot(), |s| {
+            s.state = SlotState::Interrupted;
+            s.reason = Some(reason.to_owned());
+        });
         // A harness that died while the agent was frozen has said this already.
         if attempt.file.interrupts.last() != Some(&interrupt.mark()) {
             attempt.file.interrupts.push(interrupt.mark());

@@ -5,6 +5,8 @@
 //! colour, clipping and cursor movements are used only if stdout is a terminal (`Term`).
 
 pub(crate) mod table;
+pub(crate) mod state;
+pub(crate) mod needed;
 pub(crate) mod status;
 pub(crate) mod watch;
 pub(crate) mod story;
@@ -90,6 +92,11 @@ impl Paint {
 /// direction, which could hide its real content.
 pub(crate) fn safe(text: &str) -> String {
     shown(OsStr::new(text))
+}
+
+/// Foreign text on one line: its own line breaks and tabs become spaces.
+pub(crate) fn line(text: &str) -> String {
+    safe(&text::one_line(text).replace('\t', " "))
 }
 
 /// An RFC 3339 time as `2026-01-27 10:45:00` in local time; other text unchanged.

@@ -9,12 +9,16 @@ use crate::aggregator;
 use crate::clock::{self, Timestamp};
 use crate::error::Result;
 use crate::layout::{Name, Place, Root, SlotId};
+use crate::quote;
 use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, TroubleStatus};
-use crate::text::one_line;
 use crate::{record, spool};
 
-use super::table::{Cell, Table, clip};
-use super::{Paint, Term, ago, count_of, local_time, print_json, print_text, safe};
+use super::needed::Needed;
+use super::state::counts;
+use super::table::{Cell, Table, wrap};
+use super::{
+    Paint, Term, ago, count_of, line as one_line, local_time, print_json, print_text, safe,
+};
 
 /// An older file means that the harness hangs: it writes one every second.
 const TRUSTED_SECONDS: u64 = 5;
@@ -44,8 +48,9 @@ pub(crate) fn current(root: &Root) -> Result<(Status, Source)> {
     } else {
         Source::NoHarness
     };
-    let mut status = aggregator::rebuild(root, None)?;
-    status.troubles = troubles(root, &status, source);
+    let mut status = aggregator::rebuild(root, counts(root))?;
+    let more = troubles(root, &status, source);
+    status.troubles.extend(more);
     Ok((status, source))
 }
 
@@ -98,13 +103,15 @@ pub(crate) fn note(source: Source) -> Option<&'static str> {
 }
 
 /// The whole status as text.
-pub(crate) fn render(status: &Status, source: Source, now: Timestamp, term: &Term) -> String {
+pub(crate) fn render(
+    status: &Status,
+    needed: &Needed,
+    source: Source,
+    now: Timestamp,
+    term: &Term,
+) -> String {
     let mut out = String::new();
-    let mut line = |paint: Paint, text: String| {
-        let text = term.width.map_or(text.clone(), |w| clip(&text, w));
-        out.push_str(&paint.on(&text, term));
-        out.push('\n');
-    };
+    let mut line = |paint: Paint, text: String| paragraph(&mut out, paint, &text, term);
     if let Some(note) = note(source) {
         line(Paint::Yellow, note.to_owned());
     }
@@ -116,27 +123,24 @@ pub(crate) fn render(status: &Status, source: Source, now: Timestamp, term: &Ter
         line(Paint::Plain, text);
     }
     for t in &status.troubles {
-        let (place, reason) = (safe(&t.place), safe(&t.reason));
+        let (place, reason) = (safe(&t.place), one_line(&t.reason));
         let since = ago(&t.since, now).map_or_else(String::new, |a| format!(" (for {a})"));
         line(Paint::Red, format!("TROUBLE with {place}: {reason}{since}"));
     }
     for order in &status.control {
         line(Paint::Yellow, order_words(order));
     }
-    for i in &status.interrupts {
+    for (nth, i) in status.interrupts.iter().enumerate() {
         let whom = match i.slot.as_str() {
             "all" => "ALL SLOTS ARE".to_owned(),
             slot => format!("{} IS", safe(slot)),
         };
         let reason = match i.reason.as_str() {
             "" => "no reason given".to_owned(),
-            reason => safe(reason),
+            reason => one_line(reason),
         };
         let since = ago(&i.since, now).map_or_else(String::new, |a| format!(" ({a} ago)"));
-        let end = match i.slot.as_str() {
-            "all" => "`harness resume` ends it".to_owned(),
-            slot => format!("`harness resume {}` ends it", safe(slot)),
-        };
+        let end = needed.ways.get(nth).map_or("", |w| w);
         line(
             Paint::Red,
             format!("{whom} INTERRUPTED: {reason}{since}; {end}"),
@@ -144,10 +148,13 @@ pub(crate) fn render(status: &Status, source: Source, now: Timestamp, term: &Ter
     }
     for hold in &status.holds {
         let end = match hold.until.as_deref() {
-            Some(until) => format!("until {}", safe(until)),
-            None => "until a person has fixed it: `harness resume` ends it".to_owned(),
+            Some(until) => format!("until {}", local_time(until)),
+            None => format!(
+                "until a person has fixed it: `{} resume` ends it",
+                quote::harness()
+            ),
         };
-        let (agent, reason) = (safe(&hold.agent), safe(&hold.reason));
+        let (agent, reason) = (safe(&hold.agent), one_line(&hold.reason));
         line(Paint::Yellow, format!("{agent} is HELD {end}: {reason}"));
     }
     if !out.is_empty() {
@@ -157,34 +164,69 @@ pub(crate) fn render(status: &Status, source: Source, now: Timestamp, term: &Ter
         out.push_str(&agents(&status.agents, now).render(term));
         out.push('\n');
     }
-    for text in [queue_line(status), today_line(&status.metrics)] {
-        let text = term.width.map_or(text.clone(), |w| clip(&text, w));
-        out.push_str(&text);
+    if !needed.parked.is_empty() {
+        out.push_str(&parked(needed).render(term));
+        let harness = quote::harness();
+        let shown = needed.parked.len() as u64;
+        let more = match status.work_queue.parked.saturating_sub(shown) {
+            0 => String::new(),
+            n => format!("{n} more: `{harness} list parked`; "),
+        };
+        let text =
+            format!("{more}`{harness} show NAME` says all, `{harness} retry NAME` tries again");
+        paragraph(&mut out, Paint::Dim, &text, term);
         out.push('\n');
+    }
+    for text in [queue_line(status), today_line(&status.metrics)] {
+        paragraph(&mut out, Paint::Plain, &text, term);
     }
     out
 }
 
-fn order_words(order: &str) -> String {
-    match order {
-        "pause" => "PAUSED: nothing new is started while state/control/pause exists".to_owned(),
-        "drain" => {
-            "DRAINING: harness ends when nothing is left to do (state/control/drain)".to_owned()
-        }
-        "stop" => "STOPPING: harness stops its agents and ends (state/control/stop)".to_owned(),
-        other => format!("ORDER: {}", safe(other)),
+/// A line of text, on a narrow terminal in several.
+fn paragraph(out: &mut String, paint: Paint, text: &str, term: &Term) {
+    let lines = match term.width {
+        Some(width) => wrap(text, width),
+        None => vec![text.to_owned()],
+    };
+    for line in lines {
+        out.push_str(&paint.on(&line, term));
+        out.push('\n');
     }
+}
+
+fn order_words(order: &str) -> String {
+    let what = match order {
+        "pause" => "PAUSED: nothing new is started",
+        "drain" => "DRAINING: harness ends when nothing is left to do",
+        "stop" => "STOPPING: nothing new is started, harness ends when its agents have",
+        other => return format!("ORDER: {}", safe(other)),
+    };
+    let harness = quote::harness();
+    format!("{what} (state/control/{order}); `{harness} resume` takes it back")
+}
+
+fn parked(needed: &Needed) -> Table {
+    let mut table = Table::new(&["~PARKED", "OUTCOME", "WHY"]);
+    for (name, outcome, reason) in &needed.parked {
+        table.row(vec![
+            Cell::new(name),
+            Cell::painted(outcome, Paint::Red),
+            Cell::new(reason),
+        ]);
+    }
+    table
 }
 
 fn agents(all: &[SlotStatus], now: Timestamp) -> Table {
     let mut table = Table::new(&[
         "SLOT",
         "STATE",
-        "ITEM",
-        "AGENT",
-        ">TRY",
-        "SINCE",
-        ">FOR",
+        "?>FOR",
+        "~ITEM",
+        "?AGENT",
+        "?>TRY",
+        "?SINCE",
         "LAST MESSAGE",
     ]);
     for a in all {
@@ -195,12 +237,12 @@ fn agents(all: &[SlotStatus], now: Timestamp) -> Table {
         table.row(vec![
             Cell::new(&a.id),
             Cell::painted(state, paint),
+            Cell::new(claimed.and_then(|at| ago(at, now)).unwrap_or_default()),
             Cell::new(a.item.as_deref().unwrap_or_default()),
             Cell::new(a.agent.as_deref().unwrap_or_default()),
             Cell::new(a.attempt.map_or_else(String::new, |n| n.to_string())),
             Cell::new(claimed.map(local_time).unwrap_or_default()),
-            Cell::new(claimed.and_then(|at| ago(at, now)).unwrap_or_default()),
-            Cell::new(message.lines().next().unwrap_or_default()),
+            Cell::new(message),
         ]);
     }
     table
@@ -265,7 +307,9 @@ pub(crate) fn print(root: &Root, json: bool) -> Result<u8> {
         }
         return print_json(&status);
     }
-    print_text(&render(&status, source, clock::now(), &Term::of_stdout()))
+    let needed = Needed::of(root, &status);
+    let term = Term::of_stdout();
+    print_text(&render(&status, &needed, source, clock::now(), &term))
 }
 
 #[cfg(test)]
@@ -291,7 +335,7 @@ mod tests {
             }],
             agents: vec![
                 SlotStatus {
-                    item: Some("a\nb.md".to_owned()),
+                    item: Some("a\\nb.md".to_owned()),
                     agent: Some("claude".to_owned()),
                     attempt: Some(2),
                     claimed_at: Some("2026-01-27T10:45:00Z".to_owned()),
@@ -305,6 +349,7 @@ mod tests {
                 blocked: 1,
                 claimed: 1,
                 done: 4,
+                parked: 2,
                 ..WorkQueue::default()
             },
             interrupts: vec![InterruptStatus {
@@ -326,25 +371,37 @@ mod tests {
         }
     }
 
+    fn needed() -> Needed {
+        let parked = ["x.md", "failed", "exit status 3:\n no such file"].map(str::to_owned);
+        Needed {
+            parked: vec![parked.into()],
+            ways: vec!["`harness resume all` lets them go on".to_owned()],
+        }
+    }
+
     fn now() -> Timestamp {
         "2026-01-27T10:59:10Z".parse().unwrap()
     }
 
     #[test]
     fn people_read_everything_and_the_terminal_nothing_harmful() {
-        let text = render(&sample(), Source::NoHarness, now(), &Term::PLAIN);
+        let text = render(&sample(), &needed(), Source::NoHarness, now(), &Term::PLAIN);
         let local = local_time("2026-01-27T10:45:00Z");
         let want = format!(
             "no harness is running: this was made from the files just now\n\
              harness process 12 on h: 3 workers, up 2h45m\n\
-             PAUSED: nothing new is started while state/control/pause exists\n\
-             ALL SLOTS ARE INTERRUPTED: look\\u{{7}} (1m10s ago); `harness resume` ends it\n\
+             PAUSED: nothing new is started (state/control/pause); `harness resume` takes it back\n\
+             ALL SLOTS ARE INTERRUPTED: look\\u{{7}} (1m10s ago); `harness resume all` lets them go on\n\
              \n\
-             SLOT     STATE    ITEM     AGENT   TRY  SINCE                   FOR  LAST MESSAGE\n\
-             agent-1  working  a\\nb.md  claude    2  {local}  14m10s  \\u{{1b}}[2Jhello\n\
+             SLOT     STATE       FOR  ITEM     AGENT   TRY  SINCE                LAST MESSAGE\n\
+             agent-1  working  14m10s  a\\nb.md  claude    2  {local}  \\u{{1b}}[2Jhello more\n\
              agent-2  dead\n\
              \n\
-             queue  2 pending, 1 blocked, 1 claimed, 4 done, 0 parked\n\
+             PARKED  OUTCOME  WHY\n\
+             x.md    failed   exit status 3: no such file\n\
+             1 more: `harness list parked`; `harness show NAME` says all, `harness retry NAME` tries again\n\
+             \n\
+             queue  2 pending, 1 blocked, 1 claimed, 4 done, 2 parked\n\
              today  8 completed, 1 failed (89 % good), 4 in the last hour, 14m10s an attempt, 1.50 USD\n"
         );
         assert_eq!(text, want);
@@ -357,7 +414,7 @@ mod tests {
             width: Some(30),
             height: Some(20),
         };
-        let text = render(&sample(), Source::Live, now(), &term);
+        let text = render(&sample(), &needed(), Source::Live, now(), &term);
         assert!(text.contains("\x1b[31mdead\x1b[0m"), "{text:?}");
         let bare = |l: &str| {
             let mut out = l.to_owned();
@@ -371,5 +428,12 @@ mod tests {
             text.lines().all(|l| bare(l).chars().count() <= 30),
             "{text}"
         );
+        // Nothing of the queue's counts and of what to type is cut off.
+        let bare = bare(&text);
+        let words: Vec<&str> = bare.split_whitespace().collect();
+        let words = words.join(" ");
+        for end in ["2 parked", "resume all` lets them go on"] {
+            assert!(words.contains(end), "{text}");
+        }
     }
 }

@@ -11,42 +11,58 @@ use serde_json::Value;
 use crate::clock;
 use crate::layout::Name;
 use crate::outcome::{Next, Outcome, Word};
+use crate::quote;
 use crate::record::{Canceled, Event, Finished, History, Line, Started};
 
 use super::table::Cell;
-use super::{Paint, count_of, safe, time_in};
+use super::{Paint, count_of, line as one_line, safe, time_in};
 
 /// Titles of the columns of `summary_row`.
-pub(crate) const SUMMARY_HEAD: &[&str] =
-    &["NAME", "STATE", ">TRIES", "OUTCOME", "LAST CHANGE", "WHY"];
+pub(crate) const SUMMARY_HEAD: &[&str] = &[
+    "~NAME",
+    "STATE",
+    "?>TRIES",
+    "OUTCOME",
+    "?LAST CHANGE",
+    "WHY",
+];
 
 /// Most characters shown of an unknown event.
 const RAW_CHARS_MAX: usize = 300;
 
-/// The story of an item. `state`: `pending`, `scheduled`, `blocked`, `claimed`, `stuck`, `done` or `parked`;
-/// `reason`: why it is in that state, if known. `understood`: what its fields are taken for.
+/// Where an item stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Standing<'a> {
+    /// `pending`, `scheduled`, `blocked`, `claimed`, `stuck`, `done` or `parked`.
+    pub(crate) state: &'a str,
+    /// Why it is in that state, if known.
+    pub(crate) reason: Option<&'a str>,
+    /// What a person can do about the question that it waits with.
+    pub(crate) ways: Option<&'a str>,
+}
+
+/// The story of an item. `understood`: what its fields are taken for.
 pub(crate) fn story(
     name: &Name,
-    state: &str,
-    reason: Option<&str>,
+    standing: &Standing<'_>,
     understood: &str,
     lines: &[Line],
 ) -> String {
-    story_in(name, state, reason, understood, lines, &TimeZone::system())
+    story_in(name, standing, understood, lines, &TimeZone::system())
 }
 
 fn story_in(
     name: &Name,
-    state: &str,
-    reason: Option<&str>,
+    standing: &Standing<'_>,
     understood: &str,
     lines: &[Line],
     tz: &TimeZone,
 ) -> String {
+    let (state, reason) = (standing.state, standing.reason);
     let shown = safe(&name.shown());
     let mut out = format!("{shown}: {}\n", state_words(state));
     if let Some(reason) = reason.filter(|r| !r.is_empty()) {
-        out.push_str(&format!("  why: {}\n", safe(reason)));
+        out.push_str(&format!("  why: {}\n", one_line(reason)));
     }
     out.push_str(&part("  ", understood, "\n"));
     if lines.is_empty() {
@@ -58,7 +74,11 @@ fn story_in(
         let at = when(line, tz).unwrap_or_else(|| "?".to_owned());
         out.push_str(&format!("  {at:<19}  {}\n", sentence(line, tz)));
     }
-    if let Some(next) = what_next(state, name, &History::of(lines)) {
+    let next = match standing.ways {
+        Some(ways) => Some(ways.to_owned()),
+        None => what_next(state, name, &History::of(lines)),
+    };
+    if let Some(next) = next {
         out.push_str(&format!("\nWhat now: {next}\n"));
     }
     out
@@ -147,7 +167,7 @@ fn outcome_words(outcome: Option<&Word<Outcome>>, fault: Option<&str>) -> String
 fn part(before: &str, text: &str, after: &str) -> String {
     match text.is_empty() {
         true => String::new(),
-        false => format!("{before}{}{after}", safe(text)),
+        false => format!("{before}{}{after}", one_line(text)),
     }
 }
 
@@ -305,7 +325,7 @@ fn as_it_stands(object: &Value) -> String {
 
 /// What a person can do about it, with the name quoted for a shell.
 fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
-    let arg = argument(name);
+    let (harness, arg) = (quote::harness(), quote::item(name));
     match state {
         "parked" => {
             let last = history.last.as_ref().or(history.previous.as_ref());
@@ -314,12 +334,12 @@ fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
                 format!("read state/sessions/{session}/, then ")
             });
             Some(format!(
-                "{}`harness retry {arg}` to try it again",
+                "{}`{harness} retry {arg}` to try it again",
                 look.unwrap_or_default()
             ))
         }
         "claimed" => Some(format!(
-            "`harness cancel {arg}` stops it and keeps its work"
+            "`{harness} cancel {arg}` stops it and keeps its work"
         )),
         "done" if history.outcome == Some(Outcome::Succeeded.into()) => {
             let branch = safe(history.branch.as_ref()?);
@@ -328,21 +348,6 @@ fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
             ))
         }
         _ => None,
-    }
-}
-
-/// The name as a shell argument; `NAME` if it cannot be written on one line.
-fn argument(name: &Name) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-+/@:%".contains(&b);
-    let dashes = if name.bytes().starts_with(b"-") {
-        "-- "
-    } else {
-        ""
-    };
-    match name.as_os_str().to_str() {
-        Some(text) if text.bytes().all(plain) => format!("{dashes}{text}"),
-        Some(text) if safe(text) == text => format!("{dashes}'{}'", text.replace('\'', "'\\''")),
-        _ => format!("{dashes}NAME"),
     }
 }
 
@@ -355,7 +360,12 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     fn told(name: &str, state: &str, reason: Option<&str>, lines: &[Line]) -> String {
-        story_in(&Name::new(name), state, reason, "", lines, &TimeZone::UTC)
+        let standing = Standing {
+            state,
+            reason,
+            ways: None,
+        };
+        story_in(&Name::new(name), &standing, "", lines, &TimeZone::UTC)
     }
 
     #[test]
@@ -441,14 +451,12 @@ What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
         ]
         .map(|line| Line::of(line).unwrap());
         let name = Name::new(OsStr::from_bytes(b"-\xff\n"));
-        let text = story_in(
-            &name,
-            "parked",
-            Some("r\n\u{9b}"),
-            "",
-            &events,
-            &TimeZone::UTC,
-        );
+        let standing = Standing {
+            state: "parked",
+            reason: Some("r\n\u{9b}"),
+            ways: None,
+        };
+        let text = story_in(&name, &standing, "", &events, &TimeZone::UTC);
         assert!(
             !text.chars().any(|c| c.is_control() && c != '\n'),
             "{text:?}"
@@ -460,7 +468,7 @@ What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
             lines[4].contains(r#"{"event":"later"#) && lines[4].ends_with('…'),
             "{text}"
         );
-        assert!(text.contains("`harness retry -- NAME`"), "{text}");
+        assert!(text.contains(r"`harness retry -- $'-\xff\x0a'`"), "{text}");
         assert!(told("x", "pending", None, &[]).contains("Nothing has happened"));
     }
 }

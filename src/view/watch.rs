@@ -21,6 +21,7 @@ use crate::layout::Root;
 use crate::status::Status;
 use crate::text;
 
+use super::needed::Needed;
 use super::status::{Source, current, render};
 use super::{Term, written};
 
@@ -87,7 +88,13 @@ fn watch_on<W: Write + AsFd>(
                 let text = if json {
                     line_of(&status)?
                 } else {
-                    render(&status, source, clock::now(), &term)
+                    render(
+                        &status,
+                        &Needed::of(root, &status),
+                        source,
+                        clock::now(),
+                        &term,
+                    )
                 };
                 if !written(screen.show(text, term, json))? {
                     return Ok(());
@@ -255,7 +262,7 @@ mod tests {
     }
 
     fn put(root: &Root, done: u64) {
-        let mut status = aggregator::rebuild(root, None).unwrap();
+        let mut status = aggregator::rebuild(root, Default::default()).unwrap();
         status.work_queue.done = done;
         let json = serde_json::to_vec(&status).unwrap();
         atomic::replace(&root.status(), &json, false).unwrap();

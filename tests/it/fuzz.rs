@@ -418,7 +418,7 @@ proptest! {
         }
         let stands = interrupt::of(&root, SlotId(1)).unwrap();
         prop_assert!(stands.reason.len() <= 3 * 4096);
-        let status = promptly(|| aggregator::rebuild(&root, None)).unwrap();
+        let status = promptly(|| aggregator::rebuild(&root, Default::default())).unwrap();
         // What a reader gets is JSON: no infinity became null.
         let text = serde_json::to_string(&status).unwrap();
         let read: Value = serde_json::from_str(&text).unwrap();

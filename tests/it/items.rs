@@ -294,7 +294,12 @@ fn a_failing_item_is_tried_again_after_a_while_then_parked_and_retry_counts_anew
             let at: jiff::Timestamp = event["at"].as_str().unwrap().parse().unwrap();
             assert!(at.as_millisecond() + 1 >= ns / 1_000_000, "{show}");
         }
-        not_before = event["not_before_ns"].as_i64().or(not_before);
+        let at = event["not_before"]
+            .as_str()
+            .map(|at| at.parse::<jiff::Timestamp>().unwrap());
+        not_before = at
+            .map(|at| i64::try_from(at.as_nanosecond()).unwrap())
+            .or(not_before);
     }
     assert!(not_before.is_some(), "{show}");
     root.ok(&["retry", "flaky"]);

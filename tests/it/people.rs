@@ -71,14 +71,14 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
     let text = fs::read_to_string(&context).unwrap();
     for words in [
         "Which colour?",
-        "harness resume agent-",
+        " resume agent-",
         "calls ",
         "## harness/ask.md/1",
     ] {
         assert!(text.contains(words), "{words}\n{text}");
     }
     root.wait_until("the person was told", || {
-        fs::read_to_string(&told).is_ok_and(|t| t.contains("To go on"))
+        fs::read_to_string(&told).is_ok_and(|t| t.contains("just lets it go on"))
     });
     assert!(
         fs::read_to_string(&told)
@@ -177,7 +177,7 @@ fn a_person_freezes_all_that_runs_and_frozen_time_counts_for_no_limit() {
     );
     let mut run = root.start(&["--workers", "1"]);
     root.wait_until("it runs", || seconds.exists());
-    root.ok(&["interrupt", "wait a moment"]);
+    root.ok(&["interrupt", "all", "wait a moment"]);
     root.wait_until("it is paused", || {
         has_state(&root, "agent-1", "interrupted")
     });
@@ -193,7 +193,7 @@ fn a_person_freezes_all_that_runs_and_frozen_time_counts_for_no_limit() {
         since.elapsed().as_secs() >= 4
     });
     assert_eq!(fs::metadata(&seconds).unwrap().len(), size, "nothing ran");
-    let again = root.harness(&["interrupt", "another"]);
+    let again = root.harness(&["interrupt", "all", "another"]);
     assert_eq!(again.status.code(), Some(100));
     fs::write(root.at("seconds.go"), "").unwrap();
     root.ok(&["resume"]);

@@ -207,7 +207,7 @@ fn a_lost_ledger_is_made_again_from_the_sessions_once() {
         }
         all
     };
-    let live = rebuild(&root, None).unwrap().metrics;
+    let live = rebuild(&root, PendingCounts::default()).unwrap().metrics;
     assert_eq!(live.throughput_per_hour, 3.0);
     assert_eq!(lines().len(), 1, "rebuild writes nothing");
     for _ in 0..2 {

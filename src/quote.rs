@@ -1,10 +1,38 @@
-//! Paths as one word of a shell, for messages that are to be pasted. Knows nothing else.
+//! Words for messages that are to be pasted into a shell: paths, items' names, and the beginning of a
+//! harness command that finds this ROOT.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
-use crate::layout::shown;
+use crate::layout::{Name, Root, shown};
+
+static HARNESS: OnceLock<String> = OnceLock::new();
+
+/// From now on `harness()` names this ROOT: from the current directory it would not be found.
+pub fn name_root(root: &Root) {
+    let _same_again = HARNESS.set(harness_at(root));
+}
+
+/// The beginning of a command for whoever reads this process's messages where it was started.
+pub fn harness() -> &'static str {
+    HARNESS.get().map_or("harness", String::as_str)
+}
+
+/// The beginning of a command for whoever reads this anywhere.
+pub fn harness_at(root: &Root) -> String {
+    format!("harness --root {}", shell_quoted(root.path()))
+}
+
+/// An item's name as an argument.
+pub fn item(name: &Name) -> String {
+    let dashes = match name.bytes().starts_with(b"-") {
+        true => "-- ",
+        false => "",
+    };
+    format!("{dashes}{}", shell_quoted(Path::new(name.as_os_str())))
+}
 
 /// A path quoted for pasting into a shell, on one line whatever it contains.
 pub fn shell_quoted(path: &Path) -> String {

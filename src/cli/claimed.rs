@@ -1,0 +1,48 @@
+//! Whether anything goes on with the items in `claimed/`.
+
+use crate::keeper;
+use crate::layout::{Root, SlotId};
+use crate::status::{Health, SlotState, SlotStatus, Status, TroubleStatus};
+use crate::view::status::{self, Source};
+
+/// What slots say of themselves, for the items in `claimed/`.
+pub(super) struct Slots {
+    root: Root,
+    agents: Vec<SlotStatus>,
+    troubles: Vec<TroubleStatus>,
+}
+
+impl Slots {
+    pub(super) fn look(root: &Root) -> Slots {
+        let (status, _) = status::current(root).unwrap_or((Status::default(), Source::NoHarness));
+        Slots {
+            root: root.clone(),
+            agents: status.agents,
+            troubles: status.troubles,
+        }
+    }
+
+    /// Whether the slot works on its item; if it does not, why.
+    pub(super) fn works(&self, slot: SlotId) -> Result<(), String> {
+        let id = slot.to_string();
+        let said = self.agents.iter().find(|a| a.id == id);
+        let trouble = self
+            .troubles
+            .iter()
+            .find(|t| t.place == id)
+            .map(|t| &t.reason);
+        let held = said.is_some_and(|a| a.health != Health::Dead);
+        // An agent goes on without its harness.
+        let is_dead = !held && !keeper::is_alive(&self.root, slot);
+        let rests =
+            said.is_some_and(|a| matches!(a.state, SlotState::Trouble | SlotState::Finishing));
+        let reason = said.and_then(|a| a.reason.as_ref());
+        match trouble.or(reason.filter(|_| rests)) {
+            Some(why) => Err(format!("{id} cannot write its end: {why}")),
+            None if is_dead => Err(format!(
+                "no harness holds {id}: the next `harness run` goes on with it"
+            )),
+            None => Ok(()),
+        }
+    }
+}

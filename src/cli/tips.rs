@@ -1,0 +1,173 @@
+//! A mistyped command: what was probably meant. People bring the words of other tools (docker, git, nq,
+//! pueue, task-spooler, at, kubectl), which no letters lead to ours.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::error::Error;
+use crate::quote::harness;
+
+/// Words of other tools, and what to type instead, after `harness`.
+const WORDS: &[(&[&str], &str)] = &[
+    (
+        &[
+            "remove", "rm", "delete", "del", "kill", "abort", "atrm", "dequeue", "unqueue", "skip",
+        ],
+        "cancel NAME` takes an item out of the queue, or stops its agent and keeps its work",
+    ),
+    (
+        &["stop", "quit", "exit", "shutdown", "halt", "down"],
+        "cancel NAME` stops one item, `harness drain` ends every run when nothing is left to do; \
+         Ctrl-C in `harness run` ends that one",
+    ),
+    (
+        &[
+            "start", "work", "up", "daemon", "serve", "server", "begin", "go", "worker", "workers",
+        ],
+        "run` works on the queue, `harness run --workers 5` with five slots",
+    ),
+    (
+        &[
+            "ls", "queue", "q", "get", "items", "jobs", "tasks", "atq", "pending", "all", "history",
+        ],
+        "list` shows the items by state",
+    ),
+    (
+        &[
+            "ps",
+            "stats",
+            "stat",
+            "info",
+            "state",
+            "top",
+            "dashboard",
+            "monitor",
+            "agents",
+            "slots",
+        ],
+        "status` shows agents, queue and figures, `harness status --watch` keeps showing them",
+    ),
+    (
+        &["failed", "failures", "fails", "errors", "parked"],
+        "list parked` shows the items that need a person, `harness show NAME` says why",
+    ),
+    (
+        &["finished", "completed", "done"],
+        "list done` shows the items that are done",
+    ),
+    (
+        &[
+            "describe", "inspect", "view", "details", "cat", "story", "why", "explain",
+        ],
+        "show NAME` tells an item's whole story",
+    ),
+    (
+        &[
+            "log", "output", "out", "tail", "follow", "fq", "attach", "stdout", "watch", "events",
+        ],
+        "session watch` follows the newest agent, `harness session events ID` shows what one did; \
+         what it printed is in state/sessions/ID/stdout.log",
+    ),
+    (
+        &[
+            "enqueue", "push", "submit", "new", "create", "apply", "batch", "put", "drop",
+            "insert", "task", "nq", "tsp", "schedule",
+        ],
+        "add FILE` adds a file, `harness add --prompt 'TEXT'` a text",
+    ),
+    (
+        &[
+            "restart", "rerun", "requeue", "redo", "again", "resubmit", "reset",
+        ],
+        "retry NAME` puts a parked or done item back into the queue",
+    ),
+    (
+        &[
+            "unpause", "continue", "unfreeze", "thaw", "answer", "reply", "cont", "undrain",
+            "uncordon",
+        ],
+        "resume` ends pauses and interrupts, `harness resume agent-1 --answer 'TEXT'` answers an agent",
+    ),
+    (
+        &["freeze", "suspend", "hold", "stash", "cordon"],
+        "pause` starts nothing new, `harness interrupt agent-1 'WHY'` freezes one agent",
+    ),
+    (
+        &["clean", "prune", "purge", "cleanup", "clear"],
+        "gc --dry-run` says what nobody needs any more, `harness gc` removes it",
+    ),
+    (
+        &["check", "health", "diagnose", "verify", "test"],
+        "doctor` looks at this machine and ROOT",
+    ),
+    (
+        &["settings", "configure", "set", "options"],
+        "config` shows every setting and where it comes from",
+    ),
+    (
+        &["setup", "initialize", "initialise", "install", "clone"],
+        "init` makes a ROOT here",
+    ),
+    (
+        &["diff", "branch", "checkout", "merge", "commit", "pull"],
+        "show NAME` names an item's branch: it is in your repository, `git log -p BRANCH` shows it",
+    ),
+    (
+        &["parallel", "scale", "concurrency"],
+        "run --workers 5` works with five slots; `echo 5 > state/control/workers` holds for all runs",
+    ),
+    (&["version", "ver"], "--version` says it"),
+    (&["sessions"], "session list` shows the sessions"),
+    (
+        &["unschedule", "now", "force", "urgent"],
+        "release NAME` lets a scheduled item start now",
+    ),
+];
+
+/// A word that is no command, as an error with what to type; `None`: the message is about something
+/// else.
+pub(super) fn unknown_command(e: &clap::Error) -> Option<Error> {
+    if e.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let Some(ContextValue::String(typed)) = e.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    let tip = tip(typed)?;
+    let why = format!("there is no command `{typed}`");
+    let tip = tip.replace("`harness ", &format!("`{} ", harness()));
+    Some(Error::usage("cannot do that", why).hint(format!("`{} {tip}", harness())))
+}
+
+fn tip(typed: &str) -> Option<&'static str> {
+    let typed = typed.trim_start_matches('-').to_ascii_lowercase();
+    let known = WORDS.iter().find(|(words, _)| words.contains(&&*typed));
+    known.map(|(_, tip)| *tip)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_tip_names_a_command_that_there_is_and_no_word_is_one_or_stands_twice() {
+        let cli = crate::cli::Cli::command();
+        let commands: BTreeSet<&str> = cli.get_subcommands().map(|c| c.get_name()).collect();
+        let mut seen = BTreeSet::new();
+        for (words, tip) in WORDS {
+            for part in format!("harness {tip}").split('`') {
+                let Some(command) = part.strip_prefix("harness ") else {
+                    continue;
+                };
+                let first = command.split(' ').next().unwrap();
+                assert!(commands.contains(first) || first == "--version", "{tip}");
+            }
+            for word in *words {
+                assert!(!commands.contains(word), "{word} is a command");
+                assert!(seen.insert(word), "{word} stands twice");
+            }
+        }
+    }
+}
