@@ -255,6 +255,9 @@ fn not_moved(from: &Path, to: &Path, e: &io::Error) -> Error {
     let closed = [taken_from, put_into].into_iter().flatten();
     match closed.filter(|_| is_barred).find(|(_, dir)| is_closed(dir)) {
         Some((way, dir)) => Error::io(format!("cannot move {name} {way} the folder"), dir, e),
+        None if is_barred && exists(to) && is_closed(to) => {
+            Error::io("cannot replace the file", to, e)
+        }
         None if is_barred => Error::io("cannot move the file", from, e),
         None => Error::io("cannot move the file to", to, e),
     }

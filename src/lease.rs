@@ -186,6 +186,16 @@ fn holder(claim: &Path, meta: &Metadata) -> Option<SlotId> {
     holder
 }
 
+/// Whether what is at this path is certainly no claim or key of any slot: a person or an agent put it
+/// there, and nobody is going to remove it.
+pub fn is_foreign(claim: &Path) -> bool {
+    let Ok(meta) = claim.symlink_metadata() else {
+        return false;
+    };
+    let is_readable = || atomic::read_small(claim, STATE_FILE_BYTES_MAX).is_ok();
+    !meta.is_file() || holder(claim, &meta).is_none() && is_readable()
+}
+
 /// The slots that claims name as their holders, whether a process holds those slots or not.
 pub fn holders(root: &Root) -> Vec<SlotId> {
     let claims = std::fs::read_dir(root.claims()).into_iter().flatten();

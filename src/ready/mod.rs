@@ -17,6 +17,7 @@ mod view;
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
+use std::path::Path;
 use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::error::Result;
 use crate::hold;
 use crate::item::QueueFields;
 use crate::layout::{Name, Place, Root, SlotId};
+use crate::lease;
 use crate::limits::{AFTER_TROUBLE, INDEX_MAX};
 use crate::mutant::planted;
 use crate::record;
@@ -53,6 +55,11 @@ pub struct Candidate {
     pub name: Name,
     pub refuse: Option<String>,
     ticket: u64,
+}
+
+/// Whether somebody holds this claim or key. What is no slot's is not waited for: nobody removes it.
+fn is_held(link: &Path) -> bool {
+    atomic::exists(link) && !lease::is_foreign(link)
 }
 
 /// How a worker's claim ended, as far as the index must know.
@@ -358,7 +365,8 @@ impl Ready {
         let due = self.due(name, &fields, mtime);
         let waits = fields.after.iter().map(|dep| self.dependency(dep)).max();
         let key = fields.exclusive.as_ref().map(|k| self.root.exclusive(k));
-        let in_flight = claimed || key.is_some_and(|k| atomic::exists(&k));
+        let in_flight = claimed && !lease::is_foreign(&self.root.claim(name))
+            || key.is_some_and(|k| is_held(&k));
         let mut sets = self.lock();
         let known = sets.learn(name, fields, mtime);
         let refused = known.refuse.is_some();
@@ -425,7 +433,7 @@ impl Ready {
             || atomic::exists(&self.root.item(Place::Pending, dep))
         {
             Dependency::Unmet
-        } else if atomic::exists(&self.root.claim(dep)) {
+        } else if is_held(&self.root.claim(dep)) {
             // It was added again and is in flight, or its claim is just being given up.
             Dependency::Soon
         } else {

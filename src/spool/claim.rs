@@ -5,7 +5,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::item::{self, Item, QueueFields, Refusal};
 use crate::layout::{Name, Place, Root, join};
-use crate::lease::Lease;
+use crate::lease::{self, Lease};
 use crate::mutant::planted;
 use crate::record::{self, Claimed, Event, Record, Requeued};
 use crate::sys::{self, ReadLease};
@@ -96,7 +96,7 @@ pub fn try_claim(request: &ClaimRequest<'_>) -> Result<ClaimOutcome> {
 }
 
 /// Makes this slot the only holder of the name. `false`: it has a holder.
-fn elect(request: &ClaimRequest<'_>, claim_path: &std::path::Path) -> Result<bool> {
+fn elect(request: &ClaimRequest<'_>, claim_path: &Path) -> Result<bool> {
     let lease = request.lease;
     let folder = request.root.claimed(lease.slot);
     if folder.is_symlink() {
@@ -107,6 +107,7 @@ fn elect(request: &ClaimRequest<'_>, claim_path: &std::path::Path) -> Result<boo
     }
     match atomic::link_new(&lease.marker(), claim_path)? {
         Moved::Done => Ok(true),
+        Moved::Taken if lease::is_foreign(claim_path) => Err(foreign(claim_path)),
         Moved::Taken => Ok(planted("claim-without-election")),
         Moved::SourceGone => Err(
             Error::permanent("cannot claim", "the slot's marker is gone")
@@ -114,6 +115,14 @@ fn elect(request: &ClaimRequest<'_>, claim_path: &std::path::Path) -> Result<boo
                 .hint("do not remove files in state/agents/ while harness runs"),
         ),
     }
+}
+
+fn foreign(link: &Path) -> Error {
+    let why =
+        "what stands in the place of the claim is not harness's, so nobody is going to remove it";
+    Error::permanent("cannot claim", why)
+        .at_path(link)
+        .hint("remove it")
 }
 
 /// The part of a claim after the election: no other slot touches the name now, but people may.
@@ -194,6 +203,7 @@ fn take_key(request: &ClaimRequest<'_>, item: &Item) -> Result<Option<PathBuf>, 
     let path = request.root.exclusive(word);
     match atomic::link_new(&request.lease.marker(), &path)? {
         Moved::Done => Ok(Some(path)),
+        Moved::Taken if lease::is_foreign(&path) => Err(foreign(&path).into()),
         _ => Err(Stopped::NotWon(ClaimOutcome::Busy)),
     }
 }

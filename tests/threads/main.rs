@@ -23,12 +23,15 @@ mod ready;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 // What the index names as `crate::…`; only `waker` and `clock` are other ones.
-use harness::{aggregator, atomic, error, hold, item, layout, limits, mutant, record, spool};
+use harness::{
+    aggregator, atomic, error, hold, item, layout, lease, limits, mutant, record, spool,
+};
 use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::thread;
@@ -169,9 +172,11 @@ impl World {
     /// `spool::try_claim` and the rest, as files.
     fn attempt(&self, name: &Name) -> ClaimReport {
         let claim = self.root.claim(name);
-        if fs::File::create_new(&claim).is_err() {
+        let Ok(mut file) = fs::File::create_new(&claim) else {
             return ClaimReport::Later;
-        }
+        };
+        // What names no slot would be nobody's claim.
+        file.write_all(b"{\"slot\":\"agent-1\"}").unwrap();
         thread::yield_now();
         let mut events = self.events.lock().unwrap();
         let pending = self.root.item(Place::Pending, name);
