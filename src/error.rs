@@ -104,6 +104,11 @@ impl Error {
         .is_some()
     }
 
+    /// Whether permissions or attributes forbid it: for a person to mend, and no item's fault.
+    pub fn is_barred(&self) -> bool {
+        matches!(self.0.errno, Some(libc::EACCES | libc::EPERM))
+    }
+
     /// The errno, if the operating system reported one.
     pub fn errno(&self) -> Option<i32> {
         self.0.errno

@@ -99,6 +99,8 @@ pub const TREE_LOOK_ENTRIES_MAX: usize = 20_000;
 pub const TREE_ENTRIES_MAX: usize = 2_000_000;
 /// How long a keeper may take to answer: it does nothing but wait and spawn.
 pub const KEEPER_ANSWER: Duration = Duration::from_secs(30);
+/// A wait for git, or for a lock of its set-up, is shown with its cause after this long.
+pub const WAIT_SHOWN: Duration = Duration::from_secs(5);
 /// A git command that takes longer than this hangs (a prompt, a dead mount).
 pub const GIT_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// A stop lets slots go that have not ended so long after their agents' `kill_grace`: a git of theirs

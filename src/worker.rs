@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::git;
 use crate::interrupt;
 use crate::layout::SlotId;
 use crate::lease::Lease;
@@ -97,6 +98,8 @@ pub(crate) fn start(rt: &Arc<Runtime>, lease: Lease, mode: Mode) -> Result<Worke
 /// The thread's life. The slot's lease goes with the context, before `over` is set.
 fn live(mut ctx: WorkerContext, leave: &AtomicBool, over: &AtomicBool) {
     let (rt, slot) = (ctx.rt.clone(), ctx.slot());
+    let shown = rt.clone();
+    git::show_waits(move |why| shown.slots.show(slot, |s| s.reason = why));
     work(&mut ctx, leave);
     ctx.dismiss_keeper();
     rt.lifecycle.remove_worker(&ctx.waker);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::debris::{aside, clear_odd};
-use super::{Base, Git, Repo, config, promised};
+use super::{Base, Git, Repo, config, promised, wait};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
@@ -175,6 +175,13 @@ impl Hub {
         &self.0.user
     }
 
+    /// Why nothing can be kept in it now: it belongs to another user, or is read-only.
+    pub(crate) fn why_closed(&self) -> Option<Error> {
+        let below = ["", "objects", "refs", SLOTS];
+        let mut folders = below.iter().map(|name| self.dir().join(name));
+        folders.find_map(|dir| atomic::why_closed(&dir))
+    }
+
     /// A command on the hub itself.
     pub(super) fn git(&self) -> Git {
         self.ours(Git::on(&self.0.dir))
@@ -192,9 +199,7 @@ impl Hub {
 
     /// Waits for others' set-up and locks it out. Dropping the file releases the lock.
     pub(super) fn lock(&self) -> Result<Arc<File>> {
-        let file = atomic::open_lock(&self.0.lock)?;
-        fs2::FileExt::lock_exclusive(&file).or_fail("cannot lock", &self.0.lock)?;
-        Ok(Arc::new(file))
+        wait::lock(&self.0.lock)
     }
 
     /// Makes the hub beside its place and moves it there. The flock is held, so anything half-made

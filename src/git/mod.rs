@@ -36,6 +36,7 @@ mod submodules;
 #[cfg(test)]
 mod tests;
 mod unclean;
+mod wait;
 mod words;
 mod worktree;
 
@@ -58,7 +59,7 @@ pub(crate) use branches::{Changes, Look};
 pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
 pub(crate) use repos::Repos;
-pub(crate) use run::hurry;
+pub(crate) use wait::{hurry, show_waits};
 use words::{hint_for, is_lock_trouble, lasts, passes};
 pub(crate) use worktree::{Collected, Worktree};
 
@@ -373,12 +374,17 @@ impl Git {
     }
 
     fn attend(&self, child: Child) -> Result<Output> {
-        let ended = run::attend(child, self.timeout, self.tree.as_deref())?;
         let shown = || {
             let shown = self.args.iter().skip(2 + 2 * SETTINGS.len()).take(2);
             let shown: Vec<_> = shown.map(|a| a.to_string_lossy()).collect();
             format!("`git {}`", shown.join(" "))
         };
+        let since = clock::now_iso();
+        let waits = || {
+            let dir = self.dir().display();
+            format!("waits for {} in {dir}, which runs since {since}", shown())
+        };
+        let ended = run::attend(child, self.timeout, self.tree.as_deref(), &waits)?;
         let Some(status) = ended.status else {
             let why = format!(
                 "{} was still running after {} and was stopped{}",

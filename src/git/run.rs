@@ -8,14 +8,14 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ExitStatus};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::fifos;
+use super::wait::{self, Wait};
 use crate::clock;
 use crate::error::{Context, Error, Result};
 use crate::process::tree;
@@ -29,18 +29,8 @@ const LONG: Duration = Duration::from_secs(2);
 /// Time between SIGTERM, on which git removes its lock files, and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 
-/// Once this process is being stopped, a git may take this long, from the stop or from its own start.
-pub(super) const AT_STOP: Duration = Duration::from_secs(20);
 /// How often a running git looks whether it is to be stopped.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// When this process began to stop.
-static STOPPED: OnceLock<Instant> = OnceLock::new();
-
-/// No git is waited for much longer: this process is being stopped.
-pub(crate) fn hurry() {
-    let _first = STOPPED.set(clock::instant());
-}
 
 /// One pipe of a git process and its output.
 pub(super) struct Pipe {
@@ -64,7 +54,13 @@ pub(super) struct Ended {
 /// (a credential cache) may hold them open for ever.
 ///
 /// Where it works on a `tree` and takes long, it may wait at a fifo that an agent put there.
-pub(super) fn attend(mut child: Child, timeout: Duration, tree: Option<&Path>) -> Result<Ended> {
+/// `what`: the command, for who waits.
+pub(super) fn attend(
+    mut child: Child,
+    timeout: Duration,
+    tree: Option<&Path>,
+    what: &dyn Fn() -> String,
+) -> Result<Ended> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     // Without a pidfd (an old kernel, no descriptors left) the pipes' closing counts as the end.
     let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -72,13 +68,13 @@ pub(super) fn attend(mut child: Child, timeout: Duration, tree: Option<&Path>) -
         Pipe::new(child.stdout.take().map(OwnedFd::from), STDOUT_BYTES_MAX),
         Pipe::new(child.stderr.take().map(OwnedFd::from), STDERR_BYTES_MAX),
     ];
-    let began = clock::instant();
+    let mut waits = Wait::begin();
+    let began = waits.began;
     let mut fifos_at = began + LONG;
     let mut gone = false;
     let status = loop {
-        let at_stop = STOPPED.get().map(|&stop| stop.max(began) + AT_STOP);
-        let deadline = (began + timeout).min(at_stop.unwrap_or(began + timeout));
-        let left = deadline.saturating_duration_since(clock::instant());
+        let left = wait::deadline(began, timeout).saturating_duration_since(clock::instant());
+        waits.goes_on(what);
         // Once git has ended, read what the pipes hold without waiting.
         let wait = if gone { Duration::ZERO } else { left.min(LOOK) };
         let ready = match wait_for(&pipes, pidfd.as_ref().filter(|_| !gone), wait) {
@@ -116,7 +112,7 @@ pub(super) fn attend(mut child: Child, timeout: Duration, tree: Option<&Path>) -
     Ok(Ended {
         status: status.map(|()| reaped),
         took: began.elapsed(),
-        at_stop: STOPPED.get().is_some(),
+        at_stop: wait::is_stopping(),
         stdout,
         stderr,
     })

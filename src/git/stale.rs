@@ -11,9 +11,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::wait;
 use crate::atomic;
 use crate::clock;
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::mutant::planted;
 
 const SWEEP: &str = "harness.sweep";
@@ -54,8 +55,7 @@ impl Lock {
             return Ok(());
         }
         let file = hub.join(SWEEP);
-        let sweep = atomic::open_lock(&file)?;
-        fs2::FileExt::lock_exclusive(&sweep).or_fail("cannot lock", &file)?;
+        let _sweep = wait::lock(&file)?;
         if !somebody_works_in(hub) && mark(&self.path) == Some(self.mark) {
             atomic::remove(&self.path)?;
         }

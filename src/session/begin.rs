@@ -117,6 +117,10 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
     let (cwd, work) = match rt.repos.hub(&rt.root, repo)? {
         None => (plain_directory(place)?, None),
         Some(hub) => {
+            // What its agent did could not be kept: better that it does not begin.
+            if let Some(closed) = hub.why_closed() {
+                return Err(closed);
+            }
             let others = branches_waited_for(&rt.root, &claim.item);
             let work = set_up(hub, &place, attempt, before.as_ref(), others)?;
             (work.tree.path().to_path_buf(), Some(work))

@@ -344,7 +344,7 @@ pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) ->
             return undo_begin(ctx, attempt, why, to).map(|()| true);
         }
         Err(Failed::Refused(why)) => Over::Unstartable(why),
-        Err(Failed::Fault(e)) if e.kind() == Kind::Temporary => {
+        Err(Failed::Fault(e)) if e.kind() == Kind::Temporary || e.is_barred() => {
             return give_back(ctx, attempt, e);
         }
         Err(Failed::Fault(e)) => Over::Unstartable(e.to_string()),
@@ -408,7 +408,8 @@ const REQUEUE_MAX: Duration = Duration::from_secs(300);
 fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> {
     let before = attempt.record.history().requeues;
     let again = why.is_of_host() || before + 1 < STARTS_MAX;
-    let temporary = why.kind() == Kind::Temporary && again && !planted("trouble-is-final");
+    let mends = why.kind() == Kind::Temporary || why.is_barred();
+    let temporary = mends && again && !planted("trouble-is-final");
     let end = if temporary { "goes back" } else { "is parked" };
     let name = &attempt.claim.name;
     ctx.rt
