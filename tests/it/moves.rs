@@ -203,7 +203,9 @@ fn a_name_dropped_again_in_flight_waits_and_older_files_are_kept_as_backups() {
     assert!(is_alive(pid) && !root.at("at-job-2").exists());
     fs::write(root.at("go-job"), "").unwrap();
     at_work(&root, "job", 2);
-    root.wait_until("both are done", || root.at("queue/done/job.~1~").exists());
+    root.wait_until("both are done", || {
+        root.at("queue/done/job.~1~").exists() && root.is_done("job")
+    });
     let text = |file: &str| fs::read_to_string(root.at(file)).unwrap();
     assert!(text("queue/done/job").contains("# second"));
     assert!(!text("queue/done/job.~1~").contains("# second"));

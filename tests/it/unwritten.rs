@@ -34,7 +34,7 @@ fn a_full_disk_is_named_and_no_stop_waits_for_it() {
         $h init >/dev/null; printf '[repo]\\npath=\"none\"\\n[limits]\\ndisk_free_min = 0\\n' > harness.toml
         printf '#!/bin/sh\\ncat /dev/zero > $HARNESS_ROOT/fill 2>/dev/null; exit 0\\n' > queue/pending/x; chmod 755 queue/pending/x
         $h run --workers 1 2>{dir}/said >&2 & p=$!
-        until $h status | grep -q 'TROUBLE with agent-1'; do sleep 0.2; done
+        until $h show x | grep -q 'agent-1 cannot write its end'; do sleep 0.2; done
         echo STATUS; $h status; echo SHOW; $h show x; echo LIST; $h list
         kill -TERM $p; wait $p; echo CODE $?; cat {dir}/said
         echo LEFT; ls queue/claimed/agent-1; $h show x
