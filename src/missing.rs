@@ -61,11 +61,15 @@ fn like(folders: &[PathBuf], missing: &str) -> Option<String> {
         .filter(|name: &OsString| !Name::is_ignored(name))
         .map(|name| Name::new(name).shown())
         .collect();
-    let longer = |name: &&String| {
-        name.strip_prefix(missing)
-            .is_some_and(|end| end.starts_with('.'))
+    // `fix` for `fix.md`, else for `fix-c94289`, as `add --prompt` names it.
+    let goes_on = |with: char| {
+        let goes_on = |name: &&String| {
+            let end = name.strip_prefix(missing);
+            end.is_some_and(|end| end.starts_with(with))
+        };
+        names.iter().find(goes_on)
     };
-    let near = names.iter().find(longer).map(String::as_str);
+    let near = goes_on('.').or_else(|| goes_on('-')).map(String::as_str);
     near.or_else(|| nearest(missing, names.iter().map(String::as_str)))
         .map(str::to_owned)
 }

@@ -185,7 +185,7 @@ fn summary(results: &Results) -> String {
     let is_parked = |i: &&ItemResult| i.outcome.is_some_and(|outcome| !outcome.is_good());
     if let Some(item) = results.items.iter().rev().find(is_parked) {
         text.push_str(&format!(
-            "Parked items need you: `{harness} show {}` says why, `{harness} retry` tries again.\n",
+            "Parked items need you: `{harness} show {0}` says why, `{harness} retry {0}` tries again.\n",
             quoted(item)
         ));
     } else if let Some(item) = results.items.front() {

@@ -30,6 +30,9 @@ impl Main {
             }
             rt.lacking().remove(&hold.agent);
             match hold::end(&rt.root, &hold.agent) {
+                Ok(true) if hold.agent == agents::NOBODY => {
+                    rt.console.warn("prompts without an agent wait no more");
+                }
                 Ok(true) => rt.console.warn(&format!("{} is held no more", hold.agent)),
                 Ok(false) => {}
                 Err(e) => rt.console.warn(&e.to_string()),

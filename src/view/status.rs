@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use crate::agents;
 use crate::aggregator;
 use crate::clock::{self, Timestamp};
 use crate::error::Result;
+use crate::hold::Hold;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::quote;
 use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, TroubleStatus};
@@ -147,15 +149,7 @@ pub(crate) fn render(
         );
     }
     for hold in &status.holds {
-        let end = match hold.until.as_deref() {
-            Some(until) => format!("until {}", local_time(until)),
-            None => format!(
-                "until a person has fixed it: `{} resume` ends it",
-                quote::harness()
-            ),
-        };
-        let (agent, reason) = (safe(&hold.agent), one_line(&hold.reason));
-        line(Paint::Yellow, format!("{agent} is HELD {end}: {reason}"));
+        line(Paint::Yellow, hold_text(hold));
     }
     if !out.is_empty() {
         out.push('\n');
@@ -181,6 +175,22 @@ pub(crate) fn render(
         paragraph(&mut out, Paint::Plain, &text, term);
     }
     out
+}
+
+/// Whose items wait, until when, and why.
+fn hold_text(hold: &Hold) -> String {
+    let (agent, reason) = (safe(&hold.agent), one_line(&hold.reason));
+    if hold.agent == agents::NOBODY {
+        return format!("PROMPTS WITHOUT AN AGENT WAIT: {reason}");
+    }
+    let end = match hold.until.as_deref() {
+        Some(until) => format!("until {}", local_time(until)),
+        None => format!(
+            "until a person has fixed it: `{} resume` ends it",
+            quote::harness()
+        ),
+    };
+    format!("{agent} is HELD {end}: {reason}")
 }
 
 /// A line of text, on a narrow terminal in several.

@@ -457,7 +457,16 @@ fn an_item_begins_with_the_work_of_the_one_that_it_waits_for_where_it_says_so() 
         0o755,
     );
     root.drop_file("none", b"#!/bin/sh\n#harness base: after\n", 0o755);
-    assert_eq!(root.drain().status.code(), Some(1));
+    let drained = root.drain();
+    assert_eq!(drained.status.code(), Some(1));
+    let said = describe(&drained);
+    let end = said
+        .lines()
+        .find(|l| l.starts_with("Parked items need you"));
+    assert!(
+        end.is_some_and(|l| ["retry many`", "retry none`"].iter().any(|r| l.contains(r))),
+        "{said}"
+    );
     for (name, why) in [("many", "names 2 items"), ("none", "there is no `after`")] {
         let reason = root.show(name)["reason"].as_str().unwrap().to_owned();
         assert!(reason.contains(why), "{reason}");
@@ -492,7 +501,10 @@ fn prompts_without_an_agent_wait_behind_one_hold_and_begin_once_there_is_one() {
         "{said}"
     );
     let status = root.ok(&["status"]);
-    assert!(status.contains("no agent is configured"), "{status}");
+    assert!(
+        status.contains("PROMPTS WITHOUT AN AGENT WAIT: no agent is configured"),
+        "{status}"
+    );
 
     root.config(
         "agent = \"mine\"\n[repo]\npath = \"none\"\n[agents.mine]\ncommand = [\"my-tool\"]\n",
@@ -502,6 +514,7 @@ fn prompts_without_an_agent_wait_behind_one_hold_and_begin_once_there_is_one() {
         run.said().contains("my-tool is not found")
     });
     assert!(!root.at("state/holds/none.hold").exists());
+    assert!(run.said().contains("prompts without an agent wait no more"));
     drop(run);
     let bin = root.at("bin");
     fs::create_dir(&bin).unwrap();

@@ -228,9 +228,12 @@ fn a_wait_says_once_that_nobody_works_and_its_timeout_is_told_apart() {
 fn a_name_that_no_item_has_ends_the_wait_at_once_with_the_nearest() {
     let root = Root::plain();
     root.script("fix-login.sh", "true");
+    let added = root.ok(&["add", "--prompt", "Tidy up"]);
+    let named = format!("the nearest is {}", added.trim());
     for (args, word) in [
+        (&["wait", "tidy-up"][..], &*named),
         (
-            &["wait", "fix-login.sh", "fix-logn.sh"][..],
+            &["wait", "fix-login.sh", "fix-logn.sh"],
             "the nearest is fix-login.sh",
         ),
         (&["wait", "fix-login"], "the nearest is fix-login.sh"),
