@@ -108,7 +108,8 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
         true => absent::place(root, drop),
         false => place(root, drop).map(Added::New),
     })?;
-    tell_of_after(root, &drops);
+    let config = config.or_else(|| Config::load(root, &Overrides::default()).ok());
+    tell_what_waits(root, config.as_ref(), &drops);
     let names: Vec<Name> = added.iter().map(|a| a.name().clone()).collect();
     let printed = match args.json {
         true => {
@@ -160,14 +161,18 @@ fn place_all<T>(
     Ok(added)
 }
 
-/// Says which of the names that the items wait for is no item (it may still come: no error), and that
-/// waiting for work is not having it.
-fn tell_of_after(root: &Root, drops: &[NewItem]) {
+/// Says of which items the agent cannot be started yet; which of the names that they wait for is no item
+/// (it may still come: no error); and that waiting for work is not having it.
+fn tell_what_waits(root: &Root, config: Option<&Config>, drops: &[NewItem]) {
     for drop in drops {
         let name = Name::new(&drop.name);
         let Ok(item) = item::parse(&name, &drop.bytes, drop.executable) else {
             continue;
         };
+        let lack = config.and_then(|config| agents::for_item_lacks(root, config, &item));
+        if let Some(lack) = lack {
+            crate::error::tell(&format!("harness: {name} will wait: {}", lack.reason));
+        }
         if item.base.is_none() && !item.order.after.is_empty() {
             crate::error::tell(&format!(
                 "harness: {name} waits, but starts from its base, without the work of what it waits \

@@ -12,11 +12,13 @@ use clap::Subcommand;
 use serde_json::{Map, Value as Json, json};
 
 use super::{Json as AsJson, hidden, init};
+use crate::agents;
 use crate::aggregator;
 use crate::atomic;
 use crate::config::edit::{self, KeyPath};
 use crate::config::{self, Config, Overrides, value};
 use crate::error::{Context, Error, Result};
+use crate::hold;
 use crate::layout::Root;
 use crate::view::{print_json, print_text};
 
@@ -78,6 +80,8 @@ fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
     };
     if aggregator::any_harness_alive(root)? {
         crate::error::tell("harness: a run in progress keeps the values that it began with");
+    } else {
+        end_lacks(root, &config)?;
     }
     match as_json {
         true => {
@@ -87,6 +91,15 @@ fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
         }
         false => print_text(&format!("{line}\n")),
     }
+}
+
+/// Ends the holds whose cause is gone now, as the next run would.
+fn end_lacks(root: &Root, config: &Config) -> Result<()> {
+    let mut lacks = hold::all(root);
+    lacks.retain(|hold| agents::is_lack(hold) && agents::is_over(root, config, hold));
+    lacks
+        .iter()
+        .try_for_each(|over| hold::end(root, &over.agent).map(drop))
 }
 
 /// Replaces a file at once, and keeps its mode.

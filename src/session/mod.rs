@@ -47,9 +47,9 @@ use crate::layout::{DEFAULT_REPO, SlotId};
 use crate::lease::Lease;
 use crate::limits::STARTS_MAX;
 use crate::mutant::planted;
-use crate::outcome::{self, Exit, Stop};
+use crate::outcome::{self, Exit, Outcome, Stop};
 use crate::record::{Event, Record, Requeued, Started};
-use crate::runtime::{Level, Runtime};
+use crate::runtime::{ItemResult, Level, Runtime};
 use crate::spool::{Acceptance, Claim, Ended, Target};
 use crate::status::{Health, SlotState};
 use crate::text::one_line;
@@ -423,7 +423,20 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
         true => Target::Pending { not_before },
         false => Target::Parked,
     };
-    undo_begin(ctx, attempt, why.to_string(), to).map(|()| true)
+    let result = ItemResult {
+        name: name.clone(),
+        outcome: Some(Outcome::Refused),
+        attempt: attempt.file.attempt,
+        seconds: 0.0,
+        branch: None,
+        has_notes: false,
+        reason: one_line(&why.to_string()),
+    };
+    undo_begin(ctx, attempt, why.to_string(), to)?;
+    if !temporary {
+        ctx.rt.results.ended(result, true);
+    }
+    Ok(true)
 }
 
 /// Undoes what was begun of an attempt that started nothing, and moves its item.

@@ -329,14 +329,11 @@ fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
     match state {
         "parked" => {
             let last = history.last.as_ref().or(history.previous.as_ref());
-            let look = last.map(|last| {
-                let session = safe(&last.session);
-                format!("read state/sessions/{session}/, then ")
-            });
-            Some(format!(
-                "{}`{harness} retry {arg}` to try it again",
-                look.unwrap_or_default()
-            ))
+            let look = match last {
+                Some(_) => format!("`{harness} logs {arg}` says what it printed, "),
+                None => String::new(),
+            };
+            Some(format!("{look}`{harness} retry {arg}` tries it again"))
         }
         "claimed" => Some(format!(
             "`{harness} cancel {arg}` stops it and keeps its work"
@@ -432,7 +429,7 @@ What now: `git log -p harness/fix.md/2` shows its work; merge it if you like it
             text.contains("parked for a person: no retries left"),
             "{text}"
         );
-        let next = "read state/sessions/S1/, then `harness retry 'it'\\''s 1.md'` to try it again";
+        let next = "`harness logs 'it'\\''s 1.md'` says what it printed, `harness retry 'it'\\''s 1.md'` tries";
         assert!(text.contains(next), "{text}");
         let row = summary_row(&Name::new("x"), "parked", None, &events);
         assert_eq!(row[5].text(), "no retries left");

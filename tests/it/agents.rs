@@ -154,7 +154,7 @@ fn a_refused_login_parks_one_item_and_holds_the_others_until_a_person_mended_it(
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(said.contains("claude is held until a person"), "{said}");
     assert!(
-        said.contains("2 items stay in pending/ (b.md, c.md), agent claude is held"),
+        said.contains("2 items stay in pending/ (b.md, c.md), claude is held"),
         "{said}"
     );
     assert!(root.is_parked("a.md") && root.is_done("z"), "{said}");

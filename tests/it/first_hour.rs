@@ -485,6 +485,10 @@ fn prompts_without_an_agent_wait_behind_one_hold_and_begin_once_there_is_one() {
     for n in 0..50 {
         root.drop_file(format!("p{n}.md"), b"do it\n", 0o644);
     }
+    let added = root.harness(&["add", "--prompt", "x", "--name", "said.md"]);
+    let said = describe(&added);
+    assert!(said.contains("said.md will wait: no agent is"), "{said}");
+    fs::remove_file(root.at("queue/pending/said.md")).unwrap();
     root.script("works", "true");
     let out = root.harness(&["run", "--drain"]);
     assert_eq!(out.status.code(), Some(111), "{}", describe(&out));
@@ -506,6 +510,11 @@ fn prompts_without_an_agent_wait_behind_one_hold_and_begin_once_there_is_one() {
         "{status}"
     );
 
+    let hold = fs::read(root.at("state/holds/none.hold")).unwrap();
+    root.ok(&["config", "set", "agent", "claude"]);
+    assert!(!root.at("state/holds/none.hold").exists());
+    // A run ends it as well, where a person has changed the file.
+    fs::write(root.at("state/holds/none.hold"), hold).unwrap();
     root.config(
         "agent = \"mine\"\n[repo]\npath = \"none\"\n[agents.mine]\ncommand = [\"my-tool\"]\n",
     );
