@@ -27,6 +27,14 @@ pub(crate) fn is_lack(hold: &Hold) -> bool {
     hold.class == NO_AGENT || hold.class == NO_PROGRAM
 }
 
+/// Who waits behind such a hold, and why.
+pub(crate) fn who_waits(hold: &Hold) -> String {
+    match hold.agent.as_str() {
+        NOBODY => format!("prompts without an agent wait: {}", hold.reason),
+        agent => format!("items for {agent} wait: {}", hold.reason),
+    }
+}
+
 /// The hold to raise if nothing can be started for this item.
 pub(crate) fn for_item_lacks(root: &Root, config: &Config, item: &Item) -> Option<Hold> {
     if item.kind != Kind::Script && item.agent.is_none() && config.harness.agent.is_none() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{add, doctor, elsewhere, hidden, init, owners};
+use crate::agents;
 use crate::config::{Config, Overrides};
 use crate::control::Order;
 use crate::error::Result;
@@ -141,6 +142,10 @@ fn left_over(root: &Root) -> Vec<String> {
     });
     let holds = hold::all(root).into_iter().filter(|h| h.until.is_none());
     let holds = holds.map(|h| {
+        // The run itself ends it once its cause is gone.
+        if agents::is_lack(&h) {
+            return agents::who_waits(&h);
+        }
         let (agent, harness) = (h.agent, quote::harness());
         format!(
             "{agent} is held from before this run: {}\n  when that is mended: `{harness} resume`",

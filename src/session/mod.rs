@@ -284,11 +284,7 @@ fn hold_back(rt: &Runtime, lack: Hold) -> String {
     match hold::raise(&rt.root, &lack) {
         Ok(true) => {
             lacking.insert(lack.agent.clone());
-            let waiting = match lack.agent == agents::NOBODY {
-                true => "prompts without an agent wait".to_owned(),
-                false => format!("items for {} wait", lack.agent),
-            };
-            rt.console.warn(&format!("{waiting}: {}", lack.reason));
+            rt.console.warn(&agents::who_waits(&lack));
         }
         Ok(false) => {}
         Err(e) => rt.console.warn(&e.to_string()),
