@@ -56,7 +56,7 @@ fn what_the_caller_set_for_git_reaches_agents_and_what_directs_a_git_does_not() 
         ("GIT_CONFIG_VALUE_2", "hook@example.com"),
     ];
     let mut run = root.command();
-    run.args(["run", "--drain"]);
+    run.args(["run", "--drain", "--workers", "1"]);
     run.envs(kept).envs(taken).envs(settings);
     ran_well(run);
     assert_eq!(root.show("x")["outcome"], "succeeded");
