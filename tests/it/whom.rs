@@ -175,9 +175,21 @@ fn an_item_that_asked_and_ended_is_answered_the_same_way() {
     let root = Root::plain();
     root.script(
         "asks",
-        "[ $HARNESS_ATTEMPT != 1 ] && exit 0; echo 'which colour?' > q; exec mv q \"$HARNESS_INTERRUPT\"",
+        "[ $HARNESS_ATTEMPT != 1 ] && exit 0; echo > \"$HARNESS_ROOT/began\"
+        until [ -e \"$HARNESS_ROOT/go\" ]; do sleep 0.02; done; echo 'which colour?' > \"$HARNESS_INTERRUPT\"",
     );
     let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("it works", || root.at("began").exists());
+    // It is to end before harness can freeze it.
+    run.signal("STOP");
+    fs::write(root.at("go"), "").unwrap();
+    root.wait_until("it has ended", || {
+        let sessions = fs::read_dir(root.at("state/sessions")).unwrap().flatten();
+        sessions
+            .into_iter()
+            .any(|s| s.path().join("exit.json").exists())
+    });
+    run.signal("CONT");
     root.wait_until("it waits", || root.is_parked("asks"));
     let show = root.ok(&["show", "asks"]);
     let now = &show[show.find("What now").expect("what now")..];
