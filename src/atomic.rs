@@ -148,17 +148,37 @@ pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
     let is_new =
         !exists(path) && Nameless::new(path, content, 0o600, durable)?.link(path)? == Moved::Done;
     if !is_new {
-        let temp = temp_beside(path);
-        let written = create(&temp, content, 0o600);
-        let placed = written
-            .and_then(|file| sync_data(&file, &temp, durable))
-            .and_then(|()| rename_over(&temp, path));
-        if placed.is_err() {
-            let _gone = remove(&temp);
-        }
-        placed?;
+        put_over(path, content, 0o600, |temp, file| {
+            sync_data(file, temp, durable)
+        })?;
     }
     if durable { sync_parent(path) } else { Ok(()) }
+}
+
+/// As `replace`, durably, and the file keeps its mode.
+pub(crate) fn rewrite(path: &Path, content: &[u8]) -> Result<()> {
+    let mode = path.metadata().map_or(0o644, |m| m.mode() & 0o777);
+    put_over(path, content, mode, |temp, file| {
+        sync_data(file, temp, true)
+    })?;
+    sync_parent(path)
+}
+
+/// Puts a new file in the place of another, once `complete` is done with it.
+fn put_over(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    complete: impl FnOnce(&Path, &File) -> Result<()>,
+) -> Result<()> {
+    let temp = temp_beside(path);
+    let placed = create(&temp, content, mode)
+        .and_then(|file| complete(&temp, &file))
+        .and_then(|()| rename_over(&temp, path));
+    if placed.is_err() {
+        let _gone = remove(&temp);
+    }
+    placed
 }
 
 fn sync_data(file: &File, path: &Path, durable: bool) -> Result<()> {
@@ -396,14 +416,9 @@ pub(crate) fn make_own(path: &Path, max: u64, mtime_ns: i64) -> Result<()> {
     let what = "cannot copy the file of another user";
     let content = read_small(path, max).or_fail(what, path)?;
     let mode = path.symlink_metadata().or_fail(what, path)?.mode() & 0o777;
-    let temp = temp_beside(path);
-    let placed = create(&temp, &content, mode | 0o600)
-        .and_then(|_| set_mtime(&temp, mtime_ns))
-        .and_then(|()| rename_over(&temp, path));
-    if placed.is_err() {
-        let _gone = remove(&temp);
-    }
-    placed
+    put_over(path, &content, mode | 0o600, |temp, _| {
+        set_mtime(temp, mtime_ns)
+    })
 }
 
 /// Whether the name exists, without following a symlink.

@@ -5,8 +5,6 @@
 //! shown, as they are often secrets.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use clap::Subcommand;
 use serde_json::{Map, Value as Json, json};
@@ -17,7 +15,7 @@ use crate::aggregator;
 use crate::atomic;
 use crate::config::edit::{self, KeyPath};
 use crate::config::{self, Config, Overrides, value};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::hold;
 use crate::layout::Root;
 use crate::view::{print_json, print_text};
@@ -64,7 +62,7 @@ fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
         .map_err(|why| Error::usage(what, why).at_path(&root.config()))?;
     let config = Config::of_text(root, &after)?;
     if after != before {
-        write(&file, &after)?;
+        atomic::rewrite(&file, after.as_bytes())?;
         let _copied = hidden::keep_config(root)?;
     }
     let name = path.shown();
@@ -100,22 +98,6 @@ fn end_lacks(root: &Root, config: &Config) -> Result<()> {
     lacks
         .iter()
         .try_for_each(|over| hold::end(root, &over.agent).map(drop))
-}
-
-/// Replaces a file at once, and keeps its mode.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let mode = path
-        .metadata()
-        .map_or(0o644, |m| m.permissions().mode() & 0o777);
-    let temp = atomic::temp_beside(path);
-    let placed = atomic::create(&temp, text.as_bytes(), mode)
-        .and_then(|file| file.sync_all().or_fail("cannot sync the file", &temp))
-        .and_then(|()| atomic::rename_over(&temp, path));
-    if placed.is_err() {
-        let _gone = atomic::remove(&temp);
-    }
-    placed?;
-    atomic::sync_parent(path)
 }
 
 /// A table of key, value and source, one line per key.
