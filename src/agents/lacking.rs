@@ -12,7 +12,7 @@ use super::{Agent, for_item};
 use crate::adapters;
 use crate::clock;
 use crate::config::{AgentTable, Config, placeholder};
-use crate::hold::Hold;
+use crate::hold::{self, Hold};
 use crate::item::{Item, Kind};
 use crate::layout::Root;
 
@@ -38,7 +38,7 @@ pub(crate) fn who_waits(hold: &Hold) -> String {
 /// The hold to raise if nothing can be started for this item.
 pub(crate) fn for_item_lacks(root: &Root, config: &Config, item: &Item) -> Option<Hold> {
     if item.kind != Kind::Script && item.agent.is_none() && config.harness.agent.is_none() {
-        return Some(hold(NOBODY, NO_AGENT, why_nobody()));
+        return Some(hold_of(NOBODY, NO_AGENT, why_nobody()));
     }
     let Ok(Agent::Command(name, table)) = for_item(config, item) else {
         return None;
@@ -46,8 +46,18 @@ pub(crate) fn for_item_lacks(root: &Root, config: &Config, item: &Item) -> Optio
     program_of(root, name, table, &item.env)
 }
 
+/// The holds raised here for agents that `asked` picks whose cause is gone.
+pub(crate) fn lacks_over(
+    root: &Root,
+    config: &Config,
+    asked: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = Hold> {
+    let raised_here = hold::all(root).into_iter().filter(is_lack);
+    raised_here.filter(move |hold| asked(&hold.agent) && is_over(root, config, hold))
+}
+
 /// Whether the cause of a hold of this agent is gone.
-pub(crate) fn is_over(root: &Root, config: &Config, hold: &Hold) -> bool {
+fn is_over(root: &Root, config: &Config, hold: &Hold) -> bool {
     if hold.class == NO_AGENT {
         return config.harness.agent.is_some();
     }
@@ -69,7 +79,7 @@ fn program_of(
     let why = find_program(&program, Path::new("/"), path.as_deref()).err()?;
     let why = not_found(&Agent::Command(name, table), &program, why);
     let pid = std::process::id();
-    Some(hold(
+    Some(hold_of(
         name,
         NO_PROGRAM,
         format!("{why} (seen by harness process {pid})"),
@@ -102,7 +112,7 @@ fn why_nobody() -> String {
     )
 }
 
-fn hold(agent: &str, class: &str, reason: String) -> Hold {
+fn hold_of(agent: &str, class: &str, reason: String) -> Hold {
     Hold {
         agent: agent.to_owned(),
         until: None,

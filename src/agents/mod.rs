@@ -14,7 +14,7 @@ use std::ffi::{OsStr, OsString};
 use crate::adapters;
 use crate::config::{AgentTable, Config, placeholder};
 use crate::item::{Item, Kind, Refusal};
-pub(crate) use lacking::{NOBODY, for_item_lacks, is_lack, is_over, who_waits};
+pub(crate) use lacking::{NOBODY, for_item_lacks, is_lack, lacks_over, who_waits};
 pub(crate) use plan::{BOOTSTRAP, Before, LaunchInputs, Plan, plan};
 pub(crate) use program::{find_program, not_found, why_not_started};
 

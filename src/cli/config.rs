@@ -79,7 +79,9 @@ fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
     if aggregator::any_harness_alive(root)? {
         crate::error::tell("harness: a run in progress keeps the values that it began with");
     } else {
-        end_lacks(root, &config)?;
+        // As the next run would.
+        let mut over = agents::lacks_over(root, &config, |_| true);
+        over.try_for_each(|hold| hold::end(root, &hold.agent).map(drop))?;
     }
     match as_json {
         true => {
@@ -89,15 +91,6 @@ fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
         }
         false => print_text(&format!("{line}\n")),
     }
-}
-
-/// Ends the holds whose cause is gone now, as the next run would.
-fn end_lacks(root: &Root, config: &Config) -> Result<()> {
-    let mut lacks = hold::all(root);
-    lacks.retain(|hold| agents::is_lack(hold) && agents::is_over(root, config, hold));
-    lacks
-        .iter()
-        .try_for_each(|over| hold::end(root, &over.agent).map(drop))
 }
 
 /// A table of key, value and source, one line per key.

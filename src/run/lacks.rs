@@ -23,11 +23,8 @@ impl Main {
         if !at_start && rt.lacking().is_empty() {
             return;
         }
-        for hold in hold::all(&rt.root).into_iter().filter(agents::is_lack) {
-            let ours = at_start || rt.lacking().contains(&hold.agent);
-            if !ours || !agents::is_over(&rt.root, &rt.config, &hold) {
-                continue;
-            }
+        let ours = |agent: &str| at_start || rt.lacking().contains(agent);
+        for hold in agents::lacks_over(&rt.root, &rt.config, ours) {
             rt.lacking().remove(&hold.agent);
             match hold::end(&rt.root, &hold.agent) {
                 Ok(true) if hold.agent == agents::NOBODY => {
