@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::find;
 use crate::aggregator;
 use crate::atomic;
 use crate::config::Config;
@@ -50,7 +51,7 @@ pub(super) fn settle(root: &Root, config: &Config) -> Result<Root> {
     if placed.worktrees() == last {
         return Ok(placed);
     }
-    if aggregator::any_harness_alive(root)? || is_any_claimed(root) {
+    if aggregator::any_harness_alive(root)? || !find::claimed(root).is_empty() {
         let why = format!("items are worked on in {}", shown(last.as_os_str()));
         return Err(Error::permanent("cannot use other worktrees now", why)
             .at_path(&placed.worktrees())
@@ -76,14 +77,6 @@ fn path_in(file: &Path) -> Option<PathBuf> {
     let bytes = atomic::read_small(file, STATE_FILE_BYTES_MAX).ok()?;
     let path = PathBuf::from(OsString::from_vec(bytes));
     path.is_absolute().then_some(path)
-}
-
-fn is_any_claimed(root: &Root) -> bool {
-    walkdir::WalkDir::new(root.claimed_root())
-        .min_depth(2)
-        .into_iter()
-        .flatten()
-        .any(|entry| entry.file_type().is_file())
 }
 
 /// Makes the folder this ROOT's.

@@ -8,6 +8,7 @@ use crate::interrupt;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::quote;
 use crate::record;
+use crate::spool;
 use crate::status::Status;
 
 /// Parked items that are named: the newest.
@@ -39,15 +40,12 @@ impl Needed {
 
 /// What to type about the interrupt of this stem.
 pub(crate) fn ways(root: &Root, stem: &str) -> String {
-    let frozen = SlotId::parse(OsStr::new(stem)).and_then(|slot| first_item(root, slot));
+    let frozen = SlotId::parse(OsStr::new(stem)).and_then(|slot| {
+        let claimed = spool::claimed_in(root, slot).ok()?;
+        claimed.into_iter().next()
+    });
     let item = frozen.or_else(|| interrupt::asker_in_parked(root, stem));
     interrupt::ways(quote::harness(), stem, item.as_ref())
-}
-
-fn first_item(root: &Root, slot: SlotId) -> Option<Name> {
-    let files = std::fs::read_dir(root.claimed(slot)).ok()?.flatten();
-    let mut files = files.map(|e| e.file_name());
-    files.find(|f| !Name::is_ignored(f)).map(Name::new)
 }
 
 fn parked(root: &Root) -> Vec<(String, String, String)> {
