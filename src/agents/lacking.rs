@@ -4,14 +4,14 @@
 //! Knows nothing of queues. Invariant: a hold raised here ends when its cause is gone.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::Path;
 
-use super::program::{find_program, not_found};
+use super::program::{command_line, depends_on_item, find_program, not_found, path_of};
 use super::{Agent, for_item};
 use crate::adapters;
 use crate::clock;
-use crate::config::{AgentTable, Config, placeholder};
+use crate::config::{AgentTable, Config};
 use crate::hold::{self, Hold};
 use crate::item::{Item, Kind};
 use crate::layout::Root;
@@ -71,11 +71,12 @@ fn program_of(
     table: &AgentTable,
     own: &BTreeMap<String, String>,
 ) -> Option<Hold> {
-    let program = program(root, table)?;
-    let path = own.get("PATH").or_else(|| table.env.get("PATH"));
-    let path = path
-        .map(OsString::from)
-        .or_else(|| std::env::var_os("PATH"));
+    let program = command_line(root, table).into_iter().next()?;
+    if depends_on_item(&program) {
+        return None;
+    }
+    let path = own.get("PATH").map(OsString::from);
+    let path = path.or_else(|| path_of(table));
     let why = find_program(&program, Path::new("/"), path.as_deref()).err()?;
     let why = not_found(&Agent::Command(name, table), &program, why);
     let pid = std::process::id();
@@ -84,24 +85,6 @@ fn program_of(
         NO_PROGRAM,
         format!("{why} (seen by harness process {pid})"),
     ))
-}
-
-/// The program, if where it is depends neither on the item nor on its worktree.
-fn program(root: &Root, table: &AgentTable) -> Option<OsString> {
-    let program = match table.command.first() {
-        Some(program) => {
-            let value = |name: &str| (name == "ROOT").then(|| root.path().as_os_str().to_owned());
-            placeholder::fill(OsStr::new(program), value)
-        }
-        None => adapters::by_name(table.cli.as_deref()?)?
-            .about()
-            .program
-            .into(),
-    };
-    let path = Path::new(&program);
-    let is_relative = path.is_relative() && path.components().count() > 1;
-    let is_open = program.to_string_lossy().contains("{{");
-    (!is_relative && !is_open).then_some(program)
 }
 
 fn why_nobody() -> String {

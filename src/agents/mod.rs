@@ -16,7 +16,9 @@ use crate::config::{AgentTable, Config, placeholder};
 use crate::item::{Item, Kind, Refusal};
 pub(crate) use lacking::{NOBODY, for_item_lacks, is_lack, lacks_over, who_waits};
 pub(crate) use plan::{BOOTSTRAP, Before, LaunchInputs, Plan, plan};
-pub(crate) use program::{find_program, not_found, why_not_started};
+pub(crate) use program::{
+    command_line, depends_on_item, find_program, not_found, path_of, why_not_started,
+};
 
 /// The name of the built-in agent that runs script items.
 pub(crate) const SCRIPT: &str = "script";

@@ -1,7 +1,7 @@
 //! Finds an agent's program, and says in plain words why it is not there or cannot be started. Runs
 //! nothing.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,34 @@ use std::path::{Path, PathBuf};
 use super::Agent;
 use crate::adapters;
 use crate::atomic;
+use crate::config::{AgentTable, placeholder};
+use crate::layout::Root;
+
+/// An agent's command line as far as it is known without an item: its `command` with ROOT filled in, or
+/// its CLI's program alone.
+pub(crate) fn command_line(root: &Root, table: &AgentTable) -> Vec<OsString> {
+    let value = |name: &str| (name == "ROOT").then(|| root.path().as_os_str().to_owned());
+    let fill = |arg: &String| placeholder::fill(OsStr::new(arg), value);
+    if !table.command.is_empty() {
+        return table.command.iter().map(fill).collect();
+    }
+    let adapter = table.cli.as_deref().and_then(adapters::by_name);
+    let program = adapter.map(|a| a.about().program.into());
+    program.into_iter().collect()
+}
+
+/// Whether the item or its worktree decides where this program is.
+pub(crate) fn depends_on_item(program: &OsStr) -> bool {
+    let path = Path::new(program);
+    let is_relative = path.is_relative() && path.components().count() > 1;
+    is_relative || program.to_string_lossy().contains("{{")
+}
+
+/// Where the program of an agent is looked for.
+pub(crate) fn path_of(table: &AgentTable) -> Option<OsString> {
+    let own = table.env.get("PATH").map(OsString::from);
+    own.or_else(|| std::env::var_os("PATH"))
+}
 
 /// The message for a missing program, with how to install it where that is known.
 pub(crate) fn not_found(agent: &Agent<'_>, program: &OsStr, why: String) -> String {
@@ -30,9 +58,9 @@ pub(crate) fn not_found(agent: &Agent<'_>, program: &OsStr, why: String) -> Stri
 /// The absolute path of a program as `execvp` would find it, in a worktree and with a PATH that
 /// are not this process's own. `Err`: why it cannot be run, for people.
 pub(crate) fn find_program(
-    program: &std::ffi::OsStr,
+    program: &OsStr,
     cwd: &Path,
-    path: Option<&std::ffi::OsStr>,
+    path: Option<&OsStr>,
 ) -> Result<PathBuf, String> {
     let runnable =
         |p: &Path| p.is_file() && nix::unistd::access(p, nix::unistd::AccessFlags::X_OK).is_ok();

@@ -1,20 +1,20 @@
 //! The agents' programs: which are installed, and whether each configured one can be started.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-
-use nix::unistd::{AccessFlags, access};
 
 use super::{Finding, ok, version, warn};
 use crate::adapters;
-use crate::config::{AgentTable, placeholder};
+use crate::agents;
+use crate::config::AgentTable;
 use crate::layout::{Root, shown};
 
 /// The agent CLIs found on PATH, and where.
 pub(in crate::cli) fn installed() -> Vec<(&'static str, PathBuf)> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::var_os("PATH");
     let program = |name: &str| adapters::by_name(name).map(|a| a.about().program);
-    let found = |&name: &&'static str| Some((name, on_path(program(name)?.as_ref(), &path)?));
+    let found =
+        |&name: &&'static str| Some((name, found(program(name)?.as_ref(), path.as_deref())?));
     adapters::NAMES.iter().filter_map(found).collect()
 }
 
@@ -32,16 +32,9 @@ pub(super) fn configured(root: &Root, agent: &str, table: &AgentTable) -> Findin
     let about = table.cli.as_deref().and_then(adapters::by_name);
     let about = about.map(adapters::Adapter::about);
     let own = about.filter(|_| table.command.is_empty());
-    let value = |name: &str| (name == "ROOT").then(|| root.path().as_os_str().to_owned());
-    let fill = |arg: &String| placeholder::fill(OsStr::new(arg), value);
-    let mut argv: Vec<OsString> = match own {
-        Some(about) => vec![about.program.into()],
-        None => table.command.iter().map(fill).collect(),
-    };
+    let mut argv = agents::command_line(root, table);
     let program = argv.first().cloned().unwrap_or_default();
-    let path = table.env.get("PATH").map(OsString::from);
-    let path = path.or_else(|| std::env::var_os("PATH"));
-    let Some(found) = on_path(&program, &path.unwrap_or_default()) else {
+    let Some(found) = found(&program, agents::path_of(table).as_deref()) else {
         return warn(
             format!("its program {} is not found", shown(&program)),
             match own {
@@ -73,15 +66,10 @@ pub(super) fn configured(root: &Root, agent: &str, table: &AgentTable) -> Findin
     }
 }
 
-/// Finds the program as `execvp` does. A relative path with a slash depends on the worktree and is
-/// returned as it is.
-fn on_path(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
-    let runs = |p: &Path| p.is_file() && access(p, AccessFlags::X_OK).is_ok();
-    let as_path = Path::new(program);
-    if as_path.components().count() > 1 || as_path.is_absolute() {
-        return (as_path.is_relative() || runs(as_path)).then(|| as_path.to_path_buf());
+/// Where the program is. One whose place depends on the item is returned as it is.
+fn found(program: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
+    match agents::depends_on_item(program) {
+        true => Some(program.into()),
+        false => agents::find_program(program, Path::new(""), path).ok(),
     }
-    std::env::split_paths(path)
-        .map(|dir| dir.join(program))
-        .find(|p| runs(p))
 }
