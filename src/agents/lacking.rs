@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::Agent;
 use super::program::{command_line, depends_on_item, find_program, not_found, path_of};
-use super::{Agent, for_item};
 use crate::adapters;
 use crate::clock;
 use crate::config::{AgentTable, Config};
 use crate::hold::{self, Hold};
-use crate::item::{Item, Kind};
+use crate::item::{Item, Kind, Refusal};
 use crate::layout::Root;
 
 /// The name of the hold for prompts that are for no agent; no agent may have it.
@@ -35,15 +35,20 @@ pub(crate) fn who_waits(hold: &Hold) -> String {
     }
 }
 
-/// The hold to raise if nothing can be started for this item.
-pub(crate) fn for_item_lacks(root: &Root, config: &Config, item: &Item) -> Option<Hold> {
+/// The hold to raise if nothing can be started for this item. `agent`: what `for_item` says of it.
+pub(crate) fn for_item_lacks(
+    root: &Root,
+    config: &Config,
+    item: &Item,
+    agent: &Result<Agent<'_>, Refusal>,
+) -> Option<Hold> {
     if item.kind != Kind::Script && item.agent.is_none() && config.harness.agent.is_none() {
         return Some(hold_of(NOBODY, NO_AGENT, why_nobody()));
     }
-    let Ok(Agent::Command(name, table)) = for_item(config, item) else {
-        return None;
-    };
-    program_of(root, name, table, &item.env)
+    match agent {
+        Ok(Agent::Command(name, table)) => program_of(root, name, table, &item.env),
+        _ => None,
+    }
 }
 
 /// The holds raised here for agents that `asked` picks whose cause is gone.

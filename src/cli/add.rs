@@ -169,7 +169,10 @@ fn tell_what_waits(root: &Root, config: Option<&Config>, drops: &[NewItem]) {
         let Ok(item) = item::parse(&name, &drop.bytes, drop.executable) else {
             continue;
         };
-        let lack = config.and_then(|config| agents::for_item_lacks(root, config, &item));
+        let lack = config.and_then(|config| {
+            let agent = agents::for_item(config, &item);
+            agents::for_item_lacks(root, config, &item, &agent)
+        });
         if let Some(lack) = lack {
             crate::error::tell(&format!("harness: {name} will wait: {}", lack.reason));
         }

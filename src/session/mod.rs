@@ -257,13 +257,17 @@ impl From<Error> for Failed {
 /// `staggered`: the slot has started a prompt agent before. Its first waits for its turn before it is
 /// claimed: meanwhile a better item may come, or the agent be held.
 pub(crate) fn accepts(rt: &Runtime, item: &item::Item, staggered: bool) -> Acceptance {
-    if let Some(lack) = agents::for_item_lacks(&rt.root, &rt.config, item) {
+    let agent = agents::for_item(&rt.config, item);
+    if let Some(lack) = agents::for_item_lacks(&rt.root, &rt.config, item, &agent) {
         return Acceptance::Later(hold_back(rt, lack));
     }
-    let agent = match known(rt, item) {
+    let agent = match agent {
         Ok(agent) => agent,
         Err(refusal) => return Acceptance::Never(refusal),
     };
+    if let Some(refusal) = unknown_repo(rt, item) {
+        return Acceptance::Never(refusal);
+    }
     match agent {
         Agent::Script => Acceptance::Now,
         Agent::Command(name, _) => match hold::of(&rt.root, name) {
@@ -292,22 +296,21 @@ fn hold_back(rt: &Runtime, lack: Hold) -> String {
     lack.agent
 }
 
-fn known<'a>(rt: &'a Runtime, item: &item::Item) -> Result<Agent<'a>, Refusal> {
-    let agent = agents::for_item(&rt.config, item)?;
-    match &item.order.repo {
-        Some(repo) if !rt.repos.has(repo) => {
-            let known = rt.repos.names().join(", ");
-            Err(Refusal(format!(
-                "unknown repo `{repo}`; there {}",
-                if known.is_empty() {
-                    "is none: describe it in [repos.NAME] of harness.toml".into()
-                } else {
-                    format!("are: {known}")
-                }
-            )))
+fn unknown_repo(rt: &Runtime, item: &item::Item) -> Option<Refusal> {
+    let repo = item
+        .order
+        .repo
+        .as_ref()
+        .filter(|repo| !rt.repos.has(repo))?;
+    let known = rt.repos.names().join(", ");
+    Some(Refusal(format!(
+        "unknown repo `{repo}`; there {}",
+        if known.is_empty() {
+            "is none: describe it in [repos.NAME] of harness.toml".into()
+        } else {
+            format!("are: {known}")
         }
-        _ => Ok(agent),
-    }
+    )))
 }
 
 /// Raises an interrupt for the worker's slot, unless the user wants none for this cause.
