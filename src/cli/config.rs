@@ -60,10 +60,10 @@ fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
     let before = config::text_of(root)?;
     let after = edit::set(&before, &path, given)
         .map_err(|why| Error::usage(what, why).at_path(&root.config()))?;
-    let config = Config::of_text(root, &after)?;
+    let config = Config::of_text(root, &after, &Overrides::default())?;
     if after != before {
         atomic::rewrite(&file, after.as_bytes())?;
-        let _copied = hidden::keep_config(root)?;
+        let _copied = hidden::keep_config(root, &after)?;
     }
     let name = path.shown();
     let entry = config.sources.entry(&name);

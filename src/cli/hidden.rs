@@ -12,7 +12,6 @@ use super::place::{place, ready_dir};
 use super::quote::shell_quoted;
 use super::root::{common_git, has_git};
 use crate::atomic;
-use crate::config;
 use crate::error::Result;
 use crate::layout::{Root, shown};
 use crate::limits::{CONFIG_BYTES_MAX, STATE_FILE_BYTES_MAX};
@@ -96,14 +95,13 @@ fn copy_of(root: &Root) -> PathBuf {
     root.state().join("harness.toml")
 }
 
-/// Keeps a copy of harness.toml in `state/`, which `git clean -fdx` spares. Returns what to say if
-/// harness.toml is gone and there is a copy.
+/// Keeps a copy of harness.toml, whose text this is, in `state/`, which `git clean -fdx` spares. Returns
+/// what to say if harness.toml is gone and there is a copy.
 ///
 /// # Errors
 /// I/O.
-pub(super) fn keep_config(root: &Root) -> Result<Option<String>> {
+pub(super) fn keep_config(root: &Root, text: &str) -> Result<Option<String>> {
     let copy = copy_of(root);
-    let text = config::text_of(root)?;
     if atomic::exists(&root.config()) {
         if !atomic::holds(&copy, text.as_bytes()) {
             atomic::replace(&copy, text.as_bytes(), true)?;

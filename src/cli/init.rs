@@ -49,7 +49,7 @@ pub(super) fn with_agent(dir: &Path) -> Result<InitReport> {
     };
     let chosen = chosen.map_err(|why| Error::permanent("a fault in harness", why))?;
     let report = init(dir, &chosen)?;
-    let _copied = hidden::keep_config(&report.root)?;
+    let _copied = hidden::keep_config(&report.root, &config::text_of(&report.root)?)?;
     Ok(InitReport { clis, ..report })
 }
 

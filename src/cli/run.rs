@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{add, doctor, elsewhere, hidden, init, owners};
 use crate::agents;
-use crate::config::{Config, Overrides};
+use crate::config::{self, Config, Overrides};
 use crate::control::Order;
 use crate::error::Result;
 use crate::hold;
@@ -50,14 +50,15 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
         workers: args.workers,
     };
     init::ensure_tree(root)?;
-    let config = Config::load(root, &overrides)?;
+    let text = config::text_of(root)?;
+    let config = Config::of_text(root, &text, &overrides)?;
     let root = &elsewhere::settle(root, &config)?;
     let mut warnings: Vec<String> = owners::look(root, &config)?
         .into_iter()
         .map(|part| format!("harness: {part}"))
         .collect();
     warnings.extend(doctor::at_start(root)?);
-    warnings.extend(hidden::keep_config(root)?);
+    warnings.extend(hidden::keep_config(root, &text)?);
     let added = add::add_files(root, &args.files)?;
     if atomic::exists(&Order::Stop.path(root)) {
         crate::error::tell(&format!(

@@ -304,7 +304,7 @@ impl Config {
     /// Permanent, with line and advice, for an invalid file or variable; usage for a command line
     /// value that is out of range.
     pub fn load(root: &Root, overrides: &Overrides) -> Result<Config> {
-        Self::load_with(root, overrides, |name| std::env::var_os(name))
+        Self::of_text(root, &text_of(root)?, overrides)
     }
 
     /// `load` with the given environment.
@@ -323,10 +323,8 @@ impl Config {
     ///
     /// # Errors
     /// As `load`.
-    pub fn of_text(root: &Root, text: &str) -> Result<Config> {
-        Self::from_text(root, text, &Overrides::default(), |name| {
-            std::env::var_os(name)
-        })
+    pub fn of_text(root: &Root, text: &str, overrides: &Overrides) -> Result<Config> {
+        Self::from_text(root, text, overrides, |name| std::env::var_os(name))
     }
 
     fn from_text(
