@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{Root, describe, files_below};
+use crate::support::{Root, files_below};
 
 fn file(root: &Root, name: &str, text: &str, mode: u32) -> String {
     let path = root.at(name);
@@ -21,13 +21,7 @@ fn pending(root: &Root) -> usize {
 }
 
 fn said(root: &Root, args: &[&str], code: i32) -> String {
-    let out = root.harness(args);
-    assert_eq!(
-        out.status.code(),
-        Some(code),
-        "{args:?}: {}",
-        describe(&out)
-    );
+    let out = root.exits(code, args);
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
@@ -90,8 +84,7 @@ fn fields_of_the_command_line_go_into_every_kind_of_item_and_the_file_stays_as_i
         "--exclusive",
         "k",
     ]);
-    let out = root.harness(&["run", "--max-items", "2"]);
-    assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
+    root.exits(1, &["run", "--max-items", "2"]);
     assert_eq!(root.show("long.sh")["outcome"], "timed_out");
     assert!(root.is_done("key"));
 }
@@ -183,8 +176,7 @@ fn if_absent_adds_an_item_once_wherever_it_is_now_and_says_so() {
             }
             _ => fs::remove_file(root.at("queue/parked/nightly")).unwrap(),
         }
-        let out = root.harness(&add);
-        assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+        let out = root.exits(0, &add);
         assert_eq!(out.stdout, b"nightly\n");
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(said.contains("nightly is not added"), "{place}: {said}");

@@ -120,8 +120,7 @@ fn neither_question_nor_answer_goes_through_a_symlink_in_the_place_of_a_session(
             .contains("\"state\": \"interrupted\"")
     });
     root.wait_until("it was said", || run.said().contains("agent-1 pauses"));
-    let answer = root.harness(&["resume", "agent-1", "--answer", "THE-LEFT-ONE"]);
-    assert_eq!(answer.status.code(), Some(100), "{}", describe(&answer));
+    root.exits(100, &["resume", "agent-1", "--answer", "THE-LEFT-ONE"]);
     assert!(interrupt_exists(&root), "it still waits for an answer");
     fs::write(root.at("outside.go"), "").unwrap();
     root.ok(&["resume", "agent-1"]);

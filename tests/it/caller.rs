@@ -194,8 +194,7 @@ fn a_queue_that_everybody_may_write_into_is_refused_unless_that_is_wanted() {
     root.script("x", "exit 0");
     let open = fs::Permissions::from_mode(0o1777);
     fs::set_permissions(root.at("queue/pending"), open).unwrap();
-    let run = root.harness(&["run", "--drain"]);
-    assert_eq!(run.status.code(), Some(100), "{}", describe(&run));
+    let run = root.exits(100, &["run", "--drain"]);
     let said = String::from_utf8_lossy(&run.stderr).into_owned();
     assert!(
         said.contains("chmod o-w") && said.contains("writers"),

@@ -163,13 +163,7 @@ fn add_refuses_what_would_be_parked_and_then_adds_nothing() {
         (&["add", "--prompt", "  "], 100),
     ];
     for (args, code) in cases {
-        let out = root.harness(args);
-        assert_eq!(
-            out.status.code(),
-            Some(code),
-            "{args:?}: {}",
-            describe(&out)
-        );
+        let out = root.exits(code, args);
         assert!(
             out.stdout.is_empty() && out.stderr.starts_with(b"harness: "),
             "{}",
@@ -190,8 +184,7 @@ fn run_adds_the_files_it_is_given_and_says_what_became_of_them() {
     let bad = root.at("bad.sh");
     fs::write(&bad, "#!/bin/sh\n#harness retries: 0\nexit 3\n").unwrap();
     let paths = [&good, &bad].map(|p| p.to_str().unwrap());
-    let out = root.harness(&["run", "--drain", paths[0], paths[1]]);
-    assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
+    let out = root.exits(1, &["run", "--drain", paths[0], paths[1]]);
     let table = String::from_utf8(out.stdout).unwrap();
     assert!(
         table.contains("harness/good.sh/1") && table.contains("1 done, 1 parked"),
@@ -287,8 +280,7 @@ fn max_items_ends_a_run_after_so_many() {
     for n in 0..5 {
         root.script(format!("j{n}"), "true");
     }
-    let out = root.harness(&["run", "--max-items", "2", "--workers", "3"]);
-    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    root.exits(0, &["run", "--max-items", "2", "--workers", "3"]);
     assert_eq!(pending(&root).len(), 3);
     root.harness(&["run", "--max-items", "0"]);
     assert_eq!(pending(&root).len(), 3);
@@ -310,13 +302,7 @@ fn exit_codes_tell_a_wrong_command_line_from_a_wrong_place() {
         (&["show"], 2),
         (&["show", "nobody"], 100),
     ] {
-        let out = root.harness(args);
-        assert_eq!(
-            out.status.code(),
-            Some(code),
-            "{args:?}: {}",
-            describe(&out)
-        );
+        root.exits(code, args);
     }
     for place in ["/nonexistent", root.repo().to_str().unwrap(), "/proc"] {
         let out = std::process::Command::new(env!("CARGO_BIN_EXE_harness"))
@@ -326,8 +312,7 @@ fn exit_codes_tell_a_wrong_command_line_from_a_wrong_place() {
         assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
     }
     fs::write(root.at("harness.toml"), "[harness]\nworkres = 3\n").unwrap();
-    let out = root.harness(&["run", "--drain"]);
-    assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
+    let out = root.exits(100, &["run", "--drain"]);
     let said = String::from_utf8_lossy(&out.stderr);
     for part in ["harness.toml", "2", "workres", "workers"] {
         assert!(said.contains(part), "{part}: {said}");

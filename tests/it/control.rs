@@ -132,8 +132,7 @@ fn drain_ends_every_process_when_nothing_is_left_and_stop_ends_them_before() {
         root.assert_nothing_left();
         if word == "stop" {
             // The file still stands: nothing is done until it is removed.
-            let out = root.harness(&["run", "--drain"]);
-            assert_eq!(out.status.code(), Some(0));
+            let out = root.exits(0, &["run", "--drain"]);
             assert!(String::from_utf8_lossy(&out.stderr).contains("state/control/stop exists"));
             assert_eq!(pending(&root), 1);
         }

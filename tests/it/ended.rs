@@ -48,8 +48,7 @@ fn an_item_whose_end_is_on_record_is_moved_from_the_name_for_its_end() {
     let ending = root.at("queue/claimed/agent-1/x.~ending~");
     fs::rename(root.at("queue/done/x"), &ending).unwrap();
     // Nobody takes it any more, and it is seen.
-    let cancel = root.harness(&["cancel", "x"]);
-    assert_eq!(cancel.status.code(), Some(100), "{}", describe(&cancel));
+    root.exits(100, &["cancel", "x"]);
     assert!(ending.exists());
     assert_eq!(root.show("x")["state"], "claimed");
     let run = root.drain();

@@ -396,8 +396,7 @@ fn worktrees_lie_where_the_configuration_wants_them_and_belong_to_one_root() {
     });
     run.kill9();
     root.config(repo);
-    let out = root.harness(&["run", "--drain"]);
-    assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
+    let out = root.exits(100, &["run", "--drain"]);
     assert!(
         describe(&out).contains("items are worked on in"),
         "{}",
@@ -490,8 +489,7 @@ fn prompts_without_an_agent_wait_behind_one_hold_and_begin_once_there_is_one() {
     assert!(said.contains("said.md will wait: no agent is"), "{said}");
     fs::remove_file(root.at("queue/pending/said.md")).unwrap();
     root.script("works", "true");
-    let out = root.harness(&["run", "--drain"]);
-    assert_eq!(out.status.code(), Some(111), "{}", describe(&out));
+    let out = root.exits(111, &["run", "--drain"]);
     assert!(root.is_done("works") && !root.is_parked("p0.md"));
     let said = describe(&out);
     assert_eq!(

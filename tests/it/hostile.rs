@@ -79,8 +79,7 @@ fn hostile_names_work_in_a_repository_and_each_gets_a_branch_of_its_own() {
     for name in &names {
         root.script(name, "printf %s \"$HARNESS_ITEM\" > name");
     }
-    let out = root.harness(&["run", "--drain", "--workers", "6"]);
-    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    root.exits(0, &["run", "--drain", "--workers", "6"]);
     let mut branches = Vec::new();
     for name in &names {
         let show = story(&root, name);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Over, Root, Running, describe, git, is_alive};
+use crate::support::{Over, Root, Running, git, is_alive};
 
 /// Works until it is stopped or `go-NAME` exists; says its pid in `at-NAME-ATTEMPT`.
 const LONG: &str = "echo work > made; echo $$ > \"$HARNESS_ROOT/at-$HARNESS_ITEM-$HARNESS_ATTEMPT\"; \
@@ -180,8 +180,7 @@ fn parked_and_done_items_go_back_by_command_and_by_mv() {
     }
     // Not what can be done to it: said, and nothing changed.
     for (command, name) in [("cancel", "x"), ("release", "x"), ("retry", "nobody")] {
-        let out = root.harness(&[command, name]);
-        assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
+        let out = root.exits(100, &[command, name]);
         assert!(String::from_utf8_lossy(&out.stderr).contains("what to do") || command == "cancel");
     }
     assert!(root.is_done("x"));

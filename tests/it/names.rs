@@ -343,13 +343,7 @@ fn a_command_that_fails_says_so_in_json_where_json_was_asked_for() {
             "cannot add the file",
         ),
     ] {
-        let out = root.harness(args);
-        assert_eq!(
-            out.status.code(),
-            Some(code),
-            "{args:?}: {}",
-            describe(&out)
-        );
+        let out = root.exits(code, args);
         assert!(!out.stderr.is_empty(), "people are told, too");
         let told: Value = serde_json::from_slice(&out.stdout)
             .unwrap_or_else(|e| panic!("{args:?}: {e}: {}", describe(&out)));
@@ -373,8 +367,7 @@ fn a_command_that_fails_says_so_in_json_where_json_was_asked_for() {
     }
     // Of several names each has its own answer.
     root.script("x", "true");
-    let out = root.harness(&["cancel", "x", "nope", "--json"]);
-    assert_eq!(out.status.code(), Some(100));
+    let out = root.exits(100, &["cancel", "x", "nope", "--json"]);
     let told: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(told[1]["error"]["what"], "no such item", "{told}");
 }

@@ -387,8 +387,7 @@ fn a_script_has_a_session_without_events() {
 #[test]
 fn the_session_that_is_meant_is_found_or_the_error_says_what_there_is() {
     let root = root();
-    let none = root.harness(&["session", "latest"]);
-    assert_eq!(none.status.code(), Some(100), "{}", describe(&none));
+    let none = root.exits(100, &["session", "latest"]);
     assert!(String::from_utf8_lossy(&none.stderr).contains("no session yet"));
     assert_eq!(parsed(&root, &["list"]), json!([]));
     for n in 0..5 {
@@ -521,13 +520,11 @@ fn an_export_is_never_written_over_a_file() {
     let value: Value = serde_json::from_slice(&exported).unwrap();
     assert_eq!(value["session"]["item"], "x.md");
     assert_eq!(said(&root, &["export", "-o", "-"]).as_bytes(), exported);
-    let out = root.harness(&["session", "export", "--format", "md", "-o", path]);
-    assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
+    let out = root.exits(100, &["session", "export", "--format", "md", "-o", path]);
     assert!(String::from_utf8_lossy(&out.stderr).contains("the file exists"));
     assert_eq!(fs::read(&to).unwrap(), exported);
     let nowhere = root.at("nowhere/out.json");
-    let out = root.harness(&["session", "export", "-o", nowhere.to_str().unwrap()]);
-    assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
+    let out = root.exits(100, &["session", "export", "-o", nowhere.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(said.contains("nowhere/out.json: No such file"), "{said}");
     let temps = files_below(root.path()).into_iter();

@@ -79,11 +79,17 @@ impl Root {
             .unwrap_or_else(|_| panic!("harness {args:?} does not end\n{}", self.picture()))
     }
 
+    /// Runs a command that must end with this exit code.
+    pub fn exits(&self, code: i32, args: &[&str]) -> Output {
+        let out = self.harness(args);
+        let said = || format!("harness {args:?}: {}", describe(&out));
+        assert_eq!(out.status.code(), Some(code), "{}", said());
+        out
+    }
+
     /// Runs a command that must exit 0; its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
-        let out = self.harness(args);
-        assert!(out.status.success(), "harness {args:?}: {}", describe(&out));
-        String::from_utf8(out.stdout).unwrap()
+        String::from_utf8(self.exits(0, args).stdout).unwrap()
     }
 
     /// `harness run --drain`, whatever its exit code but none of trouble.

@@ -44,8 +44,7 @@ fn words_of_other_tools_lead_to_the_right_command() {
 #[test]
 fn adding_what_is_no_file_says_how_to_add_a_text() {
     let root = Root::plain();
-    let out = root.harness(&["add", "Fix the typo in the title"]);
-    assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
+    let out = root.exits(100, &["add", "Fix the typo in the title"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(
         said.contains("add --prompt 'Fix the typo in the title'"),

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::net::UnixStream;
 
 use crate::journal::Journal;
-use crate::support::{Root, describe, is_alive, kill};
+use crate::support::{Root, is_alive, kill};
 
 #[test]
 fn an_agent_that_a_shutdown_ends_before_its_harness_is_put_back_and_not_counted() {
@@ -85,8 +85,7 @@ fn a_hold_that_comes_while_starts_are_staggered_stops_those_that_wait() {
     for name in ["a.md", "b.md", "c.md"] {
         root.drop_file(name, hold.as_bytes(), 0o644);
     }
-    let out = root.harness(&["run", "--drain", "--workers", "3"]);
-    assert_eq!(out.status.code(), Some(111), "{}", describe(&out));
+    root.exits(111, &["run", "--drain", "--workers", "3"]);
     assert_eq!(started(&root), ["a.md"], "{}", root.picture());
     for name in ["b.md", "c.md"] {
         assert!(root.at("queue/pending").join(name).exists(), "{name}");

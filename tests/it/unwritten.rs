@@ -321,8 +321,7 @@ fn a_command_that_did_its_work_and_cannot_say_so_has_not_failed() {
     // A record that cannot be written is said; the item is there, and not to be added again.
     let record = root.at("state/items/odd.jsonl");
     fs::create_dir(&record).unwrap();
-    let out = root.harness(&["add", "--prompt", "fix it", "--name", "odd"]);
-    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    let out = root.exits(0, &["add", "--prompt", "fix it", "--name", "odd"]);
     assert!(
         words(&out).contains("in queue/pending/ now: odd, without"),
         "{}",

@@ -169,8 +169,7 @@ fn a_wait_goes_on_over_retries_and_over_a_name_that_is_dropped_again() {
     fs::rename(root.at("queue/pending/y"), root.at("queue/done/y")).unwrap();
     root.script("y", "exit 1");
     let mut twice = Waiting::start(&root, &["y", "--timeout", "100"]);
-    let out = root.harness(&["wait", "x", "y", "--timeout", "0.3"]);
-    assert_eq!(out.status.code(), Some(124), "{}", describe(&out));
+    let out = root.exits(124, &["wait", "x", "y", "--timeout", "0.3"]);
     assert!(again.waits() && twice.waits());
     root.drain();
     assert_eq!(again.end(&root).status.code(), Some(0));

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::support::{Root, describe};
+use crate::support::Root;
 
 fn interrupts(root: &Root) -> Vec<String> {
     let all = fs::read_dir(root.at("state/interrupts")).unwrap().flatten();
@@ -35,8 +35,7 @@ fn a_slip_interrupts_nobody_and_is_told_the_right_form() {
         (&["agent-1", "agent-2", "look"], "one slot at a time"),
         (&[], "SLOT|all"),
     ] {
-        let out = root.harness(&[&["interrupt"], args].concat());
-        assert_eq!(out.status.code(), Some(2), "{args:?}: {}", describe(&out));
+        let out = root.exits(2, &[&["interrupt"], args].concat());
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(said.contains(right), "{args:?}: {said}");
         assert_eq!(interrupts(&root), Vec::<String>::new(), "{args:?}");
@@ -47,8 +46,7 @@ fn a_slip_interrupts_nobody_and_is_told_the_right_form() {
     let text = fs::read_to_string(root.at("state/interrupts/agent-2.interrupt"));
     assert_eq!(text.unwrap(), "look at this\n");
     // The answer of a slip ends nothing either.
-    let out = root.harness(&["resume", "agent2"]);
-    assert_eq!(out.status.code(), Some(2), "{}", describe(&out));
+    let out = root.exits(2, &["resume", "agent2"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(said.contains("resume agent-2`"), "{said}");
     assert_eq!(interrupts(&root).len(), 2);

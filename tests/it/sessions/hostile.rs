@@ -24,8 +24,7 @@ fn assert_clean(root: &Root, sid: &str) {
         };
         for json in [&[][..], json] {
             let args = [&["session"], view, sid, json].concat();
-            let out = root.harness(&args);
-            assert_eq!(out.status.code(), Some(0), "{args:?}: {}", describe(&out));
+            let out = root.exits(0, &args);
             if view.contains(&"--raw") {
                 continue;
             }
@@ -195,8 +194,7 @@ fn a_folder_that_its_agent_has_wrecked_is_still_a_session() {
     assert_clean(&root, &sid);
     for odd in [&b""[..], b"{", b"[]", b"{\"session\":\"another's\"}"] {
         fs::write(file(&root, &sid, "session.json"), odd).unwrap();
-        let summary = root.harness(&["session", "summary", &sid, "--json"]);
-        assert_eq!(summary.status.code(), Some(0), "{}", describe(&summary));
+        root.exits(0, &["session", "summary", &sid, "--json"]);
     }
     let list = said(&root, &["list"]);
     assert!(list.contains(&sid[28..]), "{list}");
