@@ -31,6 +31,14 @@ fn ok(root: &Root, dir: &Path, text: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// A ROOT whose repository takes commits of a shell, where there is `jq`.
+fn with_jq() -> Option<Root> {
+    let root = has("jq").then(Root::with_repo)?;
+    git(&root.repo(), &["config", "user.name", "T"]);
+    git(&root.repo(), &["config", "user.email", "t@example.com"]);
+    Some(root)
+}
+
 fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
@@ -131,13 +139,10 @@ fn a_git_hook_adds_and_runs_an_item_and_leaves_the_commit_alone() {
 
 #[test]
 fn a_script_adds_waits_and_merges_only_what_ended_well() {
-    if !has("jq") {
+    let Some(root) = with_jq() else {
         return;
-    }
-    let root = Root::with_repo();
+    };
     let repo = root.repo();
-    git(&repo, &["config", "user.name", "T"]);
-    git(&repo, &["config", "user.email", "t@example.com"]);
     let run = root.start(&["--workers", "2"]);
     let script = |body: &str| {
         format!(
@@ -158,13 +163,10 @@ fn a_script_adds_waits_and_merges_only_what_ended_well() {
 
 #[test]
 fn jq_reads_every_list_and_its_loops_take_any_name() {
-    if !has("jq") {
+    let Some(root) = with_jq() else {
         return;
-    }
-    let root = Root::with_repo();
+    };
     let repo = root.repo();
-    git(&repo, &["config", "user.name", "T"]);
-    git(&repo, &["config", "user.email", "t@example.com"]);
     for name in ["one", "two words", "conflict"] {
         let file = if name == "conflict" { "README" } else { name };
         root.script(name, &format!("echo {name} > '{file}'"));
