@@ -2,12 +2,12 @@
 //! ignore, the ROOT that they name; and a ROOT of another user that only lies above is not obeyed.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::journal::Journal;
-use crate::support::{Root, describe, skipped};
+use crate::support::{Root, describe, give_away, skipped};
 
 const HARNESS: &str = env!("CARGO_BIN_EXE_harness");
 
@@ -137,11 +137,6 @@ fn in_dir(dir: &Path, args: &[&str]) -> Output {
         .current_dir(dir)
         .env_remove("HARNESS_ROOT");
     command.env_remove("SUDO_UID").output().unwrap()
-}
-
-fn give_away(path: &Path) {
-    let all = walkdir::WalkDir::new(path).into_iter().flatten();
-    all.for_each(|e| chown(e.path(), Some(65_534), Some(65_534)).unwrap());
 }
 
 /// Makes and names a part of a ROOT.

@@ -4,8 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Root, describe, kill};
-use crate::trouble::{as_nobody, is_root, run_to_end, words};
+use crate::support::{Root, as_nobody, describe, kill};
+use crate::trouble::{is_root, run_to_end, words};
 
 #[test]
 fn a_closed_folder_of_the_tree_is_named_and_no_item_is_blamed() {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Root, describe, git, skipped};
+use crate::support::{Root, as_nobody, describe, git, skipped};
 
 const AS: &str = "git -c user.name=a -c user.email=a@a.invalid";
 
@@ -289,14 +289,7 @@ fn what_nobody_can_read_is_named_and_stops_neither_its_item_nor_the_next() {
         "#harness after: [leaves]\n[ ! -e dist ] && [ ! -e cache ] && ls > listing",
     );
     root.script("other", "echo z > z");
-    chown(root.path());
-    let mut run = Command::new("setpriv");
-    run.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-    run.arg(env!("CARGO_BIN_EXE_harness"))
-        .arg("--root")
-        .arg(root.path());
-    let mut run = run
-        .args(["run", "--drain", "--workers", "1"])
+    let mut run = as_nobody(&root)(&["run", "--drain", "--workers", "1"])
         .env("HOME", root.path())
         .spawn()
         .unwrap();
@@ -340,14 +333,6 @@ fn what_nobody_can_read_is_named_and_stops_neither_its_item_nor_the_next() {
     assert_eq!(files, "README\ngood\nmode\nown/o\nro/r\n");
     let kept = root.at("worktrees/agent-1.~1~");
     assert!(kept.join("dist/key").exists() && kept.join("cache/c").exists());
-}
-
-fn chown(dir: &Path) {
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    let nobody = Some(nix::unistd::Uid::from_raw(65534));
-    for entry in walkdir::WalkDir::new(dir) {
-        nix::unistd::chown(entry.unwrap().path(), nobody, None).unwrap();
-    }
 }
 
 /// Each is left uncommitted but where it says otherwise.
@@ -479,15 +464,8 @@ fn folders_that_an_agent_closed_lose_nothing_and_stop_no_later_item() {
         );
         before = format!("{name}-next");
     }
-    chown(root.path());
-    let mut run = Command::new("setpriv");
-    run.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-    run.arg(env!("CARGO_BIN_EXE_harness"))
-        .arg("--root")
-        .arg(root.path());
-    run.args(["run", "--drain", "--workers", "1"]);
-    run.env("HOME", root.path()).envs(root.env.iter().cloned());
-    let out = run.output().unwrap();
+    let mut run = as_nobody(&root)(&["run", "--drain", "--workers", "1"]);
+    let out = run.env("HOME", root.path()).output().unwrap();
     assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
     let repo = root.repo();
     let show = |dir: &Path, what: &str| {

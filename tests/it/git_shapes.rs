@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::gits::{self, Git, HOOKS, User, hook_text, locks};
-use crate::support::{Root, describe};
+use crate::support::{Root, describe, give_away};
 
 /// A world with folders for its repositories, beside ROOT's own.
 struct World<'a> {
@@ -268,23 +268,16 @@ impl World<'_> {
 
         if nix::unistd::geteuid().is_root() {
             let user = self.plain("others", &[]);
-            chown(&user.repo);
+            give_away(&user.repo);
             self.add_refused("others", path(user), "safe.directory");
             let user = self.plain("others-safe", &[]);
-            chown(&user.repo);
+            give_away(&user.repo);
             let safe = user.repo.to_str().unwrap();
             for safe in [safe, &format!("{safe}/.git")] {
                 user.git(&["config", "--global", "--add", "safe.directory", safe]);
             }
             self.add("others-safe", path(user));
         }
-    }
-}
-
-fn chown(dir: &Path) {
-    let nobody = Some(nix::unistd::Uid::from_raw(65534));
-    for entry in walkdir::WalkDir::new(dir) {
-        nix::unistd::chown(entry.unwrap().path(), nobody, None).unwrap();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -383,6 +383,43 @@ pub fn git(dir: &Path, args: &[&str]) -> String {
         .unwrap();
     assert!(out.status.success(), "git {args:?}: {}", describe(&out));
     String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// A user that has nothing.
+pub const NOBODY: u32 = 65_534;
+
+/// All of it becomes another user's. For root only.
+pub fn give_away(path: &Path) {
+    let all = walkdir::WalkDir::new(path).into_iter().flatten();
+    all.for_each(|e| lchown(e.path(), Some(NOBODY), Some(NOBODY)).unwrap());
+}
+
+/// The tree becomes another user's, and its commands run as that user. For root only.
+pub fn as_nobody(root: &Root) -> impl Fn(&[&str]) -> Command {
+    let bin = root.at("harness-of-nobody");
+    fs::copy(env!("CARGO_BIN_EXE_harness"), &bin).unwrap();
+    for path in [&*bin, root.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    give_away(root.path());
+    let dir = root.path().to_owned();
+    let env = root.env.clone();
+    move |args| {
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                &format!("--reuid={NOBODY}"),
+                &format!("--regid={NOBODY}"),
+                "--clear-groups",
+            ])
+            .arg(&bin)
+            .arg("--root")
+            .arg(&dir)
+            .args(args)
+            .env_remove("HARNESS_ROOT")
+            .envs(env.iter().cloned());
+        command
+    }
 }
 
 /// Runs a command to its end. `Err`: it did not end in that time, and was killed; what it said.

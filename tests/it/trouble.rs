@@ -2,12 +2,11 @@
 //! one item's or one slot's trouble stops no other, and nothing is said without end.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::support::{Root, Running, describe, run_within};
+use crate::support::{NOBODY, Root, Running, as_nobody, describe, run_within};
 
 /// Whether this test has what only root has, and says so if not.
 pub fn is_root(what: &str) -> bool {
@@ -25,37 +24,6 @@ fn sh(script: &str) -> Output {
 fn must(script: &str) {
     let out = sh(script);
     assert!(out.status.success(), "{script}: {}", describe(&out));
-}
-
-const NOBODY: u32 = 65_534;
-
-/// The tree becomes another user's, and its commands run as that user.
-pub fn as_nobody(root: &Root) -> impl Fn(&[&str]) -> Command {
-    let bin = root.at("harness-of-nobody");
-    fs::copy(env!("CARGO_BIN_EXE_harness"), &bin).unwrap();
-    fs::set_permissions(&bin, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    must(&format!(
-        "chown -R {NOBODY}:{NOBODY} {}",
-        root.path().display()
-    ));
-    let dir = root.path().to_owned();
-    move |args| {
-        let mut command = Command::new("setpriv");
-        let id = NOBODY.to_string();
-        command
-            .args([
-                &format!("--reuid={id}"),
-                &format!("--regid={id}"),
-                "--clear-groups",
-            ])
-            .arg(&bin)
-            .arg("--root")
-            .arg(&dir)
-            .args(args)
-            .env_remove("HARNESS_ROOT");
-        command
-    }
 }
 
 pub fn run_to_end(command: Command) -> Output {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Root, describe, git, is_alive, skipped};
-use crate::trouble::{as_nobody, has_mounts, is_root, run_to_end, words};
+use crate::support::{Root, as_nobody, describe, git, is_alive, skipped};
+use crate::trouble::{has_mounts, is_root, run_to_end, words};
 
 /// Words that stand one after the other.
 fn has_all(text: &str, wanted: &[&str]) {
