@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -22,6 +23,7 @@ pub struct Root {
 impl Root {
     /// Without a repository: items run in plain directories.
     pub fn plain() -> Root {
+        hear_signals();
         let dir = tempfile::Builder::new()
             .prefix("harness-")
             .tempdir()
@@ -274,6 +276,20 @@ impl Drop for Root {
             kill(pid, "KILL");
         }
     }
+}
+
+/// What tests start would ignore what they themselves were started to ignore (by `nohup`, or by a script's
+/// `&`). With a handler here, a signal has its default action there, and this process outlives it.
+fn hear_signals() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT};
+    static HEARD: Once = Once::new();
+    HEARD.call_once(|| {
+        for signal in [SIGHUP, SIGINT, SIGQUIT] {
+            if harness::sys::is_ignored(signal) {
+                signal_hook::flag::register(signal, Arc::default()).unwrap();
+            }
+        }
+    });
 }
 
 /// A `harness run` that is killed when its test ends.
