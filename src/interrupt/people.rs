@@ -8,11 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::{ALL, ENDING, Interrupt, asked, files, look, read};
-use crate::atomic;
+use super::{ALL, ENDING, look};
 use crate::folder::Folder;
-use crate::layout::{Name, Place, Root, SlotId, shown};
-use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::layout::{Name, Root, SlotId, shown};
 use crate::quote;
 
 /// The stem of the interrupt that is meant by exactly this: `agent-N` or `all`.
@@ -82,31 +80,6 @@ pub fn ways(harness: &str, stem: &str, item: Option<&Name>) -> String {
          `{harness} cancel {}` gives the item up",
         quote::item(item)
     )
-}
-
-/// The question and the item that a marker names.
-pub(super) fn marked(marker: &Path) -> Option<(String, Name)> {
-    let text = atomic::read_small(marker, STATE_FILE_BYTES_MAX).ok()?;
-    let end = text.iter().position(|&b| b == b'\n').unwrap_or(text.len());
-    let question = serde_json::from_slice(&text[..end]).unwrap_or_default();
-    let name = Name::new(OsStr::from_bytes(text.get(end + 1..).unwrap_or_default()));
-    Some((question, name))
-}
-
-/// The item whose agent asked, ended, and waits in `parked/` for this interrupt to end.
-pub fn asker_in_parked(root: &Root, stem: &str) -> Option<Name> {
-    let mut all = asked(root, &files(root));
-    all.retain(|a| a.stem == stem);
-    all.sort_by(|a, b| a.session.cmp(&b.session));
-    let (_, name) = marked(&all.pop()?.marker)?;
-    atomic::exists(&root.item(Place::Parked, &name)).then_some(name)
-}
-
-/// The interrupt that an item in `parked/` waits for, if this was its last session.
-pub fn waits_for(root: &Root, session: &str) -> Option<Interrupt> {
-    let all = asked(root, &files(root));
-    let of_it = all.into_iter().find(|a| a.session == session)?;
-    read(root, &of_it.stem)
 }
 
 #[cfg(test)]
