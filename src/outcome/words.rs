@@ -1,0 +1,185 @@
+//! The words for an attempt's end, as records, session files and people have them.
+//!
+//! Knows nothing of what leads to them. A word of a newer version is kept as it stands.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Class, Limit};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Outcome {
+    // `harness retry --all` takes those that are parked.
+    #[value(skip)]
+    Succeeded,
+    #[value(skip)]
+    NoChange,
+    Failed,
+    TimedOut,
+    Stalled,
+    Crashed,
+    Refused,
+    Canceled,
+    OverBudget,
+    Limited,
+    GateFailed,
+    Conflict,
+    Interrupted,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Succeeded => "succeeded",
+            Outcome::NoChange => "no_change",
+            Outcome::Failed => "failed",
+            Outcome::TimedOut => "timed_out",
+            Outcome::Stalled => "stalled",
+            Outcome::Crashed => "crashed",
+            Outcome::Refused => "refused",
+            Outcome::Canceled => "canceled",
+            Outcome::OverBudget => "over_budget",
+            Outcome::Limited => "limited",
+            Outcome::GateFailed => "gate_failed",
+            Outcome::Conflict => "conflict",
+            Outcome::Interrupted => "interrupted",
+        }
+    }
+
+    /// Only these two are ever in `done/`.
+    pub fn is_good(self) -> bool {
+        matches!(self, Outcome::Succeeded | Outcome::NoChange)
+    }
+}
+
+/// Where an item goes after an attempt, as its record says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Next {
+    Done,
+    Parked,
+    /// Back to `pending/`; the attempt counts as a failure.
+    Retry,
+    /// Back to `pending/`; the attempt does not count.
+    Pending,
+    /// A person has moved its file: it is left where it is.
+    Left,
+}
+
+impl Next {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Next::Done => "done",
+            Next::Parked => "parked",
+            Next::Retry => "retry",
+            Next::Pending => "pending",
+            Next::Left => "left",
+        }
+    }
+}
+
+/// A word in a file: one of ours, or one of a newer version, which is kept as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Word<T> {
+    Known(T),
+    Newer(String),
+}
+
+impl<T: Copy> Word<T> {
+    pub fn known(&self) -> Option<T> {
+        match self {
+            Word::Known(word) => Some(*word),
+            Word::Newer(_) => None,
+        }
+    }
+}
+
+impl<T: Default> Default for Word<T> {
+    fn default() -> Word<T> {
+        Word::Known(T::default())
+    }
+}
+
+impl<T> From<T> for Word<T> {
+    fn from(word: T) -> Word<T> {
+        Word::Known(word)
+    }
+}
+
+impl Word<Outcome> {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Word::Known(outcome) => outcome.as_str(),
+            Word::Newer(text) => text,
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+    /// Its keeper died before it could record it.
+    Unknown,
+}
+
+/// Why the harness stopped an agent, where it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    TimedOut,
+    /// It gave no sign of life for too long.
+    Stalled,
+    /// It had reported its result and did not end.
+    Lingered,
+    /// It used up its turns or its money, and its CLI did not see to that.
+    OverTurns,
+    OverBudget,
+    /// The item's file was taken away from `claimed/`.
+    Canceled,
+    /// The harness itself was told to stop (SIGTERM, second Ctrl-C).
+    Shutdown,
+}
+
+impl Stop {
+    pub(super) const ALL: [Stop; 7] = [
+        Stop::TimedOut,
+        Stop::Stalled,
+        Stop::Lingered,
+        Stop::OverTurns,
+        Stop::OverBudget,
+        Stop::Canceled,
+        Stop::Shutdown,
+    ];
+
+    /// Its word in `exit.json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stop::TimedOut => "timed_out",
+            Stop::Stalled => "stalled",
+            Stop::Lingered => "lingered",
+            Stop::OverTurns => "over_turns",
+            Stop::OverBudget => "over_budget",
+            Stop::Canceled => "canceled",
+            Stop::Shutdown => "shutdown",
+        }
+    }
+
+    pub fn parse(word: &str) -> Option<Stop> {
+        Stop::ALL.into_iter().find(|s| s.as_str() == word)
+    }
+
+    /// The fault that it stands for in the session's file.
+    pub(super) fn class(self) -> Option<Class> {
+        let limit = match self {
+            Stop::OverTurns => Limit::Turns,
+            Stop::OverBudget => Limit::Budget,
+            Stop::Stalled => return Some(Class::Stalled),
+            Stop::TimedOut | Stop::Lingered | Stop::Canceled | Stop::Shutdown => return None,
+        };
+        Some(Class::LimitsReached { limit })
+    }
+}
