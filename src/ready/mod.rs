@@ -13,29 +13,27 @@ mod overflow;
 mod peek;
 mod rank;
 mod sets;
+mod start;
+mod turn;
 mod view;
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
-use std::path::Path;
 use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
 use crate::atomic;
 use crate::clock;
 use crate::error::Result;
-use crate::hold;
 use crate::item::QueueFields;
 use crate::layout::{Name, Place, Root, SlotId};
-use crate::lease;
 use crate::limits::{AFTER_TROUBLE, INDEX_MAX};
 use crate::mutant::planted;
-use crate::record;
 use crate::spool;
 use crate::waker::{Mutex, MutexGuard, Waker};
 use listing::{FIRST_PIECE, Listing};
 pub use peek::peek;
-use sets::{Idle, IndexSet, Known, Sets, cycle_text};
+use sets::{Idle, IndexSet, Known, Sets};
 pub use view::{Standing, Wait};
 
 pub struct Ready {
@@ -55,11 +53,6 @@ pub struct Candidate {
     pub name: Name,
     pub refuse: Option<String>,
     ticket: u64,
-}
-
-/// Whether somebody holds this claim or key. What is no slot's is not waited for: nobody removes it.
-fn is_held(link: &Path) -> bool {
-    atomic::exists(link) && !lease::is_foreign(link)
 }
 
 /// How a worker's claim ended, as far as the index must know.
@@ -355,165 +348,6 @@ impl Ready {
         }
     }
 
-    /// Puts a name into the set where it belongs now.
-    fn put(&self, name: &Name, fields: Arc<QueueFields>, mtime: i64) {
-        let claimed = atomic::exists(&self.root.claim(name));
-        self.place(name, fields, mtime, claimed);
-    }
-
-    fn place(&self, name: &Name, fields: Arc<QueueFields>, mtime: i64, claimed: bool) {
-        let due = self.due(name, &fields, mtime);
-        let waits = fields.after.iter().map(|dep| self.dependency(dep)).max();
-        let key = fields.exclusive.as_ref().map(|k| self.root.exclusive(k));
-        let in_flight = claimed && !lease::is_foreign(&self.root.claim(name))
-            || key.is_some_and(|k| is_held(&k));
-        let mut sets = self.lock();
-        let known = sets.learn(name, fields, mtime);
-        let refused = known.refuse.is_some();
-        let held = known.held.clone();
-        if due > clock::now_ns() {
-            sets.schedule(name, due);
-            return self.look_at_timers(sets);
-        }
-        if sets.wait_after_failing(name) {
-            return self.look_at_timers(sets);
-        }
-        let held = held.and_then(|agent| hold::of(&self.root, &agent));
-        match waits {
-            // A claim would find the same hold again, as long as the file stays the same.
-            None | Some(Dependency::Met) if held.is_some() && !refused => {
-                match held.and_then(|h| h.ends_at_ns()) {
-                    Some(at) => sets.schedule(name, at),
-                    None => sets.block(name),
-                }
-            }
-            _ if refused => sets.make_ready(name),
-            Some(Dependency::Unmet) => {
-                sets.block(name);
-                let cycle = sets.cycle_of(name);
-                for member in &cycle {
-                    sets.refuse(member, cycle_text(&cycle));
-                }
-            }
-            Some(Dependency::Soon) => sets.recheck(name),
-            _ if in_flight => sets.recheck(name),
-            _ => sets.make_ready(name),
-        }
-        self.look_at_timers(sets);
-    }
-
-    /// The earliest time at which it may start (ns since 1970): the later of its file's time and
-    /// its `not_before`, which `harness release` overrides.
-    fn due(&self, name: &Name, fields: &QueueFields, mtime: i64) -> i64 {
-        let mtime = match mtime > clock::now_ns() {
-            true => self.postponed(name),
-            false => mtime,
-        };
-        match fields.not_before {
-            Some(at) if at > clock::now_ns() && !record::is_released(&self.root, name, at) => {
-                mtime.max(at)
-            }
-            _ => mtime,
-        }
-    }
-
-    /// Until when its file's time postpones it (ns since 1970); 0: not at all. If the clock was set
-    /// back, a retry's backoff counts as over, as what is left of it is unknown.
-    fn postponed(&self, name: &Name) -> i64 {
-        let meta = self.root.item(Place::Pending, name).symlink_metadata();
-        let Some((at, meta)) = meta.ok().and_then(|m| Some((clock::postponed(&m)?, m))) else {
-            return 0;
-        };
-        let backoff = clock::was_set_back_since(&meta) && record::is_backoff(&self.root, name, at);
-        if backoff { 0 } else { at }
-    }
-
-    fn dependency(&self, dep: &Name) -> Dependency {
-        if !atomic::exists(&self.root.item(Place::Done, dep))
-            || atomic::exists(&self.root.item(Place::Pending, dep))
-        {
-            Dependency::Unmet
-        } else if is_held(&self.root.claim(dep)) {
-            // It was added again and is in flight, or its claim is just being given up.
-            Dependency::Soon
-        } else {
-            Dependency::Met
-        }
-    }
-
-    /// Whether an item with these fields may start now. Asked by a claim, which has read the whole file.
-    pub fn may_start(&self, name: &Name, fields: &QueueFields, meta: &Metadata) -> bool {
-        self.due(name, fields, clock::mtime_ns(meta)) <= clock::now_ns()
-            && fields
-                .after
-                .iter()
-                .all(|dep| self.dependency(dep) == Dependency::Met)
-    }
-
-    pub fn ask_rescan(&self) {
-        self.lock().rescan = true;
-        self.waker.wake();
-    }
-
-    /// The folder could not be listed: it is listed again, but not at once, whoever asks.
-    pub fn rescan_after(&self, wait: Duration) {
-        let mut sets = self.lock();
-        sets.rescan = true;
-        sets.no_listing_before = Some(clock::instant() + wait);
-    }
-
-    fn open(&self) {
-        let mut sets = self.lock();
-        if !sets.open {
-            sets.open = true;
-            for idle in sets.idle.drain(..) {
-                idle.waker.wake();
-            }
-        }
-    }
-
-    /// One turn of the index thread: lists a piece if one is due, and looks at names that are due. Returns
-    /// how long until the next turn.
-    pub fn turn(&self) -> Result<Duration> {
-        let rest = self.list_a_piece()?;
-        let now = clock::instant();
-        let wall = clock::now_ns();
-        let due: Vec<Name> = {
-            let mut sets = self.lock();
-            // If the clock was set back, every scheduled name is looked at again.
-            let set_back = sets.turn.replace((now, wall)).is_some_and(|(then, at)| {
-                let passed = i64::try_from(now.duration_since(then).as_nanos());
-                wall < at
-                    .saturating_add(passed.unwrap_or(i64::MAX))
-                    .saturating_sub(SET_BACK_NS)
-            });
-            sets.rescan |= set_back && sets.overflow.due.is_some();
-            let is_due = |at: i64| at <= wall || set_back;
-            let timed = sets.scheduled.iter().take_while(|(at, _)| is_due(*at));
-            let later = sets.later.iter().take_while(|(at, _)| *at <= now);
-            timed
-                .map(|(_, n)| n.clone())
-                .chain(later.map(|(_, n)| n.clone()))
-                .collect()
-        };
-        for name in &due {
-            self.note(name.as_os_str());
-        }
-        let mut sets = self.lock();
-        let now = clock::instant();
-        let timed = sets.scheduled.first().map(|(at, _)| {
-            let ns = at.saturating_sub(clock::now_ns()).max(0);
-            Duration::from_nanos(ns as u64)
-        });
-        let later = sets.later.first().map(|(at, _)| *at - now);
-        let listing = sets.listing_due(now, wall).map(|at| at - now);
-        // The wall clock may jump: never wait long for it.
-        let waits = [timed, later, rest.or(listing), Some(TURN_MAX)];
-        let wait = waits.into_iter().flatten().min().unwrap_or(TURN_MAX);
-        sets.wakes_at = Some(now + wait);
-        Ok(wait)
-    }
-
     /// How long the last listing took.
     pub fn listing_took(&self) -> Duration {
         self.lock().overflow.took
@@ -522,21 +356,6 @@ impl Ready {
     /// How many waiting items were left out, so that `blocked` does not list them.
     pub fn more_blocked(&self) -> usize {
         self.lock().overflow.waiting
-    }
-
-    /// Whether nothing in `pending/` can start by itself. Blocked items do not count: with nothing else
-    /// left, nobody will end what they wait for.
-    pub fn is_exhausted(&self) -> bool {
-        let sets = self.lock();
-        sets.open
-            && !sets.rescan
-            && sets.ready.is_empty()
-            && sets.with_workers == 0
-            && sets.scheduled.is_empty()
-            && sets.later.is_empty()
-            && !sets.overflow.is_listing()
-            && sets.overflow.ready.is_none()
-            && sets.overflow.due.is_none()
     }
 
     /// Looks at every blocked item again: an event may have been lost or not have come yet.
@@ -562,15 +381,4 @@ fn shared(fields: QueueFields) -> Arc<QueueFields> {
         true => PLAIN.clone(),
         false => Arc::new(fields),
     }
-}
-
-const TURN_MAX: Duration = Duration::from_secs(1);
-/// A wall clock that is this far behind since the last turn was set back.
-const SET_BACK_NS: i64 = 1_000_000_000;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Dependency {
-    Met,
-    Soon,
-    Unmet,
 }
