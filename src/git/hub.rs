@@ -1,18 +1,17 @@
-//! The hub: harness's own bare clone of one user repository, made on first use, and the base
-//! commits of items.
+//! The hub: harness's own bare clone of one user repository, opened or made, and its refs.
 //!
 //! Knows nothing of worktrees (`admin`) or of publishing branches (`publish`). Invariant: no agent
-//! has business in it, and the user's repository is only read here. A hub appears under its name complete or not at all, after
-//! a power cut too. All set-up in it happens under its flock.
+//! has business in it, and the user's repository is only read here. All set-up in it happens under its
+//! flock.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::debris::{aside, clear_odd};
-use super::{Base, Git, Repo, config, promised, wait};
-use crate::atomic::{self, Moved};
+use super::debris::aside;
+use super::{Base, Git, Repo, config, wait};
+use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Name, Root};
 use crate::limits::{BACKUPS_MAX, DEBRIS_AGE, PACKED_REFS_BYTES_MAX, STATE_FILE_BYTES_MAX};
@@ -202,254 +201,6 @@ impl Hub {
         wait::lock(&self.0.lock)
     }
 
-    /// Makes the hub beside its place and moves it there. The flock is held, so anything half-made
-    /// there is abandoned.
-    fn create(&self, root: &Root, stem: &str, lock: &Arc<File>) -> Result<()> {
-        let parent = self.0.dir.parent().unwrap_or(Path::new("/"));
-        let prefix = format!(".{stem}-");
-        let listed = fs::read_dir(parent).or_fail("cannot list", parent)?;
-        for entry in listed.flatten() {
-            let name = entry.file_name();
-            let rest = name.to_str().and_then(|n| n.strip_prefix(&prefix));
-            let pid = rest.and_then(|r| r.strip_suffix(".tmp"));
-            if pid.is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit())) {
-                atomic::discard_tree(&entry.path(), "a half-made copy whose maker is dead")?;
-            }
-        }
-        let seed = self.seed()?;
-        let temp = parent.join(format!("{prefix}{}.tmp", std::process::id()));
-        let made = self
-            .clone_to(&temp, lock)
-            .and_then(|()| self.fill(&temp, &seed))
-            .and_then(|()| self.note_owner(root, &temp))
-            .and_then(|()| match self.0.repo.durable {
-                // `git clone` syncs nothing, and a hub with an empty file in it is unusable.
-                true => atomic::sync_tree(&temp),
-                false => Ok(()),
-            });
-        if let Err(e) = made {
-            let _gone = atomic::discard_tree(&temp, "a half-made copy of our own");
-            return Err(e);
-        }
-        match atomic::rename_new(&temp, &self.0.dir)? {
-            Moved::Done if self.0.repo.durable => atomic::sync_dir(parent),
-            Moved::Done => Ok(()),
-            _ => Err(Error::temporary(
-                "cannot place the copy of the repository",
-                "somebody else changes the directory",
-            )
-            .at_path(&self.0.dir)),
-        }
-    }
-
-    /// Any commit of the user's repository; an error if it has none.
-    fn seed(&self) -> Result<String> {
-        let head = Git::at(&self.0.repo.path)
-            .args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
-            .output()?;
-        if head.ok() {
-            return Ok(head.line());
-        }
-        let any = Git::on(&self.0.user)
-            .args([
-                "for-each-ref",
-                "--count=1",
-                "--format=%(objectname)",
-                "refs/heads",
-            ])
-            .must("cannot list the branches")?
-            .line();
-        if any.is_empty() {
-            return Err(no_commits(&self.0.repo.path));
-        }
-        Ok(any)
-    }
-
-    /// Hard-linked objects and no alternates: a `gc` on one side cannot break the other.
-    fn clone_to(&self, temp: &Path, lock: &Arc<File>) -> Result<()> {
-        let user = &self.0.user;
-        let clone = |local: bool| {
-            // Git 2.38 does not accept `--origin` with `--bare`.
-            let mut git = self
-                .quiet(Git::at(Path::new("/")))
-                .set("clone.defaultRemoteName", "origin")
-                .args(["clone", "--bare", "--quiet", "--template="]);
-            if atomic::exists(&user.join("objects/info/alternates")) {
-                git = git.arg("--dissociate");
-            }
-            if !local {
-                git = git.arg("--no-local");
-            }
-            git.arg("--").arg(user).arg(temp).holding(Some(lock))
-        };
-        let first = clone(true);
-        let out = first.patient()?;
-        if out.ok() {
-            return Ok(());
-        }
-        // A local clone refuses some layouts (symlinks among the objects): copy instead.
-        atomic::discard_tree(temp, "a half-made copy of our own")?;
-        if clone(false).patient()?.ok() {
-            return Ok(());
-        }
-        Err(first.failure("cannot copy the repository", &out))
-    }
-
-    fn fill(&self, temp: &Path, seed: &str) -> Result<()> {
-        let what = "cannot set up the copy of the repository";
-        let git = || self.quiet(Git::on(temp));
-        let texts = [
-            ("config", &config::of_hub(seed.len() == 64)),
-            (config::FILE, &self.0.settings),
-        ];
-        for (name, text) in texts {
-            atomic::replace(&temp.join(name), text, false)?;
-        }
-        fetch_in(
-            git(),
-            &self.0.user,
-            &["+refs/remotes/*:refs/remotes/*", "^refs/remotes/*/HEAD"],
-        )
-        .must(what)?;
-        fetch_in(git(), &self.0.user, &[&format!("+{seed}:{SEED}")]).must(what)?;
-        let heads = Git::on(&self.0.user)
-            .args([
-                "for-each-ref",
-                "--format=%(refname) %(symref)",
-                "refs/remotes",
-            ])
-            .must(what)?;
-        for line in String::from_utf8_lossy(&heads.stdout).lines() {
-            if let Some((name, target)) = line.split_once(' ').filter(|(_, t)| !t.is_empty()) {
-                git().args(["symbolic-ref", name, target]).must(what)?;
-            }
-        }
-        // A branch named `harness` would block all `harness/…`: it is not kept in the hub.
-        if git()
-            .args(["rev-parse", "--verify", "--quiet", "refs/heads/harness"])
-            .output()?
-            .ok()
-        {
-            git()
-                .args(["update-ref", "-d", "refs/heads/harness"])
-                .must(what)?;
-        }
-        Ok(())
-    }
-
-    /// The commit that `wanted` names in the user's repository now, present in the hub. Without
-    /// `wanted`: the configured base, else the branch the user is on, else HEAD's commit.
-    ///
-    /// # Errors
-    /// Permanent if there is no such base, with a text that can be the item's refusal.
-    pub(crate) fn base(&self, wanted: Option<&str>) -> Result<Base> {
-        clear_odd(self.dir(), self.dir());
-        let wanted = wanted.or(self.0.repo.base.as_deref());
-        let rev = wanted.unwrap_or("HEAD");
-        let (oid, full) = self.resolve(rev, wanted.is_some())?;
-        let branch = full.strip_prefix("refs/heads/");
-        let name = match wanted {
-            Some(w) => w.to_owned(),
-            None => branch.unwrap_or(&oid).to_owned(),
-        };
-        let base = Base { name, oid };
-        let pin = format!("refs/harness/base/{}", Name::new(&full).ref_component());
-        let here = |name: &str| self.read_ref(name).as_deref() == Some(&base.oid);
-        if here(if branch.is_some() { &full } else { &pin }) {
-            return Ok(base);
-        }
-        let lock = self.lock()?;
-        if !here(&pin) {
-            self.clear_ref_lock(&pin);
-            let git = self.git().holding(Some(&lock));
-            let what = "cannot bring the base into harness's copy of the repository";
-            self.fetch_of_user(git, &[&format!("+{}:{pin}", base.oid)], what)?;
-        }
-        if branch.is_some() {
-            self.follow(&full, &base.oid, &lock)?;
-        }
-        Ok(base)
-    }
-
-    /// Fetches from the user's repository, also where that is a partial clone.
-    pub(super) fn fetch_of_user(&self, hub: Git, specs: &[&str], what: &str) -> Result<()> {
-        let (user, durable) = (&self.0.user, self.0.repo.durable);
-        let git = fetch_in(hub, user, specs);
-        let out = git.patient()?;
-        if out.ok() {
-            return Ok(());
-        }
-        match promised::share(user, self.dir(), durable)? {
-            true => git.must(what).map(drop),
-            false => Err(git.failure(what, &out)),
-        }
-    }
-
-    /// Object id and full name (or the given name) of a revision in the user's repository.
-    fn resolve(&self, rev: &str, asked: bool) -> Result<(String, String)> {
-        let path = &self.0.repo.path;
-        let missing = || {
-            Error::permanent(
-                format!("the base `{}` does not exist", rev.escape_debug()),
-                "it names no commit in the repository",
-            )
-            .at_path(path)
-            .hint("name a branch that exists there (`git branch --list`)")
-        };
-        if rev.is_empty() || rev.starts_with('-') || rev.chars().any(char::is_control) {
-            return Err(missing());
-        }
-        let ask = |rev: &str| {
-            let commit = format!("{rev}^{{commit}}");
-            Git::at(path).args(["rev-parse", &commit, "--symbolic-full-name", rev])
-        };
-        // A branch wins over a tag of the same name, as with `git checkout`; git then prints no
-        // full name, or the tag's.
-        let git = ask(rev);
-        let mut out = git.output()?;
-        if out.ok() && asked && !out.line().contains("\nrefs/heads/") {
-            let as_branch = ask(&format!("refs/heads/{rev}")).output()?;
-            if as_branch.ok() {
-                out = as_branch;
-            }
-        }
-        if out.ok() {
-            let text = out.line();
-            let mut lines = text.lines();
-            let oid = lines.next().unwrap_or_default().to_owned();
-            let full = lines.next().filter(|l| l.starts_with("refs/"));
-            return Ok((oid, full.unwrap_or(rev).to_owned()));
-        }
-        let unknown = [
-            "unknown revision",
-            "ambiguous argument",
-            "bad revision",
-            "Needed a single",
-        ];
-        if !unknown.iter().any(|w| out.stderr.contains(w)) {
-            return Err(git.failure("cannot look up the base", &out));
-        }
-        Err(if asked { missing() } else { no_commits(path) })
-    }
-
-    /// Moves the hub's branch to where the user's is, so that `git diff main` means what an agent
-    /// expects. A convenience: without it, items still begin at the right commit.
-    fn follow(&self, full: &str, oid: &str, lock: &Arc<File>) -> Result<()> {
-        let old = self.read_ref(full);
-        if old.as_deref() == Some(oid) {
-            return Ok(());
-        }
-        if let Some(old) = &old
-            && !self.contains(oid, old)?
-        {
-            self.keep_ref(&format!("base/{}", Name::new(full).ref_component()), old)?;
-        }
-        let mut args = vec!["update-ref", full, oid];
-        args.extend(old.as_deref());
-        let _moved = self.git().holding(Some(lock)).args(args).brief()?;
-        Ok(())
-    }
-
     /// Value of a ref, read without starting git; `None` if that is not possible.
     pub(super) fn read_ref(&self, name: &str) -> Option<String> {
         let file = self.0.dir.join(name);
@@ -586,13 +337,4 @@ pub(super) fn is_oid(text: &str) -> bool {
     matches!(text.len(), 40 | 64)
         && text.bytes().all(|b| b.is_ascii_hexdigit())
         && text.bytes().any(|b| b != b'0')
-}
-
-fn no_commits(path: &Path) -> Error {
-    Error::permanent(
-        "cannot begin from HEAD",
-        "the branch it is on has no commits yet",
-    )
-    .at_path(path)
-    .hint("make a first commit (`git commit --allow-empty -m start`), or set `base` in [repo]")
 }

@@ -5,9 +5,12 @@
 //! `GIT_DIR` and the like from outside, runs a hook, signs, prompts, or leaves a daemon behind.
 
 mod admin;
+mod base;
 mod branches;
 mod bring;
+mod clone;
 mod closed;
+mod collect;
 mod config;
 mod debris;
 mod environment;
@@ -56,12 +59,13 @@ use crate::mutant::planted;
 pub(crate) use crate::config::Clean;
 pub(crate) use admin::clear_temps;
 pub(crate) use branches::{Changes, Look};
+pub(crate) use collect::Collected;
 pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
 pub(crate) use repos::Repos;
 pub(crate) use wait::{hurry, show_waits};
 use words::{hint_for, is_lock_trouble, lasts, passes};
-pub(crate) use worktree::{Collected, Worktree};
+pub(crate) use worktree::Worktree;
 
 /// Oldest supported git: 2.29 has `fetch --no-write-fetch-head`, 2.31 `rev-parse --path-format`,
 /// 2.38 `merge-tree --write-tree`, which merging needs.
