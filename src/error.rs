@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::text::printable;
+use crate::text::{message, one_line};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -133,18 +133,27 @@ impl Error {
     }
 }
 
+/// One line: what, where, why, what to do. Scripts read standard error line by line.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.what)?;
+        let mut line = self.0.what.clone();
         if let Some(path) = &self.0.path {
-            write!(f, ": {}", path.display().to_string().escape_debug())?;
+            line += &format!(": {}", path.display().to_string().escape_debug());
         }
-        write!(f, ": {}", self.0.why.trim_end())?;
-        if let Some(hint) = &self.0.hint {
-            write!(f, "\n  what to do: {hint}")?;
-        }
-        Ok(())
+        line += &format!(": {}", one_line(&self.0.why));
+        f.write_str(&match &self.0.hint {
+            Some(hint) => advised(&line, &one_line(hint)),
+            None => line,
+        })
     }
+}
+
+/// A message with what to do about it, on its line.
+pub(crate) fn advised(message: &str, what_to_do: &str) -> String {
+    format!(
+        "{}; what to do: {what_to_do}",
+        message.trim_end_matches('.')
+    )
 }
 
 impl std::error::Error for Error {}
@@ -212,10 +221,10 @@ impl HostTrouble {
     }
 }
 
-/// Writes a line to standard error. Unlike `eprintln!` it does not panic if that is closed or its
+/// Writes one line to standard error. Unlike `eprintln!` it does not panic if that is closed or its
 /// disk is full.
 pub fn tell(line: &str) {
-    let _lost = writeln!(io::stderr().lock(), "{}", printable(line));
+    let _lost = writeln!(io::stderr().lock(), "{}", message(line));
 }
 
 fn class_of(err: &io::Error) -> (Kind, Option<&'static str>) {

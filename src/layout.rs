@@ -199,6 +199,10 @@ impl Root {
     pub fn repos(&self) -> PathBuf {
         self.at("state/repos")
     }
+    /// Objects of merges that `harness branches` only tries; it stays for no longer than that.
+    pub(crate) fn tried_merges(&self, repo: &str) -> PathBuf {
+        join(&self.at("state/tried"), format!("{repo}.objects"))
+    }
     pub fn control(&self) -> PathBuf {
         self.at("state/control")
     }

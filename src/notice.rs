@@ -18,7 +18,7 @@ use crate::atomic;
 use crate::clock;
 use crate::process;
 use crate::runtime::Runtime;
-use crate::text::printable;
+use crate::text::message;
 
 /// A notification that takes longer hangs.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -81,12 +81,12 @@ fn start(rt: &Runtime, notice: &Notice, text: Option<File>) -> Result<Child, Str
         .process_group(0)
         .env("HARNESS_ROOT", rt.root.path())
         .env("HARNESS_EVENT", notice.event)
-        .env("HARNESS_REASON", &*printable(&notice.reason))
+        .env("HARNESS_REASON", message(&notice.reason))
         .env("HARNESS_ITEM", &notice.item)
         .env("HARNESS_SESSION", &notice.session)
         .env("HARNESS_SLOT", &notice.slot)
         .env("HARNESS_INTERRUPT", &notice.interrupt)
-        .env("HARNESS_WHAT_TO_DO", &*printable(&notice.what_to_do))
+        .env("HARNESS_WHAT_TO_DO", message(&notice.what_to_do))
         .stdin(text.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::null())
         .stderr(Stdio::null());

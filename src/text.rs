@@ -28,9 +28,10 @@ fn spelt<'t>(text: &'t str, kept: &[char]) -> Cow<'t, str> {
     text.chars().map(spelled).collect::<String>().into()
 }
 
-/// Escapes what `is_obeyed`, except newlines, for a terminal: messages quote what agents wrote.
-pub fn printable(text: &str) -> Cow<'_, str> {
-    spelt(text, &['\n'])
+/// A message for a terminal, on one line: what is obeyed is spelt out, as messages quote what agents
+/// wrote.
+pub(crate) fn message(text: &str) -> String {
+    spelt(&one_line(text), &[]).into_owned()
 }
 
 /// The same for a page of text, which may have tabs.
@@ -38,19 +39,10 @@ pub fn page(text: &str) -> Cow<'_, str> {
     spelt(text, &['\n', '\t'])
 }
 
-/// A text on one line, for where a line is shown. Advice of ours keeps apart from what is before it.
+/// A text on one line, for where a line is shown.
 pub fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for part in text.lines().map(str::trim).filter(|part| !part.is_empty()) {
-        if !line.is_empty() {
-            line.push_str(match part.starts_with("what to do:") {
-                true => "; ",
-                false => " ",
-            });
-        }
-        line.push_str(part);
-    }
-    line
+    let parts = text.lines().map(str::trim).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 /// A message without what differs from one try to the next: numbers, ids and temporary names. Messages
@@ -203,7 +195,8 @@ mod tests {
             page(evil),
             "a\\u{1b}]52;c;x\\u{7}\\u{9b}1m\\u{202e}b\\u{61c}\\u{7f}\té\n"
         );
-        assert!(printable(evil).contains("\\t"));
+        assert!(message(evil).ends_with("\\té"));
+        assert_eq!(message(" two\n  lines\r\n"), "two lines");
         for json in [json(&evil).unwrap(), pretty_json(&[evil]).unwrap()] {
             let text = String::from_utf8(json.clone()).unwrap();
             assert!(!text.contains(|c| is_obeyed(c) && c != '\n'), "{text}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::git;
 use crate::interrupt;
@@ -120,6 +121,10 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
     let (mut failures_in_a_row, mut was_held) = (0, false);
     while !leave.load(Ordering::SeqCst) && rt.lifecycle.level() == Level::Running {
         if let Some((state, why)) = held_back(ctx) {
+            // The last of `--max-items` may be what is looked at: the run does not wait for that.
+            if !rt.tickets.are_left() {
+                break;
+            }
             show_idle(ctx, state, Some(why));
             was_held = true;
             // An item that was handed to this worker goes to the others, and none is handed to it.
@@ -138,8 +143,7 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
         let Some(ticket) = rt.tickets.take() else {
             break;
         };
-        let repo = ctx.repo.as_deref();
-        let Some(candidate) = rt.ready.pop(&ctx.waker, ctx.slot(), repo) else {
+        let Some(candidate) = next_candidate(ctx) else {
             drop(ticket);
             rt.troubles.over(&slot);
             wait_for_an_item(ctx);
@@ -236,6 +240,19 @@ fn held_back(ctx: &WorkerContext) -> Option<(SlotState, String)> {
     rt.disk.is_low(&rt.console).and_then(paused)
 }
 
+/// What to try next. A slot whose first prompt must wait for its turn takes scripts meanwhile.
+fn next_candidate(ctx: &mut WorkerContext) -> Option<Candidate> {
+    let waits = ctx.turn.is_some_and(|turn| clock::instant() < turn);
+    if !waits && ctx.turn.take().is_some() {
+        show_idle(ctx, SlotState::Idle, None);
+    }
+    let (ready, repo) = (&ctx.rt.ready, ctx.repo.as_deref());
+    match waits {
+        true => ready.pop_script(&ctx.waker, ctx.slot(), repo),
+        false => ready.pop(&ctx.waker, ctx.slot(), repo),
+    }
+}
+
 /// Nothing can be claimed now. The main thread is woken first: there may be nothing left to do.
 fn wait_for_an_item(ctx: &mut WorkerContext) {
     let rt = ctx.rt.clone();
@@ -244,7 +261,14 @@ fn wait_for_an_item(ctx: &mut WorkerContext) {
         // While others still work, so that the end of the run need not wait for it.
         ctx.dismiss_keeper();
     }
-    ctx.waker.wait(IDLE_TICK);
+    let left = ctx
+        .turn
+        .map(|turn| turn.saturating_duration_since(clock::instant()));
+    if left.is_some() {
+        let why = "its first prompt waits for its turn (`stagger` in [harness])";
+        show_idle(ctx, SlotState::Idle, Some(why.to_owned()));
+    }
+    ctx.waker.wait(left.unwrap_or(IDLE_TICK).min(IDLE_TICK));
 }
 
 fn interrupt_for_failures(ctx: &WorkerContext) {
@@ -299,11 +323,9 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
         Ok(ClaimOutcome::Waits(order)) => ClaimReport::Waits(order),
         Ok(ClaimOutcome::Held(agent)) => ClaimReport::Held(agent),
         Ok(ClaimOutcome::Turn(wait)) => {
+            ctx.turn = Some(clock::instant() + wait);
             // Slots that have had their turn may take it.
-            rt.ready.tried(candidate, ClaimReport::Untried);
-            drop(ticket);
-            ctx.waker.wait(wait);
-            return Ok(Tried::NotClaimed);
+            ClaimReport::Untried
         }
         // What is wrong with an item is not its slot's trouble: the item is tried again later.
         Err(e) => match could_not_claim(ctx, candidate, &e) {

@@ -71,6 +71,15 @@ pub(crate) fn for_item<'a>(config: &'a Config, item: &Item) -> Result<Agent<'a>,
     }
 }
 
+/// The name under which a hold keeps the item from its agent; `None`: no hold does.
+pub(crate) fn hold_name<'a>(config: &'a Config, item: &'a Item) -> Option<&'a str> {
+    if item.kind == Kind::Script {
+        return None;
+    }
+    let agent = item.agent.as_deref().or(config.harness.agent.as_deref());
+    Some(agent.unwrap_or(NOBODY))
+}
+
 /// The values of an attempt's placeholders.
 pub(crate) type Facts = BTreeMap<&'static str, OsString>;
 

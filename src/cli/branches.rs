@@ -155,7 +155,7 @@ fn look(root: &Root, repos: &Repos, branches: &mut [Branch]) -> Vec<Error> {
     let mut tips: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     let paths: BTreeMap<&str, &Path> = repos.paths().collect();
     for (name, path) in &paths {
-        match Look(path).tips() {
+        match looked_at(root, name, path).tips() {
             Ok(found) => drop(tips.insert(name, found)),
             Err(e) => trouble.push(e),
         }
@@ -172,11 +172,16 @@ fn look(root: &Root, repos: &Repos, branches: &mut [Branch]) -> Vec<Error> {
     for (name, path) in &paths {
         let is_here = |b: &&mut Branch| b.now.repo.as_deref() == Some(name) && b.now.tip.is_some();
         let mut here: Vec<&mut Branch> = branches.iter_mut().filter(is_here).collect();
-        if let Err(e) = measure(&Look(path), &mut here) {
+        if let Err(e) = measure(&looked_at(root, name, path), &mut here) {
             trouble.push(e);
         }
     }
     trouble
+}
+
+fn looked_at<'a>(root: &Root, name: &str, path: &'a Path) -> Look<'a> {
+    let tried = root.tried_merges(name);
+    Look { path, tried }
 }
 
 /// The repository of a branch: one where it is as it was published; one that has its name; else that

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::layout::{Name, Place, Root};
 use crate::ready::Ready;
 use crate::record;
-use crate::view::state::{self, Stands, State};
+use crate::view::state::{self, Holds, Stands, State};
 use crate::view::story::{SUMMARY_HEAD, summary_row};
 use crate::view::table::Table;
 use crate::view::{Term, print_json, print_text};
@@ -43,8 +43,9 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     if wants(&[State::Pending, State::Scheduled, State::Blocked]) {
         let ready = Ready::unbounded(root)?;
         ready.rescan()?;
+        let holds = Holds::look(root);
         rows.extend(ready.standing().into_iter().map(|(name, standing)| Row {
-            stands: state::of_pending(root, &name, &standing),
+            stands: state::of_pending(root, &holds, &name, &standing),
             at: At::Pending,
             name,
         }));

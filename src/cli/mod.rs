@@ -35,6 +35,7 @@ mod wait;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Overrides};
@@ -197,13 +198,11 @@ fn mistyped(e: &clap::Error) -> Result<u8> {
     if let Some(e) = tips::unknown_command(e) {
         return Err(e);
     }
-    let text = e.render().to_string();
-    // The message quotes what was typed, which may contain control characters.
-    crate::error::tell(text.trim_end());
-    let (why, hint) = text.split_once("\n\n").unwrap_or((&text, ""));
-    let why = why.trim_start_matches("error: ");
-    answer_in_json(&Error::usage("wrong usage", why).hint(hint.trim()));
-    Ok(2)
+    if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _closed = e.print();
+        return Ok(2);
+    }
+    Err(tips::wrong_usage(&e.render().to_string()))
 }
 
 /// Says why a command failed: to people, and in JSON where that was asked for.

@@ -130,7 +130,8 @@ pub(super) fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
         .find(|f| matches!(f.place, At::Claimed(_) | At::Pending))
     else {
         return Err(match all.first() {
-            Some(_) => Error::permanent("nothing to cancel", format!("{name} has ended already")),
+            Some(_) => Error::permanent("nothing to cancel", format!("{name} has ended already"))
+                .hint("`harness show` tells how"),
             None => find::unknown(root, name),
         });
     };

@@ -4,11 +4,14 @@ use std::ffi::OsString;
 
 use serde_json::{Value, json};
 
+use super::find::At;
+use super::show::waits_with;
 use super::{find, init, moves};
 use crate::atomic;
 use crate::error::{Result, tell};
-use crate::layout::{Name, Place, Root};
+use crate::layout::{Place, Root};
 use crate::outcome::Outcome;
+use crate::quote::harness;
 use crate::record;
 use crate::view::{count_of, print_json};
 
@@ -38,9 +41,16 @@ pub(super) fn retry(root: &Root, args: &RetryArgs) -> Result<u8> {
 /// thousands.
 fn all(root: &Root, outcome: Option<Outcome>, json: bool) -> Result<u8> {
     init::ensure_tree(root)?;
-    let (mut code, mut moved, mut results) = (0, 0, Vec::new());
+    let (mut code, mut moved, mut asking, mut results) = (0, 0, 0, Vec::new());
     for name in find::names_in(&root.place(Place::Parked))? {
-        if !is_wanted(root, &name, outcome) {
+        let history = record::history(root, &name);
+        let was = history.outcome.as_ref().and_then(|word| word.known());
+        if outcome.is_some() && was != outcome {
+            continue;
+        }
+        // Sent back without its answer, it would ask the same again.
+        if waits_with(root, At::Parked, &history).is_some() {
+            asking += 1;
             continue;
         }
         match moves::wherever_it_is(root, &name, moves::retry) {
@@ -60,19 +70,30 @@ fn all(root: &Root, outcome: Option<Outcome>, json: bool) -> Result<u8> {
     if json {
         print_json(&Value::Array(results))?;
     } else {
-        tell(&format!("harness: {}", summary(moved, outcome)));
+        tell(&format!("harness: {}", summary(moved, asking, outcome)));
     }
     Ok(code)
 }
 
-fn is_wanted(root: &Root, name: &Name, outcome: Option<Outcome>) -> bool {
-    outcome.is_none_or(|wanted| {
-        let was = record::history(root, name).outcome;
-        was.and_then(|word| word.known()) == Some(wanted)
-    })
+fn summary(moved: u64, asking: u64, outcome: Option<Outcome>) -> String {
+    let stay = match asking {
+        0 => String::new(),
+        n => format!(
+            "; {} parked: `{} status` says how to answer",
+            match n {
+                1 => "1 item waits for an answer and stays".to_owned(),
+                n => format!("{n} items wait for an answer and stay"),
+            },
+            harness()
+        ),
+    };
+    match (moved, asking) {
+        (0, 1..) => stay.trim_start_matches("; ").to_owned(),
+        _ => moved_back(moved, outcome) + &stay,
+    }
 }
 
-fn summary(moved: u64, outcome: Option<Outcome>) -> String {
+fn moved_back(moved: u64, outcome: Option<Outcome>) -> String {
     let as_what = outcome.map_or_else(String::new, |o| format!(" as {}", o.as_str()));
     match moved {
         0 => format!("nothing to retry: no item is parked{as_what}"),

@@ -138,7 +138,7 @@ fn left_over(root: &Root) -> Vec<String> {
         };
         let why = why.headline();
         Some(format!(
-            "{whom} interrupted from before this run: {why}\n  {ways}"
+            "{whom} interrupted from before this run: {why}; what to do: {ways}"
         ))
     });
     let holds = hold::all(root).into_iter().filter(|h| h.until.is_none());
@@ -149,7 +149,7 @@ fn left_over(root: &Root) -> Vec<String> {
         }
         let (agent, harness) = (h.agent, quote::harness());
         format!(
-            "{agent} is held from before this run: {}\n  when that is mended: `{harness} resume`",
+            "{agent} is held from before this run: {}; when that is mended: `{harness} resume`",
             h.reason
         )
     });

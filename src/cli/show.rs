@@ -1,7 +1,6 @@
 //! `harness show NAME`: one item's whole story, from its record and its current place.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -9,16 +8,14 @@ use serde_json::{Value, json};
 use super::claimed::Slots;
 use super::facts::facts;
 use super::find::{self, At, Found};
-use crate::atomic;
 use crate::error::Result;
 use crate::interrupt::{self, Interrupt};
-use crate::item::{self, Item};
+use crate::item::Item;
 use crate::layout::{Name, Root};
-use crate::limits::ITEM_BYTES_MAX;
 use crate::quote;
 use crate::ready::Ready;
 use crate::record::{self, End, Event, History, Line};
-use crate::view::state::{self, Stands, State};
+use crate::view::state::{self, Holds, Stands, State, parsed};
 use crate::view::story::{Standing, story};
 use crate::view::{print_json, print_text};
 
@@ -40,7 +37,7 @@ pub(super) fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
         Some(STUCK) => STUCK,
         _ => state,
     };
-    let item = places.first().and_then(|found| parsed(&name, found));
+    let item = places.first().and_then(|found| parsed(&name, &found.path));
     let understood = item.map(|item| item.understood()).unwrap_or_default();
     let at = places.first().map(|found| found.place);
     let waits = at.and_then(|at| waits_with(root, at, &history));
@@ -80,7 +77,7 @@ pub(super) fn state_of(
             let standing = ready.standing();
             let stands = standing
                 .first()
-                .map(|(_, s)| state::of_pending(root, name, s));
+                .map(|(_, s)| state::of_pending(root, &Holds::look(root), name, s));
             match stands {
                 None => Stands::new(State::Pending, "slot", None),
                 Some(stands) if stands.state == State::Pending => Stands {
@@ -141,7 +138,7 @@ fn as_json(
     lines: &[Line],
     at: Option<&Found>,
 ) -> Value {
-    let item = at.and_then(|found| parsed(name, found));
+    let item = at.and_then(|found| parsed(name, &found.path));
     let understood = item.as_ref().map(Item::understood);
     let file = at.map(|found| found.path.as_path());
     let mut all = facts(name, state, stands, lines, file);
@@ -162,18 +159,6 @@ fn as_json(
         all.insert(key.into(), value);
     }
     all.into()
-}
-
-/// The item as its file stands now.
-fn parsed(name: &Name, at: &Found) -> Option<Item> {
-    // A refused item may be anything: a fifo would block, a symlink is not followed.
-    let meta = at.path.symlink_metadata().ok()?;
-    if !meta.is_file() {
-        return None;
-    }
-    let bytes = atomic::read_small(&at.path, ITEM_BYTES_MAX).ok()?;
-    let executable = meta.permissions().mode() & 0o111 != 0;
-    item::parse(name, &bytes, executable).ok()
 }
 
 /// The attempts, without those put back before they started, as recorded.

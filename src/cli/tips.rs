@@ -5,6 +5,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::Error;
 use crate::quote::harness;
+use crate::text::one_line;
 
 /// Words of other tools, and what to type instead, after `harness`.
 const WORDS: &[(&[&str], &str)] = &[
@@ -136,6 +137,21 @@ pub(super) fn unknown_command(e: &clap::Error) -> Option<Error> {
     let why = format!("there is no command `{typed}`");
     let tip = tip.replace("`harness ", &format!("`{} ", harness()));
     Some(Error::usage("cannot do that", why).hint(format!("`{} {tip}", harness())))
+}
+
+/// What clap says in paragraphs, as one line.
+pub(super) fn wrong_usage(text: &str) -> Error {
+    let mut parts = text.split("\n\n").map(str::trim);
+    let why = parts.next().unwrap_or_default();
+    let tips = parts
+        .filter(|part| !part.is_empty())
+        .map(|part| match part {
+            part if part.starts_with("For more information") => "`--help` says more".to_owned(),
+            part => one_line(part.strip_prefix("tip: ").unwrap_or(part)),
+        });
+    let tips: Vec<String> = tips.collect();
+    let why = why.strip_prefix("error: ").unwrap_or(why);
+    Error::usage("wrong usage", why).hint(tips.join("; "))
 }
 
 fn tip(typed: &str) -> Option<&'static str> {

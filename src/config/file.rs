@@ -30,7 +30,7 @@ const NEED_CLI: [&str; 7] = [
     "resume",
 ];
 /// Most problems that one error lists.
-const PROBLEMS_MAX: usize = 10;
+const PROBLEMS_MAX: usize = 5;
 
 /// One problem in the file.
 #[derive(Debug, PartialEq, Eq)]
@@ -191,7 +191,7 @@ pub(super) fn refusal(path: &Path, problems: &[Problem]) -> Error {
     if problems.len() > PROBLEMS_MAX {
         lines.push(format!("and {} more", problems.len() - PROBLEMS_MAX));
     }
-    Error::permanent("cannot use the configuration", lines.join("\n  "))
+    Error::permanent("cannot use the configuration", lines.join("; "))
         .at_path(path)
         .hint("correct these lines; `harness init` in an empty directory writes a file with every key explained")
 }

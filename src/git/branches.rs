@@ -2,12 +2,14 @@
 //! A git process or two for all of them, however many there are.
 //!
 //! Knows nothing of items. Invariant: nothing is written into the user's repository. Merges are tried
-//! with a folder of their own for the objects that they make.
+//! with a folder of ROOT for the objects that they make: the last that looks removes it, also one that
+//! a killed process left.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::hub::is_oid;
 use super::{Git, Output};
@@ -17,6 +19,10 @@ use crate::error::{Error, Result};
 
 /// Times that git is asked, each time behind a branch of which it could not tell.
 const STARTS_MAX: u32 = 20;
+
+/// Removing tried merges takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a branch changes, as `git diff --stat` counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,13 +41,18 @@ pub(crate) struct Merge {
     pub(crate) conflicts: Vec<String>,
 }
 
-/// The user's repository, only to look at: any directory inside it.
-pub(crate) struct Look<'a>(pub(crate) &'a Path);
+/// The user's repository, only to look at.
+pub(crate) struct Look<'a> {
+    /// Any directory inside it.
+    pub(crate) path: &'a Path,
+    /// Where the objects of tried merges go.
+    pub(crate) tried: PathBuf,
+}
 
 impl Look<'_> {
     /// Asks no network for what a partial clone leaves out.
     fn git(&self) -> Git {
-        Git::at(self.0).env("GIT_NO_LAZY_FETCH", "1")
+        Git::at(self.path).env("GIT_NO_LAZY_FETCH", "1")
     }
 
     /// The branches that harness names: each with its commit.
@@ -134,7 +145,7 @@ impl Look<'_> {
                 .git()
                 .args(["merge-tree", "--write-tree", "--stdin", "--name-only"])
                 .args(["--no-messages", "--allow-unrelated-histories"])
-                .env("GIT_OBJECT_DIRECTORY", &objects.0);
+                .env("GIT_OBJECT_DIRECTORY", &objects.dir);
             Ok(merges_of(&fed(git, lines.collect())?.stdout))
         })
     }
@@ -202,8 +213,13 @@ fn fed(git: Git, text: String) -> Result<Output> {
     git.holding(Some(&Arc::new(file))).output()
 }
 
-/// A folder for the objects that merges make, which borrows the repository's.
-struct Objects(PathBuf);
+/// A folder for the objects that merges make, which borrows the repository's. Several processes may
+/// use it: an object has the same name for each.
+struct Objects {
+    dir: PathBuf,
+    /// Shared by those that use the folder.
+    lock: File,
+}
 
 impl Objects {
     fn new(look: &Look<'_>) -> Result<Objects> {
@@ -216,24 +232,45 @@ impl Objects {
         let of_repository = git
             .must("cannot find the objects of your repository")?
             .path();
-        let name = format!("harness-merges-{}", clock::unique().simple());
-        let objects = Objects(std::env::temp_dir().join(name));
-        atomic::make_dir(&objects.0, true)?;
-        atomic::make_dir(&objects.0.join("info"), true)?;
+        let dir = look.tried.clone();
+        if let Some(above) = dir.parent() {
+            atomic::make_dir(above, true)?;
+        }
+        let path = dir.with_extension("lock");
+        let lock = shared(&path)?;
+        let objects = Objects { dir, lock };
+        atomic::make_dir(&objects.dir, true)?;
+        atomic::make_dir(&objects.dir.join("info"), true)?;
         let mut line = std::os::unix::ffi::OsStringExt::into_vec(of_repository.into_os_string());
         line.push(b'\n');
-        drop(atomic::create(
-            &objects.0.join("info/alternates"),
-            &line,
-            0o600,
-        )?);
+        atomic::replace(&objects.dir.join("info/alternates"), &line, false)?;
         Ok(objects)
     }
 }
 
+/// Holds the lock with others. Who removes what is left holds it alone, for a moment.
+fn shared(path: &Path) -> Result<File> {
+    let end = clock::instant() + PATIENCE;
+    let lock = atomic::open_lock(path)?;
+    while fs2::FileExt::try_lock_shared(&lock).is_err() {
+        if clock::instant() >= end {
+            let why = "another `harness branches` has held its lock for too long";
+            return Err(Error::temporary("cannot try merges", why)
+                .at_path(path)
+                .hint("look whether it is stopped (Ctrl-Z), and end it"));
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+    Ok(lock)
+}
+
 impl Drop for Objects {
     fn drop(&mut self) {
-        let _stays = atomic::discard_tree(&self.0, "merges that were only tried");
+        if fs2::FileExt::unlock(&self.lock).is_ok()
+            && fs2::FileExt::try_lock_exclusive(&self.lock).is_ok()
+        {
+            let _stays = atomic::discard_tree(&self.dir, "merges that were only tried");
+        }
     }
 }
 

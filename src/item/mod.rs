@@ -53,6 +53,8 @@ pub struct QueueFields {
     pub exclusive: Option<String>,
     /// The `[repos.NAME]` to work in. A slot prefers the repository it last worked in.
     pub repo: Option<String>,
+    /// Whether an agent runs it: the first start of one in a slot may have to wait for its turn.
+    pub is_prompt: bool,
 }
 
 /// The number of `medium`.
@@ -66,6 +68,7 @@ impl Default for QueueFields {
             after: Vec::new(),
             exclusive: None,
             repo: None,
+            is_prompt: false,
         }
     }
 }
@@ -167,6 +170,7 @@ fn understand(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Item> {
             _ => "there is no prompt: nothing but fields and white space",
         });
     }
+    item.order.is_prompt = kind != Kind::Script;
     item.fields = fields.typed;
     for (key, value) in fields.written {
         if set::TEXTS.contains(&&*key) {

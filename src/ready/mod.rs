@@ -16,6 +16,7 @@ mod sets;
 mod start;
 mod turn;
 mod view;
+mod workers;
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -26,14 +27,13 @@ use crate::atomic;
 use crate::clock;
 use crate::error::Result;
 use crate::item::QueueFields;
-use crate::layout::{Name, Place, Root, SlotId};
+use crate::layout::{Name, Place, Root};
 use crate::limits::{AFTER_TROUBLE, INDEX_MAX};
-use crate::mutant::planted;
 use crate::spool;
 use crate::waker::{Mutex, MutexGuard, Waker};
 use listing::{FIRST_PIECE, Listing};
 pub use peek::peek;
-use sets::{Idle, IndexSet, Known, Sets};
+use sets::{IndexSet, Known, Sets};
 pub use view::{Standing, Wait};
 
 pub struct Ready {
@@ -101,93 +101,6 @@ impl Ready {
     fn lock(&self) -> MutexGuard<'_, Sets> {
         // A panic with the lock held leaves no change half-made that matters.
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The best candidate, or one that was handed to this worker. `None`: the waker is woken once
-    /// there may be one. `repo`: the repository that the worker last worked in; of several idle
-    /// workers, one whose worktree has the item's repository is woken.
-    pub fn pop(&self, waker: &Arc<Waker>, slot: SlotId, repo: Option<&str>) -> Option<Candidate> {
-        let mut sets = self.lock();
-        sets.idle.retain(|i| !Arc::ptr_eq(&i.waker, waker));
-        let handed = sets.handed.iter();
-        if let Some(at) = handed.clone().position(|(b, _)| Arc::ptr_eq(b, waker)) {
-            return Some(sets.handed.swap_remove(at).1);
-        }
-        if sets.open
-            && let Some(rank) = sets.ready.pop_first()
-        {
-            if sets.has_just_run_low() {
-                self.waker.wake();
-            }
-            sets.next_ticket += 1;
-            sets.with_workers += 1;
-            let ticket = sets.next_ticket;
-            let mut refuse = None;
-            if let Some(known) = sets.known.get_mut(&rank.name) {
-                known.place = IndexSet::Worker(ticket);
-                refuse = known.refuse.as_deref().map(str::to_owned);
-            }
-            return Some(Candidate {
-                name: rank.name,
-                refuse,
-                ticket,
-            });
-        }
-        if planted("idle-late") {
-            drop(sets);
-            sets = self.lock();
-        }
-        if sets.overflow.is_listing() {
-            // The listing pauses while workers have enough to do: this one has nothing.
-            self.waker.wake();
-        }
-        sets.idle.push(Idle {
-            waker: waker.clone(),
-            slot,
-            repo: repo.map(str::to_owned),
-        });
-        None
-    }
-
-    /// Hands a candidate to the worker of another slot. `false`: that worker is not idle, or not in this
-    /// process.
-    pub fn hand_over(&self, candidate: &Candidate, slot: SlotId) -> bool {
-        let mut sets = self.lock();
-        let Some(at) = sets.idle.iter().position(|i| i.slot == slot) else {
-            return false;
-        };
-        let idle = sets.idle.remove(at);
-        idle.waker.wake();
-        sets.handed.push((idle.waker, candidate.clone()));
-        true
-    }
-
-    /// Whether no worker waits, and the next one that asks finds an item.
-    fn keeps_workers_busy(&self) -> bool {
-        let sets = self.lock();
-        sets.open && sets.idle.is_empty() && !sets.ready.is_empty()
-    }
-
-    /// A worker stops asking, for a while or for good.
-    pub fn forget_waker(&self, waker: &Arc<Waker>) {
-        let mut sets = self.lock();
-        sets.idle.retain(|i| !Arc::ptr_eq(&i.waker, waker));
-        let its = |(b, _): &(Arc<Waker>, Candidate)| Arc::ptr_eq(b, waker);
-        while let Some(at) = sets.handed.iter().position(its) {
-            let (_, candidate) = sets.handed.swap_remove(at);
-            let known = sets.known.get(&candidate.name);
-            if known.is_some_and(|k| k.place == IndexSet::Worker(candidate.ticket)) {
-                sets.make_ready(&candidate.name);
-            }
-        }
-        // It may have been woken for an item that it will not take now.
-        if sets.open
-            && !sets.ready.is_empty()
-            && !planted("wake-up-kept")
-            && let Some(idle) = sets.idle.pop()
-        {
-            idle.waker.wake();
-        }
     }
 
     /// A worker reports how its claim ended. Ignored if the name is no longer with that worker.
@@ -376,9 +289,14 @@ impl Ready {
 
 /// Fields that say nothing share one value, to save memory.
 fn shared(fields: QueueFields) -> Arc<QueueFields> {
-    static PLAIN: LazyLock<Arc<QueueFields>> = LazyLock::new(Arc::default);
-    match fields == **PLAIN {
-        true => PLAIN.clone(),
-        false => Arc::new(fields),
-    }
+    static PLAIN: LazyLock<[Arc<QueueFields>; 2]> = LazyLock::new(|| {
+        [false, true].map(|is_prompt| {
+            Arc::new(QueueFields {
+                is_prompt,
+                ..QueueFields::default()
+            })
+        })
+    });
+    let plain = PLAIN.iter().find(|plain| ***plain == fields).cloned();
+    plain.unwrap_or_else(|| Arc::new(fields))
 }

@@ -59,14 +59,18 @@ fn read_order(name: &Name, mut file: &File, meta: &Metadata) -> io::Result<Queue
     let n = file.read(&mut head)?;
     let head = &head[..n];
     let says = |what: &[u8]| head.windows(what.len()).any(|part| part == what);
-    let has_fields = match item::kind_of(name, head, executable) {
+    let kind = item::kind_of(name, head, executable);
+    let has_fields = match kind {
         Kind::Json => true,
         Kind::Prompt => item::without_mark(head).starts_with(b"---"),
         Kind::Script if says(b"#harness") => return Ok(item::peek(name, head, executable)),
         Kind::Script => false,
     };
     if !has_fields {
-        return Ok(QueueFields::default());
+        return Ok(QueueFields {
+            is_prompt: kind == Kind::Prompt,
+            ..QueueFields::default()
+        });
     }
     let mut bytes = head.to_vec();
     if n == SCRIPT_HEAD_BYTES {

@@ -50,6 +50,8 @@ pub(super) struct Idle {
     pub(super) slot: SlotId,
     /// The repository it last worked in: its worktree has these files already.
     pub(super) repo: Option<String>,
+    /// It waits for its turn to start a prompt.
+    pub(super) only_scripts: bool,
 }
 
 pub(super) struct Known {
@@ -208,13 +210,35 @@ impl Sets {
         }
     }
 
-    /// The idle worker to wake for an item: if possible one that last worked in its repository.
-    fn take_idle(&mut self, name: &Name) -> Option<Idle> {
-        let wanted = self.known.get(name).and_then(|k| k.fields.repo.as_ref());
-        match self.idle.iter().rposition(|i| i.repo.as_ref() == wanted) {
-            Some(at) => Some(self.idle.remove(at)),
-            None => self.idle.pop(),
+    /// Takes the best item out of those that are ready.
+    pub(super) fn take_best(&mut self, only_scripts: bool) -> Option<Rank> {
+        if !only_scripts {
+            return self.ready.pop_first();
         }
+        let best = self.ready.iter().find(|rank| !self.needs_turn(&rank.name));
+        let best = best.cloned()?;
+        self.ready.take(&best)
+    }
+
+    /// Whether it starts an agent of which the first starts are staggered.
+    fn needs_turn(&self, name: &Name) -> bool {
+        let known = self.known.get(name);
+        known.is_some_and(|k| k.fields.is_prompt && k.refuse.is_none())
+    }
+
+    /// Whether this worker may start this item.
+    pub(super) fn takes(&self, idle: &Idle, name: &Name) -> bool {
+        !idle.only_scripts || !self.needs_turn(name)
+    }
+
+    /// The idle worker to wake for an item: if possible one that last worked in its repository.
+    pub(super) fn take_idle(&mut self, name: &Name) -> Option<Idle> {
+        let wanted = self.known.get(name).and_then(|k| k.fields.repo.as_ref());
+        let takes = |i: &Idle| self.takes(i, name);
+        let near = |i: &Idle| takes(i) && i.repo.as_ref() == wanted;
+        let at = self.idle.iter().rposition(near);
+        let at = at.or_else(|| self.idle.iter().rposition(takes))?;
+        Some(self.idle.remove(at))
     }
 
     pub(super) fn schedule(&mut self, name: &Name, due: i64) {

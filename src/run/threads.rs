@@ -41,7 +41,7 @@ impl Threads {
             Ok(watcher) => Some(watcher),
             Err(e) => {
                 rt.console.warn(&format!(
-                    "{e}\n  going on without events: folders are listed instead"
+                    "{e}; going on without events: folders are listed instead"
                 ));
                 None
             }

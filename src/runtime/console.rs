@@ -11,7 +11,7 @@ use super::lock;
 use super::voice::{To, Voice};
 use crate::clock;
 use crate::error::Result;
-use crate::text::{class_of, printable};
+use crate::text::{class_of, message};
 
 /// A warning is not repeated sooner.
 const FLOOR: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ impl Console {
     /// Says what happened.
     pub(crate) fn say(&self, text: &str) {
         if !self.quiet {
-            self.voice.put(To::Stderr, format!("{}\n", printable(text)));
+            self.voice.put(To::Stderr, format!("{}\n", message(text)));
         }
     }
 
@@ -86,7 +86,7 @@ impl Console {
             false => "!",
         };
         self.voice
-            .put(To::Stderr, format!("{mark} {}\n", printable(text)));
+            .put(To::Stderr, format!("{mark} {}\n", message(text)));
     }
 
     /// Says the counts of warnings that came again, each once a `FLOOR`. Called now and then.

@@ -24,7 +24,7 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use begin::begin;
 pub(crate) use conclude::{conclude, publish_on, target_of};
@@ -66,6 +66,8 @@ pub(crate) struct WorkerContext {
     pub(crate) repo: Option<String>,
     /// Set once this slot has started a prompt agent: later starts are not staggered.
     pub(crate) staggered: bool,
+    /// When it asks again to start its first prompt. Until then it takes only scripts.
+    pub(crate) turn: Option<Instant>,
     /// The last attempt of this slot, for the context of an interrupt.
     pub(crate) interrupt_context: Option<InterruptContext>,
     /// The mark of the interrupt that was handled last.
@@ -81,6 +83,7 @@ impl WorkerContext {
             keeper: None,
             repo: None,
             staggered: false,
+            turn: None,
             interrupt_context: None,
             noticed: RefCell::default(),
         }
@@ -116,7 +119,7 @@ impl WorkerContext {
                     }
                     self.rt
                         .console
-                        .warn(&format!("{slot}: {e}\n  it goes on by itself"));
+                        .warn(&format!("{slot}: {e}; it goes on by itself"));
                     self.show_reason(Some(one_line(&e.to_string())));
                     self.rest(wait, Level::Stopping);
                 }

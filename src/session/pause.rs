@@ -79,7 +79,7 @@ pub(crate) fn take_notice(
         let more = summary.as_ref();
         let more = more.map_or(String::new(), |p| format!("; more in {}", p.display()));
         rt.console.warn(&format!(
-            "{whom}: {}\n  {}{more}",
+            "{whom}: {}; what to do: {}{more}",
             interrupt.headline(),
             ways(quote::harness()),
         ));

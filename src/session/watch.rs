@@ -444,7 +444,7 @@ pub(crate) fn post_mortem(
     while ended.unseen {
         ctx.rt.console.warn(&format!(
             "{slot}: the keeper of {name} died, and its agent lives where it cannot be seen from \
-             here (a container of its own?)\n  it must end, or be ended there: it holds the lock on {}",
+             here (a container of its own?); it must end, or be ended there: it holds the lock on {}",
             attempt.dir.join("stdout.log").display()
         ));
         // Until it has ended, another attempt of the item must not start.

@@ -1,14 +1,21 @@
 //! An item's state in a word, and why it has not started yet; shared by `show`, `list` and `status`.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
 use super::local_time;
+use crate::agents;
 use crate::aggregator::PendingCounts;
+use crate::atomic;
 use crate::clock::{self, Timestamp};
-use crate::hold;
-use crate::layout::{Name, Root};
+use crate::config::{Config, Overrides};
+use crate::hold::{self, Hold};
+use crate::item::{self, Item};
+use crate::layout::{Name, Place, Root};
+use crate::limits::ITEM_BYTES_MAX;
 use crate::missing::waited_for;
 use crate::ready::{Ready, Standing, Wait};
 use crate::record;
@@ -71,8 +78,62 @@ impl Stands {
     }
 }
 
+/// The holds as they are now. The index knows of one only where a claim has met it.
+pub(crate) struct Holds {
+    all: Vec<Hold>,
+    /// Read only where there is a hold.
+    config: Option<Config>,
+}
+
+impl Holds {
+    pub(crate) fn look(root: &Root) -> Holds {
+        let all = hold::all(root);
+        let config = (!all.is_empty()).then(|| Config::load(root, &Overrides::default()).ok());
+        Holds {
+            all,
+            config: config.flatten(),
+        }
+    }
+
+    /// The one that keeps an item from its start.
+    fn of(&self, root: &Root, name: &Name) -> Option<&Hold> {
+        let config = self.config.as_ref()?;
+        let item = parsed(name, &root.item(Place::Pending, name))?;
+        let agent = agents::hold_name(config, &item)?;
+        self.all.iter().find(|hold| hold.agent == agent)
+    }
+}
+
+/// An item as its file stands now.
+pub(crate) fn parsed(name: &Name, path: &Path) -> Option<Item> {
+    // A refused item may be anything: a fifo would block, a symlink is not followed.
+    let meta = path.symlink_metadata().ok()?;
+    if !meta.is_file() {
+        return None;
+    }
+    let bytes = atomic::read_small(path, ITEM_BYTES_MAX).ok()?;
+    let executable = meta.permissions().mode() & 0o111 != 0;
+    item::parse(name, &bytes, executable).ok()
+}
+
+fn held(hold: &Hold) -> Stands {
+    let reason = match agents::is_lack(hold) {
+        true => agents::who_waits(hold),
+        false => format!("agent {} is held: {}", hold.agent, hold.reason),
+    };
+    Stands {
+        // As the index has it: one with an end is a time to wait for.
+        state: match hold.until {
+            Some(_) => State::Scheduled,
+            None => State::Blocked,
+        },
+        not_before: hold.until.clone(),
+        ..Stands::blocked("hold", reason, vec![hold.agent.clone()])
+    }
+}
+
 /// Where an item in `pending/` stands.
-pub(crate) fn of_pending(root: &Root, name: &Name, standing: &Standing) -> Stands {
+pub(crate) fn of_pending(root: &Root, holds: &Holds, name: &Name, standing: &Standing) -> Stands {
     let stays = |why: &str| {
         let reason = format!("it stays where it is: {why}");
         Stands::blocked("stays", reason, Vec::new())
@@ -80,7 +141,10 @@ pub(crate) fn of_pending(root: &Root, name: &Name, standing: &Standing) -> Stand
     match standing {
         Standing::Ready(priority) => match record::history(root, name).stays {
             Some(why) => stays(&why),
-            None => Stands::new(State::Pending, "slot", Some(format!("priority {priority}"))),
+            None => match holds.of(root, name) {
+                Some(hold) => held(hold),
+                None => Stands::new(State::Pending, "slot", Some(format!("priority {priority}"))),
+            },
         },
         Standing::Scheduled(at) => {
             let class = match record::is_backoff(root, name, *at) {
@@ -107,13 +171,13 @@ pub(crate) fn of_pending(root: &Root, name: &Name, standing: &Standing) -> Stand
                 let reason = format!("another item with exclusive key {key} is at work");
                 Stands::blocked("exclusive", reason, vec![key.clone()])
             }
-            Wait::Hold(agent) => {
-                let reason = match hold::of(root, agent) {
-                    Some(hold) => format!("agent {agent} is held: {}", hold.reason),
-                    None => format!("agent {agent} was held"),
-                };
-                Stands::blocked("hold", reason, vec![agent.clone()])
-            }
+            Wait::Hold(agent) => match hold::of(root, agent) {
+                Some(hold) => held(&hold),
+                None => {
+                    let reason = format!("agent {agent} was held");
+                    Stands::blocked("hold", reason, vec![agent.clone()])
+                }
+            },
             Wait::Failed(why) => stays(why),
             Wait::Writer => {
                 let reason = "it is still being written".to_owned();
@@ -131,8 +195,9 @@ pub(crate) fn counts(root: &Root) -> PendingCounts {
     };
     // A folder that is missing holds nothing.
     let _unlisted = ready.rescan();
+    let holds = Holds::look(root);
     for (name, standing) in ready.standing() {
-        match of_pending(root, &name, &standing).state {
+        match of_pending(root, &holds, &name, &standing).state {
             State::Scheduled => counts.scheduled += 1,
             State::Blocked => counts.blocked += 1,
             _ => counts.pending += 1,

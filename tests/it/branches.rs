@@ -237,3 +237,34 @@ fn a_thousand_branches_take_a_few_seconds() {
     );
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
+
+#[test]
+fn what_a_killed_look_left_is_removed_by_the_next_one() {
+    let root = Root::with_repo();
+    root.script("one", "echo 1 > one");
+    root.drain();
+    let (bin, temp) = (root.at("bin"), root.at("temp"));
+    fs::create_dir(&bin).unwrap();
+    fs::create_dir(&temp).unwrap();
+    let git = "#!/bin/sh\ncase \" $* \" in *' merge-tree '*) kill -9 $PPID; exit 1;; esac\nPATH=${PATH#*:} exec git \"$@\"\n";
+    fs::write(bin.join("git"), git).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(bin.join("git"), mode).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut killed = root.command();
+    killed
+        .arg("branches")
+        .env("PATH", path)
+        .env("TMPDIR", &temp);
+    assert_eq!(killed.status().unwrap().code(), None, "it is killed");
+    let left = || files_below(&root.at("state/tried"));
+    assert!(
+        left().iter().any(|f| f.ends_with("info/alternates")),
+        "{:?}",
+        left()
+    );
+    assert_eq!(fs::read_dir(&temp).unwrap().count(), 0);
+    assert_eq!(of(&branches(&root, &[]), "one")["conflicts"], json!([]));
+    let only_lock = |f: &std::path::PathBuf| f.extension().is_some_and(|e| e == "lock");
+    assert!(left().iter().all(only_lock), "{:?}", left());
+}

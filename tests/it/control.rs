@@ -311,6 +311,18 @@ fn an_interrupt_of_one_slot_holds_back_that_one_and_of_all_everybody() {
 }
 
 #[test]
+fn a_run_of_so_many_items_ends_though_one_of_its_slots_is_interrupted() {
+    let root = Root::plain();
+    root.ok(&["interrupt", "agent-1", "look", "here"]);
+    root.script("x", "true");
+    root.script("y", "true");
+    let mut run = root.start(&["--workers", "2", "--max-items", "1"]);
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
+    assert_eq!(pending(&root), 1);
+    root.assert_nothing_left();
+}
+
+#[test]
 fn with_too_little_free_disk_nothing_is_claimed_and_it_says_so() {
     let root = Root::plain();
     root.config("[repo]\npath = \"none\"\n[limits]\ndisk_free_min = \"900TB\"\n");

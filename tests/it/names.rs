@@ -407,3 +407,23 @@ fn list_says_in_words_for_programs_why_an_item_waits() {
         assert_eq!(root.show("good.md")[key], *value, "{key}");
     }
 }
+
+#[test]
+fn all_that_are_parked_go_back_but_for_those_that_wait_for_an_answer() {
+    let root = full_tree();
+    for (all, stays) in [
+        (
+            &["retry", "--all", "failed"][..],
+            "1 item that was parked as failed is back",
+        ),
+        (
+            &["retry", "--all"],
+            "1 item waits for an answer and stays parked",
+        ),
+    ] {
+        let said = describe(&root.harness(all));
+        assert!(said.contains(stays), "{said}");
+        assert!(root.is_parked("asks"), "{}", root.picture());
+    }
+    assert!(!root.is_parked("bad") && !root.is_parked("refused.json"));
+}

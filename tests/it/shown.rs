@@ -73,6 +73,57 @@ fn without_a_harness_what_waits_is_counted_as_list_counts_it() {
     assert!(named.is_some_and(|l| l.contains("exit status 3")), "{text}");
 }
 
+#[test]
+fn what_waits_behind_a_hold_is_shown_as_held_before_any_harness_has_met_it() {
+    let root = Root::plain();
+    root.config("agent = \"claude\"\n[repo]\npath = \"none\"\n");
+    root.drop_file("p.md", b"do it\n", 0o644);
+    root.drop_file("other.md", b"---\nagent: codex\n---\ndo it\n", 0o644);
+    root.script("s", "true");
+    let of = |name: &str| {
+        let list: Value = serde_json::from_str(&root.ok(&["list", "--json"])).unwrap();
+        let mut all = list.as_array().unwrap().iter();
+        all.find(|i| i["item"] == name).unwrap().clone()
+    };
+    let hold = root.at("state/holds/claude.hold");
+    fs::write(&hold, r#"{"reason":"no credit"}"#).unwrap();
+    let held = of("p.md");
+    assert_eq!(
+        (&held["state"], &held["reason_class"]),
+        (&"blocked".into(), &"hold".into())
+    );
+    assert_eq!(held["reason"], "agent claude is held: no credit");
+    assert_eq!(held["waits_for"], serde_json::json!(["claude"]));
+    assert_eq!(root.show("p.md")["state"], "blocked");
+    for name in ["other.md", "s"] {
+        assert_eq!(of(name)["state"], "pending", "{name}");
+    }
+    let queue = &status(&root)["work_queue"];
+    assert_eq!(
+        (&queue["pending"], &queue["blocked"]),
+        (&2.into(), &1.into())
+    );
+    // One that ends is a time to wait for.
+    let end = r#"{"reason":"a limit","until":"2100-01-01T00:00:00Z"}"#;
+    fs::write(&hold, end).unwrap();
+    let held = of("p.md");
+    assert_eq!(
+        (&held["state"], &held["reason_class"]),
+        (&"scheduled".into(), &"hold".into())
+    );
+    assert_eq!(held["not_before"], "2100-01-01T00:00:00Z");
+    // Prompts for nobody wait behind a hold of their own.
+    fs::remove_file(hold).unwrap();
+    root.config("[repo]\npath = \"none\"\n");
+    root.harness(&["run", "--drain"]);
+    assert_eq!(of("p.md")["reason_class"], "hold");
+    let why = of("p.md")["reason"].as_str().unwrap().to_owned();
+    assert!(
+        why.starts_with("prompts without an agent wait: no agent"),
+        "{why}"
+    );
+}
+
 /// What a command prints on a terminal of so many columns; `None`: no terminal can be had here.
 fn on_terminal(root: &Root, columns: usize, command: &str) -> Option<Vec<String>> {
     let line = format!(

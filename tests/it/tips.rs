@@ -42,6 +42,76 @@ fn words_of_other_tools_lead_to_the_right_command() {
 }
 
 #[test]
+fn every_error_is_one_line_that_says_what_and_why_and_what_to_do() {
+    let root = Root::plain();
+    let plain = tempfile::tempdir().unwrap();
+    let nowhere = plain.path().to_str().unwrap();
+    let said = |args: &[&str]| {
+        let out = root.harness(args);
+        assert_ne!(out.status.code(), Some(0), "{args:?}: {}", describe(&out));
+        String::from_utf8(out.stderr).unwrap()
+    };
+    for (args, what, advice) in [
+        (&["show", "nope"][..], "no such item", "harness list"),
+        (&["ls"], "cannot do that", "list` shows the items"),
+        (&["lsit"], "unrecognized subcommand 'lsit'", "'list'"),
+        (
+            &["list", "done", "--jsn"],
+            "unexpected argument '--jsn'",
+            "'--json'",
+        ),
+        (&["list", "nonsense"], "[possible values: ", "--help"),
+        (
+            &["show"],
+            "were not provided: <NAME>",
+            "Usage: harness show",
+        ),
+        (
+            &["interrupt", "agent2", "x"],
+            "agent2",
+            "interrupt agent-2 x",
+        ),
+        (&["add", "no-such-file"], "cannot add the file", "--prompt"),
+        (&["resume", "agent-1\n x"], "agent-1", "resume agent-"),
+    ] {
+        let said = said(args);
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        let (before, after) = said.split_once("; what to do: ").unwrap_or_default();
+        assert!(before.starts_with("harness: "), "{args:?}: {said}");
+        assert!(
+            before.contains(what) && after.contains(advice),
+            "{args:?}: {said}"
+        );
+    }
+    let mut elsewhere = std::process::Command::new(env!("CARGO_BIN_EXE_harness"));
+    let out = elsewhere
+        .args(["--root", nowhere, "status"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(
+        text.contains(nowhere) && text.contains("; what to do: "),
+        "{text}"
+    );
+    root.config("wrokers = 3\nworkers = 0\n[repos]\n");
+    for command in ["run", "config", "branches"] {
+        let said = said(&[command]);
+        assert_eq!(said.lines().count(), 1, "{command}: {said}");
+        for part in [
+            "harness.toml: ",
+            "`wrokers`",
+            "; line 8: ",
+            "; what to do: ",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    let help = root.harness(&[]);
+    assert!(String::from_utf8_lossy(&help.stderr).lines().count() > 10);
+}
+
+#[test]
 fn adding_what_is_no_file_says_how_to_add_a_text() {
     let root = Root::plain();
     let out = root.exits(100, &["add", "Fix the typo in the title"]);
@@ -86,7 +156,7 @@ fn orders_that_are_left_over_are_said_at_the_next_start_with_what_to_do() {
         let at = said
             .find(words[0])
             .unwrap_or_else(|| panic!("{}: {said}", words[0]));
-        let line: String = said[at..].lines().take(2).collect();
+        let line = said[at..].lines().next().unwrap_or_default();
         assert!(line.contains(words[1]), "{}: {said}", words[1]);
     }
     assert!(root.is_done("x"), "{said}");

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 
+use serde_json::Value;
+
 use crate::journal::Journal;
 use crate::support::{Root, is_alive, kill};
 
@@ -94,20 +96,64 @@ fn a_hold_that_comes_while_starts_are_staggered_stops_those_that_wait() {
     root.assert_nothing_left();
 }
 
+/// A prompt that works until `go` is there.
+const UNTIL_GO: &[u8] = b"sh:until [ -e $HARNESS_ROOT/go ]; do sleep 0.02; done\n";
+
+/// Whether a slot waits for its turn to start its first prompt.
+fn one_waits_for_its_turn(root: &Root) -> bool {
+    let status: Value = serde_json::from_str(&root.ok(&["status", "--json"])).unwrap();
+    let mut slots = status["agents"].as_array().unwrap().iter();
+    slots.any(|slot| {
+        let reason = slot["reason"].as_str().unwrap_or_default();
+        slot["state"] == "idle" && reason.contains("waits for its turn")
+    })
+}
+
 #[test]
 fn a_better_item_that_comes_while_starts_are_staggered_is_started_next() {
     let root = Root::plain();
-    prompts_are_scripts(&root, "3");
-    let better = "---\npriority: high\n---\nx\n";
-    fs::write(root.at("queue/.better"), better).unwrap();
-    let drops = "---\npriority: low\n---\nsh:mv $HARNESS_ROOT/queue/.better $HARNESS_ROOT/queue/pending/z.md; sleep 2\n";
-    root.drop_file("a.md", drops.as_bytes(), 0o644);
+    prompts_are_scripts(&root, "600");
+    root.drop_file("a.md", UNTIL_GO, 0o644);
+    let mut run = root.start(&["--workers", "3", "--drain"]);
+    root.wait_until("the first runs", || started(&root) == ["a.md"]);
     for name in ["b.md", "c.md"] {
         root.drop_file(name, b"---\npriority: low\n---\nx\n", 0o644);
     }
-    root.drain();
+    root.wait_until("b waits", || one_waits_for_its_turn(&root));
+    root.drop_file("z.md", b"---\npriority: high\n---\nx\n", 0o644);
+    root.wait_until("z is known", || {
+        let status: Value = serde_json::from_str(&root.ok(&["status", "--json"])).unwrap();
+        status["work_queue"]["pending"] == 3
+    });
+    fs::write(root.at("go"), "").unwrap();
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
     assert_eq!(started(&root)[..2], ["a.md", "z.md"], "{}", root.picture());
     assert_eq!(started(&root).len(), 4);
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_slot_whose_first_prompt_waits_for_its_turn_says_so_and_takes_scripts_meanwhile() {
+    let root = Root::plain();
+    prompts_are_scripts(&root, "600");
+    root.drop_file("a.md", UNTIL_GO, 0o644);
+    let mut run = root.start(&["--workers", "2", "--drain"]);
+    root.wait_until("the first prompt runs", || started(&root) == ["a.md"]);
+    for name in ["b.md", "c.md"] {
+        root.drop_file(name, b"---\npriority: high\n---\nx\n", 0o644);
+    }
+    root.wait_until("the other slot says why", || one_waits_for_its_turn(&root));
+    // Behind prompts of a higher priority, and while they wait.
+    for name in ["s1", "s2"] {
+        root.script(name, "#harness priority: low\ntrue");
+        root.wait_until("a script is done", || root.is_done(name));
+        root.wait_until("it says so again", || one_waits_for_its_turn(&root));
+    }
+    assert_eq!(started(&root), ["a.md"], "{}", root.picture());
+    // The slot that has had its turn takes what is there.
+    fs::write(root.at("go"), "").unwrap();
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
+    assert_eq!(started(&root).len(), 3);
     root.assert_nothing_left();
 }
 

@@ -111,6 +111,8 @@ fn who_looks_at_what_is_frozen_is_told_first_how_to_answer() {
         first(&run.said()).as_deref() == Some(&*answer)
     });
     let log = run.said();
+    let asks = log.lines().find(|l| l.contains("pauses: which colour?"));
+    assert!(asks.is_some_and(|l| l.contains("; what to do: `")), "{log}");
     assert!(log.contains("resume agent-1` just lets it go on"), "{log}");
     assert!(log.contains("cancel asks`"), "{log}");
     root.wait_until("the person was told", || told.exists());

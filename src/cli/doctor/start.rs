@@ -3,7 +3,7 @@
 
 use super::{Finding, State, disk, host};
 use crate::atomic::{self, Moved};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, advised};
 use crate::layout::Root;
 
 /// Returns what to warn of.
@@ -37,7 +37,7 @@ fn refused(finding: Finding) -> Error {
 
 fn words(finding: &Finding) -> String {
     match &finding.what_to_do {
-        Some(what_to_do) => format!("{}\n  what to do: {what_to_do}", finding.why),
+        Some(what_to_do) => advised(&finding.why, what_to_do),
         None => finding.why.clone(),
     }
 }
