@@ -13,6 +13,7 @@ Only ratios within one run mean anything. Exit code: 0 every floor holds, 1 one 
 import argparse
 import ctypes
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -49,10 +50,18 @@ def options():
     return args.parse_args()
 
 
+def build():
+    """Builds what ships: harness alone, as `cargo install` does. Together with the examples it would
+    have the features that only tests ask for; and this shell may have settings for quick builds."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("CARGO_PROFILE_")}
+    for what in ("--examples", "--bin=harness"):
+        sh("cargo", "build", "--release", "--quiet", what, cwd=HERE, env=env)
+
+
 def main():
     opts = options()
     names = (opts.only or (FLOORS if opts.floors else ",".join(SECTIONS))).split(",")
-    sh("cargo", "build", "--release", "--quiet", "--bin", "harness", "--examples", cwd=HERE)
+    build()
     # PR_SET_CHILD_SUBREAPER
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     is_loop = opts.dir == "loop"
@@ -68,6 +77,8 @@ def main():
         lab = Lab(opts, base)
         for name in names:
             print(f"{name}:", file=sys.stderr)
+            # What the part before left to be written is no cost of this one.
+            os.sync()
             SECTIONS[name](lab)
     finally:
         if is_loop:
