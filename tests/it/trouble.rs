@@ -2,9 +2,10 @@
 //! one item's or one slot's trouble stops no other, and nothing is said without end.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::{NOBODY, Root, Running, as_nobody, describe, run_within};
 
@@ -390,4 +391,43 @@ fn a_fifo_in_an_idle_worktree_does_not_hold_gc_up() {
     root.ok(&["gc"]);
     assert!(began.elapsed() < Duration::from_secs(30));
     assert!(!root.at("worktrees/agent-1/.gitignore").exists());
+}
+
+/// Each wait is over as soon as it has begun: the file's time is the wait, and a person may set it.
+#[test]
+fn an_item_that_could_not_be_started_eight_times_is_parked_and_counts_as_parked() {
+    let mut root = Root::with_repo();
+    let bin = root.at("bin");
+    fs::create_dir(&bin).unwrap();
+    let text = "#!/bin/sh\nPATH=${PATH#*:}\ncase \"$*\" in *checkout*harness/x/*)\n\
+                echo 'fatal: it is Tuesday' >&2; exit 128;;\nesac\nexec git \"$@\"\n";
+    fs::write(bin.join("git"), text).unwrap();
+    fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    root.env.push(("PATH", path.into()));
+    root.script("x", ":");
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    let file = root.at("queue/pending/x");
+    for n in 1..8 {
+        root.wait_until("it waits to be started again", || {
+            let events = root.events("x");
+            events.iter().filter(|e| *e == "requeued").count() == n && file.exists()
+        });
+        let waits = fs::File::open(&file).unwrap();
+        assert!(waits.metadata().unwrap().modified().unwrap() > SystemTime::now());
+        waits.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+    assert_eq!(run.wait(), Some(1), "one is parked: {}", run.said());
+    let show = root.show("x");
+    assert!(root.is_parked("x"), "{show:#}");
+    assert!(show["reason"].as_str().unwrap().contains("it is Tuesday"));
+    assert_eq!(
+        show["attempts"].as_array().map(Vec::len),
+        Some(0),
+        "{show:#}"
+    );
+    let events = root.events("x");
+    let tries = events.iter().filter(|e| *e == "requeued").count();
+    assert_eq!(tries, 8, "{events:?}");
+    root.assert_nothing_left();
 }
