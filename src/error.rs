@@ -201,7 +201,11 @@ const OF_HOST: [HostTrouble; 11] = [
         "too many open files in system",
         Some("raise the limit (`sysctl fs.file-max`)"),
     ),
-    trouble(Errno::EIO, "input/output error", None),
+    trouble(
+        Errno::EIO,
+        "input/output error",
+        Some("the disk or its file system is faulty: see `dmesg`"),
+    ),
     trouble(Errno::ENOMEM, "cannot allocate memory", None),
     trouble(Errno::ENOMEM, "out of memory", None),
     trouble(Errno::EAGAIN, "resource temporarily unavailable", None),

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -57,6 +57,7 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
         agent: None,
         unwritten: None,
         tainted: false,
+        gives_up_at: None,
         cgroup: cgroup.ok(),
     };
     keeper.introduce();
@@ -69,6 +70,8 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
         if woken.signal && signals.read_term() {
             keeper.stop(None, Stop::Shutdown.as_str());
             keeper.tainted = true;
+            let at = clock::instant() + UNWRITTEN;
+            keeper.gives_up_at.get_or_insert(at);
         }
         if woken.harness {
             keeper.hear();
@@ -162,6 +165,9 @@ impl Signals {
     }
 }
 
+/// How long after SIGTERM an exit record is still tried to be written.
+const UNWRITTEN: Duration = Duration::from_secs(5);
+
 const EXIT: &str = "exit.json";
 
 struct Woken {
@@ -200,13 +206,18 @@ struct Serving {
     unwritten: Option<(Agent, Vec<u8>)>,
     /// End after this agent: SIGTERM was received, or unkillable processes are left.
     tainted: bool,
+    /// After SIGTERM: when it ends without a harness though an exit record is unwritten. A disk that
+    /// is read-only for good can be unmounted only when nobody uses it.
+    gives_up_at: Option<Instant>,
     /// The cgroup of the keeper and its agent. Left and removed when the keeper ends.
     cgroup: Option<Cgroup>,
 }
 
 impl Serving {
     fn is_over(&self) -> bool {
-        let nothing_to_do = self.agent.is_none() && self.unwritten.is_none();
+        let is_late = self.gives_up_at.is_some_and(|at| clock::instant() >= at);
+        let gives_up = is_late && self.harness.is_none();
+        let nothing_to_do = self.agent.is_none() && (self.unwritten.is_none() || gives_up);
         nothing_to_do && (self.harness.is_none() || self.tainted)
     }
 
@@ -384,6 +395,9 @@ impl Serving {
             }
             if e.kind() == Kind::Temporary {
                 if !said {
+                    // Its agent was still being stopped.
+                    let at = clock::instant() + UNWRITTEN;
+                    self.gives_up_at = self.gives_up_at.map(|_| at);
                     self.say_end(&agent, &text);
                 }
                 self.unwritten = Some((agent, text));

@@ -92,6 +92,36 @@ fn a_full_disk_is_named_and_no_stop_waits_for_it() {
     assert!(began.elapsed() < Duration::from_secs(35), "{said}");
 }
 
+#[test]
+fn a_keeper_that_cannot_write_an_end_ends_by_sigterm_and_nothing_is_lost() {
+    if !has_mounts() {
+        return;
+    }
+    let root = Root::plain();
+    let (bin, dir) = (env!("CARGO_BIN_EXE_harness"), root.path().display());
+    let script = format!(
+        "h='{bin} --root {dir}/t'; mkdir {dir}/t; mount -t tmpfs -o size=6m none {dir}/t; cd {dir}/t
+        $h init >/dev/null; printf '[repo]\\npath=\"none\"\\n[limits]\\ndisk_free_min = 0\\n' > harness.toml
+        printf '#!/bin/sh\\n[ $HARNESS_ATTEMPT = 2 ] || cat /dev/zero > $HARNESS_ROOT/fill 2>/dev/null; exit 0\\n' > queue/pending/x
+        chmod 755 queue/pending/x
+        $h run --workers 1 2>{dir}/said >&2 & p=$!
+        until [ -s fill ]; do sleep 0.1; done
+        while :; do cat /dev/zero >>fill; sleep 0.02; done 2>/dev/null & f=$!
+        until $h show x | grep -q 'agent-1 cannot write its end'; do sleep 0.2; done
+        kill -TERM $p; wait $p
+        k=$(pgrep -f '[k]eeper {dir}/t/state'); echo KEEPER $k; kill -TERM $k
+        while kill -0 $k; do sleep 0.1; done 2>/dev/null; echo GONE
+        kill $f; rm fill; $h run --drain; echo CODE $?; $h show x"
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", &script])
+        .env_remove("HARNESS_ROOT");
+    let said = words(&run_to_end(command));
+    let end = ["attempt 1 crashed", "attempt 2 succeeded"];
+    has_all(&said, &["KEEPER ", "GONE", "CODE 0", end[0], end[1]]);
+}
+
 fn status_of(root: &Root) -> Value {
     serde_json::from_str(&root.ok(&["status", "--json"])).unwrap()
 }

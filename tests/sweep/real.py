@@ -1,5 +1,6 @@
 """Faults of a real file system, met by a harness that goes on: a full disk, a read-only mount, a
-floor of free space, no descriptors left. When the fault is gone the same process resumes its work.
+quota, a floor of free space, no descriptors left. When the fault is gone the same process resumes
+its work.
 
     python3 tests/sweep/real.py [--bin target/debug/harness] [--only NAME]
 
@@ -31,15 +32,21 @@ def mount(what, where, kind=None, flags=0, data=None):
 
 
 class Small:
-    """A ROOT on a tmpfs of its own, with a harness at work in it."""
+    """A ROOT on a tmpfs or a btrfs of its own, with a harness at work in it."""
 
-    def __init__(self, opts, size, toml=""):
+    def __init__(self, opts, size, toml="", kind="tmpfs"):
         opts.dir = None
         self.r = Root(opts, "plain", toml)
         self.r.kill()
         shutil.rmtree(self.r.path)
         self.r.path.mkdir()
-        mount("tmpfs", self.r.path, "tmpfs", 0, f"size={size}")
+        if kind == "tmpfs":
+            mount("tmpfs", self.r.path, "tmpfs", 0, f"size={size}")
+        else:
+            image = self.r.base / "image"
+            for command in (["truncate", "-s", size, image], ["mkfs.btrfs", "-q", image],
+                            ["mount", "-o", "loop", image, self.r.path]):
+                subprocess.run(command, check=True, capture_output=True)
         self.r.harness("init")
         (self.r.path / "harness.toml").write_text(
             f'[repo]\npath = "none"\n[retry]\ndelay = 0.05\n{toml}[harness]\nstagger = 0\n')
@@ -61,6 +68,10 @@ class Small:
             assert self.run.poll() is None, f"it ended with {self.run.returncode}: {self.said()}"
             assert time.monotonic() < end, f"in vain: {what}; {self.r.picture()}; {self.said()}"
             time.sleep(0.01)
+
+    def btrfs(self, *args):
+        out = subprocess.run(["btrfs", *args], capture_output=True, text=True)
+        assert out.returncode == 0, out.stderr
 
     def fill(self):
         """To the last byte; also the pages that were left over by a write cut short."""
@@ -112,7 +123,7 @@ def full(opts):
     running(s, ["a"])
     s.r.script("waits", "true")
     temp = s.r.path / "queue/pending/waits"
-    s.until("it has begun or waits", temp.exists if not s.r.ran("begin", "waits") else lambda: True)
+    s.until("it has begun or waits", lambda: temp.exists() or s.r.ran("begin", "waits"))
     s.fill()
     s.r.open("go-a")
     s.until("somebody says so", lambda: "No space left" in s.said() or "No space left" in keepers(s))
@@ -148,6 +159,40 @@ def read_only(opts):
     assert len(r.ran("begin", "x")) == 1 and not r.books(), (r.said(), r.books())
     is_clear(r.said(), "Read-only")
     r.end(False)
+
+
+def on_btrfs(opts, why, begin, end):
+    """While an agent ends and another item waits nothing can be written; then all can."""
+    s = Small(opts, "256m", "[limits]\ndisk_free_min = 0\n", "btrfs")
+    s.start()
+    running(s, ["a"])
+    s.r.script("waits", s.r.gate("go-a"))
+    begin(s)
+    s.r.open("go-a")
+    s.until("somebody says so", lambda: why in s.said())
+    time.sleep(1.5)
+    assert not s.done("a"), "it could be written"
+    end(s)
+    s.until("all is done", lambda: s.done("a", "waits"))
+    is_clear(s.end(["a", "waits"]), why)
+    subprocess.run(["umount", s.r.path], check=True)
+
+
+def frozen(opts):
+    """Its file system turns read-only under it, and is writable again."""
+    turn = lambda word: lambda s: s.btrfs("property", "set", "-f", str(s.r.path), "ro", word)
+    on_btrfs(opts, "Read-only file system", turn("true"), turn("false"))
+
+
+def quota(opts):
+    """The quota of its file system is used up, and lifted."""
+
+    def used_up(s):
+        s.btrfs("quota", "enable", str(s.r.path))
+        s.btrfs("qgroup", "limit", "16k", str(s.r.path))
+
+    on_btrfs(opts, "Disk quota exceeded", used_up,
+             lambda s: s.btrfs("quota", "disable", str(s.r.path)))
 
 
 def floor(opts):
@@ -188,7 +233,8 @@ def descriptors(opts):
     is_clear(s.end(["a", "waits"]), "Too many open files")
 
 
-ALL = {"full": full, "read-only": read_only, "floor": floor, "descriptors": descriptors}
+ALL = {"full": full, "read-only": read_only, "frozen": frozen, "quota": quota, "floor": floor,
+       "descriptors": descriptors}
 
 
 def main():
@@ -205,7 +251,9 @@ def main():
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     found = 0
     for name, fault in ALL.items():
-        if opts.only in name:
+        if fault in (frozen, quota) and not shutil.which("mkfs.btrfs"):
+            print(f"{name:12} SKIPPED: it takes btrfs-progs", flush=True)
+        elif opts.only in name:
             begun = time.monotonic()
             try:
                 fault(opts)
