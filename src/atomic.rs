@@ -417,7 +417,11 @@ pub(crate) fn make_own(path: &Path, max: u64, mtime_ns: i64) -> Result<()> {
     let content = read_small(path, max).or_fail(what, path)?;
     let mode = path.symlink_metadata().or_fail(what, path)?.mode() & 0o777;
     put_over(path, &content, mode | 0o600, |temp, _| {
-        set_mtime(temp, mtime_ns)
+        set_mtime(temp, mtime_ns)?;
+        match planted("foreign-removed-first") {
+            true => remove(path).map(drop),
+            false => Ok(()),
+        }
     })
 }
 

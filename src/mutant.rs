@@ -124,6 +124,14 @@ pub const ALL: &[(&str, &str)] = &[
         "what an agent's sparse checkout left out counts as deleted",
     ),
     (
+        "slot-modules-left",
+        "a slot's repository is made anew without those of its submodules",
+    ),
+    (
+        "foreign-removed-first",
+        "another user's file is removed before the copy of ours has its name",
+    ),
+    (
         "git-strangers-stay",
         "what git could not remove from a worktree is not looked for",
     ),

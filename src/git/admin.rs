@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::debris::aside;
 use super::hub::{SEED, SLOTS, is_oid, read_text};
+use super::submodules::MODULES;
 use super::{Hub, Worktree};
 use crate::atomic;
 use crate::error::{Context, Error, Result};
@@ -17,9 +18,13 @@ use crate::layout::{Root, SlotId};
 use crate::mutant::planted;
 
 /// Removes temporary files that killed processes left in the administration of a slot's worktrees,
-/// in every repository. The caller holds the slot.
+/// in every repository and their submodules. The caller holds the slot.
 pub(crate) fn clear_temps(root: &Root, slot: SlotId) {
-    let hubs = fs::read_dir(root.repos()).into_iter().flatten().flatten();
+    clear_temps_of(&root.repos(), slot);
+}
+
+fn clear_temps_of(hubs: &Path, slot: SlotId) {
+    let hubs = fs::read_dir(hubs).into_iter().flatten().flatten();
     // The names that `Root::worktree` gives.
     let (own, with_repo) = (slot.to_string(), format!("{slot}@"));
     for hub in hubs.map(|e| e.path()).filter(|hub| atomic::is_own_dir(hub)) {
@@ -31,6 +36,7 @@ pub(crate) fn clear_temps(root: &Root, slot: SlotId) {
                 atomic::remove_temps(&admin);
             }
         }
+        clear_temps_of(&hub.join(MODULES), slot);
     }
 }
 

@@ -105,7 +105,13 @@ impl Worktree {
         }
         let kept = "refs of the hub hold what was in it";
         atomic::discard_tree(self.path(), kept)?;
-        atomic::discard_tree(&self.slot.dir, kept)?;
+        for dir in [
+            self.slot.half_made(),
+            self.slot.old(),
+            self.slot.dir.clone(),
+        ] {
+            atomic::discard_tree(&dir, kept)?;
+        }
         atomic::discard_tree(&self.admin, kept)
     }
 }

@@ -129,6 +129,16 @@ impl Slot {
         }
     }
 
+    /// Where it is being built.
+    pub(super) fn half_made(&self) -> PathBuf {
+        self.beside(".new")
+    }
+
+    /// The one before, while it is being removed.
+    pub(super) fn old(&self) -> PathBuf {
+        self.beside(".old")
+    }
+
     /// Hidden, beside it.
     fn beside(&self, end: &str) -> PathBuf {
         let name = self.dir.file_name().unwrap_or_default();
@@ -172,7 +182,7 @@ impl Worktree {
         if self.slot.is_there() && planted("slot-kept") {
             return self.point();
         }
-        let new = self.slot.beside(".new");
+        let new = self.slot.half_made();
         atomic::discard_tree(&new, "a half-made repository of our own")?;
         let full = format!("refs/heads/{branch}");
         let mut all = refs::list(self.hub.dir(), &NOT_GIVEN);
@@ -249,12 +259,13 @@ impl Worktree {
     /// Puts the new repository in the place of the old one. Submodules' repositories come along:
     /// they may be large, and keep what was salvaged in them.
     fn swap(&self, new: &Path) -> Result<()> {
-        let (dir, old) = (&self.slot.dir, self.slot.beside(".old"));
+        let (dir, old) = (&self.slot.dir, self.slot.old());
         let modules = |of: &Path| self.slot.admin_in(of).join("modules");
         let take = |from: &Path| -> Result<()> {
             // A symlink on the way would lead out.
             let below = |part: &&Path| part.starts_with(&old);
-            if from.ancestors().take_while(below).all(atomic::is_own_dir) {
+            let all = from.ancestors().take_while(below).all(atomic::is_own_dir);
+            if all && !planted("slot-modules-left") {
                 let _stays: Moved = atomic::rename_new(from, &modules(dir))?;
             }
             Ok(())

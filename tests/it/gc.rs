@@ -60,6 +60,16 @@ fn only_what_is_over_old_and_kept_elsewhere_goes() {
     root.wait_until("it is at work", || {
         root.show("busy")["state"] == "claimed" && sessions(&root).len() == 5
     });
+    // A harness was killed while it made a slot's repository anew.
+    let halves: Vec<_> = ["agent-2", "agent-3"]
+        .into_iter()
+        .filter(|slot| root.at("worktrees").join(slot).exists())
+        .flat_map(|slot| ["new", "old"].map(|end| root.at(format!("worktrees/.{slot}.git.{end}"))))
+        .collect();
+    for half in &halves {
+        fs::create_dir(half).unwrap();
+        fs::write(half.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+    }
     let all = sessions(&root);
     let dry: Value = serde_json::from_str(&root.ok(&["gc", "--dry-run", "--json"])).unwrap();
     assert_eq!(dry["sessions"], 2, "{dry}");
@@ -76,6 +86,7 @@ fn only_what_is_over_old_and_kept_elsewhere_goes() {
     // The worktree of the slot that is at work stays, those of the others went.
     assert!(root.at("worktrees/agent-1").exists());
     assert!(!root.at("worktrees/agent-2").exists());
+    assert!(!halves.is_empty() && halves.iter().all(|half| !half.exists()));
     assert!(!done["worktrees"].as_array().unwrap().is_empty(), "{done}");
 
     // What went is told all the same, and everything goes on.

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 
-from root import Over, Root
+from root import Over, Root, can_be_nobody
 from scenes import SCENES
 from tracer import FAILS, SUPPORTED, Point
 
@@ -83,7 +83,7 @@ def once(opts, name, mode, point):
     """One run of a scene. What the tracer saw, and what is wrong."""
     scene, r, seen, wrong = SCENES[name](), None, {"row": [], "hit": None}, []
     try:
-        r = Root(opts, mode, scene.toml)
+        r = Root(opts, mode, scene.toml, scene.as_nobody)
         scene.prepare(r)
         r.trace(point, scene.args, scene.also(r))
         try:
@@ -137,7 +137,7 @@ def sweep(job):
     limit = None
     while limit is None or n <= limit:
         for _ in range(TRIES):
-            seen, wrong = once(opts, name, mode, Point(role, n, error, lasting))
+            seen, wrong = once(opts, name, mode, Point(role, n, error, lasting, SCENES[name].like))
             if seen["hit"] or wrong:
                 break
         where = f"{name} {mode} {role} {error or 'kill'} {n}"
@@ -191,6 +191,9 @@ def main():
     jobs = []
     for name in opts.scene.split(","):
         scene = SCENES[name]
+        if scene.as_nobody and not can_be_nobody():
+            print(f"sweep: SKIPPED {name}: it takes root and setpriv", file=sys.stderr)
+            continue
         for mode in opts.mode.split(","):
             for role in opts.role.split(",") if opts.role else scene.roles:
                 usual = mode in scene.modes and role in scene.roles and (role, mode) != ("git", "plain")

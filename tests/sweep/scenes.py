@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 
-from root import git
+from root import NOBODY, git
 
 RUN = ["run", "--drain", "--workers", "1"]
 WORK = "echo work >f-$HARNESS_ITEM"
@@ -27,10 +27,14 @@ class Scene:
     roles = (*HARNESS, "keeper", "git")
     toml = ""
     args = RUN
+    # Which calls are counted: those that fit one of these.
+    like = "*"
     # Whether the keeper that is traced has started its agent already.
     started = False
     # Whether the world before has a lock file of git's, which is cleared when it is met.
     stale_lock = False
+    # Whether harness runs as nobody, and what is dropped is root's.
+    as_nobody = False
     # Sessions of which nobody can know how they ended, because this scene killed their keeper.
     unknown = 0
 
@@ -75,6 +79,32 @@ class Retry(Scene):
 
     def prepare(self, r):
         r.script("x", f"{WORK}; [ $HARNESS_ATTEMPT -ge 2 ] || exit 75")
+
+
+class Foreign(Scene):
+    """Its file is another user's, and it is to wait: a copy of ours with the time takes its place."""
+
+    items = {"x": ("done", 2)}
+    modes = ("plain",)
+    roles = HARNESS
+    as_nobody = True
+
+    def prepare(self, r):
+        r.script("x", f"{WORK}; [ $HARNESS_ATTEMPT -ge 2 ] || exit 75")
+        file = r.path / "queue/pending/x"
+        # Long written: nobody waits whether more is to come.
+        os.utime(file, (1e9, 1e9))
+        self.text, self.mode = file.read_bytes(), file.stat().st_mode
+        assert file.stat().st_uid == 0
+
+    def check(self, r):
+        file = r.path / "queue/done/x"
+        if not file.exists():
+            return []
+        now = file.stat()
+        if (file.read_bytes(), now.st_mode, now.st_uid) != (self.text, self.mode, NOBODY):
+            return [f"it is not the file that it was: {now}, {file.read_bytes()}"]
+        return []
 
 
 class Park(Scene):
@@ -414,7 +444,8 @@ class Dirty(Scene):
         """Which of the texts are neither in the worktree nor in what a ref of the hub, or of the slot's
         own repository, holds."""
         held = ""
-        for repo in [r.hub, *(r.path / "worktrees").glob("*.git")]:
+        inside = [*(r.path / "state/repos").rglob("objects"), *(r.path / "worktrees").rglob("objects")]
+        for repo in [p.parent for p in inside if (p.parent / "HEAD").exists()]:
             names = git(repo, "rev-list", "--objects", "--all").split("\n")
             for head in [p.read_text().strip() for p in repo.glob("slots/*/HEAD")]:
                 if not head.startswith("ref:"):
@@ -454,6 +485,84 @@ class DirtyMerge(Dirty):
         run("merge", "-q", "elsewhere")
         super().soil(r)
         (r.hub / "slots/agent-1/index.lock").touch()
+
+
+class Renew(Dirty):
+    """begin: a slot's repository, and a submodule's in it, is made anew over what a dead attempt made
+    of them: branches, commits on none, a stash, settings, hooks. What comes before is `salvage`."""
+
+    roles = ("slot",)
+    like = "*/worktrees/*agent-1.git*|*/slots/agent-1/given|*/slots/agent-1/branch"
+
+    def prepare(self, r):
+        outer = r.base / "sub"
+        outer.mkdir()
+        (outer / "inner").write_text("inner\n")
+        git(outer, "init", "-q", "-b", "main")
+        git(outer, "add", ".")
+        git(outer, "commit", "-q", "-m", "one")
+        local = ("-c", "protocol.file.allow=always")
+        git(r.repo, *local, "submodule", "add", "-q", str(outer), "sub", check=True)
+        git(r.repo, "commit", "-q", "-m", "a submodule", check=True)
+        super().prepare(r)
+        # What is its own to see: nothing of the last one's.
+        r.script("x", f"""{WORK}; for at in . sub; do
+                      [ "$(cd $at; git config --get sweep.mark; git stash list; git branch --list own)" = "" ] &&
+                      [ -z "$(git -C $at ls-files --modified --deleted)" ] || exit 3; done
+                      git commit -q --allow-empty -m x; [ ! -e {r.base}/hooked ] || exit 3""")
+
+    def soil(self, r):
+        for at in (".", "sub"):
+            run = lambda *args: git(self.tree / at, *args, check=True)
+            run("config", "sweep.mark", "somebody's")
+            run("config", "core.logAllRefUpdates", "false")
+            hook = pathlib.Path(run("rev-parse", "--path-format=absolute", "--git-path", "hooks").strip())
+            (hook / "post-commit").write_text(f"#!/bin/sh\n: >{r.base}/hooked\n")
+            (hook / "post-commit").chmod(0o755)
+            run("checkout", "-q", "-b", "own")
+            for name in ("committed", "stashed", "on-no-branch"):
+                self.write(f"{at}/{name}", f"{name} in {at}")
+                run("add", name)
+                if name == "stashed":
+                    run("stash", "-q")
+                    continue
+                if name == "on-no-branch":
+                    run("checkout", "-q", "--detach")
+                run("commit", "-q", "-m", name)
+            self.write(f"{at}/untracked", f"untracked in {at}")
+            # One pack goes in one call where loose objects go in many.
+            run("repack", "-adlq")
+            run("pack-refs", "--all")
+        (r.base / "hooked").unlink()
+
+    def check(self, r):
+        # Whose slot is being recovered takes another: the next one has this again.
+        r.script("later", WORK)
+        r.drain()
+        hidden = [p.name for p in (r.path / "worktrees").rglob(".*") if p.suffix in (".new", ".old")]
+        wrong = [f"left beside a slot's repository: {hidden}"] if hidden else []
+        for at in (".", "sub"):
+            if git(self.tree / at, "fsck", "--no-dangling"):
+                wrong.append(f"the repository of {at} is damaged")
+        return wrong + super().check(r)
+
+
+class RenewAgain(Renew):
+    """begin: the slot's old repository was renamed away, and the new one is not in its place."""
+
+    def prepare(self, r):
+        super().prepare(r)
+        r.killed_at("slot", "rename */worktrees/.agent-1.git.new /worktrees/agent-1.git")
+        assert not r.at("worktrees/agent-1.git") and r.at("worktrees/.agent-1.git.old"), r.picture()
+        # Its item is put back; not started, as it would be in whatever slot is free.
+        tomorrow, r.traced = time.time() + 86400, None
+        os.utime(r.claimed("x"), (tomorrow, tomorrow))
+        first = r.start()
+        r.until(lambda: r.at("queue/pending/x") and not r.at("state/claims/x"))
+        first.kill()
+        first.wait()
+        r.until(lambda: not r.processes())
+        os.utime(r.path / "queue/pending/x", (1e9, 1e9))
 
 
 class Command(Scene):
@@ -544,11 +653,11 @@ class Answer(Command):
 
 
 SCENES = {
-    "finish": Finish, "retry": Retry, "park": Park, "refuse": Refuse, "put-back": PutBack,
+    "finish": Finish, "retry": Retry, "foreign": Foreign, "park": Park, "refuse": Refuse, "put-back": PutBack,
     "put-back-early": PutBackEarly, "recover": Recover, "judge": Judge, "publish": Publish,
     "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
     "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold,
-    "salvage": Dirty, "salvage-merge": DirtyMerge, "add": Add, "retry-command": RetryCommand,
+    "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain, "add": Add, "retry-command": RetryCommand,
     "release": Release, "cancel-pending": CancelPending, "interrupt-command": InterruptCommand,
     "answer": Answer,
 }

@@ -87,7 +87,7 @@ class Point:
     error: str = ""
     # Seconds for which all such calls of all traced processes fail, from the N-th on.
     lasting: float = 0
-    # Only calls whose text fits (`rename */queue/done/x`) are counted.
+    # Only calls whose text fits (`rename */queue/done/x`, or one of several with `|`) are counted.
     like: str = "*"
 
 
@@ -285,7 +285,7 @@ class Tracer:
         if point.error and not inside and kind not in NO_FILE:
             return None
         shown = " ".join([kind, *(self.shown(p) for p in paths)])
-        if not fnmatch.fnmatchcase(shown, point.like):
+        if not any(fnmatch.fnmatchcase(shown, like) for like in point.like.split("|")):
             return None
         if self.hit:
             self.failed.append(f"{role} {shown}")
