@@ -15,6 +15,8 @@ pub(super) fn is_lock_trouble(stderr: &str) -> bool {
         || stderr.contains(".lock': File exists")
         // An agent's `git gc` removed the empty directory into which an object was to go.
         || stderr.contains("unable to create temporary file: No such file")
+        // The user's `git prune` or `git gc --prune=now` removed a pack that was being written.
+        || stderr.contains("unable to rename temporary '")
         || stderr.contains("could not lock config file")
         // Its lock vanished while held: `git pack-refs` and the like clean up the same folder.
         || stderr.contains(": couldn't set '")
@@ -148,4 +150,17 @@ pub(super) fn hint_for(words: &str) -> Option<String> {
         .iter()
         .find(|(sign, _)| words.contains(sign))
         .map(|(_, hint)| (*hint).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_that_a_prune_removed_while_it_was_written_is_written_again() {
+        let said = "error: unable to write file /r/.git/objects/pack/pack-1.pack: No such file or \
+                    directory\nfatal: unable to rename temporary '*.pack' file to \
+                    '/r/.git/objects/pack/pack-1.pack'\nfatal: fetch-pack: invalid index-pack output";
+        assert!(is_lock_trouble(said));
+    }
 }
