@@ -113,6 +113,11 @@ impl Nameless {
         let _unlocked = fs2::FileExt::try_lock_exclusive(&self.file);
     }
 
+    /// The file, whose lock lasts as long as any handle of it.
+    pub(crate) fn held(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Gives the file this name (it may have several), unless the name is taken.
     pub fn link(&self, to: &Path) -> Result<Moved> {
         use nix::fcntl::{AT_FDCWD, AtFlags};

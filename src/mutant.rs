@@ -140,6 +140,10 @@ pub const ALL: &[(&str, &str)] = &[
         "a branch is published over one of its name",
     ),
     (
+        "land-without-swap",
+        "a branch of the user's is moved wherever it is by now",
+    ),
+    (
         "git-writes-user-config",
         "a setting is written into the user's repository",
     ),

@@ -91,6 +91,8 @@ PROOFS = [
                             "what_a_sparse_checkout"]),
     ("git-strangers-stay", it("slots::what_git_cannot")),
     ("git-publish-without-swap", it("git_shapes")),
+    ("land-without-swap", ["cargo", "test", "-q", "--features", "mutants", "--lib", "--",
+                           "of_many_that_land"]),
     ("git-writes-user-config", it("git_shapes")),
     ("git-closed-is-tried", it("git_carried::what_nobody_can_read")),
     ("git-unclean-is-work", it("git_carried::a_file_that_git")),

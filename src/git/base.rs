@@ -62,7 +62,7 @@ impl Hub {
     }
 
     /// Object id and full name (or the given name) of a revision in the user's repository.
-    fn resolve(&self, rev: &str, asked: bool) -> Result<(String, String)> {
+    pub(super) fn resolve(&self, rev: &str, asked: bool) -> Result<(String, String)> {
         let path = &self.repo().path;
         let missing = || {
             Error::permanent(

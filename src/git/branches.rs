@@ -115,7 +115,7 @@ impl Look<'_> {
             let git = self
                 .git()
                 .args(["diff-tree", "--stdin", "-r", "-M", "--shortstat"]);
-            let out = fed(git, lines.collect())?;
+            let out = fed(&git, lines.collect::<String>().as_bytes())?;
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
             let mut lines = text.lines().peekable();
             let mut all = Vec::new();
@@ -146,7 +146,9 @@ impl Look<'_> {
                 .args(["merge-tree", "--write-tree", "--stdin", "--name-only"])
                 .args(["--no-messages", "--allow-unrelated-histories"])
                 .env("GIT_OBJECT_DIRECTORY", &objects.dir);
-            Ok(merges_of(&fed(git, lines.collect())?.stdout))
+            Ok(merges_of(
+                &fed(&git, lines.collect::<String>().as_bytes())?.stdout,
+            ))
         })
     }
 }
@@ -202,15 +204,15 @@ fn counted(line: &str) -> Option<Changes> {
 }
 
 /// Runs it with a text as its standard input. What it wrote before it failed counts.
-fn fed(git: Git, text: String) -> Result<Output> {
+pub(super) fn fed(git: &Git, text: &[u8]) -> Result<Output> {
     use std::io::{Seek, Write};
     let fail = |e: std::io::Error| Error::io("cannot ask git", Path::new("memfd"), &e);
     let file = rustix::fs::memfd_create("harness", rustix::fs::MemfdFlags::CLOEXEC);
     let mut file = File::from(file.map_err(|e| fail(e.into()))?);
-    file.write_all(text.as_bytes())
+    file.write_all(text)
         .and_then(|()| file.rewind())
         .map_err(fail)?;
-    git.holding(Some(&Arc::new(file))).output()
+    git.clone().holding(Some(&Arc::new(file))).output()
 }
 
 /// A folder for the objects that merges make, which borrows the repository's. Several processes may

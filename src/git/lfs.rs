@@ -86,6 +86,11 @@ impl Hub {
         })
     }
 
+    /// Whether the user's repository has LFS objects.
+    pub(super) fn user_has_lfs(&self) -> bool {
+        self.stores().0.is_dir()
+    }
+
     /// The stores of the user's repository and of this one: one and the same where the user has set it
     /// to be in a place of its own.
     fn stores(&self) -> (PathBuf, PathBuf) {

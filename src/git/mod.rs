@@ -8,6 +8,8 @@ mod admin;
 mod base;
 mod branches;
 mod bring;
+mod carry;
+mod checkout;
 mod clone;
 mod closed;
 mod collect;
@@ -15,12 +17,24 @@ mod config;
 mod debris;
 mod environment;
 mod fifos;
+mod forward;
 mod gc;
 mod hub;
 mod incremental_checkout;
+mod index_lock;
 mod keys;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "merging comes with the next commits")
+)]
+mod land;
 mod legacy;
 mod lfs;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "merging comes with the next commits")
+)]
+mod merge;
 mod nested;
 mod owner;
 mod picture;
@@ -59,9 +73,19 @@ use crate::mutant::planted;
 pub(crate) use crate::config::Clean;
 pub(crate) use admin::clear_temps;
 pub(crate) use branches::{Changes, Look};
+#[cfg_attr(
+    not(test),
+    expect(unused_imports, reason = "merging comes with the next commits")
+)]
+pub(crate) use checkout::Landed;
 pub(crate) use collect::Collected;
 pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
+#[cfg_attr(
+    not(test),
+    expect(unused_imports, reason = "merging comes with the next commits")
+)]
+pub(crate) use merge::{How, Merged};
 pub(crate) use repos::Repos;
 pub(crate) use wait::{hurry, show_waits};
 use words::{hint_for, is_lock_trouble, lasts, passes};

@@ -21,6 +21,7 @@ use crate::mutant::planted;
 const HELD: &str = "refs/harness/held";
 
 /// The user's repository, as written to by the holder of a slot.
+#[derive(Debug)]
 pub(crate) struct Users<'a> {
     hub: &'a Hub,
     lock: Option<Arc<File>>,
@@ -149,7 +150,7 @@ impl Users<'_> {
 
     /// Whether the commit and its history are there, as far as the user's own refs do not vouch for
     /// them.
-    fn is_whole(&self, oid: &str) -> Result<bool> {
+    pub(super) fn is_whole(&self, oid: &str) -> Result<bool> {
         let git = self.git().args(["rev-list", "--objects", "--quiet"]);
         // In a partial clone, what its remote has promised may be missing.
         let git = git.args(["--exclude-promisor-objects", oid, "--not"]);
@@ -265,7 +266,7 @@ impl Users<'_> {
 
     /// Syncs the folders above a ref: git syncs only the ref's file. The journal keeps its order,
     /// so the folders of the objects, changed earlier, reach the disk too.
-    fn sync_ref(&self, full: &str) -> Result<()> {
+    pub(super) fn sync_ref(&self, full: &str) -> Result<()> {
         if !self.hub.repo().durable {
             return Ok(());
         }
@@ -281,7 +282,7 @@ impl Users<'_> {
         Ok(())
     }
 
-    fn value(&self, full: &str) -> Result<Option<String>> {
+    pub(super) fn value(&self, full: &str) -> Result<Option<String>> {
         let out = self
             .git()
             .args(["rev-parse", "--verify", "--quiet", full])
@@ -296,7 +297,7 @@ fn names(branch: &str, short_id: &str) -> [String; 2] {
 
 /// git's failure. Permanent, unless it is the host's trouble: what else is wrong in the user's
 /// repository (a lock that outlasted all waiting, damaged objects, a setting) only a person mends.
-fn lasting_or_not(git: &Git, what: &str, out: &Output) -> Error {
+pub(super) fn lasting_or_not(git: &Git, what: &str, out: &Output) -> Error {
     let e = git.failure(what, out);
     match passes(&out.stderr) && !is_lock_trouble(&out.stderr) {
         true => e,

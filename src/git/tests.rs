@@ -9,6 +9,8 @@
 mod leftovers;
 mod hostile;
 mod incremental;
+mod landing;
+mod merging;
 mod older;
 
 use std::fs;

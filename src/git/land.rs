@@ -1,0 +1,157 @@
+//! Moves a branch of the user's forward to a merged commit, and pushes it.
+//!
+//! Knows nothing of items, and merges nothing (`merge`). Invariant: the branch moves by
+//! compare-and-swap from the commit that it was merged onto, and only forward; where it is checked
+//! out, the files go with it (`checkout`) or it stays. What landed survives a power cut. A push never
+//! forces anything.
+
+use super::Output;
+use super::checkout::Landed;
+use super::index_lock::Landing;
+use super::publish::{Users, lasting_or_not};
+use super::{Git, is_lock_trouble};
+use crate::error::{Error, Kind, Result};
+use crate::layout::shown;
+use crate::mutant::planted;
+
+impl Users<'_> {
+    /// Moves `refs/heads/BRANCH` of the user's repository from `old` to `new`, which `bring` copied.
+    /// Done again with the same commits, it ends what a dead process left half done.
+    ///
+    /// # Errors
+    /// Permanent where it would be no step forward.
+    pub(crate) fn land(&self, branch: &str, old: &str, new: &str) -> Result<Landed> {
+        let unsettled = match self.settle_landings() {
+            Err(e) if e.kind() == Kind::Temporary => return Err(e),
+            settled => settled.err(),
+        };
+        let full = format!("refs/heads/{branch}");
+        let checkouts = match self.checkouts(&full)? {
+            Ok(checkouts) => checkouts,
+            Err(why) => return Ok(Landed::Waits(why)),
+        };
+        match self.value(&full)? {
+            Some(tip) if tip == new => {
+                self.sync_ref(&full)?;
+                return Ok(Landed::Done);
+            }
+            Some(tip) if tip == old => {}
+            _ => return Ok(Landed::Moved),
+        }
+        self.look_forward(branch, old, new)?;
+        match &checkouts[..] {
+            [] => {
+                let (full, old, new) = (full, old.to_owned(), new.to_owned());
+                let dir = self.hub().user().to_owned();
+                self.swap(
+                    &self.git(),
+                    &Landing {
+                        full,
+                        old,
+                        new,
+                        dir,
+                    },
+                )
+            }
+            [one] => match (one.fast_forward(&full, old, new)?, unsettled) {
+                (Landed::Waits(_), Some(e)) => Ok(Landed::Waits(e.to_string())),
+                (landed, _) => Ok(landed),
+            },
+            [one, two, ..] => Ok(Landed::Waits(format!(
+                "{branch} is checked out twice, in {} and in {}",
+                one.shown(),
+                two.shown()
+            ))),
+        }
+    }
+
+    /// An error unless `new` is whole and contains `old`: the last look before the branch moves.
+    fn look_forward(&self, branch: &str, old: &str, new: &str) -> Result<()> {
+        let what = format!("cannot move {branch}");
+        let git = self.git().args(["merge-base", "--is-ancestor", old, new]);
+        let out = git.patient()?;
+        match out.code {
+            0 if self.is_whole(new)? => Ok(()),
+            0 => Err(
+                Error::temporary(what, "the merged commits are not all there")
+                    .at_path(self.hub().user()),
+            ),
+            1 => Err(
+                Error::permanent(what, "the merged commit does not contain what it is at")
+                    .at_path(self.hub().user()),
+            ),
+            _ => Err(git.failure(&what, &out)),
+        }
+    }
+
+    /// The swap itself, by a git of the worktree that the branch is checked out in, if it is.
+    pub(super) fn swap(&self, git: &Git, landing: &Landing) -> Result<Landed> {
+        let (full, old, new) = (&landing.full, &landing.old, &landing.new);
+        let git = git.clone().args(["update-ref", "-m", "harness: merged"]);
+        let git = git.args([full, new]);
+        let git = match planted("land-without-swap") {
+            true => git,
+            false => git.arg(old),
+        };
+        let out = git.patient()?;
+        let now = self.value(full)?;
+        if out.ok() || now.as_deref() == Some(new) {
+            self.sync_ref(full)?;
+            return Ok(Landed::Done);
+        }
+        if now.as_deref() != Some(old) {
+            return Ok(Landed::Moved);
+        }
+        let e = lasting_or_not(&git, "cannot move the branch in your repository", &out);
+        match is_lock_trouble(&out.stderr) {
+            true => Ok(Landed::Waits(one_line(&out, "error: "))),
+            false => Err(e),
+        }
+    }
+
+    /// Pushes a commit to the branch of this name at a remote, as a step forward only, with the user's
+    /// own remotes and credentials. No hook runs; a push asks nobody anything.
+    ///
+    /// # Errors
+    /// Say what git said. Permanent where the remote refuses it.
+    pub(crate) fn push(&self, remote: &str, branch: &str, commit: &str) -> Result<()> {
+        let what = format!("cannot push {branch} to {}", remote.escape_debug());
+        if self.hub().user_has_lfs() {
+            // git-lfs does it in a hook.
+            let git = self.git().args(["lfs", "push", "--", remote, commit]);
+            git.must(&format!("{what}: its LFS objects"))?;
+        }
+        let git = self.git().set("push.followTags", "false");
+        let git = git.args(["push", "--quiet", "--no-verify", "--no-signed"]);
+        let git = git.args(["--recurse-submodules=no", "--", remote]);
+        let git = git.arg(format!("{commit}:refs/heads/{branch}"));
+        let out = git.patient()?;
+        if out.ok() {
+            return Ok(());
+        }
+        let e = git.failure(&what, &out);
+        let refused = [
+            "rejected]",
+            "[remote failure]",
+            "Authentication failed",
+            "could not read Username",
+            "could not read Password",
+            "epository not found",
+            "not appear to be a git repository",
+        ];
+        match refused.iter().any(|sign| out.stderr.contains(sign)) {
+            true => Err(e.lasting().hint(
+                "the branch here has moved: bring in what the remote has (`git pull`), then push it (`git push`)",
+            )),
+            false => Err(e),
+        }
+    }
+}
+
+/// The line of git's that says why.
+fn one_line(out: &Output, sign: &str) -> String {
+    let mut lines = out.stderr.lines();
+    let line = lines.clone().find_map(|line| line.strip_prefix(sign));
+    let line = line.or_else(|| lines.next()).unwrap_or_default();
+    shown(std::ffi::OsStr::new(line))
+}
