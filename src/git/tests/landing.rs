@@ -243,6 +243,8 @@ fn wherever_harness_dies_the_next_one_ends_it() {
                 dir: w.user.clone(),
             };
             dies(at, &here, &landing);
+            // Until then no git of theirs changes the index.
+            assert!(!Git::at(&w.user).args(["add", "a"]).output().unwrap().ok());
             // A person edits what is new, and what is not concerned.
             let edits = at != "lock" && at != "some";
             if edits {

@@ -270,6 +270,7 @@ fn what_is_merged_into_is_a_branch_and_what_a_person_moved_is_brought() {
     git(&w.user, &["update-ref", "refs/remotes/origin/main", &first]);
     let next = made(&w, &[&first], &[("b", Some("1\n"))], "one");
     branch(&w, "other", &next);
+    branch(&w, "plain", &next);
     let target = |into| hub.target(into).map(|base| (base.name, base.oid));
     assert_eq!(target(None).unwrap(), ("main".into(), first.clone()));
     for into in ["other", "refs/heads/other"] {
@@ -279,7 +280,7 @@ fn what_is_merged_into_is_a_branch_and_what_a_person_moved_is_brought() {
         "v1",
         "origin/main",
         &first,
-        "refs/heads/other~1",
+        "refs/heads/plain~1",
         "main@{0}",
         "gone",
         "--all",
