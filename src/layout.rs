@@ -27,15 +27,30 @@ pub struct Root {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     Pending,
+    /// Its branch is finished, and a person has not approved it yet.
+    Review,
+    /// Its branch is to be merged.
+    Merge,
     Done,
     Parked,
 }
 
 impl Place {
+    /// Where items rest that nobody has claimed.
+    pub const ALL: [Place; 5] = [
+        Place::Pending,
+        Place::Review,
+        Place::Merge,
+        Place::Done,
+        Place::Parked,
+    ];
+
     /// Below ROOT.
     fn path(self) -> &'static str {
         match self {
             Place::Pending => "queue/pending",
+            Place::Review => "queue/review",
+            Place::Merge => "queue/merge",
             Place::Done => "queue/done",
             Place::Parked => "queue/parked",
         }
@@ -203,6 +218,10 @@ impl Root {
     pub(crate) fn tried_merges(&self, repo: &str) -> PathBuf {
         join(&self.at("state/tried"), format!("{repo}.objects"))
     }
+    /// What gates say of bases.
+    pub fn gates(&self) -> PathBuf {
+        self.at("state/gates")
+    }
     pub fn control(&self) -> PathBuf {
         self.at("state/control")
     }
@@ -236,9 +255,9 @@ impl Root {
 
     /// Every directory of the tree, parents first. `true`: private to the user (mode 700).
     pub fn dirs(&self) -> Vec<(PathBuf, bool)> {
-        let mut all: Vec<(PathBuf, bool)> = ["queue", "queue/pending", "queue/claimed"]
-            .iter()
-            .chain(&["queue/done", "queue/parked", "hooks", "prompts"])
+        let mut all: Vec<(PathBuf, bool)> = ["queue", "queue/claimed", "hooks", "prompts"]
+            .into_iter()
+            .chain(Place::ALL.map(Place::path))
             .map(|d| (self.path.join(d), false))
             .collect();
         all.push((self.worktrees(), false));
@@ -253,6 +272,7 @@ impl Root {
                 self.interrupts(),
                 self.holds(),
                 self.repos(),
+                self.gates(),
                 self.control(),
                 self.harnesses(),
                 self.ledger(),
@@ -380,6 +400,11 @@ pub fn shown(name: &OsStr) -> String {
         }
     }
     out
+}
+
+/// A name as one component of a path, as `Name::ref_component` has it.
+pub(crate) fn escaped(name: &str) -> String {
+    escape_component(name.as_bytes())
 }
 
 fn escape_component(bytes: &[u8]) -> String {

@@ -39,7 +39,7 @@ pub(crate) fn nearest_item(root: &Root, name: &Name) -> Option<String> {
 }
 
 fn folders(root: &Root) -> Vec<PathBuf> {
-    let places = [Place::Pending, Place::Parked, Place::Done].map(|place| root.place(place));
+    let places = Place::ALL.map(|place| root.place(place));
     let slots = std::fs::read_dir(root.claimed_root()).into_iter().flatten();
     let slots = slots.flatten().map(|entry| entry.path());
     places

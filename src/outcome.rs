@@ -12,12 +12,14 @@ use crate::event::{Class, Limit, Mend};
 use crate::text;
 
 mod fault;
+mod gate;
 #[cfg(test)]
 mod tests;
 mod words;
 
 pub use fault::{FoundFault, LimitLeft};
-pub use words::{Exit, Next, Outcome, Stop, Word};
+pub use gate::{GateEvidence, Means, Verdict, gated};
+pub use words::{Exit, Next, Outcome, Spelled, Stop, Word};
 
 /// Everything that is known of an attempt when it is over.
 #[derive(Debug, Clone)]
@@ -118,6 +120,8 @@ const CANCELED: &str = "canceled by you";
 pub enum Cause {
     Permission,
     Timeout,
+    /// A gate whose `on_failure` says so.
+    Gate,
 }
 
 impl Cause {
@@ -126,6 +130,7 @@ impl Cause {
         match self {
             Cause::Permission => "permission",
             Cause::Timeout => "timeout",
+            Cause::Gate => "gate",
         }
     }
 
@@ -133,6 +138,7 @@ impl Cause {
         match self {
             Cause::Permission => "its agent was not permitted what it needed",
             Cause::Timeout => "its agent ran out of time, and no retry is left",
+            Cause::Gate => "a gate is red that pauses the slot",
         }
     }
 }
@@ -154,11 +160,19 @@ impl Decision {
     }
 
     /// It had announced what it publishes: everything else was decided then.
-    pub fn announced(reason: Option<String>) -> Decision {
+    pub fn announced(reason: Option<String>, next: Next) -> Decision {
         let reason = reason.unwrap_or_default();
         Decision {
             publishes: true,
-            ..Decision::new(Outcome::Succeeded, reason, Next::Done)
+            ..Decision::new(Outcome::Succeeded, reason, next)
+        }
+    }
+
+    /// Its agent had succeeded, and nothing else was wrong.
+    pub fn succeeded(outcome: Outcome, reason: Option<String>, has_commits: bool) -> Decision {
+        Decision {
+            publishes: has_commits,
+            ..Decision::new(outcome, reason.unwrap_or_default(), Next::Done)
         }
     }
 
@@ -184,7 +198,8 @@ impl Decision {
 
     /// Whether the item ended with this attempt.
     pub fn is_last(&self) -> bool {
-        matches!(self.next, Next::Done | Next::Parked) && !self.asks
+        let over = [Next::Done, Next::Review, Next::Merge, Next::Parked];
+        over.contains(&self.next) && !self.asks
     }
 
     /// Whether it counts among the failures in a row that raise an interrupt.
@@ -215,7 +230,7 @@ pub fn decide(evidence: &Evidence, terms: &Terms) -> Decision {
 
 /// The harness stopped it.
 fn stopped(stop: Stop, evidence: &Evidence, terms: &Terms) -> Decision {
-    let again = |outcome, reason| again(outcome, reason, evidence, terms);
+    let again = |outcome, reason| again(outcome, reason, evidence.failures, terms);
     let mut decision = match stop {
         Stop::TimedOut => again(
             Outcome::TimedOut,
@@ -295,7 +310,9 @@ fn faulty(fault: &FoundFault, evidence: &Evidence, terms: &Terms) -> Decision {
         Mend::Fresh if class == Class::SessionLost && evidence.resumed => {
             Decision::new(outcome, reason, Next::Pending)
         }
-        Mend::Wait(_) | Mend::Again | Mend::Fresh => again(outcome, reason, evidence, terms),
+        Mend::Wait(_) | Mend::Again | Mend::Fresh => {
+            again(outcome, reason, evidence.failures, terms)
+        }
     };
     decision.reason = text::one_line(&fault.reason(decision.next));
     decision.fault = Some(class);
@@ -311,7 +328,7 @@ fn faulty(fault: &FoundFault, evidence: &Evidence, terms: &Terms) -> Decision {
 
 /// Nobody reported anything: how it ended and what it left decide.
 fn judge(exit: Exit, evidence: &Evidence, terms: &Terms) -> Decision {
-    let again = |outcome, reason: &str| again(outcome, reason, evidence, terms);
+    let again = |outcome, reason: &str| again(outcome, reason, evidence.failures, terms);
     let commits = match &evidence.work {
         WorkLeft::Uncollected(why) => return again(Outcome::Failed, why),
         WorkLeft::WorktreeGone => {
@@ -354,13 +371,8 @@ fn judge(exit: Exit, evidence: &Evidence, terms: &Terms) -> Decision {
 }
 
 /// After a failure that another try may mend: again, as long as retries are left.
-fn again(
-    outcome: Outcome,
-    reason: impl Into<String>,
-    evidence: &Evidence,
-    terms: &Terms,
-) -> Decision {
-    if evidence.failures < terms.retries {
+fn again(outcome: Outcome, reason: impl Into<String>, failures: u32, terms: &Terms) -> Decision {
+    if failures < terms.retries {
         Decision {
             wait: Some(terms.backoff),
             ..Decision::new(outcome, reason, Next::Retry)

@@ -275,7 +275,7 @@ mod tests {
     fn what_a_newer_version_wrote_breaks_no_line() {
         let at = "2026-01-27T10:45:00Z";
         let line = |object: serde_json::Value| Line::of(object).unwrap();
-        let later = json!({"at": at, "event": "merged", "into": "main"});
+        let later = json!({"at": at, "event": "celebrated", "into": "main"});
         let unknown = line(later.clone());
         assert_eq!(unknown.object, later);
         assert_eq!(

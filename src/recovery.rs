@@ -30,6 +30,7 @@ use crate::mutant::planted;
 use crate::outcome::{Next, Stop};
 use crate::record::{Adopted, Event, LastAttempt, Record, Requeued};
 use crate::session::file::SessionFile;
+use crate::session::gates::gate_prefix;
 use crate::session::{self, Attempt, Work, WorkerContext, end_claim};
 use crate::spool::{self, Claim, Target};
 use crate::status::SlotState;
@@ -123,6 +124,8 @@ fn is_claimed_by_us(ctx: &WorkerContext, name: &Name) -> Result<bool> {
 struct Found {
     /// It announced its branch, and the item's file is still there.
     announced: bool,
+    /// Its agent has ended, its work is kept, and its gates had begun.
+    gating: bool,
     /// Its keeper lives and runs its agent.
     runs: bool,
     /// Its agent was started, or may have been.
@@ -135,6 +138,8 @@ enum Step {
     Publish,
     /// Watch the running agent to its end.
     Adopt,
+    /// Go on with its gates.
+    Gate,
     /// Judge the attempt from its files.
     Judge,
     /// It never started: the item goes back, not counted.
@@ -146,6 +151,7 @@ fn decide(found: &Found) -> Step {
         Found {
             announced: true, ..
         } => Step::Publish,
+        Found { gating: true, .. } => Step::Gate,
         Found { runs: true, .. } => Step::Adopt,
         Found { started: true, .. } => Step::Judge,
         _ => Step::PutBack,
@@ -182,6 +188,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     let started = last.started.is_some() || has_started(&dir) || announced.is_some();
     let step = decide(&Found {
         announced: announced.is_some() && claim.is_ours(),
+        gating: last.gating.is_some() && claim.is_ours(),
         runs: running.is_some(),
         started: started && !planted("started-is-requeued"),
     });
@@ -201,6 +208,10 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         stream: None,
         recovered: true,
     };
+    if let (Step::Gate, Some(gating)) = (&step, last.gating) {
+        let attempt = rebuild(ctx, attempt)?;
+        return session::gate_on(ctx, attempt, gating).map(drop);
+    }
     match (announced, running) {
         (Some(announced), _) if step == Step::Publish => {
             session::publish_on(ctx, attempt, announced)
@@ -308,6 +319,13 @@ fn adopt(ctx: &mut WorkerContext, last: &LastAttempt) -> Result<Option<(i32, Dur
         Some((keeper, Reply::Running { session, pid, age })) if session == last.session => {
             ctx.keeper = Some(keeper);
             Ok(Some((pid, age)))
+        }
+        Some((keeper, Reply::Running { session, age, .. }))
+            if last.gating.is_some() && session.starts_with(&gate_prefix(&last.session)) =>
+        {
+            ctx.keeper = Some(keeper);
+            ctx.running_gate = Some((session, age));
+            Ok(None)
         }
         // Idle, so it ends by itself; or it runs another session, which `recover` stops.
         _ => Ok(None),

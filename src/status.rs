@@ -99,8 +99,8 @@ pub struct SlotStatus {
 }
 
 /// Counts of items by state. `pending` are those that could start now; `scheduled` wait for a
-/// time, `blocked` for another item, an exclusive key or their own earlier attempt. `total` counts
-/// these and `claimed`: what is not over.
+/// time, `blocked` for another item, an exclusive key or their own earlier attempt, `review` for a
+/// person, `merge` for a merge. `total` counts these and `claimed`: what is not over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkQueue {
@@ -109,6 +109,8 @@ pub struct WorkQueue {
     pub scheduled: u64,
     pub blocked: u64,
     pub claimed: u64,
+    pub review: u64,
+    pub merge: u64,
     pub done: u64,
     pub parked: u64,
 }

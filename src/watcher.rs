@@ -20,7 +20,7 @@ pub(crate) enum Hint {
     Orders,
     /// A process may have died: its file in `state/harnesses/` was closed.
     Peers,
-    /// A file came into (+1) or left (-1) `done/` or `parked/`.
+    /// A file came into (+1) or left (-1) `review/`, `merge/`, `done/` or `parked/`.
     Ended(Place, i64),
     /// Events were lost, or a watched folder is gone: count and list again.
     Lost,
@@ -63,7 +63,7 @@ impl FolderWatcher {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Pending,
-    /// `done/` or `parked/`.
+    /// `review/`, `merge/`, `done/` or `parked/`.
     Ended(Place),
     Orders,
     Holds,
@@ -87,6 +87,8 @@ const WANTED: EventKindMask = EventKindMask::CORE.union(EventKindMask::ACCESS_CL
 pub(crate) fn watch(root: &Root, ready: &Arc<Ready>, on_hint: OnHint) -> Result<FolderWatcher> {
     let folders = [
         (Role::Pending, root.place(Place::Pending)),
+        (Role::Ended(Place::Review), root.place(Place::Review)),
+        (Role::Ended(Place::Merge), root.place(Place::Merge)),
         (Role::Ended(Place::Done), root.place(Place::Done)),
         (Role::Ended(Place::Parked), root.place(Place::Parked)),
         (Role::Orders, root.control()),

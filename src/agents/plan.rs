@@ -28,6 +28,8 @@ pub(crate) struct LaunchInputs<'a> {
     pub(crate) bootstrap: Option<&'a [u8]>,
     /// The attempt that this one continues.
     pub(crate) before: Option<Before<'a>>,
+    /// What gates, a merge or a person said of the attempt before, and of the base; may be empty.
+    pub(crate) feedback: &'a str,
     /// The names of the variables in harness's own environment.
     pub(crate) inherited: &'a [OsString],
 }
@@ -127,7 +129,7 @@ pub(crate) fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
                 // An agent CLI too: it must not inherit the variables of an outer CLI session.
                 plan.env = adapters::without_session(inputs.inherited);
             }
-            let prefix = inputs.before.as_ref().map(continuation).unwrap_or_default();
+            let prefix = prefix(inputs, "");
             plan.prompt = Some(prompt(bootstrap, &prefix, inputs.item));
             // The command line is the user's: enforce only limits that the user set.
             plan.watched = plan.limits.only(|key| is_asked(table, inputs.item, key));
@@ -187,10 +189,7 @@ fn plan_for_cli(
         }
         launch.bootstrap_in_prompt
     });
-    let prefix = match &inputs.before {
-        None => launch.prompt_prefix.unwrap_or_default().to_owned(),
-        Some(before) => continuation(before),
-    };
+    let prefix = prefix(inputs, launch.prompt_prefix.unwrap_or_default());
     plan.prompt = Some(prompt(in_prompt, &prefix, inputs.item));
     let has_no = |key: &str| launch.unsupported.contains(&key);
     plan.watched = plan.limits.only(has_no);
@@ -216,8 +215,19 @@ fn is_asked(table: &AgentTable, item: &Item, key: &str) -> bool {
         || key == "budget_usd" && item.budget_usd.is_some()
 }
 
-const CONTINUE: &str = "Continue from there: the work so far is in the current directory.\n\n\
-                           The work item:\n\n";
+const CONTINUE: &str = "Continue from there: the work so far is in the current directory.\n\n";
+const ITEM: &str = "The work item:\n\n";
+
+/// The text before the item's own. `fresh`: the CLI's, where nothing is to be said.
+fn prefix(inputs: &LaunchInputs<'_>, fresh: &str) -> String {
+    let feedback = inputs.feedback;
+    let blank = if feedback.is_empty() { "" } else { "\n" };
+    match &inputs.before {
+        None if feedback.is_empty() => fresh.to_owned(),
+        None => format!("What is known already:\n\n{feedback}\n{ITEM}"),
+        Some(before) => format!("{}{feedback}{blank}{ITEM}", continuation(before)),
+    }
+}
 
 /// The text before the item's own where an attempt continues another one.
 fn continuation(before: &Before<'_>) -> String {

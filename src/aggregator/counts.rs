@@ -1,4 +1,4 @@
-//! Counts the items in `done/` and `parked/`, at a cost that does not grow with them.
+//! Counts the items in `review/`, `merge/`, `done/` and `parked/`, at a cost that does not grow with them.
 //!
 //! The folders are counted once; then the watcher reports additions and removals. Such events may
 //! get lost, so `Recount` counts again, in small slices, whenever a folder is quiet, and corrects
@@ -19,9 +19,14 @@ use crate::limits::{PULSE, SETTLE};
 /// Entries per slice: about a millisecond.
 const SLICE: usize = 2_000;
 
+/// The folders whose items are counted; those of `pending/` the index counts.
+pub(crate) const COUNTED: [Place; 4] = [Place::Review, Place::Merge, Place::Done, Place::Parked];
+
 /// The running counts, shared with the watcher.
 #[derive(Debug, Default)]
 pub struct EndedCounts {
+    review: AtomicI64,
+    merge: AtomicI64,
     done: AtomicI64,
     parked: AtomicI64,
 }
@@ -38,7 +43,7 @@ impl EndedCounts {
     /// Counts again, for when events were lost (queue overflow) or there are none (no watch). A
     /// concurrent change may be counted twice until the folder is next quiet.
     pub fn recount(&self, root: &Root) -> Result<()> {
-        for place in [Place::Done, Place::Parked] {
+        for place in COUNTED {
             let dir = root.place(place);
             let n = count(&dir).or_fail("cannot count the files of", &dir)?;
             if let Some(counter) = self.of(place) {
@@ -57,6 +62,8 @@ impl EndedCounts {
     fn of(&self, place: Place) -> Option<&AtomicI64> {
         match place {
             Place::Pending => None,
+            Place::Review => Some(&self.review),
+            Place::Merge => Some(&self.merge),
             Place::Done => Some(&self.done),
             Place::Parked => Some(&self.parked),
         }
@@ -83,7 +90,7 @@ fn stamp_of(dir: &Path) -> Option<FileStamp> {
 /// Counts quiet folders again, one slice per call, and corrects `EndedCounts`.
 #[derive(Debug)]
 pub(super) struct Recount {
-    folders: [CheckedFolder; 2],
+    folders: [CheckedFolder; COUNTED.len()],
     next: Option<Instant>,
 }
 
@@ -106,7 +113,7 @@ impl Recount {
             scan: None,
         };
         Recount {
-            folders: [folder(Place::Done), folder(Place::Parked)],
+            folders: COUNTED.map(folder),
             next: None,
         }
     }

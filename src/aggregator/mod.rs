@@ -222,11 +222,18 @@ fn queue(pending: PendingCounts, claimed: &Claimed, counts: &EndedCounts) -> Wor
         blocked,
     } = pending;
     WorkQueue {
-        total: pending + scheduled + blocked + claimed.files,
+        total: pending
+            + scheduled
+            + blocked
+            + claimed.files
+            + counts.get(Place::Review)
+            + counts.get(Place::Merge),
         pending,
         scheduled,
         blocked,
         claimed: claimed.files,
+        review: counts.get(Place::Review),
+        merge: counts.get(Place::Merge),
         done: counts.get(Place::Done),
         parked: counts.get(Place::Parked),
     }

@@ -42,6 +42,8 @@ fn known(root: &Root, name: &Name) -> Result<Option<&'static str>> {
     Ok(match at {
         Some(At::Claimed(_) | At::Ending(_)) => Some("claimed"),
         Some(At::Pending) => Some("pending"),
+        Some(At::Review) => Some("review"),
+        Some(At::Merge) => Some("merge"),
         Some(At::Done) => Some("done"),
         Some(At::Parked) => Some("parked"),
         None if record::lines(root, name)?.is_empty() => None,

@@ -31,7 +31,8 @@ pub(super) enum Standing {
 pub(super) fn standing(root: &Root, name: &Name) -> Result<Standing> {
     let before = record_stamp(root, name);
     let place = resting_place(root, name);
-    if atomic::exists(&root.item(Place::Pending, name)) {
+    let waits = [Place::Pending, Place::Review, Place::Merge];
+    if waits.iter().any(|&p| atomic::exists(&root.item(p, name))) {
         return Ok(Standing::Waits);
     }
     let Some(place) = place else {

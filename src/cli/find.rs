@@ -19,6 +19,8 @@ pub(super) struct Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum At {
     Pending,
+    Review,
+    Merge,
     Claimed(SlotId),
     /// Its end is being recorded: nobody but its slot moves it.
     Ending(SlotId),
@@ -48,6 +50,8 @@ fn look(root: &Root, name: &Name) -> Vec<Found> {
     let mut found: Vec<Found> = claimed.map(|(place, path)| Found { place, path }).collect();
     for (place, at) in [
         (Place::Pending, At::Pending),
+        (Place::Merge, At::Merge),
+        (Place::Review, At::Review),
         (Place::Parked, At::Parked),
         (Place::Done, At::Done),
     ] {
@@ -65,6 +69,8 @@ pub(super) fn path(root: &Root, at: At, name: &Name) -> PathBuf {
         At::Claimed(slot) => root.claimed(slot).join(name.as_os_str()),
         At::Ending(slot) => root.ending(slot, name),
         At::Pending => root.item(Place::Pending, name),
+        At::Review => root.item(Place::Review, name),
+        At::Merge => root.item(Place::Merge, name),
         At::Parked => root.item(Place::Parked, name),
         At::Done => root.item(Place::Done, name),
     }

@@ -169,7 +169,7 @@ fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
         return false;
     };
     let item = Name::new(&session.item);
-    let waits = [Place::Pending, Place::Parked];
+    let waits = [Place::Pending, Place::Review, Place::Merge, Place::Parked];
     if waits.iter().any(|&p| atomic::exists(&root.item(p, &item)))
         || atomic::exists(&root.claim(&item))
     {

@@ -51,6 +51,8 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
         }));
     }
     for (place, at, state) in [
+        (Place::Merge, At::Merge, State::Merge),
+        (Place::Review, At::Review, State::Review),
         (Place::Parked, At::Parked, State::Parked),
         (Place::Done, At::Done, State::Done),
     ] {

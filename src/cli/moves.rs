@@ -97,7 +97,7 @@ pub(super) fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     let Some(found) = all
         .iter()
-        .find(|f| matches!(f.place, At::Parked | At::Done))
+        .find(|f| matches!(f.place, At::Parked | At::Done | At::Review | At::Merge))
     else {
         return Err(match all.first() {
             Some(_) => {
@@ -127,7 +127,7 @@ pub(super) fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     let Some(Found { place, path }) = all
         .iter()
-        .find(|f| matches!(f.place, At::Claimed(_) | At::Pending))
+        .find(|f| !matches!(f.place, At::Ending(_) | At::Done | At::Parked))
     else {
         return Err(match all.first() {
             Some(_) => Error::permanent("nothing to cancel", format!("{name} has ended already"))

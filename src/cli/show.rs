@@ -55,7 +55,7 @@ pub(super) fn waits_with(root: &Root, at: At, history: &History) -> Option<Inter
     match at {
         At::Claimed(slot) | At::Ending(slot) => interrupt::of(root, slot),
         At::Parked => interrupt::waits_for(root, &history.last.as_ref()?.session),
-        At::Pending | At::Done => None,
+        At::Pending | At::Review | At::Merge | At::Done => None,
     }
 }
 
@@ -126,6 +126,8 @@ pub(super) fn elsewhere(
             Stands::new(State::Parked, "interrupt", Some(why))
         }
         (At::Parked, _, None) => Stands::new(State::Parked, None, history.reason.clone()),
+        (At::Review, ..) => Stands::new(State::Review, "review", history.reason.clone()),
+        (At::Merge, ..) => Stands::new(State::Merge, "merge", history.reason.clone()),
         (At::Done | At::Pending, ..) => Stands::new(State::Done, None, None),
     }
 }
@@ -198,7 +200,25 @@ fn attempts(lines: &[Line]) -> Vec<Value> {
                     }
                 }
             }
+            Event::Gate(ran) => {
+                if let Some(attempt) = of(&mut attempts, &ran.session) {
+                    let gates = attempt["gates"].take();
+                    let mut gates = gates.as_array().cloned().unwrap_or_default();
+                    gates.push(json!(ran));
+                    attempt["gates"] = gates.into();
+                }
+            }
+            Event::Merged(landing) => {
+                if let Some(attempt) = of(&mut attempts, &landing.session) {
+                    attempt["merged"] = json!(landing);
+                }
+            }
             Event::Added(_)
+            | Event::Gating(_)
+            | Event::Approved(_)
+            | Event::Rejected(_)
+            | Event::Landing(_)
+            | Event::Returned(_)
             | Event::Adopted(_)
             | Event::Interrupted(_)
             | Event::Resumed(_)

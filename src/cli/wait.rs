@@ -92,7 +92,7 @@ struct Wait<'a> {
     code: u8,
     /// Whether an item is about to have ended.
     is_ending: bool,
-    folders: [Option<FileStamp>; 3],
+    folders: [Option<FileStamp>; Place::ALL.len()],
     looked: Option<Instant>,
     /// Since when no harness is there; `told`: that this was said.
     alone: Option<Instant>,
@@ -132,7 +132,7 @@ impl<'a> Wait<'a> {
                 ended: Vec::new(),
                 code: 0,
                 is_ending: false,
-                folders: [None; 3],
+                folders: [None; Place::ALL.len()],
                 looked: None,
                 alone: None,
                 told: false,
@@ -194,7 +194,7 @@ impl<'a> Wait<'a> {
 
     fn folders_changed(&mut self) -> bool {
         let mut is_fresh = false;
-        let folders = [Place::Pending, Place::Done, Place::Parked].map(|place| {
+        let folders = Place::ALL.map(|place| {
             let meta = self.root.place(place).metadata().ok()?;
             is_fresh |= clock::now_ns() - clock::mtime_ns(&meta) < TICK_NS;
             Some(FileStamp::of(&meta))

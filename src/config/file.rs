@@ -232,6 +232,10 @@ impl Reader<'_> {
         for (name, value) in top {
             let word = name.get_ref().as_ref();
             match (Table::parse(word), value.get_ref()) {
+                (Some(Table::Gates), DeValue::Table(inner)) => {
+                    self.table(Table::Gates, "", inner);
+                    self.named(Table::Gate, inner);
+                }
                 (Some(table), DeValue::Table(inner)) if table.is_named() => {
                     self.named(table, inner);
                 }
@@ -255,6 +259,10 @@ impl Reader<'_> {
         for (name, value) in tables {
             let word = name.get_ref().as_ref();
             let label = format!("[{}.{}]", table.name(), plain(word));
+            // A key of [gates] itself.
+            if table == Table::Gate && !value.get_ref().is_table() {
+                continue;
+            }
             if let Err(why) = check_name(table, word) {
                 self.problem(name.span(), format!("{label}: {why}"));
                 continue;
@@ -264,8 +272,10 @@ impl Reader<'_> {
                 continue;
             };
             self.table(table, word, inner);
-            if table == Table::Agents {
-                self.agent(&label, word, name.span(), inner);
+            match table {
+                Table::Agents => self.agent(&label, word, name.span(), inner),
+                Table::Gate => self.gate(&label, name.span(), inner),
+                _ => {}
             }
             for key in table.keys() {
                 if let Fallback::Required(example) = key.default
@@ -280,6 +290,19 @@ impl Reader<'_> {
             }
             self.out.named.push((table, word.to_owned()));
         }
+    }
+
+    /// A gate is a program or a script.
+    fn gate(&mut self, label: &str, at: Range<usize>, inner: &DeTable<'_>) {
+        let given = |key: &str| inner.keys().any(|k| k.get_ref() == key);
+        let what = match (given("command"), given("script")) {
+            (true, false) | (false, true) => return,
+            (true, true) => "has both `command` and `script`: keep one of them",
+            (false, false) => {
+                "needs `command` or `script`, for example command = [\"cargo\", \"test\"]"
+            }
+        };
+        self.problem(at, format!("{label} {what}"));
     }
 
     /// Checks that the keys of an agent's table fit together.
@@ -317,6 +340,10 @@ impl Reader<'_> {
             _ => format!("[{}.{name}]", table.name()),
         };
         for (word, value) in inner {
+            // [gates.NAME].
+            if table == Table::Gates && value.get_ref().is_table() {
+                continue;
+            }
             let Some(key) = table.key(word.get_ref()) else {
                 let text = unknown_key(table, &label, word);
                 self.problem(word.span(), text);
@@ -388,6 +415,9 @@ pub(super) fn check_name(table: Table, name: &str) -> std::result::Result<(), St
             Err("this name is that of [repo]: set its keys there".to_owned())
         }
         (Table::Agents, "script" | "command" | "none") => {
+            Err("this name is built in: choose another".to_owned())
+        }
+        (Table::Gate, "builtin" | "size" | "none" | "changed" | "paths" | "markers") => {
             Err("this name is built in: choose another".to_owned())
         }
         _ => Ok(()),

@@ -16,6 +16,11 @@ pub enum Table {
     Repo,
     Repos,
     Agents,
+    /// `[gates]` itself.
+    Gates,
+    /// `[gates.NAME]`.
+    Gate,
+    Integrate,
     Retry,
     Limits,
 }
@@ -26,6 +31,9 @@ pub static TABLES: &[Table] = &[
     Table::Agents,
     Table::Repo,
     Table::Repos,
+    Table::Gates,
+    Table::Gate,
+    Table::Integrate,
     Table::Retry,
     Table::Limits,
 ];
@@ -37,6 +45,8 @@ impl Table {
             Table::Repo => "repo",
             Table::Repos => "repos",
             Table::Agents => "agents",
+            Table::Gates | Table::Gate => "gates",
+            Table::Integrate => "integrate",
             Table::Retry => "retry",
             Table::Limits => "limits",
         }
@@ -48,7 +58,7 @@ impl Table {
 
     /// Whether there is one table per name: `[agents.NAME]`.
     pub fn is_named(self) -> bool {
-        matches!(self, Table::Repos | Table::Agents)
+        matches!(self, Table::Repos | Table::Agents | Table::Gate)
     }
 
     /// The template's comment above it.
@@ -61,6 +71,12 @@ impl Table {
             }
             Table::Repo => "The git repository that items work on unless they name another.",
             Table::Repos => "Further repositories, for items that name one (`repo: web`).",
+            Table::Gates => "Checks of a finished attempt that need no program.",
+            Table::Gate => {
+                "Checks that are programs, one table for each: tests, a linter. They run in the attempt's worktree;\n\
+                 exit status 0 is green. An item may choose (`gates: [test]`, `gates: none`)."
+            }
+            Table::Integrate => "What becomes of a finished branch.",
             Table::Retry => "When an attempt fails in a way that another try may mend.",
             Table::Limits => "What harness leaves to others.",
         }
@@ -82,6 +98,8 @@ pub enum Kind {
         min: u64,
         max: u64,
     },
+    /// The text of a script, of any number of lines.
+    Script,
     /// A fraction, 0 to 1.
     Share,
     /// Seconds as a number, or text like `"1h30m"`.
@@ -198,6 +216,12 @@ const LIMIT_TIME: Kind = Kind::Time {
 const NOTICES: &[&str] = &["interrupt", "parked", "done"];
 /// The values of `interrupt_on`.
 const CAUSES: &[&str] = &["permission", "timeout", "failures"];
+/// The values of `[gates] builtin`.
+const BUILTIN: &[&str] = &["changed", "paths", "markers", "size"];
+const MODE: Kind = Kind::Word(&["branch", "review", "merge"]);
+const HOW: Kind = Kind::Word(&["merge", "squash", "rebase"]);
+const BATCH: Kind = Kind::Count { min: 1, max: 64 };
+const ON_CONFLICT: Kind = Kind::Word(&["park", "agent"]);
 const CLEAN: Kind = Kind::Word(&["untracked", "all"]);
 
 macro_rules! is_env {
@@ -317,6 +341,62 @@ pub static KEYS: &[Key] = keys! {
             "As in [repo].";
         "clean": CLEAN => Is("\"untracked\"");
             "As in [repo].";
+        "mode": MODE => Unset("\"merge\"");
+            "This key and the following: as in [integrate], for this repository.";
+        "how": HOW => Unset("\"squash\"");
+            "As in [integrate].";
+        "into": Kind::Revision => Unset("\"main\"");
+            "As in [integrate].";
+        "batch": BATCH => Unset("8");
+            "As in [integrate].";
+        "on_conflict": ON_CONFLICT => Unset("\"park\"");
+            "As in [integrate].";
+        "push": Kind::Text => Unset("\"origin\"");
+            "As in [integrate].";
+        "assisted_by": Kind::Switch => Unset("true");
+            "As in [integrate].";
+    }
+    Gates {
+        "builtin": Kind::Choices(BUILTIN) => Is("[]");
+            "\"changed\": something was changed. \"paths\": nothing outside the item's `paths`. \"markers\": no conflict markers.\n\
+            \"size\": no file above `size`.";
+        "size": Kind::Bytes => Is("\"5MB\"");
+            "Bytes (or \"10GB\", \"512MiB\") that no changed file may exceed where \"size\" is in `builtin`.";
+    }
+    Gate {
+        "command": Kind::Argv => Unset("[\"cargo\", \"test\"]");
+            "Program and arguments, never split by a shell. Filled in as an agent's `command`. This or `script`.";
+        "script": Kind::Script => Unset("\"cargo fmt --check && cargo test\"");
+            "A text for `sh -c`, instead of `command`.";
+        "when": Kind::Choices(&["before", "after", "merge"]) => Is("[\"after\", \"merge\"]");
+            "\"before\": on the base, once for each of its commits, so that its own failures are known. \"after\": on what an\n\
+            attempt made. \"merge\": on what would land.";
+        "timeout": LIMIT_TIME => Is("\"10m\"");
+            "Seconds (or \"1h30m\") one run may take; longer is neither green nor red.";
+        "on_failure": Kind::Word(&["retry", "park", "interrupt"]) => Is("\"retry\"");
+            "What a red gate means for an attempt: \"retry\" (another one, told what failed), \"park\", or \"interrupt\" (park, and\n\
+            pause the slot).";
+        "required": Kind::Switch => Is("true");
+            "false: it is only told.";
+        "junit": Kind::Path => Unset("\"target/junit.xml\"");
+            "The JUnit XML file that it writes, relative to the worktree: failing tests are then known by name.";
+    }
+    Integrate {
+        "mode": MODE => Is("\"branch\"");
+            "\"branch\": it appears in your repository, for you to look at. \"review\": the item waits in queue/review/ for your\n\
+            approval. \"merge\": it waits in queue/merge/ until harness has merged it. An item may say otherwise (`integrate`).";
+        "how": HOW => Is("\"merge\"");
+            "\"merge\": a merge commit. \"squash\": one commit. \"rebase\": its commits, on top of the base.";
+        "into": Kind::Revision => Unset("\"main\"");
+            "The branch to merge into. Without it: the base.";
+        "batch": BATCH => Is("8");
+            "Branches that are merged and gated together, 1 to 64. It begins with one, and grows while all is green.";
+        "on_conflict": ON_CONFLICT => Is("\"park\"");
+            "\"park\": with the files named. \"agent\": once for each item, an agent gets the merge to resolve.";
+        "push": Kind::Text => Unset("\"origin\"");
+            "The remote to push the branch to after a landing. Without it: none.";
+        "assisted_by": Kind::Switch => Is("false");
+            "Whether the commit of a landing names the agent: Assisted-by: AGENT:MODEL.";
     }
     Retry {
         "max": Kind::Count { min: 0, max: 1_000 } => Is("2"), env;

@@ -11,6 +11,7 @@ pub mod placeholder;
 pub mod value;
 mod agents;
 mod file;
+mod gates;
 mod sources;
 mod template;
 #[cfg(test)]
@@ -31,6 +32,10 @@ use crate::layout::Root;
 use file::{Parsed, Problem};
 use keys::{Key, Kind, TABLES, Table};
 
+pub use gates::{
+    Builtin, GateTable, GatesTable, How, Integrate, IntegrateTable, Mode, Moment, OnConflict,
+    OnFailure,
+};
 pub use template::template;
 pub use value::{duration_from_json, duration_from_str};
 
@@ -46,6 +51,12 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentTable>,
     /// All CLIs as if their tables were empty: an item may name them, too.
     pub clis: BTreeMap<String, AgentTable>,
+    /// `[gates]`
+    pub builtin_gates: GatesTable,
+    /// `[gates.NAME]`, in the order of their names.
+    pub gates: BTreeMap<String, GateTable>,
+    /// `[integrate]`
+    pub integrate: Integrate,
     pub retry: RetryTable,
     pub limits: LimitsTable,
     /// The same values as text, with their sources.
@@ -114,6 +125,9 @@ pub struct RepoTable {
     /// `None`: what is checked out there.
     pub base: Option<String>,
     pub clean: Clean,
+    /// What it says of itself, over `[integrate]`.
+    #[serde(flatten)]
+    pub integrate: IntegrateTable,
 }
 
 /// Where a repository is.
@@ -433,13 +447,19 @@ fn build(
     env: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Config> {
     let mut repos = BTreeMap::new();
-    let mut agents = BTreeMap::new();
+    let (mut agents, mut gates) = (BTreeMap::new(), BTreeMap::new());
     for (table, name) in &parsed.named {
-        if *table == Table::Repos {
-            let repo = sources.repo(root, &format!("repos.{name}"), env)?;
-            repos.insert(name.clone(), repo);
-        } else {
-            agents.insert(name.clone(), sources.agent(root, name, env)?);
+        match table {
+            Table::Repos => {
+                let repo = sources.repo(root, &format!("repos.{name}"), env)?;
+                repos.insert(name.clone(), repo);
+            }
+            Table::Gate => {
+                gates.insert(name.clone(), sources.table(&format!("gates.{name}"))?);
+            }
+            _ => {
+                agents.insert(name.clone(), sources.agent(root, name, env)?);
+            }
         }
     }
     let harness = sources.harness(root, env)?;
@@ -466,6 +486,9 @@ fn build(
         repos,
         agents,
         clis: agents::without_tables(root, env)?,
+        builtin_gates: sources.table("gates")?,
+        gates,
+        integrate: sources.table("integrate")?,
         retry: sources.table("retry")?,
         limits: sources.table("limits")?,
         sources,

@@ -101,7 +101,8 @@ fn a_missing_file_is_all_defaults() {
         RepoTable {
             path: RepoPath::Auto,
             base: None,
-            clean: Clean::KeepIgnored
+            clean: Clean::KeepIgnored,
+            integrate: IntegrateTable::default(),
         }
     );
     assert!(config.repos.is_empty() && config.agents.is_empty());
@@ -250,7 +251,7 @@ fn unknown_keys_are_refused_with_line_and_nearest() {
         "not known to this version",
         "[agents]",
     ]);
-    Case::new("[gates]\nx = 1").refused(&["line 1", "[gates] is not known to this version"]);
+    Case::new("[budget]\nx = 1").refused(&["line 1", "[budget] is not known to this version"]);
     Case::new("[[source]]\nx = 1").refused(&["line 1", "`source`"]);
     Case::new("[harness]\n\"a\\nb\\u001b[31m\" = 1").refused(&["line 2", "`a\\nb\\u{1b}[31m`"]);
     Case::new(format!("[harness]\n{} = 1", "w".repeat(100_000))).refused(&["line 2", "…"]);

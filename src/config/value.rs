@@ -45,6 +45,7 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
         (Kind::AgentName, _) => text_if(&is_name),
         (Kind::Revision, _) => text_if(&is_revision),
         (Kind::Text, _) => text_if(&is_argument),
+        (Kind::Script, _) => text_if(&|text| !text.trim().is_empty() && !text.contains('\0')),
         (Kind::Place(_) | Kind::Path, Json::String(text)) => place(text),
         (Kind::Choices(words), Json::Array(items)) => {
             let is_known = |j: &Json| j.as_str().is_some_and(|w| words.contains(&w));
@@ -265,6 +266,7 @@ fn expected(kind: &Kind) -> String {
         Kind::Place(words) => format!("a path, or {}", any_of(words)),
         Kind::Path => "a path".to_owned(),
         Kind::Text => "a word or two, not beginning with `-`".to_owned(),
+        Kind::Script => "the text of a script".to_owned(),
         Kind::Amount => format!("a number from 0 to {AMOUNT_MAX}"),
         Kind::Argv => "a list of strings like [\"program\", \"argument\"]".to_owned(),
         Kind::Arguments => "a list of strings like [\"--flag\", \"value\"]".to_owned(),

@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::branches::fed;
 use super::hub::is_oid;
-use super::{Base, Git, Hub};
+use super::{Base, Git, How, Hub};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::{Name, shown};
@@ -21,18 +21,6 @@ const PUBLISHED: &str = "refs/harness/published";
 const NAMED_MAX: &str = "--max-count=3";
 /// The paths by which they are looked for: a command line takes no more of any length.
 const PATHS_MAX: usize = 100;
-
-/// How a branch comes into another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// A merge commit, also where a fast forward would do.
-    Merge,
-    /// One commit, by the author of the branch's last.
-    Squash,
-    /// The branch's commits again, each by its author. A merge among them becomes a plain commit of
-    /// what it brought.
-    Rebase,
-}
 
 /// What merging gave.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod bring;
 mod carry;
 mod checkout;
 mod clone;
+mod checks;
 mod closed;
 mod collect;
 mod config;
@@ -70,7 +71,7 @@ use crate::error::{Context, Error, Result};
 use crate::limits::GIT_TIMEOUT;
 use crate::mutant::planted;
 
-pub(crate) use crate::config::Clean;
+pub(crate) use crate::config::{Clean, How};
 pub(crate) use admin::clear_temps;
 pub(crate) use branches::{Changes, Look};
 #[cfg_attr(
@@ -78,6 +79,7 @@ pub(crate) use branches::{Changes, Look};
     expect(unused_imports, reason = "merging comes with the next commits")
 )]
 pub(crate) use checkout::Landed;
+pub(crate) use checks::Checked;
 pub(crate) use collect::Collected;
 pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
@@ -85,7 +87,7 @@ pub(crate) use hub::Hub;
     not(test),
     expect(unused_imports, reason = "merging comes with the next commits")
 )]
-pub(crate) use merge::{How, Merged};
+pub(crate) use merge::Merged;
 pub(crate) use repos::Repos;
 pub(crate) use wait::{hurry, show_waits};
 use words::{hint_for, is_lock_trouble, lasts, passes};

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::config::Mode;
 use crate::layout::Name;
 use crate::limits::ITEM_BYTES_MAX;
 pub use encoding::without_mark;
@@ -88,6 +89,12 @@ pub struct Item {
     pub max_turns: Option<u64>,
     pub budget_usd: Option<f64>,
     pub env: BTreeMap<String, String>,
+    /// The gates that it chooses; `None`: all.
+    pub gates: Option<Vec<String>>,
+    /// What becomes of its branch, instead of what is configured.
+    pub integrate: Option<Mode>,
+    /// The only paths that it may change, as patterns; empty: all.
+    pub paths: Vec<String>,
     /// The text for the agent; empty for a script.
     pub prompt: Vec<u8>,
     /// Every field as it was given, unknown ones included.
@@ -366,6 +373,9 @@ impl Item {
             max_turns: None,
             budget_usd: None,
             env: BTreeMap::new(),
+            gates: None,
+            integrate: None,
+            paths: Vec::new(),
             prompt: Vec::new(),
             fields: Map::new(),
             stray: None,

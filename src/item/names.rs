@@ -15,6 +15,9 @@ pub(super) const ACTING: &[&str] = &[
     "max_turns",
     "budget_usd",
     "env",
+    "gates",
+    "integrate",
+    "paths",
     "prompt",
 ];
 /// Fields for people, which are shown.

@@ -25,6 +25,9 @@ pub(super) const TEXTS: &[&str] = &[
     "not_before",
     "exclusive",
     "env",
+    "gates",
+    "integrate",
+    "paths",
 ];
 
 impl Item {
@@ -62,6 +65,9 @@ impl Item {
                 };
                 self.prompt = text.clone().into_bytes();
             }
+            "gates" => self.gates = Some(gates(value)?),
+            "integrate" => self.integrate = Some(integrate(value)?),
+            "paths" => self.paths = paths(value)?,
             "title" | "type" | "source" => drop(short_text(value, 4096)?),
             // Unknown fields are no error: they are kept and shown.
             _ => {}
@@ -158,6 +164,53 @@ fn after(value: &Value) -> Parsed<Vec<Name>> {
         }
     };
     names.iter().map(name).collect()
+}
+
+/// One value, or a list of them.
+fn list<T>(value: &Value, of: impl Fn(&Value) -> Parsed<T>) -> Parsed<Vec<T>> {
+    let values = match value {
+        Value::Array(list) => list.as_slice(),
+        _ => std::slice::from_ref(value),
+    };
+    if values.len() > AFTER_MAX {
+        return refuse(format!("more than {AFTER_MAX} of them"));
+    }
+    values.iter().map(of).collect()
+}
+
+/// Names of gates; `none`: no gate at all.
+fn gates(value: &Value) -> Parsed<Vec<String>> {
+    let names = list(value, |value| short_text(value, 64))?;
+    match names.iter().any(|name| name == "none") {
+        true if names.len() > 1 => refuse("`none` stands alone"),
+        true => Ok(Vec::new()),
+        false => Ok(names),
+    }
+}
+
+fn integrate(value: &Value) -> Parsed<config::Mode> {
+    let word = text(value)?;
+    let known = config::Mode::ALL
+        .iter()
+        .find(|(name, _)| *name == word.trim());
+    known.map_or_else(
+        || refuse(format!("{} not one of branch, review, merge", found(value))),
+        |(_, mode)| Ok(*mode),
+    )
+}
+
+/// Patterns of paths, as git's `:(glob)` has them.
+fn paths(value: &Value) -> Parsed<Vec<String>> {
+    list(value, |value| {
+        let pattern = short_text(value, 1024)?;
+        match pattern.starts_with(['/', ':']) || pattern.split('/').any(|part| part == "..") {
+            true => refuse(format!(
+                "`{}` is no path in the repository: write it from its top, like `src/**`",
+                shown(&pattern)
+            )),
+            false => Ok(pattern),
+        }
+    })
 }
 
 /// `.` and `..` exist in every folder, so they cannot name an item.

@@ -241,7 +241,6 @@ fn what_is_nearly_a_field_is_refused_with_the_right_word() {
         "reviewer",
         "issue",
         "url",
-        "gates",
         "en",
         "milestone",
         "status",

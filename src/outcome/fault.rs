@@ -23,7 +23,7 @@ impl FoundFault {
     pub(super) fn reason(&self, next: Next) -> String {
         let advice = match next {
             Next::Retry | Next::Pending => &self.again,
-            Next::Done | Next::Parked | Next::Left => &self.parked,
+            Next::Review | Next::Merge | Next::Done | Next::Parked | Next::Left => &self.parked,
         };
         let unclear = match self.limit {
             LimitLeft::Unclear => "; when the limit ends was not understood",

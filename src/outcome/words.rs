@@ -5,6 +5,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::Verdict;
 use crate::event::{Class, Limit};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -58,6 +59,10 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Next {
+    /// Its branch waits for a person.
+    Review,
+    /// Its branch waits to be merged.
+    Merge,
     Done,
     Parked,
     /// Back to `pending/`; the attempt counts as a failure.
@@ -71,6 +76,8 @@ pub enum Next {
 impl Next {
     pub fn as_str(self) -> &'static str {
         match self {
+            Next::Review => "review",
+            Next::Merge => "merge",
             Next::Done => "done",
             Next::Parked => "parked",
             Next::Retry => "retry",
@@ -109,10 +116,27 @@ impl<T> From<T> for Word<T> {
     }
 }
 
-impl Word<Outcome> {
+/// What has a word in files.
+pub trait Spelled {
+    fn spelled(&self) -> &'static str;
+}
+
+impl Spelled for Outcome {
+    fn spelled(&self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Spelled for Verdict {
+    fn spelled(&self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl<T: Spelled> Word<T> {
     pub fn as_str(&self) -> &str {
         match self {
-            Word::Known(outcome) => outcome.as_str(),
+            Word::Known(word) => word.spelled(),
             Word::Newer(text) => text,
         }
     }

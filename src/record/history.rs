@@ -2,7 +2,10 @@
 //! of its record. Each event is thought of by name, so that the compiler finds this place when one
 //! is added.
 
-use super::line::{Answered, Claimed, Event, Finished, Line, Publishing, Started};
+use super::line::{
+    Answered, Claimed, Event, Finished, GateRan, Gating, Landing, Line, Publishing, Returned,
+    Reviewed, Started,
+};
 use crate::mutant::planted;
 use crate::outcome::{Next, Outcome, Word};
 
@@ -53,8 +56,19 @@ pub struct LastAttempt {
     pub frozen: bool,
     /// The modification time (ns) of the answer that it has heard.
     pub heard_ns: Option<i64>,
-    /// The branch that its end published.
+    /// The branch that its end published, with the commit that an approval is for.
     pub published: Option<PublishedBranch>,
+    /// What is known of its end where its gates were begun.
+    pub gating: Option<Gating>,
+    /// What its gates said, oldest first.
+    pub gates: Vec<GateRan>,
+    /// A person wanted another attempt.
+    pub rejected: Option<Reviewed>,
+    /// It was about to land, and it is not known whether it did.
+    pub landing: Option<Landing>,
+    pub merged: Option<Landing>,
+    /// Why it last left `merge/` without landing.
+    pub returned: Option<Returned>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -150,7 +164,73 @@ impl History {
                     last.heard_ns = resumed.answer_ns.or(last.heard_ns);
                 }
             }
+            Event::Gating(gating) => {
+                if let Some(last) = self.last_of(&gating.session) {
+                    last.gating = Some(gating.clone());
+                }
+            }
+            Event::Gate(ran) => {
+                if let Some(last) = self.last_of(&ran.session) {
+                    last.gates.push(ran.clone());
+                }
+            }
+            Event::Approved(reviewed) => self.move_head(&reviewed.commit),
+            Event::Rejected(reviewed) => {
+                self.begin_anew();
+                self.reason = reviewed.comment.clone().or(self.reason.take());
+                if let Some(last) = &mut self.last {
+                    last.rejected = Some(reviewed.clone());
+                }
+            }
+            Event::Landing(landing) => {
+                if let Some(last) = self.last_of(&landing.session) {
+                    last.landing = Some(landing.clone());
+                }
+            }
+            Event::Merged(landing) => self.land(landing),
+            Event::Returned(returned) => self.come_back(returned),
             Event::Unknown(_) => {}
+        }
+    }
+
+    /// The commit of its branch that waits for review or merge from here on.
+    fn move_head(&mut self, commit: &str) {
+        let published = self.last.as_mut().and_then(|last| last.published.as_mut());
+        if let Some(published) = published.filter(|_| !commit.is_empty()) {
+            commit.clone_into(&mut published.head);
+        }
+    }
+
+    fn land(&mut self, landing: &Landing) {
+        self.not_before_ns = None;
+        let Some(last) = self.last_of(&landing.session) else {
+            return;
+        };
+        last.landing = None;
+        last.merged = Some(landing.clone());
+        if let Some(end) = &mut last.end {
+            end.next = Some(Next::Done.into());
+        }
+        self.reason = Some(format!("merged into {}", landing.into));
+        self.failures = 0;
+    }
+
+    fn come_back(&mut self, returned: &Returned) {
+        self.reason = Some(returned.reason.clone());
+        self.outcome = returned.outcome.clone().or(self.outcome.take());
+        self.not_before_ns = returned.not_before_ns;
+        if let Some(head) = &returned.head {
+            self.move_head(head);
+        }
+        let Some(last) = self.last_of(&returned.session) else {
+            return;
+        };
+        last.landing = None;
+        last.returned = Some(returned.clone());
+        if let Some(end) = &mut last.end {
+            end.next = returned.next.clone().or(end.next.take());
+            end.outcome = returned.outcome.clone().or(end.outcome.take());
+            end.not_before_ns = returned.not_before_ns;
         }
     }
 
@@ -227,6 +307,8 @@ impl History {
         match finished.next.as_ref().and_then(Word::known) {
             Some(Next::Retry) if planted("retry-not-counted") => {}
             Some(Next::Retry) => self.failures = self.failures.saturating_add(1),
+            // A gate, a conflict or a person may send it back: its failures then count on.
+            Some(Next::Review | Next::Merge) => {}
             Some(Next::Done | Next::Parked) => self.failures = 0,
             Some(Next::Pending | Next::Left) | None => {}
         }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::outcome::{Next, Outcome, Word};
+use crate::outcome::{Next, Outcome, Verdict, Word};
 
 /// One event, with what stands on its line.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,10 +36,24 @@ pub enum Event {
     Interrupted(Interrupted),
     /// A frozen agent goes on.
     Resumed(Resumed),
+    /// The agent has ended and its work is kept: gates run on it.
+    Gating(Gating),
+    /// A gate has run.
+    Gate(GateRan),
     /// The branch is about to be published, with the attempt's whole end.
     Publishing(Publishing),
     /// The attempt is over.
     Finished(Finished),
+    /// A person wants the branch that waits for review merged, as it was at this commit.
+    Approved(Reviewed),
+    /// A person wants another attempt.
+    Rejected(Reviewed),
+    /// The branch is about to land.
+    Landing(Landing),
+    /// The branch has landed.
+    Merged(Landing),
+    /// It leaves `merge/`, and its branch has not landed.
+    Returned(Returned),
     /// The interrupt of an item that asked is gone, with or without an answer.
     Answered(Answered),
     /// A command put the item back into `pending/`.
@@ -141,6 +155,86 @@ pub struct Publishing {
     pub branch: String,
     pub head: String,
     pub end: End,
+    /// Where its item goes then; missing in records of older versions: `done`.
+    pub next: Option<Word<Next>>,
+}
+
+/// The attempt's whole end, as it is where its gates are passed. Whoever goes on after a crash does not
+/// look at the worktree again: a gate may have written there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gating {
+    pub session: String,
+    pub end: End,
+}
+
+/// What a gate said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GateRan {
+    pub session: String,
+    pub gate: String,
+    /// `before`, `after`, `merge`.
+    pub moment: String,
+    /// The tree that it ran on.
+    pub tree: String,
+    pub verdict: Word<Verdict>,
+    pub reason: String,
+    pub seconds: f64,
+    /// The tests that failed, where they are known by name.
+    pub tests: Vec<String>,
+    /// Its output, relative to the session's folder.
+    pub log: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reviewed {
+    pub by: String,
+    pub commit: String,
+    pub comment: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Landing {
+    pub session: String,
+    pub branch: String,
+    /// The commit that was approved.
+    pub head: String,
+    pub into: String,
+    /// The tip of `into` that it is merged onto.
+    pub onto: String,
+    /// The commit that stands for this item.
+    pub commit: String,
+    /// The commit that `into` moves to: the last one of the batch.
+    pub tip: String,
+    /// The tree of `tip`, which was gated.
+    pub tree: String,
+    /// The gates, each with its verdict.
+    pub gates: Vec<(String, Word<Verdict>)>,
+    /// The items that land together.
+    pub batch: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Returned {
+    pub session: String,
+    pub reason: String,
+    pub outcome: Option<Word<Outcome>>,
+    pub next: Option<Word<Next>>,
+    /// The commit at which the branch is now, where it has moved.
+    pub head: Option<String>,
+    /// Files with conflicts.
+    pub files: Vec<String>,
+    /// It must not be tried again before (ns since 1970).
+    #[serde(
+        rename = "not_before",
+        alias = "not_before_ns",
+        with = "crate::clock::ns"
+    )]
+    pub not_before_ns: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

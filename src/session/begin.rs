@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::file::SessionFile;
 use super::launch::{self, Launch};
-use super::{Attempt, Failed, Work, WorkerContext, resume};
+use super::{Attempt, Failed, Work, WorkerContext, gates, resume};
 use crate::agents::{self, Agent};
 use crate::atomic;
 use crate::clock;
@@ -49,12 +49,14 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
     attempt.work = prepared.work.take().map(Arc::new);
     note_place(attempt, &prepared);
 
+    let red = gates::before(ctx, attempt, prepared.is_at_base)?;
     let launch = launch::plan(
         &rt,
         attempt,
         &agent,
         &prepared.cwd,
         prepared.before.as_ref(),
+        &red,
     )?;
     note_launch(&mut attempt.file, &launch);
 
@@ -94,6 +96,8 @@ struct Prepared {
     work: Option<Work>,
     /// The session of the attempt that this one continues.
     before: Option<SessionFile>,
+    /// Its branch begins at the base itself.
+    is_at_base: bool,
     /// The CLI's conversation that it resumes, and the tokens counted in it so far.
     resumed: Option<(String, Option<Tokens>)>,
 }
@@ -114,16 +118,16 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
 
     let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
     let place = rt.root.worktree(claim.lease().slot, repo);
-    let (cwd, work) = match rt.repos.hub(&rt.root, repo)? {
-        None => (plain_directory(place)?, None),
+    let (cwd, work, is_at_base) = match rt.repos.hub(&rt.root, repo)? {
+        None => (plain_directory(place)?, None, false),
         Some(hub) => {
             // What its agent did could not be kept: better that it does not begin.
             if let Some(closed) = hub.why_closed() {
                 return Err(closed);
             }
             let others = branches_waited_for(&rt.root, &claim.item);
-            let work = set_up(hub, &place, attempt, before.as_ref(), others)?;
-            (work.tree.path().to_path_buf(), Some(work))
+            let (work, is_at_base) = set_up(hub, &place, attempt, before.as_ref(), others)?;
+            (work.tree.path().to_path_buf(), Some(work), is_at_base)
         }
     };
     let resumed = match (&before, agent) {
@@ -138,6 +142,7 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
         cwd,
         work,
         before,
+        is_at_base,
         resumed,
     })
 }
@@ -219,7 +224,7 @@ fn set_up(
     attempt: &Attempt,
     before: Option<&SessionFile>,
     others: Vec<(String, String)>,
-) -> Result<Work> {
+) -> Result<(Work, bool)> {
     let claim = &attempt.claim;
     let branch = branch_of(
         &claim.name,
@@ -233,12 +238,14 @@ fn set_up(
     };
     let (base, from) = base_and_start(&hub, wanted, before)?;
     let tree = hub.set_up(place, claim.lease().lock(), &branch, &from, others)?;
-    Ok(Work {
+    let is_at_base = from.oid == base.oid;
+    let work = Work {
         hub,
         tree,
         base,
         branch,
-    })
+    };
+    Ok((work, is_at_base))
 }
 
 /// What the branch is compared with, and the commit that it starts at.
@@ -289,7 +296,10 @@ fn branch_of(name: &Name, wanted: Option<&str>, attempt: u32) -> String {
 
 /// Has the slot's keeper start the agent, and starts the keeper where there is none. Returns the
 /// agent's pid, if known, and how long it has been running.
-fn start(ctx: &mut WorkerContext, spec: Spec) -> Result<(Option<i32>, Duration), Failed> {
+pub(super) fn start(
+    ctx: &mut WorkerContext,
+    spec: Spec,
+) -> Result<(Option<i32>, Duration), Failed> {
     let session = spec.session.clone();
     let stdout = spec.stdout.clone();
     let program = PathBuf::from(spec.argv.first().cloned().unwrap_or_default());

@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::end::{fill_file, set_decision, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
-use super::{Attempt, Over, WorkerContext, digest, end_claim, limit, random_fraction};
+use super::{Attempt, Over, WorkerContext, digest, end_claim, gates, limit, random_fraction};
 use crate::adapters;
 use crate::atomic;
 use crate::clock;
+use crate::config::Mode;
 use crate::error::{Kind, Result};
 use crate::event::Fault;
 use crate::git::{Collected, Hub};
@@ -22,11 +23,11 @@ use crate::layout::Place;
 use crate::mutant::planted;
 use crate::notice::{self, Notice};
 use crate::outcome::{
-    self, Decision, Ending, Evidence, Exit, FoundFault, HoldEnd, LimitLeft, Next, Stop, Terms,
-    WorkLeft,
+    self, Cause, Decision, Ending, Evidence, Exit, FoundFault, HoldEnd, LimitLeft, Next, Outcome,
+    Stop, Terms, Word, WorkLeft,
 };
 use crate::quote;
-use crate::record::Publishing;
+use crate::record::{Gating, Publishing};
 use crate::runtime::ItemResult;
 use crate::spool::{Ended, Target};
 use crate::status::SlotState;
@@ -56,7 +57,8 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     let question = question(ctx, &evidence);
     evidence.asked = question.as_ref().map(|q| q.headline().to_owned());
     evidence.unheard = question.is_none() && was_answered_too_late(ctx, &attempt);
-    let mut decision = outcome::decide(&evidence, &terms(ctx, &attempt));
+    let terms = terms(ctx, &attempt);
+    let mut decision = outcome::decide(&evidence, &terms);
     for lies in collected.iter().flat_map(|c| &c.elsewhere) {
         decision.reason.push_str("; ");
         decision.reason.push_str(lies);
@@ -65,7 +67,48 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
         hold_agent(ctx, &attempt, fault, &decision, end);
     }
     fill_file(&mut attempt, &over, collected.as_ref(), &decision);
+    if decision.outcome.is_good() && decision.next == Next::Done {
+        decision = gates::after(ctx, &mut attempt, decision, &terms)?;
+        settle(ctx, &mut attempt, &mut decision);
+    }
     act(ctx, attempt, decision, question)
+}
+
+/// Goes on with an attempt whose gates had begun when its harness died. Its work is kept and all else
+/// decided: its worktree, in which a gate may have written, decides nothing.
+pub(crate) fn gate_on(
+    ctx: &mut WorkerContext,
+    mut attempt: Attempt,
+    gating: Gating,
+) -> Result<bool> {
+    let terms = terms(ctx, &attempt);
+    attempt.file.set_end(gating.end);
+    if let Some(stream) = &mut attempt.stream {
+        stream.read_on(true);
+    }
+    let outcome = attempt.file.outcome.as_ref().and_then(Word::known);
+    let mut decision = Decision::succeeded(
+        outcome.unwrap_or(Outcome::Succeeded),
+        attempt.file.reason.clone(),
+        attempt.file.commits.unwrap_or(0) > 0,
+    );
+    decision = gates::after(ctx, &mut attempt, decision, &terms)?;
+    settle(ctx, &mut attempt, &mut decision);
+    act(ctx, attempt, decision, None)
+}
+
+/// What becomes of a branch that is to be published.
+fn settle(ctx: &WorkerContext, attempt: &mut Attempt, decision: &mut Decision) {
+    if decision.publishes && decision.next == Next::Done {
+        let item = &attempt.claim.item;
+        let configured = ctx.rt.config.integrate(item.order.repo.as_deref()).mode;
+        decision.next = match item.integrate.unwrap_or(configured) {
+            Mode::Branch => Next::Done,
+            Mode::Review => Next::Review,
+            Mode::Merge => Next::Merge,
+        };
+    }
+    set_decision(&mut attempt.file, decision);
 }
 
 /// Carries out the decision: publish, record, move.
@@ -86,7 +129,7 @@ fn act(
             release(ctx, hub, &mut attempt);
         }
         if decision.publishes
-            && let Some(why) = publish(ctx, hub, &mut attempt, false)?
+            && let Some(why) = publish(ctx, hub, &mut attempt, decision.next, false)?
         {
             decision = decision.unpublished(&why);
             set_decision(&mut attempt.file, &decision);
@@ -108,7 +151,11 @@ fn act(
     decision = record_end(ctx, hub.as_deref(), &mut attempt, decision, not_before)?;
     if let Some(cause) = decision.interrupt {
         let why = format!("{}: {}", attempt.file.item, cause.reason());
-        super::interrupt(ctx, cause.as_str(), &why);
+        match cause {
+            // Its own `on_failure` wants it.
+            Cause::Gate => super::raise_interrupt(ctx, &why),
+            _ => super::interrupt(ctx, cause.as_str(), &why),
+        }
     }
     let went_well = !decision.is_failure();
     place(ctx, hub.as_deref(), attempt, &decision, not_before)?;
@@ -158,10 +205,12 @@ pub(crate) fn publish_on(
     if let Some(stream) = &mut attempt.stream {
         stream.read_on(true);
     }
-    let mut decision = Decision::announced(attempt.file.reason.clone());
+    let next = announced.next.and_then(|word| word.known());
+    let next = next.unwrap_or(Next::Done);
+    let mut decision = Decision::announced(attempt.file.reason.clone(), next);
     let hub = attempt.hub(&ctx.rt)?;
     let trouble = match &hub {
-        Some(hub) => publish(ctx, hub, &mut attempt, true)?,
+        Some(hub) => publish(ctx, hub, &mut attempt, decision.next, true)?,
         None => Some("its repository is no longer configured".to_owned()),
     };
     if let Some(why) = trouble {
@@ -207,6 +256,8 @@ fn place(
 /// Where `next` puts the file.
 pub(crate) fn target_of(next: Next, not_before: Option<i64>) -> Target {
     match next {
+        Next::Review => Target::Review,
+        Next::Merge => Target::Merge,
         Next::Done => Target::Done,
         Next::Parked | Next::Left => Target::Parked,
         Next::Retry | Next::Pending => Target::Pending { not_before },
@@ -449,6 +500,8 @@ fn report(
         }
         (Next::Pending, None) => text.push_str("; back in pending/"),
         (Next::Parked, _) => text.push_str("; parked"),
+        (Next::Review, _) => text.push_str("; waits in queue/review/"),
+        (Next::Merge, _) => text.push_str("; waits in queue/merge/"),
         (Next::Done | Next::Left, _) => {}
     }
     if !file.notes.is_empty() {
@@ -457,13 +510,16 @@ fn report(
         text.push_str(&format!(" [{notes}: `{harness} show {item}`]"));
     }
     rt.console.say(&text);
-    let Ended::Placed(place @ (Place::Done | Place::Parked)) = ended else {
+    let Ended::Placed(place) = ended else {
         return;
     };
+    if place == Place::Pending {
+        return;
+    }
     let is_parked = place == Place::Parked;
     let harness = quote::harness_at(&rt.root);
     let notice = Notice {
-        event: if is_parked { "parked" } else { "done" },
+        event: place.dir(),
         reason: format!("{}: {reason}", outcome.as_str()),
         item: file.item.clone(),
         session: file.session.clone(),

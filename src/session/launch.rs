@@ -11,9 +11,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::file::SessionFile;
-use super::{Attempt, Failed, Work};
+use super::{Attempt, Failed, Work, gates};
 use crate::agents::{self, Agent, Before, Facts, LaunchInputs, Plan};
 use crate::atomic;
+use crate::config::AgentTable;
 use crate::git;
 use crate::interrupt;
 use crate::keeper::wire::Spec;
@@ -22,7 +23,7 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::runtime::Runtime;
 
 /// Variables to set, or to remove (`None`).
-type Env = BTreeMap<OsString, Option<OsString>>;
+pub(super) type Env = BTreeMap<OsString, Option<OsString>>;
 
 /// How the agent is to be started.
 pub(super) struct Launch {
@@ -33,16 +34,17 @@ pub(super) struct Launch {
     pub(super) timeout: Duration,
 }
 
-/// `before`: the session of the attempt that this one continues.
+/// `before`: the session of the attempt that this one continues. `red`: gates that the base fails.
 pub(super) fn plan(
     rt: &Runtime,
     attempt: &Attempt,
     agent: &Agent<'_>,
     cwd: &Path,
     before: Option<&SessionFile>,
+    red: &[String],
 ) -> Result<Launch, Failed> {
     let dir = &attempt.dir;
-    let mut plan = plan_of_agent(rt, attempt, agent, cwd, before);
+    let mut plan = plan_of_agent(rt, attempt, agent, cwd, before, red);
     let prompt_file = join(dir, "prompt.md");
     if let Some(prompt) = &plan.prompt {
         drop(atomic::create(&prompt_file, prompt, 0o600)?);
@@ -50,7 +52,11 @@ pub(super) fn plan(
     if let Some(text) = &plan.bootstrap {
         drop(atomic::create(&dir.join(agents::BOOTSTRAP), text, 0o600)?);
     }
-    let env = environment(rt, attempt, agent, std::mem::take(&mut plan.env));
+    let table = match agent {
+        Agent::Script => None,
+        Agent::Command(_, table) => Some(*table),
+    };
+    let env = environment(rt, attempt, table, std::mem::take(&mut plan.env));
     let mut argv = std::mem::take(&mut plan.argv);
     let mut timeout = attempt.claim.item.timeout;
     if let Agent::Command(_, table) = agent {
@@ -87,6 +93,7 @@ fn plan_of_agent(
     agent: &Agent<'_>,
     cwd: &Path,
     before: Option<&SessionFile>,
+    red: &[String],
 ) -> Plan {
     let (facts, bootstrap) = match agent {
         Agent::Script => (Facts::default(), None),
@@ -97,6 +104,11 @@ fn plan_of_agent(
         }
     };
     let previous = attempt.record.history().previous.as_ref();
+    let mut feedback = gates::feedback(&rt.root, previous);
+    for line in red {
+        feedback.push_str(line);
+        feedback.push('\n');
+    }
     let before = before.map(|b| Before {
         conversation: attempt.file.resumed.as_deref(),
         reason: b.reason.as_deref().unwrap_or("it is not known why"),
@@ -110,13 +122,14 @@ fn plan_of_agent(
         worktree: cwd,
         bootstrap: bootstrap.as_deref(),
         before,
+        feedback: &feedback,
         inherited: &INHERITED,
     };
     agents::plan(agent, &inputs)
 }
 
 /// What the placeholders in prompts and command lines stand for.
-fn facts(rt: &Runtime, attempt: &Attempt, cwd: &Path) -> Facts {
+pub(super) fn facts(rt: &Runtime, attempt: &Attempt, cwd: &Path) -> Facts {
     let (file, dir) = (&attempt.file, &attempt.dir);
     let interrupt = interrupt::path(&rt.root, &file.slot);
     [
@@ -155,7 +168,12 @@ static INHERITED: LazyLock<Vec<OsString>> =
 
 /// The changes to harness's own environment (`None` removes a variable). `env`: what the agent's
 /// CLI needs; the user's `env`, in the agent's table and in the item, overrides it.
-fn environment(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>, mut env: Env) -> Env {
+pub(super) fn environment(
+    rt: &Runtime,
+    attempt: &Attempt,
+    table: Option<&AgentTable>,
+    mut env: Env,
+) -> Env {
     let (claim, file, dir) = (&attempt.claim, &attempt.file, &attempt.dir);
     // A harness started from a git hook must not hand on the hook's repository. How the caller
     // reaches the network, and where their settings are, holds for agents too.
@@ -171,10 +189,8 @@ fn environment(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>, mut env: Env)
     }
     let interrupt = interrupt::path(&rt.root, &file.slot);
     let mut set = |key: &str, value: OsString| env.insert(key.into(), Some(value));
-    if let Agent::Command(_, table) = agent {
-        for (key, value) in &table.env {
-            set(key, value.into());
-        }
+    for (key, value) in table.iter().flat_map(|table| &table.env) {
+        set(key, value.into());
     }
     for (key, value) in &claim.item.env {
         set(key, value.into());

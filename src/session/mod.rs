@@ -11,6 +11,7 @@ mod conclude;
 mod digest;
 mod end;
 pub mod file;
+pub(crate) mod gates;
 mod launch;
 mod limit;
 mod liveness;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use begin::begin;
-pub(crate) use conclude::{conclude, publish_on, target_of};
+pub(crate) use conclude::{conclude, gate_on, publish_on, target_of};
 use file::SessionFile;
 use pause::InterruptContext;
 pub(crate) use resume::preferred_slot;
@@ -72,6 +73,9 @@ pub(crate) struct WorkerContext {
     pub(crate) interrupt_context: Option<InterruptContext>,
     /// The mark of the interrupt that was handled last.
     pub(crate) noticed: RefCell<Option<String>>,
+    /// A gate that a dead harness started and that the keeper still runs: its name there, and for how
+    /// long.
+    pub(crate) running_gate: Option<(String, Duration)>,
 }
 
 impl WorkerContext {
@@ -86,6 +90,7 @@ impl WorkerContext {
             turn: None,
             interrupt_context: None,
             noticed: RefCell::default(),
+            running_gate: None,
         }
     }
 
@@ -268,7 +273,8 @@ pub(crate) fn accepts(rt: &Runtime, item: &item::Item, staggered: bool) -> Accep
         Ok(agent) => agent,
         Err(refusal) => return Acceptance::Never(refusal),
     };
-    if let Some(refusal) = unknown_repo(rt, item) {
+    let unknown = unknown_repo(rt, item).or_else(|| gates::unknown(&rt.config, item));
+    if let Some(refusal) = unknown {
         return Acceptance::Never(refusal);
     }
     match agent {
@@ -319,9 +325,12 @@ fn unknown_repo(rt: &Runtime, item: &item::Item) -> Option<Refusal> {
 /// Raises an interrupt for the worker's slot, unless the user wants none for this cause.
 pub(crate) fn interrupt(ctx: &WorkerContext, cause: &str, why: &str) {
     let wanted = &ctx.rt.config.harness.interrupt_on;
-    if !wanted.iter().any(|c| c == cause) {
-        return;
+    if wanted.iter().any(|c| c == cause) {
+        raise_interrupt(ctx, why);
     }
+}
+
+fn raise_interrupt(ctx: &WorkerContext, why: &str) {
     if let Err(e) = crate::interrupt::raise(&ctx.rt.root, &ctx.slot().to_string(), why) {
         ctx.rt.console.warn(&e.to_string());
     }

@@ -10,6 +10,7 @@ use crate::error::{Kind, Result};
 use crate::git::Hub;
 use crate::layout::Name;
 use crate::mutant::planted;
+use crate::outcome::Next;
 use crate::record::{Canceled, Event, Publishing, Record};
 
 /// Publishes the attempt's branch. The record first gets the branch and the attempt's whole end:
@@ -20,6 +21,7 @@ pub(super) fn publish(
     ctx: &WorkerContext,
     hub: &Hub,
     attempt: &mut Attempt,
+    next: Next,
     again: bool,
 ) -> Result<Option<String>> {
     let branch = attempt.file.branch.clone().unwrap_or_default();
@@ -35,7 +37,7 @@ pub(super) fn publish(
         ctx.retry_temporary(|| users.bring(&head, &short))?;
         if !again {
             take_back(ctx, hub, attempt)?;
-            announce(ctx, attempt)?;
+            announce(ctx, attempt, next)?;
         }
         // First: the branch names their commits.
         publish_modules(ctx, hub, &branch, &short)?;
@@ -104,7 +106,7 @@ pub(super) fn release(ctx: &WorkerContext, hub: &Hub, attempt: &mut Attempt) {
 }
 
 /// Records what is about to be published, so that it is known after a power cut.
-fn announce(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
+fn announce(ctx: &WorkerContext, attempt: &mut Attempt, next: Next) -> Result<()> {
     if planted("publish-unsaid") {
         return Ok(());
     }
@@ -116,6 +118,7 @@ fn announce(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
         branch: file.branch.clone().unwrap_or_default(),
         head: file.head.clone().unwrap_or_default(),
         end: file.end(),
+        next: Some(next.into()),
     });
     ctx.retry_temporary(|| record.append(&event))?;
     if ctx.rt.durable {

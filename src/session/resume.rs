@@ -29,9 +29,16 @@ pub(super) fn before(
     let Agent::Command(configured, table) = agent else {
         return None;
     };
-    let file = session_of(rt, previous?)?;
+    let mut file = session_of(rt, previous?)?;
+    if is_sent_back(previous?)
+        && let Some(published) = &previous?.published
+    {
+        // A person may have added commits to its branch.
+        file.head = Some(published.head.clone());
+    }
     // An answered question is continued even without `resume`, by the agent that asked.
-    let goes_on = table.resume || previous?.answered.is_some();
+    // What a gate, a merge or a person sent back is to be mended, not made anew.
+    let goes_on = table.resume || previous?.answered.is_some() || is_sent_back(previous?);
     if !goes_on || file.agent != *configured {
         return None;
     }
@@ -42,9 +49,16 @@ pub(super) fn before(
     (earlier.prompt == item.prompt).then_some(file)
 }
 
+fn is_sent_back(previous: &LastAttempt) -> bool {
+    let outcome = previous.end.as_ref().and_then(|end| end.outcome.as_ref());
+    let red = outcome.and_then(|word| word.known()) == Some(Outcome::GateFailed);
+    red || previous.rejected.is_some() || previous.returned.is_some()
+}
+
 fn session_of(rt: &Runtime, previous: &LastAttempt) -> Option<SessionFile> {
     let outcome = previous.end.as_ref()?.outcome.as_ref()?.known();
     match outcome {
+        Some(Outcome::Succeeded) if is_sent_back(previous) => {}
         Some(Outcome::Succeeded | Outcome::NoChange | Outcome::Canceled | Outcome::Refused) => {
             return None;
         }

@@ -71,6 +71,8 @@ pub(crate) fn why_stuck(root: &Root, slot: SlotId) -> Option<Error> {
         .flat_map(|name| [root.ending(slot, name), join(&claimed, name.as_os_str())]);
     let folders = [
         claimed.clone(),
+        root.place(Place::Review),
+        root.place(Place::Merge),
         root.place(Place::Done),
         root.place(Place::Parked),
         root.agent(slot),
@@ -124,6 +126,8 @@ pub(crate) fn note_stays(root: &Root, name: &Name, why: &str) {
 /// Where a claim's file is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
+    Review,
+    Merge,
     Done,
     Parked,
     /// Not to start before this instant (ns since 1970), which becomes its modification time.
@@ -301,6 +305,8 @@ impl Claim {
             return Ok(Ended::TakenAway);
         }
         let place = match to {
+            Target::Review => Place::Review,
+            Target::Merge => Place::Merge,
             Target::Done => Place::Done,
             Target::Parked => Place::Parked,
             Target::Pending { not_before } => {

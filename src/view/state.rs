@@ -26,6 +26,8 @@ pub(crate) enum State {
     Pending,
     Scheduled,
     Blocked,
+    Review,
+    Merge,
     Parked,
     Done,
 }
@@ -37,6 +39,8 @@ impl State {
             State::Pending => "pending",
             State::Scheduled => "scheduled",
             State::Blocked => "blocked",
+            State::Review => "review",
+            State::Merge => "merge",
             State::Parked => "parked",
             State::Done => "done",
         }

@@ -280,6 +280,8 @@ fn queue_line(status: &Status) -> String {
     parts.extend((q.scheduled > 0).then(|| format!("{} scheduled", q.scheduled)));
     parts.extend((q.blocked > 0).then(|| format!("{} blocked", q.blocked)));
     parts.push(format!("{} claimed", q.claimed));
+    parts.extend((q.review > 0).then(|| format!("{} to review", q.review)));
+    parts.extend((q.merge > 0).then(|| format!("{} to merge", q.merge)));
     parts.push(format!("{} done", q.done));
     parts.push(format!("{} parked", q.parked));
     format!("queue  {}", parts.join(", "))

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::clock;
 use crate::layout::Name;
-use crate::outcome::{Next, Outcome, Word};
+use crate::outcome::{GateEvidence, Means, Next, Outcome, Word};
 use crate::quote;
-use crate::record::{Canceled, Event, Finished, History, Line, Started};
+use crate::record::{Canceled, Event, Finished, GateRan, History, Landing, Line, Started};
 
 use super::table::Cell;
 use super::{Paint, count_of, line as one_line, safe, time_in};
@@ -128,6 +128,8 @@ fn state_words(state: &str) -> String {
         "blocked" => "waits for something else".to_owned(),
         "claimed" => "an agent is working on it".to_owned(),
         "stuck" => "claimed, and nothing works on it".to_owned(),
+        "review" => "its branch waits for your approval".to_owned(),
+        "merge" => "its branch waits to be merged".to_owned(),
         "done" => "done".to_owned(),
         "parked" => "parked, it needs a person".to_owned(),
         other => safe(other),
@@ -233,8 +235,68 @@ fn sentence(line: &Line, tz: &TimeZone) -> String {
             "sent back to be tried again{}",
             part(" by ", &retried.by, "")
         ),
+        Event::Gating(_) => "its agent has ended well; its gates begin".to_owned(),
+        Event::Gate(ran) => gate_words(ran),
+        Event::Approved(reviewed) => format!("approved{}", part(" by ", &reviewed.by, "")),
+        Event::Rejected(reviewed) => format!(
+            "sent back{}{}",
+            part(" by ", &reviewed.by, ""),
+            part_of(": ", reviewed.comment.as_ref(), "")
+        ),
+        Event::Landing(landing) => format!(
+            "its branch is about to land on {}{}",
+            safe(or(&landing.into, "its base")),
+            part(" as ", &short(&landing.commit), "")
+        ),
+        Event::Merged(landing) => merged_words(landing),
+        Event::Returned(returned) => {
+            let files = returned.files.join(", ");
+            format!(
+                "not merged{}{}",
+                part(": ", &returned.reason, ""),
+                part(" (", &files, ")")
+            )
+        }
         Event::Unknown(_) => as_it_stands(&line.object),
     }
+}
+
+fn short(oid: &str) -> String {
+    oid.chars().take(9).collect()
+}
+
+fn gate_words(ran: &GateRan) -> String {
+    let evidence = GateEvidence {
+        gate: ran.gate.clone(),
+        verdict: ran.verdict.known().unwrap_or_default(),
+        means: Means::Told,
+        reason: ran.reason.clone(),
+        tests: ran.tests.clone(),
+    };
+    let took = Duration::try_from_secs_f64(ran.seconds).unwrap_or_default();
+    let took = match took > Duration::from_millis(100) {
+        true => format!(" (after {})", clock::human(took)),
+        false => String::new(),
+    };
+    safe(&format!("{}{took}", evidence.line()))
+}
+
+fn merged_words(landing: &Landing) -> String {
+    let gates: Vec<String> = landing
+        .gates
+        .iter()
+        .map(|(gate, verdict)| format!("{gate} {}", verdict.as_str()))
+        .collect();
+    let with = match landing.batch.len() {
+        0 | 1 => String::new(),
+        n => format!(", in a batch of {n}"),
+    };
+    format!(
+        "merged into {} as {}{with}{}",
+        safe(or(&landing.into, "its base")),
+        safe(&short(&landing.commit)),
+        part("; gates: ", &gates.join(", "), "")
+    )
 }
 
 fn attempt_of(attempt: Option<u32>) -> String {
@@ -306,6 +368,8 @@ fn next_words(finished: &Finished, tz: &TimeZone) -> String {
         (Next::Retry, None) => "; tried again".to_owned(),
         (Next::Pending, _) => "; back in the queue, not counted".to_owned(),
         (Next::Parked, _) => "; parked".to_owned(),
+        (Next::Review, _) => "; its branch waits for you (`harness review`)".to_owned(),
+        (Next::Merge, _) => "; its branch waits to be merged".to_owned(),
         (Next::Done | Next::Left, _) => String::new(),
     }
 }
@@ -335,6 +399,10 @@ fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
             };
             Some(format!("{look}`{harness} retry {arg}` tries it again"))
         }
+        "review" => Some(format!(
+            "`{harness} review {arg}` shows its changes, `{harness} approve {arg}` has them merged, \
+             `{harness} reject {arg} --comment TEXT` has it try again"
+        )),
         "claimed" => Some(format!(
             "`{harness} cancel {arg}` stops it and keeps its work"
         )),

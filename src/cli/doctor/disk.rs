@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::statfs;
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -159,12 +159,11 @@ pub(super) fn kind(root: &Root, is_durable: bool) -> Finding {
 
 /// Renames and hard links work neither across devices nor across mounts of one device.
 pub(super) fn one_device(root: &Root) -> Finding {
-    let renames = [
-        root.place(Place::Pending),
-        root.claimed_root(),
-        root.place(Place::Done),
-        root.place(Place::Parked),
-    ];
+    let renames: Vec<PathBuf> = Place::ALL
+        .map(|place| root.place(place))
+        .into_iter()
+        .chain([root.claimed_root()])
+        .collect();
     let claims = [root.agents(), root.claims(), root.exclusive_root()];
     for (what, paths) in [("renames", &renames[..]), ("claims", &claims[..])] {
         let mut mounts = Vec::new();

@@ -1,0 +1,160 @@
+//! Looks at what an item's branch changes, for the built-in gates, and undoes what gates wrote into a
+//! worktree.
+//!
+//! Knows nothing of gates. Invariant: the agent's settings, filters and attributes decide nothing here.
+
+use std::collections::HashSet;
+
+use super::{Git, Hub, Worktree};
+use crate::error::Result;
+use crate::layout::shown;
+use crate::text;
+
+/// What is to be true of a branch.
+#[derive(Clone, Copy)]
+pub(crate) enum Checked<'a> {
+    Changed,
+    /// Nothing outside of these patterns (git's `:(glob)`) is changed; none: anything may be.
+    Paths(&'a [String]),
+    Markers,
+    /// No changed file is larger, in bytes.
+    Size(u64),
+}
+
+/// Files named in one reason.
+const NAMED_MAX: usize = 5;
+
+impl Hub {
+    /// Why it is not true of what `head` changes since `base`; `None`: it is.
+    pub(crate) fn why_not(
+        &self,
+        base: &str,
+        head: &str,
+        what: Checked<'_>,
+    ) -> Result<Option<String>> {
+        match what {
+            Checked::Changed => {
+                let changed = self.changed(base, head, &[])?;
+                Ok(changed.is_empty().then(|| "nothing was changed".to_owned()))
+            }
+            Checked::Paths([]) => Ok(None),
+            Checked::Paths(patterns) => {
+                let allowed: Vec<String> = patterns
+                    .iter()
+                    .map(|p| format!(":(top,exclude,glob){p}"))
+                    .collect();
+                let outside = self.changed(base, head, &allowed)?;
+                Ok(named(&outside, "changed outside its `paths`"))
+            }
+            Checked::Markers => {
+                let marked = self.marked(base, head)?;
+                Ok(named(&marked, "with conflict markers"))
+            }
+            Checked::Size(max) => {
+                let large = self.larger(base, head, max)?;
+                Ok(named(&large, &format!("larger than {max} bytes")))
+            }
+        }
+    }
+
+    /// Files that differ, but for those that the pathspecs exclude.
+    fn changed(&self, base: &str, head: &str, but: &[String]) -> Result<Vec<Vec<u8>>> {
+        let git = self
+            .git()
+            .args(["diff-tree", "-r", "--no-renames", "--name-only", "-z"]);
+        let git = git.args([base, head, "--", ":(top)"]).args(but);
+        let out = git.must("cannot list what was changed")?;
+        let paths = out
+            .stdout
+            .split(|&b| b == 0)
+            .filter(|path| !path.is_empty());
+        Ok(paths.map(<[u8]>::to_vec).collect())
+    }
+
+    /// Changed files with a line that begins a conflict's first or last part: `=======` alone may be a
+    /// heading.
+    fn marked(&self, base: &str, head: &str) -> Result<Vec<Vec<u8>>> {
+        let changed: HashSet<Vec<u8>> = self.changed(base, head, &[])?.into_iter().collect();
+        if changed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let grep = self
+            .git()
+            .args(["grep", "-z", "-l", "-I", "--full-name", "-E"]);
+        let grep = grep.args(["-e", "^(<<<<<<<|>>>>>>>) ", head, "--"]);
+        let out = grep.patient()?;
+        // 1: no line.
+        if out.code > 1 {
+            return Err(grep.failure("cannot look for conflict markers", &out));
+        }
+        let before = self.marked_before(base)?;
+        let prefix = format!("{head}:").into_bytes();
+        let found = out
+            .stdout
+            .split(|&b| b == 0)
+            .filter_map(|name| name.strip_prefix(&prefix[..]));
+        let found = found.filter(|path| changed.contains(*path) && !before.contains(*path));
+        Ok(found.map(<[u8]>::to_vec).collect())
+    }
+
+    /// Files that had such lines before (a test's data): theirs are meant.
+    fn marked_before(&self, base: &str) -> Result<HashSet<Vec<u8>>> {
+        let grep = self
+            .git()
+            .args(["grep", "-z", "-l", "-I", "--full-name", "-E"]);
+        let out = grep
+            .args(["-e", "^(<<<<<<<|>>>>>>>) ", base, "--"])
+            .patient()?;
+        let prefix = format!("{base}:").into_bytes();
+        let found = out
+            .stdout
+            .split(|&b| b == 0)
+            .filter_map(|name| name.strip_prefix(&prefix[..]));
+        Ok(found.map(<[u8]>::to_vec).collect())
+    }
+
+    fn larger(&self, base: &str, head: &str, max: u64) -> Result<Vec<Vec<u8>>> {
+        let changed: HashSet<Vec<u8>> = self.changed(base, head, &[])?.into_iter().collect();
+        let git = self
+            .git()
+            .args(["ls-tree", "-r", "-l", "-z", "--full-tree", head]);
+        let out = git.must("cannot list the files of the branch")?;
+        let lines = out.stdout.split(|&b| b == 0);
+        let large = lines.filter_map(|line| {
+            let tab = line.iter().position(|&b| b == b'\t')?;
+            let (facts, path) = (&line[..tab], &line[tab + 1..]);
+            let size = facts.rsplit(|&b| b == b' ').next()?;
+            let size: u64 = std::str::from_utf8(size).ok()?.parse().ok()?;
+            (size > max && changed.contains(path)).then(|| path.to_vec())
+        });
+        Ok(large.collect())
+    }
+}
+
+/// `2 files changed outside its `paths`: a, b`; `None`: there is none.
+fn named(paths: &[Vec<u8>], what: &str) -> Option<String> {
+    use std::os::unix::ffi::OsStrExt;
+    let shown = paths.iter().take(NAMED_MAX);
+    let shown: Vec<String> = shown
+        .map(|path| shown_path(std::ffi::OsStr::from_bytes(path)))
+        .collect();
+    let more = if paths.len() > NAMED_MAX { ", …" } else { "" };
+    let files = if paths.len() == 1 { "file" } else { "files" };
+    (!paths.is_empty())
+        .then(|| format!("{} {files} {what}: {}{more}", paths.len(), shown.join(", ")))
+}
+
+fn shown_path(path: &std::ffi::OsStr) -> String {
+    text::one_line(&shown(path))
+}
+
+impl Worktree {
+    /// Takes away what was written since the last commit: all that an agent made is in commits. Ignored
+    /// files stay.
+    pub(crate) fn restore(&self) -> Result<()> {
+        let what = "cannot undo what gates wrote into the worktree";
+        let reset: Git = self.git().args(["reset", "--quiet", "--hard"]);
+        reset.must(what)?;
+        self.git().args(["clean", "-fdq"]).must(what).map(drop)
+    }
+}

@@ -1,0 +1,62 @@
+//! What the next attempt of an item is told of the last one: gates that are red with the end of their
+//! output, a person's comment, a merge that failed.
+
+use std::fmt::Write;
+
+use crate::atomic;
+use crate::layout::Root;
+use crate::outcome::{Means, Verdict};
+use crate::record::{GateRan, LastAttempt};
+use crate::text;
+
+/// Bytes of a gate's output that are told.
+const OUTPUT_BYTES: u64 = 4_000;
+/// Gates whose output is told.
+const GATES_MAX: usize = 4;
+
+/// Empty: there is nothing to tell.
+pub(in crate::session) fn feedback(root: &Root, previous: Option<&LastAttempt>) -> String {
+    let mut told = String::new();
+    let Some(previous) = previous else {
+        return told;
+    };
+    let red = |ran: &&GateRan| ran.verdict.known() == Some(Verdict::Red);
+    for ran in previous.gates.iter().filter(red).take(GATES_MAX) {
+        let _infallible = writeln!(told, "{}.", super::evidence(ran, Means::Told).line());
+        if ran.tests.len() > 1 {
+            let _infallible = writeln!(told, "Failing tests:\n- {}", ran.tests.join("\n- "));
+        }
+        if let Some(output) = output(root, ran) {
+            let _infallible = writeln!(told, "The end of its output:\n\n{output}");
+        }
+    }
+    if let Some(returned) = &previous.returned {
+        let _infallible = writeln!(told, "Its branch was not merged: {}", returned.reason);
+        for file in &returned.files {
+            let _infallible = writeln!(told, "- {file}");
+        }
+    }
+    if let Some(comment) = previous
+        .rejected
+        .as_ref()
+        .and_then(|r| r.comment.as_deref())
+    {
+        let quoted: String = comment.lines().map(|line| format!("> {line}\n")).collect();
+        let _infallible = writeln!(
+            told,
+            "A person looked at its changes and wants this:\n\n{quoted}"
+        );
+    }
+    told
+}
+
+/// The end of a gate's output, each line indented.
+fn output(root: &Root, ran: &GateRan) -> Option<String> {
+    let log = ran.log.as_ref().filter(|log| log.starts_with("gates/"))?;
+    let path = root.session(&ran.session).join(log);
+    let (bytes, _) = atomic::read_tail(&path, OUTPUT_BYTES).ok()?;
+    let shown = String::from_utf8_lossy(&bytes).into_owned();
+    let shown = text::page(shown.trim_end());
+    let indented: String = shown.lines().map(|line| format!("    {line}\n")).collect();
+    (!indented.is_empty()).then_some(indented)
+}
