@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use nix::errno::Errno;
 
@@ -225,10 +226,24 @@ impl HostTrouble {
     }
 }
 
+type Voice = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Who writes what is told, while a run lasts.
+static VOICE: RwLock<Option<Voice>> = RwLock::new(None);
+
+/// From now on `tell` hands its lines to this; `None`: to nobody. While a run lasts, no thread may wait
+/// for whoever reads standard error.
+pub(crate) fn tell_through(voice: Option<Voice>) {
+    *VOICE.write().unwrap_or_else(PoisonError::into_inner) = voice;
+}
+
 /// Writes one line to standard error. Unlike `eprintln!` it does not panic if that is closed or its
 /// disk is full.
 pub fn tell(line: &str) {
-    let _lost = writeln!(io::stderr().lock(), "{}", message(line));
+    match &*VOICE.read().unwrap_or_else(PoisonError::into_inner) {
+        Some(voice) => voice(line),
+        None => drop(writeln!(io::stderr().lock(), "{}", message(line))),
+    }
 }
 
 fn class_of(err: &io::Error) -> (Kind, Option<&'static str>) {

@@ -69,6 +69,8 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     }
     let console = Arc::new(Console::new(args.quiet)?);
     say_panics(&console);
+    let voice = console.clone();
+    crate::error::tell_through(Some(Box::new(move |line| voice.warn(line))));
     warnings.iter().for_each(|w| console.warn(w));
     greet(&console, root, &config, args, &added);
     left_over(root).iter().for_each(|w| console.warn(w));
@@ -98,6 +100,7 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
         }
     };
     let told = written(console.end(last_words)).map(|_| code);
+    crate::error::tell_through(None);
     after_work(told, "the run is over");
     Ok(code)
 }

@@ -2,7 +2,7 @@
 //! items nor signals.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::Child;
 use std::time::Instant;
@@ -10,13 +10,19 @@ use std::time::Instant;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::journal::Journal;
-use crate::support::{DEADLINE, Root, kill};
+use crate::support::{DEADLINE, Root, git, kill};
 
 /// A run whose two outputs are one small pipe, and the pipe's other end.
 fn into_a_pipe(root: &Root, args: &[&str]) -> (Child, File) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    let writer = OwnedFd::from(writer);
+    into_a_pipe_with(root, args, b"")
+}
+
+/// In which this waits to be read.
+fn into_a_pipe_with(root: &Root, args: &[&str], before: &[u8]) -> (Child, File) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    writer.write_all(before).unwrap();
+    let writer = OwnedFd::from(writer);
     let run = root
         .command()
         .arg("run")
@@ -74,6 +80,32 @@ fn a_reader_that_stops_reading_holds_up_neither_items_nor_signals() {
     let mut said = String::new();
     pipe.read_to_string(&mut said).unwrap();
     assert!(said.contains("started    item-0"), "{said}");
+}
+
+#[test]
+fn what_a_worker_says_of_a_repository_waits_for_no_reader() {
+    let root = Root::with_repo();
+    root.script("x", ":");
+    root.drain();
+    let other = root.at("other");
+    std::fs::create_dir(&other).unwrap();
+    git(&other, &["init", "-q", "-b", "main"]);
+    git(&other, &["commit", "-q", "--allow-empty", "-m", "other"]);
+    root.config("[repo]\npath = \"other\"\n");
+    root.script("y", ":");
+    let (mut run, mut pipe) = into_a_pipe_with(&root, &["--workers", "1"], &[b'.'; 4096]);
+    root.wait_until("the item is done", || root.is_done("y"));
+    let mut said = vec![0; 4096];
+    pipe.read_exact(&mut said).unwrap();
+    kill(run.id(), "INT");
+    assert_eq!(ends(&root, &mut run), Some(0));
+    let mut said = String::new();
+    pipe.read_to_string(&mut said).unwrap();
+    assert_eq!(
+        said.matches("is another one than before").count(),
+        1,
+        "{said}"
+    );
 }
 
 #[test]
