@@ -178,7 +178,9 @@ pub(super) fn of_script(bytes: &[u8]) -> Parsed<Header<'_>> {
         .take(LATE_LINES_MAX)
         .find(|(line, _)| near::is_late(text(line)));
     let late = late.map(|(_, n)| lines_of(&bytes[..read]) + n);
-    let stray = stray.or(late);
+    let told = bytes[read..].split(|&b| b == b'\n').map(text);
+    let in_docstring = near::in_docstring(told).map(|at| lines_of(&bytes[..read]) + at + 1);
+    let stray = stray.or(in_docstring).or(late);
     Ok(Header { yaml, stray })
 }
 

@@ -242,6 +242,40 @@ pub(super) fn in_script(n: usize, line: &str, next: Option<&str>) -> Parsed<bool
     }
 }
 
+/// What begins a text at the head of a script that is no comment to harness, and what ends it.
+const BLOCKS: [(&str, &str); 7] = [
+    ("\"\"\"", "\"\"\""),
+    ("'''", "'''"),
+    ("/*", "*/"),
+    ("=begin", "=end"),
+    ("--[[", "]]"),
+    ("<#", "#>"),
+    ("{-", "-}"),
+];
+
+/// The first of these lines that looks like a field, if they begin with a text that says what the script
+/// does (a docstring): no field is read there.
+pub(super) fn in_docstring<'a>(lines: impl Iterator<Item = &'a str>) -> Option<usize> {
+    let mut lines = lines.take(LOOK_LINES).enumerate();
+    let (first, opening) = lines.find(|(_, line)| !line.is_empty())?;
+    let opened = opening.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+    let starts =
+        |(begin, _): &&(&str, &str)| opening.starts_with(begin) || opened.starts_with(begin);
+    let (begin, end) = BLOCKS.iter().find(starts)?;
+    let looks_like = |line: &str| {
+        let bare = line.trim_matches(is_mark);
+        let bare = bare.strip_prefix("harness ").unwrap_or(bare);
+        marked(line).is_some() || field_that_fits(bare)
+    };
+    let rest = opened.strip_prefix(begin).unwrap_or_default();
+    if looks_like(rest) {
+        return Some(first);
+    }
+    let inside = lines.take_while(|(_, line)| !rest.contains(end) && !line.starts_with(end));
+    let mut inside = inside.filter(|(_, line)| looks_like(line));
+    inside.next().map(|(at, _)| at)
+}
+
 /// `#harness priority: 2` where it is not read any more: after the first command, or behind one.
 pub(super) fn is_late(line: &str) -> bool {
     let behind = line.find("#harness").map_or("", |at| &line[at..]);

@@ -344,6 +344,38 @@ fn fields_in_the_wrong_place_are_refused_or_said() {
         ("x.md", "```yaml\npriority: 1\n```\nDo it.\n", Some(2)),
         ("x", "#!/bin/sh\nset -e\n#harness priority: 2\n", Some(3)),
         ("x.md", "Note: do it.\n", None),
+        (
+            "x",
+            "#!/usr/bin/python3\n\"\"\"\npriority: high\n\"\"\"\n",
+            Some(3),
+        ),
+        (
+            "x",
+            "#!/usr/bin/python3\n\nr'''It does.\n\nafter: [a]\n'''\n",
+            Some(5),
+        ),
+        ("x", "#!/usr/bin/node\n/* after: [a]\n */\n", Some(2)),
+        (
+            "x",
+            "#!/usr/bin/node\n/**\n * harness priority: 2\n */\n",
+            Some(3),
+        ),
+        ("x", "#!/usr/bin/ruby\n=begin\nretries: 1\n=end\n", Some(3)),
+        (
+            "x",
+            "#!/usr/bin/python3\n\"\"\"It does.\"\"\"\nd = {\npriority: 1\n",
+            None,
+        ),
+        (
+            "x",
+            "#!/usr/bin/python3\n\"\"\"\nIt does.\n\"\"\"\npriority: 1\n",
+            None,
+        ),
+        (
+            "x",
+            "#!/usr/bin/python3\n\"\"\"\nBase: what it stands on.\n\"\"\"\n",
+            None,
+        ),
         ("x.md", "\n---\nA rule, and text.\n---\nDo it.\n", None),
         ("x.md", "Do it.\npriority: high\n", None),
         ("x", "#!/bin/sh\n# harness runs this: often\ntrue\n", None),

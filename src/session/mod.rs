@@ -400,13 +400,25 @@ fn note_start(ctx: &WorkerContext, attempt: &mut Attempt) {
     });
     let _lost = attempt.record.append(&event);
     let resumed = file.resumed.as_ref().map_or("", |_| ", resumed");
-    let remark = item.remark().map_or(String::new(), |r| format!("; {r}"));
+    let past = was_past(attempt).then(|| PAST.to_owned());
+    let remarks = item.remark().into_iter().chain(past);
+    let remark: String = remarks.map(|r| format!("; {r}")).collect();
     ctx.rt.console.say(&format!(
         "{}  started    {} (attempt {}{resumed}{remark})",
         ctx.slot(),
         attempt.claim.name,
         file.attempt
     ));
+}
+
+const PAST: &str = "its `not_before` was past when its file was written";
+
+/// Whether it was never to wait: perhaps another day was meant. A wait of ours changes the file's time.
+fn was_past(attempt: &Attempt) -> bool {
+    let meta = attempt.claim.path().symlink_metadata().ok();
+    let at = attempt.claim.item.order.not_before.zip(meta);
+    let is_first = attempt.file.attempt == 1 && attempt.record.history().requeues == 0;
+    is_first && at.is_some_and(|(at, meta)| at < clock::mtime_ns(&meta))
 }
 
 /// How long an item waits after a failed start: at first, and at most.
