@@ -166,6 +166,12 @@ fn read(request: &ClaimRequest<'_>) -> Result<Pending, Stopped> {
     }
     let path = request.root.item(Place::Pending, request.name);
     match read_whole(request.name, &path)? {
+        Look::Whole(pending) if pending.meta.nlink() > 1 && !lease::is_foreign(&path) => {
+            Err(refuse(
+                request,
+                "it is a link to harness's own note of who has an item, no item",
+            ))
+        }
         Look::Whole(pending) => Ok(pending),
         Look::Gone => Err(Stopped::NotWon(ClaimOutcome::Gone)),
         Look::Unsettled => Err(Stopped::NotWon(ClaimOutcome::Unsettled)),

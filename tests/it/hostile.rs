@@ -228,6 +228,28 @@ fn what_is_no_item_is_refused_with_its_reason_and_never_followed() {
     root.assert_nothing_left();
 }
 
+/// Its text says who has an item: no agent is to be paid for it.
+#[test]
+fn a_link_to_a_claim_is_no_item() {
+    let root = Root::plain();
+    root.config("agent = \"a\"\n[repo]\npath = \"none\"\n[agents.a]\ncommand = [\"true\"]\n");
+    root.script("x", "ln ../../state/claims/x ../../queue/pending/linked; ln ../../state/agents/$HARNESS_SLOT/marker ../../queue/pending/marked");
+    fs::write(root.at("text"), "a prompt\n").unwrap();
+    fs::hard_link(root.at("text"), root.at("queue/pending/prompt")).unwrap();
+    root.drain();
+    root.drain();
+    for name in ["linked", "marked"] {
+        let show = root.show(name);
+        assert_eq!(show["outcome"], "refused", "{show:#}");
+        assert!(
+            show["reason"].as_str().unwrap().contains("a link to"),
+            "{show:#}"
+        );
+    }
+    assert!(root.is_done("prompt"), "{:#}", root.show("prompt"));
+    root.assert_nothing_left();
+}
+
 #[test]
 fn hidden_and_temporary_files_are_left_alone() {
     let root = Root::plain();
