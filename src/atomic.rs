@@ -309,11 +309,14 @@ pub(crate) fn why_unwritable(dir: &Path) -> Option<Error> {
     Some(Error::io("cannot write in the folder", dir, &number))
 }
 
-/// Why a file itself cannot be moved from where it is.
+/// Why a file or folder itself cannot be moved from where it is: its attributes (`chattr +i`, `+a`).
 pub(crate) fn why_unmovable(path: &Path) -> Option<Error> {
-    let access = nix::unistd::access(path, nix::unistd::AccessFlags::W_OK);
-    let immutable = access.err().filter(|&e| e == Errno::EPERM)?;
-    Some(Error::io("cannot move the file", path, &immutable.into()))
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let fixed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+    let no_follow = AtFlags::SYMLINK_NOFOLLOW;
+    let found = statx(CWD, path, no_follow, StatxFlags::TYPE).ok()?;
+    let is_fixed = found.stx_attributes.intersects(fixed);
+    is_fixed.then(|| Error::io("cannot move the file", path, &Errno::EPERM.into()))
 }
 
 fn has_folder(path: &Path) -> bool {

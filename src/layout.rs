@@ -307,6 +307,25 @@ pub fn slot_repository(worktree: &Path) -> PathBuf {
     worktree.with_file_name(OsStr::from_bytes(&name))
 }
 
+/// Whether this is the name of a slot's worktree or repository, or of one that is being made or removed;
+/// not of what was put aside.
+pub(crate) fn is_of_slot(name: &OsStr, slot: SlotId) -> bool {
+    let name = name.as_bytes();
+    let rest = name.strip_prefix(b".").unwrap_or(name);
+    let rest = rest.strip_prefix(slot.to_string().as_bytes());
+    rest.is_some_and(|r| r.is_empty() || r.starts_with(b"@") || r.starts_with(b".git"))
+        && !name.windows(2).any(|two| two == b".~")
+}
+
+/// Whether this is the name of a slot's repository, or of one that is being made or removed.
+pub(crate) fn is_repository_of_slot(name: &OsStr, slot: SlotId) -> bool {
+    let name = name.as_bytes();
+    let rest = name.strip_prefix(b".").unwrap_or(name);
+    let rest = rest.strip_prefix(format!("{slot}.git").as_bytes());
+    rest.is_some_and(|r| r.is_empty() || r.starts_with(b"@") || r.starts_with(b"."))
+        && !name.windows(2).any(|two| two == b".~")
+}
+
 /// The name of the repository configured by `[repo]` (or by ROOT's location).
 pub const DEFAULT_REPO: &str = "default";
 

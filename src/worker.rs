@@ -116,7 +116,7 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
         return;
     }
     ctx.rt.troubles.over(&ctx.slot().to_string());
-    show_idle(ctx, SlotState::Idle, None);
+    be_idle(ctx);
     let (rt, slot) = (ctx.rt.clone(), ctx.slot().to_string());
     let (mut failures_in_a_row, mut was_held) = (0, false);
     while !leave.load(Ordering::SeqCst) && rt.lifecycle.level() == Level::Running {
@@ -138,7 +138,7 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
             continue;
         }
         if std::mem::take(&mut was_held) {
-            show_idle(ctx, SlotState::Idle, None);
+            be_idle(ctx);
         }
         let Some(ticket) = rt.tickets.take() else {
             break;
@@ -158,7 +158,7 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
                     failures_in_a_row = 0;
                     interrupt_for_failures(ctx);
                 }
-                show_idle(ctx, SlotState::Idle, None);
+                be_idle(ctx);
                 ctx.rest(rt.config.harness.iteration_delay, Level::Finishing);
             }
             Err(e) => {
@@ -169,7 +169,7 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
                 if stops || !recovered(ctx, leave) {
                     return;
                 }
-                show_idle(ctx, SlotState::Idle, None);
+                be_idle(ctx);
             }
         }
     }
@@ -206,6 +206,12 @@ fn met_trouble(ctx: &WorkerContext, e: &Error) {
     // A drain may end where only this is left.
     rt.lifecycle.main().wake();
     ctx.rest(wait, Level::Finishing);
+}
+
+/// Nothing of the last item's stays with the slot.
+fn be_idle(ctx: &WorkerContext) {
+    git::forget_keys(&ctx.rt.root, ctx.slot());
+    show_idle(ctx, SlotState::Idle, None);
 }
 
 fn show_idle(ctx: &WorkerContext, state: SlotState, reason: Option<String>) {

@@ -1,5 +1,6 @@
 //! Creates, checks, removes and syncs folders.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -7,6 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -136,12 +139,68 @@ impl OwnDir {
 /// administration. `because` is for the reader of the calling code.
 pub(crate) fn discard_tree(path: &Path, because: &'static str) -> Result<()> {
     debug_assert!(!because.is_empty());
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => remove(path).map(drop),
-        Err(e) => Err(Error::io("cannot remove the directory", path, &e)),
+    let what = "cannot remove the directory";
+    let removed = match open_own_dir(path) {
+        Ok(folder) => empty(&folder)
+            .map_err(io::Error::from)
+            .and_then(|()| fs::remove_dir(path)),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => return remove(path).map(drop),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(what, path, &e)),
+        _ => Ok(()),
     }
+}
+
+/// Removes what is in a folder. A folder two levels down is first moved up into this one: two folders
+/// are open and no path grows, however deep an agent nested them.
+fn empty(top: &File) -> nix::Result<()> {
+    let mut moved = 0_u64;
+    loop {
+        let folders = remove_files(top)?;
+        if folders.is_empty() {
+            return Ok(());
+        }
+        for name in folders {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let folder = File::from(openat(top, name.as_c_str(), flags, Mode::empty())?);
+            for inner in remove_files(&folder)? {
+                // Where the new name is one that is there: the next.
+                while let Err(e) = renameat(&folder, inner.as_c_str(), top, &*format!("{moved}")) {
+                    match e {
+                        Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR => moved += 1,
+                        e => return Err(e),
+                    }
+                }
+                moved += 1;
+            }
+            unlinkat(top, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
+        }
+    }
+}
+
+/// Removes the files and empty folders in a folder, and returns the names of the other folders.
+fn remove_files(folder: &File) -> nix::Result<Vec<CString>> {
+    let mut folders = Vec::new();
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    for entry in Dir::openat(folder, ".", flags, Mode::empty())?.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR) => match unlinkat(folder, name, UnlinkatFlags::RemoveDir) {
+                Err(Errno::ENOTEMPTY | Errno::EEXIST) => folders.push(name.to_owned()),
+                Err(Errno::ENOENT) | Ok(()) => {}
+                Err(e) => return Err(e),
+            },
+            Err(Errno::ENOENT) | Ok(()) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(folders)
 }
 
 /// Makes renames and links in a directory survive a power cut.
@@ -174,4 +233,36 @@ pub(crate) fn sync_tree(path: &Path) -> Result<()> {
         sync_dir(&dir)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An agent makes such a tree in a second. A thread's stack and a process's descriptors are few.
+    #[test]
+    fn a_tree_deeper_than_a_path_a_stack_and_all_descriptors_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        make_dir(&top, true).unwrap();
+        let mut folder = open_own_dir(&top).unwrap();
+        let file = |folder: &File, name: &str| {
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+            drop(openat(folder, name, flags, Mode::S_IRWXU).unwrap());
+        };
+        for _ in 0..40_000 {
+            // Names that the removal gives, too.
+            for name in ["0", "1"] {
+                nix::sys::stat::mkdirat(&folder, name, Mode::S_IRWXU).unwrap();
+            }
+            file(&folder, "2");
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            folder = File::from(openat(&folder, "1", flags, Mode::empty()).unwrap());
+        }
+        drop(folder);
+        std::os::unix::fs::symlink(dir.path(), top.join("link")).unwrap();
+        discard_tree(&top, "a test's own").unwrap();
+        assert!(!exists(&top) && dir.path().is_dir());
+        discard_tree(&top, "a test's own").unwrap();
+    }
 }

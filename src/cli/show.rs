@@ -1,5 +1,6 @@
 //! `harness show NAME`: one item's whole story, from its record and its current place.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -9,19 +10,21 @@ use super::claimed::Slots;
 use super::facts::facts;
 use super::find::{self, At, Found};
 use crate::error::Result;
+use crate::git;
 use crate::interrupt::{self, Interrupt};
 use crate::item::Item;
 use crate::layout::{Name, Root};
 use crate::quote;
 use crate::ready::Ready;
-use crate::record::{self, End, Event, History, Line};
+use crate::record::{self, End, Event, Finished, History, Line};
 use crate::view::state::{self, Holds, Stands, State, parsed};
 use crate::view::story::{Standing, story};
 use crate::view::{print_json, print_text};
 
 pub(super) fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
     let name = find::name(name)?;
-    let lines = record::lines(root, &name)?;
+    let mut lines = record::lines(root, &name)?;
+    note_salvaged(root, &mut lines);
     let places = find::places(root, &name);
     if places.is_empty() && lines.is_empty() {
         return Err(find::unknown(root, &name));
@@ -161,6 +164,26 @@ fn as_json(
         all.insert(key.into(), value);
     }
     all.into()
+}
+
+/// Adds to each attempt's notes what was salvaged of its work after its end: before the slot's next
+/// item, where a process or a person still wrote in its tree.
+fn note_salvaged(root: &Root, lines: &mut [Line]) {
+    let started = |line: &Line| match &line.event {
+        Event::Started(s) => Some((s.session.clone(), s.base_oid.clone()?)),
+        _ => None,
+    };
+    let bases: HashMap<String, String> = lines.iter().filter_map(started).collect();
+    for line in lines {
+        if let Event::Finished(Finished { session, end, .. }) = &mut line.event
+            && let (Some(branch), Some(head)) = (&end.branch, &end.head)
+            && let Some(base) = bases.get(session)
+        {
+            let mut later = git::salvaged_of(root, branch, base, head);
+            later.retain(|note| !end.notes.contains(note));
+            end.notes.append(&mut later);
+        }
+    }
 }
 
 /// The attempts, without those put back before they started, as recorded.

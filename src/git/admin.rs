@@ -9,8 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::debris::aside;
-use super::hub::{SEED, SLOTS, is_oid, read_text};
-use super::submodules::MODULES;
+use super::hub::{MODULES, SEED, SLOTS, is_oid, read_text};
 use super::{Hub, Worktree};
 use crate::atomic;
 use crate::error::{Context, Error, Result};

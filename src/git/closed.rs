@@ -46,10 +46,14 @@ impl Worktree {
     pub(super) fn closed_folders(&self, stderr: &str) -> (Vec<OsString>, bool) {
         let named = stderr.lines().filter_map(|line| {
             let rest = line.strip_prefix("warning: could not open directory '")?;
-            rest.split_once("/': ")
-                .map(|(path, _)| OsString::from(path))
+            match rest.split_once("/': ") {
+                Some((path, _)) => Some(OsString::from(path)),
+                // Deeper than a path may be long: git cuts its message.
+                None => rest.split('/').next().map(OsString::from),
+            }
         });
-        let all: Vec<OsString> = named.collect();
+        let mut all: Vec<OsString> = named.collect();
+        all.dedup();
         let open = |path: &OsString| {
             let dir = self.dir.join(path);
             let mode = Permissions::from_mode(0o755);
@@ -68,9 +72,16 @@ impl Worktree {
             n => format!(" and {n} more"),
         };
         let named = all[..all.len().min(NAMED_MAX)].join(", ");
+        // Such a folder itself can be read.
+        let is_deep = |path: &&OsString| fs::read_dir(self.dir.join(path)).is_ok();
+        let why = match state.closed.iter().filter(is_deep).count() {
+            0 => "look at owner and mode",
+            deep if deep == all.len() => "deeper than a path may be long",
+            _ => "look at owner, mode and depth",
+        };
         (!all.is_empty()).then(|| {
             format!(
-                "{named}{more} cannot be read (look at owner and mode): not committed; the worktree {} is kept as {0}.~N~ when the slot goes on",
+                "{named}{more} cannot be read ({why}): not committed; the worktree {} is kept as {0}.~N~ when the slot goes on",
                 self.top.display()
             )
         })
@@ -138,6 +149,7 @@ pub(super) fn is_in_the_way(e: &Error) -> bool {
         "Permission denied",
         "Operation not permitted",
         "unable to unlink",
+        "File name too long",
     ];
     let text = e.to_string();
     signs.iter().any(|sign| text.contains(sign))

@@ -21,6 +21,8 @@ use crate::mutant::planted;
 pub(super) const SEED: &str = "refs/harness/seed";
 /// The folder in the hub with an admin folder for each slot: our HEAD and index of its worktree.
 pub(super) const SLOTS: &str = "slots";
+/// Folder of the submodules' repositories, in the user's git directory, the hub and a slot's.
+pub(super) const MODULES: &str = "modules";
 /// Uncommitted leftovers, kept here until a person or `gc` looks at them.
 pub(super) const SALVAGE: &str = "refs/harness/salvage";
 
@@ -255,13 +257,8 @@ impl Hub {
 
     /// `refs/harness/salvage/LABEL/OID12`.
     pub(super) fn salvage_name(&self, label: &str, oid: &str) -> String {
-        let label: Vec<String> = label
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(|part| Name::new(part).ref_component())
-            .collect();
         let short = oid.get(..12).unwrap_or(oid);
-        format!("{SALVAGE}/{}/{short}", label.join("/"))
+        format!("{}/{short}", salvage_folder(label))
     }
 
     /// Keeps a commit under its `salvage_name` and reads the ref back.
@@ -337,4 +334,14 @@ pub(super) fn is_oid(text: &str) -> bool {
     matches!(text.len(), 40 | 64)
         && text.bytes().all(|b| b.is_ascii_hexdigit())
         && text.bytes().any(|b| b != b'0')
+}
+
+/// The folder of the refs that keep what was salvaged under this label.
+pub(super) fn salvage_folder(label: &str) -> String {
+    let label: Vec<String> = label
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(|part| Name::new(part).ref_component())
+        .collect();
+    format!("{SALVAGE}/{}", label.join("/"))
 }

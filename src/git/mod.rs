@@ -83,12 +83,14 @@ pub(crate) use checks::Checked;
 pub(crate) use collect::Collected;
 pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
+pub(crate) use keys::forget_keys;
 #[cfg_attr(
     not(test),
     expect(unused_imports, reason = "merging comes with the next commits")
 )]
 pub(crate) use merge::Merged;
 pub(crate) use repos::Repos;
+pub(crate) use salvage::salvaged_of;
 pub(crate) use wait::{hurry, show_waits};
 use words::{hint_for, is_lock_trouble, lasts, passes};
 pub(crate) use worktree::Worktree;

@@ -68,10 +68,15 @@ impl Worktree {
             state = self.state()?;
         }
         found.elsewhere.extend(state.nested.iter().map(|path| {
+            // One that cannot be moved stays in the tree, which is then kept whole.
+            let kept = match atomic::why_unmovable(&self.dir.join(path)) {
+                None => self.nested_place(),
+                Some(_) => self.top.clone(),
+            };
             format!(
                 "{} is a repository of its own and not committed: it lies in the worktree, and beside it ({}.~N~) when the slot goes on",
                 shown(path),
-                self.nested_place().display()
+                kept.display()
             )
         }));
         Ok((state, found))

@@ -6,8 +6,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
+use super::hub::MODULES;
 use super::slot::Slot;
-use super::submodules::{Described, Link, MODULES, described};
+use super::submodules::{Described, Link, described};
 use super::{Base, Worktree};
 use crate::atomic;
 use crate::error::Result;

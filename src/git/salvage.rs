@@ -7,15 +7,15 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::debris::{aside, clear_odd};
-use super::hub::read_text;
+use super::hub::{read_text, salvage_folder};
 use super::state::TreeState;
 use super::{Base, Git, Output, Worktree};
 use crate::atomic;
 use crate::error::{Error, Result};
-use crate::layout::shown;
+use crate::layout::{Root, shown};
 use crate::limits::INDEX_BYTES_MAX;
 
 /// Author of the commits that only preserve something.
@@ -73,31 +73,7 @@ impl Worktree {
 
     /// What of an attempt's work only salvaged commits hold, and how to look at it.
     pub(super) fn salvaged(&self, branch: &str, base: &Base, head: &str) -> Result<Vec<String>> {
-        let folder = self.hub.salvage_name(branch, "");
-        let folder = folder.trim_end_matches('/');
-        let list = self.hub.git().args(["for-each-ref", "--format=%(refname)"]);
-        let list = list.arg(format!("--no-merged={head}")).arg(folder);
-        let out = list.must("cannot list what was salvaged")?.line();
-        let (hub, base) = (
-            self.hub.dir().display(),
-            base.oid.get(..12).unwrap_or(&base.oid),
-        );
-        let told = out
-            .lines()
-            .take(SALVAGED_TOLD_MAX)
-            .map(|name| format!("on no branch, and kept: see `git -C {hub} diff {base} {name}`"));
-        let mut told: Vec<String> = told.collect();
-        if let Some(more) = out
-            .lines()
-            .count()
-            .checked_sub(told.len())
-            .filter(|n| *n > 0)
-        {
-            told.push(format!(
-                "and {more} more: `git -C {hub} for-each-ref {folder}`"
-            ));
-        }
-        Ok(told)
+        salvaged_in(self.hub.dir(), branch, &base.oid, head)
     }
 
     pub(super) fn salvage_state(&self, label: &str, state: &TreeState) -> Result<Option<String>> {
@@ -216,6 +192,36 @@ impl Worktree {
             }
         }
     }
+}
+
+/// What only salvaged commits hold of an attempt that has ended: also what was salvaged since, before
+/// the slot went on. `base` and `head` are those of the attempt.
+pub(crate) fn salvaged_of(root: &Root, branch: &str, base: &str, head: &str) -> Vec<String> {
+    let hubs = fs::read_dir(root.repos()).into_iter().flatten().flatten();
+    let hubs = hubs.map(|e| e.path()).filter(|hub| atomic::is_own_dir(hub));
+    // In another repository's hub there is no such commit.
+    hubs.flat_map(|hub| salvaged_in(&hub, branch, base, head).unwrap_or_default())
+        .collect()
+}
+
+fn salvaged_in(hub: &Path, branch: &str, base: &str, head: &str) -> Result<Vec<String>> {
+    let folder = salvage_folder(branch);
+    let list = Git::on(hub).args(["for-each-ref", "--format=%(refname)"]);
+    let list = list.arg(format!("--no-merged={head}")).arg(&folder);
+    let out = list.must("cannot list what was salvaged")?.line();
+    let (hub, base) = (hub.display(), base.get(..12).unwrap_or(base));
+    let told = out
+        .lines()
+        .take(SALVAGED_TOLD_MAX)
+        .map(|name| format!("on no branch, and kept: see `git -C {hub} diff {base} {name}`"));
+    let mut told: Vec<String> = told.collect();
+    let more = out.lines().count().saturating_sub(told.len());
+    if more > 0 {
+        told.push(format!(
+            "and {more} more: `git -C {hub} for-each-ref {folder}`"
+        ));
+    }
+    Ok(told)
 }
 
 /// A message usable as an argument: no NUL, and within the kernel's length limit.

@@ -12,15 +12,13 @@ use std::path::{Component, Path, PathBuf};
 
 use super::admin::{is_broken, is_empty_but_for_link};
 use super::debris::{aside, open_folder};
-use super::hub::{SEED, SLOTS, fetch_in, is_oid, read_text, stem};
+use super::hub::{MODULES, SEED, SLOTS, fetch_in, is_oid, read_text, stem};
 use super::slot::Slot;
 use super::{Base, Git, Hub, Worktree, config};
 use crate::atomic::{self, Moved};
 use crate::error::Result;
 use crate::layout::shown;
 
-/// Folder of the submodules' repositories, in the user's git directory, the hub and a slot's.
-pub(super) const MODULES: &str = "modules";
 /// In a submodule's hub: its name in `.gitmodules`.
 const NAME: &str = "harness.module";
 

@@ -151,6 +151,9 @@ impl Worktree {
         if self.dir == self.top && atomic::exists(&self.admin.join("index")) {
             open_hidden(&self.dir);
         }
+        // Salvaging needs them, too.
+        self.hub.give_keys(&self.admin)?;
+        self.hub.give_keys(self.hub.dir())?;
         self.bring_in()?;
         match self.close_submodules() {
             // The folder of one is another user's.
@@ -175,8 +178,6 @@ impl Worktree {
             self.hub.keep_ref("detached", head)?;
         }
         self.take_lfs_of_user(&base.oid)?;
-        self.hub.give_keys(&self.admin)?;
-        self.hub.give_keys(self.hub.dir())?;
         let arrived = match &changes {
             Some(changes) => self.check_out_changes(changes, branch, base)?,
             None => false,
@@ -191,9 +192,7 @@ impl Worktree {
             }
         }
         if self.hub.repo().clean == Clean::All {
-            self.git()
-                .args(["clean", "-ffdxq"])
-                .must("cannot clean the worktree")?;
+            self.clean_all(branch, base)?;
         } else if let Some(old) = head.filter(|h| !arrived && !fresh && *h != base.oid) {
             self.end_old_ignores(&old, base)?;
         }
@@ -203,6 +202,15 @@ impl Worktree {
         }
         self.renew_slot(branch, base)?;
         self.set_up_submodules(branch)
+    }
+
+    /// Removes ignored files too. A tree from which something cannot be removed is put aside.
+    fn clean_all(&self, branch: &str, base: &Base) -> Result<()> {
+        if self.git().args(["clean", "-ffdxq"]).patient()?.ok() {
+            return Ok(());
+        }
+        self.put_aside()?;
+        self.check_out_all(branch, base)
     }
 
     /// Looks at what git made: what it could not remove (in a folder that nobody may write) would be

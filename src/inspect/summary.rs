@@ -6,6 +6,7 @@ use super::metrics::Metrics;
 use super::{Facts, Session, State, known};
 use crate::error::Result;
 use crate::event::Figures;
+use crate::record::more_notes;
 use crate::view::{cost, count_of, local_time, print_json, print_text, safe, took};
 
 /// A session's files, the most interesting first.
@@ -64,7 +65,7 @@ pub(super) fn text(session: &Session, figures: &Figures) -> String {
             ("id", &figures.cli_session),
         ]),
     );
-    for note in &f.notes {
+    for note in more_notes(f.reason.as_deref(), &f.notes) {
         facts.add("note", note);
     }
     let message = figures.last_message.as_ref().or(f.last_message.as_ref());

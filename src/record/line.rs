@@ -257,6 +257,13 @@ pub struct Finished {
     pub not_before_ns: Option<i64>,
 }
 
+/// The notes that the reason does not say already, as it does of what lies elsewhere.
+pub(crate) fn more_notes<'a>(reason: Option<&str>, notes: &'a [String]) -> Vec<&'a str> {
+    let reason = reason.unwrap_or_default();
+    let notes = notes.iter().map(String::as_str);
+    notes.filter(|note| !reason.contains(note)).collect()
+}
+
 /// How an attempt ended: fields of `session.json`, under the same names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -12,6 +12,7 @@ use super::Attempt;
 use crate::atomic::OwnDir;
 use crate::clock;
 use crate::event::Figures;
+use crate::record::more_notes;
 use crate::runtime::Runtime;
 use crate::text;
 
@@ -96,8 +97,8 @@ fn summary(attempt: &Attempt, figures: &Figures) -> String {
         line("Changed", format!("{commits} commits, {files} files"));
     }
     line("Fault", said(&f.fault));
-    for note in &f.notes {
-        line("Note", note.clone());
+    for note in more_notes(f.reason.as_deref(), &f.notes) {
+        line("Note", note.to_owned());
     }
     if let Some(message) = figures
         .last_message

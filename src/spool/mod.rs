@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Kind, Result};
 use crate::item::{self, Item};
-use crate::layout::{Name, Place, Root, SlotId, claimed_item, join};
+use crate::layout::{self, Name, Place, Root, SlotId, claimed_item, join};
 use crate::lease::Lease;
 use crate::limits::ITEM_BYTES_MAX;
 use crate::mutant::planted;
@@ -59,7 +59,17 @@ pub(crate) fn why_closed(root: &Root, slot: SlotId) -> Option<Error> {
         root.repos(),
         root.worktrees(),
     ];
-    folders.iter().find_map(|dir| atomic::why_closed(dir))
+    let closed = folders.iter().find_map(|dir| atomic::why_closed(dir));
+    closed.or_else(|| why_place_is_stuck(root, slot))
+}
+
+/// Why the slot's worktree, or the repository beside it, can be neither used nor put aside: an agent
+/// may have left an immutable file in its place.
+fn why_place_is_stuck(root: &Root, slot: SlotId) -> Option<Error> {
+    let all = std::fs::read_dir(root.worktrees()).into_iter().flatten();
+    all.flatten()
+        .filter(|e| layout::is_of_slot(&e.file_name(), slot))
+        .find_map(|e| atomic::why_unmovable(&e.path()))
 }
 
 /// Why the end of a slot's item cannot be written now, by trying. For where no harness says it.

@@ -12,7 +12,9 @@ use crate::clock;
 use crate::layout::Name;
 use crate::outcome::{GateEvidence, Means, Next, Outcome, Word};
 use crate::quote;
-use crate::record::{Canceled, Event, Finished, GateRan, History, Landing, Line, Started};
+use crate::record::{
+    Canceled, Event, Finished, GateRan, History, Landing, Line, Started, more_notes,
+};
 
 use super::table::Cell;
 use super::{Paint, count_of, line as one_line, safe, time_in};
@@ -353,7 +355,8 @@ fn finished_words(finished: &Finished, tz: &TimeZone) -> String {
         let branch = end.branch.as_ref();
         s += &part_of("; its work is kept as ", branch, " in state/repos/");
     }
-    s += &part("; ", &end.notes.join("; "), "");
+    let notes = more_notes(end.reason.as_deref(), &end.notes);
+    s += &part("; ", &notes.join("; "), "");
     s + &next_words(finished, tz)
 }
 

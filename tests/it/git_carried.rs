@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{Root, as_nobody, describe, git, skipped};
+use crate::trouble::fixes;
 
 const AS: &str = "git -c user.name=a -c user.email=a@a.invalid";
 
@@ -235,6 +236,33 @@ fn a_project_that_an_agent_begins_in_its_tree_is_its_work() {
             .contains("other is a repository of its own"),
         "{show:#}"
     );
+    let told = root.ok(&["show", "cloned"]);
+    let says = "other is a repository of its own";
+    assert_eq!(told.matches(says).count(), 1, "{told}");
+}
+
+/// It cannot be moved out of its tree: the whole tree is kept.
+#[test]
+fn a_note_names_the_folder_where_an_immutable_repository_is_kept() {
+    let root = Root::with_repo();
+    root.script("leaves", "git clone -q . other; chattr +i other");
+    let run = || root.harness(&["run", "--drain", "--workers", "1"]);
+    run();
+    let other = root.at("worktrees/agent-1/other");
+    if !other.exists() || !fixes("+i", &other) {
+        return skipped("attributes on this file system");
+    }
+    let show = root.show("leaves");
+    let reason = show["attempts"][0]["reason"].as_str().unwrap();
+    let kept = root.at("worktrees/agent-1").display().to_string();
+    root.script("next", "ls > seen");
+    run();
+    let there = root.at("worktrees/agent-1.~1~/other");
+    let is_there = there.exists();
+    let _free = [fixes("-i", &there), fixes("-i", &other)];
+    assert!(reason.contains(&format!("({kept}.~N~)")), "{reason}");
+    assert!(is_there, "{}", root.picture());
+    assert!(root.is_done("next"), "{:#}", root.show("next"));
 }
 
 #[test]

@@ -245,6 +245,77 @@ fn what_git_cannot_remove_is_not_the_next_items_work() {
     }
 }
 
+/// A path in it is longer than any call takes: git can neither commit nor remove it.
+#[test]
+fn a_folder_deeper_than_a_path_is_long_is_named_and_kept_beside_the_next_items_tree() {
+    let root = one_slot();
+    // A folder round it, again and again: no shell goes so deep.
+    let deep = format!(
+        "D={}; mkdir $D; echo f > $D/f; i=0; while [ $i -lt 60 ]; do mkdir t && mv $D t/ && mv t $D; i=$((i+1)); done",
+        "d".repeat(200)
+    );
+    root.script("deep", &format!("echo w > w; {deep}"));
+    root.script("next", "ls -A > seen");
+    // Also where its agent hid it in what git does not look at.
+    let hidden = "mkdir -p $(git rev-parse --git-common-dir)/refs/heads";
+    root.script(
+        "hidden",
+        &format!("{hidden} && cd $(git rev-parse --git-common-dir)/refs/heads; {deep}"),
+    );
+    root.script("last", "ls -A > seen");
+    let told = drain(&root);
+    for (name, sees) in [("next", "seen\n"), ("last", "seen\n")] {
+        let changed = ["diff", "--name-only", "main", &format!("harness/{name}/1")];
+        assert_eq!(git(&root.repo(), &changed), sees, "{told}");
+        assert!(!said(&root, name, "seen").contains("ddd"), "{told}");
+    }
+    assert_eq!(said(&root, "deep", "w"), "w\n");
+    let show = root.show("deep");
+    let reason = show["attempts"][0]["reason"].as_str().unwrap();
+    let why = "cannot be read (deeper than a path may be long)";
+    assert!(reason.contains(why), "{reason}");
+    assert!(
+        root.at("worktrees/agent-1.~1~")
+            .join("d".repeat(200))
+            .exists()
+    );
+    root.config("[repo]\npath = \"repo\"\nclean = \"all\"\n");
+    root.script(
+        "ignores",
+        &format!(
+            "echo '/d*' > .git-ignored; git config core.excludesFile \"$PWD/.git-ignored\"; {deep}"
+        ),
+    );
+    root.script("all", "ls -A > seen");
+    drain(&root);
+    assert_eq!(said(&root, "all", "seen"), ".git\nREADME\nseen\n");
+}
+
+/// A process that outlived its item, or a person, may still write there.
+#[test]
+fn what_is_salvaged_after_an_items_end_is_in_its_notes() {
+    let root = one_slot();
+    root.script("early", "echo e > e");
+    drain(&root);
+    fs::write(root.at("worktrees/agent-1/late"), "late\n").unwrap();
+    root.script("next", ":");
+    drain(&root);
+    let show = root.show("early");
+    let notes = show["attempts"][0]["notes"].to_string();
+    let name = notes.split("refs/harness/salvage/").nth(1);
+    let name = name.and_then(|rest| rest.split('`').next());
+    let name = name.unwrap_or_else(|| panic!("{show:#}"));
+    let hub = root.at("state/repos/default.git");
+    let kept = git(
+        &hub,
+        &["show", &format!("refs/harness/salvage/{name}:late")],
+    );
+    assert_eq!(kept, "late\n");
+    let told = root.ok(&["show", "early"]);
+    assert_eq!(told.matches(name).count(), 1, "{told}");
+    assert!(!root.ok(&["show", "next"]).contains("salvage"));
+}
+
 /// git would wait for ever for somebody to write into it.
 #[test]
 fn a_fifo_in_the_place_of_a_file_of_rules_holds_nobody_up() {

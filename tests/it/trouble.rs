@@ -277,6 +277,54 @@ fn a_drain_ends_where_a_claimed_item_cannot_be_moved_and_the_next_moves_it() {
     root.assert_nothing_left();
 }
 
+/// Whether the file, or folder, has such attributes now.
+pub fn fixes(flag: &str, path: &Path) -> bool {
+    let out = Command::new("chattr").arg(flag).arg(path).output();
+    out.is_ok_and(|out| out.status.success())
+}
+
+/// Nothing can be made there, and what is there cannot be put aside: it may be an agent's, or a person's.
+#[test]
+fn what_cannot_be_moved_in_a_slots_place_parks_no_item_and_stops_no_other_slot() {
+    for (place, flag) in [
+        ("agent-1", "i"),
+        ("agent-1.git", "a"),
+        (".agent-1.git.new", "i"),
+    ] {
+        let root = Root::with_repo();
+        let file = root.at("worktrees").join(place);
+        fs::create_dir_all(root.at("worktrees")).unwrap();
+        fs::write(&file, "in the way\n").unwrap();
+        if !fixes(&format!("+{flag}"), &file) {
+            eprintln!("SKIPPED: no attributes on this file system");
+            return;
+        }
+        for n in 0..4 {
+            root.script(format!("x{n}"), "echo x > x");
+        }
+        let alone = root.harness(&["run", "--drain", "--workers", "1"]);
+        let pending = (0..4).all(|n| root.at(format!("queue/pending/x{n}")).exists());
+        let two = root.harness(&["run", "--drain", "--workers", "2"]);
+        let done = (0..4).all(|n| root.is_done(&format!("x{n}")));
+        let lines = root.events("x0").len();
+        assert!(fixes(&format!("-{flag}"), &file));
+        let said = words(&alone);
+        let why = format!("cannot move the file: {}: ", file.display());
+        let stays = format!("agent-1 stays as it is: {why}");
+        assert_eq!(alone.status.code(), Some(111), "{said}");
+        assert!(said.contains(&stays) && said.lines().count() < 20, "{said}");
+        assert!(pending, "{said}");
+        let said = words(&two);
+        assert!(done, "{said}");
+        assert!(said.contains(&why), "{said}");
+        assert!(lines < 5, "{said}");
+        root.script("late", "echo l > l");
+        let out = root.harness(&["run", "--drain", "--workers", "1"]);
+        assert_eq!(out.status.code(), Some(0), "{}", words(&out));
+        assert!(root.is_done("late"));
+    }
+}
+
 #[test]
 fn a_drain_names_the_interrupt_that_it_waits_for() {
     let root = Root::plain();
