@@ -47,6 +47,7 @@ pub(crate) mod agents;
 pub(crate) mod runtime;
 pub(crate) mod notice;
 pub mod session;
+pub(crate) mod merge;
 pub(crate) mod recovery;
 // Top: the threads of a process, what people see and type.
 pub(crate) mod worker;

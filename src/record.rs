@@ -284,7 +284,7 @@ mod tests {
         );
         let odd = line(json!({
             "at": at, "event": "finished", "session": "s", "outcome": "merged_late",
-            "next": "merge", "notes": [{"text": "later"}], "commits": "many", "later": 1,
+            "next": "elsewhere", "notes": [{"text": "later"}], "commits": "many", "later": 1,
         }));
         let Event::Finished(finished) = &odd.event else {
             panic!("{odd:?}");
@@ -294,7 +294,7 @@ mod tests {
             finished.end.outcome,
             Some(Word::Newer("merged_late".into()))
         );
-        assert_eq!(finished.next, Some(Word::Newer("merge".into())));
+        assert_eq!(finished.next, Some(Word::Newer("elsewhere".into())));
         assert_eq!((finished.end.commits, finished.end.notes.len()), (None, 0));
         assert_eq!(odd.object["later"], 1);
         let mut h = History::default();

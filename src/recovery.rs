@@ -26,6 +26,7 @@ use crate::keeper::wire::{Reply, Request};
 use crate::keeper::{self, Keeper};
 use crate::layout::{self, DEFAULT_REPO, Name, Place, Root, SlotId};
 use crate::lease;
+use crate::merge;
 use crate::mutant::planted;
 use crate::outcome::{Next, Stop};
 use crate::record::{Adopted, Event, LastAttempt, Record, Requeued};
@@ -166,8 +167,11 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     let record = Record::open(&root, name)?;
     let mut claim = Claim::adopt(&root, &ctx.lease, name)?;
     let slot = ctx.slot().to_string();
-    let last = record.history().last.clone().filter(|l| l.slot == slot);
-    let Some(last) = last else {
+    let last = record.history().last.clone();
+    if let Some(last) = last.as_ref().filter(|last| last.is_for_merging()) {
+        return merged_or_not(ctx, claim, record, last);
+    }
+    let Some(last) = last.filter(|l| l.slot == slot) else {
         return put_back(ctx, claim, record, "");
     };
     if last.end.is_some() {
@@ -264,6 +268,38 @@ fn show(ctx: &WorkerContext, file: &SessionFile) {
         s.started_at = known(&file.started_at);
         s.pid = file.pid;
     });
+}
+
+/// It was taken from `merge/`, by this slot or another before it: it has landed, or goes back there.
+fn merged_or_not(
+    ctx: &WorkerContext,
+    mut claim: Box<Claim>,
+    mut record: Record,
+    last: &LastAttempt,
+) -> Result<()> {
+    let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
+    let hub = match last.landing.is_some() {
+        true => ctx.rt.repos.hub(&ctx.rt.root, repo)?,
+        false => None,
+    };
+    if let (Some(landing), Some(hub)) = (&last.landing, hub)
+        && merge::settled(ctx, &hub, landing)?
+    {
+        record.append(&Event::Merged(landing.clone()))?;
+        if ctx.rt.durable {
+            record.sync()?;
+        }
+        end_claim(ctx, claim, Target::Done, &mut || Ok(()))?;
+        let text = format!(
+            "{}  recovered  {}: it has landed",
+            ctx.slot(),
+            landing.branch
+        );
+        ctx.rt.console.say(&text);
+        return Ok(());
+    }
+    claim.unfence()?;
+    move_its_file(ctx, claim, last)
 }
 
 /// Whether a start was tried: the keeper makes `stdout.log` right before it starts the agent.
@@ -405,7 +441,7 @@ fn put_back(
 /// The end is on record; the harness died before, or right after, it moved the file. Where the file is
 /// gone, it was moved: it had its name for the end before that end was recorded. Wherever a person has
 /// put it since, what it published stays.
-fn move_its_file(ctx: &mut WorkerContext, claim: Box<Claim>, last: &LastAttempt) -> Result<()> {
+fn move_its_file(ctx: &WorkerContext, claim: Box<Claim>, last: &LastAttempt) -> Result<()> {
     let end = last.end.clone().unwrap_or_default();
     // A value of a newer version: park it, so that a person decides.
     let next = end

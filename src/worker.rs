@@ -13,6 +13,7 @@ use crate::git;
 use crate::interrupt;
 use crate::layout::SlotId;
 use crate::lease::Lease;
+use crate::merge;
 use crate::outcome::Outcome;
 use crate::ready::{Candidate, ClaimReport};
 use crate::recovery;
@@ -140,6 +141,17 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
         if std::mem::take(&mut was_held) {
             be_idle(ctx);
         }
+        // What is finished goes before what is new, so that work ends before more begins.
+        match merge::work(ctx) {
+            Ok(false) => {}
+            Ok(true) => {
+                rt.troubles.over(&slot);
+                be_idle(ctx);
+                continue;
+            }
+            Err(e) if goes_on(ctx, leave, &e) => continue,
+            Err(_) => return,
+        }
         let Some(ticket) = rt.tickets.take() else {
             break;
         };
@@ -161,18 +173,23 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
                 be_idle(ctx);
                 ctx.rest(rt.config.harness.iteration_delay, Level::Finishing);
             }
-            Err(e) => {
-                met_trouble(ctx, &e);
-                // A stop does not wait for the host: the item stays where it is for the next run.
-                let stops = rt.lifecycle.level() == Level::Stopping && e.is_of_host();
-                // The item may still be claimed by this slot: recovered as after a death.
-                if stops || !recovered(ctx, leave) {
-                    return;
-                }
-                be_idle(ctx);
-            }
+            Err(e) if goes_on(ctx, leave, &e) => {}
+            Err(_) => return,
         }
     }
+}
+
+/// After an error: the item may still be claimed by this slot, and is recovered as after a death.
+/// `false`: the worker ends.
+fn goes_on(ctx: &mut WorkerContext, leave: &AtomicBool, e: &Error) -> bool {
+    met_trouble(ctx, e);
+    // A stop does not wait for the host: the item stays where it is for the next run.
+    let stops = ctx.rt.lifecycle.level() == Level::Stopping && e.is_of_host();
+    let recovered = !stops && recovered(ctx, leave);
+    if recovered {
+        be_idle(ctx);
+    }
+    recovered
 }
 
 /// Recovers what the slot's last holder, or this worker before an error, left. Tries again, ever more

@@ -178,7 +178,11 @@ fn summary(results: &Results) -> String {
         "{} done, {} parked, {claimed}{retries}.\n",
         results.done, results.parked
     ));
-    if let Some(branch) = results.items.iter().find_map(|i| i.branch.as_deref()) {
+    let is_merged = |i: &&ItemResult| i.reason.starts_with("merged into");
+    let merged = results.items.iter().filter(is_merged).count();
+    if let Some(branch) = results.items.iter().find_map(|i| i.branch.as_deref())
+        && merged == 0
+    {
         text.push_str(&format!(
             "Each branch is in your repository, nothing of yours was changed: git log -p {branch}\n"
         ));

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use super::{Git, Hub, Worktree};
+use crate::atomic;
 use crate::error::Result;
 use crate::layout::shown;
 use crate::text;
@@ -128,6 +129,24 @@ impl Hub {
             (size > max && changed.contains(path)).then(|| path.to_vec())
         });
         Ok(large.collect())
+    }
+}
+
+impl Hub {
+    /// Removes a branch that only stood for a tree to gate; a slot's HEAD on it stays at its commit.
+    pub(crate) fn drop_branch(&self, branch: &str) -> Result<()> {
+        let full = format!("refs/heads/{branch}");
+        let Some(oid) = self.read_ref(&full) else {
+            return Ok(());
+        };
+        for admin in self.heads_on(&full) {
+            if std::fs::metadata(&admin).is_ok_and(|m| m.is_dir()) {
+                atomic::replace(&admin.join("HEAD"), format!("{oid}\n").as_bytes(), false)?;
+            }
+        }
+        let git = self.git().args(["update-ref", "-d", &full]);
+        git.must("cannot remove a branch of harness's own")
+            .map(drop)
     }
 }
 

@@ -24,17 +24,9 @@ mod hub;
 mod incremental_checkout;
 mod index_lock;
 mod keys;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "merging comes with the next commits")
-)]
 mod land;
 mod legacy;
 mod lfs;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "merging comes with the next commits")
-)]
 mod merge;
 mod nested;
 mod owner;
@@ -74,20 +66,12 @@ use crate::mutant::planted;
 pub(crate) use crate::config::{Clean, How};
 pub(crate) use admin::clear_temps;
 pub(crate) use branches::{Changes, Look};
-#[cfg_attr(
-    not(test),
-    expect(unused_imports, reason = "merging comes with the next commits")
-)]
 pub(crate) use checkout::Landed;
 pub(crate) use checks::Checked;
 pub(crate) use collect::Collected;
 pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
 pub(crate) use keys::forget_keys;
-#[cfg_attr(
-    not(test),
-    expect(unused_imports, reason = "merging comes with the next commits")
-)]
 pub(crate) use merge::Merged;
 pub(crate) use repos::Repos;
 pub(crate) use salvage::salvaged_of;

@@ -19,6 +19,10 @@ pub struct History {
     pub requeues: u32,
     /// Attempts in a row that ended in a wait for a limit.
     pub waits: u32,
+    /// Times that its branch was to be merged in vain, since its last attempt.
+    pub returns: u32,
+    /// Times that it conflicted with what it was to be merged into, since it was first claimed anew.
+    pub conflicts: u32,
     /// The attempt before the last one, which ended.
     pub previous: Option<LastAttempt>,
     /// The last attempt, as far as it is recorded.
@@ -219,6 +223,10 @@ impl History {
         self.reason = Some(returned.reason.clone());
         self.outcome = returned.outcome.clone().or(self.outcome.take());
         self.not_before_ns = returned.not_before_ns;
+        self.returns = self.returns.saturating_add(1);
+        if returned.outcome == Some(Outcome::Conflict.into()) {
+            self.conflicts = self.conflicts.saturating_add(1);
+        }
         if let Some(head) = &returned.head {
             self.move_head(head);
         }
@@ -261,6 +269,7 @@ impl History {
 
     fn claim(&mut self, claimed: &Claimed, at: &str) {
         self.attempts = self.attempts.max(claimed.attempt);
+        self.returns = 0;
         self.released_ns = None;
         let mut before = self.last.take();
         // An answer holds until its item is done, however many attempts that takes.
@@ -334,6 +343,13 @@ impl History {
 }
 
 impl LastAttempt {
+    /// Whether it has ended and its branch is, or was, to be merged: no attempt is under way.
+    pub fn is_for_merging(&self) -> bool {
+        let next = self.end.as_ref().and_then(|end| end.next.as_ref());
+        let waits = next.and_then(Word::known) == Some(Next::Merge);
+        self.end.is_some() && (waits || self.merged.is_some() || self.returned.is_some())
+    }
+
     fn is_done(&self) -> bool {
         let next = self.end.as_ref().and_then(|end| end.next.as_ref());
         next.and_then(Word::known) == Some(Next::Done)

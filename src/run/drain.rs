@@ -15,6 +15,7 @@ use crate::clock;
 use crate::hold;
 use crate::layout::{Name, Root, SlotId};
 use crate::lease;
+use crate::merge;
 use crate::missing::waited_for;
 use crate::ready::Wait;
 use crate::record;
@@ -70,7 +71,9 @@ impl Main {
     /// listed anew, and unchanged while this was found out.
     fn is_drained(&self, stuck: &BTreeSet<SlotId>) -> bool {
         let (root, ready) = (&self.rt.root, &self.rt.ready);
-        if !ready.is_exhausted() {
+        // What rests there waits for a person.
+        let to_merge = || merge::waiting(root).iter().any(|waiting| !waiting.rests());
+        if !ready.is_exhausted() || to_merge() {
             return false;
         }
         let before = pending_changed_at(&self.rt);
@@ -87,6 +90,7 @@ impl Main {
         let mut ours = self.own();
         ours.extend(stuck);
         ready.is_exhausted()
+            && !to_merge()
             && claimed(root, stuck).is_none()
             && pending_changed_at(&self.rt) == before
             && recovery::orphans(root, &ours).is_empty()
@@ -125,6 +129,12 @@ impl Main {
     fn say_what_stays(&self) {
         let (console, ready) = (&self.rt.console, &self.rt.ready);
         let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for waiting in merge::waiting(&self.rt.root) {
+            let why = record::history(&self.rt.root, &waiting.name)
+                .reason
+                .unwrap_or_default();
+            self.say_stays(&format!("{} stays in merge/: {why}", waiting.name));
+        }
         let more = ready.more_blocked();
         if more > 0 {
             console.warn(&format!("{more} more items stay in pending/"));

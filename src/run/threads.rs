@@ -115,6 +115,9 @@ fn watch(rt: &Arc<Runtime>, pulse: &Arc<StatusThread>, news: &Arc<News>) -> Resu
     let on_hint = move |hint| match hint {
         Hint::Ended(place, delta) => {
             pulse.count(place, delta);
+            if place == Place::Merge && delta > 0 {
+                woken.lifecycle.wake_all();
+            }
             if news.others_end.load(Ordering::SeqCst) {
                 woken.lifecycle.main().wake();
             }

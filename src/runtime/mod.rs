@@ -4,6 +4,7 @@
 mod console;
 mod disk;
 mod lifecycle;
+mod merges;
 mod results;
 mod slots;
 mod stagger;
@@ -25,6 +26,7 @@ use crate::status::LedgerLine;
 pub(crate) use console::Console;
 use disk::DiskCheck;
 pub(crate) use lifecycle::{Level, Lifecycle};
+pub(crate) use merges::Merges;
 pub(crate) use results::{ItemResult, Results};
 pub(crate) use slots::Slots;
 use stagger::Stagger;
@@ -42,6 +44,8 @@ pub(crate) struct Runtime {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) slots: Slots,
     pub(crate) tickets: Tickets,
+    /// How many branches are merged together.
+    pub(crate) merges: Merges,
     pub(crate) disk: DiskCheck,
     /// When a slot may claim its first item for a prompt agent.
     pub(crate) turns: Stagger,
@@ -75,6 +79,7 @@ impl Runtime {
             lifecycle: Lifecycle::new()?,
             slots: Slots::new()?,
             tickets: Tickets::new(max_items),
+            merges: Merges::default(),
             disk: DiskCheck::new(root, config.limits.disk_free_min),
             turns: Stagger::new(config.harness.stagger),
             starts: Stagger::new(config.harness.stagger),

@@ -513,7 +513,8 @@ fn report(
     let Ended::Placed(place) = ended else {
         return;
     };
-    if place == Place::Pending {
+    // What is to be merged ends with that.
+    if matches!(place, Place::Pending | Place::Merge) {
         return;
     }
     let is_parked = place == Place::Parked;

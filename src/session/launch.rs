@@ -166,15 +166,9 @@ fn rig(work: Option<&Work>) -> OsString {
 static INHERITED: LazyLock<Vec<OsString>> =
     LazyLock::new(|| std::env::vars_os().map(|(name, _)| name).collect());
 
-/// The changes to harness's own environment (`None` removes a variable). `env`: what the agent's
-/// CLI needs; the user's `env`, in the agent's table and in the item, overrides it.
-pub(super) fn environment(
-    rt: &Runtime,
-    attempt: &Attempt,
-    table: Option<&AgentTable>,
-    mut env: Env,
-) -> Env {
-    let (claim, file, dir) = (&attempt.claim, &attempt.file, &attempt.dir);
+/// What holds for every agent and gate: git's own variables are those of nobody's hook.
+pub(crate) fn neutral() -> BTreeMap<OsString, Option<OsString>> {
+    let mut env = Env::new();
     // A harness started from a git hook must not hand on the hook's repository. How the caller
     // reaches the network, and where their settings are, holds for agents too.
     for key in INHERITED.iter().filter(|key| git::directs_git(key)) {
@@ -187,6 +181,19 @@ pub(super) fn environment(
         let count = (n + 1).to_string();
         env.insert("GIT_CONFIG_COUNT".into(), Some(count.into()));
     }
+    env
+}
+
+/// The changes to harness's own environment (`None` removes a variable). `env`: what the agent's
+/// CLI needs; the user's `env`, in the agent's table and in the item, overrides it.
+pub(super) fn environment(
+    rt: &Runtime,
+    attempt: &Attempt,
+    table: Option<&AgentTable>,
+    mut env: Env,
+) -> Env {
+    let (claim, file, dir) = (&attempt.claim, &attempt.file, &attempt.dir);
+    env.extend(neutral());
     let interrupt = interrupt::path(&rt.root, &file.slot);
     let mut set = |key: &str, value: OsString| env.insert(key.into(), Some(value));
     for (key, value) in table.iter().flat_map(|table| &table.env) {

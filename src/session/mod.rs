@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use begin::begin;
 pub(crate) use conclude::{conclude, gate_on, publish_on, target_of};
 use file::SessionFile;
+pub(crate) use launch::neutral as neutral_environment;
 use pause::InterruptContext;
 pub(crate) use resume::preferred_slot;
 use stream::Stream;

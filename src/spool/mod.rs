@@ -13,6 +13,7 @@
 
 mod claim;
 mod read;
+mod waiting;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::mutant::planted;
 use crate::record::{Event, Reason, Record};
 pub use claim::{Acceptance, ClaimOutcome, ClaimRequest, try_claim};
 pub use read::settled;
+pub(crate) use waiting::{look_at, take_waiting};
 
 /// The items in a slot's folder, one whose end is being recorded included. None where a symlink is in
 /// its place: what it leads to is not harness's.

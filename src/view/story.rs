@@ -410,6 +410,13 @@ fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
             "`{harness} cancel {arg}` stops it and keeps its work"
         )),
         "done" if history.outcome == Some(Outcome::Succeeded.into()) => {
+            let merged = history.last.as_ref().and_then(|last| last.merged.as_ref());
+            if let Some(landing) = merged {
+                return Some(format!(
+                    "`git show -m {:.9}` shows what it brought",
+                    landing.commit
+                ));
+            }
             let branch = safe(history.branch.as_ref()?);
             Some(format!(
                 "`git log -p {branch}` shows its work; merge it if you like it"

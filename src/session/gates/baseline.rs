@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Job, chosen, run_gate};
+use super::{Job, Tries, chosen, run_gate};
 use crate::atomic;
 use crate::config::{GateTable, Moment};
 use crate::error::Result;
@@ -110,6 +110,7 @@ fn on_base(
         facts: &facts,
         env: &env,
         number: "",
+        tries: Tries::UntilSure,
         is_wanted: &|| claim.is_there(),
     };
     let ran = run_gate(ctx, &job)?;

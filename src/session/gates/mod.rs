@@ -14,7 +14,7 @@ use std::ffi::OsString;
 
 pub(super) use baseline::before;
 pub(super) use feedback::feedback;
-pub(crate) use run::{Job, gate_prefix, run_gate};
+pub(crate) use run::{Job, Tries, gate_prefix, run_gate};
 
 use super::launch;
 use super::{Attempt, WorkerContext};
@@ -192,6 +192,7 @@ fn one(
         facts: &facts,
         env: &env,
         number: "",
+        tries: Tries::UntilSure,
         is_wanted: &|| claim.is_there(),
     };
     let Some(mut ran) = run_gate(ctx, &job)? else {

@@ -38,6 +38,15 @@ const NOT_FOUND: i32 = 127;
 /// The keeper's name for its record of an end.
 const EXIT: &str = "exit.json";
 
+/// How often it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tries {
+    /// What is not green is tried once more on the same tree.
+    UntilSure,
+    /// To find the one of many that makes a known red one.
+    One,
+}
+
 /// A gate on a tree.
 pub(crate) struct Job<'a> {
     pub(crate) gate: &'a str,
@@ -53,6 +62,7 @@ pub(crate) struct Job<'a> {
     pub(crate) env: &'a [(OsString, Option<OsString>)],
     /// What tells this run from others of this session and gate; empty for the only one.
     pub(crate) number: &'a str,
+    pub(crate) tries: Tries,
     /// `false`: nobody wants to know any more.
     pub(crate) is_wanted: &'a dyn Fn() -> bool,
 }
@@ -62,6 +72,16 @@ enum Once {
     Green,
     Red { reason: String, tests: Vec<String> },
     Unevaluated(String),
+}
+
+impl Once {
+    fn found(self) -> Found {
+        match self {
+            Once::Green => (Verdict::Green, String::new(), Vec::new()),
+            Once::Red { reason, tests } => (Verdict::Red, reason, tests),
+            Once::Unevaluated(why) => (Verdict::Unevaluated, why, Vec::new()),
+        }
+    }
 }
 
 impl Job<'_> {
@@ -102,6 +122,7 @@ pub(crate) fn run_gate(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<
     let first = once(ctx, job);
     let found = match first {
         Ok(Some(Once::Green)) => Ok(Some((Verdict::Green, String::new(), Vec::new()))),
+        Ok(Some(first)) if job.tries == Tries::One => Ok(Some(first.found())),
         Ok(Some(first)) => {
             ctx.show_reason(Some(format!("gate {} runs once more", job.gate)));
             again(ctx, job, first)

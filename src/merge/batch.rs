@@ -1,0 +1,430 @@
+//! One batch from its claims to the end of each of its items.
+
+use std::time::Duration;
+
+use super::chain::{self, Left, Link};
+use super::fate::{self, Fate};
+use super::gate::{self, Gated};
+use super::land::{self, Land};
+use super::{Batch, bisect, target};
+use crate::config::{How, OnConflict};
+use crate::error::Result;
+use crate::git::Merged;
+use crate::limits::STARTS_MAX;
+use crate::outcome::{Next, Outcome, Word};
+use crate::record::{Event, Returned};
+use crate::session::WorkerContext;
+use crate::session::gates::Tries;
+use crate::status::SlotState;
+
+/// The base moves while gates run: after so many lost races the items go back, and others get a turn.
+const RACES_MAX: usize = 5;
+/// What only a person mends (a base that is gone, a checkout in the middle of something) is looked at
+/// again after this.
+const WAITS: Duration = Duration::from_secs(15);
+/// A base that is red, and a gate that cannot be evaluated.
+const WAITS_FOR_GATE: Duration = Duration::from_secs(60);
+
+/// Merges the batch; each of its items then is where it belongs.
+pub(super) fn merge(ctx: &mut WorkerContext, batch: &mut Batch) -> Result<()> {
+    show(ctx, batch);
+    for _ in 0..RACES_MAX {
+        end_taken(ctx, batch)?;
+        if batch.candidates.is_empty() {
+            return Ok(());
+        }
+        let base = match target(ctx, batch)? {
+            Ok(base) => base,
+            Err(why) => return end_all(ctx, batch, |_| Fate::waits(why.clone(), WAITS_FOR_GATE)),
+        };
+        batch.into.clone_from(&base.name);
+        let how = batch.line.integrate.how;
+        let (hub, candidates) = (batch.hub.clone(), &batch.candidates);
+        let (links, left) =
+            ctx.retry_temporary(|| chain::build(&hub, &base.oid, how, candidates))?;
+        let mut fates = of_left(batch, left);
+        let done = match links.is_empty() {
+            true => true,
+            false => try_links(ctx, batch, &base.oid, links, &mut fates)?,
+        };
+        if done {
+            return end_each(ctx, batch, fates);
+        }
+        unfence(ctx, batch)?;
+    }
+    end_all(ctx, batch, |_| Fate::Again)
+}
+
+type Fates = Vec<(usize, Fate)>;
+
+fn show(ctx: &WorkerContext, batch: &Batch) {
+    let first = batch.candidates.first().map(|c| c.claim.name.shown());
+    let reason = match batch.candidates.len() {
+        1 => "merges it".to_owned(),
+        n => format!("merges it and {} more", n - 1),
+    };
+    ctx.rt.slots.show(ctx.slot(), |s| {
+        s.state = SlotState::Finishing;
+        s.item = first;
+        s.reason = Some(reason);
+    });
+}
+
+/// Items whose files a person took away are given up.
+fn end_taken(ctx: &WorkerContext, batch: &mut Batch) -> Result<()> {
+    let all = std::mem::take(&mut batch.candidates);
+    for candidate in all {
+        match candidate.claim.is_ours() {
+            true => batch.candidates.push(candidate),
+            false => fate::end(ctx, candidate, Fate::Again)?,
+        }
+    }
+    Ok(())
+}
+
+fn unfence(ctx: &WorkerContext, batch: &mut Batch) -> Result<()> {
+    for candidate in &mut batch.candidates {
+        let claim = &mut candidate.claim;
+        ctx.retry_temporary(|| claim.unfence())?;
+    }
+    Ok(())
+}
+
+fn end_all(ctx: &WorkerContext, batch: &mut Batch, fate: impl Fn(usize) -> Fate) -> Result<()> {
+    let all = (0..batch.candidates.len())
+        .map(|at| (at, fate(at)))
+        .collect();
+    end_each(ctx, batch, all)
+}
+
+/// Whatever has no fate of its own goes back to `merge/`.
+fn end_each(ctx: &WorkerContext, batch: &mut Batch, mut fates: Fates) -> Result<()> {
+    let all = std::mem::take(&mut batch.candidates);
+    for (at, candidate) in all.into_iter().enumerate() {
+        let own = fates.iter().position(|(of, _)| *of == at);
+        let own = own.map_or(Fate::Again, |n| fates.swap_remove(n).1);
+        fate::end(ctx, candidate, own)?;
+    }
+    Ok(())
+}
+
+/// What becomes of those that could not be merged.
+fn of_left(batch: &Batch, left: Vec<(usize, Left)>) -> Fates {
+    let fate = |at: usize, left| match left {
+        Left::Later => Fate::Again,
+        Left::Contained => {
+            let candidate = &batch.candidates[at];
+            Fate::Merged(Box::new(crate::record::Landing {
+                session: candidate.session.clone(),
+                branch: candidate.branch.clone(),
+                head: candidate.head.clone(),
+                into: batch.into.clone(),
+                commit: candidate.head.clone(),
+                ..Default::default()
+            }))
+        }
+        Left::Conflict {
+            files,
+            ours,
+            theirs,
+        } => conflict(batch, at, files, &ours, &theirs),
+    };
+    left.into_iter()
+        .map(|(at, left)| (at, fate(at, left)))
+        .collect()
+}
+
+fn conflict(
+    batch: &Batch,
+    at: usize,
+    files: Vec<String>,
+    ours: &[String],
+    theirs: &[String],
+) -> Fate {
+    let last = batch.candidates[at].record.history().last.as_ref();
+    let returned = last.and_then(|last| last.returned.as_ref());
+    let was = returned.and_then(|returned| returned.outcome.as_ref());
+    let again = was.and_then(Word::known) == Some(Outcome::Conflict)
+        || batch.candidates[at].record.history().conflicts > 0;
+    let by_agent = batch.line.integrate.on_conflict == OnConflict::Agent && !again;
+    let into = &batch.into;
+    let what_to_do = match by_agent {
+        true => format!("; merge {into} into your branch, and resolve what conflicts"),
+        false => String::new(),
+    };
+    let reason = format!(
+        "it conflicts with {into} in {}; {into} has {}, it has {}{what_to_do}",
+        named(&files),
+        named(ours),
+        named(theirs)
+    );
+    let next = if by_agent {
+        Next::Pending
+    } else {
+        Next::Parked
+    };
+    Fate::Returned(Box::new(Returned {
+        reason,
+        outcome: Some(Outcome::Conflict.into()),
+        next: Some(next.into()),
+        files,
+        ..Returned::default()
+    }))
+}
+
+fn named(all: &[String]) -> String {
+    let shown: Vec<&str> = all.iter().take(3).map(String::as_str).collect();
+    let more = if all.len() > 3 { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// Gates the chain and lands what passes. `false`: again, from the base's new tip.
+fn try_links(
+    ctx: &mut WorkerContext,
+    batch: &mut Batch,
+    onto: &str,
+    links: Vec<Link>,
+    fates: &mut Fates,
+) -> Result<bool> {
+    let Some(last) = links.last() else {
+        return Ok(true);
+    };
+    let which: Vec<usize> = links.iter().map(|link| link.at).collect();
+    let commit = last.commit.clone();
+    let gated = gate::gate(ctx, batch, &commit, &which, Tries::UntilSure)?;
+    let key = batch.line.key();
+    if gated.passes() {
+        ctx.rt.merges.was_green(&key, links.len());
+        return landed(ctx, batch, onto, &links, &gated, fates);
+    }
+    if !gated.is_red() {
+        let why = format!("{} on {} with it", gated.line(), batch.into);
+        fates.extend(which.iter().map(|&at| (at, unevaluated(batch, at, &why))));
+        return Ok(true);
+    }
+    ctx.rt.merges.was_red(&key);
+    match links.len() {
+        1 => {
+            let fate = of_red(ctx, batch, onto, &links[0], gated)?;
+            fates.push((links[0].at, fate));
+            Ok(true)
+        }
+        _ => find_culprit(ctx, batch, onto, &links, fates),
+    }
+}
+
+fn landed(
+    ctx: &mut WorkerContext,
+    batch: &mut Batch,
+    onto: &str,
+    links: &[Link],
+    gated: &Gated,
+    fates: &mut Fates,
+) -> Result<bool> {
+    match land::land(ctx, batch, onto, links, gated)? {
+        Land::Again => Ok(false),
+        Land::Waits(why) => {
+            fates.extend(
+                links
+                    .iter()
+                    .map(|link| (link.at, Fate::waits(why.clone(), WAITS))),
+            );
+            Ok(true)
+        }
+        Land::Done(landings) => {
+            if let (Some(remote), Some(tip)) = (&batch.line.integrate.push, links.last()) {
+                push(ctx, batch, remote, &tip.commit);
+            }
+            let merged = landings
+                .into_iter()
+                .map(|landing| Fate::Merged(Box::new(landing)));
+            fates.extend(links.iter().map(|link| link.at).zip(merged));
+            Ok(true)
+        }
+    }
+}
+
+const PUSHES: u32 = 3;
+
+/// What landed stays landed: a push that fails is tried again a few times, and then said.
+fn push(ctx: &WorkerContext, batch: &Batch, remote: &str, commit: &str) {
+    let users = batch.hub.users(Some(ctx.lease.lock()));
+    for tries in 1..=PUSHES {
+        match users.push(remote, &batch.into, commit) {
+            Ok(()) => return,
+            Err(e) if tries == PUSHES || e.kind() != crate::error::Kind::Temporary => {
+                let text = format!(
+                    "{}: {} landed, and is not pushed: {e}",
+                    ctx.slot(),
+                    batch.into
+                );
+                return ctx.rt.console.warn(&text);
+            }
+            Err(_) => ctx.rest(Duration::from_secs(2), crate::runtime::Level::Stopping),
+        }
+    }
+}
+
+/// A gate that says nothing holds its items up for a while, and parks them in the end.
+fn unevaluated(batch: &Batch, at: usize, why: &str) -> Fate {
+    let returns = batch.candidates[at].record.history().returns;
+    match returns + 1 < STARTS_MAX {
+        true => Fate::waits(why.to_owned(), WAITS_FOR_GATE),
+        false => Fate::parked(Outcome::GateFailed, format!("{why}, again and again")),
+    }
+}
+
+/// Together they are red: lands the longest green beginning, parks the one behind it, and leaves the
+/// others for the next batch.
+fn find_culprit(
+    ctx: &mut WorkerContext,
+    batch: &mut Batch,
+    onto: &str,
+    links: &[Link],
+    fates: &mut Fates,
+) -> Result<bool> {
+    let (mut green, mut red) = (Gated::default(), Gated::default());
+    let mut unsure = false;
+    let found = bisect::first_red(links.len(), |k| {
+        let which: Vec<usize> = links[..k].iter().map(|link| link.at).collect();
+        let gated = gate::gate(ctx, batch, &links[k - 1].commit, &which, Tries::One)?;
+        unsure |= !gated.passes() && !gated.is_red();
+        let is_red = !gated.passes();
+        *(if is_red { &mut red } else { &mut green }) = gated;
+        Ok::<_, crate::error::Error>(is_red)
+    })?;
+    if unsure {
+        let why = "its gates could not be evaluated, so that nobody knows which of a batch is red";
+        let waits = |link: &Link| (link.at, unevaluated(batch, link.at, why));
+        fates.extend(links.iter().map(waits));
+        return Ok(true);
+    }
+    let (beginning, guilty) = (&links[..found.green], &links[found.culprit]);
+    if !beginning.is_empty() && !landed(ctx, batch, onto, beginning, &green, fates)? {
+        return Ok(false);
+    }
+    let fate = match beginning.is_empty() {
+        true => {
+            let again = gate::gate(ctx, batch, &guilty.commit, &[guilty.at], Tries::UntilSure)?;
+            match again.is_red() {
+                true => of_red(ctx, batch, onto, guilty, again)?,
+                // Flaky: the next batch tells.
+                false => Fate::Again,
+            }
+        }
+        false => with_whom(ctx, batch, onto, beginning, guilty)?,
+    };
+    fates.push((guilty.at, fate));
+    Ok(true)
+}
+
+/// A branch that is red behind others that are green: by itself, or only with one of them?
+fn with_whom(
+    ctx: &mut WorkerContext,
+    batch: &mut Batch,
+    onto: &str,
+    beginning: &[Link],
+    guilty: &Link,
+) -> Result<Fate> {
+    let how = batch.line.integrate.how;
+    let Some(alone) = on(batch, onto, how, guilty.at)? else {
+        return Ok(Fate::Again);
+    };
+    let gated = gate::gate(ctx, batch, &alone, &[guilty.at], Tries::UntilSure)?;
+    if gated.is_red() {
+        let at = Link {
+            at: guilty.at,
+            commit: alone,
+            tree: String::new(),
+        };
+        return of_red(ctx, batch, onto, &at, gated);
+    }
+    // Green alone: the first of the others with which it is red.
+    let mut red = Gated::default();
+    let found = bisect::first_red(beginning.len(), |k| {
+        let Some(commit) = on(batch, &beginning[k - 1].commit, how, guilty.at)? else {
+            return Ok::<_, crate::error::Error>(false);
+        };
+        let which: Vec<usize> = beginning[..k]
+            .iter()
+            .map(|link| link.at)
+            .chain([guilty.at])
+            .collect();
+        let gated = gate::gate(ctx, batch, &commit, &which, Tries::One)?;
+        let is_red = gated.is_red();
+        if is_red {
+            red = gated;
+        }
+        Ok(is_red)
+    })?;
+    let other = &beginning[found.culprit];
+    let Some(commit) = on(batch, &beginning[found.culprit].commit, how, guilty.at)? else {
+        return Ok(Fate::Again);
+    };
+    let which: Vec<usize> = beginning[..=found.culprit]
+        .iter()
+        .map(|link| link.at)
+        .chain([guilty.at])
+        .collect();
+    let sure = gate::gate(ctx, batch, &commit, &which, Tries::UntilSure)?;
+    if !sure.is_red() {
+        return Ok(Fate::Again);
+    }
+    let (other, own) = (&batch.candidates[other.at], &batch.candidates[guilty.at]);
+    let reason = format!(
+        "{}: {} and {} are green alone and red together; {} has landed",
+        sure.line(),
+        own.claim.name,
+        other.claim.name,
+        other.claim.name
+    );
+    note_gate(batch, guilty.at, sure)?;
+    Ok(Fate::parked(Outcome::GateFailed, reason))
+}
+
+/// The commit of one branch on top of another commit. `None`: it does not merge there.
+fn on(batch: &Batch, onto: &str, how: How, at: usize) -> Result<Option<String>> {
+    match chain::merge(&batch.hub, onto, how, &batch.candidates[at])? {
+        Merged::Clean { commit, .. } => Ok(Some(commit)),
+        Merged::Conflict { .. } | Merged::Contained => Ok(None),
+    }
+}
+
+/// One branch alone on the base is red. Where the base itself is, nobody's branch is to blame.
+fn of_red(
+    ctx: &mut WorkerContext,
+    batch: &mut Batch,
+    onto: &str,
+    link: &Link,
+    gated: Gated,
+) -> Result<Fate> {
+    let base = gate::gate(ctx, batch, onto, &[link.at], Tries::UntilSure)?;
+    let alike = match (&base.held_by, &gated.held_by) {
+        (Some(before), Some(now)) => {
+            before.gate == now.gate
+                && now.tests.is_empty() == before.tests.is_empty()
+                && now.tests.iter().all(|test| before.tests.contains(test))
+        }
+        _ => false,
+    };
+    if alike {
+        let why = format!(
+            "{} on {} without it: mend the base",
+            base.line(),
+            batch.into
+        );
+        return Ok(Fate::waits(why, WAITS_FOR_GATE));
+    }
+    let reason = format!("{} on {} with it", gated.line(), batch.into);
+    note_gate(batch, link.at, gated)?;
+    Ok(Fate::parked(Outcome::GateFailed, reason))
+}
+
+/// What a gate said of it, for its next attempt.
+fn note_gate(batch: &mut Batch, at: usize, gated: Gated) -> Result<()> {
+    let candidate = &mut batch.candidates[at];
+    match gated.held_by {
+        Some(ran) if ran.session == candidate.session => candidate.record.append(&Event::Gate(ran)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,135 @@
+//! How an item leaves a merge: landed, back in the queue, or sent back with a reason. Each is on record
+//! before its file moves.
+
+use super::Candidate;
+use crate::clock;
+use crate::error::Result;
+use crate::git::{Base, Hub};
+use crate::mutant::planted;
+use crate::outcome::{Next, Outcome, Word};
+use crate::record::{Event, Landing, Returned};
+use crate::runtime::ItemResult;
+use crate::session::{self, WorkerContext};
+use crate::spool::Target;
+
+pub(super) enum Fate {
+    Merged(Box<Landing>),
+    /// With a reason, which goes on record.
+    Returned(Box<Returned>),
+    /// To `merge/`, to be tried again at once.
+    Again,
+}
+
+impl Fate {
+    pub(super) fn parked(outcome: Outcome, reason: String) -> Fate {
+        Fate::Returned(Box::new(Returned {
+            reason,
+            outcome: Some(outcome.into()),
+            next: Some(Next::Parked.into()),
+            ..Returned::default()
+        }))
+    }
+
+    /// It stays in `merge/` for this long, for this reason.
+    pub(super) fn waits(reason: String, wait: std::time::Duration) -> Fate {
+        Fate::Returned(Box::new(Returned {
+            reason,
+            next: Some(Next::Merge.into()),
+            not_before_ns: Some(clock::ns_from_now(wait)),
+            ..Returned::default()
+        }))
+    }
+}
+
+/// Whether a landing whose record ends before it is over has happened.
+pub(crate) fn settled(ctx: &WorkerContext, hub: &Hub, landing: &Landing) -> Result<bool> {
+    // What a harness that died half-way left in the user's checkout.
+    let users = hub.users(Some(ctx.lease.lock()));
+    ctx.retry_temporary(|| users.settle_landings())?;
+    let base = Base {
+        name: landing.into.clone(),
+        oid: landing.onto.clone(),
+    };
+    ctx.retry_temporary(|| hub.contains_now(&base, &landing.tip))
+}
+
+/// Records it and moves the file.
+pub(super) fn end(ctx: &WorkerContext, candidate: Candidate, fate: Fate) -> Result<()> {
+    let Candidate {
+        mut claim,
+        mut record,
+        session,
+        branch,
+        ..
+    } = candidate;
+    let name = claim.name.clone();
+    let (event, next) = match fate {
+        Fate::Again => {
+            ctx.retry_temporary(|| claim.unfence())?;
+            return session::end_claim(ctx, claim, Target::Merge, &mut || Ok(())).map(drop);
+        }
+        Fate::Merged(landing) => (Event::Merged(*landing), Next::Done),
+        Fate::Returned(returned) => {
+            let next = returned.next.as_ref().and_then(Word::known);
+            let event = Event::Returned(Returned {
+                session,
+                ..*returned
+            });
+            (event, next.unwrap_or(Next::Parked))
+        }
+    };
+    ctx.retry_temporary(|| record.append(&event))?;
+    if ctx.rt.durable && !planted("end-unsynced") {
+        ctx.retry_temporary(|| record.sync())?;
+    }
+    let target = session::target_of(next, None);
+    session::end_claim(ctx, claim, target, &mut || Ok(()))?;
+    say(ctx, &name, &event, next, branch, record.history().attempts);
+    Ok(())
+}
+
+fn say(
+    ctx: &WorkerContext,
+    name: &crate::layout::Name,
+    event: &Event,
+    next: Next,
+    branch: String,
+    attempt: u32,
+) {
+    let (slot, console) = (ctx.slot(), &ctx.rt.console);
+    let (outcome, reason) = match event {
+        Event::Merged(landing) => {
+            let reason = format!("merged into {} as {:.9}", landing.into, landing.commit);
+            console.say(&format!("{slot}  merged     {name}: {reason}"));
+            (Some(Outcome::Succeeded), reason)
+        }
+        Event::Returned(returned) => {
+            let to = match next {
+                Next::Merge => "stays in queue/merge/",
+                Next::Review => "back in queue/review/",
+                Next::Pending => "back in queue/pending/",
+                _ => "parked",
+            };
+            console.say(&format!(
+                "{slot}  not merged {name}: {}; {to}",
+                returned.reason
+            ));
+            let outcome = returned.outcome.as_ref().and_then(Word::known);
+            (outcome, returned.reason.clone())
+        }
+        _ => return,
+    };
+    if matches!(next, Next::Done | Next::Parked) {
+        let result = ItemResult {
+            name: name.clone(),
+            outcome,
+            attempt,
+            seconds: 0.0,
+            branch: Some(branch).filter(|branch| !branch.is_empty()),
+            has_notes: false,
+            reason,
+        };
+        ctx.rt.results.ended(result, next == Next::Parked);
+        ctx.rt.ready.ended(name.as_os_str());
+    }
+}

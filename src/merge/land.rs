@@ -1,0 +1,132 @@
+//! Moves the base to a gated commit.
+
+use super::chain::Link;
+use super::gate::Gated;
+use super::{Batch, Candidate};
+use crate::error::{Error, Kind, Result};
+use crate::git::Landed;
+use crate::mutant::planted;
+use crate::record::{Event, Landing};
+use crate::session::WorkerContext;
+use crate::text::one_line;
+
+/// How a landing went.
+pub(super) enum Land {
+    /// What each item's record says of it, in the order of the links.
+    Done(Vec<Landing>),
+    /// The base has moved meanwhile, or a person took one of the items away: again from its new tip.
+    Again,
+    Waits(String),
+}
+
+/// Lands the last of these links, with all before it. `onto`: the tip that was read; `gated`: what the
+/// gates said of the last link's tree.
+pub(super) fn land(
+    ctx: &WorkerContext,
+    batch: &mut Batch,
+    onto: &str,
+    links: &[Link],
+    gated: &Gated,
+) -> Result<Land> {
+    let Some(last) = links.last() else {
+        return Ok(Land::Again);
+    };
+    if !planted("tree-not-asserted") {
+        assert_whole(batch, onto, last, gated)?;
+    }
+    for link in links {
+        let claim = &mut batch.candidates[link.at].claim;
+        if !ctx.retry_temporary(|| claim.fence())? {
+            return Ok(Land::Again);
+        }
+    }
+    let landings = announce(ctx, batch, onto, links, gated)?;
+    let hub = batch.hub.clone();
+    let users = hub.users(Some(ctx.lease.lock()));
+    let short = short(&batch.candidates[last.at].session);
+    let moved = ctx
+        .retry_temporary(|| users.bring(&last.commit, &short))
+        .and_then(|()| ctx.retry_temporary(|| users.land(&batch.into, onto, &last.commit)));
+    let released = ctx.retry_temporary(|| users.release(&short));
+    if let Err(e) = released {
+        ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
+    }
+    match moved {
+        Ok(Landed::Done) => Ok(Land::Done(landings)),
+        Ok(Landed::Moved) => Ok(Land::Again),
+        Ok(Landed::Waits(why)) => Ok(Land::Waits(why)),
+        Err(e) if e.kind() == Kind::Temporary => Err(e),
+        Err(e) => Ok(Land::Waits(one_line(&e.to_string()))),
+    }
+}
+
+/// The last look before the swap: the commit has the tree that was gated, and was made upon the tip that
+/// was read. Anything else would revert what others have landed.
+fn assert_whole(batch: &Batch, onto: &str, last: &Link, gated: &Gated) -> Result<()> {
+    let wrong = |why: String| {
+        Err(Error::permanent("a merge is not what was gated", why)
+            .hint("this is a fault in harness: nothing was landed; please report it"))
+    };
+    let tree = batch.hub.tree_of(&last.commit)?;
+    let gated = gated.ran.iter().find(|ran| ran.tree != tree);
+    if tree != last.tree || gated.is_some() {
+        return wrong(format!("commit {} has the tree {tree}", last.commit));
+    }
+    let parents = batch.hub.first_parents(&last.commit, onto)?;
+    match parents.first().map(String::as_str) == Some(onto) {
+        true => Ok(()),
+        false => wrong(format!("commit {} is not made upon {onto}", last.commit)),
+    }
+}
+
+/// Records in each item what is about to land.
+fn announce(
+    ctx: &WorkerContext,
+    batch: &mut Batch,
+    onto: &str,
+    links: &[Link],
+    gated: &Gated,
+) -> Result<Vec<Landing>> {
+    let name = |link: &Link| batch.candidates[link.at].claim.name.shown();
+    let names: Vec<String> = links.iter().map(name).collect();
+    let Some(last) = links.last() else {
+        return Ok(Vec::new());
+    };
+    let mut all = Vec::new();
+    for link in links {
+        let Candidate {
+            record,
+            session,
+            branch,
+            head,
+            ..
+        } = &mut batch.candidates[link.at];
+        let landing = Landing {
+            session: session.clone(),
+            branch: branch.clone(),
+            head: head.clone(),
+            into: batch.into.clone(),
+            onto: onto.to_owned(),
+            commit: link.commit.clone(),
+            tip: last.commit.clone(),
+            tree: last.tree.clone(),
+            gates: gated.verdicts(),
+            batch: names.clone(),
+        };
+        if !planted("landing-unsaid") {
+            let event = Event::Landing(landing.clone());
+            ctx.retry_temporary(|| record.append(&event))?;
+            if ctx.rt.durable {
+                ctx.retry_temporary(|| record.sync())?;
+            }
+        }
+        all.push(landing);
+    }
+    Ok(all)
+}
+
+/// The end of a session's id, which is its random part.
+fn short(session: &str) -> String {
+    let cut = session.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
+    format!("merge-{}", &session[cut..])
+}

@@ -1,0 +1,217 @@
+//! Merging without a merging process: whichever worker is free takes finished branches from
+//! `queue/merge/`, merges them onto the tip of their base, has the gates run on exactly that tree, and
+//! moves the base by compare-and-swap.
+//!
+//! `queue` (what waits) → `chain` (merged onto each other, in the hub) → `gate` → `bisect` where that is
+//! red → `land`. Each item ends with one of `fate`'s.
+//!
+//! Knows nothing of agents. Invariants: the base never has a tip that its gates did not pass as that
+//! tree, and only moves onto what was read; a lock saves work, the swap alone keeps that right; nothing is
+//! merged but the commit that was approved.
+
+mod batch;
+mod bisect;
+mod chain;
+mod fate;
+mod gate;
+mod land;
+mod queue;
+
+use std::fs::File;
+use std::sync::Arc;
+
+pub(crate) use fate::settled;
+pub(crate) use queue::waiting;
+
+use self::fate::Fate;
+use crate::config::How;
+use crate::error::{Kind, Result};
+use crate::git::{Base, Hub};
+use crate::layout::{Name, escaped};
+use crate::lease;
+use crate::mutant::planted;
+use crate::outcome::{Next, Outcome};
+use crate::record::{Record, Returned};
+use crate::session::WorkerContext;
+use crate::spool::{self, Claim};
+use queue::Line;
+
+/// An item whose branch is being merged.
+struct Candidate {
+    claim: Box<Claim>,
+    record: Record,
+    /// The attempt that made it.
+    session: String,
+    branch: String,
+    /// The commit that was approved.
+    head: String,
+    /// Who made it, for `assisted_by`.
+    assisted_by: Option<String>,
+}
+
+/// Candidates that are merged together.
+struct Batch {
+    line: Line,
+    hub: Arc<Hub>,
+    /// The branch that they are merged into.
+    into: String,
+    candidates: Vec<Candidate>,
+    /// Runs of gates so far, to tell their logs apart.
+    runs: u32,
+}
+
+impl Candidate {
+    /// The message of the commit that stands for it.
+    fn message(&self, how: How) -> String {
+        let name = self.claim.name.shown();
+        let title = self.claim.item.title().map(crate::text::one_line);
+        let subject = match (how, title) {
+            (How::Merge, Some(title)) => format!("Merge {}: {title}", self.branch),
+            (How::Merge, None) => format!("Merge {}", self.branch),
+            (_, Some(title)) => title,
+            (_, None) => name.clone(),
+        };
+        let mut text = format!(
+            "{subject}\n\nHarness-Item: {name}\nHarness-Session: {}\n",
+            self.session
+        );
+        if let Some(agent) = &self.assisted_by {
+            text.push_str(&format!("Assisted-by: {agent}\n"));
+        }
+        text
+    }
+}
+
+/// Merges some of what waits. `false`: there was nothing to do here.
+///
+/// # Errors
+/// What was claimed stays in `claimed/`, for the recovery of this slot to put back.
+pub(crate) fn work(ctx: &mut WorkerContext) -> Result<bool> {
+    let rt = ctx.rt.clone();
+    let all = waiting(&rt.root);
+    if all.is_empty() {
+        return Ok(false);
+    }
+    for (line, names) in queue::lines(&rt.config, all) {
+        let Some(_turn) = turn(ctx, &line)? else {
+            continue;
+        };
+        let most = rt.merges.most(&line.key(), line.integrate.batch);
+        let mut candidates = Vec::new();
+        let hub = rt.repos.hub(&rt.root, &line.repo)?;
+        for name in names {
+            if candidates.len() >= most {
+                break;
+            }
+            candidates.extend(claim(ctx, &line, hub.as_deref(), &name)?);
+        }
+        let (Some(hub), false) = (hub, candidates.is_empty()) else {
+            continue;
+        };
+        let mut batch = Batch {
+            line,
+            hub,
+            into: String::new(),
+            candidates,
+            runs: 0,
+        };
+        batch::merge(ctx, &mut batch)?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// Of several workers one merges into a branch: the others' gates would run in vain. Never waited for.
+fn turn(ctx: &WorkerContext, line: &Line) -> Result<Option<File>> {
+    let file = format!("merge-{}.lock", escaped(&line.key()));
+    lease::try_lock(&ctx.rt.root.repos().join(file))
+}
+
+impl Line {
+    /// Tells what is merged into, for locks and sizes.
+    fn key(&self) -> String {
+        let into = self.integrate.into.as_deref().unwrap_or("");
+        format!("{} {into}", self.repo)
+    }
+}
+
+/// Claims one of them. `None`: somebody else has it, or it cannot be merged, which is then on record.
+fn claim(
+    ctx: &WorkerContext,
+    line: &Line,
+    hub: Option<&Hub>,
+    name: &Name,
+) -> Result<Option<Candidate>> {
+    let root = &ctx.rt.root;
+    let Some(claim) = spool::take_waiting(root, &ctx.lease, name)? else {
+        return Ok(None);
+    };
+    let record = Record::open(root, name)?;
+    let history = record.history();
+    let approved = queue::approved(history.last.as_ref());
+    let (session, branch, head) = approved.unwrap_or_default();
+    let agent = history.last.as_ref().and_then(|last| last.started.as_ref());
+    let agent = agent.map(|started| started.agent.clone());
+    let candidate = Candidate {
+        claim,
+        assisted_by: agent.filter(|_| line.integrate.assisted_by),
+        record,
+        session,
+        branch,
+        head,
+    };
+    match why_not(ctx, hub, &candidate)? {
+        None => Ok(Some(candidate)),
+        Some(fate) => fate::end(ctx, candidate, fate).map(|()| None),
+    }
+}
+
+/// What becomes of an item whose branch is not to be merged as it is.
+fn why_not(ctx: &WorkerContext, hub: Option<&Hub>, candidate: &Candidate) -> Result<Option<Fate>> {
+    let park = |reason: String| Ok(Some(Fate::parked(Outcome::Failed, reason)));
+    if candidate.session.is_empty() {
+        return park(
+            "nothing is known of a branch of it: no attempt of it published one".to_owned(),
+        );
+    }
+    let Some(hub) = hub else {
+        return park("its repository is no longer configured".to_owned());
+    };
+    // A harness may have died between the landing and its record.
+    let last = candidate.record.history().last.as_ref();
+    if let Some(landing) = last.and_then(|last| last.landing.clone())
+        && settled(ctx, hub, &landing)?
+    {
+        return Ok(Some(Fate::Merged(Box::new(landing))));
+    }
+    let branch = &candidate.branch;
+    let now = ctx.retry_temporary(|| hub.published_at(branch))?;
+    match now {
+        None => park(format!(
+            "its branch {branch} was deleted in your repository; its commits are kept as {branch} in state/repos/"
+        )),
+        Some(now) if now != candidate.head && !planted("approval-by-name") => {
+            let reason = format!(
+                "its branch {branch} has moved from {:.9} to {now:.9} since it was to be merged: look at it again",
+                candidate.head
+            );
+            Ok(Some(Fate::Returned(Box::new(Returned {
+                reason,
+                next: Some(Next::Review.into()),
+                head: Some(now),
+                ..Returned::default()
+            }))))
+        }
+        Some(_) => Ok(None),
+    }
+}
+
+/// The branch that is merged into, as it is now; `Err`: why nothing can be merged into it.
+fn target(ctx: &WorkerContext, batch: &Batch) -> Result<std::result::Result<Base, String>> {
+    let into = batch.line.integrate.into.as_deref();
+    match ctx.retry_temporary(|| batch.hub.target(into)) {
+        Ok(base) => Ok(Ok(base)),
+        Err(e) if e.kind() == Kind::Temporary => Err(e),
+        Err(e) => Ok(Err(crate::text::one_line(&e.to_string()))),
+    }
+}

@@ -1,0 +1,50 @@
+//! Claims of items in `merge/`: elected and taken as those in `pending/`, but no attempt begins. The
+//! record's last attempt has ended, so whoever recovers the slot puts the file back where that says.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Claim;
+use crate::atomic::{self, Moved};
+use crate::error::Result;
+use crate::item::{self, Item};
+use crate::layout::{Name, Place, Root, join};
+use crate::lease::Lease;
+use crate::limits::ITEM_BYTES_MAX;
+
+/// Takes the item out of `merge/`. `None`: another slot has it, or it is gone.
+pub(crate) fn take_waiting(
+    root: &Root,
+    lease: &Arc<Lease>,
+    name: &Name,
+) -> Result<Option<Box<Claim>>> {
+    let link = root.claim(name);
+    let folder = root.claimed(lease.slot);
+    if folder.is_symlink() || atomic::link_new(&lease.marker(), &link)? != Moved::Done {
+        return Ok(None);
+    }
+    let taken = take(root, &folder, name);
+    match taken {
+        Ok(true) => Claim::adopt(root, lease, name).map(Some),
+        Ok(false) => atomic::remove(&link).map(|_| None),
+        Err(e) => {
+            atomic::remove(&link)?;
+            Err(e)
+        }
+    }
+}
+
+fn take(root: &Root, folder: &Path, name: &Name) -> Result<bool> {
+    let from = root.item(Place::Merge, name);
+    let to = join(folder, name.as_os_str());
+    Ok(atomic::rename_new(&from, &to)? == Moved::Done)
+}
+
+/// The item that a resting file is; `None`: it is none that can be read.
+pub(crate) fn look_at(name: &Name, path: &Path) -> Option<Item> {
+    let meta = path.symlink_metadata().ok().filter(Metadata::is_file)?;
+    let bytes = atomic::read_small(path, ITEM_BYTES_MAX).ok()?;
+    item::parse(name, &bytes, meta.mode() & 0o111 != 0).ok()
+}
