@@ -6,6 +6,14 @@
 /// Every planted fault: its name, and what it breaks.
 pub const ALL: &[(&str, &str)] = &[
     (
+        "gate-on-leftovers",
+        "a gate runs on what the gate before it left",
+    ),
+    (
+        "red-once-is-red",
+        "a gate that is red runs no second time on the same tree",
+    ),
+    (
         "publish-unsaid",
         "a branch appears before the record says that it will",
     ),

@@ -147,11 +147,15 @@ struct Session {
 impl Session {
     fn new(sid: &str, dir: &Path) -> Session {
         let id = |path: &Path| fs::metadata(path).ok().map(|m| id_of(&m));
-        let outputs = ["stdout.log", "stderr.log"].iter();
+        let own = ["stdout.log", "stderr.log"].map(|name| dir.join(name));
+        let of_gates = fs::read_dir(dir.join("gates")).into_iter().flatten();
+        let of_gates = of_gates.flatten().map(|entry| entry.path());
+        let of_gates = of_gates.filter(|path| path.extension().is_some_and(|e| e == "log"));
+        let outputs = own.into_iter().chain(of_gates);
         Session {
             mark: format!("HARNESS_SESSION={sid}"),
             dir: id(dir),
-            outputs: outputs.filter_map(|name| id(&dir.join(name))).collect(),
+            outputs: outputs.filter_map(|path| id(&path)).collect(),
         }
     }
 

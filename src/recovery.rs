@@ -31,7 +31,7 @@ use crate::mutant::planted;
 use crate::outcome::{Next, Stop};
 use crate::record::{Adopted, Event, LastAttempt, Record, Requeued};
 use crate::session::file::SessionFile;
-use crate::session::gates::gate_prefix;
+use crate::session::gates::{end_tree, gate_prefix};
 use crate::session::{self, Attempt, Work, WorkerContext, end_claim};
 use crate::spool::{self, Claim, Target};
 use crate::status::SlotState;
@@ -125,7 +125,8 @@ fn is_claimed_by_us(ctx: &WorkerContext, name: &Name) -> Result<bool> {
 struct Found {
     /// It announced its branch, and the item's file is still there.
     announced: bool,
-    /// Its agent has ended, its work is kept, and its gates had begun.
+    /// Its agent has ended, its work is kept, and its gates had begun. Also where its file was taken
+    /// away since: a gate may have written into the worktree, so nothing is collected there.
     gating: bool,
     /// Its keeper lives and runs its agent.
     runs: bool,
@@ -192,11 +193,15 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     let started = last.started.is_some() || has_started(&dir) || announced.is_some();
     let step = decide(&Found {
         announced: announced.is_some() && claim.is_ours(),
-        gating: last.gating.is_some() && claim.is_ours(),
+        gating: last.gating.is_some(),
         runs: running.is_some(),
         started: started && !planted("started-is-requeued"),
     });
     if step == Step::PutBack {
+        if atomic::exists(&dir.join("gates")) && !keeper::is_alive(&root, ctx.slot()) {
+            // A gate ran on its base.
+            end_tree(ctx, &last.session, &dir);
+        }
         return put_back(ctx, claim, record, &last.session);
     }
     // The agent may have removed its session's file.

@@ -4,7 +4,7 @@
 //! and it is older than `limits.keep`; a branch when its base contains it; a worktree when its slot was
 //! not used for that long and a ref holds everything in it. Records and items in `done/` stay.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
@@ -44,6 +44,8 @@ struct Gone {
     worktrees: Vec<String>,
     /// Half-written objects of killed gits, in harness's own repositories.
     debris: u64,
+    /// Commits of a base of which gates' verdicts were remembered.
+    bases: u64,
     /// What could not be checked or removed, and why.
     trouble: Vec<String>,
 }
@@ -54,6 +56,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     let keep = config.limits.keep;
     let mut gone = Gone::default();
     sessions(root, keep, args.dry_run, &mut gone)?;
+    bases(root, keep, args.dry_run, &mut gone);
     let repos = Repos::new(root, &config)?;
     let mut slots = std::fs::read_dir(root.agents())
         .into_iter()
@@ -89,7 +92,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     if args.json.json {
         let printed = print_json(&json!({
             "dry_run": args.dry_run, "sessions": gone.sessions, "branches": gone.branches,
-            "worktrees": gone.worktrees, "debris": gone.debris, "trouble": gone.trouble,
+            "worktrees": gone.worktrees, "debris": gone.debris, "bases": gone.bases, "trouble": gone.trouble,
         }));
         return Ok(after_work(printed, DONE));
     }
@@ -108,6 +111,12 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     }
     for tree in &gone.worktrees {
         text.push_str(&format!("{word} the unused {tree}\n"));
+    }
+    if gone.bases > 0 {
+        text.push_str(&format!(
+            "{word} what gates said of {} old commits of a base\n",
+            gone.bases
+        ));
     }
     if gone.debris > 0 {
         text.push_str(&format!(
@@ -154,6 +163,32 @@ fn sessions(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) -> Result<(
         }
     }
     Ok(())
+}
+
+/// `state/gates/REPO/COMMIT`: gates run again where it is missing.
+fn bases(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) {
+    let folders = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let folders = entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.map(|e| e.path()).collect::<Vec<_>>()
+    };
+    let is_old = |dir: &PathBuf| {
+        let written = dir.metadata().and_then(|m| m.modified());
+        written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > keep))
+    };
+    let commits = folders(&root.gates())
+        .into_iter()
+        .flat_map(|repo| folders(&repo));
+    for commit in commits.filter(is_old) {
+        let removed = match dry {
+            true => Ok(()),
+            false => atomic::discard_tree(&commit, "it is found out again where it is needed"),
+        };
+        match removed {
+            Ok(()) => gone.bases += 1,
+            Err(e) => gone.trouble.push(e.to_string()),
+        }
+    }
 }
 
 /// Whether a session is old, ended and recorded, and its item is not waiting or parked: a retry may

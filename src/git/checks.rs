@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::{Git, Hub, Worktree};
+use super::{Base, Hub, Worktree};
 use crate::atomic;
 use crate::error::Result;
 use crate::layout::shown;
@@ -169,11 +169,38 @@ fn shown_path(path: &std::ffi::OsStr) -> String {
 
 impl Worktree {
     /// Takes away what was written since the last commit: all that an agent made is in commits. Ignored
-    /// files stay.
-    pub(crate) fn restore(&self) -> Result<()> {
-        let what = "cannot undo what gates wrote into the worktree";
-        let reset: Git = self.git().args(["reset", "--quiet", "--hard"]);
-        reset.must(what)?;
-        self.git().args(["clean", "-fdq"]).must(what).map(drop)
+    /// files stay. `false`: something else stays, too, or the tree is gone.
+    pub(crate) fn restore(&self) -> Result<bool> {
+        if !atomic::is_own_dir(&self.dir) {
+            return Ok(false);
+        }
+        self.clear_locks();
+        let reset = self.git().args(["reset", "--quiet", "--hard"]).patient()?;
+        let clean = self.git().args(["clean", "-fdq"]).patient()?;
+        Ok(reset.ok() && clean.ok() && !self.state()?.dirty)
+    }
+
+    /// Makes tree and slot's repository be this commit on this branch, as its item ended with. Of what
+    /// gates committed, or wrote where git does not clean, copies are kept as of any leftover.
+    pub(crate) fn make_exact(&self, branch: &str, made: &Base) -> Result<()> {
+        let is_there = self.rev("HEAD^{commit}")?.as_ref() == Some(&made.oid);
+        let is_restored = is_there && self.restore()?;
+        let (given, found) = (self.given(), self.slot.found());
+        let is_untouched =
+            (&found.refs, &found.on, &found.head) == (&given.refs, &given.on, &given.head);
+        if !is_restored || !is_untouched {
+            let lease = match &self.lease {
+                Some(lease) => lease.clone(),
+                None => return self.checkout(branch, made),
+            };
+            let others = self.others.clone();
+            let again = self.hub.set_up(&self.dir, lease, branch, made, others);
+            return again.map(drop);
+        }
+        match found.head.as_ref() == Some(&made.oid) {
+            true => Ok(()),
+            // What the agent left uncommitted is a commit of ours.
+            false => self.renew_slot(branch, made),
+        }
     }
 }

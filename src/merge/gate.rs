@@ -101,11 +101,13 @@ pub(super) fn gate(
             session: &session,
             dir: &dir,
             cwd: worktree.path(),
+            prepare: &|| worktree.make_exact(&branch, &base),
             tree: &tree,
             facts: &facts,
             env: &env,
             number: &number,
             tries,
+            recovered: false,
             is_wanted: &|| true,
         };
         let Some(ran) = gates::run_gate(ctx, &job)? else {

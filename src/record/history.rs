@@ -168,6 +168,20 @@ impl History {
                     last.heard_ns = resumed.answer_ns.or(last.heard_ns);
                 }
             }
+            Event::Gating(_)
+            | Event::Gate(_)
+            | Event::Approved(_)
+            | Event::Rejected(_)
+            | Event::Landing(_)
+            | Event::Merged(_)
+            | Event::Returned(_) => self.check(event),
+            Event::Unknown(_) => {}
+        }
+    }
+
+    /// What gates, people and merges say of its work.
+    fn check(&mut self, event: &Event) {
+        match event {
             Event::Gating(gating) => {
                 if let Some(last) = self.last_of(&gating.session) {
                     last.gating = Some(gating.clone());
@@ -193,7 +207,7 @@ impl History {
             }
             Event::Merged(landing) => self.land(landing),
             Event::Returned(returned) => self.come_back(returned),
-            Event::Unknown(_) => {}
+            _ => {}
         }
     }
 

@@ -248,6 +248,36 @@ fn set_up(
     Ok((work, is_at_base))
 }
 
+/// Checks out what an attempt made again, where its worktree is gone or another item's. `None`: it has
+/// no repository any more.
+pub(super) fn stand(ctx: &WorkerContext, attempt: &Attempt) -> Result<Option<Work>> {
+    let file = &attempt.file;
+    let (Some(branch), Some(name), Some(base)) = (&file.branch, &file.base, &file.base_oid) else {
+        return Ok(None);
+    };
+    let Some(hub) = attempt.hub(&ctx.rt)? else {
+        return Ok(None);
+    };
+    let made = Base {
+        name: name.clone(),
+        oid: file.head.as_ref().unwrap_or(base).clone(),
+    };
+    let place = ctx.rt.root.worktree(ctx.slot(), &hub.repo().name);
+    let lock = ctx.lease.lock();
+    let tree =
+        ctx.retry_temporary(|| hub.set_up(&place, lock.clone(), branch, &made, Vec::new()))?;
+    let base = Base {
+        name: name.clone(),
+        oid: base.clone(),
+    };
+    Ok(Some(Work {
+        hub,
+        tree,
+        base,
+        branch: branch.clone(),
+    }))
+}
+
 /// What the branch is compared with, and the commit that it starts at.
 fn base_and_start(
     hub: &Hub,

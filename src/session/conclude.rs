@@ -4,8 +4,10 @@
 //!
 //! `outcome` decides; this file gathers the evidence and acts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::begin::stand;
 use super::end::{fill_file, set_decision, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
@@ -19,6 +21,7 @@ use crate::event::Fault;
 use crate::git::{Collected, Hub};
 use crate::hold::{self, Hold};
 use crate::interrupt::{self, Interrupt};
+use crate::keeper;
 use crate::layout::Place;
 use crate::mutant::planted;
 use crate::notice::{self, Notice};
@@ -81,8 +84,14 @@ pub(crate) fn gate_on(
     mut attempt: Attempt,
     gating: Gating,
 ) -> Result<bool> {
+    if ctx.running_gate.is_none() && !keeper::is_alive(&ctx.rt.root, ctx.slot()) {
+        gates::end_tree(ctx, &attempt.file.session, &attempt.dir);
+    }
     let terms = terms(ctx, &attempt);
     attempt.file.set_end(gating.end);
+    if attempt.work.is_none() {
+        attempt.work = stand(ctx, &attempt)?.map(Arc::new);
+    }
     if let Some(stream) = &mut attempt.stream {
         stream.read_on(true);
     }
@@ -92,7 +101,11 @@ pub(crate) fn gate_on(
         attempt.file.reason.clone(),
         attempt.file.commits.unwrap_or(0) > 0,
     );
-    decision = gates::after(ctx, &mut attempt, decision, &terms)?;
+    decision = match attempt.claim.is_ours() {
+        true => gates::after(ctx, &mut attempt, decision, &terms)?,
+        false => decision.canceled(),
+    };
+    gates::end_running(ctx);
     settle(ctx, &mut attempt, &mut decision);
     act(ctx, attempt, decision, None)
 }

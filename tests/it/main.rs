@@ -38,6 +38,7 @@ mod escapes;
 mod keepers;
 mod first_hour;
 mod fuzz;
+mod gates;
 mod gc;
 mod hostile;
 mod house;

@@ -16,7 +16,8 @@ use crate::layout::{Root, join};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::outcome::Verdict;
 use crate::record::GateRan;
-use crate::session::{Attempt, WorkerContext};
+use crate::runtime::Level;
+use crate::session::{Attempt, Failed, WorkerContext};
 use crate::text;
 
 /// What is remembered: `state/gates/REPO/COMMIT/GATE.json`.
@@ -52,12 +53,12 @@ fn remembered(
 }
 
 /// Runs the gates of the moment `before` on the base that is checked out, where their verdict is not
-/// known. Returns what an agent should know of its base.
+/// known. Returns what an agent should know of its base. Its worktree is then as it was.
 pub(in crate::session) fn before(
     ctx: &mut WorkerContext,
     attempt: &Attempt,
     is_at_base: bool,
-) -> Result<Vec<String>> {
+) -> Result<Vec<String>, Failed> {
     let rt = ctx.rt.clone();
     let Some(work) = attempt.work.clone() else {
         return Ok(Vec::new());
@@ -68,8 +69,13 @@ pub(in crate::session) fn before(
         let mut found = remembered(&rt.root, &repo, &base, name, table);
         if found.is_none() && is_at_base {
             any = true;
-            let Some(ran) = on_base(ctx, attempt, name, table, &base)? else {
-                break;
+            let ran = match on_base(ctx, attempt, name, table, &base) {
+                Ok(Some(ran)) => ran,
+                Ok(None) => return Err(Failed::PutOff("its file was taken away".into())),
+                Err(_) if rt.lifecycle.level() >= Level::Stopping => {
+                    return Err(Failed::PutOff("harness was told to stop".into()));
+                }
+                Err(e) => return Err(e.into()),
             };
             found = remember(ctx, &repo, &base, name, table, &ran);
         }
@@ -85,7 +91,9 @@ pub(in crate::session) fn before(
         }
     }
     if any {
-        work.tree.restore()?;
+        // Nothing of a gate's is the agent's to find: no file, no commit, no setting of git's.
+        super::make_ready(attempt)?;
+        work.tree.checkout(&work.branch, &work.base)?;
     }
     Ok(red)
 }
@@ -106,11 +114,13 @@ fn on_base(
         session: &attempt.file.session,
         dir: &attempt.dir,
         cwd: &cwd,
+        prepare: &|| super::make_ready(attempt),
         tree: base,
         facts: &facts,
         env: &env,
         number: "",
         tries: Tries::UntilSure,
+        recovered: false,
         is_wanted: &|| claim.is_there(),
     };
     let ran = run_gate(ctx, &job)?;

@@ -1,16 +1,15 @@
 //! The failing tests in a JUnit XML file that a gate wrote.
 //!
 //! An agent could have put anything in its place: it is read with a bound, no symlink is followed, and
-//! a file that was there before the gate ran says nothing.
+//! a file that was there before the gate ran is removed first.
 
-use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
 use crate::atomic;
-use crate::folder::FileStamp;
+use crate::error::Result;
 use crate::text;
 
 /// Largest file that is read: tens of thousands of tests, with their output.
@@ -19,15 +18,17 @@ const BYTES_MAX: u64 = 64 << 20;
 const TESTS_MAX: usize = 100;
 const NAME_CHARS_MAX: usize = 200;
 
-/// Tells a file from itself after it was written again.
-pub(super) type Stamp = FileStamp;
-
-pub(super) fn stamp(cwd: &Path, path: &str) -> Option<Stamp> {
-    look(&place(cwd, path)?).map(|meta| FileStamp::of(&meta))
+/// Removes what lies there before the gate runs: an old report says nothing.
+pub(super) fn remove_old(cwd: &Path, path: &str) -> Result<()> {
+    match place(cwd, path) {
+        Some(place) if !atomic::is_own_dir(&place) => atomic::remove(&place).map(drop),
+        // Nothing that could be read as a report.
+        _ => Ok(()),
+    }
 }
 
-fn look(path: &Path) -> Option<Metadata> {
-    path.symlink_metadata().ok().filter(Metadata::is_file)
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_file())
 }
 
 /// Where the file is; `None`: a folder on the way is a symlink, which may lead anywhere.
@@ -43,27 +44,17 @@ fn place(cwd: &Path, path: &str) -> Option<PathBuf> {
 }
 
 /// The names of the failing tests. The error says why the file proves nothing.
-pub(super) fn failing(
-    cwd: &Path,
-    path: &str,
-    before: Option<Stamp>,
-) -> Result<Vec<String>, String> {
+pub(super) fn failing(cwd: &Path, path: &str) -> std::result::Result<Vec<String>, String> {
     let shown = crate::layout::shown(path.as_ref());
-    let found = place(cwd, path).and_then(|place| Some((look(&place)?, place)));
-    let Some((meta, place)) = found else {
+    let Some(place) = place(cwd, path).filter(|place| is_file(place)) else {
         return Err(format!("its JUnit file {shown} is missing"));
     };
-    if before == Some(FileStamp::of(&meta)) {
-        return Err(format!(
-            "its JUnit file {shown} is an old one: it was not written"
-        ));
-    }
     let bytes = atomic::read_small(&place, BYTES_MAX)
         .map_err(|e| format!("its JUnit file {shown} cannot be read: {e}"))?;
     parse(&bytes).map_err(|why| format!("its JUnit file {shown} is malformed: {why}"))
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<String>, String> {
+fn parse(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
     let mut reader = Reader::from_reader(bytes);
     let (mut failing, mut test, mut depth, mut any) = (Vec::new(), String::new(), 0_u32, false);
     let mut note = |test: &str| {
@@ -102,7 +93,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<String>, String> {
 }
 
 /// `CLASS::NAME`, or the name alone.
-fn name_of(tag: &BytesStart<'_>) -> Result<String, String> {
+fn name_of(tag: &BytesStart<'_>) -> std::result::Result<String, String> {
     let mut name = String::new();
     let mut class = String::new();
     for attribute in tag.attributes() {

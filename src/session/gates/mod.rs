@@ -14,17 +14,20 @@ use std::ffi::OsString;
 
 pub(super) use baseline::before;
 pub(super) use feedback::feedback;
-pub(crate) use run::{Job, Tries, gate_prefix, run_gate};
+pub(super) use run::end_running;
+pub(crate) use run::{Job, Tries, end_tree, gate_prefix, run_gate};
 
 use super::launch;
 use super::{Attempt, WorkerContext};
 use crate::agents::Facts;
 use crate::config::{Builtin, Config, GateTable, Moment, OnFailure};
-use crate::error::Result;
-use crate::git::Checked;
+use crate::error::{Error, Kind, Result};
+use crate::git::{Base, Checked};
 use crate::item::{Item, Refusal};
+use crate::mutant::planted;
 use crate::outcome::{self, Decision, GateEvidence, Means, Outcome, Terms, Verdict};
 use crate::record::{Event, GateRan, Gating};
+use crate::text;
 
 /// The gates of this moment that an item is to pass, by name.
 pub(crate) fn chosen<'c>(
@@ -105,7 +108,7 @@ pub(super) fn after(
     let rt = ctx.rt.clone();
     let item = &attempt.claim.item;
     let changed = decision.outcome != Outcome::NoChange;
-    let builtin = match attempt.work {
+    let builtin = match &attempt.file.branch {
         Some(_) => builtin(&rt.config, item),
         None => Vec::new(),
     };
@@ -119,32 +122,44 @@ pub(super) fn after(
     }
     let failures = attempt.record.history().failures;
     note_gating(ctx, attempt)?;
-    let tree = match &attempt.work {
-        Some(work) => {
-            let head = attempt.file.head.as_deref().unwrap_or(&work.base.oid);
-            ctx.retry_temporary(|| work.hub.tree_of(head))?
+    let tree = match attempt.hub(&rt)? {
+        Some(hub) => {
+            let head = head(attempt).to_owned();
+            ctx.retry_temporary(|| hub.tree_of(&head))?
         }
         None => String::new(),
     };
     let mut all = Vec::new();
     for gate in builtin {
         let ran = check(ctx, attempt, gate, &tree)?;
-        tell(ctx, attempt, &ran);
         all.push(evidence(&ran, Means::Retry));
-        attempt.record.append(&Event::Gate(ran))?;
     }
     let any = !gates.is_empty();
+    let mut is_wanted = true;
     for (name, table) in gates {
-        let Some(ran) = one(ctx, attempt, name, table, &tree)? else {
-            return Ok(decision.canceled());
-        };
-        all.push(evidence(&ran, means(table)));
+        match one(ctx, attempt, name, table, &tree)? {
+            Some(ran) => all.push(evidence(&ran, means(table))),
+            None => is_wanted = false,
+        }
+        if !is_wanted {
+            break;
+        }
     }
-    if let Some(work) = attempt.work.as_ref().filter(|_| any) {
-        // What a gate wrote is nobody's work. What stays is kept before the next item, as any other.
-        let _stays = work.tree.restore();
+    if any && let Err(e) = make_ready(attempt) {
+        // What stays is kept before the next item, as any other leftover.
+        ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
+    }
+    if !is_wanted {
+        return Ok(decision.canceled());
     }
     Ok(outcome::gated(decision, &all, failures, terms))
+}
+
+/// The commit that holds all that the attempt made.
+fn head(attempt: &Attempt) -> &str {
+    let file = &attempt.file;
+    let head = file.head.as_deref().or(file.base_oid.as_deref());
+    head.unwrap_or_default()
 }
 
 /// Once for each attempt: a harness that goes on after a crash finds it there.
@@ -153,6 +168,7 @@ fn note_gating(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
     if last.is_some_and(|last| last.gating.is_some()) {
         return Ok(());
     }
+    run::clear(&attempt.dir)?;
     let event = Event::Gating(Gating {
         session: attempt.file.session.clone(),
         end: attempt.file.end(),
@@ -165,7 +181,23 @@ fn note_gating(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
     Ok(())
 }
 
-/// One gate, unless its verdict is on record since before a crash.
+/// What a gate said of this tree, where that is on record since before a crash.
+fn known(attempt: &Attempt, name: &str, tree: &str) -> Option<GateRan> {
+    let last = attempt.record.history().last.as_ref()?;
+    let mut ran = last.gates.iter();
+    let is_it = |ran: &&GateRan| {
+        ran.gate == name && ran.moment == Moment::After.as_str() && ran.tree == tree
+    };
+    ran.find(is_it).cloned()
+}
+
+fn note(ctx: &WorkerContext, attempt: &mut Attempt, ran: &GateRan) -> Result<()> {
+    tell(ctx, attempt, ran);
+    let record = &mut attempt.record;
+    ctx.retry_temporary(|| record.append(&Event::Gate(ran.clone())))
+}
+
+/// One gate.
 fn one(
     ctx: &mut WorkerContext,
     attempt: &mut Attempt,
@@ -173,11 +205,8 @@ fn one(
     table: &GateTable,
     tree: &str,
 ) -> Result<Option<GateRan>> {
-    let last = attempt.record.history().last.as_ref();
-    let ran = last.iter().flat_map(|last| &last.gates);
-    let mut ran = ran.filter(|ran| ran.gate == name && ran.moment == Moment::After.as_str());
-    if let Some(ran) = ran.find(|ran| ran.tree == tree) {
-        return Ok(Some(ran.clone()));
+    if let Some(ran) = known(attempt, name, tree) {
+        return Ok(Some(ran));
     }
     let (cwd, facts, env) = surroundings(ctx, attempt);
     let claim = &attempt.claim;
@@ -188,11 +217,13 @@ fn one(
         session: &attempt.file.session,
         dir: &attempt.dir,
         cwd: &cwd,
+        prepare: &|| make_ready(attempt),
         tree,
         facts: &facts,
         env: &env,
         number: "",
         tries: Tries::UntilSure,
+        recovered: attempt.recovered,
         is_wanted: &|| claim.is_there(),
     };
     let Some(mut ran) = run_gate(ctx, &job)? else {
@@ -210,10 +241,30 @@ fn one(
     {
         ran.verdict = Verdict::RedBefore.into();
     }
-    tell(ctx, attempt, &ran);
-    let record = &mut attempt.record;
-    ctx.retry_temporary(|| record.append(&Event::Gate(ran.clone())))?;
+    note(ctx, attempt, &ran)?;
     Ok(Some(ran))
+}
+
+/// Makes the worktree have exactly what the attempt made: a gate may have written there, or removed it.
+/// The agent's work is in commits.
+fn make_ready(attempt: &Attempt) -> Result<()> {
+    let Some(work) = &attempt.work else {
+        return match &attempt.file.branch {
+            None => Ok(()),
+            Some(_) => Err(Error::permanent(
+                "cannot check out its work",
+                "its repository is no longer configured",
+            )),
+        };
+    };
+    if planted("gate-on-leftovers") {
+        return Ok(());
+    }
+    let made = Base {
+        name: work.base.name.clone(),
+        oid: head(attempt).to_owned(),
+    };
+    work.tree.make_exact(&work.branch, &made)
 }
 
 /// Where an attempt's gates run, and with what: the same as its agent.
@@ -239,31 +290,40 @@ fn tell(ctx: &WorkerContext, attempt: &Attempt, ran: &GateRan) {
 }
 
 /// A built-in gate: looks at the commits in the hub, and runs nothing.
-fn check(ctx: &WorkerContext, attempt: &Attempt, gate: Builtin, tree: &str) -> Result<GateRan> {
-    let reason = match &attempt.work {
-        None => None,
-        Some(work) => {
-            let head = attempt.file.head.as_deref().unwrap_or(&work.base.oid);
+fn check(ctx: &WorkerContext, attempt: &mut Attempt, gate: Builtin, tree: &str) -> Result<GateRan> {
+    if let Some(ran) = known(attempt, gate.as_str(), tree) {
+        return Ok(ran);
+    }
+    let (verdict, reason) = match attempt.hub(&ctx.rt)? {
+        None => {
+            let why = "its repository is no longer configured".to_owned();
+            (Verdict::Unevaluated, why)
+        }
+        Some(hub) => {
+            let base = attempt.file.base_oid.clone().unwrap_or_default();
             let what = match gate {
                 Builtin::Changed => Checked::Changed,
                 Builtin::Paths => Checked::Paths(&attempt.claim.item.paths),
                 Builtin::Markers => Checked::Markers,
                 Builtin::Size => Checked::Size(ctx.rt.config.builtin_gates.size),
             };
-            ctx.retry_temporary(|| work.hub.why_not(&work.base.oid, head, what))?
+            match ctx.retry_temporary(|| hub.why_not(&base, head(attempt), what)) {
+                Ok(None) => (Verdict::Green, String::new()),
+                Ok(Some(reason)) => (Verdict::Red, reason),
+                Err(e) if e.kind() == Kind::Temporary => return Err(e),
+                Err(e) => (Verdict::Unevaluated, text::one_line(&e.to_string())),
+            }
         }
     };
-    Ok(GateRan {
+    let ran = GateRan {
         session: attempt.file.session.clone(),
         gate: gate.as_str().to_owned(),
         moment: Moment::After.as_str().to_owned(),
         tree: tree.to_owned(),
-        verdict: match reason {
-            None => Verdict::Green,
-            Some(_) => Verdict::Red,
-        }
-        .into(),
-        reason: reason.unwrap_or_default(),
+        verdict: verdict.into(),
+        reason,
         ..GateRan::default()
-    })
+    };
+    note(ctx, attempt, &ran)?;
+    Ok(ran)
 }

@@ -1,11 +1,12 @@
 //! Runs one gate under the slot's keeper, as an agent is run: in a process tree of its own, which ends
 //! with it. A harness that dies leaves it running; the next one adopts it.
 //!
-//! Knows nothing of items or of what a verdict means. Invariant: what is not seen to be green twice or
-//! red twice on the same tree is neither.
+//! Knows nothing of items or of what a verdict means. Invariants: what is not seen to be green once or
+//! red twice on exactly its tree is neither; an end is taken for that of one run alone, whose name has
+//! the gate, the tree and which run it is.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::junit;
@@ -13,7 +14,7 @@ use crate::agents::{self, Facts};
 use crate::atomic;
 use crate::clock;
 use crate::config::{GateTable, Moment};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::keeper::ExitRecord;
 use crate::keeper::wire::{Reply, Request, Spec};
 use crate::layout::join;
@@ -35,7 +36,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
-/// The keeper's name for its record of an end.
+/// Below the session's folder: the gates' output, and the keeper's record of the newest end.
+const FOLDER: &str = "gates";
 const EXIT: &str = "exit.json";
 
 /// How often it runs.
@@ -57,12 +59,16 @@ pub(crate) struct Job<'a> {
     pub(crate) dir: &'a Path,
     /// The worktree, in which `tree` is checked out.
     pub(crate) cwd: &'a Path,
+    /// Makes the worktree have exactly `tree`, before each run: the run before may have written there.
+    pub(crate) prepare: &'a dyn Fn() -> Result<()>,
     pub(crate) tree: &'a str,
     pub(crate) facts: &'a Facts,
     pub(crate) env: &'a [(OsString, Option<OsString>)],
     /// What tells this run from others of this session and gate; empty for the only one.
     pub(crate) number: &'a str,
     pub(crate) tries: Tries,
+    /// A dead harness may have begun it. Otherwise an end that lies there is not believed.
+    pub(crate) recovered: bool,
     /// `false`: nobody wants to know any more.
     pub(crate) is_wanted: &'a dyn Fn() -> bool,
 }
@@ -70,8 +76,15 @@ pub(crate) struct Job<'a> {
 /// What one run says.
 enum Once {
     Green,
-    Red { reason: String, tests: Vec<String> },
-    Unevaluated(String),
+    Red {
+        reason: String,
+        tests: Vec<String>,
+    },
+    Unevaluated {
+        why: String,
+        /// Another run may say more.
+        again: bool,
+    },
 }
 
 impl Once {
@@ -79,7 +92,7 @@ impl Once {
         match self {
             Once::Green => (Verdict::Green, String::new(), Vec::new()),
             Once::Red { reason, tests } => (Verdict::Red, reason, tests),
-            Once::Unevaluated(why) => (Verdict::Unevaluated, why, Vec::new()),
+            Once::Unevaluated { why, .. } => (Verdict::Unevaluated, why, Vec::new()),
         }
     }
 }
@@ -98,10 +111,26 @@ impl Job<'_> {
         format!("{moment}{}{number}", self.gate)
     }
 
-    /// The name under which the keeper runs it.
-    fn id(&self) -> String {
-        format!("{}{}", gate_prefix(self.session), self.stem())
+    /// The name under which the keeper runs it, and records its end. Another tree's run has another.
+    fn id(&self, run: Run) -> String {
+        let run = match run {
+            Run::First => "first",
+            Run::Second => "second",
+        };
+        let prefix = gate_prefix(self.session);
+        format!("{prefix}{}@{}#{run}", self.stem(), self.tree)
     }
+
+    fn exit(&self) -> PathBuf {
+        join(self.dir, FOLDER).join(EXIT)
+    }
+}
+
+/// A gate that is not green runs once more on the same tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    First,
+    Second,
 }
 
 /// What the keeper's names of a session's gates begin with.
@@ -119,17 +148,7 @@ pub(crate) fn run_gate(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<
         s.state = SlotState::Finishing;
         s.reason = Some(format!("gate {} runs", job.gate));
     });
-    let first = once(ctx, job);
-    let found = match first {
-        Ok(Some(Once::Green)) => Ok(Some((Verdict::Green, String::new(), Vec::new()))),
-        Ok(Some(first)) if job.tries == Tries::One => Ok(Some(first.found())),
-        Ok(Some(first)) => {
-            ctx.show_reason(Some(format!("gate {} runs once more", job.gate)));
-            again(ctx, job, first)
-        }
-        Ok(None) => Ok(None),
-        Err(e) => Err(e),
-    };
+    let found = evaluate(ctx, job);
     ctx.show_reason(None);
     let Some((verdict, reason, tests)) = found? else {
         return Ok(None);
@@ -143,93 +162,184 @@ pub(crate) fn run_gate(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<
         reason,
         seconds: began.elapsed().as_secs_f64(),
         tests,
-        log: Some(format!("gates/{}.log", job.stem())),
+        log: Some(format!("{FOLDER}/{}.log", job.stem())),
     }))
 }
 
 type Found = (Verdict, String, Vec<String>);
 
-/// The second run decides, but for what passes only now: that is flaky.
-fn again(ctx: &mut WorkerContext, job: &Job<'_>, first: Once) -> Result<Option<Found>> {
-    let missing = |once: &Once| matches!(once, Once::Unevaluated(why) if why.starts_with(CANNOT));
-    if missing(&first)
-        && let Once::Unevaluated(why) = first
-    {
-        return Ok(Some((Verdict::Unevaluated, why, Vec::new())));
+fn evaluate(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<Found>> {
+    let first = match has_come_to(ctx, job, Run::Second) {
+        true => Once::Red {
+            reason: "red before its harness died".to_owned(),
+            tests: Vec::new(),
+        },
+        false => match once(ctx, job, Run::First)? {
+            None => return Ok(None),
+            Some(first @ Once::Green) => return Ok(Some(first.found())),
+            Some(first) if job.tries == Tries::One => return Ok(Some(first.found())),
+            // It would run as long again, or not start again.
+            Some(first @ Once::Unevaluated { again: false, .. }) => return Ok(Some(first.found())),
+            Some(first) => first,
+        },
+    };
+    if planted("red-once-is-red") {
+        return Ok(Some(first.found()));
     }
-    if planted("red-once-is-red")
-        && let Once::Red { reason, tests } = first
-    {
-        return Ok(Some((Verdict::Red, reason, tests)));
-    }
-    Ok(once(ctx, job)?.map(|second| match (first, second) {
+    ctx.show_reason(Some(format!("gate {} runs once more", job.gate)));
+    // The second run decides, but for what passes only now: that is flaky.
+    let second = once(ctx, job, Run::Second)?;
+    Ok(second.map(|second| match (first, second) {
         (Once::Red { reason, tests }, Once::Green) => (Verdict::Flaky, reason, tests),
-        (_, Once::Green) => (Verdict::Green, String::new(), Vec::new()),
-        (_, Once::Red { reason, tests }) => (Verdict::Red, reason, tests),
-        (_, Once::Unevaluated(why)) => (Verdict::Unevaluated, why, Vec::new()),
+        (_, second) => second.found(),
     }))
 }
 
-const CANNOT: &str = "it cannot be started";
+/// Whether a dead harness had started this run, and it runs or has ended.
+fn has_come_to(ctx: &WorkerContext, job: &Job<'_>, run: Run) -> bool {
+    let id = job.id(run);
+    let runs = ctx.running_gate.as_ref();
+    runs.is_some_and(|(running, _)| *running == id) || recorded(job, &id).is_some()
+}
 
-/// Starts it, or takes over the one that a dead harness started, and waits for its end.
-fn once(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<Once>> {
-    let folder = join(job.dir, "gates");
+fn cannot(why: impl std::fmt::Display) -> Once {
+    Once::Unevaluated {
+        why: format!("it cannot be started: {why}"),
+        again: false,
+    }
+}
+
+/// Goes on with the run that a dead harness started, or starts it, and waits for its end.
+fn once(ctx: &mut WorkerContext, job: &Job<'_>, run: Run) -> Result<Option<Once>> {
+    let id = job.id(run);
+    let is_adopted = |running: &mut (String, Duration)| running.0 == id;
+    let (ended, stop) = if let Some((_, age)) = ctx.running_gate.take_if(is_adopted) {
+        wait(ctx, job, &id, age)
+    } else if let Some(record) = recorded(job, &id) {
+        (Some(record), None)
+    } else {
+        match begin(ctx, job, run)? {
+            Ok(age) => wait(ctx, job, &id, age),
+            Err(cannot) => return Ok(Some(cannot)),
+        }
+    };
+    // Another harness may have stopped it.
+    let by_keeper = ended.as_ref().and_then(ExitRecord::stop);
+    let over = match (stop.or(by_keeper), ended) {
+        _ if stop == Some(Stop::Shutdown) => return Err(stopped(job)),
+        _ if stop == Some(Stop::Canceled) => return Ok(None),
+        (Some(Stop::TimedOut), _) => {
+            let after = clock::human(job.table.timeout);
+            Once::Unevaluated {
+                why: format!("it was still running after {after} and was stopped"),
+                again: false,
+            }
+        }
+        (Some(_), _) => unknown("it was stopped"),
+        (None, None) => unknown("its keeper died, so its end is not known"),
+        (None, Some(record)) => judge(job, &record),
+    };
+    // It says nothing of any other run.
+    let _stays = atomic::take_away(&job.exit());
+    Ok(Some(over))
+}
+
+fn unknown(why: &str) -> Once {
+    Once::Unevaluated {
+        why: why.to_owned(),
+        again: true,
+    }
+}
+
+fn stopped(job: &Job<'_>) -> Error {
+    Error::temporary(
+        "a gate was stopped",
+        format!("harness was told to stop while gate {} ran", job.gate),
+    )
+}
+
+/// Starts it on exactly its tree. Inner error: it cannot be started.
+fn begin(
+    ctx: &mut WorkerContext,
+    job: &Job<'_>,
+    run: Run,
+) -> Result<std::result::Result<Duration, Once>> {
+    if ctx.rt.lifecycle.level() >= Level::Stopping {
+        return Err(stopped(job));
+    }
+    end_running(ctx);
+    let folder = join(job.dir, FOLDER);
     if !atomic::is_own_dir(&folder) {
         atomic::remove(&folder)?;
         atomic::make_dir(&folder, true)?;
     }
-    let exit = folder.join(EXIT);
-    let before = job
-        .table
-        .junit
-        .as_deref()
-        .and_then(|path| junit::stamp(job.cwd, path));
-    let adopted = ctx.running_gate.take().filter(|(id, _)| *id == job.id());
-    let age = match adopted {
-        Some((_, age)) => age,
-        None => {
-            atomic::remove(&exit)?;
-            let spec = match spec(ctx, job, &folder, exit) {
-                Ok(spec) => spec,
-                Err(why) => return Ok(Some(Once::Unevaluated(format!("{CANNOT}: {why}")))),
-            };
-            match start(ctx, spec) {
-                Ok((_, age)) => age,
-                Err(Failed::Fault(e)) => return Err(e),
-                Err(Failed::Refused(why) | Failed::PutOff(why)) => {
-                    return Ok(Some(Once::Unevaluated(format!("{CANNOT}: {why}"))));
-                }
+    atomic::take_away(&job.exit())?;
+    let prepared = ctx.retry_temporary(|| {
+        (job.prepare)()?;
+        match &job.table.junit {
+            Some(path) => junit::remove_old(job.cwd, path),
+            None => Ok(()),
+        }
+    });
+    match prepared {
+        Err(e) if e.kind() == Kind::Temporary => return Err(e),
+        Err(e) => return Ok(Err(cannot(e))),
+        Ok(()) => {}
+    }
+    let spec = match spec(ctx, job, run, &folder) {
+        Ok(spec) => spec,
+        Err(why) => return Ok(Err(cannot(why))),
+    };
+    match start(ctx, spec) {
+        Ok((_, age)) => Ok(Ok(age)),
+        Err(Failed::Fault(e)) => Err(e),
+        Err(Failed::Refused(why) | Failed::PutOff(why)) => Ok(Err(cannot(why))),
+    }
+}
+
+/// Moves away what an agent wrote where its gates' output and ends are to be: it could look like theirs.
+pub(super) fn clear(dir: &Path) -> Result<()> {
+    let folder = join(dir, FOLDER);
+    let before = format!("{}-", Moment::Before.as_str());
+    let ours = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        entry.file_type().is_ok_and(|kind| kind.is_file())
+            && name.to_string_lossy().starts_with(&before)
+    };
+    let mut entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    match atomic::is_own_dir(&folder) && entries.all(|entry| ours(&entry)) {
+        true => Ok(()),
+        false => atomic::take_away(&folder).map(drop),
+    }
+}
+
+/// Ends a gate that a dead harness started and that nobody waits for.
+pub(in crate::session) fn end_running(ctx: &mut WorkerContext) {
+    let Some((id, _)) = ctx.running_gate.take() else {
+        return;
+    };
+    let grace = ctx.rt.config.harness.kill_grace;
+    let why = Stop::Shutdown.as_str().to_owned();
+    if let Some(keeper) = &mut ctx.keeper
+        && keeper.send(&Request::Stop { grace, why }).is_ok()
+    {
+        while let Ok(Some(reply)) = keeper.receive() {
+            if matches!(reply, Reply::Exited { session, .. } if session == id) {
+                return;
             }
         }
-    };
-    let (ended, stop) = wait(ctx, job, age);
-    let over = match (stop, ended) {
-        (Some(Stop::Shutdown), _) => {
-            return Err(Error::temporary(
-                "a gate was stopped",
-                format!("harness was told to stop while gate {} ran", job.gate),
-            ));
-        }
-        (Some(Stop::Canceled), _) => return Ok(None),
-        (Some(_), _) => {
-            let after = clock::human(job.table.timeout);
-            Once::Unevaluated(format!(
-                "it was still running after {after} and was stopped"
-            ))
-        }
-        (None, None) => Once::Unevaluated("its keeper died, so its end is not known".to_owned()),
-        (None, Some(record)) => judge(job, &record, before),
-    };
-    Ok(Some(over))
+    }
+    if let Some(mut keeper) = ctx.keeper.take() {
+        keeper.kill_and_reap();
+    }
 }
 
 /// Why it cannot be started, if so.
 fn spec(
     ctx: &WorkerContext,
     job: &Job<'_>,
+    run: Run,
     folder: &Path,
-    exit: std::path::PathBuf,
 ) -> std::result::Result<Spec, String> {
     let mut argv: Vec<OsString> = match &job.table.script {
         Some(script) => vec!["/bin/sh".into(), "-c".into(), script.into()],
@@ -246,24 +356,30 @@ fn spec(
     };
     let program = argv.first().cloned().unwrap_or_default();
     argv[0] = agents::find_program(&program, job.cwd, path.as_deref())?.into();
-    let log = folder.join(format!("{}.log", job.stem()));
     // Of two runs the log has the second; the first is kept beside it.
-    if atomic::exists(&log) {
-        let first = folder.join(format!("{}.1.log", job.stem()));
-        atomic::rename_over(&log, &first).map_err(|e| e.to_string())?;
-    }
+    let log = folder.join(format!("{}.log", job.stem()));
+    let first = folder.join(format!("{}.1.log", job.stem()));
+    let kept = (|| {
+        atomic::take_away(&first)?;
+        match run == Run::Second && atomic::exists(&log) {
+            true => atomic::rename_over(&log, &first),
+            // Of a run that was stopped with its harness.
+            false => atomic::take_away(&log).map(drop),
+        }
+    })();
+    kept.map_err(|e| e.to_string())?;
     let mut env = job.env.to_vec();
     env.push(("HARNESS_GATE".into(), Some(job.gate.into())));
     env.push(("HARNESS_MOMENT".into(), Some(job.moment.as_str().into())));
     env.push(("HARNESS_TREE".into(), Some(job.tree.into())));
     Ok(Spec {
-        session: job.id(),
+        session: job.id(run),
         argv,
         cwd: job.cwd.to_owned(),
         stdin: None,
         stdout: log.clone(),
         stderr: log,
-        exit,
+        exit: job.exit(),
         grace: ctx.rt.config.harness.kill_grace,
         env,
     })
@@ -273,6 +389,7 @@ fn spec(
 fn wait(
     ctx: &mut WorkerContext,
     job: &Job<'_>,
+    id: &str,
     age: Duration,
 ) -> (Option<ExitRecord>, Option<Stop>) {
     let began = clock::instant();
@@ -295,7 +412,7 @@ fn wait(
             }
         }
         let Some(keeper) = &mut ctx.keeper else {
-            return (after_keeper(ctx, job), stop);
+            return (after_keeper(ctx, job, id), stop);
         };
         let look = LOOK.min(
             job.table
@@ -308,7 +425,7 @@ fn wait(
             continue;
         }
         match keeper.receive() {
-            Ok(Some(Reply::Exited { session, exit })) if session == job.id() => {
+            Ok(Some(Reply::Exited { session, exit })) if session == id => {
                 // One that ended by itself before it was stopped has ended by itself.
                 let record: Option<ExitRecord> = serde_json::from_slice(&exit).ok();
                 let stopped = record.as_ref().is_some_and(|record| record.stopped);
@@ -324,22 +441,44 @@ fn wait(
 }
 
 /// Its keeper is gone: what it recorded, or nothing, and then nothing of the gate goes on.
-fn after_keeper(ctx: &WorkerContext, job: &Job<'_>) -> Option<ExitRecord> {
-    let exit = job.dir.join("gates").join(EXIT);
-    let text = atomic::read_small(&exit, STATE_FILE_BYTES_MAX).ok();
-    let record = text.and_then(|text| serde_json::from_slice::<ExitRecord>(&text).ok());
-    if let Some(record) = record.filter(|record| record.session == job.id()) {
-        return Some(record);
-    }
-    let slot = ctx.rt.root.agent(ctx.slot());
-    process::end_tree(&slot, &job.id(), job.dir, SWEEP);
-    None
+fn after_keeper(ctx: &WorkerContext, job: &Job<'_>, id: &str) -> Option<ExitRecord> {
+    read_end(job, id).or_else(|| {
+        end_tree(ctx, job.session, job.dir);
+        None
+    })
 }
 
-fn judge(job: &Job<'_>, record: &ExitRecord, before: Option<junit::Stamp>) -> Once {
+/// Ends what may live of a gate of this session whose keeper is dead.
+pub(crate) fn end_tree(ctx: &WorkerContext, session: &str, dir: &Path) {
+    let slot = ctx.rt.root.agent(ctx.slot());
+    let ended = process::end_tree(&slot, session, dir, SWEEP);
+    if !ended.clean {
+        let slot = ctx.slot();
+        ctx.rt.console.warn(&format!(
+            "{slot}: not every process of a gate could be ended"
+        ));
+    }
+}
+
+/// How this run ended, as its keeper recorded it; one that was stopped with its harness says nothing.
+fn recorded(job: &Job<'_>, id: &str) -> Option<ExitRecord> {
+    if !job.recovered {
+        return None;
+    }
+    read_end(job, id)
+}
+
+fn read_end(job: &Job<'_>, id: &str) -> Option<ExitRecord> {
+    let text = atomic::read_small(&job.exit(), STATE_FILE_BYTES_MAX).ok()?;
+    let record: ExitRecord = serde_json::from_slice(&text).ok()?;
+    let says = matches!(record.stop(), None | Some(Stop::TimedOut));
+    (record.session == id && says).then_some(record)
+}
+
+fn judge(job: &Job<'_>, record: &ExitRecord) -> Once {
     let failing = match &job.table.junit {
         None => Ok(Vec::new()),
-        Some(path) => junit::failing(job.cwd, path, before),
+        Some(path) => junit::failing(job.cwd, path),
     };
     match (record.exit(), failing) {
         (Exit::Code(0), Ok(tests)) if tests.is_empty() => Once::Green,
@@ -353,15 +492,15 @@ fn judge(job: &Job<'_>, record: &ExitRecord, before: Option<junit::Stamp>) -> On
             tests: Vec::new(),
         },
         (Exit::Code(code @ (NOT_EXECUTABLE | NOT_FOUND)), _) if job.table.script.is_some() => {
-            Once::Unevaluated(format!(
-                "{CANNOT}: exit status {code} of sh: a program that it names is not there, or cannot be executed"
+            cannot(format!(
+                "exit status {code} of sh: a program that it names is not there, or cannot be executed"
             ))
         }
         (Exit::Code(code), tests) => Once::Red {
             reason: format!("exit status {code}"),
             tests: tests.unwrap_or_default(),
         },
-        (Exit::Signal(signal), _) => Once::Unevaluated(format!("signal {signal} killed it")),
-        (Exit::Unknown, _) => Once::Unevaluated("its end is not known".to_owned()),
+        (Exit::Signal(signal), _) => unknown(&format!("signal {signal} killed it")),
+        (Exit::Unknown, _) => unknown("its end is not known"),
     }
 }
