@@ -16,6 +16,9 @@ pub(crate) fn waited_for(root: &Root, name: &Name) -> String {
     if atomic::exists(&root.item(Place::Pending, name)) || atomic::exists(&root.claim(name)) {
         return shown;
     }
+    if atomic::exists(&root.item(Place::Review, name)) {
+        return format!("{shown} (waits for review)");
+    }
     if atomic::exists(&root.item(Place::Parked, name)) {
         return format!("{shown} (parked)");
     }

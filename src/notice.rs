@@ -26,7 +26,7 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 /// What a notification is about.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Notice {
-    /// `interrupt`, `parked` or `done`.
+    /// `interrupt`, `parked`, `review`, `landed` or `done`.
     pub(crate) event: &'static str,
     pub(crate) reason: String,
     pub(crate) item: String,

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::elsewhere;
+use super::{elsewhere, find};
 use crate::atomic;
 use crate::clock;
 use crate::config::{Config, Overrides};
 use crate::error::{Context, Result};
-use crate::git::Hub;
-use crate::git::Repos;
-use crate::layout::{Name, Place, Root, SlotId};
+use crate::git::{Base, Hub, Repos};
+use crate::layout::{DEFAULT_REPO, Name, Place, Root, SlotId};
 use crate::lease::{self, Lease};
 use crate::limits::DEBRIS_AGE;
 use crate::record::{self, Event};
 use crate::recovery;
 use crate::session::file;
+use crate::spool;
 use crate::view::{after_work, print_json, print_text};
 
 /// Where the report cannot be written.
@@ -75,7 +75,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
         }
         match repos.hub(root, name) {
             Ok(Some(hub)) => {
-                branches(&hub, name, keep, args.dry_run, &mut gone);
+                branches(root, &hub, name, keep, args.dry_run, &mut gone);
                 worktrees(root, (name, &hub), keep, args.dry_run, &mut gone);
                 match hub.clear_debris(debris_age, args.dry_run) {
                     Ok(count) => gone.debris += count,
@@ -218,13 +218,17 @@ fn is_over(root: &Root, dir: &Path, sid: &str, before_ms: i64) -> bool {
     ended && matches!(lease::try_lock(&dir.join("stdout.log")), Ok(Some(_)))
 }
 
-fn branches(hub: &Hub, repo: &str, keep: Duration, dry: bool, gone: &mut Gone) {
+fn branches(root: &Root, hub: &Hub, repo: &str, keep: Duration, dry: bool, gone: &mut Gone) {
     let before = clock::now().as_second() - i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
     let merged = match hub.users(None).merged(before) {
         Ok(merged) => merged,
         Err(e) => return gone.trouble.push(format!("{repo}: {e}")),
     };
-    for (branch, oid) in merged {
+    let landed = match landed(hub, root, repo, before) {
+        Ok(landed) => landed,
+        Err(e) => return gone.trouble.push(format!("{repo}: {e}")),
+    };
+    for (branch, oid) in merged.into_iter().chain(landed) {
         let removed = match dry {
             true => Ok(true),
             false => hub
@@ -238,6 +242,34 @@ fn branches(hub: &Hub, repo: &str, keep: Duration, dry: bool, gone: &mut Gone) {
             Err(e) => gone.trouble.push(e.to_string()),
         }
     }
+}
+
+/// Branches of items in `done/` that harness has merged, squashed or rebased, and whose landing is still
+/// in the branch that it went into.
+fn landed(hub: &Hub, root: &Root, repo: &str, before: i64) -> Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    for name in find::names_in(&root.place(Place::Done))? {
+        let lines = record::lines(root, &name).unwrap_or_default();
+        let merged = lines.iter().rev().find_map(|line| match &line.event {
+            Event::Merged(landing) => Some((landing, line.at.parse::<clock::Timestamp>().ok()?)),
+            _ => None,
+        });
+        let Some((landing, _)) = merged.filter(|(_, at)| at.as_second() <= before) else {
+            continue;
+        };
+        let item = spool::look_at(&name, &root.item(Place::Done, &name));
+        let of = item.and_then(|item| item.order.repo);
+        let base = Base {
+            name: landing.into.clone(),
+            oid: landing.onto.clone(),
+        };
+        if of.as_deref().unwrap_or(DEFAULT_REPO) == repo
+            && hub.contains_now(&base, &landing.commit)?
+        {
+            all.push((landing.branch.clone(), landing.head.clone()));
+        }
+    }
+    Ok(all)
 }
 
 fn worktrees(root: &Root, (repo, hub): (&str, &Hub), keep: Duration, dry: bool, gone: &mut Gone) {

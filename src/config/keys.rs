@@ -213,7 +213,7 @@ const LIMIT_TIME: Kind = Kind::Time {
     max: TIME_MAX,
 };
 /// The values of `notify_on`.
-const NOTICES: &[&str] = &["interrupt", "parked", "done"];
+const NOTICES: &[&str] = &["interrupt", "parked", "review", "landed", "done"];
 /// The values of `interrupt_on`.
 const CAUSES: &[&str] = &["permission", "timeout", "failures"];
 /// The values of `[gates] builtin`.
@@ -270,7 +270,8 @@ pub static KEYS: &[Key] = keys! {
             "A command to run when a person is needed: HARNESS_EVENT HARNESS_REASON HARNESS_ITEM HARNESS_SESSION\n\
             HARNESS_SLOT HARNESS_ROOT HARNESS_INTERRUPT in its environment, a summary on its standard input.";
         "notify_on": Kind::Choices(NOTICES) => Is("[\"interrupt\"]");
-            "What it is run for: \"interrupt\" (an agent waits), \"parked\" (an item needs a person), \"done\".";
+            "What it is run for: \"interrupt\" (an agent waits), \"parked\" (an item needs a person), \"review\" (a branch waits\n\
+            for approval), \"landed\" (a branch is merged), \"done\".";
         "interrupt_on": Kind::Choices(CAUSES) => Is("[\"permission\", \"timeout\", \"failures\"]");
             "What pauses a slot until a person has looked: an agent that was not permitted what it needed, one whose\n\
             last attempt ran out of time, five failures in a row. Agents and people pause it whatever this says.";

@@ -19,12 +19,6 @@ use crate::status::SlotState;
 
 /// The base moves while gates run: after so many lost races the items go back, and others get a turn.
 const RACES_MAX: usize = 5;
-/// What only a person mends (a base that is gone, a checkout in the middle of something) is looked at
-/// again after this.
-const WAITS: Duration = Duration::from_secs(15);
-/// A base that is red, and a gate that cannot be evaluated.
-const WAITS_FOR_GATE: Duration = Duration::from_secs(60);
-
 /// Merges the batch; each of its items then is where it belongs.
 pub(super) fn merge(ctx: &mut WorkerContext, batch: &mut Batch) -> Result<()> {
     show(ctx, batch);
@@ -35,7 +29,7 @@ pub(super) fn merge(ctx: &mut WorkerContext, batch: &mut Batch) -> Result<()> {
         }
         let base = match target(ctx, batch)? {
             Ok(base) => base,
-            Err(why) => return end_all(ctx, batch, |_| Fate::waits(why.clone(), WAITS_FOR_GATE)),
+            Err(why) => return end_all(ctx, batch, |_| Fate::Waits(why.clone())),
         };
         batch.into.clone_from(&base.name);
         let how = batch.line.integrate.how;
@@ -88,6 +82,11 @@ fn unfence(ctx: &WorkerContext, batch: &mut Batch) -> Result<()> {
         ctx.retry_temporary(|| claim.unfence())?;
     }
     Ok(())
+}
+
+/// All that is still claimed goes back to `merge/`.
+pub(super) fn put_back(ctx: &WorkerContext, batch: &mut Batch) -> Result<()> {
+    end_each(ctx, batch, Vec::new())
 }
 
 fn end_all(ctx: &WorkerContext, batch: &mut Batch, fate: impl Fn(usize) -> Fate) -> Result<()> {
@@ -199,7 +198,11 @@ fn try_links(
     }
     if !gated.is_red() {
         let why = format!("{} on {} with it", gated.line(), batch.into);
-        fates.extend(which.iter().map(|&at| (at, unevaluated(batch, at, &why))));
+        fates.extend(
+            which
+                .iter()
+                .map(|&at| (at, unevaluated(ctx, batch, at, &why))),
+        );
         return Ok(true);
     }
     ctx.rt.merges.was_red(&key);
@@ -224,11 +227,7 @@ fn landed(
     match land::land(ctx, batch, onto, links, gated)? {
         Land::Again => Ok(false),
         Land::Waits(why) => {
-            fates.extend(
-                links
-                    .iter()
-                    .map(|link| (link.at, Fate::waits(why.clone(), WAITS))),
-            );
+            fates.extend(links.iter().map(|link| (link.at, Fate::Waits(why.clone()))));
             Ok(true)
         }
         Land::Done(landings) => {
@@ -266,10 +265,9 @@ fn push(ctx: &WorkerContext, batch: &Batch, remote: &str, commit: &str) {
 }
 
 /// A gate that says nothing holds its items up for a while, and parks them in the end.
-fn unevaluated(batch: &Batch, at: usize, why: &str) -> Fate {
-    let returns = batch.candidates[at].record.history().returns;
-    match returns + 1 < STARTS_MAX {
-        true => Fate::waits(why.to_owned(), WAITS_FOR_GATE),
+fn unevaluated(ctx: &WorkerContext, batch: &Batch, at: usize, why: &str) -> Fate {
+    match ctx.rt.merges.rests_so_far(&batch.candidates[at].claim.name) + 1 < STARTS_MAX {
+        true => Fate::Waits(why.to_owned()),
         false => Fate::parked(Outcome::GateFailed, format!("{why}, again and again")),
     }
 }
@@ -295,7 +293,7 @@ fn find_culprit(
     })?;
     if unsure {
         let why = "its gates could not be evaluated, so that nobody knows which of a batch is red";
-        let waits = |link: &Link| (link.at, unevaluated(batch, link.at, why));
+        let waits = |link: &Link| (link.at, unevaluated(ctx, batch, link.at, why));
         fates.extend(links.iter().map(waits));
         return Ok(true);
     }
@@ -413,7 +411,7 @@ fn of_red(
             base.line(),
             batch.into
         );
-        return Ok(Fate::waits(why, WAITS_FOR_GATE));
+        return Ok(Fate::Waits(why));
     }
     let reason = format!("{} on {} with it", gated.line(), batch.into);
     note_gate(batch, link.at, gated)?;

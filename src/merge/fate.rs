@@ -2,11 +2,12 @@
 //! before its file moves.
 
 use super::Candidate;
-use crate::clock;
 use crate::error::Result;
 use crate::git::{Base, Hub};
 use crate::mutant::planted;
+use crate::notice::{self, Notice};
 use crate::outcome::{Next, Outcome, Word};
+use crate::quote;
 use crate::record::{Event, Landing, Returned};
 use crate::runtime::ItemResult;
 use crate::session::{self, WorkerContext};
@@ -16,6 +17,8 @@ pub(super) enum Fate {
     Merged(Box<Landing>),
     /// With a reason, which goes on record.
     Returned(Box<Returned>),
+    /// It stays in `merge/` for a while, for this reason, which is said and recorded once.
+    Waits(String),
     /// To `merge/`, to be tried again at once.
     Again,
 }
@@ -26,16 +29,6 @@ impl Fate {
             reason,
             outcome: Some(outcome.into()),
             next: Some(Next::Parked.into()),
-            ..Returned::default()
-        }))
-    }
-
-    /// It stays in `merge/` for this long, for this reason.
-    pub(super) fn waits(reason: String, wait: std::time::Duration) -> Fate {
-        Fate::Returned(Box::new(Returned {
-            reason,
-            next: Some(Next::Merge.into()),
-            not_before_ns: Some(clock::ns_from_now(wait)),
             ..Returned::default()
         }))
     }
@@ -68,6 +61,22 @@ pub(super) fn end(ctx: &WorkerContext, candidate: Candidate, fate: Fate) -> Resu
             ctx.retry_temporary(|| claim.unfence())?;
             return session::end_claim(ctx, claim, Target::Merge, &mut || Ok(())).map(drop);
         }
+        Fate::Waits(reason) => {
+            ctx.rt.merges.rest(&name);
+            ctx.retry_temporary(|| claim.unfence())?;
+            let last = record.history().last.as_ref();
+            let said = last.and_then(|last| last.returned.as_ref());
+            if said.is_some_and(|said| said.reason == reason) {
+                return session::end_claim(ctx, claim, Target::Merge, &mut || Ok(())).map(drop);
+            }
+            let event = Event::Returned(Returned {
+                session,
+                reason,
+                next: Some(Next::Merge.into()),
+                ..Returned::default()
+            });
+            (event, Next::Merge)
+        }
         Fate::Merged(landing) => (Event::Merged(*landing), Next::Done),
         Fate::Returned(returned) => {
             let next = returned.next.as_ref().and_then(Word::known);
@@ -84,6 +93,9 @@ pub(super) fn end(ctx: &WorkerContext, candidate: Candidate, fate: Fate) -> Resu
     }
     let target = session::target_of(next, None);
     session::end_claim(ctx, claim, target, &mut || Ok(()))?;
+    if next != Next::Merge {
+        ctx.rt.merges.forget(&name);
+    }
     say(ctx, &name, &event, next, branch, record.history().attempts);
     Ok(())
 }
@@ -119,6 +131,24 @@ fn say(
         }
         _ => return,
     };
+    let notice = Notice {
+        event: match next {
+            Next::Done => "landed",
+            Next::Review => "review",
+            Next::Parked => "parked",
+            _ => "",
+        },
+        reason: reason.clone(),
+        item: name.shown(),
+        slot: slot.to_string(),
+        what_to_do: format!(
+            "`{} show {}`",
+            quote::harness_at(&ctx.rt.root),
+            quote::item(name)
+        ),
+        ..Notice::default()
+    };
+    notice::tell(&ctx.rt, notice, None);
     if matches!(next, Next::Done | Next::Parked) {
         let result = ItemResult {
             name: name.clone(),

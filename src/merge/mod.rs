@@ -24,15 +24,17 @@ pub(crate) use fate::settled;
 pub(crate) use queue::waiting;
 
 use self::fate::Fate;
+use crate::agents::SCRIPT;
 use crate::config::How;
 use crate::error::{Kind, Result};
 use crate::git::{Base, Hub};
-use crate::layout::{Name, escaped};
+use crate::layout::{Name, Root, escaped};
 use crate::lease;
 use crate::mutant::planted;
 use crate::outcome::{Next, Outcome};
 use crate::record::{Record, Returned};
-use crate::session::WorkerContext;
+use crate::runtime::Level;
+use crate::session::{self, WorkerContext};
 use crate::spool::{self, Claim};
 use queue::Line;
 
@@ -92,7 +94,7 @@ pub(crate) fn work(ctx: &mut WorkerContext) -> Result<bool> {
     if all.is_empty() {
         return Ok(false);
     }
-    for (line, names) in queue::lines(&rt.config, all) {
+    for (line, names) in queue::lines(&rt, all) {
         let Some(_turn) = turn(ctx, &line)? else {
             continue;
         };
@@ -115,8 +117,13 @@ pub(crate) fn work(ctx: &mut WorkerContext) -> Result<bool> {
             candidates,
             runs: 0,
         };
-        batch::merge(ctx, &mut batch)?;
-        return Ok(true);
+        return match batch::merge(ctx, &mut batch) {
+            // What was not landed waits in `merge/`, for any process.
+            Err(_) if rt.lifecycle.level() >= Level::Stopping => {
+                batch::put_back(ctx, &mut batch).map(|()| true)
+            }
+            merged => merged.map(|()| true),
+        };
     }
     Ok(false)
 }
@@ -150,11 +157,12 @@ fn claim(
     let history = record.history();
     let approved = queue::approved(history.last.as_ref());
     let (session, branch, head) = approved.unwrap_or_default();
-    let agent = history.last.as_ref().and_then(|last| last.started.as_ref());
-    let agent = agent.map(|started| started.agent.clone());
     let candidate = Candidate {
         claim,
-        assisted_by: agent.filter(|_| line.integrate.assisted_by),
+        assisted_by: match line.integrate.assisted_by {
+            true => assistant(root, &session),
+            false => None,
+        },
         record,
         session,
         branch,
@@ -164,6 +172,15 @@ fn claim(
         None => Ok(Some(candidate)),
         Some(fate) => fate::end(ctx, candidate, fate).map(|()| None),
     }
+}
+
+/// `AGENT:MODEL`, as far as it is known; `None`: a script made it.
+fn assistant(root: &Root, session: &str) -> Option<String> {
+    let file = session::file::read(&root.session(session), session)?;
+    let model = file
+        .model
+        .map_or_else(String::new, |model| format!(":{model}"));
+    (file.agent != SCRIPT).then(|| crate::text::one_line(&format!("{}{model}", file.agent)))
 }
 
 /// What becomes of an item whose branch is not to be merged as it is.

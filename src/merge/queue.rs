@@ -3,9 +3,10 @@
 //! Only looks. Invariant: nothing is decided by a name: an approval is for the commit on record.
 
 use crate::clock;
-use crate::config::{Config, Integrate};
+use crate::config::Integrate;
 use crate::layout::{DEFAULT_REPO, Name, Place, Root};
 use crate::record::{self, LastAttempt};
+use crate::runtime::Runtime;
 use crate::spool;
 
 /// An item in `merge/`.
@@ -13,8 +14,8 @@ use crate::spool;
 pub(crate) struct Waiting {
     pub(crate) name: Name,
     pub(crate) repo: String,
-    /// Not before (ns since 1970).
-    not_before_ns: Option<i64>,
+    /// Why it could not be merged when that was last tried.
+    pub(crate) why: Option<String>,
     came_ns: i64,
 }
 
@@ -47,26 +48,19 @@ fn look(root: &Root, name: Name) -> Option<Waiting> {
     let repo = item.and_then(|item| item.order.repo);
     Some(Waiting {
         repo: repo.unwrap_or_else(|| DEFAULT_REPO.to_owned()),
-        not_before_ns: history.not_before_ns,
+        why: history.why_unmerged(),
         came_ns: clock::ctime_ns(&meta),
         name,
     })
 }
 
-impl Waiting {
-    /// It waits for a person, or for a while.
-    pub(crate) fn rests(&self) -> bool {
-        self.not_before_ns.is_some_and(|at| at > clock::now_ns())
-    }
-}
-
 /// The lines of those that may be merged now, oldest first, each with its items.
-pub(super) fn lines(config: &Config, all: Vec<Waiting>) -> Vec<(Line, Vec<Name>)> {
+pub(super) fn lines(rt: &Runtime, all: Vec<Waiting>) -> Vec<(Line, Vec<Name>)> {
     let mut lines: Vec<(Line, Vec<Name>)> = Vec::new();
-    for waiting in all.into_iter().filter(|w| !w.rests()) {
+    for waiting in all.into_iter().filter(|w| !rt.merges.rests(&w.name)) {
         let name = (waiting.repo != DEFAULT_REPO).then_some(waiting.repo.as_str());
         let line = Line {
-            integrate: config.integrate(name),
+            integrate: rt.config.integrate(name),
             repo: waiting.repo,
         };
         match lines.iter_mut().find(|(known, _)| *known == line) {

@@ -19,8 +19,6 @@ pub struct History {
     pub requeues: u32,
     /// Attempts in a row that ended in a wait for a limit.
     pub waits: u32,
-    /// Times that its branch was to be merged in vain, since its last attempt.
-    pub returns: u32,
     /// Times that it conflicted with what it was to be merged into, since it was first claimed anew.
     pub conflicts: u32,
     /// The attempt before the last one, which ended.
@@ -236,8 +234,7 @@ impl History {
     fn come_back(&mut self, returned: &Returned) {
         self.reason = Some(returned.reason.clone());
         self.outcome = returned.outcome.clone().or(self.outcome.take());
-        self.not_before_ns = returned.not_before_ns;
-        self.returns = self.returns.saturating_add(1);
+        self.not_before_ns = None;
         if returned.outcome == Some(Outcome::Conflict.into()) {
             self.conflicts = self.conflicts.saturating_add(1);
         }
@@ -252,7 +249,7 @@ impl History {
         if let Some(end) = &mut last.end {
             end.next = returned.next.clone().or(end.next.take());
             end.outcome = returned.outcome.clone().or(end.outcome.take());
-            end.not_before_ns = returned.not_before_ns;
+            end.not_before_ns = None;
         }
     }
 
@@ -283,7 +280,6 @@ impl History {
 
     fn claim(&mut self, claimed: &Claimed, at: &str) {
         self.attempts = self.attempts.max(claimed.attempt);
-        self.returns = 0;
         self.released_ns = None;
         let mut before = self.last.take();
         // An answer holds until its item is done, however many attempts that takes.
@@ -353,6 +349,15 @@ impl History {
             }),
             _ => None,
         };
+    }
+}
+
+impl History {
+    /// Why its branch could not be merged when that was last tried.
+    pub fn why_unmerged(&self) -> Option<String> {
+        let returned = self.last.as_ref()?.returned.as_ref()?;
+        let waits = returned.next.as_ref().and_then(Word::known) == Some(Next::Merge);
+        waits.then(|| returned.reason.clone())
     }
 }
 

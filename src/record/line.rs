@@ -228,13 +228,6 @@ pub struct Returned {
     pub head: Option<String>,
     /// Files with conflicts.
     pub files: Vec<String>,
-    /// It must not be tried again before (ns since 1970).
-    #[serde(
-        rename = "not_before",
-        alias = "not_before_ns",
-        with = "crate::clock::ns"
-    )]
-    pub not_before_ns: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -72,7 +72,10 @@ impl Main {
     fn is_drained(&self, stuck: &BTreeSet<SlotId>) -> bool {
         let (root, ready) = (&self.rt.root, &self.rt.ready);
         // What rests there waits for a person.
-        let to_merge = || merge::waiting(root).iter().any(|waiting| !waiting.rests());
+        let to_merge = || {
+            let mut waiting = merge::waiting(root).into_iter();
+            waiting.any(|waiting| !self.rt.merges.rests(&waiting.name))
+        };
         if !ready.is_exhausted() || to_merge() {
             return false;
         }
@@ -130,9 +133,7 @@ impl Main {
         let (console, ready) = (&self.rt.console, &self.rt.ready);
         let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for waiting in merge::waiting(&self.rt.root) {
-            let why = record::history(&self.rt.root, &waiting.name)
-                .reason
-                .unwrap_or_default();
+            let why = waiting.why.unwrap_or_default();
             self.say_stays(&format!("{} stays in merge/: {why}", waiting.name));
         }
         let more = ready.more_blocked();

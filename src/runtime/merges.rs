@@ -1,31 +1,62 @@
-//! How many branches are merged together: one at first, more while all is green.
+//! What a process remembers of merging: how many branches are merged together (one at first, more while
+//! all is green), and which items rest, because something stood in their way. A new run tries them at once.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use super::lock;
+use crate::clock;
+use crate::layout::Name;
 
-/// By what is merged into.
+/// How long an item rests at first, doubled each time, and at most.
+const REST: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(300);
+
 #[derive(Default)]
-pub(crate) struct Merges(Mutex<BTreeMap<String, usize>>);
+pub(crate) struct Merges {
+    /// By what is merged into.
+    most: Mutex<BTreeMap<String, usize>>,
+    /// Until when, and how often it has rested.
+    resting: Mutex<BTreeMap<Name, (Instant, u32)>>,
+}
 
 impl Merges {
     /// At most `max`.
     pub(crate) fn most(&self, into: &str, max: usize) -> usize {
-        lock(&self.0)
-            .get(into)
-            .copied()
-            .unwrap_or(1)
-            .clamp(1, max.max(1))
+        let known = lock(&self.most).get(into).copied();
+        known.unwrap_or(1).clamp(1, max.max(1))
     }
 
     pub(crate) fn was_green(&self, into: &str, together: usize) {
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.most);
         let most = all.entry(into.to_owned()).or_insert(1);
         *most = (*most).max(together.saturating_mul(2));
     }
 
     pub(crate) fn was_red(&self, into: &str) {
-        lock(&self.0).insert(into.to_owned(), 1);
+        lock(&self.most).insert(into.to_owned(), 1);
+    }
+
+    pub(crate) fn rest(&self, name: &Name) {
+        let mut all = lock(&self.resting);
+        let times = all.get(name).map_or(0, |(_, times)| *times);
+        let until = clock::instant() + clock::doubled(REST, times, REST_MAX);
+        all.insert(name.clone(), (until, times.saturating_add(1)));
+    }
+
+    pub(crate) fn rests(&self, name: &Name) -> bool {
+        let all = lock(&self.resting);
+        all.get(name)
+            .is_some_and(|(until, _)| *until > clock::instant())
+    }
+
+    pub(crate) fn rests_so_far(&self, name: &Name) -> u32 {
+        lock(&self.resting).get(name).map_or(0, |(_, times)| *times)
+    }
+
+    /// It has left `merge/`.
+    pub(crate) fn forget(&self, name: &Name) {
+        lock(&self.resting).remove(name);
     }
 }

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use crate::clock;
 use crate::interrupt;
 use crate::layout::{Name, Place, Root, SlotId};
+use crate::merge;
 use crate::quote;
 use crate::record;
 use crate::spool;
@@ -20,6 +21,8 @@ const LOOKED_AT: u64 = 5_000;
 pub(crate) struct Needed {
     /// The newest parked items, with their outcomes and reasons.
     pub(crate) parked: Vec<(String, String, String)>,
+    /// The oldest items that wait in `merge/` with a reason.
+    pub(crate) unmerged: Vec<(String, String)>,
     /// What to type, for each of the status's interrupts.
     pub(crate) ways: Vec<String>,
 }
@@ -29,6 +32,11 @@ impl Needed {
         let ways = status.interrupts.iter().map(|i| ways(root, &i.slot));
         Needed {
             ways: ways.collect(),
+            unmerged: match status.work_queue.merge {
+                0 => Vec::new(),
+                n if n > LOOKED_AT => Vec::new(),
+                _ => unmerged(root),
+            },
             parked: match status.work_queue.parked {
                 0 => Vec::new(),
                 n if n > LOOKED_AT => Vec::new(),
@@ -46,6 +54,12 @@ pub(crate) fn ways(root: &Root, stem: &str) -> String {
     });
     let item = frozen.or_else(|| interrupt::asker_in_parked(root, stem));
     interrupt::ways(quote::harness(), stem, item.as_ref())
+}
+
+fn unmerged(root: &Root) -> Vec<(String, String)> {
+    let waiting = merge::waiting(root).into_iter();
+    let told = waiting.filter_map(|waiting| Some((waiting.name.shown(), waiting.why?)));
+    told.take(NAMED).collect()
 }
 
 fn parked(root: &Root) -> Vec<(String, String, String)> {

@@ -171,6 +171,10 @@ pub(crate) fn render(
         paragraph(&mut out, Paint::Dim, &text, term);
         out.push('\n');
     }
+    for (name, why) in &needed.unmerged {
+        let text = format!("{} waits to be merged: {}", safe(name), one_line(why));
+        paragraph(&mut out, Paint::Yellow, &text, term);
+    }
     for text in [queue_line(status), today_line(&status.metrics)] {
         paragraph(&mut out, Paint::Plain, &text, term);
     }
@@ -386,6 +390,7 @@ mod tests {
     fn needed() -> Needed {
         let parked = ["x.md", "failed", "exit status 3:\n no such file"].map(str::to_owned);
         Needed {
+            unmerged: Vec::new(),
             parked: vec![parked.into()],
             ways: vec!["`harness resume all` lets them go on".to_owned()],
         }
