@@ -398,7 +398,7 @@ fn of_red(
 ) -> Result<Fate> {
     let base = gate::gate(ctx, batch, onto, &[link.at], Tries::UntilSure)?;
     let alike = match (&base.held_by, &gated.held_by) {
-        (Some(before), Some(now)) => {
+        (Some(before), Some(now)) if base.is_red() => {
             before.gate == now.gate
                 && now.tests.is_empty() == before.tests.is_empty()
                 && now.tests.iter().all(|test| before.tests.contains(test))

@@ -2,6 +2,7 @@
 //! before its file moves.
 
 use super::Candidate;
+use super::land::held;
 use crate::error::Result;
 use crate::git::{Base, Hub};
 use crate::mutant::planted;
@@ -43,7 +44,9 @@ pub(crate) fn settled(ctx: &WorkerContext, hub: &Hub, landing: &Landing) -> Resu
         name: landing.into.clone(),
         oid: landing.onto.clone(),
     };
-    ctx.retry_temporary(|| hub.contains_now(&base, &landing.tip))
+    let landed = ctx.retry_temporary(|| hub.contains_now(&base, &landing.tip))?;
+    ctx.retry_temporary(|| users.release(&held(&landing.tip)))?;
+    Ok(landed)
 }
 
 /// Records it and moves the file.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::Batch;
 use crate::agents::Facts;
 use crate::config::{GateTable, Moment};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::git::Base;
 use crate::layout::{DEFAULT_REPO, join};
 use crate::mutant::planted;
@@ -76,7 +76,8 @@ pub(super) fn gate(
     let tree = batch.hub.tree_of(&commit)?;
     let rt = ctx.rt.clone();
     let place = rt.root.worktree(ctx.slot(), &batch.line.repo);
-    let branch = format!("harness/.merging/{}", ctx.slot()).replace("/.", "/-");
+    // No item's branch: in a name, a `-` at the beginning is escaped.
+    let branch = format!("harness/-merging/{}", ctx.slot());
     let base = Base {
         name: batch.into.clone(),
         oid: commit.clone(),
@@ -110,9 +111,8 @@ pub(super) fn gate(
             recovered: false,
             is_wanted: &|| true,
         };
-        let Some(ran) = gates::run_gate(ctx, &job)? else {
-            break;
-        };
+        let ran = gates::run_gate(ctx, &job)?
+            .ok_or_else(|| Error::temporary("a gate was stopped", "nobody knows what it says"))?;
         let holds = gates::means(table) != Means::Told
             && !ran.verdict.known().unwrap_or_default().lets_pass();
         gated.ran.push(ran.clone());

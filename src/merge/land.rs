@@ -43,11 +43,11 @@ pub(super) fn land(
     let landings = announce(ctx, batch, onto, links, gated)?;
     let hub = batch.hub.clone();
     let users = hub.users(Some(ctx.lease.lock()));
-    let short = short(&batch.candidates[last.at].session);
+    let held = held(&last.commit);
     let moved = ctx
-        .retry_temporary(|| users.bring(&last.commit, &short))
+        .retry_temporary(|| users.bring(&last.commit, &held))
         .and_then(|()| ctx.retry_temporary(|| users.land(&batch.into, onto, &last.commit)));
-    let released = ctx.retry_temporary(|| users.release(&short));
+    let released = ctx.retry_temporary(|| users.release(&held));
     if let Err(e) = released {
         ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
     }
@@ -125,8 +125,7 @@ fn announce(
     Ok(all)
 }
 
-/// The end of a session's id, which is its random part.
-fn short(session: &str) -> String {
-    let cut = session.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
-    format!("merge-{}", &session[cut..])
+/// What holds a landing's commits in the user's repository until its branch has them.
+pub(super) fn held(tip: &str) -> String {
+    format!("merge-{tip:.12}")
 }
