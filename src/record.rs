@@ -272,6 +272,23 @@ mod tests {
     }
 
     #[test]
+    fn who_was_approved_waits_to_be_merged_wherever_its_attempt_sent_it() {
+        for next in [Next::Review, Next::Parked] {
+            let mut h = History::default();
+            h.fold(&claimed("s1", 1), "");
+            h.fold(&finished("s1", next, Some("b")), "");
+            assert!(!h.last.as_ref().unwrap().is_for_merging());
+            let approved = Reviewed {
+                commit: "c".into(),
+                ..Reviewed::default()
+            };
+            h.fold(&Event::Approved(approved), "");
+            assert!(h.last.as_ref().unwrap().waits_to_merge());
+            assert!(h.last.as_ref().unwrap().is_for_merging());
+        }
+    }
+
+    #[test]
     fn what_a_newer_version_wrote_breaks_no_line() {
         let at = "2026-01-27T10:45:00Z";
         let line = |object: serde_json::Value| Line::of(object).unwrap();

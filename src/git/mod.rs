@@ -73,6 +73,7 @@ pub(crate) use environment::{directs_git, inherited_settings};
 pub(crate) use hub::Hub;
 pub(crate) use keys::forget_keys;
 pub(crate) use merge::Merged;
+pub(crate) use publish::Users;
 pub(crate) use repos::Repos;
 pub(crate) use salvage::salvaged_of;
 pub(crate) use wait::{hurry, show_waits};

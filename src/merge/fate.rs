@@ -2,7 +2,7 @@
 //! before its file moves.
 
 use super::Candidate;
-use super::land::held;
+use super::land::release;
 use crate::error::Result;
 use crate::git::{Base, Hub};
 use crate::mutant::planted;
@@ -45,7 +45,7 @@ pub(crate) fn settled(ctx: &WorkerContext, hub: &Hub, landing: &Landing) -> Resu
         oid: landing.onto.clone(),
     };
     let landed = ctx.retry_temporary(|| hub.contains_now(&base, &landing.tip))?;
-    ctx.retry_temporary(|| users.release(&held(&landing.tip)))?;
+    release(ctx, &users, &landing.tip);
     Ok(landed)
 }
 

@@ -4,7 +4,7 @@ use super::chain::Link;
 use super::gate::Gated;
 use super::{Batch, Candidate};
 use crate::error::{Error, Kind, Result};
-use crate::git::Landed;
+use crate::git::{Landed, Users};
 use crate::mutant::planted;
 use crate::record::{Event, Landing};
 use crate::session::WorkerContext;
@@ -47,10 +47,7 @@ pub(super) fn land(
     let moved = ctx
         .retry_temporary(|| users.bring(&last.commit, &held))
         .and_then(|()| ctx.retry_temporary(|| users.land(&batch.into, onto, &last.commit)));
-    let released = ctx.retry_temporary(|| users.release(&held));
-    if let Err(e) = released {
-        ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
-    }
+    release(ctx, &users, &last.commit);
     match moved {
         Ok(Landed::Done) => Ok(Land::Done(landings)),
         Ok(Landed::Moved) => Ok(Land::Again),
@@ -126,6 +123,13 @@ fn announce(
 }
 
 /// What holds a landing's commits in the user's repository until its branch has them.
-pub(super) fn held(tip: &str) -> String {
+fn held(tip: &str) -> String {
     format!("merge-{tip:.12}")
+}
+
+/// One that stays, as a killed git's lock is in the way, does no harm.
+pub(super) fn release(ctx: &WorkerContext, users: &Users<'_>, tip: &str) {
+    if let Err(e) = ctx.retry_temporary(|| users.release(&held(tip))) {
+        ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
+    }
 }

@@ -32,7 +32,7 @@ use crate::layout::{Name, Root, escaped};
 use crate::lease;
 use crate::mutant::planted;
 use crate::outcome::{Next, Outcome};
-use crate::record::{Record, Returned};
+use crate::record::{Event, LastAttempt, Record, Returned, Reviewed};
 use crate::runtime::Level;
 use crate::session::{self, WorkerContext};
 use crate::spool::{self, Claim};
@@ -150,10 +150,10 @@ fn claim(
     name: &Name,
 ) -> Result<Option<Candidate>> {
     let root = &ctx.rt.root;
-    let Some(claim) = spool::take_waiting(root, &ctx.lease, name)? else {
+    let intend = || approve(ctx, name);
+    let Some((claim, record)) = spool::take_waiting(root, &ctx.lease, name, intend)? else {
         return Ok(None);
     };
-    let record = Record::open(root, name)?;
     let history = record.history();
     let approved = queue::approved(history.last.as_ref());
     let (session, branch, head) = approved.unwrap_or_default();
@@ -181,6 +181,26 @@ fn assistant(root: &Root, session: &str) -> Option<String> {
         .model
         .map_or_else(String::new, |model| format!(":{model}"));
     (file.agent != SCRIPT).then(|| crate::text::one_line(&format!("{}{model}", file.agent)))
+}
+
+/// A `mv` into `merge/` is an approval: it is on record before its file is taken, so that whoever
+/// recovers this slot puts it back there.
+fn approve(ctx: &WorkerContext, name: &Name) -> Result<Record> {
+    let mut record = Record::open(&ctx.rt.root, name)?;
+    let last = record.history().last.as_ref();
+    let waits = last.is_some_and(LastAttempt::waits_to_merge);
+    if let Some((_, _, commit)) = queue::approved(last).filter(|_| !waits) {
+        let by = "mv".to_owned();
+        record.append(&Event::Approved(Reviewed {
+            by,
+            commit,
+            comment: None,
+        }))?;
+        if ctx.rt.durable {
+            record.sync()?;
+        }
+    }
+    Ok(record)
 }
 
 /// What becomes of an item whose branch is not to be merged as it is.

@@ -190,7 +190,7 @@ impl History {
                     last.gates.push(ran.clone());
                 }
             }
-            Event::Approved(reviewed) => self.move_head(&reviewed.commit),
+            Event::Approved(reviewed) => self.approve(&reviewed.commit),
             Event::Rejected(reviewed) => {
                 self.begin_anew();
                 self.reason = reviewed.comment.clone().or(self.reason.take());
@@ -214,6 +214,14 @@ impl History {
         let published = self.last.as_mut().and_then(|last| last.published.as_mut());
         if let Some(published) = published.filter(|_| !commit.is_empty()) {
             commit.clone_into(&mut published.head);
+        }
+    }
+
+    /// From here on it waits to be merged, wherever its attempt's end has sent it.
+    fn approve(&mut self, commit: &str) {
+        self.move_head(commit);
+        if let Some(end) = self.last.as_mut().and_then(|last| last.end.as_mut()) {
+            end.next = Some(Next::Merge.into());
         }
     }
 
@@ -364,9 +372,13 @@ impl History {
 impl LastAttempt {
     /// Whether it has ended and its branch is, or was, to be merged: no attempt is under way.
     pub fn is_for_merging(&self) -> bool {
+        let is_for_it = self.merged.is_some() || self.returned.is_some() || self.waits_to_merge();
+        self.end.is_some() && is_for_it
+    }
+
+    pub(crate) fn waits_to_merge(&self) -> bool {
         let next = self.end.as_ref().and_then(|end| end.next.as_ref());
-        let waits = next.and_then(Word::known) == Some(Next::Merge);
-        self.end.is_some() && (waits || self.merged.is_some() || self.returned.is_some())
+        next.and_then(Word::known) == Some(Next::Merge)
     }
 
     fn is_done(&self) -> bool {

@@ -14,21 +14,24 @@ use crate::layout::{Name, Place, Root, join};
 use crate::lease::Lease;
 use crate::limits::ITEM_BYTES_MAX;
 
-/// Takes the item out of `merge/`. `None`: another slot has it, or it is gone.
-pub(crate) fn take_waiting(
+/// Takes the item out of `merge/`. `None`: another slot has it, or it is gone. `intend`: puts on record
+/// that it is to be merged, before it is taken; what it returns is returned with the claim.
+pub(crate) fn take_waiting<T>(
     root: &Root,
     lease: &Arc<Lease>,
     name: &Name,
-) -> Result<Option<Box<Claim>>> {
+    intend: impl FnOnce() -> Result<T>,
+) -> Result<Option<(Box<Claim>, T)>> {
     let link = root.claim(name);
     let folder = root.claimed(lease.slot);
     if folder.is_symlink() || atomic::link_new(&lease.marker(), &link)? != Moved::Done {
         return Ok(None);
     }
-    let taken = take(root, &folder, name);
+    let intended = intend();
+    let taken = intended.and_then(|of| Ok(take(root, &folder, name)?.then_some(of)));
     match taken {
-        Ok(true) => Claim::adopt(root, lease, name).map(Some),
-        Ok(false) => atomic::remove(&link).map(|_| None),
+        Ok(Some(of)) => Ok(Some((Claim::adopt(root, lease, name)?, of))),
+        Ok(None) => atomic::remove(&link).map(|_| None),
         Err(e) => {
             atomic::remove(&link)?;
             Err(e)

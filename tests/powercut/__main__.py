@@ -33,6 +33,8 @@ What must hold of each:
 - `git fsck` finds nothing in the user's repository and in harness's copy (but for the HEAD of a
   worktree there, which is thrown away), and HEAD, index and config of the user's are byte for byte
   as before;
+- with `--into BRANCH` items are merged into it (`main` is checked out there): each `merged` line on the
+  disk is true of the branch, and each acknowledged done has one;
 - then one `harness run --drain` ends with 0, each item is in done/ once, with one branch that holds
   its work, and `git fsck` finds nothing again.
 
@@ -41,7 +43,7 @@ with 0. Everything lies in one temporary directory, mounted in a namespace of it
 `unshare` can, so that nothing stays mounted however this ends.
 
     python3 tests/powercut [--bin target/release/harness] [--cuts 30] [--fs ext4,xfs]
-        [--ways 2,1,snapshots] [--instants add,done,publish,time,quiet] [--seed N]
+        [--ways 2,1,snapshots] [--into BRANCH] [--instants add,done,publish,time,quiet] [--seed N]
         [--mutant none|no-fsync|no-dir-fsync] [--keep DIR] [--fail-fast] [--json] [-v]
 
 `--mutant` preloads a library that makes fsync of everything, or of directories alone, a success
@@ -94,6 +96,7 @@ def main():
     args.add_argument("--fs", default="ext4,xfs")
     args.add_argument("--ways", default="2,1,snapshots")
     args.add_argument("--instants", default=",".join(INSTANTS))
+    args.add_argument("--into", default="", help="merge into this branch, as `main` or `integration`")
     args.add_argument("--seed", type=int, default=None)
     args.add_argument("--mutant", default="none", choices=["none", "no-fsync", "no-dir-fsync"])
     args.add_argument("--keep", metavar="DIR")

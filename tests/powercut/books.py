@@ -25,14 +25,14 @@ def places_of(lab):
     return found
 
 
-def finished_lines(lab, name):
+def lines_of(lab, name, what):
     lines = []
     for line in text_of(lab.root / f"state/items/{name}.jsonl").split("\n"):
         try:
             event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and event.get("event") == "finished":
+        if isinstance(event, dict) and event.get("event") == what:
             lines.append(event)
     return lines
 
@@ -64,9 +64,12 @@ def check_done(lab, name, branches, place):
     wrong = []
     if place not in ("done", "claimed"):
         wrong.append(f"is in {place}")
-    ends = [e for e in finished_lines(lab, name) if e.get("next") == "done"]
+    end = "merge" if lab.opts.into else "done"
+    ends = [e for e in lines_of(lab, name, "finished") if e.get("next") == end]
+    if lab.opts.into and len(lines_of(lab, name, "merged")) != 1:
+        wrong.append(f"has {len(lines_of(lab, name, 'merged'))} `merged` lines")
     if len(ends) != 1:
-        wrong.append(f"has {len(ends)} `finished` lines with next=done")
+        wrong.append(f"has {len(ends)} `finished` lines with next={end}")
     else:
         sid = ends[0].get("session", "")
         try:
@@ -85,6 +88,18 @@ def check_done(lab, name, branches, place):
         elif lab.git(lab.repo, "show", f"{oid}:f-{name}").stdout != f"the work of {name}\n":
             wrong.append("its branch does not hold its work")
     return [f"{name} was done and {w}" for w in wrong]
+
+
+def check_merged(lab):
+    """What is recorded as merged is in the branch that it was merged into."""
+    wrong = []
+    for record in (lab.root / "state/items").glob("*.jsonl"):
+        for event in lines_of(lab, record.name.removesuffix(".jsonl"), "merged"):
+            for what in ("commit", "tip", "head"):
+                inside = lab.git(lab.repo, "merge-base", "--is-ancestor", event[what], lab.opts.into)
+                if inside.returncode:
+                    wrong.append(f"{record.name}: merged, and {lab.opts.into} does not contain its {what}")
+    return wrong
 
 
 def check_end(lab, acks, drain):
@@ -112,6 +127,12 @@ def check_end(lab, acks, drain):
         for oid in own.values():
             if lab.git(lab.repo, "show", f"{oid}:f-{name}").stdout != f"the work of {name}\n":
                 wrong.append(f"the branch of {name} does not hold its work")
-        if name in acks.dones and len(finished_lines(lab, name)) != 1:
+        if name in acks.dones and len(lines_of(lab, name, "finished")) != 1:
             wrong.append(f"{name} was done and ended again")
-    return wrong
+        if lab.opts.into and len(lines_of(lab, name, "merged")) != 1:
+            wrong.append(f"{name} has {len(lines_of(lab, name, 'merged'))} `merged` lines")
+    if held := lab.git(lab.repo, "for-each-ref", "refs/harness").stdout:
+        wrong.append(f"still held in the user's repository: {held}")
+    if changed := lab.git(lab.repo, "status", "--porcelain").stdout:
+        wrong.append(f"the user's checkout has changed: {changed}")
+    return wrong + check_merged(lab)

@@ -227,6 +227,7 @@ def judge(lab, fs, image, acks, before, label):
     try:
         lab.mount(image, fs)
         found["lost"] += books.check_adds(lab, acks)
+        found["lost"] += books.check_merged(lab)
         where = books.places_of(lab)
         for name, branches in acks.dones.items():
             place = where.get(name, [("no place", None)])[0][0]

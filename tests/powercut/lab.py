@@ -16,7 +16,7 @@ MKFS = {
 }
 ITEMS = 10
 WORKERS = 3
-PLACES = ("pending", "claimed", "done", "parked")
+PLACES = ("pending", "claimed", "review", "merge", "done", "parked")
 DEADLINE = 60
 
 # What stands between harness, git and the disk: POWERCUT_SYNC says how.
@@ -166,6 +166,10 @@ class Lab:
     def template(self, fs, warm):
         """An image with a ROOT and a repository; warm: one item was done there."""
         image = self.dir / f"{fs}-{'warm' if warm else 'cold'}.img"
+        more = ""
+        if self.opts.into:
+            more = f'[integrate]\nmode = "merge"\ninto = "{self.opts.into}"\n' \
+                   '[gates.work]\nwhen = ["merge"]\nscript = "ls f-* && git diff --quiet HEAD"\n'
         if image.exists():
             return image
         self.make_image(image, fs, MKFS[fs][1])
@@ -178,10 +182,12 @@ class Lab:
             self.git(self.repo, "config", "user.email", "t@example.com", check=True)
             self.git(self.repo, "add", ".", check=True)
             self.git(self.repo, "commit", "-q", "-m", "one", check=True)
+            if self.opts.into not in ("", "main"):
+                self.git(self.repo, "branch", self.opts.into, check=True)
             self.harness("init", str(self.root), check=True)
             (self.root / "harness.toml").write_text(
                 "[retry]\ndelay = 0.05\n[harness]\nstagger = 0\nkill_grace = 1\n"
-                f'durability = "full"\n[limits]\ndisk_free_min = 0\n[repo]\npath = "{self.repo}"\n'
+                f'durability = "full"\n[limits]\ndisk_free_min = 0\n[repo]\npath = "{self.repo}"\n{more}'
             )
             if warm:
                 self.harness("add", str(self.item("first.sh")), check=True)
@@ -203,4 +209,6 @@ class Lab:
         return path
 
     def untouched(self):
-        return [(self.repo / ".git" / f).read_bytes() for f in ("HEAD", "index", "config")]
+        # Where the branch that is merged into is checked out, its index goes with it.
+        files = ("HEAD", "config") if self.opts.into == "main" else ("HEAD", "config", "index")
+        return [(self.repo / ".git" / f).read_bytes() for f in files]

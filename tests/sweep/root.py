@@ -170,7 +170,7 @@ class Root:
 
     def places(self, name):
         """Where the item is; one of an earlier life of its name left out."""
-        places = ["pending", "done", "parked", *self.slots()]
+        places = ["pending", "review", "merge", "done", "parked", *self.slots()]
         found = [(p, self.path / "queue" / p / name) for p in places]
         return [p for p, file in found if file.exists() and file.read_bytes() != b"older\n"]
 
@@ -269,7 +269,7 @@ class Root:
             wrong.append("the user's checkout has changed")
         if git_died and self.locks(self.hub):
             # Harness's own copy: they are cleared when they are met.
-            self.script("later", "echo more >more")
+            self.script("later", "echo more >more", "#harness integrate: branch")
             begun = time.monotonic()
             self.drain()
             if self.places("later") != ["done"] or time.monotonic() - begun > 8:

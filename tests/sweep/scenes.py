@@ -565,6 +565,89 @@ class RenewAgain(Renew):
         os.utime(r.path / "queue/pending/x", (1e9, 1e9))
 
 
+class Merge(Scene):
+    """take, chain, gate, announce, swap, merged, move: an approved branch, and two more together, get
+    into a base that is checked out nowhere."""
+
+    items = {"w": ("done", 1), "x": ("done", 1), "y": ("done", 1)}
+    modes = ("git",)
+    roles = ("slot", "keeper", "git")
+    # Where the user is.
+    on = "elsewhere"
+
+    def __init__(self):
+        self.toml = ('[integrate]\nmode = "review"\ninto = "main"\n[gates.tree]\nwhen = ["merge"]\n'
+                     'script = "git rev-parse HEAD^{tree} >>$HARNESS_ROOT/../gated"\n')
+
+    def prepare(self, r):
+        self.gated = r.base / "gated"
+        for path in ("edited", "folder", "gone", "deep/gone"):
+            (r.repo / path).parent.mkdir(exist_ok=True)
+            (r.repo / path).write_text(f"{path}\n" * 9)
+        git(r.repo, "add", ".")
+        git(r.repo, "commit", "-q", "-m", "two")
+        if self.on != "main":
+            git(r.repo, "checkout", "-q", "-b", self.on)
+        git(r.repo, "reflog", "expire", "--expire=all", "--all")
+        for name in self.items:
+            r.script(name, WORK if name != "x" else f"{WORK}; echo x >>edited; chmod +x README; "
+                     "git rm -q gone deep/gone folder; mkdir folder; echo x >folder/new")
+        r.drain()
+        self.heads = {name: r.published(name)[0] for name in self.items}
+        for name in self.items:
+            # A person approves it.
+            os.rename(r.path / "queue/review" / name, r.path / "queue/merge" / name)
+
+    def settle(self, r):
+        # A lock that a killed git left in the user's repository is theirs to remove, who are told.
+        left = [p for p in (r.repo / ".git").glob("**/*.lock") if p.name != "index.lock"]
+        for lock in left:
+            lock.unlink()
+        if left:
+            # It may have been in the way of this alone, which was said.
+            for ref in git(r.repo, "for-each-ref", "--format=%(refname)", "refs/harness").split():
+                git(r.repo, "update-ref", "-d", ref)
+        if left and r.files("queue/merge"):
+            run = r.start()
+            r.until(lambda: all(r.at(f"queue/done/{name}") for name in self.items))
+            run.terminate()
+            run.wait()
+
+    def check(self, r):
+        wrong = []
+        for name, branch in self.heads.items():
+            inside = git(r.repo, "branch", "--list", "main", "--contains", branch)
+            events = [e["event"] for e in r.events(name)]
+            if not inside or events.count("merged") != 1:
+                wrong.append(f"{name} is not merged once: {inside}, {events}")
+        tips = git(r.repo, "reflog", "--format=%H %T", "main").split("\n")[:-1]
+        gated = self.gated.read_text().split() if self.gated.exists() else []
+        if wild := [tip for tip in tips if tip.split()[1] not in gated]:
+            wrong.append(f"the base was at trees that nobody gated: {wild}")
+        kept = [str(p.relative_to(r.repo)) for p in (r.repo / ".git").glob("index*") if p.name != "index"]
+        if kept:
+            wrong.append(f"left in the user's repository: {kept}")
+        files = git(r.repo, "ls-tree", "-r", "--name-only", "HEAD").split("\n")[:-1]
+        odd = [f for f in files if not (r.repo / f).exists()
+               or (r.repo / f).read_text() != git(r.repo, "show", f"HEAD:{f}")]
+        if odd or (self.on == "main") != ("folder/new" in files):
+            wrong.append(f"the user's files are not those of their branch: {odd or files}")
+        return wrong
+
+
+class MergeHere(Merge):
+    """The same where the user has the base checked out."""
+
+    on = "main"
+
+
+class MergeOne(Merge):
+    """One branch, where the user has the base checked out: all that differs goes in one landing."""
+
+    items = {"x": ("done", 1)}
+    on = "main"
+
+
 class Command(Scene):
     """A command that a person types: done or not done, never half. What was not done is done again."""
 
@@ -657,7 +740,8 @@ SCENES = {
     "put-back-early": PutBackEarly, "recover": Recover, "judge": Judge, "publish": Publish,
     "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
     "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold,
-    "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain, "add": Add, "retry-command": RetryCommand,
+    "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain,
+    "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "add": Add, "retry-command": RetryCommand,
     "release": Release, "cancel-pending": CancelPending, "interrupt-command": InterruptCommand,
     "answer": Answer,
 }
