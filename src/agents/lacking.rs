@@ -1,5 +1,6 @@
 //! What an agent lacks before it can be started at all: a name in harness.toml, or its program on this
-//! machine. It is no item's fault: a hold says once what to do, and the items wait behind it.
+//! machine; and whether the program of a gate is missing that its work is to pass. It is no item's
+//! fault: a hold says once what to do, and the items wait behind it, before anything is paid for.
 //!
 //! Knows nothing of queues. Invariant: a hold raised here ends when its cause is gone.
 
@@ -11,7 +12,7 @@ use super::Agent;
 use super::program::{command_line, depends_on_item, find_program, not_found, path_of};
 use crate::adapters;
 use crate::clock;
-use crate::config::{AgentTable, Config};
+use crate::config::{AgentTable, Config, GateTable, Moment};
 use crate::hold::{self, Hold};
 use crate::item::{Item, Kind, Refusal};
 use crate::layout::Root;
@@ -21,14 +22,20 @@ pub(crate) const NOBODY: &str = "none";
 /// The classes of these holds.
 const NO_AGENT: &str = "no_agent";
 const NO_PROGRAM: &str = "not_installed";
+const NO_GATE: &str = "gate_not_installed";
+/// What the names of holds for gates begin with; no agent's does.
+const GATE: &str = "gate:";
 
 /// Whether this hold was raised here.
 pub(crate) fn is_lack(hold: &Hold) -> bool {
-    hold.class == NO_AGENT || hold.class == NO_PROGRAM
+    [NO_AGENT, NO_PROGRAM, NO_GATE].contains(&&*hold.class)
 }
 
 /// Who waits behind such a hold, and why.
 pub(crate) fn who_waits(hold: &Hold) -> String {
+    if let Some(gate) = hold.agent.strip_prefix(GATE) {
+        return format!("items that are to pass gate {gate} wait: {}", hold.reason);
+    }
     match hold.agent.as_str() {
         NOBODY => format!("prompts without an agent wait: {}", hold.reason),
         agent => format!("items for {agent} wait: {}", hold.reason),
@@ -45,10 +52,58 @@ pub(crate) fn for_item_lacks(
     if item.kind != Kind::Script && item.agent.is_none() && config.harness.agent.is_none() {
         return Some(hold_of(NOBODY, NO_AGENT, why_nobody()));
     }
-    match agent {
+    let lack = match agent {
         Ok(Agent::Command(name, table)) => program_of(root, name, table, &item.env),
         _ => None,
+    };
+    lack.or_else(|| gate_of(config, item))
+}
+
+/// The first gate that what this item's agent makes is to pass and that nobody can start.
+fn gate_of(config: &Config, item: &Item) -> Option<Hold> {
+    let mut all = config.gates.iter();
+    all.find_map(|(name, gate)| {
+        let holds_up = holds_up(item, name, gate);
+        holds_up
+            .then(|| gate_program(name, gate, &item.env))
+            .flatten()
+    })
+}
+
+fn holds_up(item: &Item, name: &str, gate: &GateTable) -> bool {
+    let is_wanted = item
+        .gates
+        .as_ref()
+        .is_none_or(|all| all.iter().any(|n| n == name));
+    is_wanted && gate.required && gate.when.contains(&Moment::After)
+}
+
+/// Whether this hold was raised for a gate that this item is to pass.
+pub(crate) fn is_gate_of(config: &Config, item: &Item, hold: &Hold) -> bool {
+    let name = hold.agent.strip_prefix(GATE);
+    let gate = name.and_then(|name| config.gates.get_key_value(name));
+    gate.is_some_and(|(name, gate)| holds_up(item, name, gate))
+}
+
+fn gate_program(name: &str, gate: &GateTable, own: &BTreeMap<String, String>) -> Option<Hold> {
+    let why = why_not_a_program(gate, own)?;
+    let pid = std::process::id();
+    let reason = format!("{why} (seen by harness process {pid})");
+    Some(hold_of(&format!("{GATE}{name}"), NO_GATE, reason))
+}
+
+/// Why the program of a gate can certainly not be started; of one in a worktree nobody knows.
+pub(crate) fn why_not_a_program(
+    gate: &GateTable,
+    own: &BTreeMap<String, String>,
+) -> Option<String> {
+    let program = OsString::from(gate.command.first()?);
+    if depends_on_item(&program) {
+        return None;
     }
+    let path = own.get("PATH").map(OsString::from);
+    let path = path.or_else(|| std::env::var_os("PATH"));
+    find_program(&program, Path::new("/"), path.as_deref()).err()
 }
 
 /// The holds raised here for agents that `asked` picks whose cause is gone.
@@ -65,6 +120,10 @@ pub(crate) fn lacks_over(
 fn is_over(root: &Root, config: &Config, hold: &Hold) -> bool {
     if hold.class == NO_AGENT {
         return config.harness.agent.is_some();
+    }
+    if let Some(name) = hold.agent.strip_prefix(GATE) {
+        let gate = config.gates.get(name).filter(|gate| gate.required);
+        return gate.is_none_or(|gate| gate_program(name, gate, &BTreeMap::new()).is_none());
     }
     let agent = config.agent(&hold.agent);
     agent.is_none_or(|(name, table)| program_of(root, name, table, &BTreeMap::new()).is_none())

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::SessionFile;
+use super::gates::{self, Made};
 use super::launch::{self, Launch};
-use super::{Attempt, Failed, Work, WorkerContext, gates, resume};
+use super::{Attempt, Failed, Work, WorkerContext, resume};
 use crate::agents::{self, Agent};
 use crate::atomic;
 use crate::clock;
@@ -75,6 +76,54 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
         s.pid = pid;
     });
     Ok(age)
+}
+
+/// Begins an attempt with what the one before made: no agent is started.
+pub(super) fn begin_with(
+    ctx: &mut WorkerContext,
+    mut attempt: Attempt,
+    made: Made,
+) -> (Attempt, Result<()>) {
+    let begun = try_begin_with(ctx, &mut attempt, made);
+    (attempt, begun)
+}
+
+fn try_begin_with(ctx: &mut WorkerContext, attempt: &mut Attempt, made: Made) -> Result<()> {
+    let (claim, file) = (&attempt.claim, &mut attempt.file);
+    let before = made.before;
+    file.set_end(made.end);
+    file.branch = Some(branch_of(
+        &claim.name,
+        claim.item.branch.as_deref(),
+        file.attempt,
+    ));
+    file.agent = before.agent;
+    file.repo = before.repo;
+    file.base = before.base;
+    file.base_oid = before.base_oid;
+    // A later attempt may go on in its conversation.
+    file.events = before.events;
+    file.cli_session = before.cli_session;
+    file.conversation = before.conversation;
+    let text = format!(
+        "its gates run again on what attempt {} made",
+        before.attempt
+    );
+    ctx.rt.console.say(&format!(
+        "{}  gates      {} (attempt {}): {text}",
+        ctx.slot(),
+        claim.name,
+        file.attempt
+    ));
+    file.notes.push(text);
+    atomic::make_dir_new(&attempt.dir, true)?;
+    let bytes = item::without_mark(&claim.bytes);
+    drop(atomic::create(&join(&attempt.dir, "item"), bytes, 0o600)?);
+    attempt.work = stand(ctx, attempt)?.map(Arc::new);
+    let place = attempt.work.as_ref().map(|work| work.tree.path());
+    attempt.file.worktree = place.map(|place| place.to_string_lossy().into_owned());
+    attempt.file.started_at = clock::now_iso();
+    attempt.file.create(&attempt.dir)
 }
 
 /// An answer that the attempt before did not live to hear is for this one.

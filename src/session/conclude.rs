@@ -87,7 +87,6 @@ pub(crate) fn gate_on(
     if ctx.running_gate.is_none() && !keeper::is_alive(&ctx.rt.root, ctx.slot()) {
         gates::end_tree(ctx, &attempt.file.session, &attempt.dir);
     }
-    let terms = terms(ctx, &attempt);
     attempt.file.set_end(gating.end);
     if attempt.work.is_none() {
         attempt.work = stand(ctx, &attempt)?.map(Arc::new);
@@ -95,6 +94,12 @@ pub(crate) fn gate_on(
     if let Some(stream) = &mut attempt.stream {
         stream.read_on(true);
     }
+    gate_made(ctx, attempt)
+}
+
+/// Runs the gates on an attempt's work, which is kept, and ends it as they let it.
+pub(super) fn gate_made(ctx: &mut WorkerContext, mut attempt: Attempt) -> Result<bool> {
+    let terms = terms(ctx, &attempt);
     let outcome = attempt.file.outcome.as_ref().and_then(Word::known);
     let mut decision = Decision::succeeded(
         outcome.unwrap_or(Outcome::Succeeded),

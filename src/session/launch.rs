@@ -104,7 +104,7 @@ fn plan_of_agent(
         }
     };
     let previous = attempt.record.history().previous.as_ref();
-    let mut feedback = gates::feedback(&rt.root, previous);
+    let mut feedback = gates::feedback(rt, previous);
     for line in red {
         feedback.push_str(line);
         feedback.push('\n');

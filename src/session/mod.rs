@@ -28,8 +28,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use begin::begin;
+use conclude::gate_made;
 pub(crate) use conclude::{conclude, gate_on, publish_on, target_of};
 use file::SessionFile;
+use gates::Made;
 pub(crate) use launch::neutral as neutral_environment;
 use pause::InterruptContext;
 pub(crate) use resume::preferred_slot;
@@ -342,6 +344,9 @@ pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) ->
     let attempt = Attempt::of_claim(&ctx.rt, claim, record);
     ctx.rt.results.claimed_again(&attempt.claim.name);
     show_starting(ctx, &attempt);
+    if let Some(made) = gates::to_run_again(&ctx.rt, &attempt) {
+        return gate_again(ctx, attempt, made);
+    }
     let (mut attempt, begun) = begin(ctx, attempt);
     let over = match begun {
         Ok(age) => {
@@ -362,6 +367,17 @@ pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) ->
         Err(Failed::Fault(e)) => Over::Unstartable(e.to_string()),
     };
     conclude(ctx, attempt, over)
+}
+
+/// Runs the gates of an attempt again that could not be evaluated, on the same work: no agent is paid
+/// for it again.
+fn gate_again(ctx: &mut WorkerContext, attempt: Attempt, made: Made) -> Result<bool> {
+    let (attempt, begun) = begin::begin_with(ctx, attempt, made);
+    match begun {
+        Ok(()) => gate_made(ctx, attempt),
+        Err(e) if e.kind() == Kind::Temporary || e.is_barred() => give_back(ctx, attempt, e),
+        Err(e) => conclude(ctx, attempt, Over::Unstartable(e.to_string())),
+    }
 }
 
 fn show_starting(ctx: &WorkerContext, attempt: &Attempt) {

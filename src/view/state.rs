@@ -103,8 +103,10 @@ impl Holds {
     fn of(&self, root: &Root, name: &Name) -> Option<&Hold> {
         let config = self.config.as_ref()?;
         let item = parsed(name, &root.item(Place::Pending, name))?;
-        let agent = agents::hold_name(config, &item)?;
-        self.all.iter().find(|hold| hold.agent == agent)
+        let agent = agents::hold_name(config, &item);
+        let is_it =
+            |hold: &&Hold| Some(&*hold.agent) == agent || agents::is_gate_of(config, &item, hold);
+        self.all.iter().find(is_it)
     }
 }
 

@@ -462,3 +462,115 @@ fn what_gates_said_of_old_commits_of_the_base_goes_with_what_is_older_than_keep(
     // With the session went its gates' output.
     assert_eq!(files_below(&root.at("state/sessions")).len(), 0);
 }
+
+#[test]
+fn no_agent_is_started_for_a_gate_that_nobody_can_start_and_that_is_said_once() {
+    let root = root_with(&[("g", "command = [\"no-such-gate-program\"]")]);
+    for n in 0..20 {
+        works(&root, &format!("x{n}"));
+    }
+    root.script("free", "#harness gates: none\necho work >made");
+    let out = root.harness(&["run", "--drain", "--workers", "3"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let waits = "items that are to pass gate g wait: no-such-gate-program is not found in PATH";
+    assert_eq!(said.matches(waits).count(), 1, "{said}");
+    assert!(said.matches("no-such-gate-program").count() <= 2, "{said}");
+    assert_eq!(times(&root, "agent"), 0);
+    assert!(root.is_done("free"), "{}", root.picture());
+    let shown = root.ok(&["show", "x7"]);
+    assert!(shown.contains(waits), "{shown}");
+    assert!(root.ok(&["doctor"]).contains("no-such-gate-program"));
+    set_gates(&root, &[("g", "command = [\"true\"]")]);
+    root.drain();
+    assert_eq!(times(&root, "agent"), 20);
+    assert!(root.is_done("x7") && files_below(&root.at("state/holds")).len() <= 1);
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_retry_after_a_gate_that_could_not_be_evaluated_runs_the_gate_alone_once() {
+    for dies in [false, true] {
+        let text = format!(
+            "{}; cat made-x; [ ! -e \"$HARNESS_ROOT/wait\" ] || {}; [ -e \"$HARNESS_ROOT/fast\" ] || sleep 600",
+            notes("gate"),
+            waits_for("go"),
+        );
+        let root = root_with(&[("g", &format!("{}\ntimeout = 1", script(&text)))]);
+        works(&root, "x");
+        let parked = |times_of: (usize, usize)| {
+            let mut run = run(&root);
+            assert_eq!(run.wait(), Some(1), "{}\n{}", run.said(), root.picture());
+            assert!(root.is_parked("x"));
+            assert_eq!((times(&root, "agent"), times(&root, "gate")), times_of);
+        };
+        parked((1, 1));
+        root.ok(&["retry", "x"]);
+        parked((1, 2));
+        // A second one has the agent look at it.
+        root.ok(&["retry", "x"]);
+        parked((2, 3));
+        fs::write(root.at("fast"), "").unwrap();
+        root.ok(&["retry", "x"]);
+        if dies {
+            set_gates(&root, &[("g", &script(&text))]);
+            fs::write(root.at("wait"), "").unwrap();
+            let first = run(&root);
+            root.wait_until("the gate runs", || times(&root, "gate") == 4);
+            first.kill9();
+            fs::write(root.at("go"), "").unwrap();
+        }
+        ended_well(&root, run(&root));
+        assert_eq!((times(&root, "agent"), times(&root, "gate")), (2, 4));
+        let show = root.show("x");
+        assert_eq!(show["branch"], "harness/x/4", "{show:#}");
+        let attempts = show["attempts"].as_array().unwrap();
+        assert_eq!(
+            (attempts.len(), &attempts[3]["outcome"]),
+            (4, &"succeeded".into())
+        );
+        assert_eq!(git(&root.repo(), &["show", "harness/x/4:made-x"]), "work\n");
+        root.assert_nothing_left();
+    }
+}
+
+#[test]
+fn the_next_attempt_is_told_in_the_same_conversation_what_failed() {
+    let root = Root::with_repo();
+    let report =
+        "<testsuite><testcase classname=\"a.B\" name=\"bad\"><failure/></testcase></testsuite>";
+    // A green one must write its report, too.
+    let test = script(&format!(
+        "if [ \"$HARNESS_ATTEMPT\" = 1 ]; then echo '{report}' >j.xml; echo 'it blew up'; exit 1; fi; echo '<testsuite/>' >j.xml"
+    ));
+    let optional = script("echo 'only told'; exit 1");
+    let agent = crate::launch::table(&root, "claude", "");
+    root.config(&format!(
+        "agent = \"claude\"\n[repo]\npath = \"repo\"\n[gates.test]\n{test}\njunit = \"j.xml\"\n[gates.optional]\n{optional}\nrequired = false\n{agent}"
+    ));
+    root.drop_file(
+        "x.md",
+        b"Please do it.\n[[mock:success file=a.txt]]\n",
+        0o644,
+    );
+    ended_well(&root, run(&root));
+    let all = ["optional red", "test red", "optional red", "test green"];
+    assert_eq!(verdicts(&root, "x.md"), all, "{}", root.picture());
+    let session = |n| crate::launch::session(&root, "x.md", n);
+    let (first, second) = (session(0), session(1));
+    assert_eq!(second["resumed"], first["cli_session"], "{second:#}");
+    let sid = second["session"].as_str().unwrap();
+    let prompt = root.at("state/sessions").join(sid).join("prompt.md");
+    let prompt = fs::read_to_string(prompt).unwrap();
+    for part in [
+        "gate test is red",
+        "a.B::bad",
+        "it blew up",
+        "Please do it.",
+    ] {
+        assert!(prompt.contains(part), "no {part} in {prompt}");
+    }
+    assert!(!prompt.contains("only told"), "{prompt}");
+    let told = second["reason"].as_str().unwrap();
+    assert!(told.contains("gate optional is red"), "{told}");
+    root.assert_nothing_left();
+}

@@ -1,12 +1,13 @@
 //! The agents' programs: which are installed, and whether each configured one can be started.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::{Finding, ok, version, warn};
 use crate::adapters;
 use crate::agents;
-use crate::config::AgentTable;
+use crate::config::{AgentTable, GateTable};
 use crate::layout::{Root, shown};
 
 /// The agent CLIs found on PATH, and where.
@@ -62,6 +63,21 @@ pub(super) fn configured(root: &Root, agent: &str, table: &AgentTable) -> Findin
         Err(why) => warn(
             format!("{place}, but asked for its version {why}"),
             format!("try it by hand: {place} --version"),
+        ),
+    }
+}
+
+/// The program of a gate.
+pub(super) fn of_gate(gate: &str, table: &GateTable) -> Finding {
+    match agents::why_not_a_program(table, &BTreeMap::new()) {
+        None => ok(table
+            .command
+            .first()
+            .map_or("a text for sh", |p| p)
+            .to_owned()),
+        Some(why) => warn(
+            why,
+            format!("items that are to pass it wait; or correct [gates.{gate}] command"),
         ),
     }
 }

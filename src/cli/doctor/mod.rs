@@ -176,6 +176,9 @@ pub(super) fn doctor(found: std::result::Result<&Root, &Error>) -> Report {
             let finding = agents::configured(root, name, table);
             checks.push(check(&format!("agent {name}"), finding));
         }
+        for (name, table) in &config.gates {
+            checks.push(check(&format!("gate {name}"), agents::of_gate(name, table)));
+        }
     }
     Report(checks)
 }
@@ -394,10 +397,11 @@ mod tests {
     }
 
     #[test]
-    fn agents_whose_program_is_missing_are_named() {
+    fn agents_and_gates_whose_program_is_missing_are_named() {
         let toml = "[harness]\nagent = \"a\"\n[agents.a]\ncommand = [\"sh\"]\n[agents.b]\ncommand = [\"no-such-program-7\"]\n[agents.c]\ncommand = [\"{{ROOT}}/no\"]\n\
                     [agents.claude]\nenv = { PATH = \"/nowhere\" }\n[agents.d]\ncli = \"codex\"\ncommand = [\"true\"]\n\
-                    [agents.e]\ncli = \"codex\"\ncommand = [\"false\"]\n";
+                    [agents.e]\ncli = \"codex\"\ncommand = [\"false\"]\n\
+                    [gates.f]\ncommand = [\"no-such-program-8\"]\n[gates.g]\nscript = \"true\"\n[gates.h]\ncommand = [\"./check\"]\n";
         let report = examined(toml, |_| {});
         for (agent, want) in [
             ("agent a", State::Ok),
@@ -406,6 +410,9 @@ mod tests {
             ("agent claude", State::Warn),
             ("agent d", State::Ok),
             ("agent e", State::Warn),
+            ("gate f", State::Warn),
+            ("gate g", State::Ok),
+            ("gate h", State::Ok),
         ] {
             assert_eq!(state(&report, agent), want, "{agent}:\n{}", report.text());
         }

@@ -7,6 +7,7 @@ use crate::atomic;
 use crate::layout::Root;
 use crate::outcome::{Means, Verdict};
 use crate::record::{GateRan, LastAttempt};
+use crate::runtime::Runtime;
 use crate::text;
 
 /// Bytes of a gate's output that are told.
@@ -15,13 +16,18 @@ const OUTPUT_BYTES: u64 = 4_000;
 const GATES_MAX: usize = 4;
 
 /// Empty: there is nothing to tell.
-pub(in crate::session) fn feedback(root: &Root, previous: Option<&LastAttempt>) -> String {
+pub(in crate::session) fn feedback(rt: &Runtime, previous: Option<&LastAttempt>) -> String {
+    let root = &rt.root;
     let mut told = String::new();
     let Some(previous) = previous else {
         return told;
     };
-    let red = |ran: &&GateRan| ran.verdict.known() == Some(Verdict::Red);
-    for ran in previous.gates.iter().filter(red).take(GATES_MAX) {
+    let held_up = |ran: &&GateRan| {
+        let is_required = rt.config.gates.get(&ran.gate).is_none_or(|g| g.required);
+        let verdict = ran.verdict.known();
+        is_required && matches!(verdict, Some(Verdict::Red | Verdict::Unevaluated))
+    };
+    for ran in previous.gates.iter().filter(held_up).take(GATES_MAX) {
         let _infallible = writeln!(told, "{}.", super::evidence(ran, Means::Told).line());
         if ran.tests.len() > 1 {
             let _infallible = writeln!(told, "Failing tests:\n- {}", ran.tests.join("\n- "));

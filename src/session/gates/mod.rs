@@ -5,6 +5,7 @@
 //! Invariant: before the first gate the attempt's whole end is on record (`gating`), so that nobody
 //! takes what a gate wrote into the worktree for the agent's work.
 
+mod again;
 mod baseline;
 mod feedback;
 mod junit;
@@ -12,6 +13,7 @@ mod run;
 
 use std::ffi::OsString;
 
+pub(super) use again::{Made, to_run_again};
 pub(super) use baseline::before;
 pub(super) use feedback::feedback;
 pub(super) use run::end_running;
