@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::clock;
 use crate::layout::Name;
-use crate::outcome::{GateEvidence, Means, Next, Outcome, Word};
+use crate::outcome::{GateEvidence, Means, Next, Outcome, Verdict, Word};
 use crate::quote;
 use crate::record::{
     Canceled, Event, Finished, GateRan, History, Landing, Line, Started, more_notes,
@@ -280,7 +280,14 @@ fn gate_words(ran: &GateRan) -> String {
         true => format!(" (after {})", clock::human(took)),
         false => String::new(),
     };
-    safe(&format!("{}{took}", evidence.line()))
+    let log = ran
+        .log
+        .as_ref()
+        .filter(|_| evidence.verdict != Verdict::Green);
+    let log = log.map_or_else(String::new, |log| {
+        format!("; its output: state/sessions/{}/{log}", ran.session)
+    });
+    safe(&format!("{}{took}{log}", evidence.line()))
 }
 
 fn merged_words(landing: &Landing) -> String {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::junit;
+use crate::adapters;
 use crate::agents::{self, Facts};
 use crate::atomic;
 use crate::clock;
@@ -32,6 +33,8 @@ use crate::status::SlotState;
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the process tree of a gate whose keeper died is searched and killed.
 const SWEEP: Duration = Duration::from_secs(10);
+/// The end of a gate's output in which the cause is looked for.
+const LAST_WORDS_BYTES: u64 = 8_192;
 /// What `sh` says of a program that cannot be executed, or that is not there.
 const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
@@ -496,10 +499,24 @@ fn judge(job: &Job<'_>, record: &ExitRecord) -> Once {
                 "exit status {code} of sh: a program that it names is not there, or cannot be executed"
             ))
         }
-        (Exit::Code(code), tests) => Once::Red {
+        (Exit::Code(code), Ok(tests)) if !tests.is_empty() => Once::Red {
             reason: format!("exit status {code}"),
-            tests: tests.unwrap_or_default(),
+            tests,
         },
+        // Where no test is known by name, the line of its output that names the cause, most likely.
+        (Exit::Code(code), _) => {
+            let log = join(&job.dir.join("gates"), format!("{}.log", job.stem()));
+            let tail = atomic::read_tail(&log, LAST_WORDS_BYTES).map(|(tail, _)| tail);
+            let words = adapters::last_words(&tail.unwrap_or_default());
+            let words = match words.is_empty() {
+                true => words,
+                false => format!(": {words}"),
+            };
+            Once::Red {
+                reason: format!("exit status {code}{words}"),
+                tests: Vec::new(),
+            }
+        }
         (Exit::Signal(signal), _) => unknown(&format!("signal {signal} killed it")),
         (Exit::Unknown, _) => unknown("its end is not known"),
     }
