@@ -176,6 +176,10 @@ pub const ALL: &[(&str, &str)] = &[
         "recovery does not look for the session's mark in environments",
     ),
     (
+        "forks-not-chased",
+        "recovery looks for what a killed keeper left at all processes only, not for new ones",
+    ),
+    (
         "unseen-is-dead",
         "recovery takes an agent for dead whose output is still held where it cannot be seen",
     ),

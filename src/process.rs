@@ -47,6 +47,19 @@ pub fn proc_is_ours() -> bool {
     me.is_some_and(|me| me.as_os_str() == &*std::process::id().to_string())
 }
 
+/// How long new processes are looked for after each look at all of them, and how many at once.
+const CHASE: Duration = Duration::from_millis(5);
+const CHASED_MAX: u32 = 64;
+
+/// The number that the kernel gave last.
+fn newest_pid() -> u32 {
+    let load = atomic::read_kernel_text("/proc/loadavg").unwrap_or_default();
+    let last = load.split_whitespace().next_back();
+    last.and_then(|pid| pid.parse().ok())
+        .filter(|_| proc_is_ours())
+        .unwrap_or_default()
+}
+
 fn pids() -> impl Iterator<Item = u32> {
     let entries = proc_is_ours().then(|| fs::read_dir("/proc"));
     let entries = entries.into_iter().flatten().flatten().flatten();
@@ -94,8 +107,8 @@ pub struct Ended {
     pub killed: u32,
     /// Whether none was left that can be seen.
     pub clean: bool,
-    /// Something that cannot be seen from here (another pid namespace: a container) still has the
-    /// agent's output open.
+    /// Something that was not seen still has the agent's output open: it lives in another pid namespace
+    /// (a container), or forks faster than anybody looks.
     pub unseen: bool,
 }
 
@@ -111,22 +124,19 @@ pub fn end_tree(slot_dir: &Path, sid: &str, dir: &Path, deadline: Duration) -> E
     let session = Session::new(sid, dir);
     let end = clock::instant() + deadline;
     let (mut passes, mut clean) = (0, clean_group);
-    // A process that forks without end escapes most scans, but keeps the output open.
     while passes < 2 || is_output_held(dir) {
-        let found = session.sweep();
+        let found = session.sweep() + session.chase();
         killed += found;
         passes = if found == 0 { passes + 1 } else { 0 };
         if clock::instant() >= end {
             clean &= passes >= 2;
             break;
         }
-        pause(Duration::from_millis(if passes < 2 { 5 } else { 1 }));
     }
-    let unseen = clean && is_output_held(dir);
     Ended {
         killed,
         clean,
-        unseen,
+        unseen: is_output_held(dir),
     }
 }
 
@@ -159,30 +169,39 @@ impl Session {
         }
     }
 
-    /// Kills every process of the session and returns how many. A pidfd is opened before the check,
-    /// so that the process that is killed is the one that was checked.
+    /// Kills every process of the session and returns how many.
     fn sweep(&self) -> u32 {
-        use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-        let me = std::process::id();
-        let mut found = 0;
-        // The newest first: they are the ones that may fork and exit before they are scanned.
-        let mut all: Vec<u32> = pids().filter(|&p| p != me).collect();
-        all.reverse();
-        for pid in all {
-            if !self.has(pid) {
-                continue;
-            }
-            let Some(handle) = rustix::process::Pid::from_raw(pid as i32) else {
-                continue;
-            };
-            let Ok(fd) = pidfd_open(handle, PidfdFlags::empty()) else {
-                continue;
-            };
-            if self.has(pid) && pidfd_send_signal(&fd, Signal::KILL).is_ok() {
-                found += 1;
-            }
+        self.kill(pids())
+    }
+
+    /// Kills what the session starts in the next moment, by its number as soon as the kernel has given
+    /// it: what forks for ever is always ahead of a look at all processes.
+    fn chase(&self) -> u32 {
+        let end = clock::instant() + CHASE;
+        let mut killed = 0;
+        let mut last = newest_pid().saturating_sub(1);
+        while clock::instant() < end && !crate::mutant::planted("forks-not-chased") {
+            let newest = newest_pid();
+            // The numbers began again, or others start many: what is left out is met by the next look.
+            killed += self.kill(last.max(newest.saturating_sub(CHASED_MAX)) + 1..=newest);
+            last = newest;
         }
-        found
+        killed
+    }
+
+    /// Kills those that are the session's, and returns how many. A pidfd is opened before the check, so
+    /// that the process that is killed is the one that was checked.
+    fn kill(&self, pids: impl Iterator<Item = u32>) -> u32 {
+        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+        let me = std::process::id();
+        let is_killed = |&pid: &u32| {
+            let held = || pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok();
+            pid != me
+                && self.has(pid)
+                && held()
+                    .is_some_and(|fd| self.has(pid) && pidfd_send_signal(&fd, Signal::KILL).is_ok())
+        };
+        u32::try_from(pids.filter(is_killed).count()).unwrap_or(u32::MAX)
     }
 
     fn has(&self, pid: u32) -> bool {

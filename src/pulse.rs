@@ -40,16 +40,15 @@ impl StatusThread {
         }
     }
 
-    fn counts(&self) -> Option<Arc<EndedCounts>> {
-        self.counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// From now on the watcher's events are counted there; `None`: nowhere.
+    fn count_in(&self, counts: Option<Arc<EndedCounts>>) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
     /// A file came into or left a folder.
     pub(crate) fn count(&self, place: Place, delta: i64) {
-        if let Some(counts) = self.counts() {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counts) = &*counts {
             counts.event(place, delta);
         }
     }
@@ -132,11 +131,14 @@ impl StatusThread {
         }
         if aggregator.is_none() {
             *aggregator = Aggregator::try_become(&rt.root)?;
-            *self.counts.lock().unwrap_or_else(PoisonError::into_inner) =
-                aggregator.as_ref().map(|a| a.counts().clone());
+            self.count_in(aggregator.as_ref().map(|a| a.counts().clone()));
         }
         if let Some(aggregator) = aggregator {
-            // At the end, events about what just ended may not have come yet.
+            // At the end, events about what just ended may not have come yet: on top of this count they
+            // would be counted twice.
+            if force {
+                self.count_in(None);
+            }
             if self.lost.swap(false, Ordering::SeqCst) || force {
                 aggregator.counts().recount(&rt.root)?;
             }
@@ -161,5 +163,21 @@ fn unless_gone(path: &Path, written: Result<()>) -> Result<()> {
     match written {
         Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT as i32) && has_folder() => Ok(()),
         done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_comes_after_the_last_count_is_not_counted_again() {
+        let thread = StatusThread::new(Arc::new(Waker::new().unwrap()));
+        let counts = Arc::new(EndedCounts::default());
+        thread.count_in(Some(counts.clone()));
+        thread.count(Place::Done, 1);
+        thread.count_in(None);
+        thread.count(Place::Done, 1);
+        assert_eq!(counts.get(Place::Done), 1);
     }
 }

@@ -74,6 +74,7 @@ PROOFS = [
     ("echild-not-waited-for", ending("success")),
     ("cgroup-not-killed", ending("kill -9 of harness and keeper")),
     ("mark-not-looked-for", ending("kill -9 of harness and keeper", "without_a_cgroup")),
+    ("forks-not-chased", it("processes::what_forks_for_ever")),
     ("unseen-is-dead", it("clocks::an_agent_that_lives_in_another_container")),
     ("a-copy-is-the-original", it("clocks::a_copy_of_a_root")),
     ("set-back-not-seen", it("clocks::a_time_that_a_person_set")),

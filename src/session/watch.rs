@@ -439,8 +439,10 @@ pub(crate) fn post_mortem(
     }
     let (slot, name) = (ctx.slot(), &attempt.claim.name);
     let slot_dir = ctx.rt.root.agent(slot);
-    let end_tree = || process::end_tree(&slot_dir, &attempt.file.session, &attempt.dir, SWEEP);
-    let mut ended = end_tree();
+    let sid = &attempt.file.session;
+    let end_tree = |limit| process::end_tree(&slot_dir, sid, &attempt.dir, limit);
+    let mut ended = end_tree(SWEEP);
+    let mut more = 0;
     while ended.unseen {
         ctx.rt.console.warn(&format!(
             "{slot}: the keeper of {name} died, and its agent lives where it cannot be seen from \
@@ -456,10 +458,14 @@ pub(crate) fn post_mortem(
                 ));
             }
             ctx.waker.wait(UNSEEN);
+            // What forks faster than the looks before may be slower now.
+            more += end_tree(Duration::ZERO).killed;
         }
-        ended = end_tree();
+        more += ended.killed;
+        ended = end_tree(SWEEP);
     }
     let Ended { killed, clean, .. } = ended;
+    let killed = killed + more;
     ctx.rt.console.warn(&format!(
         "{slot}: the keeper of {name} died; {killed} of its processes were ended{}",
         if clean { "" } else { ", and some could not be" },

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 use crate::journal::Journal;
@@ -42,6 +43,7 @@ const STRAYS: &[(&str, &str)] = &[
 const HIDDEN: &str = "env -i setsid sleep M >/dev/null 2>&1 </dev/null &";
 /// Never the same process for longer than a moment, and it hears nothing.
 const FORKS: &str = "that forks for ever";
+pub const FOREVER: &str = "trap '' TERM\necho >>\"$0-so-far\"\nsh \"$0\" \"$1\" &\n";
 const NAMESPACE: &str = "in namespaces of its own";
 
 /// How an attempt ends.
@@ -361,8 +363,7 @@ impl Scene {
                 events => format!("events = \"{events}\"\n"),
             }
         ));
-        let forks = "trap '' TERM\necho >>\"$0-so-far\"\nsh \"$0\" \"$1\" &\n";
-        fs::write(root.at("forks"), forks).unwrap();
+        fs::write(root.at("forks"), FOREVER).unwrap();
         let journal = Journal::new();
         let (mut marks, mut kinds, mut strays) = (Vec::new(), Vec::new(), String::new());
         for (kind, text) in STRAYS {
@@ -522,7 +523,7 @@ fn run_one(
 
 fn run_all(cgroups: Option<&Path>) {
     let with = if cgroups.is_some() { "with" } else { "without" };
-    let unshare = std::process::Command::new("unshare")
+    let unshare = Command::new("unshare")
         .args([
             "--user",
             "--map-root-user",

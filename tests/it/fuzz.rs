@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use harness::config::{Config, Overrides};
 use harness::interrupt;
-use harness::item::{self, Item, Refusal};
+use harness::item::{self, Item, QueueFields, Refusal};
 use harness::keeper::ExitRecord;
 use harness::keeper::wire::{self, Reply, Request};
 use harness::layout::{Name, Root, SlotId};
@@ -238,7 +238,11 @@ fn round_trips(item: &Item) -> Result<(), TestCaseError> {
             String::from_utf8_lossy(&text)
         )));
     };
-    prop_assert_eq!(&again.order, &item.order);
+    let order = QueueFields {
+        is_prompt: true,
+        ..item.order.clone()
+    };
+    prop_assert_eq!(&again.order, &order);
     prop_assert_eq!(
         (&again.agent, &again.base, &again.branch),
         (&item.agent, &item.base, &item.branch)

@@ -3,10 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::endings::FOREVER;
 use crate::journal::Journal;
 use crate::support::{Root, kill};
+use crate::trouble::{has_mounts, run_to_end, words};
 
 /// A number that only this test's processes have in their command line: finds those that carry
 /// nothing else.
@@ -235,4 +238,33 @@ fn ctrl_c_on_a_terminal_does_not_reach_agents() {
     assert_eq!(run.wait(), Some(0));
     assert!(root.is_done("x"));
     root.assert_nothing_left();
+}
+
+/// Its numbers are neither the highest nor the lowest when the kernel has begun to count anew.
+#[test]
+fn what_forks_for_ever_is_ended_among_many_processes_whatever_its_numbers_are() {
+    if !has_mounts() {
+        return;
+    }
+    let root = Root::plain();
+    root.config("[repo]\npath = \"none\"\n");
+    fs::write(root.at("forks"), FOREVER).unwrap();
+    let stray = "setsid sh $HARNESS_ROOT/forks & sleep 100";
+    root.script("x", &format!("#harness retries: 0\n{stray}"));
+    let (bin, dir) = (env!("CARGO_BIN_EXE_harness"), root.path().display());
+    let script = format!(
+        "next() {{ echo $1 >/proc/sys/kernel/ns_last_pid; }}
+        others() {{ for _ in $(seq 200); do sleep 100 & done; }}
+        others; next 20000; others; next 1000
+        HARNESS_CGROUP=off {bin} --root {dir} run --drain --workers 1 & p=$!
+        until [ -s {dir}/forks-so-far ]; do sleep 0.1; done
+        kill -9 $(pgrep -f '[k]eeper {dir}/state'); wait $p; echo CODE $?
+        n=$(wc -c <{dir}/forks-so-far); sleep 0.3; [ $n = $(wc -c <{dir}/forks-so-far) ] && echo GONE"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["sh", "-c", &script]);
+    let said = words(&run_to_end(command));
+    let wanted = ["keeper of x died", "CODE 1", "GONE"];
+    assert!(wanted.iter().all(|w| said.contains(w)), "{said}");
 }
