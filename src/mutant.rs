@@ -18,6 +18,10 @@ pub const ALL: &[(&str, &str)] = &[
         "a branch appears before the record says that it will",
     ),
     (
+        "approve-by-name",
+        "an approval is for whatever the branch is by then, not for the commit that was looked at",
+    ),
+    (
         "git-closed-is-tried",
         "a file that cannot be read is tried to be committed",
     ),

@@ -47,6 +47,7 @@ PROOFS = [
     ("-", powercut("--ways", "1", "--mutant", "no-fsync")),
     ("-", powercut("--ways", "2", "--mutant", "no-dir-fsync")),
     ("publish-unsaid", powercut("--ways", "1", "--instants", "publish")),
+    ("approve-by-name", it("review::an_approval")),
     ("end-unflushed", powercut("--ways", "1", "--instants", "done")),
     ("end-unsynced", powercut("--ways", "1", "--instants", "done")),
     ("claim-without-election", it("races::what")),
