@@ -10,6 +10,14 @@ pub const ALL: &[(&str, &str)] = &[
         "a gate runs on what the gate before it left",
     ),
     (
+        "gate-end-forgotten",
+        "a gate that ended while no harness lived runs again",
+    ),
+    (
+        "gating-collected",
+        "what a gate wrote is collected where the item was taken away",
+    ),
+    (
         "red-once-is-red",
         "a gate that is red runs no second time on the same tree",
     ),
