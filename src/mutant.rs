@@ -10,24 +10,12 @@ pub const ALL: &[(&str, &str)] = &[
         "a gate runs on what the gate before it left",
     ),
     (
-        "gate-end-forgotten",
-        "a gate that ended while no harness lived runs again",
-    ),
-    (
-        "gating-collected",
-        "what a gate wrote is collected where the item was taken away",
-    ),
-    (
         "red-once-is-red",
         "a gate that is red runs no second time on the same tree",
     ),
     (
         "publish-unsaid",
         "a branch appears before the record says that it will",
-    ),
-    (
-        "approve-by-name",
-        "an approval is for whatever the branch is by then, not for the commit that was looked at",
     ),
     (
         "git-closed-is-tried",
@@ -162,6 +150,26 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "land-without-swap",
         "a branch of the user's is moved wherever it is by now",
+    ),
+    (
+        "merged-behind",
+        "branches are merged onto the commit before the tip, and that tree is put upon the tip",
+    ),
+    (
+        "gate-on-branch",
+        "gates run on the branch as it is, not on what would land",
+    ),
+    (
+        "tree-not-asserted",
+        "what lands is not compared with what was gated",
+    ),
+    (
+        "approval-by-name",
+        "a branch is merged though it has moved since it was approved",
+    ),
+    (
+        "landing-unsaid",
+        "a branch is moved before the record says that it will",
     ),
     (
         "git-writes-user-config",

@@ -42,12 +42,17 @@ def powercut(*options):
     return ["python3", "tests/powercut", "--bin", BIN, "--fail-fast", *options]
 
 
+def merges(*options):
+    """Three processes that merge, are killed, and are looked at."""
+    args = ["--processes", "3", "--branches", "20", "--every", "2", "--seconds", "90", *options]
+    return [sys.executable, "tests/merges", "--bin", BIN, *args]
+
+
 # (planted fault, proof that must notice it); "-": the proof plants its fault itself
 PROOFS = [
     ("-", powercut("--ways", "1", "--mutant", "no-fsync")),
     ("-", powercut("--ways", "2", "--mutant", "no-dir-fsync")),
     ("publish-unsaid", powercut("--ways", "1", "--instants", "publish")),
-    ("approve-by-name", it("review::an_approval")),
     ("end-unflushed", powercut("--ways", "1", "--instants", "done")),
     ("end-unsynced", powercut("--ways", "1", "--instants", "done")),
     ("claim-without-election", it("races::what")),
@@ -95,10 +100,12 @@ PROOFS = [
     ("git-publish-without-swap", it("git_shapes")),
     ("land-without-swap", ["cargo", "test", "-q", "--features", "mutants", "--lib", "--",
                            "of_many_that_land"]),
-    ("red-once-is-red", it("gates::each_gate_meets")),
-    ("gate-on-leftovers", it("gates::each_gate_meets")),
-    ("gate-end-forgotten", it("gates::whoever_dies")),
-    ("gating-collected", it("gates::an_item_that_is_taken")),
+    ("land-without-swap", merges()),
+    ("merged-behind", merges()),
+    ("gate-on-branch", merges()),
+    ("gate-on-branch,tree-not-asserted", merges()),
+    ("approval-by-name", merges()),
+    ("landing-unsaid", merges("--at-landing", "0.6")),
     ("git-writes-user-config", it("git_shapes")),
     ("git-closed-is-tried", it("git_carried::what_nobody_can_read")),
     ("git-unclean-is-work", it("git_carried::a_file_that_git")),

@@ -25,34 +25,31 @@ pub(super) struct BranchesArgs {
 }
 
 /// A branch that an attempt left in the user's repository.
-pub(super) struct Branch {
-    pub(super) item: Name,
-    pub(super) session: String,
+struct Branch {
+    item: Name,
+    session: String,
     attempt: Option<u32>,
-    pub(super) name: String,
+    name: String,
     /// Its commit when it was published.
-    pub(super) head: String,
+    head: String,
     commits: Option<u64>,
-    /// What it is compared with.
-    pub(super) base: Option<String>,
+    base: Option<String>,
     base_oid: Option<String>,
-    pub(super) published_at: String,
-    pub(super) now: Now,
+    published_at: String,
+    now: Now,
 }
 
 /// How it is now.
 #[derive(Default)]
-pub(super) struct Now {
+struct Now {
     /// `None`: it cannot be told, as its repository cannot be read.
-    pub(super) repo: Option<String>,
+    repo: Option<String>,
     /// `None`: it is not there.
-    pub(super) tip: Option<String>,
-    /// The commit since which it has changes of its own.
-    pub(super) from: Option<String>,
-    pub(super) commits: Option<u64>,
-    pub(super) changes: Option<Changes>,
-    pub(super) is_merged: Option<bool>,
-    pub(super) conflicts: Option<Vec<String>>,
+    tip: Option<String>,
+    commits: Option<u64>,
+    changes: Option<Changes>,
+    is_merged: Option<bool>,
+    conflicts: Option<Vec<String>>,
     is_base_gone: bool,
 }
 
@@ -122,7 +119,7 @@ fn published(root: &Root) -> Result<Vec<Branch>> {
     Ok(all.into_values().collect())
 }
 
-pub(super) fn of_item(item: &Name, lines: &[Line]) -> Vec<Branch> {
+fn of_item(item: &Name, lines: &[Line]) -> Vec<Branch> {
     let mut starts: HashMap<&str, &Started> = HashMap::new();
     let mut found = Vec::new();
     for line in lines {
@@ -154,36 +151,6 @@ pub(super) fn of_item(item: &Name, lines: &[Line]) -> Vec<Branch> {
 
 /// Looks for all of them, one repository after the other. Returns what could not be looked at.
 fn look(root: &Root, repos: &Repos, branches: &mut [Branch]) -> Vec<Error> {
-    let mut trouble = find_tips(root, repos, branches.iter_mut());
-    trouble.extend(measure_all(root, repos, branches.iter_mut()));
-    trouble
-}
-
-/// What each changes, and what merging it would be.
-pub(super) fn measure_all<'b>(
-    root: &Root,
-    repos: &Repos,
-    branches: impl Iterator<Item = &'b mut Branch>,
-) -> Vec<Error> {
-    let mut trouble = Vec::new();
-    let mut branches: Vec<&mut Branch> = branches.collect();
-    for (name, path) in repos.paths() {
-        let is_here = |b: &Branch| b.now.repo.as_deref() == Some(name) && b.now.tip.is_some();
-        let here = branches.iter_mut().map(|b| &mut **b);
-        let mut here: Vec<&mut Branch> = here.filter(|b| is_here(b)).collect();
-        if let Err(e) = measure(&looked_at(root, name, path), &mut here) {
-            trouble.push(e);
-        }
-    }
-    trouble
-}
-
-/// Where each is now.
-pub(super) fn find_tips<'b>(
-    root: &Root,
-    repos: &Repos,
-    branches: impl Iterator<Item = &'b mut Branch>,
-) -> Vec<Error> {
     let mut trouble = Vec::new();
     let mut tips: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     let paths: BTreeMap<&str, &Path> = repos.paths().collect();
@@ -193,7 +160,7 @@ pub(super) fn find_tips<'b>(
             Err(e) => trouble.push(e),
         }
     }
-    for branch in branches {
+    for branch in branches.iter_mut() {
         branch.now.repo = repo_of(root, branch, &paths, &tips);
         let tips = branch
             .now
@@ -202,10 +169,17 @@ pub(super) fn find_tips<'b>(
             .and_then(|repo| tips.get(repo.as_str()));
         branch.now.tip = tips.and_then(|tips| tips.get(&branch.name)).cloned();
     }
+    for (name, path) in &paths {
+        let is_here = |b: &&mut Branch| b.now.repo.as_deref() == Some(name) && b.now.tip.is_some();
+        let mut here: Vec<&mut Branch> = branches.iter_mut().filter(is_here).collect();
+        if let Err(e) = measure(&looked_at(root, name, path), &mut here) {
+            trouble.push(e);
+        }
+    }
     trouble
 }
 
-pub(super) fn looked_at<'a>(root: &Root, name: &str, path: &'a Path) -> Look<'a> {
+fn looked_at<'a>(root: &Root, name: &str, path: &'a Path) -> Look<'a> {
     let tried = root.tried_merges(name);
     Look { path, tried }
 }
@@ -268,7 +242,6 @@ fn measure(look: &Look<'_>, branches: &mut [&mut Branch]) -> Result<()> {
                 from = since.map(|(base, _)| base);
             }
         }
-        branch.now.from.clone_from(&from);
         if let Some(from) = from {
             diffs.push((at, (from, tip.clone())));
         }
@@ -305,19 +278,10 @@ impl Branch {
         self.now.tip.as_ref().is_some_and(|tip| *tip != self.head)
     }
 
-    /// What merging it would be, in words, and whether it is as it was published.
-    fn standing(&self) -> (String, Paint) {
-        let (word, paint) = self.merging();
-        match self.is_rewritten() {
-            true => (format!("{word} (rewritten since)"), paint),
-            false => (word, paint),
-        }
-    }
-
     /// What merging it would be, in words.
-    pub(super) fn merging(&self) -> (String, Paint) {
+    fn standing(&self) -> (String, Paint) {
         let now = &self.now;
-        match (now.is_merged, &now.conflicts) {
+        let (word, paint) = match (now.is_merged, &now.conflicts) {
             _ if now.repo.is_none() => (
                 "unknown: its repository cannot be read".to_owned(),
                 Paint::Yellow,
@@ -334,14 +298,11 @@ impl Branch {
             }
             (None, None) => ("unknown".to_owned(), Paint::Yellow),
             (Some(false), None) => ("not merged; conflicts unknown".to_owned(), Paint::Yellow),
+        };
+        match self.is_rewritten() {
+            true => (format!("{word} (rewritten since)"), paint),
+            false => (word, paint),
         }
-    }
-
-    /// `+3 -1`
-    pub(super) fn lines_changed(&self) -> String {
-        let changes = self.now.changes;
-        let lines = changes.map(|c| format!("+{} -{}", c.insertions, c.deletions));
-        lines.unwrap_or_default()
     }
 }
 
@@ -357,13 +318,16 @@ fn table(branches: &[Branch]) -> Table {
     let number = |n: Option<u64>| n.map_or_else(String::new, |n| n.to_string());
     for branch in branches {
         let now = &branch.now;
+        let lines = now
+            .changes
+            .map(|c| format!("+{} -{}", c.insertions, c.deletions));
         let (word, paint) = branch.standing();
         let mut row = vec![
             Cell::new(branch.item.shown()),
             Cell::new(&branch.name),
             Cell::new(number(now.commits)),
             Cell::new(number(now.changes.map(|c| c.files))),
-            Cell::new(branch.lines_changed()),
+            Cell::new(lines.unwrap_or_default()),
             Cell::new(branch.base.as_deref().unwrap_or_default()),
             Cell::painted(word, paint),
             Cell::new(ago(&branch.published_at, clock::now()).unwrap_or_default()),
@@ -376,7 +340,7 @@ fn table(branches: &[Branch]) -> Table {
     table
 }
 
-pub(super) fn as_json(branch: &Branch) -> Value {
+fn as_json(branch: &Branch) -> Value {
     let now = &branch.now;
     let is_deleted = now.repo.as_ref().map(|_| now.tip.is_none());
     json!({

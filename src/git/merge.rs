@@ -14,6 +14,7 @@ use super::{Base, Git, How, Hub};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::{Name, shown};
+use crate::mutant::planted;
 
 /// Where the hub keeps a published branch that a person moved.
 const PUBLISHED: &str = "refs/harness/published";
@@ -173,7 +174,10 @@ impl Hub {
         if self.contains(onto, head)? {
             return Ok(Merged::Contained);
         }
-        let whole = self.merge_trees(onto, onto, head)?;
+        let whole = match planted("merged-behind") {
+            true => self.merge_trees(onto, &format!("{onto}^"), head)?,
+            false => self.merge_trees(onto, onto, head)?,
+        };
         if whole.as_ref().ok() == Some(&self.tree_of(onto)?) {
             return Ok(Merged::Contained);
         }

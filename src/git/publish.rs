@@ -264,6 +264,12 @@ impl Users<'_> {
         }
     }
 
+    /// A git as the user would run it there: a remote's path may be relative to the checkout.
+    pub(super) fn git_in_checkout(&self) -> Git {
+        let git = self.hub.quiet(Git::at(&self.hub.repo().path));
+        git.holding(self.lock.as_ref())
+    }
+
     /// Syncs the folders above a ref: git syncs only the ref's file. The journal keeps its order,
     /// so the folders of the objects, changed earlier, reach the disk too.
     pub(super) fn sync_ref(&self, full: &str) -> Result<()> {

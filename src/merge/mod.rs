@@ -25,10 +25,11 @@ pub(crate) use queue::waiting;
 
 use self::fate::Fate;
 use crate::agents::SCRIPT;
+use crate::atomic;
 use crate::config::How;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::git::{Base, Hub};
-use crate::layout::{Name, Root, escaped};
+use crate::layout::{Name, Place, Root, escaped};
 use crate::lease;
 use crate::mutant::planted;
 use crate::outcome::{Next, Outcome};
@@ -151,7 +152,11 @@ fn claim(
 ) -> Result<Option<Candidate>> {
     let root = &ctx.rt.root;
     let intend = || approve(ctx, name);
-    let Some((claim, record)) = spool::take_waiting(root, &ctx.lease, name, intend)? else {
+    let taken = match spool::take_waiting(root, &ctx.lease, name, intend) {
+        Err(e) if e.kind() != Kind::Temporary => return park_unrecorded(ctx, name, &e),
+        taken => taken?,
+    };
+    let Some((claim, record)) = taken else {
         return Ok(None);
     };
     let history = record.history();
@@ -181,6 +186,15 @@ fn assistant(root: &Root, session: &str) -> Option<String> {
         .model
         .map_or_else(String::new, |model| format!(":{model}"));
     (file.agent != SCRIPT).then(|| crate::text::one_line(&format!("{}{model}", file.agent)))
+}
+
+/// Its record cannot be used, so that nothing can be said there: the others do not wait for it.
+fn park_unrecorded(ctx: &WorkerContext, name: &Name, e: &Error) -> Result<Option<Candidate>> {
+    let path = |place| ctx.rt.root.item(place, name);
+    atomic::rename_with_backup(&path(Place::Merge), &path(Place::Parked))?;
+    let text = format!("{}  parked     {name}: {e}", ctx.slot());
+    ctx.rt.console.warn(&text);
+    Ok(None)
 }
 
 /// A `mv` into `merge/` is an approval: it is on record before its file is taken, so that whoever

@@ -14,6 +14,8 @@ use crate::spool;
 pub(crate) struct Waiting {
     pub(crate) name: Name,
     pub(crate) repo: String,
+    /// The branch that its last attempt began at.
+    base: Option<String>,
     /// Why it could not be merged when that was last tried.
     pub(crate) why: Option<String>,
     came_ns: i64,
@@ -49,6 +51,7 @@ fn look(root: &Root, name: Name) -> Option<Waiting> {
     Some(Waiting {
         repo: repo.unwrap_or_else(|| DEFAULT_REPO.to_owned()),
         why: history.why_unmerged(),
+        base: history.last.and_then(|last| last.started?.base),
         came_ns: clock::ctime_ns(&meta),
         name,
     })
@@ -59,8 +62,11 @@ pub(super) fn lines(rt: &Runtime, all: Vec<Waiting>) -> Vec<(Line, Vec<Name>)> {
     let mut lines: Vec<(Line, Vec<Name>)> = Vec::new();
     for waiting in all.into_iter().filter(|w| !rt.merges.rests(&w.name)) {
         let name = (waiting.repo != DEFAULT_REPO).then_some(waiting.repo.as_str());
+        let mut integrate = rt.config.integrate(name);
+        // Where its work began, not where the user is by now.
+        integrate.into = integrate.into.or(waiting.base);
         let line = Line {
-            integrate: rt.config.integrate(name),
+            integrate,
             repo: waiting.repo,
         };
         match lines.iter_mut().find(|(known, _)| *known == line) {

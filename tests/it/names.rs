@@ -32,7 +32,7 @@ const DECLARED: &[(&str, &str)] = &[
     (
         "status",
         "version timestamp harnesses agents work_queue interrupts holds troubles control metrics pid host started_at \
-         uptime_seconds workers total pending scheduled blocked claimed review merge done parked place reason since tries slot \
+         uptime_seconds workers total pending scheduled blocked claimed done parked place reason since tries slot \
          agents_active agents_working agents_idle agents_interrupted completed_today failed_today throughput_per_hour \
          average_seconds success_rate input_tokens output_tokens cost_usd",
     ),
@@ -101,15 +101,7 @@ const DECLARED: &[(&str, &str)] = &[
         "item attempt session repo branch base published_at head tip rewritten deleted commits files_changed \
          insertions deletions merged conflicts",
     ),
-    (
-        "review",
-        "state base_oid moved since returned gates diff diff_is_cut gate moment tree verdict reason seconds tests log \
-         with_base with_each_other items branches pairs_tried pairs_left_out",
-    ),
-    (
-        "gc",
-        "dry_run sessions branches bases worktrees debris trouble",
-    ),
+    ("gc", "dry_run sessions branches worktrees debris trouble"),
     ("doctor", "ok checks what state why what_to_do"),
     ("init", "root made kept"),
     ("did", "item did error"),
@@ -172,9 +164,6 @@ fn full_tree() -> Root {
     let root = root_with("claude", "");
     play(&root, "good.md", "success file=x.txt");
     root.script("bad", "#harness retries: 1\nexit 3");
-    for name in ["finished", "other"] {
-        root.script(name, "#harness integrate: review\necho $0 > README");
-    }
     root.drop_file("refused.json", b"{", 0o644);
     root.harness(&["run", "--drain", "--workers", "1"]);
     // It ends with the file's appearance: nothing of it is left to be frozen.
@@ -241,10 +230,6 @@ fn every_json_has_only_declared_names_and_times_in_utc() {
             &["export", "session", "exit", "figures", "event"],
         ),
         ("branches", &["branches"]),
-        ("review", &["branches", "review"]),
-        ("review finished", &["branches", "review"]),
-        ("review --conflicts", &["branches", "review"]),
-        ("approve finished", &["did"]),
         ("wait good.md asks", &["item"]),
         ("gc --dry-run", &["gc"]),
         ("doctor", &["doctor"]),
