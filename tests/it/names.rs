@@ -32,7 +32,7 @@ const DECLARED: &[(&str, &str)] = &[
     (
         "status",
         "version timestamp harnesses agents work_queue interrupts holds troubles control metrics pid host started_at \
-         uptime_seconds workers total pending scheduled blocked claimed done parked place reason since tries slot \
+         uptime_seconds workers total pending scheduled blocked claimed review merge done parked place reason since tries slot \
          agents_active agents_working agents_idle agents_interrupted completed_today failed_today throughput_per_hour \
          average_seconds success_rate input_tokens output_tokens cost_usd",
     ),
@@ -101,7 +101,10 @@ const DECLARED: &[(&str, &str)] = &[
         "item attempt session repo branch base published_at head tip rewritten deleted commits files_changed \
          insertions deletions merged conflicts",
     ),
-    ("gc", "dry_run sessions branches worktrees debris trouble"),
+    (
+        "gc",
+        "dry_run sessions branches worktrees debris bases trouble",
+    ),
     ("doctor", "ok checks what state why what_to_do"),
     ("init", "root made kept"),
     ("did", "item did error"),

@@ -241,12 +241,14 @@ const SLOT_KEYS: [&str; 20] = [
     "tool_calls",
     "turns",
 ];
-const QUEUE_KEYS: [&str; 7] = [
+const QUEUE_KEYS: [&str; 9] = [
     "blocked",
     "claimed",
     "done",
+    "merge",
     "parked",
     "pending",
+    "review",
     "scheduled",
     "total",
 ];
