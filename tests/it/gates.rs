@@ -326,6 +326,24 @@ fn a_second_run_that_is_adopted_is_the_second_run() {
 }
 
 #[test]
+fn a_run_whose_keeper_died_is_none_of_the_two_that_make_a_gate_red() {
+    let text = format!(
+        "{}; case \"$(wc -l <\"$HARNESS_ROOT/ran-gate\")\" in 1) {};; 2) exit 1;; esac",
+        notes("gate"),
+        waits_for("never")
+    );
+    let root = root_with(&[("g", &script(&text))]);
+    works(&root, "x");
+    let run = run(&root);
+    root.wait_until("the gate runs", || times(&root, "gate") == 1);
+    kill(root.keeper("agent-1"), "KILL");
+    ended_well(&root, run);
+    assert_eq!(verdicts(&root, "x"), ["g flaky"], "{:?}", said(&root, "x"));
+    assert_eq!((times(&root, "gate"), times(&root, "agent")), (3, 1));
+    root.assert_nothing_left();
+}
+
+#[test]
 fn an_item_that_is_taken_away_while_its_gate_runs_publishes_nothing_and_keeps_its_work_alone() {
     for is_killed in [false, true] {
         let text = format!("echo junk >junk; {}; {}", notes("gate"), waits_for("go"));

@@ -177,7 +177,7 @@ fn evaluate(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<Found>> {
             reason: "red before its harness died".to_owned(),
             tests: Vec::new(),
         },
-        false => match once(ctx, job, Run::First)? {
+        false => match first(ctx, job)? {
             None => return Ok(None),
             Some(first @ Once::Green) => return Ok(Some(first.found())),
             Some(first) if job.tries == Tries::One => return Ok(Some(first.found())),
@@ -196,6 +196,20 @@ fn evaluate(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<Found>> {
         (Once::Red { reason, tests }, Once::Green) => (Verdict::Flaky, reason, tests),
         (_, second) => second.found(),
     }))
+}
+
+/// The first run; once more where nothing is known of its end. Red is what is red twice.
+fn first(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<Once>> {
+    match once(ctx, job, Run::First)? {
+        Some(Once::Unevaluated { again: true, .. }) if job.tries == Tries::UntilSure => {
+            let again = once(ctx, job, Run::First)?;
+            Ok(again.map(|once| match once {
+                Once::Unevaluated { why, .. } => Once::Unevaluated { why, again: false },
+                known => known,
+            }))
+        }
+        known => Ok(known),
+    }
 }
 
 /// Whether a dead harness had started this run, and it runs or has ended.
