@@ -21,6 +21,7 @@ import sys
 import tempfile
 
 import agents
+import merging
 import rates
 import scale
 from lab import HERE, Lab, sh
@@ -28,7 +29,8 @@ from lab import HERE, Lab, sh
 SECTIONS = {
     f.__name__: f
     for f in (rates.dispatch, rates.latency, rates.contention, agents.recovery, agents.worktrees,
-              agents.at_once, agents.efficiency, agents.chatty, scale.idle, scale.sessions, scale.flat)
+              agents.at_once, agents.efficiency, agents.chatty, merging.merging, scale.idle,
+              scale.sessions, scale.flat)
 }
 FLOORS = "dispatch,latency,worktrees,efficiency,chatty,flat"
 

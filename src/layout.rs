@@ -218,6 +218,10 @@ impl Root {
     pub(crate) fn tried_merges(&self, repo: &str) -> PathBuf {
         join(&self.at("state/tried"), format!("{repo}.objects"))
     }
+    /// Changes into which people write comments, for as long as they do.
+    pub(crate) fn reviews(&self) -> PathBuf {
+        self.at("state/tried/reviews")
+    }
     /// What gates say of bases.
     pub fn gates(&self) -> PathBuf {
         self.at("state/gates")

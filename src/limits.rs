@@ -8,6 +8,8 @@ pub const ITEM_BYTES_MAX: u64 = 1 << 20;
 pub const NAME_BYTES_MAX: usize = 200;
 /// Longest file name that Linux file systems take (`NAME_MAX`).
 pub const FILE_NAME_BYTES_MAX: usize = 255;
+/// What a person writes about a branch, for the next attempt's prompt.
+pub const COMMENT_BYTES_MAX: usize = 64 << 10;
 /// Names an item may wait for.
 pub const AFTER_MAX: usize = 1_000;
 /// Slots one process holds at most; each is a thread, a keeper and a worktree.

@@ -10,12 +10,24 @@ pub const ALL: &[(&str, &str)] = &[
         "a gate runs on what the gate before it left",
     ),
     (
+        "gate-end-forgotten",
+        "a gate that ended while no harness lived runs again",
+    ),
+    (
+        "gating-collected",
+        "what a gate wrote is collected where the item was taken away",
+    ),
+    (
         "red-once-is-red",
         "a gate that is red runs no second time on the same tree",
     ),
     (
         "publish-unsaid",
         "a branch appears before the record says that it will",
+    ),
+    (
+        "approve-by-name",
+        "an approval is for whatever the branch is by then, not for the commit that was looked at",
     ),
     (
         "git-closed-is-tried",

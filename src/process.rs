@@ -7,6 +7,7 @@
 //! outlives its keeper, is ended through its cgroup, where the host has one for us.
 
 pub mod cgroup;
+pub(crate) mod foreground;
 pub mod tree;
 
 use std::fs;

@@ -289,6 +289,44 @@ mod tests {
     }
 
     #[test]
+    fn a_persons_comment_holds_until_an_attempt_has_left_a_branch_and_an_approval_ends_it() {
+        let mut h = History::default();
+        let attempt = |h: &mut History, n: u32, next: Next, published: Option<&str>| {
+            let sid = format!("s{n}");
+            h.fold(&claimed(&sid, n), "");
+            let rejected = h.previous.as_ref().and_then(|p| p.rejected.clone());
+            let mut end = finished(&sid, next, published);
+            if let Event::Finished(finished) = &mut end {
+                finished.end.head = published.map(str::to_owned);
+            }
+            h.fold(&end, "");
+            rejected.and_then(|r| r.comment)
+        };
+        let reviewed = |comment: Option<&str>| Reviewed {
+            commit: "c".into(),
+            comment: comment.map(str::to_owned),
+            ..Reviewed::default()
+        };
+        assert_eq!(attempt(&mut h, 1, Next::Review, Some("b1")), None);
+        h.fold(&Event::Rejected(reviewed(Some("old"))), "");
+        h.fold(&Event::Rejected(reviewed(Some("why"))), "");
+        for n in [2, 3] {
+            let told = attempt(&mut h, n, Next::Retry, None);
+            assert_eq!(told.as_deref(), Some("why"));
+        }
+        let told = attempt(&mut h, 4, Next::Review, Some("b4"));
+        assert_eq!(told.as_deref(), Some("why"));
+        h.fold(&Event::Rejected(reviewed(Some("no"))), "");
+        h.fold(&Event::Approved(reviewed(None)), "");
+        let last = h.last.clone().unwrap();
+        assert_eq!(
+            (last.rejected, last.published.unwrap().head),
+            (None, "c".into())
+        );
+        assert_eq!(attempt(&mut h, 5, Next::Review, Some("b5")), None);
+    }
+
+    #[test]
     fn what_a_newer_version_wrote_breaks_no_line() {
         let at = "2026-01-27T10:45:00Z";
         let line = |object: serde_json::Value| Line::of(object).unwrap();

@@ -193,7 +193,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     let started = last.started.is_some() || has_started(&dir) || announced.is_some();
     let step = decide(&Found {
         announced: announced.is_some() && claim.is_ours(),
-        gating: last.gating.is_some(),
+        gating: last.gating.is_some() && (claim.is_ours() || !planted("gating-collected")),
         runs: running.is_some(),
         started: started && !planted("started-is-requeued"),
     });

@@ -25,31 +25,34 @@ pub(super) struct BranchesArgs {
 }
 
 /// A branch that an attempt left in the user's repository.
-struct Branch {
-    item: Name,
-    session: String,
+pub(super) struct Branch {
+    pub(super) item: Name,
+    pub(super) session: String,
     attempt: Option<u32>,
-    name: String,
+    pub(super) name: String,
     /// Its commit when it was published.
-    head: String,
+    pub(super) head: String,
     commits: Option<u64>,
-    base: Option<String>,
+    /// What it is compared with.
+    pub(super) base: Option<String>,
     base_oid: Option<String>,
-    published_at: String,
-    now: Now,
+    pub(super) published_at: String,
+    pub(super) now: Now,
 }
 
 /// How it is now.
 #[derive(Default)]
-struct Now {
+pub(super) struct Now {
     /// `None`: it cannot be told, as its repository cannot be read.
-    repo: Option<String>,
+    pub(super) repo: Option<String>,
     /// `None`: it is not there.
-    tip: Option<String>,
-    commits: Option<u64>,
-    changes: Option<Changes>,
-    is_merged: Option<bool>,
-    conflicts: Option<Vec<String>>,
+    pub(super) tip: Option<String>,
+    /// The commit since which it has changes of its own.
+    pub(super) from: Option<String>,
+    pub(super) commits: Option<u64>,
+    pub(super) changes: Option<Changes>,
+    pub(super) is_merged: Option<bool>,
+    pub(super) conflicts: Option<Vec<String>>,
     is_base_gone: bool,
 }
 
@@ -119,7 +122,7 @@ fn published(root: &Root) -> Result<Vec<Branch>> {
     Ok(all.into_values().collect())
 }
 
-fn of_item(item: &Name, lines: &[Line]) -> Vec<Branch> {
+pub(super) fn of_item(item: &Name, lines: &[Line]) -> Vec<Branch> {
     let mut starts: HashMap<&str, &Started> = HashMap::new();
     let mut found = Vec::new();
     for line in lines {
@@ -151,6 +154,36 @@ fn of_item(item: &Name, lines: &[Line]) -> Vec<Branch> {
 
 /// Looks for all of them, one repository after the other. Returns what could not be looked at.
 fn look(root: &Root, repos: &Repos, branches: &mut [Branch]) -> Vec<Error> {
+    let mut trouble = find_tips(root, repos, branches.iter_mut());
+    trouble.extend(measure_all(root, repos, branches.iter_mut()));
+    trouble
+}
+
+/// What each changes, and what merging it would be.
+pub(super) fn measure_all<'b>(
+    root: &Root,
+    repos: &Repos,
+    branches: impl Iterator<Item = &'b mut Branch>,
+) -> Vec<Error> {
+    let mut trouble = Vec::new();
+    let mut branches: Vec<&mut Branch> = branches.collect();
+    for (name, path) in repos.paths() {
+        let is_here = |b: &Branch| b.now.repo.as_deref() == Some(name) && b.now.tip.is_some();
+        let here = branches.iter_mut().map(|b| &mut **b);
+        let mut here: Vec<&mut Branch> = here.filter(|b| is_here(b)).collect();
+        if let Err(e) = measure(&looked_at(root, name, path), &mut here) {
+            trouble.push(e);
+        }
+    }
+    trouble
+}
+
+/// Where each is now.
+pub(super) fn find_tips<'b>(
+    root: &Root,
+    repos: &Repos,
+    branches: impl Iterator<Item = &'b mut Branch>,
+) -> Vec<Error> {
     let mut trouble = Vec::new();
     let mut tips: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     let paths: BTreeMap<&str, &Path> = repos.paths().collect();
@@ -160,7 +193,7 @@ fn look(root: &Root, repos: &Repos, branches: &mut [Branch]) -> Vec<Error> {
             Err(e) => trouble.push(e),
         }
     }
-    for branch in branches.iter_mut() {
+    for branch in branches {
         branch.now.repo = repo_of(root, branch, &paths, &tips);
         let tips = branch
             .now
@@ -169,17 +202,10 @@ fn look(root: &Root, repos: &Repos, branches: &mut [Branch]) -> Vec<Error> {
             .and_then(|repo| tips.get(repo.as_str()));
         branch.now.tip = tips.and_then(|tips| tips.get(&branch.name)).cloned();
     }
-    for (name, path) in &paths {
-        let is_here = |b: &&mut Branch| b.now.repo.as_deref() == Some(name) && b.now.tip.is_some();
-        let mut here: Vec<&mut Branch> = branches.iter_mut().filter(is_here).collect();
-        if let Err(e) = measure(&looked_at(root, name, path), &mut here) {
-            trouble.push(e);
-        }
-    }
     trouble
 }
 
-fn looked_at<'a>(root: &Root, name: &str, path: &'a Path) -> Look<'a> {
+pub(super) fn looked_at<'a>(root: &Root, name: &str, path: &'a Path) -> Look<'a> {
     let tried = root.tried_merges(name);
     Look { path, tried }
 }
@@ -242,6 +268,7 @@ fn measure(look: &Look<'_>, branches: &mut [&mut Branch]) -> Result<()> {
                 from = since.map(|(base, _)| base);
             }
         }
+        branch.now.from.clone_from(&from);
         if let Some(from) = from {
             diffs.push((at, (from, tip.clone())));
         }
@@ -278,10 +305,19 @@ impl Branch {
         self.now.tip.as_ref().is_some_and(|tip| *tip != self.head)
     }
 
-    /// What merging it would be, in words.
+    /// What merging it would be, in words, and whether it is as it was published.
     fn standing(&self) -> (String, Paint) {
+        let (word, paint) = self.merging();
+        match self.is_rewritten() {
+            true => (format!("{word} (rewritten since)"), paint),
+            false => (word, paint),
+        }
+    }
+
+    /// What merging it would be, in words.
+    pub(super) fn merging(&self) -> (String, Paint) {
         let now = &self.now;
-        let (word, paint) = match (now.is_merged, &now.conflicts) {
+        match (now.is_merged, &now.conflicts) {
             _ if now.repo.is_none() => (
                 "unknown: its repository cannot be read".to_owned(),
                 Paint::Yellow,
@@ -298,11 +334,14 @@ impl Branch {
             }
             (None, None) => ("unknown".to_owned(), Paint::Yellow),
             (Some(false), None) => ("not merged; conflicts unknown".to_owned(), Paint::Yellow),
-        };
-        match self.is_rewritten() {
-            true => (format!("{word} (rewritten since)"), paint),
-            false => (word, paint),
         }
+    }
+
+    /// `+3 -1`
+    pub(super) fn lines_changed(&self) -> String {
+        let changes = self.now.changes;
+        let lines = changes.map(|c| format!("+{} -{}", c.insertions, c.deletions));
+        lines.unwrap_or_default()
     }
 }
 
@@ -318,16 +357,13 @@ fn table(branches: &[Branch]) -> Table {
     let number = |n: Option<u64>| n.map_or_else(String::new, |n| n.to_string());
     for branch in branches {
         let now = &branch.now;
-        let lines = now
-            .changes
-            .map(|c| format!("+{} -{}", c.insertions, c.deletions));
         let (word, paint) = branch.standing();
         let mut row = vec![
             Cell::new(branch.item.shown()),
             Cell::new(&branch.name),
             Cell::new(number(now.commits)),
             Cell::new(number(now.changes.map(|c| c.files))),
-            Cell::new(lines.unwrap_or_default()),
+            Cell::new(branch.lines_changed()),
             Cell::new(branch.base.as_deref().unwrap_or_default()),
             Cell::painted(word, paint),
             Cell::new(ago(&branch.published_at, clock::now()).unwrap_or_default()),
@@ -340,7 +376,7 @@ fn table(branches: &[Branch]) -> Table {
     table
 }
 
-fn as_json(branch: &Branch) -> Value {
+pub(super) fn as_json(branch: &Branch) -> Value {
     let now = &branch.now;
     let is_deleted = now.repo.as_ref().map(|_| now.tip.is_none());
     json!({

@@ -19,6 +19,10 @@ mod gc;
 mod absent;
 mod add;
 mod branches;
+mod waiting;
+mod verdicts;
+mod comments;
+mod clashes;
 mod fields;
 mod list;
 mod logs;
@@ -26,6 +30,7 @@ mod moves;
 mod interrupt;
 mod resume;
 mod retry;
+mod review;
 mod show;
 mod session;
 mod run;
@@ -97,9 +102,15 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Finished branches: what they change, whether their base has them or conflicts
     Branches(branches::BranchesArgs),
+    /// Branches that wait for your approval; of one, its gates and its changes
+    Review(review::ReviewArgs),
+    /// Have reviewed branches merged, as they are now
+    Approve(Names),
+    /// Send items back for another attempt, which is told why
+    Reject(verdicts::RejectArgs),
     /// Items by state
     List {
-        /// Only this state [pending, scheduled, blocked, claimed, done, parked]
+        /// Only this state [pending, scheduled, blocked, claimed, review, merge, done, parked]
         #[arg(value_enum)]
         state: Option<State>,
         #[command(flatten)]
@@ -245,10 +256,15 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::List { state, json } => list::list(root, state, json.json),
         Command::Session(command) => session::session(root, command),
         Command::Retry(args) => retry::retry(root, &args),
-        Command::Cancel(names) => moves::each(root, &names.names, names.json.json, moves::cancel),
-        Command::Release(names) => moves::each(root, &names.names, names.json.json, moves::release),
+        Command::Cancel(names) => moves::each(root, &names.names, names.json.json, &moves::cancel),
+        Command::Release(names) => {
+            moves::each(root, &names.names, names.json.json, &moves::release)
+        }
         Command::Logs(args) => logs::logs(root, &args),
         Command::Branches(args) => branches::branches(root, &args),
+        Command::Review(args) => review::review(root, &args),
+        Command::Approve(names) => verdicts::approve(root, &names.names, names.json.json),
+        Command::Reject(args) => verdicts::reject(root, &args),
         Command::Wait(args) => wait::wait(root, &args),
         Command::Pause => interrupt::order(root, Order::Pause),
         Command::Gc(args) => gc::gc(root, &args),

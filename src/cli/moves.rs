@@ -21,10 +21,10 @@ use crate::view::{after_work, print_json};
 const LOOKS: usize = 10;
 
 /// Moves an item; returns what was done, or `None` if somebody else moved it meanwhile.
-type Act = fn(&Root, &Name) -> Result<Option<String>>;
+type Act<'a> = &'a dyn Fn(&Root, &Name) -> Result<Option<String>>;
 
 /// Applies `act` to each name. All are tried; the first failure decides the exit code.
-pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Result<u8> {
+pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act<'_>) -> Result<u8> {
     init::ensure_tree(root)?;
     let mut code = 0;
     let mut results = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act) -> Res
 
 /// A worker that claims or ends the item moves it too: then the command is applied to its new
 /// place.
-pub(super) fn wherever_it_is(root: &Root, name: &Name, act: Act) -> Result<String> {
+pub(super) fn wherever_it_is(root: &Root, name: &Name, act: Act<'_>) -> Result<String> {
     for _ in 0..LOOKS {
         if let Some(done) = act(root, name)? {
             return Ok(done);
@@ -71,28 +71,28 @@ pub(super) fn wherever_it_is(root: &Root, name: &Name, act: Act) -> Result<Strin
     .hint("look who does: `harness show`"))
 }
 
-fn moved(moved: Moved, name: &Name, done: &str) -> Result<Option<String>> {
+pub(super) fn moved(moved: Moved, to: Place, name: &Name, done: &str) -> Result<Option<String>> {
     match moved {
         Moved::Done => Ok(Some(done.to_owned())),
         Moved::SourceGone => Ok(None),
         Moved::Taken => Err(Error::new(
             Kind::Permanent,
             "cannot move the item",
-            format!("another {name} is in queue/pending/ already"),
+            format!("another {name} is in queue/{}/ already", to.dir()),
         )
         .hint("move one of the two to another name")),
     }
 }
 
 /// Sets its modification time to now. `false`: the file is gone.
-fn touch(path: &Path) -> Result<bool> {
+pub(super) fn touch(path: &Path) -> Result<bool> {
     match atomic::set_mtime(path, clock::now_ns()) {
         Err(_) if atomic::is_gone(path) => Ok(false),
         touched => touched.map(|()| true),
     }
 }
 
-/// `mv queue/parked/NAME queue/pending/`.
+/// `mv queue/parked/NAME queue/pending/`, or from `done/`, `review/` or `merge/`.
 pub(super) fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
     let all = find::places(root, name);
     let Some(found) = all
@@ -117,6 +117,7 @@ pub(super) fn retry(root: &Root, name: &Name) -> Result<Option<String>> {
     let to = root.item(Place::Pending, name);
     moved(
         atomic::rename_new(&found.path, &to)?,
+        Place::Pending,
         name,
         "back in the queue",
     )
@@ -172,7 +173,7 @@ pub(super) fn release(root: &Root, name: &Name) -> Result<Option<String>> {
             Record::open(root, name)?.append(&released(None))?;
             let to = root.item(Place::Pending, name);
             let done = format!("back in the queue; {slot} stops its agent and keeps what it did");
-            moved(atomic::rename_new(path, &to)?, name, &done)
+            moved(atomic::rename_new(path, &to)?, Place::Pending, name, &done)
         }
         Some(_) => Err(Error::permanent(
             "nothing to release",

@@ -32,7 +32,7 @@ pub(super) struct RetryArgs {
 
 pub(super) fn retry(root: &Root, args: &RetryArgs) -> Result<u8> {
     match args.all {
-        None => moves::each(root, &args.names, args.json.json, moves::retry),
+        None => moves::each(root, &args.names, args.json.json, &moves::retry),
         Some(outcome) => all(root, outcome, args.json.json),
     }
 }
@@ -53,7 +53,7 @@ fn all(root: &Root, outcome: Option<Outcome>, json: bool) -> Result<u8> {
             asking += 1;
             continue;
         }
-        match moves::wherever_it_is(root, &name, moves::retry) {
+        match moves::wherever_it_is(root, &name, &moves::retry) {
             Ok(did) => {
                 moved += 1;
                 results.push(json!({"item": name.shown(), "did": did}));

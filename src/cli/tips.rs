@@ -109,7 +109,19 @@ const WORDS: &[(&[&str], &str)] = &[
         "init` makes a ROOT here",
     ),
     (
-        &["diff", "branch", "checkout", "merge", "commit", "pull"],
+        &["diff", "changes", "pr", "prs", "compare"],
+        "review NAME` shows what a branch that waits changes, `harness branches` lists all that are finished",
+    ),
+    (
+        &["merge", "land", "accept", "lgtm", "ok", "yes"],
+        "approve NAME` has a branch that waits for review merged, `harness review` lists them",
+    ),
+    (
+        &["decline", "deny", "refuse", "comment", "no", "nack"],
+        "reject NAME --comment 'TEXT'` sends a finished branch back, and the next attempt is told why",
+    ),
+    (
+        &["branch", "checkout", "commit", "pull"],
         "show NAME` names an item's branch: it is in your repository, `git log -p BRANCH` shows it",
     ),
     (

@@ -51,7 +51,7 @@ pub(crate) struct Look<'a> {
 
 impl Look<'_> {
     /// Asks no network for what a partial clone leaves out.
-    fn git(&self) -> Git {
+    pub(super) fn git(&self) -> Git {
         Git::at(self.path).env("GIT_NO_LAZY_FETCH", "1")
     }
 

@@ -38,6 +38,7 @@ mod refs;
 mod repos;
 mod run;
 mod salvage;
+mod shown;
 mod slot;
 mod sparse;
 mod stale;
@@ -76,6 +77,7 @@ pub(crate) use merge::Merged;
 pub(crate) use publish::Users;
 pub(crate) use repos::Repos;
 pub(crate) use salvage::salvaged_of;
+pub(crate) use shown::{Edit, edits, hunk};
 pub(crate) use wait::{hurry, show_waits};
 use words::{hint_for, is_lock_trouble, lasts, passes};
 pub(crate) use worktree::Worktree;
@@ -276,8 +278,26 @@ impl Git {
         self.attend(self.start()?)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this module is the door to git")]
     fn start(&self) -> Result<Child> {
+        let program = program()?;
+        let stdin = match &self.held {
+            Some(lock) => Stdio::from(lock.try_clone().or_fail("cannot start git", program)?),
+            None => Stdio::null(),
+        };
+        let stdout = match &self.into {
+            Some(file) => Stdio::from(file.try_clone().or_fail("cannot start git", program)?),
+            None => Stdio::piped(),
+        };
+        let mut cmd = self.command()?;
+        cmd.stdin(stdin)
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .or_fail("cannot start git", program)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this module is the door to git")]
+    fn command(&self) -> Result<Command> {
         let program = program()?;
         let mut cmd = Command::new(program);
         for (key, _) in std::env::vars_os() {
@@ -287,14 +307,6 @@ impl Git {
                 cmd.env_remove(key);
             }
         }
-        let stdin = match &self.held {
-            Some(lock) => Stdio::from(lock.try_clone().or_fail("cannot start git", program)?),
-            None => Stdio::null(),
-        };
-        let stdout = match &self.into {
-            Some(file) => Stdio::from(file.try_clone().or_fail("cannot start git", program)?),
-            None => Stdio::piped(),
-        };
         // The caller's come first: of two, git takes the later one.
         let ours = self.settings.iter().map(|(k, v)| (&**k, OsStr::new(*v)));
         let callers = inherited_settings().iter().map(|(k, v)| (&**k, &**v));
@@ -313,12 +325,8 @@ impl Git {
             // One ref to a missing object would fail every fetch. We remove no objects.
             .env("GIT_REF_PARANOIA", "0")
             .envs(self.env.iter().map(|(k, v)| (k, v)))
-            .env("GIT_CONFIG_COUNT", settings.len().to_string())
-            .stdin(stdin)
-            .stdout(stdout)
-            .stderr(Stdio::piped())
-            .spawn()
-            .or_fail("cannot start git", program)
+            .env("GIT_CONFIG_COUNT", settings.len().to_string());
+        Ok(cmd)
     }
 
     /// Runs it, waiting for locks that other git processes hold, and removing stale ones in the

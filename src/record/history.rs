@@ -220,6 +220,10 @@ impl History {
     /// From here on it waits to be merged, wherever its attempt's end has sent it.
     fn approve(&mut self, commit: &str) {
         self.move_head(commit);
+        // Whoever rejected it died before its file was moved.
+        if let Some(last) = &mut self.last {
+            last.rejected = None;
+        }
         if let Some(end) = self.last.as_mut().and_then(|last| last.end.as_mut()) {
             end.next = Some(Next::Merge.into());
         }
@@ -293,6 +297,11 @@ impl History {
         // An answer holds until its item is done, however many attempts that takes.
         if let Some(done) = before.as_mut().filter(|b| b.is_done()) {
             done.answered = None;
+        }
+        // What a person wants of it holds until an attempt has left a branch.
+        if let Some(failed) = before.as_mut().filter(|b| b.published.is_none()) {
+            let wanted = self.previous.as_ref().and_then(|p| p.rejected.clone());
+            failed.rejected = failed.rejected.take().or(wanted);
         }
         let answered = before.as_ref().and_then(|b| b.answered.clone());
         if before.as_ref().is_some_and(|b| b.end.is_some()) {

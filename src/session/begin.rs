@@ -155,7 +155,7 @@ struct Prepared {
 fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepared> {
     let (claim, dir) = (&attempt.claim, &attempt.dir);
     let previous = attempt.record.history().previous.as_ref();
-    let before = resume::before(rt, &claim.name, &claim.item, agent, previous);
+    let mut before = resume::before(rt, &claim.name, &claim.item, agent, previous);
     let mode = match agent {
         Agent::Script => 0o700,
         Agent::Command(..) => 0o600,
@@ -173,6 +173,9 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
             // What its agent did could not be kept: better that it does not begin.
             if let Some(closed) = hub.why_closed() {
                 return Err(closed);
+            }
+            if let Some(before) = &mut before {
+                resume::follow(&hub, before, previous)?;
             }
             let others = branches_waited_for(&rt.root, &claim.item);
             let (work, is_at_base) = set_up(hub, &place, attempt, before.as_ref(), others)?;

@@ -1,5 +1,5 @@
 //! Continuing where an earlier attempt of the same item stopped (`resume = true`, or a person has
-//! answered its question): from its commits, and in its CLI's own conversation where possible.
+//! answered its question, or a gate, a merge or a person sent its branch back): from its commits, and in its CLI's own conversation where possible.
 //!
 //! Only reads the earlier attempt's session. Invariants: an attempt that succeeded, was canceled or
 //! was refused is not continued, nor one with another prompt; only the same agent resumes a
@@ -9,11 +9,13 @@ use crate::adapters;
 use crate::agents::Agent;
 use crate::atomic;
 use crate::config::AgentTable;
+use crate::error::Result;
 use crate::event::Class;
+use crate::git::Hub;
 use crate::item::{self, Item};
 use crate::layout::{Name, SlotId};
 use crate::limits::ITEM_BYTES_MAX;
-use crate::outcome::Outcome;
+use crate::outcome::{Next, Outcome};
 use crate::record::{self, LastAttempt};
 use crate::runtime::Runtime;
 use crate::session::file::{self, SessionFile};
@@ -29,13 +31,7 @@ pub(super) fn before(
     let Agent::Command(configured, table) = agent else {
         return None;
     };
-    let mut file = session_of(rt, previous?)?;
-    if is_sent_back(previous?)
-        && let Some(published) = &previous?.published
-    {
-        // A person may have added commits to its branch.
-        file.head = Some(published.head.clone());
-    }
+    let file = session_of(rt, previous?)?;
     // An answered question is continued even without `resume`, by the agent that asked.
     // What a gate, a merge or a person sent back is to be mended, not made anew.
     let goes_on = table.resume || previous?.answered.is_some() || is_sent_back(previous?);
@@ -49,10 +45,30 @@ pub(super) fn before(
     (earlier.prompt == item.prompt).then_some(file)
 }
 
+/// Its branch as it is now, where it had been published and was sent back: a person may have added commits
+/// to it.
+pub(super) fn follow(
+    hub: &Hub,
+    file: &mut SessionFile,
+    previous: Option<&LastAttempt>,
+) -> Result<()> {
+    let sent_back = previous.filter(|previous| is_sent_back(previous));
+    let Some(published) = sent_back.and_then(|previous| previous.published.as_ref()) else {
+        return Ok(());
+    };
+    let now = hub.published_at(&published.name)?;
+    file.head = Some(now.unwrap_or_else(|| published.head.clone()));
+    Ok(())
+}
+
+/// A gate, a merge or a person wants what it made to be mended. A person may have moved the file alone.
 fn is_sent_back(previous: &LastAttempt) -> bool {
-    let outcome = previous.end.as_ref().and_then(|end| end.outcome.as_ref());
+    let end = previous.end.as_ref();
+    let outcome = end.and_then(|end| end.outcome.as_ref());
     let red = outcome.and_then(|word| word.known()) == Some(Outcome::GateFailed);
-    red || previous.rejected.is_some() || previous.returned.is_some()
+    let next = end.and_then(|end| end.next.as_ref()?.known());
+    let waited = matches!(next, Some(Next::Review | Next::Merge));
+    red || waited || previous.rejected.is_some() || previous.returned.is_some()
 }
 
 fn session_of(rt: &Runtime, previous: &LastAttempt) -> Option<SessionFile> {
@@ -107,14 +123,14 @@ fn is_bound(table: &AgentTable) -> bool {
 
 /// The only slot in whose worktree a pending item's conversation can be resumed.
 pub(crate) fn preferred_slot(rt: &Runtime, name: &Name) -> Option<SlotId> {
-    let resumes = |table: &AgentTable| table.resume && is_bound(table);
-    if !rt.config.agents.values().any(resumes) {
+    if !rt.config.agents.values().any(is_bound) {
         return None;
     }
     let last = record::history(&rt.root, name).last?;
     let file = session_of(rt, &last)?;
     let (_, table) = rt.config.agent(&file.agent)?;
+    let resumes = is_bound(table) && (table.resume || is_sent_back(&last));
     let there = conversation(&file, table, file.worktree.as_deref());
-    there.filter(|_| resumes(table))?;
+    there.filter(|_| resumes)?;
     SlotId::parse(file.slot.as_ref())
 }

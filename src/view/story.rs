@@ -267,7 +267,8 @@ fn short(oid: &str) -> String {
     oid.chars().take(9).collect()
 }
 
-fn gate_words(ran: &GateRan) -> String {
+/// What a gate said, on one line.
+pub(crate) fn gate_words(ran: &GateRan) -> String {
     let evidence = GateEvidence {
         gate: ran.gate.clone(),
         verdict: ran.verdict.known().unwrap_or_default(),

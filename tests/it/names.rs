@@ -102,8 +102,13 @@ const DECLARED: &[(&str, &str)] = &[
          insertions deletions merged conflicts",
     ),
     (
+        "review",
+        "state base_oid moved since returned gates diff diff_is_cut gate moment tree verdict reason seconds tests log \
+         with_base with_each_other items branches pairs_tried pairs_left_out",
+    ),
+    (
         "gc",
-        "dry_run sessions branches worktrees debris bases trouble",
+        "dry_run sessions branches bases worktrees debris trouble",
     ),
     ("doctor", "ok checks what state why what_to_do"),
     ("init", "root made kept"),
@@ -167,6 +172,9 @@ fn full_tree() -> Root {
     let root = root_with("claude", "");
     play(&root, "good.md", "success file=x.txt");
     root.script("bad", "#harness retries: 1\nexit 3");
+    for name in ["finished", "other"] {
+        root.script(name, "#harness integrate: review\necho $0 > README");
+    }
     root.drop_file("refused.json", b"{", 0o644);
     root.harness(&["run", "--drain", "--workers", "1"]);
     // It ends with the file's appearance: nothing of it is left to be frozen.
@@ -233,6 +241,10 @@ fn every_json_has_only_declared_names_and_times_in_utc() {
             &["export", "session", "exit", "figures", "event"],
         ),
         ("branches", &["branches"]),
+        ("review", &["branches", "review"]),
+        ("review finished", &["branches", "review"]),
+        ("review --conflicts", &["branches", "review"]),
+        ("approve finished", &["did"]),
         ("wait good.md asks", &["item"]),
         ("gc --dry-run", &["gc"]),
         ("doctor", &["doctor"]),

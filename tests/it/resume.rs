@@ -135,9 +135,9 @@ fn without_the_switch_or_with_another_prompt_it_begins_from_the_base() {
 
 /// A script that sits in its slot until it is let go, and then ends well: what fails is tried again,
 /// in any slot. `at-AGENT` says where it sits.
-const SIT: &str = "#!/bin/sh\ntouch \"$HARNESS_ROOT/at-$HARNESS_SLOT\"\nuntil [ -e \"$HARNESS_ROOT/go-$HARNESS_SLOT\" ]; do timeout 0.02 tail -f /dev/null; done\nexit 0\n";
+pub const SIT: &str = "#!/bin/sh\ntouch \"$HARNESS_ROOT/at-$HARNESS_SLOT\"\nuntil [ -e \"$HARNESS_ROOT/go-$HARNESS_SLOT\" ]; do timeout 0.02 tail -f /dev/null; done\nexit 0\n";
 
-fn other(slot: &str) -> &'static str {
+pub fn other(slot: &str) -> &'static str {
     if slot == "agent-1" {
         "agent-2"
     } else {

@@ -22,6 +22,9 @@ fn words_of_other_tools_lead_to_the_right_command() {
         ("RESTART", "retry NAME`"),
         ("submit", "add FILE`"),
         ("prune", "gc --dry-run`"),
+        ("diff", "review NAME`"),
+        ("merge", "approve NAME`"),
+        ("decline", "reject NAME --comment"),
     ] {
         let out = root.harness(&[typed, "x"]);
         assert_eq!(out.status.code(), Some(2), "{typed}: {}", describe(&out));

@@ -565,6 +565,29 @@ class RenewAgain(Renew):
         os.utime(r.path / "queue/pending/x", (1e9, 1e9))
 
 
+class Gate(Scene):
+    """gate: what its agent made passes a gate that is red at first and that writes into the worktree."""
+
+    toml = ('[gates.g]\nscript = "echo junk >junk; test -e f-$HARNESS_ITEM || exit 9; '
+            'test -e $HARNESS_SESSION_DIR/red || { touch $HARNESS_SESSION_DIR/red; exit 1; }"\n')
+
+    def prepare(self, r):
+        r.script("x", WORK)
+
+    def check(self, r):
+        events = r.events("x")
+        said = [(e["session"], e["verdict"]) for e in events if e["event"] == "gate"]
+        wrong = []
+        if len({session for session, _ in said}) != len(said):
+            wrong.append(f"a verdict is on record twice: {said}")
+        if not said or any(verdict not in ("green", "flaky") for _, verdict in said):
+            wrong.append(f"its gate did not pass: {said}")
+        for branch in r.published("x") if r.mode == "git" else []:
+            if "junk" in git(r.repo, "ls-tree", "-r", "--name-only", branch).split():
+                wrong.append("what its gate wrote is in its branch")
+        return wrong
+
+
 class Merge(Scene):
     """take, chain, gate, announce, swap, merged, move: an approved branch, and two more together, get
     into a base that is checked out nowhere."""
@@ -741,7 +764,7 @@ SCENES = {
     "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
     "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold,
     "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain,
-    "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "add": Add, "retry-command": RetryCommand,
+    "gate": Gate, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "add": Add, "retry-command": RetryCommand,
     "release": Release, "cancel-pending": CancelPending, "interrupt-command": InterruptCommand,
     "answer": Answer,
 }

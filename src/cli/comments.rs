@@ -1,0 +1,367 @@
+//! `harness review NAME --edit`: a person writes comments into the changes, in an editor of theirs.
+//!
+//! Invariant: what was written is lost only where the person wanted that: its file stays, and is named,
+//! where it could not be recorded.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::waiting::Waiting;
+use super::{moves, verdicts};
+use crate::atomic;
+use crate::clock;
+use crate::error::{Context, Error, Result, tell};
+use crate::git::{Edit, Look, edits, hunk};
+use crate::layout::{Root, join};
+use crate::process::foreground;
+use crate::quote::{harness, item, shell_quoted};
+use crate::view::{count_of, safe};
+
+/// An editor reads it whole, and so does a person.
+const DIFF_BYTES_MAX: usize = 32 << 20;
+
+/// Has a person write into the changes between two commits; what was written sends the item back.
+pub(super) fn edit(
+    root: &Root,
+    look: &Look<'_>,
+    waiting: &Waiting,
+    (from, tip): (&str, &str),
+) -> Result<u8> {
+    let what = "cannot edit the changes";
+    let name = &waiting.name;
+    let diff = look.diff(from, tip)?;
+    if diff.truncated || diff.stdout.len() > DIFF_BYTES_MAX {
+        let (harness, arg) = (harness(), item(name));
+        return Err(Error::permanent(what, "there are too many for an editor")
+            .hint(format!("`{harness} reject {arg} --comment TEXT`")));
+    }
+    let mut text = head(waiting).into_bytes();
+    text.extend(&diff.stdout);
+    let pages = Pages::new(root, waiting, &text)?;
+    let status = run_editor(&pages.mine).or_fail("cannot start your editor", &pages.mine)?;
+    if !status.success() {
+        pages.discard();
+        let why = format!("it ended with {status}");
+        return Err(
+            Error::permanent(what, why).hint("nothing was sent back; name another one in $EDITOR")
+        );
+    }
+    // What it took to write it is not to be lost from here on.
+    let kept = |e| {
+        tell(&format!(
+            "harness: what you wrote stays in {}",
+            shell_quoted(&pages.mine)
+        ));
+        Err(e)
+    };
+    let written = edits(&pages.shown, &pages.mine).map(|edits| comments(&text, &edits));
+    let (comments, ignored) = match written {
+        Ok(written) => written,
+        Err(e) => return kept(e),
+    };
+    if ignored > 0 {
+        let lines = count_of(ignored, "changed line");
+        tell(&format!("harness: {lines} of the diff itself: ignored"));
+    }
+    if comments.is_empty() {
+        pages.discard();
+        tell(&format!(
+            "harness: {name}: you added no line: nothing happens"
+        ));
+        return Ok(0);
+    }
+    let comment = comments.join("\n");
+    let act: &dyn Fn(&Root, &_) -> _ = &|root: &Root, name: &_| {
+        verdicts::reject_one(root, name, Some(tip), "harness review --edit", &comment)
+    };
+    let sent = verdicts::check(&comment).and_then(|()| moves::wherever_it_is(root, name, act));
+    match sent {
+        Ok(_) => {
+            pages.discard();
+            let n = count_of(comments.len() as u64, "comment");
+            tell(&format!("harness: {name}: back in the queue, with {n}"));
+            Ok(0)
+        }
+        Err(e) => kept(e),
+    }
+}
+
+/// A private folder with the changes as they were shown, and as the person makes them.
+struct Pages {
+    dir: PathBuf,
+    shown: PathBuf,
+    mine: PathBuf,
+}
+
+impl Pages {
+    fn new(root: &Root, waiting: &Waiting, text: &[u8]) -> Result<Pages> {
+        let above = root.reviews();
+        atomic::make_dir(&above, true)?;
+        let dir = join(&above, clock::unique().simple().to_string());
+        atomic::make_dir_new(&dir, true)?;
+        // Of a name that editors know to colour.
+        let mine = join(&dir, format!("{}.diff", waiting.name.ref_component()));
+        let pages = Pages {
+            shown: join(&dir, "shown"),
+            mine,
+            dir,
+        };
+        for path in [&pages.shown, &pages.mine] {
+            drop(atomic::create(path, text, 0o600)?);
+        }
+        Ok(pages)
+    }
+
+    fn discard(&self) {
+        let _stays = atomic::discard_tree(&self.dir, "changes in which nothing is left to record");
+    }
+}
+
+fn head(waiting: &Waiting) -> String {
+    let branch = waiting.branch.as_ref();
+    let base = branch.and_then(|b| b.base.as_deref()).unwrap_or("its base");
+    format!(
+        "# {}: what {} changes, for {}.\n\
+         # Write below the lines that you mean, on lines of your own: the next attempt gets them, each with\n\
+         # its place. Without such a line nothing happens. What you change in the other lines is ignored.\n",
+        safe(&waiting.name.shown()),
+        safe(branch.map_or("?", |b| &b.name)),
+        safe(base),
+    )
+}
+
+/// As git starts it: by a shell, since people write options into these variables.
+#[expect(clippy::disallowed_methods, reason = "a person's own editor")]
+fn run_editor(file: &Path) -> std::io::Result<std::process::ExitStatus> {
+    let set = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty());
+    let editor = set("VISUAL").or_else(|| set("EDITOR"));
+    let mut script = editor.unwrap_or_else(|| "vi".into());
+    let name = script.clone();
+    script.push(OsString::from(" \"$@\""));
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg(name).arg(file);
+    foreground::attend(&mut command)
+}
+
+/// Where a line of a diff stands on its new side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Spot {
+    file: Option<String>,
+    /// 0: none.
+    line: usize,
+}
+
+/// What a person added, each with the file and line that it stands behind; and how many lines of the
+/// diff itself were changed.
+fn comments(text: &[u8], edits: &[Edit]) -> (Vec<String>, u64) {
+    let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').collect();
+    let spots = spots(&lines);
+    let (mut all, mut ignored) = (Vec::new(), 0);
+    for edit in edits {
+        let end = (edit.at + edit.gone).min(lines.len());
+        let gone = &lines[edit.at.min(end)..end];
+        let mut words: Vec<String> = Vec::new();
+        let mut say = |words: &mut Vec<String>, behind: usize| {
+            let text = std::mem::take(words).join("\n");
+            let text = text.trim_matches('\n');
+            if !text.trim().is_empty() {
+                let spot = behind.checked_sub(1).and_then(|at| spots.get(at));
+                all.push(spot.cloned().unwrap_or_default().says(text));
+            }
+        };
+        let mut from = 0;
+        for new in &edit.new {
+            match (from..gone.len()).find(|&at| is_changed(gone[at], new)) {
+                Some(at) => {
+                    say(&mut words, edit.at + at);
+                    from = at + 1;
+                    ignored += u64::from(!new.is_empty());
+                }
+                None => words.push(String::from_utf8_lossy(new).trim_end().to_owned()),
+            }
+        }
+        // Behind what it was written over.
+        say(&mut words, end);
+    }
+    (all, ignored)
+}
+
+/// Whether a line is one of the diff with a few characters changed, not one that a person added where
+/// that one was.
+fn is_changed(old: &[u8], new: &[u8]) -> bool {
+    let (old, new) = (old.trim_ascii_end(), new.trim_ascii_end());
+    if old == new {
+        return true;
+    }
+    if old.first() != new.first() {
+        return false;
+    }
+    let same = |a: &mut dyn Iterator<Item = (u8, u8)>| a.take_while(|(a, b)| a == b).count();
+    let shorter = old.len().min(new.len());
+    let front = same(&mut old.iter().copied().zip(new.iter().copied()));
+    let back = same(&mut old.iter().rev().copied().zip(new.iter().rev().copied()));
+    let kept = (front + back).min(shorter);
+    kept * 2 >= old.len().max(new.len())
+}
+
+impl Spot {
+    /// `FILE:LINE: words`
+    fn says(&self, words: &str) -> String {
+        match (&self.file, self.line) {
+            (None, _) => words.to_owned(),
+            (Some(file), 0) => format!("{file}: {words}"),
+            (Some(file), line) => format!("{file}:{line}: {words}"),
+        }
+    }
+}
+
+/// Where each line of a diff stands. What is before the first file stands nowhere.
+fn spots(lines: &[&[u8]]) -> Vec<Spot> {
+    let mut spot = Spot::default();
+    // Lines of the hunk that are still to come, on each side.
+    let mut left = (0, 0);
+    let mut all = Vec::with_capacity(lines.len());
+    for line in lines {
+        let mark = line.first().copied();
+        match mark {
+            Some(b'-') if left.0 > 0 => left.0 -= 1,
+            Some(b'+') if left.1 > 0 => {
+                left.1 -= 1;
+                spot.line += 1;
+            }
+            Some(b' ') | None if left.0 > 0 && left.1 > 0 => {
+                left = (left.0 - 1, left.1 - 1);
+                spot.line += 1;
+            }
+            Some(b'@') => {
+                if let Some(((_, old), (first, new))) = hunk(line) {
+                    left = (old, new);
+                    // Of a side without lines, git names the line before it.
+                    spot.line = if new == 0 {
+                        first
+                    } else {
+                        first.saturating_sub(1)
+                    };
+                }
+            }
+            Some(b'\\') => {}
+            _ => spot = spot.header(&String::from_utf8_lossy(line)),
+        }
+        all.push(spot.clone());
+    }
+    all
+}
+
+impl Spot {
+    /// A line before a file's first hunk.
+    fn header(self, line: &str) -> Spot {
+        let named = |file: &str| Spot {
+            // git ends a name that has a space with a tab.
+            file: Some(file.trim_end_matches('\t').to_owned()),
+            line: 0,
+        };
+        if let Some(both) = line.strip_prefix("diff --git ") {
+            // Of a name with ` b/` in it, a later line says more.
+            let (_, new) = both.rsplit_once(" b/").unwrap_or_default();
+            return named(new);
+        }
+        for sign in ["+++ b/", "--- a/", "rename to ", "copy to "] {
+            if let Some(file) = line.strip_prefix(sign) {
+                return named(file);
+            }
+        }
+        for sign in ["+++ \"b/", "--- \"a/"] {
+            if let Some(file) = line.strip_prefix(sign) {
+                return named(&format!("\"{file}"));
+            }
+        }
+        Spot { line: 0, ..self }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+mod tests {
+    use super::*;
+
+    const DIFF: &str = "\
+# head
+diff --git a/src/a b.rs b/src/a b.rs
+index 1..2 100644
+--- a/src/a b.rs\t
++++ b/src/a b.rs\t
+@@ -1,3 +1,3 @@ fn x()
+ one
+-two
++--- b/two
+ three
+@@ -10 +10,2 @@
+ ten
++eleven
+diff --git a/gone b/gone
+--- a/gone
++++ /dev/null
+@@ -1 +0,0 @@
+-x
+diff --git a/old b/new
+rename from old
+rename to new
+Binary files differ
+";
+
+    #[test]
+    fn each_line_of_a_diff_stands_somewhere_on_its_new_side() {
+        let lines: Vec<&[u8]> = DIFF.as_bytes().split(|&b| b == b'\n').collect();
+        let spots = spots(&lines);
+        let of = |line: &str| {
+            let at = DIFF.lines().position(|l| l == line).unwrap();
+            spots[at].says("w")
+        };
+        for (line, want) in [
+            ("# head", "w"),
+            ("diff --git a/src/a b.rs b/src/a b.rs", "src/a b.rs: w"),
+            ("@@ -1,3 +1,3 @@ fn x()", "src/a b.rs: w"),
+            (" one", "src/a b.rs:1: w"),
+            ("-two", "src/a b.rs:1: w"),
+            ("+--- b/two", "src/a b.rs:2: w"),
+            (" three", "src/a b.rs:3: w"),
+            ("@@ -10 +10,2 @@", "src/a b.rs:9: w"),
+            ("+eleven", "src/a b.rs:11: w"),
+            ("-x", "gone: w"),
+            ("rename to new", "new: w"),
+            ("Binary files differ", "new: w"),
+        ] {
+            assert_eq!(of(line), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_is_a_comment_and_what_is_changed_is_none() {
+        let at = |line: &str| DIFF.lines().position(|l| l == line).unwrap();
+        let edit = |at: usize, gone: usize, new: &[&str]| Edit {
+            at,
+            gone,
+            new: new.iter().map(|l| l.as_bytes().to_vec()).collect(),
+        };
+        let said = |edits: &[Edit]| comments(DIFF.as_bytes(), edits);
+        let behind = at("+eleven") + 1;
+        assert_eq!(
+            said(&[edit(behind, 0, &["", "+ why?", "", "  and how? ", ""])]),
+            (vec!["src/a b.rs:11: + why?\n\n  and how?".into()], 0)
+        );
+        // A line that lost its end, and one that was written over another.
+        assert_eq!(said(&[edit(at("+eleven"), 1, &["+elev"])]), (Vec::new(), 1));
+        assert_eq!(
+            said(&[edit(at("+eleven"), 1, &["not so: use ten", "+eleven "])]),
+            (vec!["src/a b.rs:10: not so: use ten".into()], 1)
+        );
+        assert_eq!(
+            said(&[edit(at("+eleven"), 1, &["use ten"])]),
+            (vec!["src/a b.rs:11: use ten".into()], 0)
+        );
+        assert_eq!(said(&[edit(at(" one"), 2, &[])]), (Vec::new(), 0));
+        assert_eq!(said(&[edit(1, 0, &["all in all"])]).0, ["all in all"]);
+        assert_eq!(said(&[edit(999, 9, &["x"])]).0.len(), 1);
+    }
+}
