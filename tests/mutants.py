@@ -105,7 +105,7 @@ PROOFS = [
     ("gate-on-leftovers", it("gates::each_gate_meets")),
     ("gate-end-forgotten", it("gates::whoever_dies")),
     ("gating-collected", it("gates::an_item_that_is_taken")),
-    ("land-without-swap", merges()),
+    ("land-without-swap", merges("--branches", "40", "--every", "0.3")),
     ("merged-behind", merges()),
     ("gate-on-branch", merges()),
     ("gate-on-branch,tree-not-asserted", merges()),

@@ -27,7 +27,7 @@ class Person(threading.Thread):
                 if self.count <= 2 + self.lab.landings() / 2:
                     self.step()
             # harness may have the index at this moment.
-            for _ in range(500):
+            for _ in range(3000):
                 if not self.lab.git("switch", "-q", "main", check=False).returncode:
                     return
                 time.sleep(0.01)
