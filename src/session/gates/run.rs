@@ -177,7 +177,7 @@ fn evaluate(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<Found>> {
             reason: "red before its harness died".to_owned(),
             tests: Vec::new(),
         },
-        false => match first(ctx, job)? {
+        false => match known(ctx, job, Run::First)? {
             None => return Ok(None),
             Some(first @ Once::Green) => return Ok(Some(first.found())),
             Some(first) if job.tries == Tries::One => return Ok(Some(first.found())),
@@ -191,18 +191,18 @@ fn evaluate(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<Found>> {
     }
     ctx.show_reason(Some(format!("gate {} runs once more", job.gate)));
     // The second run decides, but for what passes only now: that is flaky.
-    let second = once(ctx, job, Run::Second)?;
+    let second = known(ctx, job, Run::Second)?;
     Ok(second.map(|second| match (first, second) {
         (Once::Red { reason, tests }, Once::Green) => (Verdict::Flaky, reason, tests),
         (_, second) => second.found(),
     }))
 }
 
-/// The first run; once more where nothing is known of its end. Red is what is red twice.
-fn first(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<Once>> {
-    match once(ctx, job, Run::First)? {
+/// A run; once more where nothing is known of its end. Red is what is red twice.
+fn known(ctx: &mut WorkerContext, job: &Job<'_>, run: Run) -> Result<Option<Once>> {
+    match once(ctx, job, run)? {
         Some(Once::Unevaluated { again: true, .. }) if job.tries == Tries::UntilSure => {
-            let again = once(ctx, job, Run::First)?;
+            let again = once(ctx, job, run)?;
             Ok(again.map(|once| match once {
                 Once::Unevaluated { why, .. } => Once::Unevaluated { why, again: false },
                 known => known,
