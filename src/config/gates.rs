@@ -28,6 +28,13 @@ pub enum Builtin {
 }
 
 impl Builtin {
+    pub const ALL: [Builtin; 4] = [
+        Builtin::Changed,
+        Builtin::Paths,
+        Builtin::Markers,
+        Builtin::Size,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Builtin::Changed => "changed",

@@ -11,7 +11,7 @@ use crate::config::{How, OnConflict};
 use crate::error::Result;
 use crate::git::Merged;
 use crate::limits::STARTS_MAX;
-use crate::outcome::{Next, Outcome, Word};
+use crate::outcome::{Next, Outcome};
 use crate::record::{Event, Returned};
 use crate::session::WorkerContext;
 use crate::session::gates::Tries;
@@ -19,6 +19,7 @@ use crate::status::SlotState;
 
 /// The base moves while gates run: after so many lost races the items go back, and others get a turn.
 const RACES_MAX: usize = 5;
+
 /// Merges the batch; each of its items then is where it belongs.
 pub(super) fn merge(ctx: &mut WorkerContext, batch: &mut Batch) -> Result<()> {
     show(ctx, batch);
@@ -140,11 +141,7 @@ fn conflict(
     ours: &[String],
     theirs: &[String],
 ) -> Fate {
-    let last = batch.candidates[at].record.history().last.as_ref();
-    let returned = last.and_then(|last| last.returned.as_ref());
-    let was = returned.and_then(|returned| returned.outcome.as_ref());
-    let again = was.and_then(Word::known) == Some(Outcome::Conflict)
-        || batch.candidates[at].record.history().conflicts > 0;
+    let again = batch.candidates[at].record.history().conflicts > 0;
     let by_agent = batch.line.integrate.on_conflict == OnConflict::Agent && !again;
     let into = &batch.into;
     let what_to_do = match by_agent {
@@ -281,15 +278,16 @@ fn find_culprit(
     links: &[Link],
     fates: &mut Fates,
 ) -> Result<bool> {
-    let (mut green, mut red) = (Gated::default(), Gated::default());
-    let mut unsure = false;
+    let (mut green, mut unsure) = (Gated::default(), false);
     let found = bisect::first_red(links.len(), |k| {
         let which: Vec<usize> = links[..k].iter().map(|link| link.at).collect();
         let gated = gate::gate(ctx, batch, &links[k - 1].commit, &which, Tries::One)?;
         unsure |= !gated.passes() && !gated.is_red();
-        let is_red = !gated.passes();
-        *(if is_red { &mut red } else { &mut green }) = gated;
-        Ok::<_, crate::error::Error>(is_red)
+        let holds = !gated.passes();
+        if !holds {
+            green = gated;
+        }
+        Ok::<_, crate::error::Error>(holds)
     })?;
     if unsure {
         let why = "its gates could not be evaluated, so that nobody knows which of a batch is red";
@@ -338,32 +336,22 @@ fn with_whom(
         return of_red(ctx, batch, onto, &at, gated);
     }
     // Green alone: the first of the others with which it is red.
-    let mut red = Gated::default();
+    let with = |k: usize| -> Vec<usize> {
+        let before = beginning[..k].iter().map(|link| link.at);
+        before.chain([guilty.at]).collect()
+    };
     let found = bisect::first_red(beginning.len(), |k| {
         let Some(commit) = on(batch, &beginning[k - 1].commit, how, guilty.at)? else {
             return Ok::<_, crate::error::Error>(false);
         };
-        let which: Vec<usize> = beginning[..k]
-            .iter()
-            .map(|link| link.at)
-            .chain([guilty.at])
-            .collect();
-        let gated = gate::gate(ctx, batch, &commit, &which, Tries::One)?;
-        let is_red = gated.is_red();
-        if is_red {
-            red = gated;
-        }
-        Ok(is_red)
+        let gated = gate::gate(ctx, batch, &commit, &with(k), Tries::One)?;
+        Ok(gated.is_red())
     })?;
     let other = &beginning[found.culprit];
     let Some(commit) = on(batch, &beginning[found.culprit].commit, how, guilty.at)? else {
         return Ok(Fate::Again);
     };
-    let which: Vec<usize> = beginning[..=found.culprit]
-        .iter()
-        .map(|link| link.at)
-        .chain([guilty.at])
-        .collect();
+    let which = with(found.culprit + 1);
     let sure = gate::gate(ctx, batch, &commit, &which, Tries::UntilSure)?;
     if !sure.is_red() {
         return Ok(Fate::Again);

@@ -10,11 +10,12 @@ use serde_json::Value;
 
 use crate::clock;
 use crate::layout::Name;
-use crate::outcome::{GateEvidence, Means, Next, Outcome, Verdict, Word};
+use crate::outcome::{Means, Next, Outcome, Verdict, Word};
 use crate::quote;
 use crate::record::{
     Canceled, Event, Finished, GateRan, History, Landing, Line, Started, more_notes,
 };
+use crate::session::gates;
 
 use super::table::Cell;
 use super::{Paint, count_of, line as one_line, safe, time_in};
@@ -269,13 +270,7 @@ fn short(oid: &str) -> String {
 
 /// What a gate said, on one line.
 pub(crate) fn gate_words(ran: &GateRan) -> String {
-    let evidence = GateEvidence {
-        gate: ran.gate.clone(),
-        verdict: ran.verdict.known().unwrap_or_default(),
-        means: Means::Told,
-        reason: ran.reason.clone(),
-        tests: ran.tests.clone(),
-    };
+    let evidence = gates::evidence(ran, Means::Told);
     let took = Duration::try_from_secs_f64(ran.seconds).unwrap_or_default();
     let took = match took > Duration::from_millis(100) {
         true => format!(" (after {})", clock::human(took)),

@@ -55,24 +55,18 @@ fn builtin(config: &Config, item: &Item) -> Vec<Builtin> {
     match &item.gates {
         None => all.collect(),
         Some(names) => {
-            let known = [
-                Builtin::Changed,
-                Builtin::Paths,
-                Builtin::Markers,
-                Builtin::Size,
-            ];
             let named = |b: &Builtin| names.iter().any(|n| n == b.as_str());
-            known.into_iter().filter(named).collect()
+            Builtin::ALL.into_iter().filter(named).collect()
         }
     }
 }
 
 /// The refusal of an item that names a gate which nobody knows.
 pub(super) fn unknown(config: &Config, item: &Item) -> Option<Refusal> {
-    const BUILTIN: [&str; 4] = ["changed", "paths", "markers", "size"];
-    let is_known = |name: &String| config.gates.contains_key(name) || BUILTIN.contains(&&**name);
+    let builtin = Builtin::ALL.map(Builtin::as_str);
+    let is_known = |name: &String| config.gates.contains_key(name) || builtin.contains(&&**name);
     let name = item.gates.iter().flatten().find(|name| !is_known(name))?;
-    let known = config.gates.keys().map(String::as_str).chain(BUILTIN);
+    let known = config.gates.keys().map(String::as_str).chain(builtin);
     let known = known.collect::<Vec<_>>().join(", ");
     Some(Refusal(format!(
         "unknown gate `{name}`; there are: {known}"
