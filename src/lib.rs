@@ -40,6 +40,7 @@ pub mod control;
 pub(crate) mod peers;
 pub(crate) mod watcher;
 pub mod process;
+pub(crate) mod ports;
 pub mod keeper;
 pub(crate) mod git;
 // Third floor: one attempt, and what is left of one.

@@ -17,6 +17,7 @@ use super::wire::Spec;
 use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::limits::STRAY_GRACE;
+use crate::ports::Ports;
 use crate::process;
 use crate::process::cgroup::Cgroup;
 
@@ -188,7 +189,7 @@ const OLDPWD: &str = "OLDPWD";
 
 /// Starts the agent in its own process group. Its standard output carries a lock that lasts until
 /// the last process that inherited it ends; the file's existence records that a start was tried.
-pub(super) fn start(spec: &Spec) -> io::Result<Pid> {
+pub(super) fn start(spec: &Spec, ports: Option<&Ports>) -> io::Result<Pid> {
     let stdin = match &spec.stdin {
         Some(path) => Stdio::from(atomic::open_regular(path)?),
         None => Stdio::null(),
@@ -198,6 +199,7 @@ pub(super) fn start(spec: &Spec) -> io::Result<Pid> {
     let stdout = atomic::open_output(&spec.stdout)?;
     let _held = fs2::FileExt::try_lock_exclusive(&stdout);
     let mut command = command(spec)?;
+    command.envs(ports.iter().flat_map(|ports| ports.variables()));
     command.stdin(stdin).stdout(stdout).stderr(stderr);
     let mut started = command.spawn();
     for _ in 0..TEXT_BUSY_TRIES {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use crate::clock;
 use crate::error::{Context, Error, Kind, Result, tell};
 use crate::lease;
 use crate::outcome::Stop;
+use crate::ports::Ports;
 use crate::process;
 use crate::process::cgroup::{self, Cgroup};
 use crate::waker::poll_timeout;
@@ -59,6 +60,8 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
         tainted: false,
         gives_up_at: None,
         cgroup: cgroup.ok(),
+        slot: dir.to_owned(),
+        ports: None,
     };
     keeper.introduce();
     while !keeper.is_over() {
@@ -211,6 +214,10 @@ struct Serving {
     gives_up_at: Option<Instant>,
     /// The cgroup of the keeper and its agent. Left and removed when the keeper ends.
     cgroup: Option<Cgroup>,
+    /// The slot's directory.
+    slot: PathBuf,
+    /// Held as long as this keeper lives.
+    ports: Option<Ports>,
 }
 
 impl Serving {
@@ -280,7 +287,11 @@ impl Serving {
         let folder = spec.exit.parent().map(OwnDir::open);
         let folder = folder.and_then(Result::ok);
         let started = match (&self.agent, &self.unwritten) {
-            (None, None) => start(&spec).map_err(|e| (e.to_string(), is_temporary(&e))),
+            (None, None) => {
+                self.ports = Ports::of(&self.slot, self.ports.take());
+                let started = start(&spec, self.ports.as_ref());
+                started.map_err(|e| (e.to_string(), is_temporary(&e)))
+            }
             (None, Some(_)) => Err(("how the last one ended cannot be written yet".into(), true)),
             (Some(_), _) => Err(("an agent of this slot is still running".into(), true)),
         };

@@ -72,6 +72,7 @@ mod slots;
 mod soak;
 mod status;
 mod streams;
+mod surroundings;
 mod tips;
 mod together;
 mod tricks;
