@@ -1,7 +1,9 @@
-//! The names in a folder that is looked at often: it is listed only when it has changed, so that a look
-//! costs one stat. A listing would also wake every process that watches the folder for openings.
+//! A folder that is looked at often: it is listed only when it has changed, so that a look costs one
+//! stat, and what was read of its files is read again only of those that have changed. A listing would
+//! also wake every process that watches the folder for openings.
 
-use std::ffi::OsString;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -9,6 +11,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::clock;
+use crate::layout::join;
 
 /// A file system's clock has ticks of up to some ten milliseconds: what changed less than this before
 /// it was listed may have changed again since, within the same tick.
@@ -75,10 +78,62 @@ impl Folder {
             self.names = entries
                 .map(|e| Ok(e?.file_name()))
                 .collect::<io::Result<_>>()?;
-            let changed = clock::mtime_ns(meta).max(clock::ctime_ns(meta));
-            self.stamp = (clock::now_ns() - changed >= SETTLED_NS).then_some(now);
+            self.stamp = has_settled(meta).then_some(now);
         }
         Ok(&self.names)
+    }
+}
+
+fn has_settled(meta: &Metadata) -> bool {
+    let changed = clock::mtime_ns(meta).max(clock::ctime_ns(meta));
+    clock::now_ns() - changed >= SETTLED_NS
+}
+
+/// What was read of each file in a folder. A rename changes a file's stamp: what lies there again after
+/// it was away is read anew.
+#[derive(Debug)]
+pub(crate) struct Readings<T> {
+    folder: Folder,
+    files: HashMap<OsString, (FileStamp, T)>,
+}
+
+impl<T> Default for Readings<T> {
+    fn default() -> Self {
+        Readings {
+            folder: Folder::default(),
+            files: HashMap::new(),
+        }
+    }
+}
+
+impl<T: Clone> Readings<T> {
+    /// What `read` says of each file in the folder now, in no order. A folder that cannot be listed has
+    /// none.
+    pub(crate) fn look(
+        &mut self,
+        path: &Path,
+        mut read: impl FnMut(&OsStr, &Metadata) -> Option<T>,
+    ) -> Vec<T> {
+        let mut before = std::mem::take(&mut self.files);
+        let Ok(meta) = path.metadata() else {
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        for name in self.folder.look(path, &meta).unwrap_or_default() {
+            let Ok(meta) = join(path, name).symlink_metadata() else {
+                continue;
+            };
+            let now = FileStamp::of(&meta);
+            let known = before.remove(name).filter(|(of, _)| *of == now);
+            let Some(value) = known.map(|(_, value)| value).or_else(|| read(name, &meta)) else {
+                continue;
+            };
+            if has_settled(&meta) {
+                self.files.insert(name.clone(), (now, value.clone()));
+            }
+            all.push(value);
+        }
+        all
     }
 }
 
@@ -115,5 +170,43 @@ mod tests {
         open.set_modified(at).unwrap();
         folder.look(dir.path(), &meta()).unwrap();
         assert!(folder.stamp.is_none());
+    }
+
+    #[test]
+    fn a_file_is_read_again_only_after_it_has_changed_or_was_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let put = |name: &str, text: &str| {
+            drop(atomic::create(&at(name), text.as_bytes(), 0o600).unwrap());
+        };
+        put("a", "1");
+        put("b", "1");
+        let (mut readings, mut reads) = (Readings::default(), Vec::new());
+        let mut look = || {
+            reads.clear();
+            let mut all = readings.look(dir.path(), |name, _| {
+                reads.push(name.to_owned());
+                Some(atomic::read_small(&dir.path().join(name), 9).unwrap())
+            });
+            all.sort();
+            reads.sort();
+            (all, reads.clone())
+        };
+        // What has just changed may change again in the same tick: it is not kept.
+        assert_eq!(look().1.len(), 2);
+        let mut settled = || {
+            let end = clock::instant() + Duration::from_secs(10);
+            while !look().1.is_empty() {
+                assert!(clock::instant() < end);
+            }
+            look().0
+        };
+        assert_eq!(settled(), [b"1", b"1"]);
+        std::fs::rename(at("a"), at("away")).unwrap();
+        std::fs::rename(at("away"), at("a")).unwrap();
+        atomic::replace(&at("b"), b"2", false).unwrap();
+        assert_eq!(settled(), [b"1", b"2"]);
+        atomic::remove(&at("b")).unwrap();
+        assert_eq!(settled(), [b"1"]);
     }
 }

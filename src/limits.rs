@@ -36,6 +36,8 @@ pub const UNCLEAN_BYTES_MAX: u64 = 64 << 20;
 pub const LFS_BYTES_MAX: u64 = 1 << 40;
 /// A line of a listing in which pointers to LFS objects are looked for: theirs have 76 bytes.
 pub const LFS_LINE_BYTES_MAX: u64 = 1 << 16;
+/// What one run of a gate may print: the whole output of a large test suite, with its debug lines.
+pub const GATE_LOG_BYTES_MAX: u64 = 256 << 20;
 /// A message between harness and keeper: argv and environment of one agent (Linux allows 2 MiB).
 pub const KEEPER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// A record file (`items/NAME.jsonl`) that is read whole at a claim: thousands of attempts.

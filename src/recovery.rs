@@ -282,10 +282,13 @@ fn merged_or_not(
     mut record: Record,
     last: &LastAttempt,
 ) -> Result<()> {
-    let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
-    let hub = match last.landing.is_some() {
-        true => ctx.rt.repos.hub(&ctx.rt.root, repo)?,
-        false => None,
+    let of_item = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
+    let hub = match &last.landing {
+        Some(landing) => {
+            let repo = landing.repo.as_deref().unwrap_or(of_item);
+            ctx.rt.repos.hub(&ctx.rt.root, repo)?
+        }
+        None => None,
     };
     if let (Some(landing), Some(hub)) = (&last.landing, hub)
         && merge::settled(ctx, &hub, landing)?

@@ -257,8 +257,12 @@ fn landed(hub: &Hub, root: &Root, repo: &str, before: i64) -> Result<Vec<(String
         let Some((landing, _)) = merged.filter(|(_, at)| at.as_second() <= before) else {
             continue;
         };
-        let item = spool::look_at(&name, &root.item(Place::Done, &name));
-        let of = item.and_then(|item| item.order.repo);
+        let of_item = || {
+            spool::look_at(&name, &root.item(Place::Done, &name))?
+                .order
+                .repo
+        };
+        let of = landing.repo.clone().or_else(of_item);
         let base = Base {
             name: landing.into.clone(),
             oid: landing.onto.clone(),

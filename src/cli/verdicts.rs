@@ -125,7 +125,16 @@ pub(super) fn reject_one(
     comment: &str,
 ) -> Result<Option<String>> {
     let all = find::places(root, name);
-    let waits = |f: &&Found| matches!(f.place, At::Review | At::Merge);
+    // Whoever merges it gives it up where its file is gone.
+    let is_merged = || {
+        let last = record::history(root, name).last;
+        last.is_some_and(|last| last.is_for_merging())
+    };
+    let waits = |f: &&Found| match f.place {
+        At::Review | At::Merge => true,
+        At::Claimed(_) => is_merged(),
+        _ => false,
+    };
     let Some(found) = all.iter().find(waits) else {
         return Err(elsewhere("nothing to reject", root, name, all.first()));
     };
@@ -153,12 +162,17 @@ pub(super) fn reject_one(
         comment: Some(comment.to_owned()),
     }))?;
     record.sync()?;
-    let done = "back in the queue, with your comment";
+    let done = match found.place {
+        At::Claimed(slot) => {
+            format!("back in the queue, with your comment; {slot} merges it no more")
+        }
+        _ => "back in the queue, with your comment".to_owned(),
+    };
     moves::moved(
         atomic::rename_new(&found.path, &to)?,
         Place::Pending,
         name,
-        done,
+        &done,
     )
 }
 

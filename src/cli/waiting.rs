@@ -57,7 +57,7 @@ impl<'r> Desk<'r> {
                 all.push(Waiting::of(self.root, place, name)?);
             }
         }
-        for tried in merge::waiting(self.root) {
+        for tried in merge::waiting_now(self.root) {
             let in_merge = |w: &&mut Waiting| w.place == Place::Merge && w.name == tried.name;
             if let Some(waiting) = all.iter_mut().find(in_merge) {
                 waiting.held = tried.why;

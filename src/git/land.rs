@@ -132,22 +132,45 @@ impl Users<'_> {
             return Ok(());
         }
         let e = git.failure(&what, &out);
-        let refused = [
-            "rejected]",
-            "[remote failure]",
-            "Authentication failed",
-            "could not read Username",
-            "could not read Password",
-            "epository not found",
-            "not appear to be a git repository",
-        ];
-        match refused.iter().any(|sign| out.stderr.contains(sign)) {
-            true => Err(e.lasting().hint(
-                "the branch here has moved: bring in what the remote has (`git pull`), then push it (`git push`)",
-            )),
-            false => Err(e),
-        }
+        Err(match refusal(&out.stderr) {
+            Some(what_to_do) => e.lasting().hint(what_to_do),
+            None => e,
+        })
     }
+}
+
+/// What to do about a push that will not succeed by itself, by what git says of it.
+fn refusal(said: &str) -> Option<&'static str> {
+    let all: [(&str, &[&str]); 4] = [
+        (
+            "its branch of this name has other commits: bring them in (`git pull`), then push (`git push`)",
+            &["[rejected]"],
+        ),
+        (
+            "the remote refuses it, for the reason that it gives: push it by hand (`git push`) when that is mended",
+            &["[remote rejected]", "[remote failure]"],
+        ),
+        (
+            "git could not log in without a person: give it a credential helper or a key, then push (`git push`)",
+            &[
+                "Authentication failed",
+                "could not read Username",
+                "could not read Password",
+                "Permission denied (",
+            ],
+        ),
+        (
+            "there is no such remote, or nothing to push to where it leads: look at `git remote -v` and at `push` in [integrate]",
+            &[
+                "epository not found",
+                "not appear to be a git repository",
+                "No such remote",
+            ],
+        ),
+    ];
+    let mut all = all.into_iter();
+    let found = all.find(|(_, signs)| signs.iter().any(|sign| said.contains(sign)));
+    found.map(|(what_to_do, _)| what_to_do)
 }
 
 /// The line of git's that says why.

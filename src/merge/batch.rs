@@ -118,6 +118,7 @@ fn of_left(batch: &Batch, left: Vec<(usize, Left)>) -> Fates {
                 session: candidate.session.clone(),
                 branch: candidate.branch.clone(),
                 head: candidate.head.clone(),
+                repo: Some(batch.line.repo.clone()),
                 into: batch.into.clone(),
                 commit: candidate.head.clone(),
                 ..Default::default()
@@ -189,6 +190,9 @@ fn try_links(
     let commit = last.commit.clone();
     let gated = gate::gate(ctx, batch, &commit, &which, Tries::UntilSure)?;
     let key = batch.line.key();
+    if gated.is_void {
+        return Ok(false);
+    }
     if gated.passes() {
         ctx.rt.merges.was_green(&key, links.len());
         return landed(ctx, batch, onto, &links, &gated, fates);
@@ -278,10 +282,11 @@ fn find_culprit(
     links: &[Link],
     fates: &mut Fates,
 ) -> Result<bool> {
-    let (mut green, mut unsure) = (Gated::default(), false);
+    let (mut green, mut unsure, mut is_void) = (Gated::default(), false, false);
     let found = bisect::first_red(links.len(), |k| {
         let which: Vec<usize> = links[..k].iter().map(|link| link.at).collect();
         let gated = gate::gate(ctx, batch, &links[k - 1].commit, &which, Tries::One)?;
+        is_void |= gated.is_void;
         unsure |= !gated.passes() && !gated.is_red();
         let holds = !gated.passes();
         if !holds {
@@ -289,6 +294,9 @@ fn find_culprit(
         }
         Ok::<_, crate::error::Error>(holds)
     })?;
+    if is_void {
+        return Ok(false);
+    }
     if unsure {
         let why = "its gates could not be evaluated, so that nobody knows which of a batch is red";
         let waits = |link: &Link| (link.at, unevaluated(ctx, batch, link.at, why));
@@ -327,6 +335,9 @@ fn with_whom(
         return Ok(Fate::Again);
     };
     let gated = gate::gate(ctx, batch, &alone, &[guilty.at], Tries::UntilSure)?;
+    if gated.is_void {
+        return Ok(Fate::Again);
+    }
     if gated.is_red() {
         let at = Link {
             at: guilty.at,
@@ -385,6 +396,9 @@ fn of_red(
     gated: Gated,
 ) -> Result<Fate> {
     let base = gate::gate(ctx, batch, onto, &[link.at], Tries::UntilSure)?;
+    if base.is_void {
+        return Ok(Fate::Again);
+    }
     let alike = match (&base.held_by, &gated.held_by) {
         (Some(before), Some(now)) if base.is_red() => {
             before.gate == now.gate

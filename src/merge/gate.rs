@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::Batch;
 use crate::agents::Facts;
 use crate::config::{GateTable, Moment};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::git::Base;
 use crate::layout::{DEFAULT_REPO, join};
 use crate::mutant::planted;
@@ -22,11 +22,13 @@ pub(super) struct Gated {
     pub(super) ran: Vec<GateRan>,
     /// The first that holds it up.
     pub(super) held_by: Option<GateRan>,
+    /// A person took one of the items away meanwhile: nobody wants to know any more.
+    pub(super) is_void: bool,
 }
 
 impl Gated {
     pub(super) fn passes(&self) -> bool {
-        self.held_by.is_none()
+        self.held_by.is_none() && !self.is_void
     }
 
     pub(super) fn is_red(&self) -> bool {
@@ -92,6 +94,8 @@ pub(super) fn gate(
     let session = batch.candidates[last].session.clone();
     let dir = rt.root.session(&session);
     let (facts, env) = surroundings(ctx, batch, last, &dir, worktree.path().to_owned());
+    let candidates = &batch.candidates;
+    let is_wanted = || which.iter().all(|&at| candidates[at].claim.is_there());
     for (name, table) in &gates {
         batch.runs += 1;
         let number = batch.runs.to_string();
@@ -109,10 +113,12 @@ pub(super) fn gate(
             number: &number,
             tries,
             recovered: false,
-            is_wanted: &|| true,
+            is_wanted: &is_wanted,
         };
-        let ran = gates::run_gate(ctx, &job)?
-            .ok_or_else(|| Error::temporary("a gate was stopped", "nobody knows what it says"))?;
+        let Some(ran) = gates::run_gate(ctx, &job)? else {
+            gated.is_void = true;
+            break;
+        };
         let holds = gates::means(table) != Means::Told
             && !ran.verdict.known().unwrap_or_default().lets_pass();
         gated.ran.push(ran.clone());

@@ -102,6 +102,7 @@ fn announce(
             session: session.clone(),
             branch: branch.clone(),
             head: head.clone(),
+            repo: Some(batch.line.repo.clone()),
             into: batch.into.clone(),
             onto: onto.to_owned(),
             commit: link.commit.clone(),

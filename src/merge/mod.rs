@@ -21,7 +21,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 pub(crate) use fate::settled;
-pub(crate) use queue::waiting;
+pub(crate) use queue::{waiting, waiting_now};
 
 use self::fate::Fate;
 use crate::agents::SCRIPT;
@@ -91,7 +91,7 @@ impl Candidate {
 /// What was claimed stays in `claimed/`, for the recovery of this slot to put back.
 pub(crate) fn work(ctx: &mut WorkerContext) -> Result<bool> {
     let rt = ctx.rt.clone();
-    let all = waiting(&rt.root);
+    let all = waiting(&rt);
     if all.is_empty() {
         return Ok(false);
     }

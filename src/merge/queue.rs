@@ -2,24 +2,16 @@
 //!
 //! Only looks. Invariant: nothing is decided by a name: an approval is for the commit on record.
 
+use std::fs::Metadata;
+
 use crate::clock;
 use crate::config::Integrate;
+use crate::folder::Readings;
 use crate::layout::{DEFAULT_REPO, Name, Place, Root};
 use crate::record::{self, LastAttempt};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Waiting};
+use crate::session::file;
 use crate::spool;
-
-/// An item in `merge/`.
-#[derive(Debug, Clone)]
-pub(crate) struct Waiting {
-    pub(crate) name: Name,
-    pub(crate) repo: String,
-    /// The branch that its last attempt began at.
-    base: Option<String>,
-    /// Why it could not be merged when that was last tried.
-    pub(crate) why: Option<String>,
-    came_ns: i64,
-}
 
 /// Items that are merged together have all of this in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,33 +20,46 @@ pub(super) struct Line {
     pub(super) integrate: Integrate,
 }
 
-/// The names in `merge/`; most looks find none, and cost one listing of an empty folder.
-pub(crate) fn waiting(root: &Root) -> Vec<Waiting> {
-    let entries = std::fs::read_dir(root.place(Place::Merge));
-    let names = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.file_name());
-    let names = names.filter(|name| !Name::is_ignored(name)).map(Name::new);
-    let mut all: Vec<Waiting> = names.filter_map(|name| look(root, name)).collect();
+/// All that waits in `merge/`, oldest first, as this process knows it: only what has changed is read.
+pub(crate) fn waiting(rt: &Runtime) -> Vec<Waiting> {
+    read(&rt.root, &mut rt.merges.seen())
+}
+
+/// The same, for those who look once.
+pub(crate) fn waiting_now(root: &Root) -> Vec<Waiting> {
+    read(root, &mut Readings::default())
+}
+
+fn read(root: &Root, known: &mut Readings<Waiting>) -> Vec<Waiting> {
+    let mut all = known.look(&root.place(Place::Merge), |name, meta| {
+        let name = (!Name::is_ignored(name)).then(|| Name::new(name))?;
+        Some(look(root, name, meta))
+    });
     all.sort_by(|a, b| (a.came_ns, &a.name).cmp(&(b.came_ns, &b.name)));
     all
 }
 
-fn look(root: &Root, name: Name) -> Option<Waiting> {
-    let path = root.item(Place::Merge, &name);
-    let meta = path.symlink_metadata().ok()?;
+fn look(root: &Root, name: Name, meta: &Metadata) -> Waiting {
     let history = record::history(root, &name);
-    let item = spool::look_at(&name, &path);
-    let repo = item.and_then(|item| item.order.repo);
-    Some(Waiting {
-        repo: repo.unwrap_or_else(|| DEFAULT_REPO.to_owned()),
-        why: history.why_unmerged(),
-        base: history.last.and_then(|last| last.started?.base),
-        came_ns: clock::ctime_ns(&meta),
+    let why = history.why_unmerged();
+    let last = history.last.unwrap_or_default();
+    // Where its branch is, whatever a person has written into its file since.
+    let made = file::read(&root.session(&last.session), &last.session).unwrap_or_default();
+    let of_item = || {
+        spool::look_at(&name, &root.item(Place::Merge, &name))?
+            .order
+            .repo
+    };
+    Waiting {
+        repo: made
+            .repo
+            .or_else(of_item)
+            .unwrap_or_else(|| DEFAULT_REPO.to_owned()),
+        base: made.base.or_else(|| last.started?.base),
+        why,
+        came_ns: clock::ctime_ns(meta),
         name,
-    })
+    }
 }
 
 /// The lines of those that may be merged now, oldest first, each with its items.

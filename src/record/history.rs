@@ -235,6 +235,8 @@ impl History {
             return;
         };
         last.landing = None;
+        // Whoever rejected it came too late.
+        last.rejected = None;
         last.merged = Some(landing.clone());
         if let Some(end) = &mut last.end {
             end.next = Some(Next::Done.into());

@@ -202,6 +202,8 @@ pub struct Landing {
     pub branch: String,
     /// The commit that was approved.
     pub head: String,
+    /// The repository that it lands in; `None` in records of older versions: the item's.
+    pub repo: Option<String>,
     pub into: String,
     /// The tip of `into` that it is merged onto.
     pub onto: String,

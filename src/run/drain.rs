@@ -73,7 +73,7 @@ impl Main {
         let (root, ready) = (&self.rt.root, &self.rt.ready);
         // What rests there waits for a person.
         let to_merge = || {
-            let mut waiting = merge::waiting(root).into_iter();
+            let mut waiting = merge::waiting(&self.rt).into_iter();
             waiting.any(|waiting| !self.rt.merges.rests(&waiting.name))
         };
         if !ready.is_exhausted() || to_merge() {
@@ -132,7 +132,7 @@ impl Main {
     fn say_what_stays(&self) {
         let (console, ready) = (&self.rt.console, &self.rt.ready);
         let mut held: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for waiting in merge::waiting(&self.rt.root) {
+        for waiting in merge::waiting(&self.rt) {
             let why = waiting.why.unwrap_or_default();
             self.say_stays(&format!("{} stays in merge/: {why}", waiting.name));
         }

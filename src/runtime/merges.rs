@@ -1,20 +1,37 @@
-//! What a process remembers of merging: how many branches are merged together (one at first, more while
-//! all is green), and which items rest, because something stood in their way. A new run tries them at once.
+//! What a process remembers of merging: what waits, how many branches are merged together (one at first,
+//! more while all is green), and which items rest, because something stood in their way. A new run tries
+//! them at once.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::lock;
 use crate::clock;
+use crate::folder::Readings;
 use crate::layout::Name;
 
 /// How long an item rests at first, doubled each time, and at most.
 const REST: Duration = Duration::from_secs(5);
 const REST_MAX: Duration = Duration::from_secs(300);
 
+/// An item in `merge/`.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiting {
+    pub(crate) name: Name,
+    /// The repository that has its branch.
+    pub(crate) repo: String,
+    /// The branch that its last attempt began at.
+    pub(crate) base: Option<String>,
+    /// Why it could not be merged when that was last tried.
+    pub(crate) why: Option<String>,
+    pub(crate) came_ns: i64,
+}
+
 #[derive(Default)]
 pub(crate) struct Merges {
+    /// What was last seen in `merge/`: every idle worker looks, often.
+    waiting: Mutex<Readings<Waiting>>,
     /// By what is merged into.
     most: Mutex<BTreeMap<String, usize>>,
     /// Until when, and how often it has rested.
@@ -22,6 +39,10 @@ pub(crate) struct Merges {
 }
 
 impl Merges {
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Readings<Waiting>> {
+        lock(&self.waiting)
+    }
+
     /// At most `max`.
     pub(crate) fn most(&self, into: &str, max: usize) -> usize {
         let known = lock(&self.most).get(into).copied();

@@ -26,7 +26,7 @@ use crate::status::LedgerLine;
 pub(crate) use console::Console;
 use disk::DiskCheck;
 pub(crate) use lifecycle::{Level, Lifecycle};
-pub(crate) use merges::Merges;
+pub(crate) use merges::{Merges, Waiting};
 pub(crate) use results::{ItemResult, Results};
 pub(crate) use slots::Slots;
 use stagger::Stagger;

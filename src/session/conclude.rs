@@ -99,6 +99,7 @@ pub(crate) fn gate_on(
 
 /// Runs the gates on an attempt's work, which is kept, and ends it as they let it.
 pub(super) fn gate_made(ctx: &mut WorkerContext, mut attempt: Attempt) -> Result<bool> {
+    ctx.interrupt_context = Some(attempt.interrupt_context());
     let terms = terms(ctx, &attempt);
     let outcome = attempt.file.outcome.as_ref().and_then(Word::known);
     let mut decision = Decision::succeeded(

@@ -1,12 +1,14 @@
-//! Tells a person about an interrupt: writes its context into the session (`interrupt.md`, a
-//! summary; `interrupt.diff`, what the agent changed) and runs the user's `notify` command.
+//! Finds out when an interrupt freezes what runs in a slot (`Follow`), and tells a person about it: writes
+//! its context into the session (`interrupt.md`, a summary; `interrupt.diff`, what the agent changed) and
+//! runs the user's `notify` command.
 //!
-//! Does not decide whether a slot pauses. Invariant: each interrupt is handled once, and an error with
-//! a summary stops nothing.
+//! Freezes nothing itself. Invariant: each interrupt is handled once, and an error with a summary stops
+//! nothing.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::stream::tail;
 use super::{Work, WorkerContext};
@@ -25,6 +27,60 @@ const CONTEXT: &str = "interrupt.md";
 const TAIL_BYTES: u64 = 256 << 10;
 /// Last events, or lines of plain output, in a summary: a screen.
 const EVENTS_SHOWN: usize = 20;
+
+/// An interrupt whose file is empty counts as being written for this long.
+const WORDLESS: Duration = Duration::from_millis(500);
+
+/// Follows the interrupts of a slot in which something runs.
+#[derive(Debug, Default)]
+pub(crate) struct Follow {
+    /// The mark of the interrupt that froze it.
+    frozen_by: Option<String>,
+    /// When an interrupt with an empty file was first seen.
+    wordless: Option<Instant>,
+}
+
+/// What an interrupt asks for.
+pub(crate) enum Turn {
+    /// Also where it is frozen already, and another interrupt has taken the place of the first.
+    Freeze(Interrupt),
+    Thaw,
+}
+
+impl Follow {
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen_by.is_some()
+    }
+
+    pub(crate) fn froze(&mut self, interrupt: &Interrupt) {
+        self.frozen_by = Some(interrupt.mark());
+        self.wordless = None;
+    }
+
+    /// What has changed since the last look.
+    pub(crate) fn look(&mut self, ctx: &WorkerContext) -> Option<Turn> {
+        let root = &ctx.rt.root;
+        let stands = self.is_frozen() || interrupt::any(root, &ctx.rt.interrupts);
+        let now = stands.then(|| interrupt::of(root, ctx.slot())).flatten();
+        let Some(interrupt) = now else {
+            self.wordless = None;
+            return self.frozen_by.take().map(|_| Turn::Thaw);
+        };
+        let is_new = self.frozen_by.as_ref() != Some(&interrupt.mark());
+        if !is_new || self.is_being_written(&interrupt) {
+            return None;
+        }
+        self.froze(&interrupt);
+        Some(Turn::Freeze(interrupt))
+    }
+
+    /// The text is shown to a person, so wait for it a moment.
+    fn is_being_written(&mut self, interrupt: &Interrupt) -> bool {
+        let now = clock::instant();
+        let since = *self.wordless.get_or_insert(now);
+        interrupt.reason.is_empty() && now - since < WORDLESS
+    }
+}
 
 /// The attempt that a slot works on, or worked on last.
 pub(crate) struct InterruptContext {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::liveness::{Liveness, Signs};
+use super::pause::{Follow, Turn};
 use super::{Attempt, Over, WorkerContext, pause};
 use crate::atomic;
 use crate::clock;
@@ -27,8 +28,6 @@ use crate::status::{Health, SlotState};
 
 /// How often a running agent's file and limits are checked.
 const LOOK: Duration = Duration::from_millis(250);
-/// An interrupt whose file is empty counts as being written for this long.
-const WORDLESS: Duration = Duration::from_millis(500);
 /// How long the process tree of an agent whose keeper died is searched and killed.
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often to check whether an agent that is invisible from here has ended.
@@ -108,9 +107,7 @@ struct Watch {
     grace: Duration,
     linger: Duration,
     stop: Option<Stop>,
-    frozen: bool,
-    /// When an interrupt with an empty file was first seen.
-    wordless: Option<Instant>,
+    interrupts: Follow,
     /// `None`: its output is not read, so silence means nothing.
     life: Option<Liveness>,
     looked: Instant,
@@ -134,8 +131,7 @@ impl Watch {
             grace: harness.kill_grace,
             linger: harness.linger,
             stop: None,
-            frozen: false,
-            wordless: None,
+            interrupts: Follow::default(),
             life: reads.then(|| Liveness::new(harness.stall, now)),
             looked: now,
             tree_looked: now,
@@ -149,7 +145,7 @@ impl Watch {
         let now = clock::instant();
         let passed = now - self.at;
         self.at = now;
-        if !self.frozen {
+        if !self.interrupts.is_frozen() {
             self.runs += passed;
             return;
         }
@@ -160,7 +156,7 @@ impl Watch {
     }
 
     fn wait(&self, rt: &Runtime) -> Duration {
-        if self.stop.is_some() || self.frozen {
+        if self.stop.is_some() || self.interrupts.is_frozen() {
             return LOOK;
         }
         let look = clock::until_next(rt.slots.poll_interval(LOOK));
@@ -191,7 +187,7 @@ impl Watch {
 
     fn end(&mut self, ctx: &mut WorkerContext, stop: Stop) {
         self.stop = Some(stop);
-        self.frozen = false;
+        self.interrupts = Follow::default();
         send(
             ctx,
             &Request::Stop {
@@ -210,46 +206,26 @@ impl Watch {
         if self.stop.is_some() {
             return;
         }
-        let (root, slot) = (ctx.rt.root.clone(), ctx.slot());
-        if !self.frozen {
-            let stands = interrupt::any(&root, &ctx.rt.interrupts);
-            let Some(interrupt) = stands.then(|| interrupt::of(&root, slot)).flatten() else {
-                self.wordless = None;
-                return;
-            };
-            if !self.is_being_written(&interrupt) {
-                self.freeze(ctx, attempt, &interrupt);
+        match self.interrupts.look(ctx) {
+            Some(Turn::Freeze(interrupt)) => self.freeze(ctx, attempt, &interrupt),
+            Some(Turn::Thaw) => {
+                send(ctx, &Request::Thaw);
+                note_resumed(attempt);
+                let slot = ctx.slot();
+                ctx.rt.slots.show(slot, |s| {
+                    s.state = SlotState::Working;
+                    s.reason = None;
+                });
+                ctx.rt
+                    .console
+                    .say(&format!("{slot}  resumed    {}", attempt.claim.name));
             }
-        } else if let Some(interrupt) = interrupt::of(&root, slot) {
-            // Another one may have taken its place.
-            let is_new = attempt.file.interrupts.last() != Some(&interrupt.mark());
-            if is_new && !self.is_being_written(&interrupt) {
-                self.freeze(ctx, attempt, &interrupt);
-            }
-        } else {
-            self.frozen = false;
-            self.wordless = None;
-            send(ctx, &Request::Thaw);
-            note_resumed(attempt);
-            ctx.rt.slots.show(slot, |s| {
-                s.state = SlotState::Working;
-                s.reason = None;
-            });
-            ctx.rt
-                .console
-                .say(&format!("{slot}  resumed    {}", attempt.claim.name));
+            None => {}
         }
     }
 
-    /// The text is shown to a person, so wait for it a moment.
-    fn is_being_written(&mut self, interrupt: &Interrupt) -> bool {
-        let since = *self.wordless.get_or_insert(self.at);
-        interrupt.reason.is_empty() && self.at - since < WORDLESS
-    }
-
     fn freeze(&mut self, ctx: &mut WorkerContext, attempt: &mut Attempt, interrupt: &Interrupt) {
-        self.frozen = true;
-        self.wordless = None;
+        self.interrupts.froze(interrupt);
         send(ctx, &Request::Freeze);
         let reason = interrupt.headline();
         ctx.rt.slots.show(ctx.slot(), |s| {
@@ -279,7 +255,7 @@ impl Watch {
         let (Some(life), Some(stream)) = (&mut self.life, &attempt.stream) else {
             return;
         };
-        if self.stop.is_some() || self.frozen {
+        if self.stop.is_some() || self.interrupts.is_frozen() {
             return;
         }
         if stream.has_finished() && self.at.saturating_duration_since(self.spoke) >= self.linger {

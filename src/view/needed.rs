@@ -57,7 +57,7 @@ pub(crate) fn ways(root: &Root, stem: &str) -> String {
 }
 
 fn unmerged(root: &Root) -> Vec<(String, String)> {
-    let waiting = merge::waiting(root).into_iter();
+    let waiting = merge::waiting_now(root).into_iter();
     let told = waiting.filter_map(|waiting| Some((waiting.name.shown(), waiting.why?)));
     told.take(NAMED).collect()
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{Root, Running, files_below, git, is_alive, kill};
 
 /// A ROOT whose scripts run in a repository and pass these gates: names with the rest of their tables.
-fn root_with(gates: &[(&str, &str)]) -> Root {
+pub fn root_with(gates: &[(&str, &str)]) -> Root {
     let root = Root::with_repo();
     set_gates(&root, gates);
     root
@@ -22,27 +22,27 @@ fn set_gates(root: &Root, gates: &[(&str, &str)]) {
     root.config(&text);
 }
 
-fn script(text: &str) -> String {
+pub fn script(text: &str) -> String {
     format!("script = '''\n{text}\n'''")
 }
 
 /// Notes in `ran-WHO` of ROOT that it runs.
-fn notes(who: &str) -> String {
+pub fn notes(who: &str) -> String {
     format!("echo \"$HARNESS_ITEM $HARNESS_SESSION\" >>\"$HARNESS_ROOT/ran-{who}\"")
 }
 
-fn times(root: &Root, who: &str) -> usize {
+pub fn times(root: &Root, who: &str) -> usize {
     let text = fs::read_to_string(root.at(format!("ran-{who}"))).unwrap_or_default();
     text.lines().count()
 }
 
 /// Shell text that waits for the file `name` in ROOT.
-fn waits_for(name: &str) -> String {
+pub fn waits_for(name: &str) -> String {
     format!("until [ -e \"$HARNESS_ROOT/{name}\" ]; do sleep 0.02; done")
 }
 
 /// Its agent makes one commit, and notes that it ran.
-fn works(root: &Root, name: &str) {
+pub fn works(root: &Root, name: &str) {
     let body = format!(
         "{}; echo work >made-$HARNESS_ITEM; git add .; git commit -q -m made",
         notes("agent")
@@ -51,7 +51,7 @@ fn works(root: &Root, name: &str) {
 }
 
 /// What is on record of gates: gate, verdict, reason.
-fn said(root: &Root, name: &str) -> Vec<(String, String, String)> {
+pub fn said(root: &Root, name: &str) -> Vec<(String, String, String)> {
     let show = root.show(name);
     let events = show["events"].as_array().unwrap().clone();
     let of = |e: &Value, key: &str| e[key].as_str().unwrap_or_default().to_owned();
@@ -62,7 +62,7 @@ fn said(root: &Root, name: &str) -> Vec<(String, String, String)> {
         .collect()
 }
 
-fn verdicts(root: &Root, name: &str) -> Vec<String> {
+pub fn verdicts(root: &Root, name: &str) -> Vec<String> {
     let said = said(root, name).into_iter();
     said.map(|(gate, verdict, _)| format!("{gate} {verdict}"))
         .collect()
@@ -78,11 +78,11 @@ fn branch_has(root: &Root, name: &str) -> String {
     git(&root.repo(), &["diff", "--name-only", "main", &branch])
 }
 
-fn run(root: &Root) -> Running {
+pub fn run(root: &Root) -> Running {
     root.start(&["--drain", "--workers", "1"])
 }
 
-fn ended_well(root: &Root, mut run: Running) {
+pub fn ended_well(root: &Root, mut run: Running) {
     assert_eq!(run.wait(), Some(0), "{}\n{}", run.said(), root.picture());
 }
 

@@ -39,6 +39,7 @@ mod keepers;
 mod first_hour;
 mod fuzz;
 mod gates;
+mod gates_watched;
 mod gc;
 mod hostile;
 mod house;

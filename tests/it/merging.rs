@@ -441,7 +441,17 @@ fn it_lands_elsewhere_and_is_pushed_where_that_is_wanted() {
     let said = merge(&root, 0);
     assert!(root.is_done("b"));
     assert!(said.contains("next landed, and is not pushed"), "{said}");
+    assert!(said.contains("the remote refuses it"), "{said}");
     assert_eq!(git(&mirror, &["rev-parse", "next"]), pushed);
+    set(
+        &root,
+        "mode = \"merge\"\ninto = \"next\"\npush = \"nowhere\"\n",
+        "",
+    );
+    root.script("c", "echo 1 >c");
+    let said = merge(&root, 0);
+    assert!(said.contains("git remote -v"), "{said}");
+    assert!(root.is_done("c") && !said.contains("git pull"), "{said}");
 }
 
 fn make_executable(path: PathBuf) {
@@ -488,18 +498,49 @@ fn neither_what_a_gate_writes_nor_the_users_hooks_and_keys_are_in_it() {
 
 #[test]
 fn a_file_that_a_person_spoilt_in_review_stops_nobody() {
-    let root = root_with("");
-    finish_files(&root, &["spoilt", "a"]);
-    fs::remove_file(root.at("queue/review/spoilt")).unwrap();
-    fs::write(root.at("queue/review/spoilt"), "---\npriority: [\n---\n").unwrap();
-    approve(&root, &["spoilt", "a"]);
-    merge(&root, 0);
-    assert!(
-        root.is_done("a") && root.is_done("spoilt"),
-        "{}",
-        root.picture()
+    let root = root_with("[repos.other]\npath = \"other\"\n");
+    git(root.path(), &["clone", "-q", "repo", "other"]);
+    let far = "#harness repo: other\necho 1 >far";
+    finish(
+        &root,
+        &[
+            ("spoilt", "echo 1 >spoilt"),
+            ("a", "echo 1 >a"),
+            ("far", far),
+        ],
     );
+    for name in ["spoilt", "far"] {
+        let path = root.at("queue/review").join(name);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "---\npriority: [\n---\n").unwrap();
+    }
+    approve(&root, &["spoilt", "a", "far"]);
+    merge(&root, 0);
+    for name in ["a", "spoilt", "far"] {
+        assert!(root.is_done(name), "{name}\n{}", root.picture());
+    }
     assert_eq!(files(&root, "main"), ["README", "a", "spoilt"]);
+    // Where its branch is, and that is on record.
+    assert!(root.at("other/far").exists());
+    assert_eq!(last(&root, "far", "merged")["repo"], "other");
+}
+
+#[test]
+fn what_is_rejected_while_it_is_merged_does_not_land_and_its_gate_is_ended() {
+    let wait = "touch \"$HARNESS_ROOT/began\"; sleep 600";
+    let root = root_with(&gate(wait));
+    finish_files(&root, &["a"]);
+    approve(&root, &["a"]);
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    root.wait_until("its gate runs", || root.at("began").exists());
+    let out = root.exits(0, &["reject", "a", "--comment", "in French, please"]);
+    let said = describe(&out);
+    assert!(said.contains("agent-1 merges it no more"), "{said}");
+    assert_eq!(run.wait(), Some(0), "{}\n{}", run.said(), root.picture());
+    assert!(is_in(&root, "review", "a"), "{}", root.picture());
+    assert_eq!(root.show("a")["attempts"].as_array().unwrap().len(), 2);
+    assert_eq!(files(&root, "main"), ["README"]);
+    root.assert_nothing_left();
 }
 
 #[test]

@@ -2,23 +2,32 @@
 //! remembered in `state/gates/`. A gate that fails on the base in the same way is not the attempt's
 //! fault.
 //!
-//! Invariant: a remembered verdict is of this gate as it is configured now.
+//! Invariants: a remembered verdict is of this gate as it is configured now; a slot that waits for
+//! another one's verdict waits with an end, and a lost lock only makes a gate run twice.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::wait::LOOK;
 use super::{Job, Tries, chosen, run_gate};
 use crate::atomic;
+use crate::clock;
 use crate::config::{GateTable, Moment};
 use crate::error::Result;
 use crate::layout::{Root, join};
+use crate::lease;
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::outcome::Verdict;
 use crate::record::GateRan;
 use crate::runtime::Level;
 use crate::session::{Attempt, Failed, WorkerContext};
 use crate::text;
+
+/// What setting up and ending two runs takes at most, beside their time.
+const SPARE: Duration = Duration::from_secs(60);
 
 /// What is remembered: `state/gates/REPO/COMMIT/GATE.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,15 +48,8 @@ fn definition(table: &GateTable) -> String {
     format!("{:?} {:?} {:?}", table.command, table.script, table.junit)
 }
 
-fn remembered(
-    root: &Root,
-    repo: &str,
-    commit: &str,
-    name: &str,
-    table: &GateTable,
-) -> Option<Baseline> {
-    let path = place(root, repo, commit, name);
-    let text = atomic::read_small(&path, STATE_FILE_BYTES_MAX).ok()?;
+fn remembered(path: &Path, table: &GateTable) -> Option<Baseline> {
+    let text = atomic::read_small(path, STATE_FILE_BYTES_MAX).ok()?;
     let found: Baseline = serde_json::from_slice(&text).ok()?;
     (found.definition == definition(table)).then_some(found)
 }
@@ -66,18 +68,18 @@ pub(in crate::session) fn before(
     let (repo, base) = (work.hub.repo().name.clone(), work.base.oid.clone());
     let (mut red, mut any) = (Vec::new(), false);
     for (name, table) in chosen(&rt.config, &attempt.claim.item, Moment::Before) {
-        let mut found = remembered(&rt.root, &repo, &base, name, table);
+        let path = place(&rt.root, &repo, &base, name);
+        let mut found = remembered(&path, table);
         if found.is_none() && is_at_base {
-            any = true;
-            let ran = match on_base(ctx, attempt, name, table, &base) {
-                Ok(Some(ran)) => ran,
-                Ok(None) => return Err(Failed::PutOff("its file was taken away".into())),
-                Err(_) if rt.lifecycle.level() >= Level::Stopping => {
-                    return Err(Failed::PutOff("harness was told to stop".into()));
+            found = match turn(ctx, attempt, name, table, &path)? {
+                Turn::Known(known) => Some(known),
+                Turn::Ours(lock) => {
+                    any = true;
+                    let found = find_out(ctx, attempt, name, table, &base, &path);
+                    let _stays = lock.map(|_held| atomic::remove(&lock_of(&path)));
+                    found?
                 }
-                Err(e) => return Err(e.into()),
             };
-            found = remember(ctx, &repo, &base, name, table, &ran);
         }
         if let Some(found) = found.filter(|f| f.verdict == Verdict::Red) {
             let tests = match found.tests.is_empty() {
@@ -96,6 +98,77 @@ pub(in crate::session) fn before(
         work.tree.checkout(&work.branch, &work.base)?;
     }
     Ok(red)
+}
+
+fn taken_away() -> Failed {
+    Failed::PutOff("its file was taken away".into())
+}
+
+fn stopping() -> Failed {
+    Failed::PutOff("harness was told to stop".into())
+}
+
+/// Who runs a gate that several slots want to know of.
+enum Turn {
+    /// Another slot has found out.
+    Known(Baseline),
+    /// This slot, with the lock that tells others so; `None`: they have had their time.
+    Ours(Option<File>),
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    path.with_extension("lock")
+}
+
+/// Of several slots that begin on a new base one runs the gate, and the others wait for its verdict: at
+/// most as long as two runs take.
+fn turn(
+    ctx: &WorkerContext,
+    attempt: &Attempt,
+    name: &str,
+    table: &GateTable,
+    path: &Path,
+) -> Result<Turn, Failed> {
+    // One that cannot be made is met again where the verdict is written, and said there.
+    let Ok(()) = make_folder(path) else {
+        return Ok(Turn::Ours(None));
+    };
+    let end = clock::instant() + table.timeout.saturating_mul(2) + SPARE;
+    loop {
+        let lock = lease::try_lock(&lock_of(path))?;
+        // Asked after the lock: whoever had it has written first.
+        if let Some(known) = remembered(path, table) {
+            return Ok(Turn::Known(known));
+        }
+        if lock.is_some() || clock::instant() >= end {
+            return Ok(Turn::Ours(lock));
+        }
+        if ctx.rt.lifecycle.level() >= Level::Stopping {
+            return Err(stopping());
+        }
+        if !attempt.claim.is_there() {
+            return Err(taken_away());
+        }
+        let why = format!("waits for gate {name}, which another slot runs on the same base");
+        ctx.show_reason(Some(why));
+        ctx.waker.wait(LOOK);
+    }
+}
+
+fn find_out(
+    ctx: &mut WorkerContext,
+    attempt: &Attempt,
+    name: &str,
+    table: &GateTable,
+    base: &str,
+    path: &Path,
+) -> Result<Option<Baseline>, Failed> {
+    match on_base(ctx, attempt, name, table, base) {
+        Ok(Some(ran)) => Ok(remember(ctx, path, table, &ran)),
+        Ok(None) => Err(taken_away()),
+        Err(_) if ctx.rt.lifecycle.level() >= Level::Stopping => Err(stopping()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn on_base(
@@ -133,9 +206,7 @@ fn on_base(
 /// What could not be evaluated is not remembered: it is tried again with the next item.
 fn remember(
     ctx: &WorkerContext,
-    repo: &str,
-    base: &str,
-    name: &str,
+    path: &Path,
     table: &GateTable,
     ran: &GateRan,
 ) -> Option<Baseline> {
@@ -148,24 +219,22 @@ fn remember(
     if found.verdict == Verdict::Unevaluated {
         return None;
     }
-    let path = place(&ctx.rt.root, repo, base, name);
-    let written = path
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .try_for_each(|dir| atomic::make_dir(dir, true))
-        .and_then(|()| {
-            let text = text::pretty_json(&found).unwrap_or_default();
-            atomic::replace(&path, &text, false)
-        });
+    let written = make_folder(path).and_then(|()| {
+        let text = text::pretty_json(&found).unwrap_or_default();
+        atomic::replace(path, &text, false)
+    });
     if let Err(e) = written {
         // It is found out again.
         ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
     }
     Some(found)
+}
+
+/// Makes the folders that a verdict lies in.
+fn make_folder(path: &Path) -> Result<()> {
+    let folders: Vec<&Path> = path.ancestors().skip(1).take(2).collect();
+    let mut folders = folders.into_iter().rev();
+    folders.try_for_each(|dir| atomic::make_dir(dir, true))
 }
 
 /// Whether the base fails this gate in the same way: with all the tests that fail now, or, where they
@@ -177,7 +246,7 @@ pub(super) fn fails_alike(
     table: &GateTable,
     ran: &GateRan,
 ) -> bool {
-    let Some(found) = remembered(root, repo, base, &ran.gate, table) else {
+    let Some(found) = remembered(&place(root, repo, base, &ran.gate), table) else {
         return false;
     };
     found.verdict == Verdict::Red

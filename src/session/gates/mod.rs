@@ -8,16 +8,20 @@
 mod again;
 mod baseline;
 mod feedback;
+mod job;
 mod junit;
 mod run;
+mod wait;
 
 use std::ffi::OsString;
 
 pub(super) use again::{Made, to_run_again};
 pub(super) use baseline::before;
 pub(super) use feedback::feedback;
+pub(crate) use job::{Job, Tries, gate_prefix};
 pub(super) use run::end_running;
-pub(crate) use run::{Job, Tries, end_tree, gate_prefix, run_gate};
+pub(crate) use run::run_gate;
+pub(crate) use wait::end_tree;
 
 use super::launch;
 use super::{Attempt, WorkerContext};

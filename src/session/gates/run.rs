@@ -1,80 +1,39 @@
 //! Runs one gate under the slot's keeper, as an agent is run: in a process tree of its own, which ends
 //! with it. A harness that dies leaves it running; the next one adopts it.
 //!
-//! Knows nothing of items or of what a verdict means. Invariants: what is not seen to be green once or
-//! red twice on exactly its tree is neither; an end is taken for that of one run alone, whose name has
-//! the gate, the tree and which run it is.
+//! Knows nothing of items or of what a verdict means. Invariant: what is not seen to be green once or red
+//! twice on exactly its tree is neither.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use super::job::{FOLDER, Job, Run, Tries};
 use super::junit;
+use super::wait::wait;
 use crate::adapters;
-use crate::agents::{self, Facts};
+use crate::agents;
 use crate::atomic;
 use crate::clock;
-use crate::config::{GateTable, Moment};
+use crate::config::Moment;
 use crate::error::{Error, Kind, Result};
 use crate::keeper::ExitRecord;
 use crate::keeper::wire::{Reply, Request, Spec};
 use crate::layout::join;
-use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::limits::GATE_LOG_BYTES_MAX;
 use crate::mutant::planted;
 use crate::outcome::{Exit, Stop, Verdict};
-use crate::process;
 use crate::record::GateRan;
 use crate::runtime::Level;
 use crate::session::begin::start;
 use crate::session::{Failed, WorkerContext};
 use crate::status::SlotState;
 
-/// How often a running gate's time and item are checked.
-const LOOK: Duration = Duration::from_millis(250);
-/// How long the process tree of a gate whose keeper died is searched and killed.
-const SWEEP: Duration = Duration::from_secs(10);
 /// The end of a gate's output in which the cause is looked for.
 const LAST_WORDS_BYTES: u64 = 8_192;
 /// What `sh` says of a program that cannot be executed, or that is not there.
 const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
-
-/// Below the session's folder: the gates' output, and the keeper's record of the newest end.
-const FOLDER: &str = "gates";
-const EXIT: &str = "exit.json";
-
-/// How often it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tries {
-    /// What is not green is tried once more on the same tree.
-    UntilSure,
-    /// To find the one of many that makes a known red one.
-    One,
-}
-
-/// A gate on a tree.
-pub(crate) struct Job<'a> {
-    pub(crate) gate: &'a str,
-    pub(crate) table: &'a GateTable,
-    pub(crate) moment: Moment,
-    /// The session whose folder, `dir`, gets the output.
-    pub(crate) session: &'a str,
-    pub(crate) dir: &'a Path,
-    /// The worktree, in which `tree` is checked out.
-    pub(crate) cwd: &'a Path,
-    /// Makes the worktree have exactly `tree`, before each run: the run before may have written there.
-    pub(crate) prepare: &'a dyn Fn() -> Result<()>,
-    pub(crate) tree: &'a str,
-    pub(crate) facts: &'a Facts,
-    pub(crate) env: &'a [(OsString, Option<OsString>)],
-    /// What tells this run from others of this session and gate; empty for the only one.
-    pub(crate) number: &'a str,
-    pub(crate) tries: Tries,
-    /// A dead harness may have begun it. Otherwise an end that lies there is not believed.
-    pub(crate) recovered: bool,
-    /// `false`: nobody wants to know any more.
-    pub(crate) is_wanted: &'a dyn Fn() -> bool,
-}
 
 /// What one run says.
 enum Once {
@@ -98,47 +57,6 @@ impl Once {
             Once::Unevaluated { why, .. } => (Verdict::Unevaluated, why, Vec::new()),
         }
     }
-}
-
-impl Job<'_> {
-    /// The name of its log, without ending.
-    fn stem(&self) -> String {
-        let moment = match self.moment {
-            Moment::After => String::new(),
-            moment => format!("{}-", moment.as_str()),
-        };
-        let number = match self.number {
-            "" => String::new(),
-            number => format!("-{number}"),
-        };
-        format!("{moment}{}{number}", self.gate)
-    }
-
-    /// The name under which the keeper runs it, and records its end. Another tree's run has another.
-    fn id(&self, run: Run) -> String {
-        let run = match run {
-            Run::First => "first",
-            Run::Second => "second",
-        };
-        let prefix = gate_prefix(self.session);
-        format!("{prefix}{}@{}#{run}", self.stem(), self.tree)
-    }
-
-    fn exit(&self) -> PathBuf {
-        join(self.dir, FOLDER).join(EXIT)
-    }
-}
-
-/// A gate that is not green runs once more on the same tree.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Run {
-    First,
-    Second,
-}
-
-/// What the keeper's names of a session's gates begin with.
-pub(crate) fn gate_prefix(session: &str) -> String {
-    format!("{session}#")
 }
 
 /// Runs it, and once more on the same tree unless it is green. `None`: it was not wanted any more.
@@ -231,12 +149,12 @@ fn once(ctx: &mut WorkerContext, job: &Job<'_>, run: Run) -> Result<Option<Once>
     let id = job.id(run);
     let is_adopted = |running: &mut (String, Duration)| running.0 == id;
     let (ended, stop) = if let Some((_, age)) = ctx.running_gate.take_if(is_adopted) {
-        wait(ctx, job, &id, age)
+        wait(ctx, job, &id, age, true)
     } else if let Some(record) = recorded(job, &id) {
         (Some(record), None)
     } else {
         match begin(ctx, job, run)? {
-            Ok(age) => wait(ctx, job, &id, age),
+            Ok(age) => wait(ctx, job, &id, age, false),
             Err(cannot) => return Ok(Some(cannot)),
         }
     };
@@ -245,13 +163,19 @@ fn once(ctx: &mut WorkerContext, job: &Job<'_>, run: Run) -> Result<Option<Once>
     let over = match (stop.or(by_keeper), ended) {
         _ if stop == Some(Stop::Shutdown) => return Err(stopped(job)),
         _ if stop == Some(Stop::Canceled) => return Ok(None),
-        (Some(Stop::TimedOut), _) => {
-            let after = clock::human(job.table.timeout);
-            Once::Unevaluated {
-                why: format!("it was still running after {after} and was stopped"),
-                again: false,
-            }
-        }
+        (Some(Stop::TimedOut), _) => Once::Unevaluated {
+            why: match job.is_flooded() {
+                true => format!(
+                    "it printed more than {} MiB and was stopped",
+                    GATE_LOG_BYTES_MAX >> 20
+                ),
+                false => format!(
+                    "it was still running after {} and was stopped",
+                    clock::human(job.table.timeout)
+                ),
+            },
+            again: false,
+        },
         (Some(_), _) => unknown("it was stopped"),
         (None, None) => unknown("its keeper died, so its end is not known"),
         (None, Some(record)) => judge(job, &record),
@@ -374,7 +298,7 @@ fn spec(
     let program = argv.first().cloned().unwrap_or_default();
     argv[0] = agents::find_program(&program, job.cwd, path.as_deref())?.into();
     // Of two runs the log has the second; the first is kept beside it.
-    let log = folder.join(format!("{}.log", job.stem()));
+    let log = job.log();
     let first = folder.join(format!("{}.1.log", job.stem()));
     let kept = (|| {
         atomic::take_away(&first)?;
@@ -402,94 +326,12 @@ fn spec(
     })
 }
 
-/// Waits until it has ended, or stops it. `None`: its end is not known.
-fn wait(
-    ctx: &mut WorkerContext,
-    job: &Job<'_>,
-    id: &str,
-    age: Duration,
-) -> (Option<ExitRecord>, Option<Stop>) {
-    let began = clock::instant();
-    let mut stop = None;
-    loop {
-        let runs = age + began.elapsed();
-        if stop.is_none() {
-            stop = if ctx.rt.lifecycle.level() >= Level::Stopping {
-                Some(Stop::Shutdown)
-            } else if !(job.is_wanted)() {
-                Some(Stop::Canceled)
-            } else {
-                (runs >= job.table.timeout).then_some(Stop::TimedOut)
-            };
-            if let (Some(stop), Some(keeper)) = (stop, &mut ctx.keeper) {
-                let grace = ctx.rt.config.harness.kill_grace;
-                let why = stop.as_str().to_owned();
-                // A dead keeper is noticed at the next read.
-                let _dead = keeper.send(&Request::Stop { grace, why });
-            }
-        }
-        let Some(keeper) = &mut ctx.keeper else {
-            return (after_keeper(ctx, job, id), stop);
-        };
-        let look = LOOK.min(
-            job.table
-                .timeout
-                .saturating_sub(runs)
-                .max(Duration::from_millis(1)),
-        );
-        let (_, readable) = ctx.waker.wait_or(Some(keeper.fd()), look);
-        if !readable {
-            continue;
-        }
-        match keeper.receive() {
-            Ok(Some(Reply::Exited { session, exit })) if session == id => {
-                // One that ended by itself before it was stopped has ended by itself.
-                let record: Option<ExitRecord> = serde_json::from_slice(&exit).ok();
-                let stopped = record.as_ref().is_some_and(|record| record.stopped);
-                return (record, stop.filter(|s| stopped || *s == Stop::Canceled));
-            }
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => {
-                keeper.kill_and_reap();
-                ctx.keeper = None;
-            }
-        }
-    }
-}
-
-/// Its keeper is gone: what it recorded, or nothing, and then nothing of the gate goes on.
-fn after_keeper(ctx: &WorkerContext, job: &Job<'_>, id: &str) -> Option<ExitRecord> {
-    read_end(job, id).or_else(|| {
-        end_tree(ctx, job.session, job.dir);
-        None
-    })
-}
-
-/// Ends what may live of a gate of this session whose keeper is dead.
-pub(crate) fn end_tree(ctx: &WorkerContext, session: &str, dir: &Path) {
-    let slot = ctx.rt.root.agent(ctx.slot());
-    let ended = process::end_tree(&slot, session, dir, SWEEP);
-    if !ended.clean {
-        let slot = ctx.slot();
-        ctx.rt.console.warn(&format!(
-            "{slot}: not every process of a gate could be ended"
-        ));
-    }
-}
-
-/// How this run ended, as its keeper recorded it; one that was stopped with its harness says nothing.
+/// Its end, where a dead harness may have begun it.
 fn recorded(job: &Job<'_>, id: &str) -> Option<ExitRecord> {
     if !job.recovered || planted("gate-end-forgotten") {
         return None;
     }
-    read_end(job, id)
-}
-
-fn read_end(job: &Job<'_>, id: &str) -> Option<ExitRecord> {
-    let text = atomic::read_small(&job.exit(), STATE_FILE_BYTES_MAX).ok()?;
-    let record: ExitRecord = serde_json::from_slice(&text).ok()?;
-    let says = matches!(record.stop(), None | Some(Stop::TimedOut));
-    (record.session == id && says).then_some(record)
+    job.read_end(id)
 }
 
 fn judge(job: &Job<'_>, record: &ExitRecord) -> Once {
@@ -519,8 +361,7 @@ fn judge(job: &Job<'_>, record: &ExitRecord) -> Once {
         },
         // Where no test is known by name, the line of its output that names the cause, most likely.
         (Exit::Code(code), _) => {
-            let log = join(&job.dir.join("gates"), format!("{}.log", job.stem()));
-            let tail = atomic::read_tail(&log, LAST_WORDS_BYTES).map(|(tail, _)| tail);
+            let tail = atomic::read_tail(&job.log(), LAST_WORDS_BYTES).map(|(tail, _)| tail);
             let words = adapters::last_words(&tail.unwrap_or_default());
             let words = match words.is_empty() {
                 true => words,

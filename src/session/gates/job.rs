@@ -1,0 +1,112 @@
+//! A gate on a tree: what is to be run, under which name, and where its output and its end are.
+//!
+//! Runs nothing. Invariant: the name of a run has the gate, the tree and which run it is, so that an end
+//! is taken for that of one run alone.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::agents::Facts;
+use crate::atomic;
+use crate::config::{GateTable, Moment};
+use crate::error::Result;
+use crate::keeper::ExitRecord;
+use crate::layout::join;
+use crate::limits::{GATE_LOG_BYTES_MAX, STATE_FILE_BYTES_MAX};
+use crate::outcome::Stop;
+
+/// Below the session's folder: the gates' output, and the keeper's record of the newest end.
+pub(super) const FOLDER: &str = "gates";
+const EXIT: &str = "exit.json";
+
+/// How often it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tries {
+    /// What is not green is tried once more on the same tree.
+    UntilSure,
+    /// To find the one of many that makes a known red one.
+    One,
+}
+
+/// A gate on a tree.
+pub(crate) struct Job<'a> {
+    pub(crate) gate: &'a str,
+    pub(crate) table: &'a GateTable,
+    pub(crate) moment: Moment,
+    /// The session whose folder, `dir`, gets the output.
+    pub(crate) session: &'a str,
+    pub(crate) dir: &'a Path,
+    /// The worktree, in which `tree` is checked out.
+    pub(crate) cwd: &'a Path,
+    /// Makes the worktree have exactly `tree`, before each run: the run before may have written there.
+    pub(crate) prepare: &'a dyn Fn() -> Result<()>,
+    pub(crate) tree: &'a str,
+    pub(crate) facts: &'a Facts,
+    pub(crate) env: &'a [(OsString, Option<OsString>)],
+    /// What tells this run from others of this session and gate; empty for the only one.
+    pub(crate) number: &'a str,
+    pub(crate) tries: Tries,
+    /// A dead harness may have begun it. Otherwise an end that lies there is not believed.
+    pub(crate) recovered: bool,
+    /// `false`: nobody wants to know any more.
+    pub(crate) is_wanted: &'a dyn Fn() -> bool,
+}
+
+impl Job<'_> {
+    /// The name of its log, without ending.
+    pub(super) fn stem(&self) -> String {
+        let moment = match self.moment {
+            Moment::After => String::new(),
+            moment => format!("{}-", moment.as_str()),
+        };
+        let number = match self.number {
+            "" => String::new(),
+            number => format!("-{number}"),
+        };
+        format!("{moment}{}{number}", self.gate)
+    }
+
+    /// The name under which the keeper runs it, and records its end. Another tree's run has another.
+    pub(super) fn id(&self, run: Run) -> String {
+        let run = match run {
+            Run::First => "first",
+            Run::Second => "second",
+        };
+        let prefix = gate_prefix(self.session);
+        format!("{prefix}{}@{}#{run}", self.stem(), self.tree)
+    }
+
+    pub(super) fn exit(&self) -> PathBuf {
+        join(self.dir, FOLDER).join(EXIT)
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        join(self.dir, FOLDER).join(format!("{}.log", self.stem()))
+    }
+
+    /// Whether it has printed more than a gate may.
+    pub(super) fn is_flooded(&self) -> bool {
+        let meta = self.log().symlink_metadata();
+        meta.is_ok_and(|meta| meta.len() > GATE_LOG_BYTES_MAX)
+    }
+
+    /// How this run ended, as its keeper recorded it; one that was stopped with its harness says nothing.
+    pub(super) fn read_end(&self, id: &str) -> Option<ExitRecord> {
+        let text = atomic::read_small(&self.exit(), STATE_FILE_BYTES_MAX).ok()?;
+        let record: ExitRecord = serde_json::from_slice(&text).ok()?;
+        let says = matches!(record.stop(), None | Some(Stop::TimedOut));
+        (record.session == id && says).then_some(record)
+    }
+}
+
+/// A gate that is not green runs once more on the same tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    First,
+    Second,
+}
+
+/// What the keeper's names of a session's gates begin with.
+pub(crate) fn gate_prefix(session: &str) -> String {
+    format!("{session}#")
+}
