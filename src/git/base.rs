@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::clone::no_commits;
 use super::debris::clear_odd;
-use super::hub::{Hub, fetch_in};
+use super::hub::{Hub, fetch_in, read_text};
 use super::{Base, Git, promised};
 use crate::error::{Error, Result};
 use crate::layout::Name;
@@ -59,6 +59,21 @@ impl Hub {
             true => git.must(what).map(drop),
             false => Err(git.failure(what, &out)),
         }
+    }
+
+    /// Brings in the history that the user's shallow clone has got since it was brought in cut off.
+    /// `false`: there is no more.
+    pub(super) fn deepen(&self) -> Result<bool> {
+        let cut_at = || read_text(&self.dir().join("shallow"));
+        let Some(before) = cut_at() else {
+            return Ok(false);
+        };
+        let lock = self.lock()?;
+        let oids: Vec<&str> = before.lines().collect();
+        let git = self.git().holding(Some(&lock));
+        let git = fetch_in(git, self.user(), &oids).arg("--unshallow");
+        git.must("cannot bring in the rest of the history")?;
+        Ok(cut_at().as_ref() != Some(&before))
     }
 
     /// Object id and full name (or the given name) of a revision in the user's repository.

@@ -254,7 +254,10 @@ impl Hub {
         match out.code {
             0 if is_oid(&tree) => Ok(Ok(tree)),
             1 if is_oid(&tree) => Ok(Err(conflicts(words))),
-            _ if out.stderr.contains("unrelated histories") => Err(self.unrelated(onto, theirs)),
+            _ if out.stderr.contains("unrelated histories") => match self.deepen()? {
+                true => self.merge_trees(onto, ours, theirs),
+                false => Err(self.unrelated(onto, theirs)),
+            },
             _ => Err(git.failure("cannot merge", &out)),
         }
     }
@@ -265,7 +268,7 @@ impl Hub {
         let (cut, hint) = match atomic::exists(&self.dir().join("shallow")) {
             true => (
                 " as far as this shallow clone goes",
-                "fetch the rest of the history (`git fetch --unshallow`), and send the item again",
+                "fetch the rest of the history (`git fetch --unshallow`), and have it merged again (`mv` from queue/parked/ to queue/merge/)",
             ),
             false => (
                 "",

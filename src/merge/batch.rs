@@ -35,8 +35,7 @@ pub(super) fn merge(ctx: &mut WorkerContext, batch: &mut Batch) -> Result<()> {
         batch.into.clone_from(&base.name);
         let how = batch.line.integrate.how;
         let (hub, candidates) = (batch.hub.clone(), &batch.candidates);
-        let (links, left) =
-            ctx.retry_temporary(|| chain::build(&hub, &base.oid, how, candidates))?;
+        let (links, left) = chain::build(ctx, &hub, &base.oid, how, candidates)?;
         let mut fates = of_left(batch, left);
         let done = match links.is_empty() {
             true => true,
@@ -90,6 +89,11 @@ pub(super) fn put_back(ctx: &WorkerContext, batch: &mut Batch) -> Result<()> {
     end_each(ctx, batch, Vec::new())
 }
 
+/// All that is still claimed waits for a while, for this reason.
+pub(super) fn hold_up(ctx: &WorkerContext, batch: &mut Batch, why: &str) -> Result<()> {
+    end_all(ctx, batch, |_| Fate::Waits(why.to_owned()))
+}
+
 fn end_all(ctx: &WorkerContext, batch: &mut Batch, fate: impl Fn(usize) -> Fate) -> Result<()> {
     let all = (0..batch.candidates.len())
         .map(|at| (at, fate(at)))
@@ -112,6 +116,7 @@ fn end_each(ctx: &WorkerContext, batch: &mut Batch, mut fates: Fates) -> Result<
 fn of_left(batch: &Batch, left: Vec<(usize, Left)>) -> Fates {
     let fate = |at: usize, left| match left {
         Left::Later => Fate::Again,
+        Left::Cannot(why) => Fate::parked(Outcome::Failed, why),
         Left::Contained => {
             let candidate = &batch.candidates[at];
             Fate::Merged(Box::new(crate::record::Landing {
@@ -331,7 +336,7 @@ fn with_whom(
     guilty: &Link,
 ) -> Result<Fate> {
     let how = batch.line.integrate.how;
-    let Some(alone) = on(batch, onto, how, guilty.at)? else {
+    let Some(alone) = on(ctx, batch, onto, how, guilty.at)? else {
         return Ok(Fate::Again);
     };
     let gated = gate::gate(ctx, batch, &alone, &[guilty.at], Tries::UntilSure)?;
@@ -352,14 +357,14 @@ fn with_whom(
         before.chain([guilty.at]).collect()
     };
     let found = bisect::first_red(beginning.len(), |k| {
-        let Some(commit) = on(batch, &beginning[k - 1].commit, how, guilty.at)? else {
+        let Some(commit) = on(ctx, batch, &beginning[k - 1].commit, how, guilty.at)? else {
             return Ok::<_, crate::error::Error>(false);
         };
         let gated = gate::gate(ctx, batch, &commit, &with(k), Tries::One)?;
         Ok(gated.is_red())
     })?;
     let other = &beginning[found.culprit];
-    let Some(commit) = on(batch, &beginning[found.culprit].commit, how, guilty.at)? else {
+    let Some(commit) = on(ctx, batch, &beginning[found.culprit].commit, how, guilty.at)? else {
         return Ok(Fate::Again);
     };
     let which = with(found.culprit + 1);
@@ -380,10 +385,16 @@ fn with_whom(
 }
 
 /// The commit of one branch on top of another commit. `None`: it does not merge there.
-fn on(batch: &Batch, onto: &str, how: How, at: usize) -> Result<Option<String>> {
-    match chain::merge(&batch.hub, onto, how, &batch.candidates[at])? {
-        Merged::Clean { commit, .. } => Ok(Some(commit)),
-        Merged::Conflict { .. } | Merged::Contained => Ok(None),
+fn on(
+    ctx: &WorkerContext,
+    batch: &Batch,
+    onto: &str,
+    how: How,
+    at: usize,
+) -> Result<Option<String>> {
+    match chain::merge(ctx, &batch.hub, onto, how, &batch.candidates[at])? {
+        Ok(Merged::Clean { commit, .. }) => Ok(Some(commit)),
+        _ => Ok(None),
     }
 }
 

@@ -5,8 +5,10 @@
 
 use super::Candidate;
 use crate::config::How;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::git::{Hub, Merged};
+use crate::session::WorkerContext;
+use crate::text::one_line;
 
 /// A commit that stands for one branch, on top of those before it.
 pub(super) struct Link {
@@ -28,54 +30,72 @@ pub(super) enum Left {
     Later,
     /// The base has all of it.
     Contained,
+    /// It cannot be merged into the base at all, for this reason.
+    Cannot(String),
 }
 
 /// The chain, and what is not in it.
 pub(super) type Built = (Vec<Link>, Vec<(usize, Left)>);
 
-pub(super) fn build(hub: &Hub, onto: &str, how: How, candidates: &[Candidate]) -> Result<Built> {
+pub(super) fn build(
+    ctx: &WorkerContext,
+    hub: &Hub,
+    onto: &str,
+    how: How,
+    candidates: &[Candidate],
+) -> Result<Built> {
     let (mut chain, mut left): (Vec<Link>, _) = (Vec::new(), Vec::new());
     for (at, candidate) in candidates.iter().enumerate() {
         let tip = chain.last().map_or(onto, |link| link.commit.as_str());
-        match merge(hub, tip, how, candidate)? {
-            Merged::Clean { commit, tree } => chain.push(Link { at, commit, tree }),
-            Merged::Contained if chain.is_empty() => left.push((at, Left::Contained)),
-            Merged::Contained => left.push((at, Left::Later)),
-            Merged::Conflict {
+        let mut merged = merge(ctx, hub, tip, how, candidate)?;
+        if let Ok(Merged::Clean { commit, tree }) = merged {
+            chain.push(Link { at, commit, tree });
+            continue;
+        }
+        if !chain.is_empty() && !matches!(merged, Ok(Merged::Contained)) {
+            // With the base, or only with one before it?
+            merged = merge(ctx, hub, onto, how, candidate)?;
+        }
+        let why = match merged {
+            Ok(Merged::Contained) if chain.is_empty() => Left::Contained,
+            Ok(Merged::Contained | Merged::Clean { .. }) => Left::Later,
+            Ok(Merged::Conflict {
                 files,
                 ours,
                 theirs,
-            } if chain.is_empty() => left.push((
-                at,
-                Left::Conflict {
-                    files,
-                    ours,
-                    theirs,
-                },
-            )),
-            // With the base, or only with one before it?
-            Merged::Conflict { .. } => match merge(hub, onto, how, candidate)? {
-                Merged::Conflict {
-                    files,
-                    ours,
-                    theirs,
-                } => left.push((
-                    at,
-                    Left::Conflict {
-                        files,
-                        ours,
-                        theirs,
-                    },
-                )),
-                Merged::Contained => left.push((at, Left::Contained)),
-                Merged::Clean { .. } => left.push((at, Left::Later)),
+            }) => Left::Conflict {
+                files,
+                ours,
+                theirs,
             },
-        }
+            Err(why) => Left::Cannot(why),
+        };
+        left.push((at, why));
     }
     Ok((chain, left))
 }
 
-/// One branch on top of a commit.
-pub(super) fn merge(hub: &Hub, onto: &str, how: How, candidate: &Candidate) -> Result<Merged> {
-    hub.merge_onto(onto, &candidate.head, how, &candidate.message(how))
+/// One branch on top of a commit. Inner error: why that branch cannot be merged there. It holds up no
+/// other.
+pub(super) fn merge(
+    ctx: &WorkerContext,
+    hub: &Hub,
+    onto: &str,
+    how: How,
+    candidate: &Candidate,
+) -> Result<std::result::Result<Merged, String>> {
+    let message = candidate.message(how);
+    match ctx.retry_temporary(|| hub.merge_onto(onto, &candidate.head, how, &message)) {
+        Ok(merged) => Ok(Ok(merged)),
+        // Where git does not even read what is merged onto, no branch is to blame.
+        Err(e)
+            if e.kind() == Kind::Temporary
+                || e.is_of_host()
+                || e.is_barred()
+                || hub.tree_of(onto).is_err() =>
+        {
+            Err(e)
+        }
+        Err(e) => Ok(Err(one_line(&e.to_string()))),
+    }
 }

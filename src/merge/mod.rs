@@ -123,6 +123,11 @@ pub(crate) fn work(ctx: &mut WorkerContext) -> Result<bool> {
             Err(_) if rt.lifecycle.level() >= Level::Stopping => {
                 batch::put_back(ctx, &mut batch).map(|()| true)
             }
+            // What stands in the way of this merge holds up no other, and no new item.
+            Err(e) if e.kind() != Kind::Temporary => {
+                let why = crate::text::one_line(&e.to_string());
+                batch::hold_up(ctx, &mut batch, &why).map(|()| true)
+            }
             merged => merged.map(|()| true),
         };
     }

@@ -87,7 +87,7 @@ fn a_gate_that_prints_without_end_is_ended_and_says_nothing_of_the_work() {
         "{}; truncate -s 300M /proc/self/fd/1; sleep 600",
         notes("gate")
     );
-    let root = root_with(&[("g", &script(&text))]);
+    let root = root_with(&[("g", &format!("{}\ntimeout = 20", script(&text)))]);
     works(&root, "x");
     let out = root.exits(1, &["run", "--drain", "--workers", "1"]);
     assert!(root.is_parked("x"), "{out:?}");

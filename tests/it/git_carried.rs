@@ -12,7 +12,7 @@ use crate::trouble::fixes;
 const AS: &str = "git -c user.name=a -c user.email=a@a.invalid";
 
 /// A ROOT whose repository has the submodule `lib`, which has the submodule `deep`; both checked out.
-fn with_submodules() -> Root {
+pub fn with_submodules() -> Root {
     let mut root = Root::with_repo();
     let config = root.at("gitconfig");
     fs::write(&config, "[protocol \"file\"]\n\tallow = always\n").unwrap();
@@ -46,11 +46,11 @@ fn with_submodules() -> Root {
 }
 
 /// A git that may fetch from local repositories.
-fn local(dir: &Path, args: &[&str]) -> String {
+pub fn local(dir: &Path, args: &[&str]) -> String {
     git(dir, &[&["-c", "protocol.file.allow=always"], args].concat())
 }
 
-fn forget_remotes(root: &Root) {
+pub fn forget_remotes(root: &Root) {
     for part in ["lib", "deep"] {
         fs::rename(root.at(part), root.at(format!("{part}-moved"))).unwrap();
     }

@@ -21,7 +21,7 @@ esac
 "#;
 
 /// A repository with an LFS file on `main`, none on `without`.
-fn with_lfs(program: &str) -> Root {
+pub fn with_lfs(program: &str) -> Root {
     let root = Root::with_repo();
     let repo = root.repo();
     let imitation = root.at("git-lfs");

@@ -52,6 +52,7 @@ mod launch;
 mod liveness;
 mod logs;
 mod merging;
+mod merging_shapes;
 mod moves;
 mod names;
 mod order;
