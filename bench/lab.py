@@ -23,6 +23,8 @@ durability = "{durability}"
 path = "{repo}"
 [limits]
 disk_free_min = 0
+[sandbox]
+mode = "{sandbox}"
 {more}
 """
 # The same job for everybody.
@@ -153,10 +155,11 @@ class Lab:
         path.mkdir(parents=True)
         return path
 
-    def root(self, durability="off", repo="none", more=""):
+    def root(self, durability="off", repo="none", more="", sandbox="off"):
+        """A new tree. Nobody it is compared with confines its jobs, so neither does it."""
         path = self.fresh("root")
         sh(HARNESS, "init", path)
-        text = CONFIG.format(durability=durability, repo=repo, more=more)
+        text = CONFIG.format(durability=durability, repo=repo, more=more, sandbox=sandbox)
         (path / "harness.toml").write_text(text)
         return path
 

@@ -11,8 +11,8 @@ import peers
 from lab import BARE, NOOP, QUIET, STAMP, Cost, drop, fill, harness, median, percentile, sh
 
 
-def run_harness(lab, jobs, workers, durability="off", processes=1):
-    root = lab.root(durability)
+def run_harness(lab, jobs, workers, durability="off", processes=1, sandbox="off"):
+    root = lab.root(durability, sandbox=sandbox)
     fill(root / "queue/pending", jobs, NOOP)
     os.sync()
     with Cost() as cost:
@@ -67,6 +67,20 @@ def dispatch(lab):
             lab.row(f"jobs/s, {workers} workers", name, rate[name], "/s", rate[name] / rate[against],
                     at_least=0.6 if name == "harness" else None)
             lab.row(f"CPU per job, {workers} workers", name, cpu[name], "ms", cpu[name] / cpu["xargs"])
+
+
+def confined(lab):
+    """What it costs a start that the job is confined: with one worker, after each other."""
+    jobs = lab.opts.jobs // 4
+    took = {"off": [], "on": []}
+    for _ in range(lab.opts.rounds):
+        for mode, all in took.items():
+            all.append(run_harness(lab, jobs, 1, sandbox=mode).wall / jobs * 1e3)
+            lab.clear()
+    off, on = median(took["off"]), median(took["on"])
+    lab.row("a job, 1 worker", "harness, sandbox off", off, "ms")
+    lab.row("a job, 1 worker", "harness, sandbox on", on, "ms", on / off)
+    lab.row("what the sandbox adds to a start", "harness", on - off, "ms", at_most=1)
 
 
 def latencies(start, root, out, count):

@@ -28,11 +28,11 @@ from lab import HERE, Lab, sh
 
 SECTIONS = {
     f.__name__: f
-    for f in (rates.dispatch, rates.latency, rates.contention, agents.recovery, agents.worktrees,
+    for f in (rates.dispatch, rates.latency, rates.contention, rates.confined, agents.recovery, agents.worktrees,
               agents.at_once, agents.efficiency, agents.chatty, merging.merging, scale.idle,
               scale.sessions, scale.flat)
 }
-FLOORS = "dispatch,latency,worktrees,efficiency,chatty,flat"
+FLOORS = "dispatch,confined,latency,worktrees,efficiency,chatty,flat"
 
 
 def options():

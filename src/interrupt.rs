@@ -19,7 +19,7 @@ mod answers;
 mod asked;
 mod people;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +28,7 @@ use crate::atomic::{self, Moved, Nameless};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
-use crate::layout::{Root, SlotId};
+use crate::layout::{Root, SlotId, join};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::text::{is_obeyed, page};
 
@@ -63,7 +63,38 @@ fn id_of(path: &Path) -> (u64, i64) {
 }
 
 pub fn path(root: &Root, stem: &str) -> PathBuf {
-    root.interrupt(&[stem, ENDING].concat())
+    root.interrupt(&file_of(stem))
+}
+
+/// The name of the interrupt with this stem.
+pub(crate) fn file_of(stem: &str) -> String {
+    [stem, ENDING].concat()
+}
+
+/// The file by which an agent raises one: in its session's folder, as it may not write where they are.
+pub fn inbox(dir: &Path) -> PathBuf {
+    join(dir, "interrupt")
+}
+
+/// Moves what an agent has put there to where everybody looks, `to`. Where its slot has one already, it
+/// waits.
+pub(crate) fn take_in(to: &Path, dir: &Path) -> Result<()> {
+    let inbox = inbox(dir);
+    if atomic::is_gone(&inbox) || !atomic::is_own_dir(dir) {
+        return Ok(());
+    }
+    match atomic::rename_new(&inbox, to) {
+        // state/interrupts or state/sessions lies on another disk.
+        Err(e) if e.errno() == Some(nix::errno::Errno::EXDEV as i32) => {
+            let text = atomic::read_small(&inbox, STATE_FILE_BYTES_MAX).unwrap_or_default();
+            let file = Nameless::new(to, &text, 0o600, false)?;
+            match file.link(to)? {
+                Moved::Done => atomic::remove(&inbox).map(drop),
+                _ => Ok(()),
+            }
+        }
+        moved => moved.map(drop),
+    }
 }
 
 fn hidden(root: &Root, stem: &str, ending: &str) -> PathBuf {
@@ -136,10 +167,11 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
         return Err(Error::usage("cannot interrupt", "no reason was given")
             .hint("say why, for whoever looks: harness interrupt agent-1 'which database?'"));
     }
-    let to = path(root, stem);
-    let raised = hidden(root, stem, "raised");
-    // An agent's own question, although it used the command: no `.raised` link.
+    // An agent's own question, although it used the command: no `.raised` link, and by its own door.
     let by_agent = std::env::var_os("HARNESS_SESSION").is_some();
+    let inbox = std::env::var_os("HARNESS_INTERRUPT").filter(|_| by_agent && is_own(root, stem));
+    let to = inbox.map_or_else(|| path(root, stem), PathBuf::from);
+    let raised = hidden(root, stem, "raised");
     for _ in 0..RAISE_TRIES {
         let file = Nameless::new(
             &to,
@@ -166,6 +198,12 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
         "its mark is removed again and again",
     )
     .at_path(&to))
+}
+
+/// Whether this process is of an agent that works in this slot of this ROOT.
+fn is_own(root: &Root, stem: &str) -> bool {
+    let is = |name: &str, value: &OsStr| std::env::var_os(name).is_some_and(|v| v == value);
+    is("HARNESS_ROOT", root.path().as_os_str()) && is("HARNESS_SLOT", OsStr::new(stem))
 }
 
 impl Interrupt {

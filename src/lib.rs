@@ -41,6 +41,7 @@ pub(crate) mod peers;
 pub(crate) mod watcher;
 pub mod process;
 pub(crate) mod ports;
+pub(crate) mod sandbox;
 pub mod keeper;
 pub(crate) mod git;
 // Third floor: one attempt, and what is left of one.

@@ -192,6 +192,18 @@ pub const ALL: &[(&str, &str)] = &[
         "git is run with GIT_DIR and the like as harness found them",
     ),
     (
+        "grant-too-many",
+        "a sandbox may be told to open the queue, the home folder or the user's repository",
+    ),
+    (
+        "grant-follows-links",
+        "a grant is opened through a symlink that an agent put there",
+    ),
+    (
+        "confined-too-late",
+        "an agent is confined after it was started",
+    ),
+    (
         "git-hooks-run",
         "the hooks of the user's repository run for commands of ours",
     ),

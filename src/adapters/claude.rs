@@ -13,7 +13,7 @@ use serde_json_borrow::Value;
 use super::error_text;
 use super::lenient_json::{BLOCKS_MAX, Fields};
 use super::tally::{MAX_TOKENS, TURNS};
-use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX, Tally};
+use super::{About, Place, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX, Tally};
 use crate::event::{self, Body, Class, Figures, Limit, Tokens};
 
 struct Claude;
@@ -28,6 +28,11 @@ static ABOUT: About = About {
     env_prefix: "CLAUDE",
     tells_cost: true,
     bound_to_directory: true,
+    state: &[
+        Place::dir("CLAUDE_CONFIG_DIR", ".claude", ""),
+        Place::file("", ".claude.json", ""),
+    ],
+    variables: &["ANTHROPIC_*", "CLAUDE_*", "DISABLE_*"],
 };
 
 /// Default permission mode: edits are accepted, other tools need an entry in `tools`.

@@ -10,7 +10,7 @@ use serde_json_borrow::Value;
 
 use super::error_text;
 use super::lenient_json::Fields;
-use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, Tally};
+use super::{About, Place, Adapter, Ask, Dialect, Launch, LaunchBuilder, Tally};
 use crate::event::{self, Body, Class, Figures, Tokens};
 
 struct Codex;
@@ -25,6 +25,10 @@ static ABOUT: About = About {
     env_prefix: "CODEX_",
     tells_cost: false,
     bound_to_directory: false,
+    state: &[
+        Place::dir("CODEX_HOME", ".codex", ""),
+    ],
+    variables: &["OPENAI_*", "CODEX_*"],
 };
 
 /// Its sandboxes make `.git` read-only, so that nothing can be committed.

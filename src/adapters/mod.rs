@@ -136,6 +136,42 @@ pub struct About {
     pub tells_cost: bool,
     /// Whether it finds a conversation only in the directory where it began.
     pub bound_to_directory: bool,
+    /// Where it keeps login, settings and conversations.
+    pub state: &'static [Place],
+    /// The variables that it reads: keys, addresses, settings. A `*` at the end stands for anything.
+    pub variables: &'static [&'static str],
+}
+
+/// A folder or file that moves with a variable, or lies below the home folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The variable that names the folder; empty: none does.
+    pub var: &'static str,
+    /// Without it: this, below the home folder.
+    pub or: &'static str,
+    /// Below that folder; empty: the folder itself.
+    pub below: &'static str,
+    pub is_file: bool,
+}
+
+impl Place {
+    pub(crate) const fn dir(var: &'static str, or: &'static str, below: &'static str) -> Place {
+        Place {
+            var,
+            or,
+            below,
+            is_file: false,
+        }
+    }
+
+    pub(crate) const fn file(var: &'static str, or: &'static str, below: &'static str) -> Place {
+        Place {
+            var,
+            or,
+            below,
+            is_file: true,
+        }
+    }
 }
 
 impl About {

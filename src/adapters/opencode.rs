@@ -9,7 +9,7 @@ use serde_json_borrow::Value;
 use super::error_text;
 use super::lenient_json::Fields;
 use super::tally::MAX_TOKENS;
-use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, Tally};
+use super::{About, Place, Adapter, Ask, Dialect, Launch, LaunchBuilder, Tally};
 use crate::event::{Body, Class, Figures, Tokens};
 
 struct Opencode;
@@ -24,6 +24,13 @@ static ABOUT: About = About {
     env_prefix: "OPENCODE",
     tells_cost: true,
     bound_to_directory: false,
+    state: &[
+        Place::dir("XDG_DATA_HOME", ".local/share", "opencode"),
+        Place::dir("XDG_CONFIG_HOME", ".config", "opencode"),
+        Place::dir("XDG_CACHE_HOME", ".cache", "opencode"),
+        Place::dir("XDG_STATE_HOME", ".local/state", "opencode"),
+    ],
+    variables: &["OPENCODE_*", "ANTHROPIC_*", "OPENAI_*", "GEMINI_*", "GOOGLE_*", "OPENROUTER_*"],
 };
 
 impl Adapter for Opencode {

@@ -5,7 +5,7 @@
 //! Does not know: git, time.
 
 use super::claude::{ClaudeDialect, Variant};
-use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX};
+use super::{About, Place, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX};
 use crate::event::Figures;
 
 struct Qwen;
@@ -20,6 +20,10 @@ static ABOUT: About = About {
     env_prefix: "QWEN_CODE",
     tells_cost: false,
     bound_to_directory: true,
+    state: &[
+        Place::dir("", ".qwen", ""),
+    ],
+    variables: &["QWEN_*", "DASHSCOPE_*", "OPENAI_*"],
 };
 
 /// Without a person to approve, other modes do not offer its shell tool at all.

@@ -16,6 +16,7 @@ use crate::config::{AgentTable, Config, GateTable, Moment};
 use crate::hold::{self, Hold};
 use crate::item::{Item, Kind, Refusal};
 use crate::layout::Root;
+use crate::sandbox;
 
 /// The name of the hold for prompts that are for no agent; no agent may have it.
 pub(crate) const NOBODY: &str = "none";
@@ -23,12 +24,13 @@ pub(crate) const NOBODY: &str = "none";
 const NO_AGENT: &str = "no_agent";
 const NO_PROGRAM: &str = "not_installed";
 const NO_GATE: &str = "gate_not_installed";
+const NO_SANDBOX: &str = "no_sandbox";
 /// What the names of holds for gates begin with; no agent's does.
 const GATE: &str = "gate:";
 
 /// Whether this hold was raised here.
 pub(crate) fn is_lack(hold: &Hold) -> bool {
-    [NO_AGENT, NO_PROGRAM, NO_GATE].contains(&&*hold.class)
+    [NO_AGENT, NO_PROGRAM, NO_GATE, NO_SANDBOX].contains(&&*hold.class)
 }
 
 /// Who waits behind such a hold, and why.
@@ -53,7 +55,9 @@ pub(crate) fn for_item_lacks(
         return Some(hold_of(NOBODY, NO_AGENT, why_nobody()));
     }
     let lack = match agent {
-        Ok(Agent::Command(name, table)) => program_of(root, name, table, &item.env),
+        Ok(Agent::Command(name, table)) => {
+            program_of(root, name, table, &item.env).or_else(|| sandbox_of(config, name, table))
+        }
         _ => None,
     };
     lack.or_else(|| gate_of(config, item))
@@ -126,6 +130,9 @@ fn is_over(root: &Root, config: &Config, hold: &Hold) -> bool {
         return gate.is_none_or(|gate| gate_program(name, gate, &BTreeMap::new()).is_none());
     }
     let agent = config.agent(&hold.agent);
+    if hold.class == NO_SANDBOX {
+        return agent.is_none_or(|(name, table)| sandbox_of(config, name, table).is_none());
+    }
     agent.is_none_or(|(name, table)| program_of(root, name, table, &BTreeMap::new()).is_none())
 }
 
@@ -149,6 +156,12 @@ fn program_of(
         NO_PROGRAM,
         format!("{why} (seen by harness process {pid})"),
     ))
+}
+
+/// It is to be confined as is promised or not to start, and the kernel cannot.
+fn sandbox_of(config: &Config, name: &str, table: &AgentTable) -> Option<Hold> {
+    let why = sandbox::why_refused(config, &table.confined)?;
+    Some(hold_of(name, NO_SANDBOX, why))
 }
 
 fn why_nobody() -> String {

@@ -34,6 +34,7 @@ mod review;
 mod show;
 mod session;
 mod run;
+mod sandbox;
 mod tips;
 mod wait;
 
@@ -144,6 +145,9 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// What agents may write, read and reach
+    #[command(subcommand)]
+    Sandbox(sandbox::SandboxCommand),
     /// Check this machine and file system, and say how to fix what is missing
     Doctor {
         #[command(flatten)]
@@ -255,6 +259,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Show { name, json } => show::show(root, &name, json.json),
         Command::List { state, json } => list::list(root, state, json.json),
         Command::Session(command) => session::session(root, command),
+        Command::Sandbox(command) => sandbox::sandbox(root, &command),
         Command::Retry(args) => retry::retry(root, &args),
         Command::Cancel(names) => moves::each(root, &names.names, names.json.json, &moves::cancel),
         Command::Release(names) => {

@@ -57,7 +57,7 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
         .into_iter()
         .map(|part| format!("harness: {part}"))
         .collect();
-    warnings.extend(doctor::at_start(root)?);
+    warnings.extend(doctor::at_start(root, &config)?);
     warnings.extend(hidden::keep_config(root, &text)?);
     let added = add::add_files(root, &args.files)?;
     if atomic::exists(&Order::Stop.path(root)) {

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::file::{self, Parsed};
 use super::keys::{Key, Table};
-use super::{AgentTable, Overrides, Sources, entry};
+use super::{AgentTable, Overrides, SCRIPT, Sources, entry, sandbox};
 use crate::adapters::{self, NO_EVENTS};
 use crate::error::Result;
 use crate::layout::Root;
@@ -29,6 +29,11 @@ pub(super) fn cli_of<'a>(table: Table, name: &'a str, parsed: &'a Parsed) -> Opt
             && parsed.setting(table, name, "command").is_none())
         .then_some(name),
     }
+}
+
+/// Whether a table has this key: that of scripts has few.
+pub(super) fn has(table: Table, name: &str, key: &Key) -> bool {
+    (table, name) != (Table::Agents, SCRIPT) || sandbox::KEYS.contains(&key.name)
 }
 
 /// The value of an unset key.

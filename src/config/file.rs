@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{Fallback, KEYS, Key, TABLES, Table};
 use super::nearest;
+use super::sandbox::{self, SCRIPT};
 use super::value;
 use crate::adapters;
 use crate::atomic;
@@ -307,6 +308,20 @@ impl Reader<'_> {
 
     /// Checks that the keys of an agent's table fit together.
     fn agent(&mut self, label: &str, name: &str, at: Range<usize>, inner: &DeTable<'_>) {
+        if name == SCRIPT {
+            let others = inner
+                .keys()
+                .filter(|key| !sandbox::KEYS.contains(&&**key.get_ref()));
+            for key in others.collect::<Vec<_>>() {
+                let text = format!(
+                    "`{}` in {label}: a script runs by itself, and has only {}",
+                    key.get_ref(),
+                    sandbox::KEYS.map(|key| format!("`{key}`")).join(", ")
+                );
+                self.problem(key.span(), text);
+            }
+            return;
+        }
         let given = |key: &str| inner.iter().find(|(k, _)| k.get_ref() == key);
         let with_cli = given("cli").is_some() || adapters::NAMES.contains(&name);
         if given("command").is_none() && !with_cli {
@@ -414,7 +429,7 @@ pub(super) fn check_name(table: Table, name: &str) -> std::result::Result<(), St
         (Table::Repos, crate::layout::DEFAULT_REPO) => {
             Err("this name is that of [repo]: set its keys there".to_owned())
         }
-        (Table::Agents, "script" | "command" | "none") => {
+        (Table::Agents, "command" | "none") => {
             Err("this name is built in: choose another".to_owned())
         }
         (Table::Gate, "builtin" | "size" | "none" | "changed" | "paths" | "markers") => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Config, seconds};
+use super::{Config, SandboxMode, seconds};
 
 /// `[gates]`: checks that need no program.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -61,6 +61,8 @@ pub struct GateTable {
     pub required: bool,
     /// The JUnit XML file that it writes, relative to the worktree.
     pub junit: Option<String>,
+    /// `None`: as in `[sandbox]`.
+    pub sandbox: Option<SandboxMode>,
 }
 
 /// On which tree a gate runs.

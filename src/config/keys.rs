@@ -23,6 +23,7 @@ pub enum Table {
     Integrate,
     Retry,
     Limits,
+    Sandbox,
 }
 
 /// In the order of the template.
@@ -36,6 +37,7 @@ pub static TABLES: &[Table] = &[
     Table::Integrate,
     Table::Retry,
     Table::Limits,
+    Table::Sandbox,
 ];
 
 impl Table {
@@ -49,6 +51,7 @@ impl Table {
             Table::Integrate => "integrate",
             Table::Retry => "retry",
             Table::Limits => "limits",
+            Table::Sandbox => "sandbox",
         }
     }
 
@@ -79,6 +82,9 @@ impl Table {
             Table::Integrate => "What becomes of a finished branch.",
             Table::Retry => "When an attempt fails in a way that another try may mend.",
             Table::Limits => "What harness leaves to others.",
+            Table::Sandbox => {
+                "What agents, scripts and gates may write, read and reach. `harness sandbox explain` shows all of it."
+            }
         }
     }
 
@@ -134,6 +140,12 @@ pub enum Kind {
     Path,
     /// Environment variables.
     Vars,
+    /// Files or directories, relative to ROOT or `~/`.
+    Paths,
+    /// "open", "none", or a list of TCP ports.
+    Network,
+    /// Names of environment variables; a `*` at the end stands for anything.
+    VarNames,
 }
 
 /// The default of a key.
@@ -224,6 +236,7 @@ const MODE: Kind = Kind::Word(&["branch", "review", "merge"]);
 const HOW: Kind = Kind::Word(&["merge", "squash", "rebase"]);
 const BATCH: Kind = Kind::Count { min: 1, max: 64 };
 const ON_CONFLICT: Kind = Kind::Word(&["park", "agent"]);
+const SANDBOX: Kind = Kind::Word(&["on", "off", "require"]);
 const CLEAN: Kind = Kind::Word(&["untracked", "all"]);
 
 macro_rules! is_env {
@@ -328,6 +341,19 @@ pub static KEYS: &[Key] = keys! {
             "Whether its prompt begins with prompts/bootstrap.md: where it works and what is expected. Without `cli`: false.";
         "timeout": LIMIT_TIME => Unset("1800");
             "Seconds one attempt of this agent may take, instead of [harness] timeout.";
+        "sandbox": SANDBOX => Unset("\"off\"");
+            "This key and the following: for this agent, as `mode` and the others in [sandbox]. Lists are added to those there.\n\
+            [agents.script] has these keys alone, and is for scripts.";
+        "write": Kind::Paths => Is("[]");
+            "As in [sandbox].";
+        "read": Kind::Paths => Is("[]");
+            "As in [sandbox].";
+        "deny": Kind::Paths => Is("[]");
+            "As in [sandbox].";
+        "network": Kind::Network => Unset("\"none\"");
+            "As in [sandbox].";
+        "env_pass": Kind::VarNames => Is("[]");
+            "As in [sandbox].";
     }
     Repo {
         "path": Kind::Place(&["auto", "none"]) => Is("\"auto\""), env;
@@ -383,6 +409,8 @@ pub static KEYS: &[Key] = keys! {
             "false: it is only told.";
         "junit": Kind::Path => Unset("\"target/junit.xml\"");
             "The JUnit XML file that it writes, relative to the worktree: failing tests are then known by name.";
+        "sandbox": SANDBOX => Unset("\"off\"");
+            "As `mode` in [sandbox], for this gate.";
     }
     Integrate {
         "mode": MODE => Is("\"branch\"");
@@ -416,5 +444,23 @@ pub static KEYS: &[Key] = keys! {
             "Bytes (or \"10GB\", \"512MiB\") of free disk below which nothing is claimed: a full disk loses agents' work.";
         "keep": ANY_TIME => Is("\"30d\""), env;
             "How long sessions, merged branches and unused worktrees are kept before `harness gc` removes them.";
+    }
+    Sandbox {
+        "mode": SANDBOX => Is("\"on\""), env;
+            "\"on\": an agent writes to its worktree, its session, a temporary folder of its own, its CLI's state and package\n\
+            caches, and reads no secrets, as far as the kernel's Landlock can hold that. \"require\": nothing starts with less.\n\
+            \"off\": agents run as you do.";
+        "write": Kind::Paths => Is("[]");
+            "Further files and directories that may be written, relative to this file or ~/. Never harness's own, a home\n\
+            directory or a repository's .git.";
+        "read": Kind::Paths => Is("[]");
+            "What may be read although it is among the secrets: \"~/.config/gh\".";
+        "deny": Kind::Paths => Is("[]");
+            "Further files and directories that may not be read, nor written: \"~/Documents\", \"~/.cache\".";
+        "network": Kind::Network => Is("\"open\"");
+            "\"open\"; \"none\": no TCP; or the TCP ports that may be used, [443, 22]. Not UDP.";
+        "env_pass": Kind::VarNames => Is("[]");
+            "Further variables of harness's environment that agents get: \"DATABASE_URL\", \"AWS_*\". Without it: what programs\n\
+            need to run and build, and the keys of the agent's own CLI.";
     }
 };

@@ -12,6 +12,7 @@ pub mod value;
 mod agents;
 mod file;
 mod gates;
+mod sandbox;
 mod sources;
 mod template;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use gates::{
     Builtin, GateTable, GatesTable, How, Integrate, IntegrateTable, Mode, Moment, OnConflict,
     OnFailure,
 };
+pub use sandbox::{Network, SCRIPT, SandboxKeys, SandboxMode, SandboxTable};
 pub use template::template;
 pub use value::{duration_from_json, duration_from_str};
 
@@ -59,6 +61,9 @@ pub struct Config {
     pub integrate: Integrate,
     pub retry: RetryTable,
     pub limits: LimitsTable,
+    pub sandbox: SandboxTable,
+    /// `[agents.script]`
+    pub script: SandboxKeys,
     /// The same values as text, with their sources.
     pub sources: Sources,
 }
@@ -187,6 +192,8 @@ pub struct AgentTable {
     pub env: BTreeMap<String, String>,
     /// Whether it is given `prompts/bootstrap.md` first.
     pub bootstrap: bool,
+    #[serde(flatten)]
+    pub confined: SandboxKeys,
     /// Replaces `[harness] timeout`.
     #[serde(default, deserialize_with = "seconds")]
     pub timeout: Option<Duration>,
@@ -369,7 +376,7 @@ fn layer(
         };
         for name in names {
             let cli = agents::cli_of(table, name, parsed);
-            for key in table.keys() {
+            for key in table.keys().filter(|key| agents::has(table, name, key)) {
                 entries.push(entry(table, name, key, cli, parsed, overrides, env)?);
             }
         }
@@ -448,6 +455,7 @@ fn build(
 ) -> Result<Config> {
     let mut repos = BTreeMap::new();
     let (mut agents, mut gates) = (BTreeMap::new(), BTreeMap::new());
+    let mut script = SandboxKeys::default();
     for (table, name) in &parsed.named {
         match table {
             Table::Repos => {
@@ -457,6 +465,7 @@ fn build(
             Table::Gate => {
                 gates.insert(name.clone(), sources.table(&format!("gates.{name}"))?);
             }
+            _ if name == SCRIPT => script = sources.confined(root, "agents.script", env)?,
             _ => {
                 agents.insert(name.clone(), sources.agent(root, name, env)?);
             }
@@ -491,6 +500,8 @@ fn build(
         integrate: sources.table("integrate")?,
         retry: sources.table("retry")?,
         limits: sources.table("limits")?,
+        sandbox: sources.sandbox(root, env)?,
+        script,
         sources,
     })
 }

@@ -10,7 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::keys::Table;
-use super::{AgentTable, Entry, HarnessTable, RepoPath, RepoTable, Source, Sources};
+use super::{
+    AgentTable, Entry, HarnessTable, RepoPath, RepoTable, SandboxKeys, SandboxTable, Source,
+    Sources,
+};
 use crate::error::{Error, Result};
 use crate::layout::Root;
 
@@ -71,7 +74,51 @@ impl Sources {
                 *relative = self.place(root, &path(key), relative, env)?;
             }
         }
+        agent.confined = self.confined(root, &format!("agents.{name}"), env)?;
         Ok(agent)
+    }
+
+    /// The keys of a sandbox in `[agents.NAME]`.
+    pub(super) fn confined(
+        &self,
+        root: &Root,
+        table: &str,
+        env: &impl Fn(&str) -> Option<OsString>,
+    ) -> Result<SandboxKeys> {
+        let mut keys: SandboxKeys = self.table(table)?;
+        self.places(
+            root,
+            table,
+            [&mut keys.write, &mut keys.read, &mut keys.deny],
+            env,
+        )?;
+        Ok(keys)
+    }
+
+    pub(super) fn sandbox(
+        &self,
+        root: &Root,
+        env: &impl Fn(&str) -> Option<OsString>,
+    ) -> Result<SandboxTable> {
+        let mut table: SandboxTable = self.table("sandbox")?;
+        let lists = [&mut table.write, &mut table.read, &mut table.deny];
+        self.places(root, "sandbox", lists, env)?;
+        Ok(table)
+    }
+
+    fn places(
+        &self,
+        root: &Root,
+        table: &str,
+        lists: [&mut Vec<PathBuf>; 3],
+        env: &impl Fn(&str) -> Option<OsString>,
+    ) -> Result<()> {
+        for (list, key) in lists.into_iter().zip(["write", "read", "deny"]) {
+            for path in list {
+                *path = self.place(root, &format!("{table}.{key}"), path, env)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn repo(

@@ -345,7 +345,7 @@ fn wrong_types_and_ranges_are_refused_with_line() {
         ),
         (
             "[agents.script]\ncommand = [\"a\"]",
-            ["line 1", "[agents.script]", "built in"],
+            ["line 2", "[agents.script]", "a script runs by itself"],
         ),
         (
             "[repos.default]\npath = \"a\"",

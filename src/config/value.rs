@@ -69,6 +69,29 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
                 Some(item) => Err(holds(kind, item)),
             }
         }
+        (Kind::Paths, Json::Array(items)) => {
+            for item in items {
+                place(item.as_str().ok_or_else(|| holds(kind, item))?)?;
+            }
+            Ok(json.clone())
+        }
+        (Kind::Network, Json::String(word)) if matches!(&**word, "open" | "none") => {
+            Ok(json.clone())
+        }
+        (Kind::Network, Json::Array(ports)) => {
+            let is_port = |port: &Json| port.as_u64().is_some_and(|n| n <= u64::from(u16::MAX));
+            match ports.iter().find(|port| !is_port(port)) {
+                None => Ok(json.clone()),
+                Some(port) => Err(holds(kind, port)),
+            }
+        }
+        (Kind::VarNames, Json::Array(items)) => {
+            let is_pattern = |item: &Json| item.as_str().is_some_and(is_variables);
+            match items.iter().find(|item| !is_pattern(item)) {
+                None => Ok(json.clone()),
+                Some(item) => Err(holds(kind, item)),
+            }
+        }
         (Kind::Vars, Json::Object(map)) => vars(map).map(|()| json.clone()),
         _ => Err(wrong()),
     }
@@ -220,6 +243,12 @@ fn is_argument(text: &str) -> bool {
         && !text.chars().any(char::is_control)
 }
 
+/// The name of a variable, or its beginning and a `*`.
+fn is_variables(text: &str) -> bool {
+    let name = text.strip_suffix('*').unwrap_or(text);
+    !name.is_empty() && !name.contains(['*', '=', '\0', ' '])
+}
+
 fn vars(map: &serde_json::Map<String, Json>) -> Result<(), String> {
     for (name, value) in map {
         let label = nearest::quoted(name);
@@ -272,6 +301,11 @@ fn expected(kind: &Kind) -> String {
         Kind::Arguments => "a list of strings like [\"--flag\", \"value\"]".to_owned(),
         Kind::Words => "a list of words like [\"Bash\", \"Edit\"]".to_owned(),
         Kind::Vars => "a table of variables like { NAME = \"value\" }".to_owned(),
+        Kind::Paths => "a list of paths like [\"~/data\", \"../shared\"]".to_owned(),
+        Kind::Network => "\"open\" or \"none\" or a list of ports like [443]".to_owned(),
+        Kind::VarNames => {
+            "a list of variables' names like [\"DATABASE_URL\", \"AWS_*\"]".to_owned()
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,9 +17,11 @@ use super::wire::Spec;
 use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::limits::STRAY_GRACE;
+use crate::mutant::planted;
 use crate::ports::Ports;
 use crate::process;
 use crate::process::cgroup::Cgroup;
+use crate::sandbox::{self, Sandbox};
 
 /// How long SIGKILL is repeated for processes that survive it (another user's, or stuck in the
 /// kernel).
@@ -201,6 +203,36 @@ pub(super) fn start(spec: &Spec, ports: Option<&Ports>) -> io::Result<Pid> {
     let mut command = command(spec)?;
     command.envs(ports.iter().flat_map(|ports| ports.variables()));
     command.stdin(stdin).stdout(stdout).stderr(stderr);
+    let started = match &spec.sandbox {
+        None => spawn(&mut command),
+        Some(sandbox) => spawn_confined(&mut command, sandbox),
+    };
+    if started.is_err() {
+        let _stays = atomic::remove(&spec.stdout);
+    }
+    Ok(Pid::from_raw(started?.id() as i32))
+}
+
+/// A thread restricts itself and starts the agent, which inherits that. The keeper stays as it is.
+fn spawn_confined(command: &mut Command, sandbox: &Sandbox) -> io::Result<Child> {
+    let confined = || {
+        if planted("confined-too-late") {
+            let child = spawn(command)?;
+            sandbox::enforce(sandbox)?;
+            return Ok(child);
+        }
+        sandbox::enforce(sandbox)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot apply its sandbox: {e}")))?;
+        spawn(command)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, confined)?;
+        let died = |_| io::Error::other("the thread that confines it died");
+        thread.join().map_err(died)?
+    })
+}
+
+fn spawn(command: &mut Command) -> io::Result<Child> {
     let mut started = command.spawn();
     for _ in 0..TEXT_BUSY_TRIES {
         match &started {
@@ -213,10 +245,7 @@ pub(super) fn start(spec: &Spec, ports: Option<&Ports>) -> io::Result<Pid> {
             _ => break,
         }
     }
-    if started.is_err() {
-        let _stays = atomic::remove(&spec.stdout);
-    }
-    Ok(Pid::from_raw(started?.id() as i32))
+    started
 }
 
 #[expect(clippy::disallowed_methods, reason = "the keeper starts the agent")]
@@ -224,6 +253,9 @@ fn command(spec: &Spec) -> io::Result<Command> {
     let (program, args) = spec.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     command.args(args).current_dir(&spec.cwd).process_group(0);
+    if spec.sandbox.is_some() {
+        command.env_clear();
+    }
     for (name, value) in &spec.env {
         match value {
             Some(value) => command.env(name, value),

@@ -21,6 +21,7 @@ use super::wire::{self, Reply, Request, Spec};
 use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result, tell};
+use crate::interrupt;
 use crate::lease;
 use crate::outcome::Stop;
 use crate::ports::Ports;
@@ -395,6 +396,12 @@ impl Serving {
     /// can say what is wrong, and a stop does not wait; the record is tried again and again. `said`:
     /// it has been told.
     fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
+        // Seen by people even where no harness lives.
+        if let Some(dir) = agent.spec.exit.parent()
+            && let Err(e) = interrupt::take_in(&interrupt_of(&self.slot), dir)
+        {
+            tell(&e.to_string());
+        }
         // Readers ignore the file while this keeper lives, and if it is half-written.
         let written = |folder: &OwnDir| match folder.create(EXIT, &text) {
             Err(e) if e.errno() == Some(Errno::EEXIST as i32) => folder.replace(EXIT, &text, false),
@@ -420,6 +427,13 @@ impl Serving {
         }
         None
     }
+}
+
+/// The file of a slot's interrupt. `dir`: `state/agents/agent-N`.
+fn interrupt_of(dir: &Path) -> PathBuf {
+    let slot = dir.file_name().unwrap_or_default().to_string_lossy();
+    let state = dir.ancestors().nth(2).unwrap_or(dir);
+    state.join("interrupts").join(interrupt::file_of(&slot))
 }
 
 fn running(agent: &Agent) -> Reply {

@@ -10,7 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::Network;
 use crate::limits::KEEPER_MESSAGE_BYTES_MAX;
+use crate::sandbox::Sandbox;
 
 /// One agent to start. `argv[0]` is an absolute path, executed directly: no shell, no search.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +28,15 @@ pub struct Spec {
     pub exit: PathBuf,
     /// Between SIGTERM and SIGKILL when its own keeper stops it (on SIGTERM).
     pub grace: Duration,
-    /// Set on top of the environment that the keeper inherits; `None`: removed.
+    /// Set on top of the environment that the keeper inherits; `None`: removed. All of the environment
+    /// where there is a sandbox.
     pub env: Vec<(OsString, Option<OsString>)>,
+    /// What it may touch; `None`: what the user may.
+    pub sandbox: Option<Sandbox>,
 }
+
+/// Begins a request for a start. Before there were sandboxes it was `spawn`.
+const SPAWN: &str = "start";
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
@@ -117,6 +125,21 @@ impl Frame {
     fn millis(self, d: Duration) -> Frame {
         self.number(d.as_millis())
     }
+
+    /// How many lists follow (none, or three), each with its length, and the network.
+    fn sandbox(mut self, sandbox: Option<&Sandbox>) -> Frame {
+        let Some(sandbox) = sandbox else {
+            return self.number(0);
+        };
+        self = self.number(3);
+        for list in [&sandbox.write, &sandbox.read, &sandbox.deny] {
+            self = self.number(list.len());
+            for path in list {
+                self = self.path(path);
+            }
+        }
+        self.field(serde_json::to_vec(&sandbox.network).unwrap_or_default())
+    }
 }
 
 fn size(n: usize) -> [u8; 4] {
@@ -156,6 +179,22 @@ impl<'a> Fields<'a> {
     fn path(&mut self) -> Option<PathBuf> {
         self.os().map(PathBuf::from)
     }
+    fn paths(&mut self) -> Option<Vec<PathBuf>> {
+        let count: usize = self.number()?;
+        (0..count).map(|_| self.path()).collect()
+    }
+    fn sandbox(&mut self) -> Option<Option<Sandbox>> {
+        match self.number()? {
+            0 => Some(None),
+            3 => Some(Some(Sandbox {
+                write: self.paths()?,
+                read: self.paths()?,
+                deny: self.paths()?,
+                network: serde_json::from_slice::<Network>(self.next()?).ok()?,
+            })),
+            _ => None,
+        }
+    }
 }
 
 fn os(b: &[u8]) -> OsString {
@@ -171,7 +210,8 @@ impl Request {
             Request::Vitals => Frame::new("vitals"),
             Request::Spawn(s) => {
                 let nothing = Path::new("");
-                let mut f = Frame::new("spawn")
+                // A word of its own: an older keeper would start it without its sandbox.
+                let mut f = Frame::new(SPAWN)
                     .field(&s.session)
                     .path(&s.cwd)
                     .path(s.stdin.as_deref().unwrap_or(nothing))
@@ -183,6 +223,7 @@ impl Request {
                 for arg in &s.argv {
                     f = f.field(arg.as_bytes());
                 }
+                f = f.sandbox(s.sandbox.as_ref());
                 for (key, value) in &s.env {
                     f = f.field(key.as_bytes());
                     f = match value {
@@ -206,7 +247,7 @@ impl Request {
             "freeze" => Some(Request::Freeze),
             "thaw" => Some(Request::Thaw),
             "vitals" => Some(Request::Vitals),
-            "spawn" => {
+            SPAWN => {
                 let session = f.text()?;
                 let cwd = f.path()?;
                 let stdin = f.path()?;
@@ -216,13 +257,15 @@ impl Request {
                 let grace = f.duration()?;
                 let argc: usize = f.number()?;
                 let argv: Option<Vec<_>> = (0..argc).map(|_| f.os()).collect();
+                let argv = argv?;
+                let sandbox = f.sandbox()?;
                 let mut env = Vec::new();
                 while let Some(key) = f.os() {
                     env.push((key, f.next()?.strip_prefix(b"=").map(os)));
                 }
                 Some(Request::Spawn(Box::new(Spec {
                     session,
-                    argv: argv.filter(|a| !a.is_empty())?,
+                    argv: Some(argv).filter(|a| !a.is_empty())?,
                     cwd,
                     stdin: (!stdin.as_os_str().is_empty()).then_some(stdin),
                     stdout,
@@ -230,6 +273,7 @@ impl Request {
                     exit,
                     grace,
                     env,
+                    sandbox,
                 })))
             }
             _ => None,
@@ -350,6 +394,12 @@ mod tests {
                 ("C".into(), Some(os(b"=\xff"))),
             ]
             .into(),
+            sandbox: Some(Sandbox {
+                write: vec!["/w".into(), os(b"/\xfe").into()],
+                read: vec![],
+                deny: vec!["/d".into()],
+                network: Network::Ports(vec![443]),
+            }),
         };
         let request = Request::Spawn(Box::new(spec));
         let mut buffer = Vec::new();

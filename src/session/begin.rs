@@ -236,6 +236,7 @@ fn note_launch(file: &mut SessionFile, launch: &Launch) {
     file.watched_budget_usd = plan.watched.budget_usd;
     file.model.clone_from(&plan.model);
     file.notes.extend(plan.notes.iter().cloned());
+    file.sandbox = Some(launch.said.clone());
     // Whole seconds, rounded up.
     file.timeout_seconds = launch.timeout.as_secs() + u64::from(launch.timeout.subsec_nanos() > 0);
     let argv = launch.spec.argv.iter();

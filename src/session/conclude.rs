@@ -11,7 +11,9 @@ use super::begin::stand;
 use super::end::{fill_file, set_decision, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
-use super::{Attempt, Over, WorkerContext, digest, end_claim, gates, limit, random_fraction};
+use super::{
+    Attempt, Over, WorkerContext, confine, digest, end_claim, gates, limit, random_fraction, watch,
+};
 use crate::adapters;
 use crate::atomic;
 use crate::clock;
@@ -46,6 +48,7 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
         atomic::remove(&attempt.dir)?;
     }
     ctx.interrupt_context = Some(attempt.interrupt_context());
+    crate::sandbox::clear_temp(&ctx.rt.root, ctx.slot());
     let over = without_lingering(&mut attempt, over);
     ctx.rt.slots.show(ctx.slot(), |s| {
         s.state = SlotState::Finishing;
@@ -57,6 +60,7 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
         Over::Exited { .. } => collect(ctx, &mut attempt)?,
     };
     let mut evidence = gather(&mut attempt, &over, collected.as_ref());
+    watch::take_in(ctx, &attempt);
     let question = question(ctx, &evidence);
     evidence.asked = question.as_ref().map(|q| q.headline().to_owned());
     evidence.unheard = question.is_none() && was_answered_too_late(ctx, &attempt);
@@ -65,6 +69,14 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     for lies in collected.iter().flat_map(|c| &c.elsewhere) {
         decision.reason.push_str("; ");
         decision.reason.push_str(lies);
+    }
+    if !decision.outcome.is_good() || decision.outcome == Outcome::NoChange {
+        let refused = confine::refused(&ctx.rt, &attempt);
+        if let Some(first) = refused.first().filter(|_| !decision.outcome.is_good()) {
+            decision.reason.push_str("; ");
+            decision.reason.push_str(first);
+        }
+        attempt.file.notes.extend(refused);
     }
     if let (Some(end), Some(fault)) = (decision.hold, &evidence.fault) {
         hold_agent(ctx, &attempt, fault, &decision, end);

@@ -13,6 +13,7 @@ use crate::layout;
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::outcome::{Outcome, Word};
 use crate::record::End;
+use crate::sandbox::Said;
 use crate::text;
 
 const NAME: &str = "session.json";
@@ -85,6 +86,8 @@ pub struct SessionFile {
     /// Limits that harness enforces itself while it runs, because its CLI cannot.
     pub watched_turns: Option<u64>,
     pub watched_budget_usd: Option<f64>,
+    /// What confined it; `None`: it was not started, or by an older version.
+    pub sandbox: Option<Said>,
     /// Marks of the interrupts that froze it.
     pub interrupts: Vec<String>,
     /// Whether the item ended with this attempt.

@@ -4,12 +4,12 @@
 //! Knows no CLI: `agents` does. Invariant: names and texts of users reach the agent as whole
 //! arguments, variables or files, never through a shell.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use super::confine::{self, Who};
 use super::file::SessionFile;
 use super::{Attempt, Failed, Work, gates};
 use crate::agents::{self, Agent, Before, Facts, LaunchInputs, Plan};
@@ -21,9 +21,7 @@ use crate::keeper::wire::Spec;
 use crate::layout::{DEFAULT_REPO, join};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::runtime::Runtime;
-
-/// Variables to set, or to remove (`None`).
-pub(super) type Env = BTreeMap<OsString, Option<OsString>>;
+use crate::sandbox::{Env, Said};
 
 /// How the agent is to be started.
 pub(super) struct Launch {
@@ -32,6 +30,8 @@ pub(super) struct Launch {
     /// For the session's file. Without command line and environment, which are in `spec`.
     pub(super) plan: Plan,
     pub(super) timeout: Duration,
+    /// What confines it, for the session's file.
+    pub(super) said: Said,
 }
 
 /// `before`: the session of the attempt that this one continues. `red`: gates that the base fails.
@@ -57,6 +57,10 @@ pub(super) fn plan(
         Agent::Command(_, table) => Some(*table),
     };
     let env = environment(rt, attempt, table, std::mem::take(&mut plan.env));
+    let slot = attempt.claim.lease().slot;
+    let confined = confine::confine(rt, slot, &Who::Agent(agent), dir, cwd, env);
+    let confined = confined.map_err(Failed::Refused)?;
+    let env = confined.env;
     let mut argv = std::mem::take(&mut plan.argv);
     let mut timeout = attempt.claim.item.timeout;
     if let Agent::Command(_, table) = agent {
@@ -78,8 +82,10 @@ pub(super) fn plan(
         exit: join(dir, "exit.json"),
         grace: rt.config.harness.kill_grace,
         env: env.into_iter().collect(),
+        sandbox: confined.sandbox,
     };
     Ok(Launch {
+        said: confined.said,
         spec,
         plan,
         timeout: timeout.unwrap_or(rt.config.harness.timeout),
@@ -131,7 +137,7 @@ fn plan_of_agent(
 /// What the placeholders in prompts and command lines stand for.
 pub(super) fn facts(rt: &Runtime, attempt: &Attempt, cwd: &Path) -> Facts {
     let (file, dir) = (&attempt.file, &attempt.dir);
-    let interrupt = interrupt::path(&rt.root, &file.slot);
+    let interrupt = interrupt::inbox(dir);
     [
         ("PROMPT_FILE", join(dir, "prompt.md").into_os_string()),
         ("ITEM_FILE", join(dir, "item").into_os_string()),
@@ -167,7 +173,7 @@ static INHERITED: LazyLock<Vec<OsString>> =
     LazyLock::new(|| std::env::vars_os().map(|(name, _)| name).collect());
 
 /// What holds for every agent and gate: git's own variables are those of nobody's hook.
-pub(crate) fn neutral() -> BTreeMap<OsString, Option<OsString>> {
+pub(crate) fn neutral() -> Env {
     let mut env = Env::new();
     // A harness started from a git hook must not hand on the hook's repository. How the caller
     // reaches the network, and where their settings are, holds for agents too.
@@ -194,7 +200,7 @@ pub(super) fn environment(
 ) -> Env {
     let (claim, file, dir) = (&attempt.claim, &attempt.file, &attempt.dir);
     env.extend(neutral());
-    let interrupt = interrupt::path(&rt.root, &file.slot);
+    let interrupt = interrupt::inbox(dir);
     let mut set = |key: &str, value: OsString| env.insert(key.into(), Some(value));
     for (key, value) in table.iter().flat_map(|table| &table.env) {
         set(key, value.into());

@@ -8,6 +8,7 @@
 
 mod begin;
 mod conclude;
+mod confine;
 mod digest;
 mod end;
 pub mod file;

@@ -67,6 +67,7 @@ mod rogue;
 mod rounds;
 mod sent_back;
 mod sessions;
+mod sandbox;
 mod scripts;
 mod shown;
 mod signals;

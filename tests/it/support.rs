@@ -60,11 +60,21 @@ impl Root {
         self.path().join(path)
     }
 
-    /// harness.toml: what tests want faster than people do, and `text`.
+    /// harness.toml: what tests want faster than people do, and `text`. Without the sandbox: most tests
+    /// have their scripts leave marks where no agent may write, and attack what it would keep from them.
     pub fn config(&self, text: &str) {
+        self.write_config("[sandbox]\nmode = \"off\"\n", text);
+    }
+
+    /// The same with agents confined, as they are unless a user says otherwise.
+    pub fn config_confined(&self, text: &str) {
+        self.write_config("", text);
+    }
+
+    fn write_config(&self, before: &str, text: &str) {
         let fast =
             "[retry]\ndelay = 0.05\n[harness]\nstagger = 0\nkill_grace = 2\ndurability = \"off\"\n";
-        fs::write(self.at("harness.toml"), format!("{fast}{text}")).unwrap();
+        fs::write(self.at("harness.toml"), format!("{before}{fast}{text}")).unwrap();
     }
 
     pub fn command(&self) -> Command {

@@ -5,6 +5,7 @@
 //! changed, except that missing directories are made.
 
 mod agents;
+mod confined;
 mod disk;
 mod host;
 mod probe;
@@ -124,6 +125,7 @@ static CHECKS: &[(&str, Look)] = &[
     ("open files", |s| Some(host::open_files(s.workers()))),
     ("/proc", |_| Some(host::proc())),
     ("end of a tree", |_| Some(host::end_of_a_tree())),
+    ("sandbox", |s| confined::strength(s.config())),
     ("clock", |_| Some(host::clock())),
     ("agent programs", |_| Some(agents::on_this_machine())),
     ("tree", tree),

@@ -1,8 +1,9 @@
 //! What `harness run` checks of the machine at its start: where it cannot claim or start anything, it
 //! says so and ends, instead of meeting the same error with every item.
 
-use super::{Finding, State, disk, host};
+use super::{Finding, State, confined, disk, host};
 use crate::atomic::{self, Moved};
+use crate::config::Config;
 use crate::error::{Error, Result, advised};
 use crate::layout::Root;
 
@@ -10,7 +11,10 @@ use crate::layout::Root;
 ///
 /// # Errors
 /// Permanent: nothing can run here.
-pub(in crate::cli) fn at_start(root: &Root) -> Result<Vec<String>> {
+pub(in crate::cli) fn at_start(root: &Root, config: &Config) -> Result<Vec<String>> {
+    if let Some(refused) = confined::refusal(config) {
+        return Err(refused);
+    }
     // Without /proc no file can be made without a name, and no keeper be spoken to. The one of another
     // namespace is only less of a help.
     let proc = host::proc();
@@ -27,6 +31,7 @@ pub(in crate::cli) fn at_start(root: &Root) -> Result<Vec<String>> {
     Ok(proc
         .into_iter()
         .chain(disk::no_exec(root).map(|f| words(&f)))
+        .chain(confined::warning(config))
         .collect())
 }
 

@@ -25,7 +25,9 @@ use crate::mutant::planted;
 use crate::outcome::{Exit, Stop, Verdict};
 use crate::record::GateRan;
 use crate::runtime::Level;
+use crate::sandbox::{Env, value_of};
 use crate::session::begin::start;
+use crate::session::confine::{Who, confine};
 use crate::session::{Failed, WorkerContext};
 use crate::status::SlotState;
 
@@ -290,11 +292,11 @@ fn spec(
                 .collect()
         }
     };
-    let own = job.env.iter().find(|(key, _)| key == "PATH");
-    let path = match own {
-        Some((_, path)) => path.clone(),
-        None => std::env::var_os("PATH"),
-    };
+    let mut env: Env = job.env.iter().cloned().collect();
+    env.insert("HARNESS_GATE".into(), Some(job.gate.into()));
+    env.insert("HARNESS_MOMENT".into(), Some(job.moment.as_str().into()));
+    env.insert("HARNESS_TREE".into(), Some(job.tree.into()));
+    let path = value_of(&env, OsStr::new("PATH"));
     let program = argv.first().cloned().unwrap_or_default();
     argv[0] = agents::find_program(&program, job.cwd, path.as_deref())?.into();
     // Of two runs the log has the second; the first is kept beside it.
@@ -309,10 +311,8 @@ fn spec(
         }
     })();
     kept.map_err(|e| e.to_string())?;
-    let mut env = job.env.to_vec();
-    env.push(("HARNESS_GATE".into(), Some(job.gate.into())));
-    env.push(("HARNESS_MOMENT".into(), Some(job.moment.as_str().into())));
-    env.push(("HARNESS_TREE".into(), Some(job.tree.into())));
+    let who = Who::Gate(job.table);
+    let confined = confine(&ctx.rt, ctx.slot(), &who, job.dir, job.cwd, env)?;
     Ok(Spec {
         session: job.id(run),
         argv,
@@ -322,7 +322,8 @@ fn spec(
         stderr: log,
         exit: job.exit(),
         grace: ctx.rt.config.harness.kill_grace,
-        env,
+        env: confined.env.into_iter().collect(),
+        sandbox: confined.sandbox,
     })
 }
 

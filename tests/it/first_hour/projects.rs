@@ -24,11 +24,11 @@ const ITEMS: [(&str, &str); 10] = [
     ),
     (
         "migrate",
-        "#!/bin/sh\n#harness exclusive: db\nmkdir $HARNESS_ROOT/db && echo 1 > migrated && rmdir $HARNESS_ROOT/db\n",
+        "#!/bin/sh\n#harness exclusive: db\nmkdir $HARNESS_ROOT/../../shared/db && echo 1 > migrated && rmdir $HARNESS_ROOT/../../shared/db\n",
     ),
     (
         "seed",
-        "#!/bin/sh\n#harness exclusive: db\nmkdir $HARNESS_ROOT/db && echo 1 > seeded && rmdir $HARNESS_ROOT/db\n",
+        "#!/bin/sh\n#harness exclusive: db\nmkdir $HARNESS_ROOT/../../shared/db && echo 1 > seeded && rmdir $HARNESS_ROOT/../../shared/db\n",
     ),
     ("base", "#!/bin/sh\necho one > one.txt\n"),
     (
@@ -159,6 +159,9 @@ fn live(kind: Kind) {
     for (key, value) in [("stagger", "0"), ("retry.delay", "0.05"), ("workers", "4")] {
         p.ok(&["config", "set", key, value]);
     }
+    // What two scripts share, and what agents may write besides their own.
+    fs::create_dir(p.dir.path().join("shared")).unwrap();
+    p.ok(&["config", "set", "sandbox.write", "[\"../../shared\"]"]);
     let root = top.join(".harness");
     for (name, text) in ITEMS {
         fs::write(root.join("queue/pending").join(name), text).unwrap();

@@ -1,0 +1,157 @@
+//! `harness sandbox explain`: what an agent may write, read and reach, and why.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{Json, elsewhere};
+use crate::adapters;
+use crate::config::{Config, Network, Overrides, SCRIPT};
+use crate::error::{Error, Result};
+use crate::layout::{DEFAULT_REPO, Root, SlotId, slot_repository};
+use crate::sandbox::{self, Asked, Env, Grant, Planned};
+use crate::view::{print_json, print_text};
+
+#[derive(Subcommand)]
+pub(super) enum SandboxCommand {
+    /// What an agent may write, read and reach, and why
+    Explain(Explain),
+}
+
+#[derive(Args)]
+pub(super) struct Explain {
+    /// An [agents.NAME], a CLI, or `script` [default: the agent of prompts, else script]
+    agent: Option<String>,
+    #[command(flatten)]
+    json: Json,
+}
+
+pub(super) fn sandbox(root: &Root, command: &SandboxCommand) -> Result<u8> {
+    let SandboxCommand::Explain(args) = command;
+    let config = Config::load(root, &Overrides::default())?;
+    let root = elsewhere::placed(root, &config);
+    let name = args.agent.as_deref().or(config.harness.agent.as_deref());
+    let name = name.unwrap_or(SCRIPT);
+    let planned = planned(&root, &config, name)?;
+    match args.json.json {
+        true => print_json(&in_json(name, &planned))?,
+        false => print_text(&text(name, &planned))?,
+    };
+    Ok(0)
+}
+
+fn planned(root: &Root, config: &Config, name: &str) -> Result<Planned> {
+    let table = match (name, config.agent(name)) {
+        (SCRIPT, _) => None,
+        (_, Some((_, table))) => Some(table),
+        (_, None) => {
+            let known = config.agents.keys().map(String::as_str);
+            let known = known.chain(adapters::NAMES.iter().copied()).chain([SCRIPT]);
+            let known: Vec<&str> = known.collect();
+            return Err(Error::usage(
+                "cannot explain a sandbox",
+                format!("there is no agent `{name}`"),
+            )
+            .hint(format!("one of {}", known.join(", "))));
+        }
+    };
+    let cli = table.and_then(|t| adapters::by_name(t.cli.as_deref().unwrap_or(&t.events)));
+    let worktree = root.worktree(SlotId(1), DEFAULT_REPO);
+    // Of the folders that are made for each start, those of the first slot.
+    let own = [
+        worktree.clone(),
+        slot_repository(&worktree),
+        root.session("SID"),
+        sandbox::temp_path(root, SlotId(1)),
+    ];
+    let asked = Asked {
+        root,
+        config,
+        keys: table.map_or(&config.script, |table| &table.confined),
+        cli: cli.map(|cli| cli.about()),
+        config_dir: table.and_then(|table| table.config_dir.as_deref()),
+        own: &own,
+        env: Env::new(),
+        makes: false,
+    };
+    sandbox::plan(asked).map_err(|why| {
+        Error::permanent(format!("agent {name} does not start"), why)
+            .hint("a newer kernel, or `sandbox = \"on\"`, which takes what there is")
+    })
+}
+
+fn text(name: &str, planned: &Planned) -> String {
+    let said = &planned.said;
+    if planned.sandbox.is_none() {
+        return format!(
+            "{name}: no sandbox: {}. It may do what you may.\n",
+            said.notes.join("; ")
+        );
+    }
+    let mut out = format!(
+        "{name}: sandbox on, by Landlock {} of this kernel: holds {}\n",
+        said.landlock,
+        said.holds.join(", ")
+    );
+    out.push_str("Writes, reads and executes, here for slot agent-1:\n");
+    list(&mut out, &planned.write);
+    out.push_str("Reads everything else, but not the content of:\n");
+    list(&mut out, &planned.deny);
+    if !planned.read.is_empty() {
+        out.push_str("Reads nevertheless:\n");
+        list(&mut out, &planned.read);
+    }
+    let network = match &planned.said.network {
+        Network::Open => "open".to_owned(),
+        Network::None => "no TCP".to_owned(),
+        Network::Ports(ports) => format!("TCP ports {ports:?}"),
+    };
+    out.push_str(&format!("Network: {network}\n"));
+    let names = planned.env.keys().map(|name| name.to_string_lossy());
+    let names: Vec<_> = names.collect();
+    out.push_str(&format!("Environment: {}\n", names.join(" ")));
+    out.push_str(
+        "To change it: `write`, `read`, `deny`, `network`, `env_pass` in [sandbox] or [agents.NAME] of harness.toml\n",
+    );
+    out
+}
+
+fn list(out: &mut String, grants: &[Grant]) {
+    for grant in grants {
+        let path = shown(&grant.path);
+        let because = &grant.because;
+        out.push_str(&match &grant.left_out {
+            None => format!("  {path}  ({because})\n"),
+            Some(why) => format!("  not {path}  ({because}): {why}\n"),
+        });
+    }
+}
+
+fn in_json(name: &str, planned: &Planned) -> serde_json::Value {
+    let grants = |grants: &[Grant]| -> Vec<_> {
+        let one = |grant: &Grant| {
+            json!({
+                "path": shown(&grant.path),
+                "because": grant.because,
+                "left_out": grant.left_out,
+            })
+        };
+        grants.iter().map(one).collect()
+    };
+    let names: Vec<_> = planned
+        .env
+        .keys()
+        .map(|name| name.to_string_lossy())
+        .collect();
+    json!({
+        "agent": name,
+        "sandbox": planned.said,
+        "write": grants(&planned.write),
+        "read": grants(&planned.read),
+        "deny": grants(&planned.deny),
+        "environment": names,
+    })
+}
+
+fn shown(path: &std::path::Path) -> String {
+    crate::layout::shown(path.as_os_str())
+}

@@ -1,0 +1,220 @@
+//! Recognises in what a program printed that the sandbox refused it something, and says which key would
+//! allow it.
+//!
+//! Landlock answers like any missing permission (EACCES, EPERM, EXDEV), and the kernel's audit log is
+//! root's. So: a line with one of their texts, a path in it, and that path against the grants.
+
+use std::path::{Component, Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
+
+use super::plan::{Planned, nearest_real};
+
+/// What programs print for EACCES, EPERM and EXDEV.
+const WORDS: [&str; 6] = [
+    "permission denied",
+    "eacces",
+    "operation not permitted",
+    "eperm",
+    "cross-device link",
+    "exdev",
+];
+/// Explanations in one attempt: what follows is mostly the same again.
+const TOLD_MAX: usize = 3;
+
+/// What the sandbox refused, each as a sentence. `cwd`, `home`: what relative paths and `~` mean.
+pub(crate) fn explained(
+    text: &str,
+    planned: &Planned,
+    cwd: &Path,
+    home: Option<&Path>,
+) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    // CLIs print their tools' output inside JSON strings.
+    let lines = text.split('\n').flat_map(|line| line.split("\\n"));
+    for line in lines {
+        let lower = line.to_ascii_lowercase();
+        if !WORDS.iter().any(|word| lower.contains(word)) {
+            continue;
+        }
+        for path in paths(line, cwd, home) {
+            if let Some(why) = why_refused(&path, planned)
+                && !told.contains(&why)
+            {
+                told.push(why);
+            }
+        }
+        if told.len() >= TOLD_MAX {
+            break;
+        }
+    }
+    told.truncate(TOLD_MAX);
+    told
+}
+
+/// The paths in a line, absolute.
+fn paths(line: &str, cwd: &Path, home: Option<&Path>) -> Vec<PathBuf> {
+    let ends = |c: char| c.is_whitespace() || "'\"`‘’“”()[]{}<>,;:=\\|".contains(c);
+    let path = |word: &str| {
+        let word = word.trim_end_matches('.');
+        match word.strip_prefix("~/") {
+            Some(rest) => Some(home?.join(rest)),
+            None if word.len() > 1 && word.contains('/') => Some(cwd.join(word)),
+            None => None,
+        }
+    };
+    line.split(ends)
+        .filter_map(path)
+        .map(|p| lexical(&p))
+        .collect()
+}
+
+/// Without `.` and `..`.
+fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => drop(out.pop()),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn why_refused(path: &Path, planned: &Planned) -> Option<String> {
+    let sandbox = planned.sandbox.as_ref()?;
+    let path = nearest_real(path);
+    let below = |list: &[PathBuf]| list.iter().any(|tree| path.starts_with(tree));
+    if below(&sandbox.write) {
+        return None;
+    }
+    if below(&sandbox.deny) {
+        if below(&sandbox.read) || !may(&path, AccessFlags::R_OK) {
+            return None;
+        }
+        let because = planned.why_denied(&path).unwrap_or_default();
+        return Some(format!(
+            "the sandbox lets nobody read {} ({because}): `read = [\"{}\"]` in [sandbox] would",
+            path.display(),
+            path.display()
+        ));
+    }
+    // Whatever is left may be read.
+    if !is_writable(&path) {
+        return None;
+    }
+    let tree = match path.is_dir() {
+        true => path.as_path(),
+        false => path.parent().unwrap_or(Path::new("/")),
+    };
+    Some(match planned.never.why(tree) {
+        None => format!(
+            "the sandbox does not let it write {}: `write = [\"{}\"]` in [sandbox] would",
+            path.display(),
+            tree.display()
+        ),
+        Some(why) => format!(
+            "the sandbox does not let it write {}, and no key would: {why}",
+            path.display()
+        ),
+    })
+}
+
+/// Whether harness itself could write it: otherwise it was not the sandbox.
+fn is_writable(path: &Path) -> bool {
+    let there = path.ancestors().find(|p| p.symlink_metadata().is_ok());
+    there.is_some_and(|there| may(there, AccessFlags::W_OK))
+}
+
+fn may(path: &Path, how: AccessFlags) -> bool {
+    access(path, how).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::plan::Never;
+    use crate::sandbox::{Said, Sandbox};
+
+    fn planned(base: &Path) -> Planned {
+        Planned {
+            sandbox: Some(Sandbox {
+                write: vec![base.join("work")],
+                deny: vec![base.join("secret")],
+                ..Sandbox::default()
+            }),
+            env: Default::default(),
+            said: Said::default(),
+            write: Vec::new(),
+            read: Vec::new(),
+            deny: Vec::new(),
+            never: Never {
+                whole: vec![base.join("root")],
+                closed: vec![base.join("root/queue")],
+            },
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_key_that_would_allow_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        for name in ["work", "secret", "data", "root/queue"] {
+            std::fs::create_dir_all(base.join(name)).unwrap();
+        }
+        let at = |name: &str| base.join(name).display().to_string();
+        let planned = planned(&base);
+        let explain = |text: &str| explained(text, &planned, &base.join("work"), Some(&base));
+        let texts = [
+            (
+                format!("sh: 1: cannot create {}: Permission denied", at("data/x")),
+                "write",
+                at("data"),
+            ),
+            (
+                format!("Error: EACCES: permission denied, open '{}'", at("data/x")),
+                "write",
+                at("data"),
+            ),
+            (
+                "touch: cannot touch '../data/x': Permission denied".into(),
+                "write",
+                at("data"),
+            ),
+            (
+                "cat: ~/secret: Permission denied".into(),
+                "read",
+                at("secret"),
+            ),
+            (
+                format!(
+                    "{{\"text\":\"a\\ncat: {}: Permission denied\\nb\"}}",
+                    at("secret")
+                ),
+                "read",
+                at("secret"),
+            ),
+        ];
+        for (text, key, path) in texts {
+            let told = explain(&text);
+            assert_eq!(told.len(), 1, "{text}: {told:?}");
+            assert!(
+                told[0].contains(&format!("`{key} = [\"{path}\"]`")),
+                "{text}: {told:?}"
+            );
+        }
+        let own = explain(&format!(
+            "mv: cannot move to {}: Permission denied",
+            at("root/queue/x")
+        ));
+        assert!(own[0].contains("no key would"), "{own:?}");
+        for other in [
+            "all is well",
+            "cannot create made: Permission denied",
+            "x: No such file",
+        ] {
+            assert_eq!(explain(other), Vec::<String>::new(), "{other}");
+        }
+    }
+}

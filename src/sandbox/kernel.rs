@@ -1,0 +1,237 @@
+//! Landlock: how much of it the kernel has, and its application to the calling thread.
+//!
+//! Runs in the keeper, in a thread that lives for one start: what is applied to a thread holds for the
+//! processes that it starts, and ends with it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath,
+    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope,
+};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    remove_capability_from_bounding_set, set_capabilities,
+};
+
+use super::{Sandbox, places, readable};
+use crate::config::Network;
+use crate::mutant::planted;
+
+/// The newest version whose rights are asked for. Those of later ones (sockets by path: 9) were not
+/// tried on any kernel yet.
+const NEWEST: ABI = ABI::V7;
+/// Version 1 refuses every rename between folders, without which cargo, npm and git do not work.
+const OLDEST: u32 = 2;
+
+/// How much of Landlock the kernel has: its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Strength(pub(crate) u32);
+
+impl Strength {
+    /// What it holds, in words, with the version that brought each.
+    pub(crate) fn holds(self) -> Vec<&'static str> {
+        let all = [
+            (OLDEST, "files"),
+            (3, "truncation"),
+            (4, "network"),
+            (5, "devices"),
+            (6, "signals"),
+        ];
+        let held = all.into_iter().filter(|(since, _)| self.0 >= *since);
+        held.map(|(_, what)| what).collect()
+    }
+
+    /// What is missing of all that a sandbox promises; empty: nothing.
+    pub(crate) fn lacks(self, network: &Network) -> Vec<String> {
+        let all = [
+            (OLDEST, "files", "5.19"),
+            (3, "truncation", "6.2"),
+            (4, "network", "6.7"),
+            (5, "devices", "6.10"),
+            (6, "signals", "6.12"),
+        ];
+        let asked = |what: &str| what != "network" || *network != Network::Open;
+        let missing = all
+            .into_iter()
+            .filter(|(since, what, _)| self.0 < *since && asked(what));
+        missing
+            .map(|(_, what, kernel)| format!("{what} (Linux {kernel})"))
+            .collect()
+    }
+
+    /// Why there is no sandbox at all.
+    pub(crate) fn why_none(self) -> Option<&'static str> {
+        match self.0 {
+            0 => Some("this kernel has no Landlock, or it is not enabled (`lsm=` at boot)"),
+            1 => Some(
+                "this kernel's Landlock (version 1) refuses every rename between folders: Linux 5.19 is needed",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Asks the kernel, once. A thread restricts itself in nothing that matters and ends: that is how its
+/// version is told without code of our own for the system call.
+pub(crate) fn strength() -> Strength {
+    static KNOWN: OnceLock<Strength> = OnceLock::new();
+    *KNOWN.get_or_init(|| Strength(asked_of_kernel()))
+}
+
+fn asked_of_kernel() -> u32 {
+    let ask = || {
+        let all = AccessFs::from_all(ABI::V1);
+        let ruleset = Ruleset::default().handle_access(all)?.create()?;
+        ruleset.restrict_self()
+    };
+    match std::thread::spawn(ask).join() {
+        Ok(Ok(RestrictionStatus {
+            landlock:
+                LandlockStatus::Available {
+                    effective_abi,
+                    kernel_abi,
+                },
+            ..
+        })) => kernel_abi.map_or(effective_abi as u32, |n| n as u32),
+        _ => 0,
+    }
+}
+
+/// Restricts the calling thread and all that it starts from now on. Sets `no_new_privs` too, so that
+/// programs with the setuid bit run without what it would give.
+///
+/// # Errors
+/// The kernel refuses, or a tree to be written cannot be opened without following a symlink. The
+/// thread may then be restricted in part and must start nothing.
+pub(crate) fn enforce(sandbox: &Sandbox) -> io::Result<()> {
+    let all = AccessFs::from_all(NEWEST);
+    let mut ruleset = Ruleset::default().handle_access(all).map_err(refused)?;
+    ruleset = ruleset.scope(Scope::from_all(NEWEST)).map_err(refused)?;
+    if sandbox.network != Network::Open {
+        let tcp = AccessNet::from_all(NEWEST);
+        ruleset = ruleset.handle_access(tcp).map_err(refused)?;
+    }
+    let mut rules = ruleset.create().map_err(refused)?;
+
+    let read = AccessFs::Execute | AccessFs::ReadFile;
+    // Names are no secret: without this nothing above a denied place could be listed.
+    rules = rule(rules, hold(Path::new("/"))?, AccessFs::ReadDir.into())?;
+    for tree in readable::trees(&sandbox.deny) {
+        // It may be gone by now, and nobody then misses it.
+        if let Ok(tree) = hold(&tree) {
+            rules = rule(rules, tree, read)?;
+        }
+    }
+    for tree in &sandbox.read {
+        rules = rule(rules, hold(tree).map_err(|e| at(tree, &e))?, read)?;
+    }
+    let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock);
+    for tree in &sandbox.write {
+        let held = match planted("grant-follows-links") {
+            true => hold_followed(tree),
+            false => hold(tree),
+        };
+        rules = rule(rules, held.map_err(|e| at(tree, &e))?, write)?;
+    }
+    for device in places::devices() {
+        if let Ok(device) = hold(&device) {
+            rules = rule(rules, device, write)?;
+        }
+    }
+    if let Network::Ports(ports) = &sandbox.network {
+        for port in ports {
+            let port = NetPort::new(*port, AccessNet::from_all(NEWEST));
+            rules = rules.add_rule(port).map_err(refused)?;
+        }
+    }
+    let own = capabilities(None)?;
+    if !own.permitted.is_empty() {
+        drop_capabilities(own)?;
+    }
+    let status = rules.restrict_self().map_err(refused)?;
+    match status.ruleset {
+        RulesetStatus::NotEnforced => Err(io::Error::other("the kernel has no Landlock")),
+        _ => Ok(()),
+    }
+}
+
+/// What root keeps of its capabilities: what containers commonly leave it. With more it could load
+/// modules, trace everybody, or read the memory of all processes (CAP_PERFMON passes over Landlock).
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+fn drop_capabilities(own: CapabilitySets) -> io::Result<()> {
+    for bit in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if KEPT.contains(one) {
+            continue;
+        }
+        // An error: the kernel has no capability of that number.
+        match capability_is_in_bounding_set(one) {
+            // Without CAP_SETPCAP it stays, and nothing that is executed gains it: no_new_privs.
+            Ok(true) => drop(remove_capability_from_bounding_set(one)),
+            Ok(false) => {}
+            Err(_) => break,
+        }
+    }
+    let kept = CapabilitySets {
+        effective: own.effective & KEPT,
+        permitted: own.permitted & KEPT,
+        inheritable: own.inheritable & KEPT,
+    };
+    Ok(set_capabilities(None, kept)?)
+}
+
+fn rule(
+    rules: RulesetCreated,
+    tree: OwnedFd,
+    rights: BitFlags<AccessFs>,
+) -> io::Result<RulesetCreated> {
+    rules
+        .add_rule(PathBeneath::new(tree, rights))
+        .map_err(refused)
+}
+
+/// Opens it as nothing but a place, without following a symlink anywhere in the path.
+fn hold(path: &Path) -> io::Result<OwnedFd> {
+    let how = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let held = openat2(CWD, path, how, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    Ok(held)
+}
+
+fn hold_followed(path: &Path) -> io::Result<OwnedFd> {
+    let how = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(openat2(
+        CWD,
+        path,
+        how,
+        Mode::empty(),
+        ResolveFlags::empty(),
+    )?)
+}
+
+fn at(path: &Path, e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+}
+
+fn refused(e: RulesetError) -> io::Error {
+    io::Error::other(format!("Landlock: {e}"))
+}

@@ -1,0 +1,491 @@
+//! Makes a sandbox from the configuration, for one agent or gate in one slot.
+//!
+//! Invariant: a grant that would hold harness's own folders, the home folder or the user's repository
+//! is left out, whoever asks for it, and so is one that an agent could have led elsewhere.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::environment::{Env, environment, value_of};
+use super::places::{CACHES, DEVICES, SECRETS, path_of};
+use super::resolve::resolve;
+use super::{Said, Sandbox, Strength, strength, temp};
+use crate::adapters::{self, About};
+use crate::atomic;
+use crate::config::{Config, Network, RepoPath, SandboxKeys, SandboxMode};
+use crate::layout::Root;
+use crate::mutant::planted;
+
+/// What is to be confined.
+pub(crate) struct Asked<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) config: &'a Config,
+    /// Its own keys, besides those of `[sandbox]`.
+    pub(crate) keys: &'a SandboxKeys,
+    /// The CLI that it is, whose state it needs.
+    pub(crate) cli: Option<&'static About>,
+    /// The CLI's state, where its table has it elsewhere.
+    pub(crate) config_dir: Option<&'a Path>,
+    /// Harness's own folders that it works in: worktree, slot's repository, session, temporary folder.
+    pub(crate) own: &'a [PathBuf],
+    /// What is set and removed in its environment.
+    pub(crate) env: Env,
+    /// Folders that a program would make itself, and cannot, are made.
+    pub(crate) makes: bool,
+}
+
+/// One place of a sandbox, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) path: PathBuf,
+    /// Whose wish it is: `its worktree`, `cache`, `[sandbox] write`.
+    pub(crate) because: String,
+    /// Why it is not granted.
+    pub(crate) left_out: Option<String>,
+}
+
+pub(crate) struct Planned {
+    /// `None`: it runs as the user.
+    pub(crate) sandbox: Option<Sandbox>,
+    pub(crate) env: Env,
+    pub(crate) said: Said,
+    pub(crate) write: Vec<Grant>,
+    pub(crate) read: Vec<Grant>,
+    pub(crate) deny: Vec<Grant>,
+    pub(super) never: Never,
+}
+
+/// What no grant opens; real paths.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Never {
+    /// No grant may hold these: ROOT, the home folder, the user's repositories.
+    pub(super) whole: Vec<PathBuf>,
+    /// Nor lie in these: harness's own folders, a repository's `.git`.
+    pub(super) closed: Vec<PathBuf>,
+}
+
+impl Never {
+    /// Why a path may not be written.
+    pub(super) fn why(&self, path: &Path) -> Option<String> {
+        let mut all = self.whole.iter().chain(&self.closed);
+        if let Some(held) = all.find(|p| p.starts_with(path)) {
+            return Some(format!("it holds {}", held.display()));
+        }
+        let around = self.closed.iter().find(|closed| path.starts_with(closed))?;
+        Some(format!("it lies in {}", around.display()))
+    }
+}
+
+impl Planned {
+    /// Why a path is denied.
+    pub(super) fn why_denied(&self, path: &Path) -> Option<&str> {
+        let grant = self
+            .deny
+            .iter()
+            .find(|grant| path.starts_with(&grant.path))?;
+        Some(&grant.because)
+    }
+}
+
+/// Makes the sandbox.
+///
+/// # Errors
+/// Why it must not start: `mode = "require"`, and the kernel has less.
+pub(crate) fn plan(asked: Asked<'_>) -> Result<Planned, String> {
+    let mode = mode(asked.config, asked.keys);
+    let network = network(asked.config, asked.keys);
+    let strength = strength();
+    let mut said = Said {
+        mode: "on".to_owned(),
+        landlock: strength.0,
+        network: network.clone(),
+        ..Said::default()
+    };
+    let lacks = strength.lacks(&network);
+    if let Some(why) = why_refused(asked.config, asked.keys) {
+        return Err(why);
+    }
+    let why_off = match mode {
+        SandboxMode::Off => Some("`sandbox` is \"off\""),
+        _ => strength.why_none(),
+    };
+    if let Some(why) = why_off {
+        return Ok(off(asked.env, said, why));
+    }
+    said.holds = held(strength, &network);
+    said.notes.extend(
+        lacks
+            .iter()
+            .map(|what| format!("not held by this kernel: {what}")),
+    );
+    let maker = Maker::new(&asked);
+    let write = maker.write();
+    let read = maker.read();
+    let deny = maker.deny();
+    let left = write.iter().chain(&read).filter(|g| !is_default(g));
+    said.notes.extend(left.filter_map(Grant::note));
+    let sandbox = Sandbox {
+        write: granted(&write),
+        read: granted(&read),
+        deny: granted(&deny),
+        network,
+    };
+    let never = maker.never;
+    let pass = pass(&asked);
+    let pass: Vec<&str> = pass.iter().map(String::as_str).collect();
+    Ok(Planned {
+        sandbox: Some(sandbox),
+        env: environment(std::env::vars_os(), asked.env, &pass),
+        said,
+        write,
+        read,
+        deny,
+        never,
+    })
+}
+
+/// Why what has these keys must not start on this kernel.
+pub(crate) fn why_refused(config: &Config, keys: &SandboxKeys) -> Option<String> {
+    let lacks = strength().lacks(&network(config, keys));
+    let refused = mode(config, keys) == SandboxMode::Require && !lacks.is_empty();
+    refused.then(|| {
+        format!(
+            "`sandbox` is \"require\", and this kernel does not hold {}",
+            lacks.join(", ")
+        )
+    })
+}
+
+fn off(env: Env, said: Said, why: &str) -> Planned {
+    Planned {
+        sandbox: None,
+        env,
+        said: Said {
+            mode: "off".to_owned(),
+            network: Network::Open,
+            notes: vec![why.to_owned()],
+            ..said
+        },
+        write: Vec::new(),
+        read: Vec::new(),
+        deny: Vec::new(),
+        never: Never::default(),
+    }
+}
+
+/// The mode in force for an agent.
+pub(crate) fn mode(config: &Config, keys: &SandboxKeys) -> SandboxMode {
+    keys.sandbox.unwrap_or(config.sandbox.mode)
+}
+
+fn network(config: &Config, keys: &SandboxKeys) -> Network {
+    let own = keys.network.clone();
+    own.unwrap_or_else(|| config.sandbox.network.clone())
+}
+
+fn held(strength: Strength, network: &Network) -> Vec<String> {
+    let held = strength.holds().into_iter();
+    let held = held.filter(|what| *what != "network" || *network != Network::Open);
+    held.map(str::to_owned).collect()
+}
+
+/// The variables that it gets besides those that everybody gets.
+fn pass(asked: &Asked<'_>) -> Vec<String> {
+    let cli = asked.cli.iter().flat_map(|about| about.variables);
+    let all = asked.config.sandbox.env_pass.iter();
+    let all = all.chain(&asked.keys.env_pass).cloned();
+    cli.map(|name| (*name).to_owned()).chain(all).collect()
+}
+
+fn granted(grants: &[Grant]) -> Vec<PathBuf> {
+    let granted = grants.iter().filter(|g| g.left_out.is_none());
+    let mut paths: Vec<PathBuf> = granted.map(|g| g.path.clone()).collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// A default place that is not there is nothing to tell.
+fn is_default(grant: &Grant) -> bool {
+    grant.because.starts_with("cache")
+}
+
+impl Grant {
+    fn new(path: impl Into<PathBuf>, because: impl Into<String>) -> Grant {
+        Grant {
+            path: path.into(),
+            because: because.into(),
+            left_out: None,
+        }
+    }
+
+    fn note(&self) -> Option<String> {
+        let why = self.left_out.as_ref()?;
+        let path = self.path.display();
+        Some(format!("{path} ({}) is not granted: {why}", self.because))
+    }
+}
+
+/// What stays the same while a sandbox is made.
+struct Maker<'a> {
+    asked: &'a Asked<'a>,
+    /// The agent's home folder.
+    home: Option<PathBuf>,
+    never: Never,
+    /// Real paths of the trees in which some agent writes.
+    agents_write: Vec<PathBuf>,
+}
+
+impl<'a> Maker<'a> {
+    fn new(asked: &'a Asked<'a>) -> Maker<'a> {
+        let home = value_of(&asked.env, OsStr::new("HOME")).map(PathBuf::from);
+        let home = home.filter(|home| home.is_absolute());
+        let root = asked.root.path();
+        let repos = repositories(asked.config);
+        let mut whole = vec![root.to_owned()];
+        whole.extend(home.clone());
+        whole.extend(std::env::var_os("HOME").map(PathBuf::from));
+        whole.extend(repos.iter().cloned());
+        let below = [
+            "queue",
+            "state",
+            "hooks",
+            "prompts",
+            "harness.toml",
+            "worktrees",
+        ];
+        let mut closed: Vec<PathBuf> = below.iter().map(|name| root.join(name)).collect();
+        closed.push(asked.root.worktrees());
+        closed.extend(repos.iter().map(|repo| repo.join(".git")));
+        // Where a repository around ROOT is: its hooks and settings, too.
+        closed.extend(root.ancestors().skip(1).map(|dir| dir.join(".git")));
+        let tables = asked.config.agents.values().map(|table| &table.confined);
+        let tables = tables.chain(Some(&asked.config.script));
+        let wished = tables.flat_map(|keys| &keys.write);
+        let wished = wished.chain(&asked.config.sandbox.write).cloned();
+        let agents_write = wished.chain([asked.root.worktrees(), temp::folder_of_all()]);
+        Maker {
+            asked,
+            home,
+            never: Never {
+                whole: real(whole),
+                closed: real(closed),
+            },
+            agents_write: real(agents_write),
+        }
+    }
+
+    fn var(&self) -> impl Fn(&OsStr) -> Option<OsString> {
+        |name| value_of(&self.asked.env, name)
+    }
+
+    fn path(&self, place: &adapters::Place) -> Option<PathBuf> {
+        path_of(place, self.home.as_deref(), &self.var())
+    }
+
+    fn write(&self) -> Vec<Grant> {
+        let mut all: Vec<Grant> = Vec::new();
+        for path in self.asked.own {
+            // Harness has just made these: only their last part can be an agent's.
+            let grant = Grant::new(
+                path.canonicalize().unwrap_or_else(|_| path.clone()),
+                "its own",
+            );
+            all.push(match path.is_symlink() {
+                true => Grant {
+                    left_out: Some("it is a symlink".to_owned()),
+                    ..grant
+                },
+                false => grant,
+            });
+        }
+        for (path, is_file) in self.state_of_cli() {
+            if self.asked.makes && !is_file && !atomic::exists(&path) {
+                // The CLI would make it itself at its first start, and cannot.
+                let _said = atomic::make_dir(&path, true);
+            }
+            all.extend(self.grant(path, "the CLI's own state", is_file));
+        }
+        for cache in CACHES {
+            let Some(path) = self.path(&cache.place) else {
+                continue;
+            };
+            let wanted =
+                self.asked.makes && cache.made_for.is_some_and(|program| self.has(program));
+            if wanted && !atomic::exists(&path) {
+                make(&path, cache.place.is_file);
+            }
+            all.extend(self.grant(path, "cache", true));
+        }
+        for (path, because) in self.wished(|keys| &keys.write, &self.asked.config.sandbox.write) {
+            all.extend(self.grant(path, &format!("{because} write"), false));
+        }
+        let denied = self.asked.config.sandbox.deny.iter();
+        let denied = denied.chain(&self.asked.keys.deny);
+        let denied = real(denied.cloned());
+        for grant in &mut all {
+            if grant.because != "its own"
+                && let Some(by) = denied.iter().find(|d| grant.path.starts_with(d))
+            {
+                grant.left_out = Some(format!("`deny` has {}", by.display()));
+            }
+        }
+        all
+    }
+
+    fn has(&self, program: &str) -> bool {
+        let path = value_of(&self.asked.env, OsStr::new("PATH")).unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    }
+
+    /// `None`: an optional place that is not there.
+    fn grant(&self, path: PathBuf, because: &str, optional: bool) -> Option<Grant> {
+        let mut grant = Grant::new(path, because);
+        match resolve(&grant.path, &self.agents_write) {
+            Ok(real) => {
+                grant.path = real;
+                grant.left_out = self
+                    .never
+                    .why(&grant.path)
+                    .filter(|_| !planted("grant-too-many"));
+            }
+            Err(_) if optional && !atomic::exists(&grant.path) => return None,
+            Err(why) => grant.left_out = Some(why),
+        }
+        Some(grant)
+    }
+
+    /// What the user wishes: the agent's own keys, and those of everybody.
+    fn wished(
+        &self,
+        own: impl Fn(&'a SandboxKeys) -> &'a Vec<PathBuf>,
+        all: &'a [PathBuf],
+    ) -> Vec<(PathBuf, &'static str)> {
+        let all = all.iter().map(|path| (path.clone(), "[sandbox]"));
+        let own = own(self.asked.keys)
+            .iter()
+            .map(|path| (path.clone(), "its table's"));
+        all.chain(own).collect()
+    }
+
+    fn state_of_cli(&self) -> Vec<(PathBuf, bool)> {
+        let Some(about) = self.asked.cli else {
+            return Vec::new();
+        };
+        let moved = self.asked.config_dir.map(|dir| (dir.to_owned(), false));
+        let usual = about.state.iter();
+        let usual = usual.filter_map(|place| Some((self.path(place)?, place.is_file)));
+        moved.into_iter().chain(usual).collect()
+    }
+
+    fn read(&self) -> Vec<Grant> {
+        let wished = self.wished(|keys| &keys.read, &self.asked.config.sandbox.read);
+        let grant =
+            |(path, because): (PathBuf, &str)| self.grant_to_read(path, &format!("{because} read"));
+        wished.into_iter().map(grant).collect()
+    }
+
+    fn grant_to_read(&self, path: PathBuf, because: &str) -> Grant {
+        let mut grant = Grant::new(path, because);
+        match resolve(&grant.path, &self.agents_write) {
+            Ok(real) => grant.path = real,
+            Err(why) => grant.left_out = Some(why),
+        }
+        grant
+    }
+
+    fn deny(&self) -> Vec<Grant> {
+        let mut all = vec![Grant::new(
+            DEVICES,
+            "devices: those that are needed are granted",
+        )];
+        let root = self.asked.root;
+        all.push(Grant::new(
+            root.sessions(),
+            "what other agents say and are told",
+        ));
+        all.push(Grant::new(
+            root.config(),
+            "it may hold keys of other agents",
+        ));
+        all.push(Grant::new(
+            root.state().join("harness.toml"),
+            "it may hold keys of other agents",
+        ));
+        all.push(Grant::new(
+            temp::folder_of_all(),
+            "other agents' temporary folders",
+        ));
+        for secret in SECRETS {
+            let homes = [
+                self.home.clone(),
+                std::env::var_os("HOME").map(PathBuf::from),
+            ];
+            let homes = homes.into_iter().flatten();
+            all.extend(homes.map(|home| Grant::new(home.join(secret), "secret")));
+        }
+        let accounts = self.asked.config.agents.values();
+        let accounts = accounts.filter_map(|table| table.config_dir.as_deref());
+        let others = accounts.filter(|dir| Some(*dir) != self.asked.config_dir);
+        all.extend(others.map(|dir| Grant::new(dir, "another agent's account")));
+        let own: Vec<PathBuf> = self
+            .state_of_cli()
+            .into_iter()
+            .map(|(path, _)| path)
+            .collect();
+        for adapter in adapters::all() {
+            let places = adapter
+                .about()
+                .state
+                .iter()
+                .filter_map(|place| self.path(place));
+            let others = places.filter(|path| !own.contains(path));
+            all.extend(others.map(|path| Grant::new(path, "the state of another CLI")));
+        }
+        for (path, because) in self.wished(|keys| &keys.deny, &self.asked.config.sandbox.deny) {
+            all.push(Grant::new(path, format!("{because} deny")));
+        }
+        for grant in &mut all {
+            // Of a symlink, what it leads to is what holds the secret.
+            grant.path = nearest_real(&grant.path);
+        }
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        all.dedup_by(|a, b| a.path == b.path);
+        all
+    }
+}
+
+fn make(path: &Path, is_file: bool) {
+    let _said = match is_file {
+        true => atomic::create(path, b"", 0o644).map(drop),
+        false => atomic::make_dir(path, false),
+    };
+}
+
+/// The user's repositories, as far as the configuration names them.
+fn repositories(config: &Config) -> Vec<PathBuf> {
+    let all = config.repos.values().chain(Some(&config.repo));
+    let path = |repo: &RepoPath| match repo {
+        RepoPath::Path(path) => Some(path.clone()),
+        _ => None,
+    };
+    all.filter_map(|repo| path(&repo.path)).collect()
+}
+
+fn real(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+    paths.into_iter().map(|path| nearest_real(&path)).collect()
+}
+
+/// The path without symlinks, as far as it exists.
+pub(super) fn nearest_real(path: &Path) -> PathBuf {
+    for there in path.ancestors() {
+        if let Ok(real) = there.canonicalize() {
+            let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
+            return match rest.as_os_str().is_empty() {
+                true => real,
+                false => real.join(rest),
+            };
+        }
+    }
+    path.to_owned()
+}

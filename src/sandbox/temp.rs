@@ -1,0 +1,79 @@
+//! A temporary folder for each slot, which `TMPDIR` names: the system's own one is everybody's.
+//!
+//! `/tmp/harness-UID/HASH-N`: short, since sockets that programs put there may have paths of 107 bytes.
+//! It is emptied at each start, and when an item ends.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::atomic;
+use crate::error::{Error, Result};
+use crate::layout::{Root, SlotId};
+
+/// The slot's temporary folder.
+pub(crate) fn path(root: &Root, slot: SlotId) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let whole = root.path().canonicalize();
+    let whole = whole.unwrap_or_else(|_| root.path().to_owned());
+    let hash = Sha256::digest(whole.as_os_str().as_bytes());
+    let hash: String = hash[..4].iter().map(|b| format!("{b:02x}")).collect();
+    folder_of_all().join(format!("{hash}-{}", slot.0))
+}
+
+/// All such folders of this user.
+pub(super) fn folder_of_all() -> PathBuf {
+    let uid = nix::unistd::geteuid();
+    let base = std::env::temp_dir();
+    let base = base.canonicalize().unwrap_or(base);
+    base.join(format!("harness-{uid}"))
+}
+
+/// Makes it, empty and for this user alone.
+///
+/// # Errors
+/// Somebody else has a folder of that name: nobody's files may be mixed with an agent's.
+pub(crate) fn make_temp(root: &Root, slot: SlotId) -> Result<PathBuf> {
+    let path = path(root, slot);
+    let all = folder_of_all();
+    atomic::make_dir(&all, true)?;
+    own(&all)?;
+    if atomic::exists(&path) && empty(&path).is_err() {
+        // A folder that its agent closed: out of the way, under another name.
+        atomic::keep_older(&path)?;
+    }
+    atomic::make_dir(&path, true)?;
+    own(&path)?;
+    Ok(path)
+}
+
+/// Removes it, after the item's processes have ended. What cannot be removed stays for the next start.
+pub(crate) fn clear_temp(root: &Root, slot: SlotId) {
+    let path = path(root, slot);
+    if atomic::exists(&path) && own(&folder_of_all()).is_ok() {
+        let _stays = empty(&path);
+    }
+}
+
+fn empty(path: &Path) -> Result<()> {
+    atomic::discard_tree(path, "a temporary folder")
+}
+
+fn own(path: &Path) -> Result<()> {
+    let what = "cannot make a temporary folder";
+    let meta = path
+        .symlink_metadata()
+        .map_err(|e| Error::io(what, path, &e))?;
+    if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(Error::permanent(what, "something of another user is there")
+            .at_path(path)
+            .hint("remove it, or set TMPDIR to a folder of your own"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        let mode = Permissions::from_mode(0o700);
+        std::fs::set_permissions(path, mode).map_err(|e| Error::io(what, path, &e))?;
+    }
+    Ok(())
+}

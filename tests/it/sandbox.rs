@@ -1,0 +1,266 @@
+//! What an agent may touch: tried from inside, by an agent that means harm and by one that only works.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use crate::support::{Root, git};
+
+/// A tree whose agents are confined, and a home folder with things that they must not touch.
+struct Place {
+    root: Root,
+    home: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(more: &str) -> Place {
+        let mut root = Root::with_repo();
+        let home = tempfile::Builder::new().prefix("home-").tempdir().unwrap();
+        root.env.push(("HOME", home.path().into()));
+        root.config_confined(&format!("{more}\n[repo]\npath = \"repo\"\n"));
+        let place = Place { root, home };
+        for (file, text) in [(".ssh/id", "secret"), (".bashrc", "mine"), ("open/x", "x")] {
+            let path = place.at(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        place
+    }
+
+    fn at(&self, below: &str) -> PathBuf {
+        self.home.path().join(below)
+    }
+
+    /// Runs a script alone; what it printed.
+    fn printed(&self, name: &str, body: &str) -> String {
+        self.root.script(name, body);
+        self.root.drain();
+        let show = self.root.show(name);
+        let session = show["attempts"][0]["session"].as_str().unwrap().to_owned();
+        let log = self.root.at(format!("state/sessions/{session}/stdout.log"));
+        fs::read_to_string(log).unwrap()
+    }
+}
+
+/// Tries each command; prints `NAME: yes` where it succeeded, `NAME: no` otherwise.
+fn tries(commands: &[(&str, &str)]) -> String {
+    let one = |(name, command): &(&str, &str)| {
+        format!(
+            "if ( {command} ) >/dev/null 2>&1; then echo '{name}: yes'; else echo '{name}: no'; fi\n"
+        )
+    };
+    commands.iter().map(one).collect()
+}
+
+#[test]
+fn what_is_not_granted_is_refused_by_every_means() {
+    let place = Place::new("");
+    let root = &place.root;
+    let repo = root.repo().display().to_string();
+    let checkout = format!("echo x > {repo}/evil");
+    let hooks = format!("echo x > {repo}/.git/hooks/pre-commit");
+    let refused = [
+        ("write to the home folder", "echo x > $HOME/evil"),
+        ("append to .bashrc", "echo x >> $HOME/.bashrc"),
+        ("truncate .bashrc", "truncate -s 0 $HOME/.bashrc"),
+        (
+            "replace .bashrc by rename",
+            "echo x > b; mv -f b $HOME/.bashrc",
+        ),
+        (
+            "link .bashrc and write",
+            "ln $HOME/.bashrc b2 && echo x >> b2",
+        ),
+        (
+            "write .bashrc through a symlink",
+            "ln -s $HOME/.bashrc b3 && echo x >> b3",
+        ),
+        (
+            "remove .bashrc",
+            "rm -f $HOME/.bashrc; test ! -e $HOME/.bashrc",
+        ),
+        ("read a secret", "cat $HOME/.ssh/id"),
+        (
+            "read a secret through /proc",
+            "cat /proc/self/root$HOME/.ssh/id",
+        ),
+        ("drop an item", "echo x > $HARNESS_ROOT/queue/pending/evil"),
+        (
+            "move an item",
+            "mv $HARNESS_ROOT/queue/claimed/$HARNESS_SLOT/* $HARNESS_ROOT/queue/done/",
+        ),
+        (
+            "write the status",
+            "echo x > $HARNESS_ROOT/state/status.json",
+        ),
+        (
+            "write to a record",
+            "echo x >> $HARNESS_ROOT/state/items/$HARNESS_ITEM.jsonl",
+        ),
+        (
+            "write to the hub",
+            "echo x > $HARNESS_ROOT/state/repos/default.git/config",
+        ),
+        (
+            "make a hook of harness",
+            "echo x > $HARNESS_ROOT/hooks/landed",
+        ),
+        (
+            "change the configuration",
+            "echo x >> $HARNESS_ROOT/harness.toml",
+        ),
+        ("read the configuration", "cat $HARNESS_ROOT/harness.toml"),
+        ("write to the checkout", &checkout),
+        ("make a hook of git", &hooks),
+        ("write to /tmp", "echo x > /tmp/harness-evil"),
+        ("signal the keeper", "kill -0 $PARENT"),
+        (
+            "read the environment of the keeper",
+            "cat /proc/$PARENT/environ | grep -q .",
+        ),
+        ("enter the root of the keeper", "ls /proc/$PARENT/root/"),
+    ];
+    let printed = place.printed("evil", &format!("PARENT=$PPID\n{}", tries(&refused)));
+    let said: Vec<&str> = printed.lines().filter(|l| !l.ends_with(": no")).collect();
+    assert_eq!(said, Vec::<&str>::new(), "{printed}");
+    assert_eq!(printed.lines().count(), refused.len(), "{printed}");
+    assert_eq!(fs::read_to_string(place.at(".bashrc")).unwrap(), "mine");
+    assert!(!root.at("queue/pending/evil").exists());
+    assert_eq!(git(&root.repo(), &["status", "--porcelain"]), "");
+}
+
+#[test]
+fn what_work_needs_is_granted() {
+    let place = Place::new("");
+    let granted = [
+        (
+            "write to the worktree",
+            "mkdir -p a/b && echo x > a/b/c && mv a/b/c d && ln d e",
+        ),
+        ("commit", "git add . && git commit -qm work"),
+        ("care of git", "git gc -q && git stash list"),
+        ("write to the session", "echo x > $HARNESS_SESSION_DIR/note"),
+        (
+            "a temporary file",
+            "test -w $(mktemp) && test -z \"$(ls -A $TMPDIR | grep old)\"",
+        ),
+        (
+            "devices",
+            "echo x > /dev/null; head -c 1 /dev/urandom; echo y > /dev/stderr",
+        ),
+        (
+            "the cache",
+            "mkdir -p $HOME/.cache/tool && echo x > $HOME/.cache/tool/y",
+        ),
+        ("read what is open", "cat $HOME/open/x /etc/passwd"),
+        ("list a folder with secrets", "ls $HOME $HOME/.ssh"),
+        ("signal its own", "sleep 60 & kill $!"),
+    ];
+    let printed = place.printed("good", &tries(&granted));
+    let said: Vec<&str> = printed.lines().filter(|l| !l.ends_with(": yes")).collect();
+    assert_eq!(said, Vec::<&str>::new(), "{printed}");
+    assert_eq!(printed.lines().count(), granted.len(), "{printed}");
+    let branch = git(
+        &place.root.repo(),
+        &["log", "--format=%s", "-1", "harness/good/1"],
+    );
+    assert_eq!(branch, "work\n");
+}
+
+#[test]
+fn the_environment_has_what_is_listed_and_no_token() {
+    let mut place = Place::new("[sandbox]\nenv_pass = [\"MINE_*\"]\n");
+    for (name, value) in [
+        ("SSH_AUTH_SOCK", "/s"),
+        ("GITHUB_TOKEN", "t"),
+        ("ANTHROPIC_API_KEY", "k"),
+        ("MINE_TOO", "passed"),
+        ("LC_ALL", "C"),
+    ] {
+        place.root.env.push((name, value.into()));
+    }
+    let printed = place.printed("look", "env");
+    let has = |name: &str| printed.lines().any(|l| l.starts_with(&format!("{name}=")));
+    for name in [
+        "MINE_TOO",
+        "LC_ALL",
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "HARNESS_ITEM",
+    ] {
+        assert!(has(name), "{name}\n{printed}");
+    }
+    for name in ["SSH_AUTH_SOCK", "GITHUB_TOKEN", "ANTHROPIC_API_KEY"] {
+        assert!(!has(name), "{name}\n{printed}");
+    }
+}
+
+#[test]
+fn a_grant_that_an_agent_led_elsewhere_is_left_out() {
+    let place = Place::new("");
+    let data = place.at("data");
+    fs::create_dir_all(data.join("out")).unwrap();
+    let write = |list: &str| {
+        let text = format!("[agents.script]\nwrite = [{list}]\n[repo]\npath = \"repo\"\n");
+        place.root.config_confined(&text);
+    };
+    write("\"~/data\", \"~/data/out\"");
+    // It may write there, and leads the second grant to what it may not.
+    let swap = "rm -r $HOME/data/out && ln -s $HOME/.ssh $HOME/data/out && echo done";
+    assert_eq!(place.printed("swap", swap), "done\n");
+    let printed = place.printed(
+        "use",
+        &tries(&[
+            ("the granted folder", "echo x > $HOME/data/y"),
+            ("through the link", "echo x > $HOME/data/out/evil"),
+            ("the place itself", "echo x > $HOME/.ssh/evil"),
+        ]),
+    );
+    assert_eq!(
+        printed,
+        "the granted folder: yes\nthrough the link: no\nthe place itself: no\n"
+    );
+    let said = place.root.ok(&["sandbox", "explain", "script"]);
+    assert!(
+        said.contains("data/out") && said.contains("where agents write"),
+        "{said}"
+    );
+    // A person's own symlink is followed.
+    fs::create_dir(place.at("disk")).unwrap();
+    symlink(place.at("disk"), place.at("linked")).unwrap();
+    write("\"~/linked\"");
+    place.printed("linked", "echo x > $HOME/linked/y");
+    assert!(place.at("disk/y").exists());
+}
+
+#[test]
+fn what_was_refused_is_said_with_the_key_that_would_allow_it() {
+    let place = Place::new("");
+    fs::create_dir(place.at("out")).unwrap();
+    place
+        .root
+        .script("tries", "#harness retries: 0\necho x > $HOME/out/x");
+    place.root.drain();
+    let show = place.root.show("tries");
+    let reason = show["reason"].as_str().unwrap();
+    let want = format!("`write = [\"{}\"]`", place.at("out").display());
+    assert!(reason.contains(&want), "{reason}");
+}
+
+#[test]
+fn a_question_reaches_its_person_from_a_confined_agent() {
+    let place = Place::new("");
+    let root = &place.root;
+    root.script("asks", "echo 'which one?' > $HARNESS_INTERRUPT; sleep 60");
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("it is asked", || {
+        root.at("state/interrupts/agent-1.interrupt").exists()
+    });
+    let said = || root.ok(&["status"]).contains("which one?");
+    root.wait_until("status shows it", said);
+    root.ok(&["cancel", "asks"]);
+    root.ok(&["resume", "agent-1"]);
+    run.signal("TERM");
+    run.wait();
+}
