@@ -21,6 +21,7 @@ import sys
 import tempfile
 
 import agents
+import builds
 import merging
 import rates
 import scale
@@ -29,7 +30,7 @@ from lab import HERE, Lab, sh
 SECTIONS = {
     f.__name__: f
     for f in (rates.dispatch, rates.latency, rates.contention, rates.confined, agents.recovery, agents.worktrees,
-              agents.at_once, agents.efficiency, agents.chatty, merging.merging, scale.idle,
+              agents.at_once, agents.efficiency, agents.chatty, merging.merging, builds.builds, scale.idle,
               scale.sessions, scale.flat)
 }
 FLOORS = "dispatch,confined,latency,worktrees,efficiency,chatty,flat"

@@ -43,6 +43,7 @@ pub mod process;
 pub(crate) mod ports;
 pub(crate) mod sandbox;
 pub mod keeper;
+pub(crate) mod copy;
 pub(crate) mod git;
 // Third floor: one attempt, and what is left of one.
 pub(crate) mod agents;

@@ -117,3 +117,13 @@ pub const DEBRIS_AGE: Duration = Duration::from_secs(3_600);
 pub const INDEX_MAX: usize = 65_536;
 /// Backups `NAME.~K~` tried before giving up.
 pub const BACKUPS_MAX: u32 = 100_000;
+/// What is copied into a worktree (`copy`): entries and bytes of one path. A large `target` has a hundred
+/// thousand files and some ten GB.
+pub const COPY_ENTRIES_MAX: u64 = 2_000_000;
+pub const COPY_BYTES_MAX: u64 = 256 << 30;
+/// Folders below each other in it. Each is two open files.
+pub const COPY_DEPTH_MAX: usize = 64;
+/// A file that is compared with the user's for its time; a larger one counts as another.
+pub const COPY_COMPARED_BYTES_MAX: u64 = 64 << 20;
+/// Files and folders that are brought into one worktree; each is copied whole.
+pub const COPY_PATHS_MAX: usize = 10_000;

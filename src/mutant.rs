@@ -6,6 +6,18 @@
 /// Every planted fault: its name, and what it breaks.
 pub const ALL: &[(&str, &str)] = &[
     (
+        "copied-in-place",
+        "ignored files are copied under their own names, so that a death leaves half of them",
+    ),
+    (
+        "copied-times-not-set",
+        "what was built from other files counts as built from the worktree's",
+    ),
+    (
+        "copied-though-not-ignored",
+        "an ignored file is brought into a worktree where git does not ignore it",
+    ),
+    (
         "gate-on-leftovers",
         "a gate runs on what the gate before it left",
     ),

@@ -164,7 +164,7 @@ fn fitting(path: &KeyPath, given: &str) -> Result<Value, String> {
     }
     let is_list = matches!(
         kind,
-        Kind::Choices(_) | Kind::Words | Kind::Arguments | Kind::Argv
+        Kind::Choices(_) | Kind::Words | Kind::Patterns | Kind::Arguments | Kind::Argv
     );
     // Words that a person would not put in quotes and brackets.
     let bare = match is_list {

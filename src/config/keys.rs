@@ -132,6 +132,8 @@ pub enum Kind {
     Arguments,
     /// Words, each one argument.
     Words,
+    /// Paths in a checkout, and patterns of them, as in `.gitignore`.
+    Patterns,
     /// Text passed on as one argument, such as a model's name.
     Text,
     /// A non-negative number.
@@ -237,6 +239,8 @@ const HOW: Kind = Kind::Word(&["merge", "squash", "rebase"]);
 const BATCH: Kind = Kind::Count { min: 1, max: 64 };
 const ON_CONFLICT: Kind = Kind::Word(&["park", "agent"]);
 const SANDBOX: Kind = Kind::Word(&["on", "off", "require"]);
+/// The template's example.
+const COPY: &str = "[\".env\", \"node_modules\", \"target\"]";
 const CLEAN: Kind = Kind::Word(&["untracked", "all"]);
 
 macro_rules! is_env {
@@ -362,6 +366,9 @@ pub static KEYS: &[Key] = keys! {
             "Branch that items start from. Without it: the branch that is checked out there.";
         "clean": CLEAN => Is("\"untracked\""), env;
             "What goes between two items: \"untracked\" files, keeping ignored ones (build caches); or \"all\", for pristine trees.";
+        "copy": Kind::Patterns => Unset(COPY);
+            "Ignored files and folders that a worktree gets from your checkout, or from another slot's worktree, where it has\n\
+            none: paths, or patterns as in .gitignore. Without it: what .worktreeinclude at the top of your checkout names.";
     }
     Repos {
         "path": Kind::Place(&["none"]) => Required("\"../web\"");
@@ -369,6 +376,8 @@ pub static KEYS: &[Key] = keys! {
         "base": Kind::Revision => Unset("\"main\"");
             "As in [repo].";
         "clean": CLEAN => Is("\"untracked\"");
+            "As in [repo].";
+        "copy": Kind::Patterns => Unset(COPY);
             "As in [repo].";
         "mode": MODE => Unset("\"merge\"");
             "This key and the following: as in [integrate], for this repository.";

@@ -130,6 +130,8 @@ pub struct RepoTable {
     /// `None`: what is checked out there.
     pub base: Option<String>,
     pub clean: Clean,
+    /// Patterns of ignored files that worktrees get; `None`: those of `.worktreeinclude`.
+    pub copy: Option<Vec<String>>,
     /// What it says of itself, over `[integrate]`.
     #[serde(flatten)]
     pub integrate: IntegrateTable,

@@ -102,6 +102,7 @@ fn a_missing_file_is_all_defaults() {
             path: RepoPath::Auto,
             base: None,
             clean: Clean::KeepIgnored,
+            copy: None,
             integrate: IntegrateTable::default(),
         }
     );

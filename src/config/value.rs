@@ -62,6 +62,13 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
             }
         }
         (Kind::Arguments, Json::Array(items)) => arguments(kind, items).map(|()| json.clone()),
+        (Kind::Patterns, Json::Array(items)) => {
+            let is_pattern = |item: &&Json| item.as_str().is_some_and(is_pattern);
+            match items.iter().find(|item| !is_pattern(item)) {
+                None => Ok(json.clone()),
+                Some(item) => Err(holds(kind, item)),
+            }
+        }
         (Kind::Words, Json::Array(items)) => {
             let is_word = |item: &&Json| item.as_str().is_some_and(is_argument);
             match items.iter().find(|item| !is_word(item)) {
@@ -249,6 +256,12 @@ fn is_variables(text: &str) -> bool {
     !name.is_empty() && !name.contains(['*', '=', '\0', ' '])
 }
 
+/// A pattern of `.gitignore` that can match something in a checkout.
+fn is_pattern(text: &str) -> bool {
+    let leads_out = text.split('/').any(|part| part == "..") || text.starts_with('~');
+    !text.trim().is_empty() && !leads_out && !text.chars().any(char::is_control)
+}
+
 fn vars(map: &serde_json::Map<String, Json>) -> Result<(), String> {
     for (name, value) in map {
         let label = nearest::quoted(name);
@@ -299,6 +312,10 @@ fn expected(kind: &Kind) -> String {
         Kind::Amount => format!("a number from 0 to {AMOUNT_MAX}"),
         Kind::Argv => "a list of strings like [\"program\", \"argument\"]".to_owned(),
         Kind::Arguments => "a list of strings like [\"--flag\", \"value\"]".to_owned(),
+        Kind::Patterns => {
+            "a list of paths in your checkout, or patterns as in .gitignore, like [\".env\", \"target\"]"
+                .to_owned()
+        }
         Kind::Words => "a list of words like [\"Bash\", \"Edit\"]".to_owned(),
         Kind::Vars => "a table of variables like { NAME = \"value\" }".to_owned(),
         Kind::Paths => "a list of paths like [\"~/data\", \"../shared\"]".to_owned(),

@@ -13,13 +13,24 @@ use super::hub::{MODULES, SEED, SLOTS, is_oid, read_text};
 use super::{Hub, Worktree};
 use crate::atomic;
 use crate::error::{Context, Error, Result};
-use crate::layout::{Root, SlotId};
+use crate::layout::{self, DEFAULT_REPO, Root, SlotId};
 use crate::mutant::planted;
 
 /// Removes temporary files that killed processes left in the administration of a slot's worktrees,
-/// in every repository and their submodules. The caller holds the slot.
+/// in every repository and their submodules, and half-made copies of ignored files. The caller holds the
+/// slot.
 pub(crate) fn clear_temps(root: &Root, slot: SlotId) {
     clear_temps_of(&root.repos(), slot);
+    let place = root.worktree(slot, DEFAULT_REPO);
+    let beside = place.parent().map(fs::read_dir).into_iter().flatten();
+    for entry in beside.flatten().flatten() {
+        let name = entry.file_name();
+        let is_hidden = name.as_bytes().starts_with(b".") && name.as_bytes().ends_with(b".copy");
+        if is_hidden && layout::is_repository_of_slot(&name, slot) {
+            // The slot's next item tries it again, and says why it stays.
+            let _stays = atomic::discard_tree(&entry.path(), "half-made copies of our own");
+        }
+    }
 }
 
 fn clear_temps_of(hubs: &Path, slot: SlotId) {

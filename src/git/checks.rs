@@ -191,7 +191,7 @@ impl Worktree {
         if !is_restored || !is_untouched {
             let lease = match &self.lease {
                 Some(lease) => lease.clone(),
-                None => return self.checkout(branch, made),
+                None => return self.checkout(branch, made).map(drop),
             };
             let others = self.others.clone();
             let again = self.hub.set_up(&self.dir, lease, branch, made, others);

@@ -108,6 +108,7 @@ impl Worktree {
         for dir in [
             self.slot.half_made(),
             self.slot.old(),
+            self.slot.stage(),
             self.slot.dir.clone(),
         ] {
             atomic::discard_tree(&dir, kept)?;

@@ -69,8 +69,8 @@ impl Hub {
         base: &Base,
         others: Vec<(String, String)>,
     ) -> Result<Worktree> {
-        let tree = self.worktree(dir)?.under(lease).showing(others);
-        tree.checkout(branch, base)?;
+        let mut tree = self.worktree(dir)?.under(lease).showing(others);
+        tree.notes = tree.checkout(branch, base)?;
         Ok(tree)
     }
 

@@ -21,6 +21,7 @@ mod fifos;
 mod forward;
 mod gc;
 mod hub;
+mod include;
 mod incremental_checkout;
 mod index_lock;
 mod keys;
@@ -44,6 +45,7 @@ mod sparse;
 mod stale;
 mod state;
 mod submodules;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod unclean;
@@ -119,6 +121,12 @@ pub(crate) struct Repo {
     pub clean: Clean,
     /// Whether git syncs what it writes, so that commits outlive a power cut.
     pub durable: bool,
+    /// Ignored files of the user's checkout that worktrees get; `None`: those of `.worktreeinclude`.
+    pub copy: Option<Vec<String>>,
+    /// ROOT: none of its own folders is copied.
+    pub root: PathBuf,
+    /// Bytes of disk that copies leave free.
+    pub spare: u64,
 }
 
 /// The commit an item begins at.
@@ -141,6 +149,8 @@ pub(crate) struct Git {
     held: Option<Arc<File>>,
     /// Where its standard output goes: what is too long for memory.
     into: Option<Arc<File>>,
+    /// What it reads; then it holds no lock.
+    from: Option<Arc<File>>,
     /// The hub in which stale locks may be removed.
     hub: Option<PathBuf>,
     /// A worktree in which nobody else works.
@@ -188,6 +198,7 @@ impl Git {
             timeout: GIT_TIMEOUT,
             held: None,
             into: None,
+            from: None,
             hub: None,
             tree: None,
         };
@@ -272,6 +283,12 @@ impl Git {
         self
     }
 
+    /// It reads this file.
+    fn reading(mut self, file: File) -> Git {
+        self.from = Some(Arc::new(file));
+        self
+    }
+
     /// Runs it once. Errors: the host's (git missing, no processes left, timeout), and git being
     /// killed, as then its answer ("no such commit", "files differ") is unknown.
     pub(crate) fn output(&self) -> Result<Output> {
@@ -280,8 +297,8 @@ impl Git {
 
     fn start(&self) -> Result<Child> {
         let program = program()?;
-        let stdin = match &self.held {
-            Some(lock) => Stdio::from(lock.try_clone().or_fail("cannot start git", program)?),
+        let stdin = match self.from.as_ref().or(self.held.as_ref()) {
+            Some(file) => Stdio::from(file.try_clone().or_fail("cannot start git", program)?),
             None => Stdio::null(),
         };
         let stdout = match &self.into {

@@ -37,6 +37,9 @@ impl Repos {
                     base: table.base.clone(),
                     clean: table.clean,
                     durable: config.harness.durability == Durability::Full,
+                    copy: table.copy.clone(),
+                    root: root.path().to_owned(),
+                    spare: config.limits.disk_free_min,
                 };
                 by_name.insert(name.to_owned(), repo);
             }

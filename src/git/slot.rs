@@ -139,6 +139,11 @@ impl Slot {
         self.beside(".old")
     }
 
+    /// Where copies of ignored files are made, before they get their places in the worktree.
+    pub(super) fn stage(&self) -> PathBuf {
+        self.beside(".copy")
+    }
+
     /// Hidden, beside it.
     fn beside(&self, end: &str) -> PathBuf {
         let name = self.dir.file_name().unwrap_or_default();

@@ -156,6 +156,7 @@ impl Worktree {
             top: self.top.clone(),
             lease: self.lease.clone(),
             others: Vec::new(),
+            notes: Vec::new(),
             hub,
         };
         if is_broken(&module.admin) {

@@ -84,6 +84,9 @@ impl World {
             base: None,
             clean: Clean::KeepIgnored,
             durable: false,
+            copy: None,
+            root: self.root.path().to_owned(),
+            spare: 0,
         }
     }
     fn hub(&self) -> Hub {

@@ -39,6 +39,8 @@ pub(crate) struct Worktree {
     pub(super) lease: Option<Arc<File>>,
     /// Other items' branches that its agent sees: names and commits.
     pub(super) others: Vec<(String, String)>,
+    /// For people: what of its surroundings was not brought.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Worktree {
@@ -53,6 +55,7 @@ impl Worktree {
             dir,
             lease: None,
             others: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -139,12 +142,13 @@ impl Worktree {
         Ok(out.ok().then(|| out.line()))
     }
 
-    /// Checks out `base` on the new branch `branch`, after salvaging what an earlier item left.
+    /// Checks out `base` on the new branch `branch`, after salvaging what an earlier item left. Returns
+    /// notes for people.
     ///
     /// # Errors
     /// Permanent if an existing branch makes `harness/…` impossible. On any error, nothing in the
     /// tree is lost.
-    pub(crate) fn checkout(&self, branch: &str, base: &Base) -> Result<()> {
+    pub(crate) fn checkout(&self, branch: &str, base: &Base) -> Result<Vec<String>> {
         self.clear_locks();
         self.clear_branch_lock(branch);
         let _was_open = open_folder(&self.dir);
@@ -200,8 +204,11 @@ impl Worktree {
             self.end_strangers(branch, base)?;
             self.note_unclean()?;
         }
+        // Before the slot's repository gets its index.
+        let notes = self.bring_surroundings()?;
         self.renew_slot(branch, base)?;
-        self.set_up_submodules(branch)
+        self.set_up_submodules(branch)?;
+        Ok(notes)
     }
 
     /// Removes ignored files too. A tree from which something cannot be removed is put aside.

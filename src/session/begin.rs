@@ -220,6 +220,7 @@ fn note_place(attempt: &mut Attempt, prepared: &Prepared) {
         file.branch = Some(work.branch.clone());
         file.base = Some(work.base.name.clone());
         file.base_oid = Some(work.base.oid.clone());
+        file.notes.extend(work.tree.notes.iter().cloned());
     }
     if let Some((conversation, tokens)) = &prepared.resumed {
         file.resumed = Some(conversation.clone());

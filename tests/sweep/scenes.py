@@ -588,6 +588,35 @@ class Gate(Scene):
         return wrong
 
 
+class Copy(Scene):
+    """begin: ignored files of the user's checkout come into a new worktree, each whole or not at all."""
+
+    modes = ("git",)
+    roles = ("slot", "git")
+    files = {".env": "KEY=1\n", "target/a": "a\n", "target/deep/b": "b\n"}
+
+    def prepare(self, r):
+        (r.repo / ".gitignore").write_text(".env\ntarget\n")
+        (r.repo / ".worktreeinclude").write_text(".env\ntarget\n")
+        git(r.repo, "add", ".")
+        git(r.repo, "commit", "-q", "-m", "ignore")
+        for path, text in self.files.items():
+            (r.repo / path).parent.mkdir(parents=True, exist_ok=True)
+            (r.repo / path).write_text(text)
+        (r.repo / "target/link").symlink_to("deep/b")
+        # All of it, at each start.
+        test = " && ".join(f"cmp -s {path} {r.repo / path}" for path in [*self.files, "target/link"])
+        r.script("x", f"{{ {test}; }} || echo half >>{r.base}/half; {WORK}")
+
+    def check(self, r):
+        wrong = []
+        if (r.base / "half").exists():
+            wrong.append("its agent began with half of what was to be copied")
+        if left := list((r.path / "worktrees").glob(".agent-*.copy")):
+            wrong.append(f"half-made copies are left: {left}")
+        return wrong
+
+
 class Merge(Scene):
     """take, chain, gate, announce, swap, merged, move: an approved branch, and two more together, get
     into a base that is checked out nowhere."""
@@ -764,7 +793,7 @@ SCENES = {
     "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
     "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold,
     "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain,
-    "gate": Gate, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "add": Add, "retry-command": RetryCommand,
+    "gate": Gate, "copy": Copy, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "add": Add, "retry-command": RetryCommand,
     "release": Release, "cancel-pending": CancelPending, "interrupt-command": InterruptCommand,
     "answer": Answer,
 }

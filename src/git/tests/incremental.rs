@@ -111,7 +111,7 @@ fn a_checkout_of_what_differs_ends_where_a_whole_one_would() {
                     .unwrap(),
                 "{what}"
             ),
-            None => tree.checkout("harness/next/1", &base).unwrap(),
+            None => drop(tree.checkout("harness/next/1", &base).unwrap()),
         }
         assert_arrived(&tree, "harness/next/1", &base, what);
     }
