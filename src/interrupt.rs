@@ -167,8 +167,10 @@ pub fn raise(root: &Root, stem: &str, reason: &str) -> Result<bool> {
         return Err(Error::usage("cannot interrupt", "no reason was given")
             .hint("say why, for whoever looks: harness interrupt agent-1 'which database?'"));
     }
-    // An agent's own question, although it used the command: no `.raised` link, and by its own door.
-    let by_agent = std::env::var_os("HARNESS_SESSION").is_some();
+    // An agent's own question, although it used the command: no `.raised` link, and by its own door. A hook
+    // of the user's has a session's name, too, and an event's.
+    let has = |name| std::env::var_os(name).is_some();
+    let by_agent = has("HARNESS_SESSION") && !has("HARNESS_EVENT");
     let inbox = std::env::var_os("HARNESS_INTERRUPT").filter(|_| by_agent && is_own(root, stem));
     let to = inbox.map_or_else(|| path(root, stem), PathBuf::from);
     let raised = hidden(root, stem, "raised");

@@ -195,6 +195,12 @@ impl Root {
     pub fn agent(&self, slot: SlotId) -> PathBuf {
         self.named("state/agents", slot.to_string())
     }
+    /// For which base a slot's worktree was set up last.
+    pub fn set_up_mark(&self, slot: SlotId, worktree: &Path) -> PathBuf {
+        let name = worktree.file_name().unwrap_or_default();
+        let file = [b"set-up.", name.as_bytes()].concat();
+        join(&self.agent(slot), OsStr::from_bytes(&file))
+    }
     pub fn sessions(&self) -> PathBuf {
         self.at("state/sessions")
     }
@@ -225,6 +231,10 @@ impl Root {
     /// What gates say of bases.
     pub fn gates(&self) -> PathBuf {
         self.at("state/gates")
+    }
+    /// A program of the user's that is run at an event.
+    pub fn hook(&self, event: &str) -> PathBuf {
+        self.named("hooks", event)
     }
     pub fn control(&self) -> PathBuf {
         self.at("state/control")

@@ -48,7 +48,7 @@ pub(crate) mod git;
 // Third floor: one attempt, and what is left of one.
 pub(crate) mod agents;
 pub(crate) mod runtime;
-pub(crate) mod notice;
+pub(crate) mod hooks;
 pub mod session;
 pub(crate) mod merge;
 pub(crate) mod recovery;

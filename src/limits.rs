@@ -110,6 +110,8 @@ pub const GIT_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// A stop lets slots go that have not ended so long after their agents' `kill_grace`: a git of theirs
 /// is ended after 20 s, and one that follows it, too.
 pub const STOP_MAX: Duration = Duration::from_secs(60);
+/// An end that waits for hooks says so after this long.
+pub const HOOKS_SAID: Duration = Duration::from_secs(1);
 /// Half-written objects that no git touched for this long are a killed git's.
 pub const DEBRIS_AGE: Duration = Duration::from_secs(3_600);
 /// Names in each set of the index of `pending/` (ready, scheduled, waiting): about 170 bytes each. The

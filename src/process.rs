@@ -11,8 +11,10 @@ pub(crate) mod foreground;
 pub mod tree;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -159,10 +161,11 @@ impl Session {
     fn new(sid: &str, dir: &Path) -> Session {
         let id = |path: &Path| fs::metadata(path).ok().map(|m| id_of(&m));
         let own = ["stdout.log", "stderr.log"].map(|name| dir.join(name));
-        let of_gates = fs::read_dir(dir.join("gates")).into_iter().flatten();
-        let of_gates = of_gates.flatten().map(|entry| entry.path());
-        let of_gates = of_gates.filter(|path| path.extension().is_some_and(|e| e == "log"));
-        let outputs = own.into_iter().chain(of_gates);
+        let beside = ["gates", "hooks"].map(|of| fs::read_dir(dir.join(of)));
+        let beside = beside.into_iter().flatten().flatten().flatten();
+        let beside = beside.map(|entry| entry.path());
+        let beside = beside.filter(|path| path.extension().is_some_and(|e| e == "log"));
+        let outputs = own.into_iter().chain(beside);
         Session {
             mark: format!("HARNESS_SESSION={sid}"),
             dir: id(dir),
@@ -248,6 +251,25 @@ impl Session {
 
 fn id_of(meta: &fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
+}
+
+/// Number of attempts, 5 ms apart, to start a program that another process has open for writing.
+const TEXT_BUSY_TRIES: u32 = 200;
+
+/// Starts a program. One that was just written may still be open for writing in a process that a thread
+/// of ours is starting, until that executes its own program.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    let mut started = command.spawn();
+    for _ in 0..TEXT_BUSY_TRIES {
+        match &started {
+            Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => {
+                pause(Duration::from_millis(5));
+                started = command.spawn();
+            }
+            _ => break,
+        }
+    }
+    started
 }
 
 /// A short wait before something that sends no event is checked again.

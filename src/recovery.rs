@@ -31,8 +31,8 @@ use crate::mutant::planted;
 use crate::outcome::{Next, Stop};
 use crate::record::{Adopted, Event, LastAttempt, Record, Requeued};
 use crate::session::file::SessionFile;
-use crate::session::gates::{end_tree, gate_prefix};
-use crate::session::{self, Attempt, Work, WorkerContext, end_claim};
+use crate::session::gates::gate_prefix;
+use crate::session::{self, Attempt, Work, WorkerContext, end_claim, end_tree};
 use crate::spool::{self, Claim, Target};
 use crate::status::SlotState;
 
@@ -198,10 +198,6 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         started: started && !planted("started-is-requeued"),
     });
     if step == Step::PutBack {
-        if atomic::exists(&dir.join("gates")) && !keeper::is_alive(&root, ctx.slot()) {
-            // A gate ran on its base.
-            end_tree(ctx, &last.session, &dir);
-        }
         return put_back(ctx, claim, record, &last.session);
     }
     // The agent may have removed its session's file.
@@ -297,7 +293,11 @@ fn merged_or_not(
         if ctx.rt.durable {
             record.sync()?;
         }
-        end_claim(ctx, claim, Target::Done, &mut || Ok(()))?;
+        let name = claim.name.clone();
+        end_claim(ctx, claim, Target::Done, &mut |_| {
+            session::hooks::landed(ctx, &name, landing);
+            Ok(())
+        })?;
         let text = format!(
             "{}  recovered  {}: it has landed",
             ctx.slot(),
@@ -430,15 +430,22 @@ fn put_back(
         if planted("forget-then-remove") {
             record.append(&requeued)?;
         }
+        let dir = rt.root.session(sid);
+        let mut beside = ["gates", "hooks"].iter();
+        let ran = beside.any(|of| atomic::exists(&dir.join(of)));
+        if ran && !keeper::is_alive(&rt.root, ctx.slot()) {
+            // A gate ran on its base, or a hook before its agent.
+            end_tree(ctx, sid, &dir);
+        }
         // The folder first: after the `requeued` line nobody looks for it.
         let copies = "the attempt never started: it holds copies only";
-        if let Err(e) = atomic::discard_tree(&rt.root.session(sid), copies) {
+        if let Err(e) = atomic::discard_tree(&dir, copies) {
             rt.console.warn(&e.to_string());
         }
         record.append(&requeued)?;
     }
     let target = Target::Pending { not_before: None };
-    end_claim(ctx, claim, target, &mut || Ok(()))?;
+    end_claim(ctx, claim, target, &mut |_| Ok(()))?;
     rt.console.say(&format!(
         "{}  requeued   {name}: it had not started",
         ctx.slot()
@@ -457,5 +464,10 @@ fn move_its_file(ctx: &WorkerContext, claim: Box<Claim>, last: &LastAttempt) -> 
         .and_then(|word| word.known())
         .unwrap_or(Next::Parked);
     let target = session::target_of(next, end.not_before_ns);
-    end_claim(ctx, claim, target, &mut || Ok(())).map(drop)
+    let name = claim.name.clone();
+    let mut before = |ended| {
+        session::hooks::told_again(ctx, &name, last, ended);
+        Ok(())
+    };
+    end_claim(ctx, claim, target, &mut before).map(drop)
 }

@@ -412,5 +412,10 @@ fn refused(ctx: &WorkerContext, candidate: &Candidate, why: String) {
         has_notes: false,
         reason: why,
     };
+    session::hooks::refused(
+        &ctx.rt,
+        &result,
+        Some((ctx.slot().to_string(), String::new())),
+    );
     ctx.rt.results.ended(result, true);
 }

@@ -88,6 +88,21 @@ impl OwnDir {
         }
     }
 
+    /// A folder in it, made if it is missing.
+    pub(crate) fn folder(&self, name: &str) -> Result<OwnDir> {
+        let (what, path) = ("cannot open the folder", self.path.join(name));
+        match nix::sys::stat::mkdirat(&self.file, name, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) | Ok(()) => {}
+            Err(e) => return Err(Error::io(what, &path, &e.into())),
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.file, name, flags, Mode::empty()).or_fail(what, &path)?;
+        Ok(OwnDir {
+            file: file.into(),
+            path,
+        })
+    }
+
     /// As `atomic::create`.
     pub(crate) fn create(&self, name: impl AsRef<Path>, content: &[u8]) -> Result<File> {
         let (what, name) = ("cannot write the file", name.as_ref());

@@ -253,6 +253,7 @@ fn attempts(lines: &[Line]) -> Vec<Value> {
             | Event::Refused(_)
             | Event::Parked(_)
             | Event::Stays(_)
+            | Event::Hook(_)
             | Event::Unknown(_) => {}
         }
     }

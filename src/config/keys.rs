@@ -291,6 +291,8 @@ pub static KEYS: &[Key] = keys! {
         "notify_on": Kind::Choices(NOTICES) => Is("[\"interrupt\"]");
             "What it is run for: \"interrupt\" (an agent waits), \"parked\" (an item needs a person), \"review\" (a branch waits\n\
             for approval), \"landed\" (a branch is merged), \"done\".";
+        "hook_timeout": LIMIT_TIME => Is("60"), env;
+            "Seconds a program in hooks/, or `notify`, may run before it is killed.";
         "interrupt_on": Kind::Choices(CAUSES) => Is("[\"permission\", \"timeout\", \"failures\"]");
             "What pauses a slot until a person has looked: an agent that was not permitted what it needed, one whose\n\
             last attempt ran out of time, five failures in a row. Agents and people pause it whatever this says.";

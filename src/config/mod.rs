@@ -98,8 +98,11 @@ pub struct HarnessTable {
     /// The command that notifies a person; empty: none.
     #[serde(default)]
     pub notify: Vec<String>,
-    /// The events that run it: `interrupt`, `parked`, `done`.
+    /// The events that run it: `interrupt`, `parked`, `review`, `landed`, `done`.
     pub notify_on: Vec<String>,
+    /// How long a hook, or `notify`, may run.
+    #[serde(deserialize_with = "seconds")]
+    pub hook_timeout: Duration,
     /// What pauses a slot: `permission`, `timeout`, `failures`.
     pub interrupt_on: Vec<String>,
 }

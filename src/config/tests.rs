@@ -81,6 +81,7 @@ fn a_missing_file_is_all_defaults() {
             linger: Duration::from_secs(120),
             notify: Vec::new(),
             notify_on: vec!["interrupt".into()],
+            hook_timeout: Duration::from_secs(60),
             interrupt_on: ["permission", "timeout", "failures"]
                 .map(String::from)
                 .into(),

@@ -168,6 +168,21 @@ fn shown_path(path: &std::ffi::OsStr) -> String {
 }
 
 impl Worktree {
+    /// What is in the tree that is not committed and not ignored, in words; `None`: nothing.
+    pub(crate) fn uncommitted(&self, what: &str) -> Result<Option<String>> {
+        let git = self
+            .git()
+            .args(["status", "--porcelain", "-z", "--no-renames"]);
+        let out = git.arg("--untracked-files=all").patient()?;
+        // Two letters and a space before each path.
+        let paths = out
+            .stdout
+            .split(|&b| b == 0)
+            .filter_map(|line| line.get(3..));
+        let paths: Vec<Vec<u8>> = paths.map(<[u8]>::to_vec).collect();
+        Ok(named(&paths, what))
+    }
+
     /// Takes away what was written since the last commit: all that an agent made is in commits. Ignored
     /// files stay. `false`: something else stays, too, or the tree is gone.
     pub(crate) fn restore(&self) -> Result<bool> {

@@ -6,7 +6,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
@@ -33,9 +32,6 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 const SHUTDOWN_WORD: Duration = Duration::from_secs(2);
 /// The same after another end that is no success: some exit with 1 at SIGTERM.
 const SHUTDOWN_WORD_SHORT: Duration = Duration::from_millis(50);
-
-/// Number of attempts, 5 ms apart, to start a program that another process has open for writing.
-const TEXT_BUSY_TRIES: u32 = 200;
 
 pub(super) struct Agent {
     pub(super) spec: Box<Spec>,
@@ -204,7 +200,7 @@ pub(super) fn start(spec: &Spec, ports: Option<&Ports>) -> io::Result<Pid> {
     command.envs(ports.iter().flat_map(|ports| ports.variables()));
     command.stdin(stdin).stdout(stdout).stderr(stderr);
     let started = match &spec.sandbox {
-        None => spawn(&mut command),
+        None => process::spawn(&mut command),
         Some(sandbox) => spawn_confined(&mut command, sandbox),
     };
     if started.is_err() {
@@ -217,35 +213,19 @@ pub(super) fn start(spec: &Spec, ports: Option<&Ports>) -> io::Result<Pid> {
 fn spawn_confined(command: &mut Command, sandbox: &Sandbox) -> io::Result<Child> {
     let confined = || {
         if planted("confined-too-late") {
-            let child = spawn(command)?;
+            let child = process::spawn(command)?;
             sandbox::enforce(sandbox)?;
             return Ok(child);
         }
         sandbox::enforce(sandbox)
             .map_err(|e| io::Error::new(e.kind(), format!("cannot apply its sandbox: {e}")))?;
-        spawn(command)
+        process::spawn(command)
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, confined)?;
         let died = |_| io::Error::other("the thread that confines it died");
         thread.join().map_err(died)?
     })
-}
-
-fn spawn(command: &mut Command) -> io::Result<Child> {
-    let mut started = command.spawn();
-    for _ in 0..TEXT_BUSY_TRIES {
-        match &started {
-            // A process that a thread of the harness started may have inherited the item's copy,
-            // open for writing, until it executes its program.
-            Err(e) if e.raw_os_error() == Some(Errno::ETXTBSY as i32) => {
-                process::pause(Duration::from_millis(5));
-                started = command.spawn();
-            }
-            _ => break,
-        }
-    }
-    started
 }
 
 #[expect(clippy::disallowed_methods, reason = "the keeper starts the agent")]

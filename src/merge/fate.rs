@@ -5,10 +5,10 @@ use super::Candidate;
 use super::land::release;
 use crate::error::Result;
 use crate::git::{Base, Hub};
+use crate::hooks::{self, Event as Told, Facts};
+use crate::layout::{Name, Place};
 use crate::mutant::planted;
-use crate::notice::{self, Notice};
 use crate::outcome::{Next, Outcome, Word};
-use crate::quote;
 use crate::record::{Event, Landing, Returned};
 use crate::runtime::ItemResult;
 use crate::session::{self, WorkerContext};
@@ -62,7 +62,7 @@ pub(super) fn end(ctx: &WorkerContext, candidate: Candidate, fate: Fate) -> Resu
     let (event, next) = match fate {
         Fate::Again => {
             ctx.retry_temporary(|| claim.unfence())?;
-            return session::end_claim(ctx, claim, Target::Merge, &mut || Ok(())).map(drop);
+            return session::end_claim(ctx, claim, Target::Merge, &mut |_| Ok(())).map(drop);
         }
         Fate::Waits(reason) => {
             ctx.rt.merges.rest(&name);
@@ -70,7 +70,7 @@ pub(super) fn end(ctx: &WorkerContext, candidate: Candidate, fate: Fate) -> Resu
             let last = record.history().last.as_ref();
             let said = last.and_then(|last| last.returned.as_ref());
             if said.is_some_and(|said| said.reason == reason) {
-                return session::end_claim(ctx, claim, Target::Merge, &mut || Ok(())).map(drop);
+                return session::end_claim(ctx, claim, Target::Merge, &mut |_| Ok(())).map(drop);
             }
             let event = Event::Returned(Returned {
                 session,
@@ -95,7 +95,10 @@ pub(super) fn end(ctx: &WorkerContext, candidate: Candidate, fate: Fate) -> Resu
         ctx.retry_temporary(|| record.sync())?;
     }
     let target = session::target_of(next, None);
-    session::end_claim(ctx, claim, target, &mut || Ok(()))?;
+    session::end_claim(ctx, claim, target, &mut |_| {
+        tell(ctx, &name, &event, next);
+        Ok(())
+    })?;
     if next != Next::Merge {
         ctx.rt.merges.forget(&name);
     }
@@ -103,18 +106,39 @@ pub(super) fn end(ctx: &WorkerContext, candidate: Candidate, fate: Fate) -> Resu
     Ok(())
 }
 
-fn say(
-    ctx: &WorkerContext,
-    name: &crate::layout::Name,
-    event: &Event,
-    next: Next,
-    branch: String,
-    attempt: u32,
-) {
+/// Tells hooks and `notify`, before the claim is given up: whoever recovers one tells again.
+fn tell(ctx: &WorkerContext, name: &Name, event: &Event, next: Next) {
+    let (told, returned) = match (event, next) {
+        (Event::Merged(landing), _) => return session::hooks::landed(ctx, name, landing),
+        (Event::Returned(returned), Next::Review) => (Told::Review, returned),
+        (Event::Returned(returned), Next::Parked) => (Told::Parked, returned),
+        _ => return,
+    };
+    let state = match next {
+        Next::Review => Place::Review,
+        _ => Place::Parked,
+    };
+    let outcome = returned
+        .outcome
+        .as_ref()
+        .map(|word| word.as_str().to_owned());
+    let known = session::hooks::facts_of(&ctx.rt, &returned.session, name);
+    let facts = Facts {
+        slot: Some(ctx.slot().to_string()),
+        state: Some(state.dir().to_owned()),
+        outcome: outcome.or(known.outcome.clone()),
+        reason: Some(returned.reason.clone()),
+        what_to_do: Some(session::hooks::look_at(&ctx.rt, name)),
+        ..known
+    };
+    hooks::tell(&ctx.rt, told, &facts, None);
+}
+
+fn say(ctx: &WorkerContext, name: &Name, event: &Event, next: Next, branch: String, attempt: u32) {
     let (slot, console) = (ctx.slot(), &ctx.rt.console);
     let (outcome, reason) = match event {
         Event::Merged(landing) => {
-            let reason = format!("merged into {} as {:.9}", landing.into, landing.commit);
+            let reason = landing.reason();
             console.say(&format!("{slot}  merged     {name}: {reason}"));
             (Some(Outcome::Succeeded), reason)
         }
@@ -134,24 +158,6 @@ fn say(
         }
         _ => return,
     };
-    let notice = Notice {
-        event: match next {
-            Next::Done => "landed",
-            Next::Review => "review",
-            Next::Parked => "parked",
-            _ => "",
-        },
-        reason: reason.clone(),
-        item: name.shown(),
-        slot: slot.to_string(),
-        what_to_do: format!(
-            "`{} show {}`",
-            quote::harness_at(&ctx.rt.root),
-            quote::item(name)
-        ),
-        ..Notice::default()
-    };
-    notice::tell(&ctx.rt, notice, None);
     if matches!(next, Next::Done | Next::Parked) {
         let result = ItemResult {
             name: name.clone(),

@@ -29,6 +29,7 @@ use crate::atomic;
 use crate::config::How;
 use crate::error::{Error, Kind, Result};
 use crate::git::{Base, Hub};
+use crate::hooks::{self, Facts};
 use crate::layout::{Name, Place, Root, escaped};
 use crate::lease;
 use crate::mutant::planted;
@@ -199,6 +200,15 @@ fn park_unrecorded(ctx: &WorkerContext, name: &Name, e: &Error) -> Result<Option
     atomic::rename_with_backup(&path(Place::Merge), &path(Place::Parked))?;
     let text = format!("{}  parked     {name}: {e}", ctx.slot());
     ctx.rt.console.warn(&text);
+    let facts = Facts {
+        name: Some(name.clone()),
+        slot: Some(ctx.slot().to_string()),
+        state: Some(Place::Parked.dir().to_owned()),
+        reason: Some(crate::text::one_line(&e.to_string())),
+        what_to_do: Some(session::hooks::look_at(&ctx.rt, name)),
+        ..Facts::default()
+    };
+    hooks::tell(&ctx.rt, hooks::Event::Parked, &facts, None);
     Ok(None)
 }
 

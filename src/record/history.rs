@@ -173,7 +173,7 @@ impl History {
             | Event::Landing(_)
             | Event::Merged(_)
             | Event::Returned(_) => self.check(event),
-            Event::Unknown(_) => {}
+            Event::Hook(_) | Event::Unknown(_) => {}
         }
     }
 

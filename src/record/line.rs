@@ -67,6 +67,8 @@ pub enum Event {
     Parked(Reason),
     /// It cannot be claimed, whatever is tried: it stays in `pending/`.
     Stays(Reason),
+    /// A hook did not go well, which changes nothing.
+    Hook(HookFailed),
     /// An event of a newer version: its whole object.
     #[serde(untagged)]
     Unknown(Map<String, Value>),
@@ -219,6 +221,12 @@ pub struct Landing {
     pub batch: Vec<String>,
 }
 
+impl Landing {
+    pub(crate) fn reason(&self) -> String {
+        format!("merged into {} as {:.9}", self.into, self.commit)
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Returned {
@@ -319,6 +327,15 @@ pub struct Canceled {
 pub struct Refused {
     pub reason: String,
     pub outcome: Option<Word<Outcome>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HookFailed {
+    pub session: String,
+    /// `hooks/NAME`.
+    pub hook: String,
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

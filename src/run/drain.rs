@@ -49,11 +49,12 @@ impl Main {
         let unlisted = self.rt.troubles.why_lasting(PENDING);
         let slotless = self.rt.troubles.why_lasting(SLOTS);
         let slotless = slotless.filter(|_| self.workers.is_empty());
+        let is_stuck = slotless.is_some() || unlisted.is_some() || all_stuck;
+        if !is_stuck && !self.is_drained(&stuck) || self.idle_goes_first() {
+            return self.say_what_it_waits_for();
+        }
         if let Some(why) = &slotless {
             self.say_stays(&format!("no slot can be taken: {why}"));
-        }
-        if slotless.is_none() && unlisted.is_none() && !all_stuck && !self.is_drained(&stuck) {
-            return self.say_what_it_waits_for();
         }
         if let Some(why) = unlisted {
             self.say_stays(&format!("what is in {PENDING} stays there: {why}"));
@@ -63,13 +64,13 @@ impl Main {
     }
 
     /// Slots whose trouble only a person ends.
-    fn stuck_slots(&self) -> BTreeSet<SlotId> {
+    pub(super) fn stuck_slots(&self) -> BTreeSet<SlotId> {
         self.rt.troubles.lasting_slots()
     }
 
     /// Nothing is claimed by anybody but `stuck` slots, and `pending/` holds nothing that could start:
     /// listed anew, and unchanged while this was found out.
-    fn is_drained(&self, stuck: &BTreeSet<SlotId>) -> bool {
+    pub(super) fn is_drained(&self, stuck: &BTreeSet<SlotId>) -> bool {
         let (root, ready) = (&self.rt.root, &self.rt.ready);
         // What rests there waits for a person.
         let to_merge = || {
@@ -222,6 +223,10 @@ impl Main {
         }
         if self.rt.slots.busy() > 0 {
             return None;
+        }
+        if self.idle_runs() {
+            let text = "the drain waits for hooks/idle, which may add something".to_owned();
+            return Some((text.clone(), text));
         }
         if self.rt.ready.tally().pending == 0
             && let Some((name, due)) = self.rt.ready.next_scheduled()

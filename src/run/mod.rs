@@ -8,6 +8,7 @@
 //! files, locks and signals alone, so the process can be killed at any point.
 
 mod drain;
+mod errands;
 mod home;
 mod lacks;
 mod orders;
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::control::Orders;
 use crate::error::{Error, Result};
 use crate::folder::DirId;
+use crate::hooks;
 use crate::layout::Root;
 use crate::limits::{CONTROL_TICK, STOP_MAX};
 use crate::peers::Presence;
@@ -80,6 +82,7 @@ pub(crate) fn run(
     let signals = threads::listen(&rt)?;
     let news = Arc::new(News::default());
     let presence = Presence::announce(root, workers)?;
+    hooks::remember(&rt);
     let threads = Threads::start(&rt, &news)?;
     let now = clock::instant();
     let mut main = Main {
@@ -108,6 +111,10 @@ pub(crate) fn run(
         next_staffing: now,
         alert_until: now + ALERT,
         stopping_since: None,
+        hooks_since: None,
+        hooks_said: false,
+        idle_told: 0,
+        next_idle: now,
     };
     let left = main.work();
     if left == Left::Moved {
@@ -184,6 +191,12 @@ struct Main {
     next_staffing: Instant,
     alert_until: Instant,
     stopping_since: Option<Instant>,
+    /// Since when only hooks have been waited for, and whether that was said.
+    hooks_since: Option<Instant>,
+    hooks_said: bool,
+    /// How much was done when nothing was left to do, as `hooks/idle` was last told.
+    idle_told: u64,
+    next_idle: Instant,
 }
 
 /// How long after a death, and after its own start, a process looks for orphaned slots often.
@@ -215,9 +228,11 @@ impl Main {
             if self.level() == Level::Running {
                 self.staff();
                 self.rt.slots.set_staffed();
+                self.tell_when_idle();
                 self.end_when_drained();
             }
-            if self.level() > Level::Running && self.workers.is_empty() {
+            let is_over = self.level() > Level::Running && self.workers.is_empty();
+            if is_over && !self.waits_for_hooks() {
                 // Marks of interrupts that ended just now would stay until the next run.
                 self.put_answered_back();
                 self.say_what_is_left();

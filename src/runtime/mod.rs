@@ -3,6 +3,7 @@
 
 mod console;
 mod disk;
+mod errands;
 mod lifecycle;
 mod merges;
 mod results;
@@ -25,6 +26,7 @@ use crate::ready::Ready;
 use crate::status::LedgerLine;
 pub(crate) use console::Console;
 use disk::DiskCheck;
+use errands::Errands;
 pub(crate) use lifecycle::{Level, Lifecycle};
 pub(crate) use merges::{Merges, Waiting};
 pub(crate) use results::{ItemResult, Results};
@@ -47,6 +49,8 @@ pub(crate) struct Runtime {
     /// How many branches are merged together.
     pub(crate) merges: Merges,
     pub(crate) disk: DiskCheck,
+    /// Hooks and notifications that run.
+    pub(crate) errands: Errands,
     /// When a slot may claim its first item for a prompt agent.
     pub(crate) turns: Stagger,
     /// When such an agent may be started: setting up takes longer for some.
@@ -81,6 +85,7 @@ impl Runtime {
             tickets: Tickets::new(max_items),
             merges: Merges::default(),
             disk: DiskCheck::new(root, config.limits.disk_free_min),
+            errands: Errands::default(),
             turns: Stagger::new(config.harness.stagger),
             starts: Stagger::new(config.harness.stagger),
             console,

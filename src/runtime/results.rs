@@ -94,6 +94,12 @@ impl Board {
         }
     }
 
+    /// How many ends there were, of items and of attempts that are tried again.
+    pub(crate) fn count(&self) -> u64 {
+        let results = lock(&self.0);
+        results.done + results.parked + results.retried
+    }
+
     pub(crate) fn retried(&self) {
         lock(&self.0).retried += 1;
     }

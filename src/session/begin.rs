@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::file::SessionFile;
 use super::gates::{self, Made};
 use super::launch::{self, Launch};
-use super::{Attempt, Failed, Work, WorkerContext, resume};
+use super::{Attempt, Failed, Work, WorkerContext, hooks, resume};
 use crate::agents::{self, Agent};
 use crate::atomic;
 use crate::clock;
@@ -50,7 +50,12 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
     attempt.work = prepared.work.take().map(Arc::new);
     note_place(attempt, &prepared);
 
-    let red = gates::before(ctx, attempt, prepared.is_at_base)?;
+    let from = prepared.from.take();
+    hooks::set_up_worktree(ctx, attempt, from.as_ref(), false)?;
+    let (red, any_ran) = gates::before(ctx, attempt, prepared.is_at_base)?;
+    if any_ran {
+        hooks::set_up_worktree(ctx, attempt, from.as_ref(), true)?;
+    }
     let launch = launch::plan(
         &rt,
         attempt,
@@ -60,6 +65,7 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
         &red,
     )?;
     note_launch(&mut attempt.file, &launch);
+    hooks::before_start(ctx, attempt, from.as_ref())?;
 
     if let Agent::Command(name, _) = &agent {
         wait_for_turn(ctx);
@@ -147,6 +153,8 @@ struct Prepared {
     before: Option<SessionFile>,
     /// Its branch begins at the base itself.
     is_at_base: bool,
+    /// The commit that it begins at.
+    from: Option<Base>,
     /// The CLI's conversation that it resumes, and the tokens counted in it so far.
     resumed: Option<(String, Option<Tokens>)>,
 }
@@ -167,8 +175,8 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
 
     let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
     let place = rt.root.worktree(claim.lease().slot, repo);
-    let (cwd, work, is_at_base) = match rt.repos.hub(&rt.root, repo)? {
-        None => (plain_directory(place)?, None, false),
+    let (cwd, work, from) = match rt.repos.hub(&rt.root, repo)? {
+        None => (plain_directory(place)?, None, None),
         Some(hub) => {
             // What its agent did could not be kept: better that it does not begin.
             if let Some(closed) = hub.why_closed() {
@@ -178,8 +186,8 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
                 resume::follow(&hub, before, previous)?;
             }
             let others = branches_waited_for(&rt.root, &claim.item);
-            let (work, is_at_base) = set_up(hub, &place, attempt, before.as_ref(), others)?;
-            (work.tree.path().to_path_buf(), Some(work), is_at_base)
+            let (work, from) = set_up(hub, &place, attempt, before.as_ref(), others)?;
+            (work.tree.path().to_path_buf(), Some(work), Some(from))
         }
     };
     let resumed = match (&before, agent) {
@@ -190,11 +198,13 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
         }
         _ => None,
     };
+    let begins_at = |work: &Work| from.as_ref().is_some_and(|from| from.oid == work.base.oid);
     Ok(Prepared {
+        is_at_base: work.as_ref().is_some_and(begins_at),
         cwd,
         work,
         before,
-        is_at_base,
+        from,
         resumed,
     })
 }
@@ -278,7 +288,7 @@ fn set_up(
     attempt: &Attempt,
     before: Option<&SessionFile>,
     others: Vec<(String, String)>,
-) -> Result<(Work, bool)> {
+) -> Result<(Work, Base)> {
     let claim = &attempt.claim;
     let branch = branch_of(
         &claim.name,
@@ -292,14 +302,13 @@ fn set_up(
     };
     let (base, from) = base_and_start(&hub, wanted, before)?;
     let tree = hub.set_up(place, claim.lease().lock(), &branch, &from, others)?;
-    let is_at_base = from.oid == base.oid;
     let work = Work {
         hub,
         tree,
         base,
         branch,
     };
-    Ok((work, is_at_base))
+    Ok((work, from))
 }
 
 /// Checks out what an attempt made again, where its worktree is gone or another item's. `None`: it has

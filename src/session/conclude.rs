@@ -12,7 +12,8 @@ use super::end::{fill_file, set_decision, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{
-    Attempt, Over, WorkerContext, confine, digest, end_claim, gates, limit, random_fraction, watch,
+    Attempt, Over, WorkerContext, confine, digest, end_claim, gates, hooks, limit, random_fraction,
+    supervised, watch,
 };
 use crate::adapters;
 use crate::atomic;
@@ -26,7 +27,6 @@ use crate::interrupt::{self, Interrupt};
 use crate::keeper;
 use crate::layout::Place;
 use crate::mutant::planted;
-use crate::notice::{self, Notice};
 use crate::outcome::{
     self, Cause, Decision, Ending, Evidence, Exit, FoundFault, HoldEnd, LimitLeft, Next, Outcome,
     Stop, Terms, Word, WorkLeft,
@@ -97,7 +97,7 @@ pub(crate) fn gate_on(
     gating: Gating,
 ) -> Result<bool> {
     if ctx.running_gate.is_none() && !keeper::is_alive(&ctx.rt.root, ctx.slot()) {
-        gates::end_tree(ctx, &attempt.file.session, &attempt.dir);
+        supervised::end_tree(ctx, &attempt.file.session, &attempt.dir);
     }
     attempt.file.set_end(gating.end);
     if attempt.work.is_none() {
@@ -263,8 +263,12 @@ fn place(
 ) -> Result<()> {
     if decision.next == Next::Left {
         // The file is where a person put it; only our claim is left to give up.
-        end_claim(ctx, attempt.claim, Target::Parked, &mut || Ok(()))?;
-        let (slot, item) = (ctx.slot(), &attempt.file.item);
+        let (file, name) = (attempt.file, attempt.claim.name.clone());
+        end_claim(ctx, attempt.claim, Target::Parked, &mut |ended| {
+            hooks::ended(&ctx.rt, &file, &name, ended);
+            Ok(())
+        })?;
+        let (slot, item) = (ctx.slot(), &file.item);
         let text = format!("{slot}  canceled   {item}: its work is kept");
         ctx.rt.console.say(&text);
         return Ok(());
@@ -272,12 +276,15 @@ fn place(
     let (file, name) = (attempt.file, attempt.claim.name.clone());
     let published = hub.filter(|_| file.published.is_some());
     let record = &mut attempt.record;
-    let mut taken = || match published {
-        Some(hub) => withdraw(ctx, hub, record, &name, &file),
-        None => Ok(()),
+    let mut before = |ended| {
+        if let (Ended::TakenAway, Some(hub)) = (ended, published) {
+            withdraw(ctx, hub, record, &name, &file)?;
+        }
+        hooks::ended(&ctx.rt, &file, &name, ended);
+        Ok(())
     };
     let target = target_of(decision.next, not_before);
-    let ended = end_claim(ctx, attempt.claim, target, &mut taken)?;
+    let ended = end_claim(ctx, attempt.claim, target, &mut before)?;
     if ended != Ended::TakenAway || published.is_none() {
         report(ctx, &file, &name, decision, ended);
     }
@@ -549,18 +556,6 @@ fn report(
         return;
     }
     let is_parked = place == Place::Parked;
-    let harness = quote::harness_at(&rt.root);
-    let notice = Notice {
-        event: place.dir(),
-        reason: format!("{}: {reason}", outcome.as_str()),
-        item: file.item.clone(),
-        session: file.session.clone(),
-        slot: file.slot.clone(),
-        interrupt: String::new(),
-        what_to_do: format!("`{harness} show {}`", quote::item(name)),
-    };
-    let summary = rt.root.session(&file.session).join("summary.md");
-    notice::tell(rt, notice, Some(&summary));
     let result = ItemResult {
         name: name.clone(),
         outcome: Some(outcome),

@@ -13,6 +13,7 @@ mod digest;
 mod end;
 pub mod file;
 pub(crate) mod gates;
+pub(crate) mod hooks;
 mod launch;
 mod limit;
 mod liveness;
@@ -20,6 +21,7 @@ pub(crate) mod pause;
 mod publish;
 mod resume;
 mod stream;
+mod supervised;
 mod watch;
 
 use std::cell::RefCell;
@@ -37,6 +39,7 @@ pub(crate) use launch::neutral as neutral_environment;
 use pause::InterruptContext;
 pub(crate) use resume::preferred_slot;
 use stream::Stream;
+pub(crate) use supervised::end_tree;
 pub(crate) use watch::{post_mortem, watch};
 
 use crate::agents::{self, Agent};
@@ -345,6 +348,7 @@ pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) ->
     let attempt = Attempt::of_claim(&ctx.rt, claim, record);
     ctx.rt.results.claimed_again(&attempt.claim.name);
     show_starting(ctx, &attempt);
+    hooks::claimed(ctx, &attempt);
     if let Some(made) = gates::to_run_again(&ctx.rt, &attempt) {
         return gate_again(ctx, attempt, made);
     }
@@ -473,8 +477,10 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
         has_notes: false,
         reason: one_line(&why.to_string()),
     };
+    let (slot, agent) = (attempt.file.slot.clone(), attempt.file.agent.clone());
     undo_begin(ctx, attempt, why.to_string(), to)?;
     if !temporary {
+        hooks::refused(&ctx.rt, &result, Some((slot, agent)));
         ctx.rt.results.ended(result, true);
     }
     Ok(true)
@@ -509,21 +515,21 @@ fn undo_begin(ctx: &WorkerContext, attempt: Attempt, reason: String, to: Target)
         Err(e) => ctx.rt.console.warn(&e.to_string()),
         Ok(()) => {}
     }
-    end_claim(ctx, claim, to, &mut || Ok(())).map(drop)
+    end_claim(ctx, claim, to, &mut |_| Ok(())).map(drop)
 }
 
-/// Ends a claim, retrying while the error is temporary. `taken`: as in `Claim::end`.
+/// Ends a claim, retrying while the error is temporary. `before`: as in `Claim::end`.
 pub(crate) fn end_claim(
     ctx: &WorkerContext,
     claim: Box<Claim>,
     target: Target,
-    taken: &mut dyn FnMut() -> Result<()>,
+    before: &mut dyn FnMut(Ended) -> Result<()>,
 ) -> Result<Ended> {
     let mut held = Some(claim);
     let durable = ctx.rt.durable;
     let ended = ctx.retry_temporary(|| match held.take() {
         None => Err(Error::permanent("cannot end the claim", "it has ended")),
-        Some(claim) => claim.end(target, durable, taken).map_err(|(e, claim)| {
+        Some(claim) => claim.end(target, durable, before).map_err(|(e, claim)| {
             held = Some(claim);
             e
         }),

@@ -15,9 +15,9 @@ use super::{Work, WorkerContext};
 use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::event::Line;
+use crate::hooks::{self, Event, Facts};
 use crate::interrupt::{self, ALL, Interrupt};
 use crate::layout::{Name, Root, SlotId};
-use crate::notice::{self, Notice};
 use crate::quote;
 use crate::text;
 
@@ -139,16 +139,16 @@ pub(crate) fn take_notice(
             interrupt.headline(),
             ways(quote::harness()),
         ));
-        let about = Notice {
-            event: "interrupt",
-            reason: interrupt.headline().to_owned(),
-            item: context.map(|s| s.item.shown()).unwrap_or_default(),
-            session: context.map(|s| s.session.clone()).unwrap_or_default(),
-            slot: interrupt.stem.clone(),
-            interrupt: interrupt.path.to_string_lossy().into_owned(),
-            what_to_do: ways(&quote::harness_at(&rt.root)),
+        let facts = Facts {
+            reason: Some(interrupt.headline().to_owned()),
+            name: context.map(|s| s.item.clone()),
+            session: context.map(|s| s.session.clone()),
+            slot: Some(interrupt.stem.clone()),
+            interrupt: Some(interrupt.path.to_string_lossy().into_owned()),
+            what_to_do: Some(ways(&quote::harness_at(&rt.root))),
+            ..Facts::default()
         };
-        notice::tell(rt, about, summary.as_deref());
+        hooks::tell(rt, Event::Interrupt, &facts, summary.as_deref());
     }
 }
 

@@ -156,6 +156,7 @@ fn claim_elected(request: &ClaimRequest<'_>) -> Result<(Claim, Record), Stopped>
         bytes: pending.bytes,
         fenced: false,
         ended: None,
+        told: false,
     };
     Ok((claim, record))
 }

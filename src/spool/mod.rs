@@ -111,6 +111,8 @@ pub struct Claim {
     /// The file has its name for the end.
     fenced: bool,
     ended: Option<Ended>,
+    /// What is to be done before the name is free was done.
+    told: bool,
 }
 
 /// Writes a line to the item's record. A permanent error is returned as a value: it must not keep
@@ -191,6 +193,7 @@ impl Claim {
             executable,
             fenced,
             ended: None,
+            told: false,
         }))
     }
 
@@ -270,15 +273,16 @@ impl Claim {
     /// Ends the claim. An error returns the claim, to try again: nothing is lost (a full disk can
     /// make even a rename fail).
     ///
-    /// `taken` is called if the file had been taken away, before the claim is given up: it does
-    /// what must be done before somebody else may hold the name.
+    /// `before` is called once the file is in its place, or was found taken away, and before the claim
+    /// is given up: it does what must be done before somebody else may hold the name. Whoever recovers
+    /// a claim without a file cannot know whether it was done.
     pub fn end(
         mut self: Box<Self>,
         to: Target,
         durable: bool,
-        taken: &mut dyn FnMut() -> Result<()>,
+        before: &mut dyn FnMut(Ended) -> Result<()>,
     ) -> Result<Ended, (Error, Box<Claim>)> {
-        match self.try_end(to, durable, taken) {
+        match self.try_end(to, durable, before) {
             Ok(ended) => Ok(ended),
             Err(e) => Err((e, self)),
         }
@@ -288,7 +292,7 @@ impl Claim {
         &mut self,
         to: Target,
         durable: bool,
-        taken: &mut dyn FnMut() -> Result<()>,
+        before: &mut dyn FnMut(Ended) -> Result<()>,
     ) -> Result<Ended> {
         // Keep the result: a second try must not mistake a moved file for a canceled item.
         let ended = match self.ended {
@@ -296,11 +300,12 @@ impl Claim {
             None => self.place(to)?,
         };
         self.ended = Some(ended);
-        if ended == Ended::TakenAway {
-            taken()?;
-        }
         if durable && let Ended::Placed(place) = ended {
             atomic::sync_dir(&self.root.place(place))?;
+        }
+        if !self.told {
+            before(ended)?;
+            self.told = true;
         }
         if let Some(word) = &self.item.order.exclusive {
             self.lease.let_go(&self.root.exclusive(word))?;

@@ -13,7 +13,7 @@ use crate::layout::Name;
 use crate::outcome::{Means, Next, Outcome, Verdict, Word};
 use crate::quote;
 use crate::record::{
-    Canceled, Event, Finished, GateRan, History, Landing, Line, Started, more_notes,
+    Canceled, Event, Finished, GateRan, History, HookFailed, Landing, Line, Started, more_notes,
 };
 use crate::session::gates;
 
@@ -260,8 +260,14 @@ fn sentence(line: &Line, tz: &TimeZone) -> String {
                 part(" (", &files, ")")
             )
         }
+        Event::Hook(failed) => hook_words(failed),
         Event::Unknown(_) => as_it_stands(&line.object),
     }
+}
+
+fn hook_words(failed: &HookFailed) -> String {
+    let hook = safe(or(&failed.hook, "a hook"));
+    format!("{hook} did not go well{}", part(": ", &failed.reason, ""))
 }
 
 fn short(oid: &str) -> String {

@@ -41,6 +41,7 @@ mod fuzz;
 mod gates;
 mod gates_watched;
 mod gc;
+mod hooks;
 mod hostile;
 mod house;
 mod index;

@@ -7,6 +7,7 @@
 mod agents;
 mod confined;
 mod disk;
+mod hooks;
 mod host;
 mod probe;
 mod start;
@@ -134,6 +135,7 @@ static CHECKS: &[(&str, Look)] = &[
         Some(disk::kind(s.tree()?, s.is_durable()))
     }),
     ("pending files", |s| no_items(s.tree()?)),
+    ("hooks", |s| Some(hooks::installed(s.tree()?))),
     ("one device", |s| Some(disk::one_device(s.tree()?))),
     ("journal", |s| disk::journal(s.tree()?, s.is_durable())),
     ("noexec", |s| disk::no_exec(s.tree()?)),

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::wait::LOOK;
 use super::{Job, Tries, chosen, run_gate};
 use crate::atomic;
 use crate::clock;
@@ -23,6 +22,7 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::outcome::Verdict;
 use crate::record::GateRan;
 use crate::runtime::Level;
+use crate::session::supervised::LOOK;
 use crate::session::{Attempt, Failed, WorkerContext};
 use crate::text;
 
@@ -55,15 +55,16 @@ fn remembered(path: &Path, table: &GateTable) -> Option<Baseline> {
 }
 
 /// Runs the gates of the moment `before` on the base that is checked out, where their verdict is not
-/// known. Returns what an agent should know of its base. Its worktree is then as it was.
+/// known. Returns what an agent should know of its base, and whether any ran. Its worktree is then as it
+/// was, but for ignored files where those are removed before each item.
 pub(in crate::session) fn before(
     ctx: &mut WorkerContext,
     attempt: &Attempt,
     is_at_base: bool,
-) -> Result<Vec<String>, Failed> {
+) -> Result<(Vec<String>, bool), Failed> {
     let rt = ctx.rt.clone();
     let Some(work) = attempt.work.clone() else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), false));
     };
     let (repo, base) = (work.hub.repo().name.clone(), work.base.oid.clone());
     let (mut red, mut any) = (Vec::new(), false);
@@ -97,7 +98,7 @@ pub(in crate::session) fn before(
         super::make_ready(attempt)?;
         work.tree.checkout(&work.branch, &work.base)?;
     }
-    Ok(red)
+    Ok((red, any))
 }
 
 fn taken_away() -> Failed {

@@ -7,13 +7,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::agents::Facts;
-use crate::atomic;
 use crate::config::{GateTable, Moment};
 use crate::error::Result;
 use crate::keeper::ExitRecord;
 use crate::layout::join;
-use crate::limits::{GATE_LOG_BYTES_MAX, STATE_FILE_BYTES_MAX};
-use crate::outcome::Stop;
+use crate::limits::GATE_LOG_BYTES_MAX;
+use crate::session::supervised::read_end;
 
 /// Below the session's folder: the gates' output, and the keeper's record of the newest end.
 pub(super) const FOLDER: &str = "gates";
@@ -90,12 +89,9 @@ impl Job<'_> {
         meta.is_ok_and(|meta| meta.len() > GATE_LOG_BYTES_MAX)
     }
 
-    /// How this run ended, as its keeper recorded it; one that was stopped with its harness says nothing.
+    /// How this run ended, as its keeper recorded it.
     pub(super) fn read_end(&self, id: &str) -> Option<ExitRecord> {
-        let text = atomic::read_small(&self.exit(), STATE_FILE_BYTES_MAX).ok()?;
-        let record: ExitRecord = serde_json::from_slice(&text).ok()?;
-        let says = matches!(record.stop(), None | Some(Stop::TimedOut));
-        (record.session == id && says).then_some(record)
+        read_end(&self.exit(), id)
     }
 }
 

@@ -11,7 +11,6 @@ mod feedback;
 mod job;
 mod junit;
 mod run;
-mod wait;
 
 use std::ffi::OsString;
 
@@ -21,7 +20,6 @@ pub(super) use feedback::feedback;
 pub(crate) use job::{Job, Tries, gate_prefix};
 pub(super) use run::end_running;
 pub(crate) use run::run_gate;
-pub(crate) use wait::end_tree;
 
 use super::launch;
 use super::{Attempt, WorkerContext};

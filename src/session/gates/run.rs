@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use super::job::{FOLDER, Job, Run, Tries};
 use super::junit;
-use super::wait::wait;
 use crate::adapters;
 use crate::agents;
 use crate::atomic;
@@ -28,6 +27,7 @@ use crate::runtime::Level;
 use crate::sandbox::{Env, value_of};
 use crate::session::begin::start;
 use crate::session::confine::{Who, confine};
+use crate::session::supervised::{self, Supervised};
 use crate::session::{Failed, WorkerContext};
 use crate::status::SlotState;
 
@@ -275,6 +275,30 @@ pub(in crate::session) fn end_running(ctx: &mut WorkerContext) {
     if let Some(mut keeper) = ctx.keeper.take() {
         keeper.kill_and_reap();
     }
+}
+
+/// Waits until it has ended, or stops it. `None`: its end is not known.
+fn wait(
+    ctx: &mut WorkerContext,
+    job: &Job<'_>,
+    id: &str,
+    age: Duration,
+    adopted: bool,
+) -> (Option<ExitRecord>, Option<Stop>) {
+    let program = Supervised {
+        id,
+        what: &format!("gate {}", job.gate),
+        session: job.session,
+        dir: job.dir,
+        exit: job.exit(),
+        timeout: job.table.timeout,
+        grace: ctx.rt.config.harness.kill_grace,
+        state: SlotState::Finishing,
+        has_context: job.moment == Moment::After,
+        is_wanted: job.is_wanted,
+        is_flooded: &|| job.is_flooded(),
+    };
+    supervised::wait(ctx, &program, age, adopted)
 }
 
 /// Why it cannot be started, if so.
