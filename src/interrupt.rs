@@ -77,23 +77,19 @@ pub fn inbox(dir: &Path) -> PathBuf {
 }
 
 /// Moves what an agent has put there to where everybody looks, `to`. Where its slot has one already, it
-/// waits.
-pub(crate) fn take_in(to: &Path, dir: &Path) -> Result<()> {
-    let inbox = inbox(dir);
-    if atomic::is_gone(&inbox) || !atomic::is_own_dir(dir) {
-        return Ok(());
-    }
-    match atomic::rename_new(&inbox, to) {
+/// stays.
+pub(crate) fn move_in(inbox: &Path, to: &Path) -> Result<Moved> {
+    match atomic::rename_new(inbox, to) {
         // state/interrupts or state/sessions lies on another disk.
         Err(e) if e.errno() == Some(nix::errno::Errno::EXDEV as i32) => {
-            let text = atomic::read_small(&inbox, STATE_FILE_BYTES_MAX).unwrap_or_default();
-            let file = Nameless::new(to, &text, 0o600, false)?;
-            match file.link(to)? {
-                Moved::Done => atomic::remove(&inbox).map(drop),
-                _ => Ok(()),
+            let text = atomic::read_small(inbox, STATE_FILE_BYTES_MAX).unwrap_or_default();
+            let linked = Nameless::new(to, &text, 0o600, false)?.link(to)?;
+            if linked == Moved::Done {
+                atomic::remove(inbox)?;
             }
+            Ok(linked)
         }
-        moved => moved.map(drop),
+        moved => moved,
     }
 }
 

@@ -14,6 +14,7 @@
 pub mod wire;
 mod agent;
 mod client;
+mod inbox;
 mod peer;
 mod serve;
 

@@ -1,4 +1,5 @@
-//! The keeper's side: one thread and one loop over three descriptors (harness, listener, signals).
+//! The keeper's side: one thread and one loop over four descriptors (harness, listener, signals, the
+//! agent's inbox).
 
 use std::ffi::CString;
 use std::fs::File;
@@ -16,12 +17,12 @@ use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::agent::{Agent, cpu_of_children, start};
+use super::inbox::Inbox;
 use super::peer;
 use super::wire::{self, Reply, Request, Spec};
 use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result, tell};
-use crate::interrupt;
 use crate::lease;
 use crate::outcome::Stop;
 use crate::ports::Ports;
@@ -63,6 +64,7 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
         cgroup: cgroup.ok(),
         slot: dir.to_owned(),
         ports: None,
+        inbox: Inbox::new(dir),
     };
     keeper.introduce();
     while !keeper.is_over() {
@@ -76,6 +78,9 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
             keeper.tainted = true;
             let at = clock::instant() + UNWRITTEN;
             keeper.gives_up_at.get_or_insert(at);
+        }
+        if woken.inbox {
+            keeper.inbox.look();
         }
         if woken.harness {
             keeper.hear();
@@ -175,6 +180,7 @@ const UNWRITTEN: Duration = Duration::from_secs(5);
 const EXIT: &str = "exit.json";
 
 struct Woken {
+    inbox: bool,
     harness: bool,
     listener: bool,
     signal: bool,
@@ -192,11 +198,15 @@ fn wait_for(
     let harness = keeper.harness.as_ref();
     // While a harness is connected, another one waits in the listener's queue.
     let other = harness.map_or(listener.as_fd(), |h| h.as_fd());
-    let mut fds = [read(signals.wake.as_fd()), read(other)];
+    let wait = [wait, keeper.inbox.wait()].into_iter().flatten().min();
+    let mut fds = vec![read(signals.wake.as_fd()), read(other)];
+    fds.extend(keeper.inbox.fd().map(read));
     let timeout = wait.map_or(nix::poll::PollTimeout::NONE, poll_timeout);
     let interrupted = poll(&mut fds, timeout) == Err(Errno::EINTR);
-    let [signal, other] = fds.map(|fd| fd.any().unwrap_or(false));
+    let mut woken = fds.iter().map(|fd| fd.any().unwrap_or(false));
+    let (signal, other) = (woken.next() == Some(true), woken.next() == Some(true));
     Woken {
+        inbox: woken.next().unwrap_or(true),
         harness: other && harness.is_some(),
         listener: other && harness.is_none(),
         signal: signal || interrupted,
@@ -219,6 +229,7 @@ struct Serving {
     slot: PathBuf,
     /// Held as long as this keeper lives.
     ports: Option<Ports>,
+    inbox: Inbox,
 }
 
 impl Serving {
@@ -290,6 +301,9 @@ impl Serving {
         let started = match (&self.agent, &self.unwritten) {
             (None, None) => {
                 self.ports = Ports::of(&self.slot, self.ports.take());
+                if let Some(dir) = spec.exit.parent() {
+                    self.inbox.open(dir);
+                }
                 let started = start(&spec, self.ports.as_ref());
                 started.map_err(|e| (e.to_string(), is_temporary(&e)))
             }
@@ -299,6 +313,7 @@ impl Serving {
         match started {
             Ok(pid) => {
                 self.agent = Some(Agent::new(spec, folder, pid, cpu_before));
+                self.inbox.look();
                 self.introduce();
             }
             Err((why, temporary)) => self.say(&Reply::SpawnFailed {
@@ -321,6 +336,7 @@ impl Serving {
     }
 
     fn thaw(&mut self) {
+        self.inbox.over();
         if let Some(agent) = &mut self.agent
             && let Some(since) = agent.frozen_since.take()
         {
@@ -396,11 +412,8 @@ impl Serving {
     /// can say what is wrong, and a stop does not wait; the record is tried again and again. `said`:
     /// it has been told.
     fn record(&mut self, agent: Agent, text: Vec<u8>, said: bool) -> Option<Duration> {
-        // Seen by people even where no harness lives.
-        if let Some(dir) = agent.spec.exit.parent()
-            && let Err(e) = interrupt::take_in(&interrupt_of(&self.slot), dir)
-        {
-            tell(&e.to_string());
+        if !said {
+            self.inbox.close();
         }
         // Readers ignore the file while this keeper lives, and if it is half-written.
         let written = |folder: &OwnDir| match folder.create(EXIT, &text) {
@@ -427,13 +440,6 @@ impl Serving {
         }
         None
     }
-}
-
-/// The file of a slot's interrupt. `dir`: `state/agents/agent-N`.
-fn interrupt_of(dir: &Path) -> PathBuf {
-    let slot = dir.file_name().unwrap_or_default().to_string_lossy();
-    let state = dir.ancestors().nth(2).unwrap_or(dir);
-    state.join("interrupts").join(interrupt::file_of(&slot))
 }
 
 fn running(agent: &Agent) -> Reply {

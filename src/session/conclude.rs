@@ -13,7 +13,7 @@ use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{
     Attempt, Over, WorkerContext, confine, digest, end_claim, gates, hooks, limit, random_fraction,
-    supervised, watch,
+    supervised,
 };
 use crate::adapters;
 use crate::atomic;
@@ -60,7 +60,6 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
         Over::Exited { .. } => collect(ctx, &mut attempt)?,
     };
     let mut evidence = gather(&mut attempt, &over, collected.as_ref());
-    watch::take_in(ctx, &attempt);
     let question = question(ctx, &evidence);
     evidence.asked = question.as_ref().map(|q| q.headline().to_owned());
     evidence.unheard = question.is_none() && was_answered_too_late(ctx, &attempt);

@@ -45,7 +45,6 @@ pub(crate) fn watch(
     let mut watch = Watch::new(ctx, attempt, age);
     if adopted {
         // An interrupt may have come or gone while no harness was there.
-        take_in(ctx, attempt);
         match interrupt::of(&ctx.rt.root, ctx.slot()) {
             Some(interrupt) => watch.freeze(ctx, attempt, &interrupt),
             None => {
@@ -94,14 +93,6 @@ pub(crate) fn watch(
                 ctx.keeper = None;
             }
         }
-    }
-}
-
-/// Raises the interrupt that its agent has written.
-pub(super) fn take_in(ctx: &WorkerContext, attempt: &Attempt) {
-    let to = interrupt::path(&ctx.rt.root, &ctx.slot().to_string());
-    if let Err(e) = interrupt::take_in(&to, &attempt.dir) {
-        ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
     }
 }
 
@@ -215,7 +206,6 @@ impl Watch {
         if self.stop.is_some() {
             return;
         }
-        take_in(ctx, attempt);
         match self.interrupts.look(ctx) {
             Some(Turn::Freeze(interrupt)) => self.freeze(ctx, attempt, &interrupt),
             Some(Turn::Thaw) => {

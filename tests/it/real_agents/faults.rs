@@ -204,7 +204,9 @@ fn what_is_configured_really_reaches_claude() {
         return;
     };
     let root = Root::with_repo();
-    let hooked = root.at("hooked");
+    // Where agents may write.
+    let hooked = root.at("home/.cache/hooked");
+    fs::create_dir_all(hooked.parent().unwrap()).unwrap();
     let settings = serde_json::json!({"hooks": {"SessionStart": [{"hooks": [
         {"type": "command", "command": format!("touch {}", hooked.display())}]}]}});
     fs::write(root.at("settings.json"), settings.to_string()).unwrap();

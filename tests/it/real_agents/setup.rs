@@ -144,7 +144,7 @@ pub fn configure_with(
     let env = env
         .iter()
         .map(|(k, v)| format!("{k} = {}\n", Value::from(v.as_str())));
-    root.config(&format!(
+    root.config_confined(&format!(
         "agent = \"real\"\ntimeout = 120\n[repo]\npath = \"repo\"\n[agents.real]\ncli = {:?}\ncommand = [{}]\n{keys}{more}\n[agents.real.env]\n{}",
         cli.program(),
         Value::from(program.to_string_lossy()),
@@ -172,7 +172,6 @@ fn of_cli(root: &Root, cli: Cli, url: &str) -> (String, Vec<(&'static str, Strin
                 ("ANTHROPIC_BASE_URL", url),
                 ("ANTHROPIC_API_KEY", "made-up".into()),
                 ("CLAUDE_CODE_MAX_RETRIES", "1".into()),
-                ("CLAUDE_CODE_TMPDIR", home),
             ]);
             String::new()
         }

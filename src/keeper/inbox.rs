@@ -1,0 +1,149 @@
+//! The file by which a confined agent raises an interrupt: it lies in the session's folder, and the
+//! keeper, who is not confined, links it to where everybody looks, at once and without a harness.
+//!
+//! Knows nothing of what an interrupt does. Invariants: the file stays in the agent's sight for as long
+//! as the interrupt stands, so that it can wait for its end; each is linked once.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+
+use crate::atomic::{self, Moved};
+use crate::error::{Result, tell};
+use crate::interrupt;
+
+/// How often it is looked for where the kernel tells nothing of it (its limit of instances).
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(super) struct Inbox {
+    /// The slot's interrupt.
+    to: PathBuf,
+    events: Option<Inotify>,
+    /// The session's folder while an agent runs.
+    dir: Option<PathBuf>,
+    watch: Option<WatchDescriptor>,
+    /// The inode that was linked last.
+    linked: Option<u64>,
+}
+
+impl Inbox {
+    /// `slot`: `state/agents/agent-N`.
+    pub(super) fn new(slot: &Path) -> Inbox {
+        let name = slot.file_name().unwrap_or_default().to_string_lossy();
+        let state = slot.ancestors().nth(2).unwrap_or(slot);
+        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
+        Inbox {
+            to: state.join("interrupts").join(interrupt::file_of(&name)),
+            events: Inotify::init(flags).ok(),
+            dir: None,
+            watch: None,
+            linked: None,
+        }
+    }
+
+    /// An agent begins. `dir`: its session's folder.
+    pub(super) fn open(&mut self, dir: &Path) {
+        let wanted =
+            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO;
+        let events = self.events.as_ref();
+        self.watch = events.and_then(|events| events.add_watch(dir, wanted).ok());
+        self.dir = Some(dir.to_owned());
+        self.linked = None;
+    }
+
+    /// Readable after a change in the folder.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.events.as_ref().map(|events| events.as_fd())
+    }
+
+    /// When to look without an event.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        (self.dir.is_some() && self.watch.is_none()).then_some(LOOK)
+    }
+
+    /// Links what the agent has written.
+    pub(super) fn look(&mut self) {
+        let settled = self.settled();
+        let Some(file) = self.file() else {
+            return;
+        };
+        let Ok(meta) = file.symlink_metadata() else {
+            return;
+        };
+        // One that was just made is empty until its writer closes it.
+        let is_made = settled || self.watch.is_none() || !meta.is_file() || meta.len() > 0;
+        if is_made && self.linked != Some(meta.ino()) {
+            match lend(&file, &self.to) {
+                Ok(Moved::Done) => self.linked = Some(meta.ino()),
+                // Another one stands: this one waits for its end.
+                Ok(_) => {}
+                Err(e) => tell(&e.to_string()),
+            }
+        }
+    }
+
+    /// Whether the kernel said that it was closed by its writer, or moved there.
+    fn settled(&self) -> bool {
+        let done = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO;
+        let mut settled = false;
+        while let Some(Ok(events)) = self.events.as_ref().map(Inotify::read_events) {
+            settled |= events.iter().any(|event| {
+                event.mask.intersects(done)
+                    && event.name.as_deref() == Some(OsStr::new("interrupt"))
+            });
+        }
+        settled
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        // Its agent may put a symlink in the folder's place.
+        let dir = self.dir.as_deref().filter(|dir| atomic::is_own_dir(dir))?;
+        Some(interrupt::inbox(dir))
+    }
+
+    /// The agent goes on: what it waited for is over. Another one may have waited behind.
+    pub(super) fn over(&mut self) {
+        if atomic::is_gone(&self.to) {
+            self.drop_linked();
+            self.look();
+        }
+    }
+
+    fn drop_linked(&mut self) {
+        let linked = self.linked.take();
+        if let Some(file) = self.file()
+            && file
+                .symlink_metadata()
+                .is_ok_and(|m| Some(m.ino()) == linked)
+            && let Err(e) = atomic::remove(&file)
+        {
+            tell(&e.to_string());
+        }
+    }
+
+    /// The agent has ended. What it wrote last still reaches its person.
+    pub(super) fn close(&mut self) {
+        self.drop_linked();
+        if let Some(file) = self.file().filter(|file| atomic::exists(file))
+            && let Err(e) = interrupt::move_in(&file, &self.to)
+        {
+            tell(&e.to_string());
+        }
+        if let (Some(events), Some(watch)) = (&self.events, self.watch.take()) {
+            let _gone = events.rm_watch(watch);
+        }
+        self.dir = None;
+    }
+}
+
+/// A hard link; what cannot have one (a directory, another disk) is moved.
+fn lend(file: &Path, to: &Path) -> Result<Moved> {
+    match atomic::link_new(file, to) {
+        Err(_) => interrupt::move_in(file, to),
+        linked => linked,
+    }
+}
