@@ -30,6 +30,10 @@ pub const ALL: &[(&str, &str)] = &[
         "what a gate wrote is collected where the item was taken away",
     ),
     (
+        "unmerged-is-work",
+        "a merge that an agent left with conflicts is committed as its work",
+    ),
+    (
         "red-once-is-red",
         "a gate that is red runs no second time on the same tree",
     ),

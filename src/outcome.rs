@@ -65,6 +65,8 @@ pub enum WorkLeft {
     NoRepository,
     /// Commits beyond the base.
     Commits(u64),
+    /// A merge that it has not ended, as this says. What there is, is kept.
+    Unfinished(String),
     /// Its worktree is gone, and with it whatever was not committed.
     WorktreeGone,
     /// It could not be looked at or committed, and why.
@@ -331,6 +333,9 @@ fn judge(exit: Exit, evidence: &Evidence, terms: &Terms) -> Decision {
     let again = |outcome, reason: &str| again(outcome, reason, evidence.failures, terms);
     let commits = match &evidence.work {
         WorkLeft::Uncollected(why) => return again(Outcome::Failed, why),
+        // How it ended says more where it failed.
+        WorkLeft::Unfinished(why) if exit == Exit::Code(0) => return again(Outcome::Failed, why),
+        WorkLeft::Unfinished(_) => None,
         WorkLeft::WorktreeGone => {
             // Nobody knows what else there was: its commits are kept and not published.
             let why = "it removed its own worktree: only what it had committed is kept";

@@ -54,6 +54,7 @@ PROOFS = [
     ("-", powercut("--ways", "2", "--mutant", "no-dir-fsync")),
     ("publish-unsaid", powercut("--ways", "1", "--instants", "publish")),
     ("approve-by-name", it("review::an_approval")),
+    ("unmerged-is-work", it("merging_conflicts::what_an_agent_leaves")),
     ("end-unflushed", powercut("--ways", "1", "--instants", "done")),
     ("end-unsynced", powercut("--ways", "1", "--instants", "done")),
     ("claim-without-election", it("races::what")),

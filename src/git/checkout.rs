@@ -20,7 +20,7 @@ use crate::layout::shown;
 use crate::limits::INDEX_BYTES_MAX;
 
 /// What shows in a git directory that something is under way there.
-const OPERATIONS: [(&str, &str); 7] = [
+pub(super) const OPERATIONS: [(&str, &str); 7] = [
     ("MERGE_HEAD", "a merge"),
     ("CHERRY_PICK_HEAD", "a cherry-pick"),
     ("REVERT_HEAD", "a revert"),

@@ -25,6 +25,8 @@ pub(crate) struct Collected {
     pub leftover: bool,
     /// Files that differ from the base.
     pub files_changed: u64,
+    /// Why that is no work yet: conflicts of a merge that it left unresolved.
+    pub unfinished: Option<String>,
     /// Notes for people.
     pub notes: Vec<String>,
     /// What the branch does not bring to the user, and where it lies.
@@ -238,6 +240,7 @@ impl Worktree {
             commits,
             leftover,
             files_changed,
+            unfinished: self.unfinished()?,
             notes,
             elsewhere,
         })

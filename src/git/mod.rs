@@ -49,6 +49,7 @@ mod surroundings;
 #[cfg(test)]
 mod tests;
 mod unclean;
+mod unfinished;
 mod wait;
 mod words;
 mod worktree;

@@ -170,6 +170,7 @@ fn conflict(
         outcome: Some(Outcome::Conflict.into()),
         next: Some(next.into()),
         files,
+        into: by_agent.then(|| into.clone()),
         ..Returned::default()
     }))
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 use Exit::{Code, Signal, Unknown};
-use WorkLeft::{Commits, NoRepository, Uncollected, WorktreeGone};
+use WorkLeft::{Commits, NoRepository, Uncollected, Unfinished, WorktreeGone};
 
 const TABLE: &str = include_str!("table.txt");
 
@@ -94,6 +94,7 @@ fn rows() -> Vec<(String, Evidence)> {
         ("no repository", NoRepository),
         ("no commits", Commits(0)),
         ("2 commits", Commits(2)),
+        ("a merge unfinished", Unfinished("it left a merge".into())),
         ("its worktree gone", WorktreeGone),
         ("not collected", Uncollected("git cannot write".into())),
     ] {
@@ -379,6 +380,7 @@ fn no_evidence_breaks_the_promises() {
         NoRepository,
         Commits(0),
         Commits(2),
+        Unfinished("x".into()),
         WorktreeGone,
         Uncollected("x".into()),
     ];

@@ -238,6 +238,8 @@ pub struct Returned {
     pub head: Option<String>,
     /// Files with conflicts.
     pub files: Vec<String>,
+    /// The branch that its agent is to merge into its own.
+    pub into: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -52,10 +52,12 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
 
     let from = prepared.from.take();
     hooks::set_up_worktree(ctx, attempt, from.as_ref(), false)?;
-    let (red, any_ran) = gates::before(ctx, attempt, prepared.is_at_base)?;
+    let (mut red, any_ran) = gates::before(ctx, attempt, prepared.is_at_base)?;
     if any_ran {
         hooks::set_up_worktree(ctx, attempt, from.as_ref(), true)?;
     }
+    let merge = merge_to_begin(ctx, attempt, prepared.before.as_ref());
+    red.extend(merge.as_ref().map(told_of_merge));
     let launch = launch::plan(
         &rt,
         attempt,
@@ -66,6 +68,10 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
     )?;
     note_launch(&mut attempt.file, &launch);
     hooks::before_start(ctx, attempt, from.as_ref())?;
+    if let (Some(into), Some(work)) = (&merge, &attempt.work) {
+        // Last, as the hooks leave the tree as it was.
+        ctx.retry_temporary(|| work.tree.begin_merge(&work.branch, into))?;
+    }
 
     if let Agent::Command(name, _) = &agent {
         wait_for_turn(ctx);
@@ -82,6 +88,28 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
         s.pid = pid;
     });
     Ok(age)
+}
+
+/// The branch that is to be merged into this attempt's, as its agent is to solve a conflict.
+fn merge_to_begin(
+    ctx: &WorkerContext,
+    attempt: &Attempt,
+    before: Option<&SessionFile>,
+) -> Option<Base> {
+    let previous = attempt.record.history().previous.as_ref()?;
+    let into = previous.returned.as_ref()?.into.as_deref()?;
+    // A script begins from the base.
+    let work = attempt.work.as_ref().filter(|_| before.is_some())?;
+    // Where it is gone by now, its merging says so.
+    let found = ctx.retry_temporary(|| work.hub.target(Some(into)));
+    found.ok()
+}
+
+fn told_of_merge(into: &Base) -> String {
+    let name = &into.name;
+    format!(
+        "The merge of {name} into your branch is begun in the current directory (else: `git merge {name}`). Resolve what conflicts, `git add` it, and commit."
+    )
 }
 
 /// Begins an attempt with what the one before made: no agent is started.

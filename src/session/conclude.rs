@@ -355,7 +355,10 @@ fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> 
 fn work_left(attempt: &Attempt, collected: Option<&Collected>) -> WorkLeft {
     match (collected, &attempt.work) {
         (Some(_), Some(work)) if atomic::is_gone(work.tree.path()) => WorkLeft::WorktreeGone,
-        (Some(collected), _) => WorkLeft::Commits(collected.commits),
+        (Some(collected), _) => match &collected.unfinished {
+            Some(why) => WorkLeft::Unfinished(why.clone()),
+            None => WorkLeft::Commits(collected.commits),
+        },
         (None, _) if attempt.file.branch.is_some() => {
             WorkLeft::Uncollected(attempt.file.notes.join("; "))
         }

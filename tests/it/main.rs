@@ -53,6 +53,7 @@ mod launch;
 mod liveness;
 mod logs;
 mod merging;
+mod merging_conflicts;
 mod merging_shapes;
 mod moves;
 mod names;
