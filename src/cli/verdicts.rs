@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::find::{self, At, Found};
 use super::moves;
-use super::waiting::{Desk, Waiting, short};
+use super::waiting::{Desk, Waiting};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::{Name, Place, Root};
@@ -15,6 +15,7 @@ use crate::mutant::planted;
 use crate::outcome::Next;
 use crate::quote::{harness, item, shell_quoted};
 use crate::record::{self, Event, Record, Returned, Reviewed};
+use crate::view::short;
 
 #[derive(clap::Args)]
 pub(super) struct RejectArgs {

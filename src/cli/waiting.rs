@@ -13,6 +13,7 @@ use crate::layout::{Name, Place, Root};
 use crate::merge;
 use crate::outcome::Verdict;
 use crate::record::{self, Event, GateRan, History, Line};
+use crate::view::short;
 
 /// An item that waits for a person, or to be merged.
 pub(super) struct Waiting {
@@ -170,8 +171,4 @@ fn is_move(line: &Line) -> bool {
         Event::Returned(_) | Event::Approved(_) => true,
         _ => false,
     }
-}
-
-pub(super) fn short(oid: &str) -> String {
-    oid.chars().take(9).collect()
 }

@@ -14,7 +14,7 @@ use crate::limits::STARTS_MAX;
 use crate::outcome::{Next, Outcome};
 use crate::record::{Event, Returned};
 use crate::session::WorkerContext;
-use crate::session::gates::Tries;
+use crate::session::gates::{Tries, are_among};
 use crate::status::SlotState;
 
 /// The base moves while gates run: after so many lost races the items go back, and others get a turn.
@@ -413,9 +413,7 @@ fn of_red(
     }
     let alike = match (&base.held_by, &gated.held_by) {
         (Some(before), Some(now)) if base.is_red() => {
-            before.gate == now.gate
-                && now.tests.is_empty() == before.tests.is_empty()
-                && now.tests.iter().all(|test| before.tests.contains(test))
+            before.gate == now.gate && are_among(&now.tests, &before.tests)
         }
         _ => false,
     };

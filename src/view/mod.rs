@@ -23,6 +23,11 @@ use crate::error::{Error, Result};
 use crate::layout::shown;
 use crate::text;
 
+/// The beginning of a commit's name, as git shows it.
+pub(crate) fn short(oid: &str) -> String {
+    oid.chars().take(9).collect()
+}
+
 /// The output's capabilities.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Term {

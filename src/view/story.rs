@@ -18,7 +18,7 @@ use crate::record::{
 use crate::session::gates;
 
 use super::table::Cell;
-use super::{Paint, count_of, line as one_line, safe, time_in};
+use super::{Paint, count_of, line as one_line, safe, short, time_in};
 
 /// Titles of the columns of `summary_row`.
 pub(crate) const SUMMARY_HEAD: &[&str] = &[
@@ -268,10 +268,6 @@ fn sentence(line: &Line, tz: &TimeZone) -> String {
 fn hook_words(failed: &HookFailed) -> String {
     let hook = safe(or(&failed.hook, "a hook"));
     format!("{hook} did not go well{}", part(": ", &failed.reason, ""))
-}
-
-fn short(oid: &str) -> String {
-    oid.chars().take(9).collect()
 }
 
 /// What a gate said, on one line.

@@ -34,6 +34,9 @@ import random
 import sys
 import time
 
+# What both long proofs use lies beside their folders.
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parent.parent))
+
 from books import Books
 from lab import Lab
 from people import Killer, Person

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import tempfile
 
+import environment
+
 DEADLINE = 120
 PLACES = ("pending", "claimed", "review", "merge", "done", "parked")
 
@@ -56,17 +58,11 @@ class Lab:
         self.queue = self.root / "queue"
         self.journal = self.dir / "journal"
         self.runs = []
-        self.env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.dir),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-            "LC_ALL": "C",
-        }
+        self.env = environment.plain(self.dir)
         for role in ("AUTHOR", "COMMITTER"):
             self.env |= {f"GIT_{role}_NAME": "A Person", f"GIT_{role}_EMAIL": "person@example.org"}
         # What merges; a planted fault (tests/mutants.py) is in that.
-        self.faulty = {**self.env, "HARNESS_MUTANT": os.environ.get("HARNESS_MUTANT", "")}
+        self.faulty = environment.with_fault(self.env)
         self.kinds = kinds(opts.branches, dice)
         self.make()
 

@@ -65,6 +65,9 @@ import sys
 import time
 from collections import Counter, namedtuple
 
+# What both long proofs use lies beside their folders.
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parent.parent))
+
 import cut
 from lab import ITEMS, MKFS, Lab
 

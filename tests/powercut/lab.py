@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 import time
 
+import environment
+
 MKFS = {
     "ext4": (["mkfs.ext4", "-q", "-F"], 96),
     "xfs": (["mkfs.xfs", "-q", "-f"], 320),
@@ -56,15 +58,9 @@ class Lab:
         self.mnt.mkdir()
         self.root, self.repo = self.mnt / "root", self.mnt / "repo"
         self.hub = self.root / "state/repos/default.git"
-        self.env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.dir),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-            "LC_ALL": "C",
-        }
+        self.env = environment.plain(self.dir)
         # What runs until the cut; a planted fault (tests/mutants.py) is in that.
-        self.lying = {**self.env, "HARNESS_MUTANT": os.environ.get("HARNESS_MUTANT", "")}
+        self.lying = environment.with_fault(self.env)
         self.shim = None
         if shutil.which("cc"):
             source, self.shim = self.dir / "shim.c", self.dir / "shim.so"

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Job, Tries, chosen, run_gate};
+use super::chosen;
 use crate::atomic;
 use crate::clock;
 use crate::config::{GateTable, Moment};
@@ -179,25 +179,7 @@ fn on_base(
     table: &GateTable,
     base: &str,
 ) -> Result<Option<GateRan>> {
-    let (cwd, facts, env) = super::surroundings(ctx, attempt);
-    let claim = &attempt.claim;
-    let job = Job {
-        gate: name,
-        table,
-        moment: Moment::Before,
-        session: &attempt.file.session,
-        dir: &attempt.dir,
-        cwd: &cwd,
-        prepare: &|| super::make_ready(attempt),
-        tree: base,
-        facts: &facts,
-        env: &env,
-        number: "",
-        tries: Tries::UntilSure,
-        recovered: false,
-        is_wanted: &|| claim.is_there(),
-    };
-    let ran = run_gate(ctx, &job)?;
+    let ran = super::in_place(ctx, attempt, name, table, (Moment::Before, base))?;
     if let Some(ran) = &ran {
         super::tell(ctx, attempt, ran);
     }
@@ -238,8 +220,7 @@ fn make_folder(path: &Path) -> Result<()> {
     folders.try_for_each(|dir| atomic::make_dir(dir, true))
 }
 
-/// Whether the base fails this gate in the same way: with all the tests that fail now, or, where they
-/// have no names, at all.
+/// Whether the base fails this gate in the same way.
 pub(super) fn fails_alike(
     root: &Root,
     repo: &str,
@@ -250,7 +231,10 @@ pub(super) fn fails_alike(
     let Some(found) = remembered(&place(root, repo, base, &ran.gate), table) else {
         return false;
     };
-    found.verdict == Verdict::Red
-        && ran.tests.iter().all(|test| found.tests.contains(test))
-        && (found.tests.is_empty() == ran.tests.is_empty())
+    found.verdict == Verdict::Red && are_among(&ran.tests, &found.tests)
+}
+
+/// Whether failing tests are among those that failed before; where tests have no names, both have none.
+pub(crate) fn are_among(now: &[String], before: &[String]) -> bool {
+    now.is_empty() == before.is_empty() && now.iter().all(|test| before.contains(test))
 }

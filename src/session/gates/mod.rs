@@ -15,6 +15,7 @@ mod run;
 use std::ffi::OsString;
 
 pub(super) use again::{Made, to_run_again};
+pub(crate) use baseline::are_among;
 pub(super) use baseline::before;
 pub(super) use feedback::feedback;
 pub(crate) use job::{Job, Tries, gate_prefix};
@@ -206,25 +207,7 @@ fn one(
     if let Some(ran) = known(attempt, name, tree) {
         return Ok(Some(ran));
     }
-    let (cwd, facts, env) = surroundings(ctx, attempt);
-    let claim = &attempt.claim;
-    let job = Job {
-        gate: name,
-        table,
-        moment: Moment::After,
-        session: &attempt.file.session,
-        dir: &attempt.dir,
-        cwd: &cwd,
-        prepare: &|| make_ready(attempt),
-        tree,
-        facts: &facts,
-        env: &env,
-        number: "",
-        tries: Tries::UntilSure,
-        recovered: attempt.recovered,
-        is_wanted: &|| claim.is_there(),
-    };
-    let Some(mut ran) = run_gate(ctx, &job)? else {
+    let Some(mut ran) = in_place(ctx, attempt, name, table, (Moment::After, tree))? else {
         return Ok(None);
     };
     if ran.verdict.known() == Some(Verdict::Red)
@@ -241,6 +224,36 @@ fn one(
     }
     note(ctx, attempt, &ran)?;
     Ok(Some(ran))
+}
+
+/// Runs one in the attempt's worktree, on what is checked out there. Only what follows the agent can have
+/// begun before a crash: a start that dies is begun anew.
+fn in_place(
+    ctx: &mut WorkerContext,
+    attempt: &Attempt,
+    gate: &str,
+    table: &GateTable,
+    (moment, tree): (Moment, &str),
+) -> Result<Option<GateRan>> {
+    let (cwd, facts, env) = surroundings(ctx, attempt);
+    let claim = &attempt.claim;
+    let job = Job {
+        gate,
+        table,
+        moment,
+        session: &attempt.file.session,
+        dir: &attempt.dir,
+        cwd: &cwd,
+        prepare: &|| make_ready(attempt),
+        tree,
+        facts: &facts,
+        env: &env,
+        number: "",
+        tries: Tries::UntilSure,
+        recovered: attempt.recovered && moment == Moment::After,
+        is_wanted: &|| claim.is_there(),
+    };
+    run_gate(ctx, &job)
 }
 
 /// Makes the worktree have exactly what the attempt made: a gate may have written there, or removed it.
