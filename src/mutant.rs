@@ -148,6 +148,38 @@ pub const ALL: &[(&str, &str)] = &[
         "harness's git in a worktree has the settings that its agent left",
     ),
     (
+        "git-asks-in-links",
+        "harness's `git add` runs another git in what an agent linked into its tree",
+    ),
+    (
+        "slot-leads-out",
+        "a symlink on the way to what a slot's repository has is followed",
+    ),
+    (
+        "slot-unread-is-empty",
+        "what of a slot's repository cannot be read counts as nothing",
+    ),
+    (
+        "filters-in-worktree",
+        "a filter of the user's runs in the worktree, where its program may be the agent's",
+    ),
+    (
+        "hub-settings-stay",
+        "what an agent wrote into harness's own repository of settings is believed",
+    ),
+    (
+        "gate-settings-stay",
+        "a gate finds what the agent, or the gate before it, set in its git",
+    ),
+    (
+        "module-by-name",
+        "a submodule is published into whatever the user has under its name",
+    ),
+    (
+        "session-file-believed",
+        "branch, base and repository of an attempt are what its session's folder says",
+    ),
+    (
         "slot-not-brought",
         "what an agent left in its slot's repository is not brought from there",
     ),

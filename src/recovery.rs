@@ -200,8 +200,9 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     if step == Step::PutBack {
         return put_back(ctx, claim, record, &last.session);
     }
-    // The agent may have removed its session's file.
+    // The agent may have removed its session's file, or written it.
     let file = session::file::read(&dir, &last.session);
+    let file = file.map(|file| as_recorded(ctx, &claim, &last, file));
     let file = file.unwrap_or_else(|| from_record(ctx, &claim, &last));
     show(ctx, &file);
     let attempt = Attempt {
@@ -315,6 +316,30 @@ fn has_started(dir: &Path) -> bool {
     !atomic::is_gone(&dir.join("stdout.log")) || !atomic::is_gone(&dir.join("exit.json"))
 }
 
+/// A session's file with what is known without it: which item and slot, repository, branch and base.
+fn as_recorded(
+    ctx: &WorkerContext,
+    claim: &Claim,
+    last: &LastAttempt,
+    mut file: SessionFile,
+) -> SessionFile {
+    file.item = claim.name.shown();
+    file.slot.clone_from(&last.slot);
+    file.attempt = last.attempt;
+    // Only its end says these.
+    (file.head, file.published) = (None, None);
+    file.repo.clone_from(&claim.item.order.repo);
+    if !file.begin_as(last.started.as_ref()) {
+        let (name, wanted) = (&claim.name, claim.item.branch.as_deref());
+        let branch = session::branch_of(name, wanted, last.attempt);
+        file.branch = file.branch.filter(|named| *named == branch);
+    }
+    let repo = file.repo.as_deref().unwrap_or(DEFAULT_REPO);
+    let place = ctx.rt.root.worktree(ctx.slot(), repo);
+    file.worktree = Some(place.to_string_lossy().into_owned());
+    file
+}
+
 /// Rebuilds from the record what is known of an attempt whose session file is missing.
 fn from_record(ctx: &WorkerContext, claim: &Claim, last: &LastAttempt) -> SessionFile {
     let root = &ctx.rt.root;
@@ -327,7 +352,7 @@ fn from_record(ctx: &WorkerContext, claim: &Claim, last: &LastAttempt) -> Sessio
         attempt: last.attempt,
         agent: started.agent,
         timeout_seconds: timeout.as_secs(),
-        repo: claim.item.order.repo.clone(),
+        repo: started.repo.or_else(|| claim.item.order.repo.clone()),
         branch: started.branch,
         base: started.base,
         base_oid: started.base_oid,
@@ -396,6 +421,7 @@ fn rebuild(ctx: &WorkerContext, mut attempt: Attempt) -> Result<Attempt> {
         };
         match found {
             Ok((hub, tree)) => {
+                file.worktree = Some(tree.path().to_string_lossy().into_owned());
                 attempt.work = Some(Arc::new(Work {
                     hub,
                     tree: tree.under(ctx.lease.lock()),

@@ -48,17 +48,26 @@ impl Worktree {
         if !self.slot.is_there() || self.is_of_old() || planted("slot-not-brought") {
             return Ok(notes);
         }
-        if !open_all(&self.slot.dir) {
+        let unread = self
+            .slot
+            .unread()
+            .filter(|_| !planted("slot-unread-is-empty"));
+        if !open_all(&self.slot.dir) || unread.is_some() {
+            // Whoever makes the repository anew keeps this one.
             atomic::replace(&self.damaged(), b"", false)?;
         }
+        notes.extend(unread.map(|what| {
+            format!("{what} in its repository cannot be read: the repository is kept beside the worktree")
+        }));
         let label = self.item_branch().unwrap_or_else(|| "unknown".to_owned());
         let full = format!("refs/heads/{label}");
         let (given, found) = (self.given(), self.slot.found());
-        if found == given {
+        let mut wanted = self.wanted(&given, &found, &label);
+        let is_new =
+            |(name, oid): (&String, &String)| self.hub.read_ref(name).as_ref() != Some(oid);
+        if found == given && !wanted.iter().any(is_new) {
             return Ok(notes);
         }
-        clear_links(&self.slot.objects());
-        let mut wanted = self.wanted(&given, &found, &label);
         let merging = self.merging(&given, &found);
         let held = format!("refs/harness/slots/{}", self.ref_name());
         match &found.head {
@@ -218,7 +227,6 @@ impl Worktree {
             }
         }
         if !lost.is_empty() {
-            // Whoever makes the repository anew keeps this one.
             atomic::replace(&self.damaged(), b"", false)?;
         }
         let stands = |name: &String, oid: &String| self.hub.read_ref(name).as_ref() == Some(oid);
@@ -247,9 +255,14 @@ impl Worktree {
         Ok((git, out))
     }
 
-    /// A repository that has nothing of the slot's but its objects, and the hub's.
+    /// A repository that has nothing of the slot's but its objects, and the hub's. The only door to the
+    /// slot's objects: a symlink among them would lead us, and what we write, elsewhere.
     pub(super) fn view(&self) -> Result<PathBuf> {
         let view = self.admin.join("view");
+        let (theirs, ours) = (self.slot.objects(), self.hub.dir().join("objects"));
+        if self.slot.is_there() && !planted("slot-leads-out") {
+            clear_links(&theirs);
+        }
         let put = |name: &str, bytes: &[u8]| {
             let file = view.join(name);
             match atomic::holds(&file, bytes) {
@@ -260,25 +273,30 @@ impl Worktree {
         atomic::make_dir(&view.join("objects/info"), true)?;
         atomic::make_dir(&view.join("refs"), true)?;
         put("HEAD", b"ref: refs/heads/none\n")?;
-        put("config", &self.hub.slot_config())?;
-        let (theirs, ours) = (self.slot.objects(), self.hub.dir().join("objects"));
-        // Theirs may be missing: git says so and goes on.
-        put("objects/info/alternates", &config::lines(&[&ours, &theirs]))?;
+        put(
+            "config",
+            &[&self.hub.slot_config(), config::OF_VIEW].concat(),
+        )?;
+        let right = config::lines(&[&ours]);
+        let both = match self.slot.is_there() {
+            // Theirs may be missing: git says so and goes on.
+            true => config::lines(&[&ours, &theirs]),
+            false => right.clone(),
+        };
+        put("objects/info/alternates", &both)?;
         match atomic::read_small(&self.hub.dir().join("shallow"), STATE_FILE_BYTES_MAX) {
             Ok(shallow) => put("shallow", &shallow)?,
             Err(_) => drop(atomic::remove(&view.join("shallow"))?),
         }
         // An agent's own alternates would lead elsewhere, or git would block on them.
-        let alternates = self.slot.objects().join("info/alternates");
-        let right = config::lines(&[&ours]);
-        if !atomic::holds(&alternates, &right) {
-            let info = alternates.parent().unwrap_or(&theirs);
+        let info = theirs.join("info");
+        let alternates = info.join("alternates");
+        if self.slot.is_there() && atomic::is_own_dir(&info) && !atomic::holds(&alternates, &right)
+        {
             if atomic::is_own_dir(&alternates) {
                 atomic::discard_tree(&alternates, "git has no folder there")?;
             }
-            if atomic::is_own_dir(info) {
-                atomic::replace(&alternates, &right, false)?;
-            }
+            atomic::replace(&alternates, &right, false)?;
         }
         Ok(view)
     }

@@ -5,10 +5,12 @@
 
 use std::collections::HashSet;
 
+use super::hub::MODULES;
 use super::{Base, Hub, Worktree};
 use crate::atomic;
 use crate::error::Result;
 use crate::layout::shown;
+use crate::mutant::planted;
 use crate::text;
 
 /// What is to be true of a branch.
@@ -189,7 +191,7 @@ impl Worktree {
         if !atomic::is_own_dir(&self.dir) {
             return Ok(false);
         }
-        self.clear_locks();
+        self.clear_locks()?;
         let reset = self.git().args(["reset", "--quiet", "--hard"]).patient()?;
         let clean = self.git().args(["clean", "-fdq"]).patient()?;
         Ok(reset.ok() && clean.ok() && !self.state()?.dirty)
@@ -199,7 +201,9 @@ impl Worktree {
     /// gates committed, or wrote where git does not clean, copies are kept as of any leftover.
     pub(crate) fn make_exact(&self, branch: &str, made: &Base) -> Result<()> {
         let is_there = self.rev("HEAD^{commit}")?.as_ref() == Some(&made.oid);
-        let is_restored = is_there && self.restore()?;
+        // Trees in the tree are checked out again, with all that belongs to it.
+        let has_parts = atomic::exists(&self.hub.dir().join(MODULES));
+        let is_restored = is_there && !has_parts && self.restore()?;
         let (given, found) = (self.given(), self.slot.found());
         let is_untouched =
             (&found.refs, &found.on, &found.head) == (&given.refs, &given.on, &given.head);
@@ -212,10 +216,10 @@ impl Worktree {
             let again = self.hub.set_up(&self.dir, lease, branch, made, others);
             return again.map(drop);
         }
-        match found.head.as_ref() == Some(&made.oid) {
-            true => Ok(()),
-            // What the agent left uncommitted is a commit of ours.
-            false => self.renew_slot(branch, made),
+        if planted("gate-settings-stay") && found.head.as_ref() == Some(&made.oid) {
+            return Ok(());
         }
+        // What the agent left uncommitted is a commit of ours; what it, or a gate, set is no gate's.
+        self.renew_slot(branch, made)
     }
 }

@@ -110,11 +110,11 @@ impl Hub {
         let what = "cannot set up the copy of the repository";
         let git = || self.quiet(Git::on(temp));
         let texts = [
-            ("config", &*config::of_hub(seed.len() == 64)),
-            (config::FILE, self.settings()),
+            ("config", config::of_hub(seed.len() == 64)),
+            (config::FILE, [self.settings(), self.filters()].concat()),
         ];
         for (name, text) in texts {
-            atomic::replace(&temp.join(name), text, false)?;
+            atomic::replace(&temp.join(name), &text, false)?;
         }
         fetch_in(
             git(),

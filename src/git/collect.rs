@@ -46,7 +46,7 @@ impl Worktree {
         message: &str,
         author: &str,
     ) -> Result<Collected> {
-        self.clear_locks();
+        self.clear_locks()?;
         self.clear_branch_lock(branch);
         let _was_open = open_folder(&self.dir);
         if self.dir == self.top {

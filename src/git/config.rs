@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::Git;
 use crate::error::Result;
+use crate::mutant::planted;
 
 /// File name inside the hub, beside its `config`.
 pub(super) const FILE: &str = "harness.config";
@@ -83,6 +84,16 @@ pub(super) fn of_slot(sha256: bool, settings: &[u8]) -> Vec<u8> {
     text.extend_from_slice(settings);
     text
 }
+
+/// What a view has besides. Beside its objects, an agent may put what tells git of commits and their
+/// parents without them.
+pub(super) const OF_VIEW: &[u8] = b"\
+[core]
+\tcommitGraph = false
+\tmultiPackIndex = false
+[pack]
+\tuseBitmaps = false
+";
 
 /// A slot has a store of its own for LFS objects, whatever the user has set: git-lfs looks into the
 /// hub's as well, by way of the alternates, and writes there nothing.
@@ -160,8 +171,10 @@ pub(super) fn lines(paths: &[&Path]) -> Vec<u8> {
 
 /// The part of the user's settings that harness uses.
 pub(super) struct Settings {
-    /// For `FILE`.
+    /// For `FILE`, and for the slots' repositories.
     pub text: Vec<u8>,
+    /// For `FILE`, behind it.
+    pub filters: Vec<u8>,
     /// Names of hooks defined by settings, in any file.
     pub hooks: Vec<OsString>,
 }
@@ -172,10 +185,67 @@ pub(super) fn read(repo_path: &Path, durable: bool) -> Result<Settings> {
     let listed = git
         .must("cannot read the repository's configuration")?
         .stdout;
+    let filters = filters(&listed);
+    let top = match filters.is_empty() {
+        true => Vec::new(),
+        false => {
+            let git = Git::at(repo_path).args(["rev-parse", "--show-toplevel"]);
+            let out = git.patient()?;
+            let top = if out.ok() {
+                out.path()
+            } else {
+                repo_path.to_owned()
+            };
+            top.into_os_string().into_vec()
+        }
+    };
     Ok(Settings {
         text: render(&listed, durable),
+        filters: match planted("filters-in-worktree") {
+            true => Vec::new(),
+            false => at_users(&filters, &top),
+        },
         hooks: hooks(&listed),
     })
+}
+
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+/// The commands of filters, in any file: `filter.NAME.clean` and the like.
+fn filters(listed: &[u8]) -> Vec<Entry<'_>> {
+    let entries = listed.split(|&b| b == 0).skip(1).step_by(2);
+    let split = entries.filter_map(|entry| {
+        let cut = entry.iter().position(|&b| b == b'\n')?;
+        Some((&entry[..cut], &entry[cut + 1..]))
+    });
+    let is_command = |(key, command): &Entry<'_>| {
+        let key = key.to_ascii_lowercase();
+        let ends = [&b".clean"[..], b".smudge", b".process"];
+        key.starts_with(b"filter.")
+            && ends.iter().any(|end| key.ends_with(end))
+            && !command.is_empty()
+    };
+    split.filter(is_command).collect()
+}
+
+/// The same filters for our own git: git runs them in the worktree, which an agent has written. There a
+/// relative path, or what a program looks for where it is started, would be the agent's. They run in the
+/// user's checkout.
+fn at_users(filters: &[Entry<'_>], top: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (key, command) in filters {
+        let is_process = key.to_ascii_lowercase().ends_with(b".process");
+        let quoted = top.iter().flat_map(|&b| match b {
+            b'\'' => b"'\\''".to_vec(),
+            // In the others git replaces `%f`.
+            b'%' if !is_process => b"%%".to_vec(),
+            b => vec![b],
+        });
+        let quoted: Vec<u8> = quoted.collect();
+        let parts: [&[u8]; 5] = [b"cd '", &quoted, b"' && {\n", command, b"\n}"];
+        entry_text(&mut text, key, Some(&parts.concat()));
+    }
+    text
 }
 
 /// The NAMEs of `hook.NAME.command` and similar keys.

@@ -68,6 +68,28 @@ pub(super) fn is_of_the_network(name: &OsStr) -> bool {
     is_one(name, &NETWORK, &NETWORK_BEGIN) || name.as_bytes().starts_with(b"GIT_SSH_")
 }
 
+/// Where git finds settings.
+const PLACES: [&str; 4] = [
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "HOME",
+    "XDG_CONFIG_HOME",
+];
+
+/// Places that the caller gave relative to where harness was started: in an agent's worktree, git would
+/// find there what its agent made.
+pub(super) fn made_absolute() -> &'static [(&'static str, OsString)] {
+    static READ: LazyLock<Vec<(&str, OsString)>> = LazyLock::new(|| {
+        let places = PLACES.iter().filter_map(|&key| {
+            let place = std::env::var_os(key).filter(|place| !place.is_empty())?;
+            let place = std::path::absolute(place).ok()?;
+            Some((key, place.into_os_string()))
+        });
+        places.collect()
+    });
+    &READ
+}
+
 /// Settings of the caller that stand in the environment (`GIT_CONFIG_COUNT`), without those that
 /// direct a git.
 pub(crate) fn inherited_settings() -> &'static [(OsString, OsString)] {

@@ -97,7 +97,7 @@ impl Worktree {
 
     /// Keeps its content under refs of the hub and removes it. Ignored files (build caches) go.
     pub(crate) fn give_up(self) -> Result<()> {
-        self.clear_locks();
+        self.clear_locks()?;
         self.bring_in()?;
         let head = self.empty_out()?;
         if let Some(head) = head {

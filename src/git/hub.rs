@@ -40,6 +40,8 @@ struct Inner {
     user: PathBuf,
     /// The user's settings, for the hub and the slots' repositories.
     settings: Vec<u8>,
+    /// The user's filters as the hub has them.
+    filters: Vec<u8>,
     /// Hooks defined by settings; those in folders are disabled by `core.hooksPath`.
     hooks: Vec<OsString>,
 }
@@ -56,7 +58,7 @@ impl Hub {
         atomic::make_dir(&root.repos(), true)?;
         let repos = root.repos();
         let repos = repos.canonicalize().or_fail("cannot find", &repos)?;
-        let config::Settings { text, hooks } = config::read(&repo.path, repo.durable)?;
+        let read = config::read(&repo.path, repo.durable)?;
         if planted("git-writes-user-config") {
             Git::on(&user)
                 .args(["config", "harness.seen", "1"])
@@ -72,8 +74,9 @@ impl Hub {
                 dir: repos.join(format!("{stem}.git")),
                 lock: repos.join(format!("{stem}.lock")),
                 user: user.clone(),
-                settings: text.clone(),
-                hooks: hooks.clone(),
+                settings: read.text.clone(),
+                filters: read.filters.clone(),
+                hooks: read.hooks.clone(),
             }));
             if hub.make(root, &stem)? {
                 return Ok(hub);
@@ -114,25 +117,35 @@ impl Hub {
         Ok(true)
     }
 
-    /// Writes the hub's configuration where it is not ours: what an older version let agents write
-    /// there ends here.
+    /// Writes the hub's configuration where it is not ours: what an agent wrote there ends here.
     pub(super) fn settle_config(&self, dir: &Path, durable: bool) -> Result<()> {
         let sha256 = self.has_sha256();
-        let of_hub = config::of_hub(sha256);
-        for (name, text) in [("config", &of_hub), (config::FILE, &self.0.settings)] {
+        let settings = [&self.0.settings[..], &self.0.filters].concat();
+        for (name, text) in [("config", config::of_hub(sha256)), (config::FILE, settings)] {
             let file = dir.join(name);
-            if !atomic::holds(&file, text) {
+            let now = atomic::read_small(&file, text.len() as u64);
+            if now.ok().as_ref() != Some(&text) {
                 if atomic::is_own_dir(&file) {
                     aside(&file, &file)?;
                 }
-                atomic::replace(&file, text, durable)?;
+                atomic::replace(&file, &text, durable)?;
             }
         }
-        Ok(())
+        // Attributes, excludes and grafts. harness has none there.
+        match atomic::exists(&dir.join("info")) {
+            true => atomic::discard_tree(&dir.join("info"), "none of ours"),
+            false => Ok(()),
+        }
     }
 
     /// A hub inside this one: of a submodule.
-    pub(super) fn part(&self, dir: PathBuf, user: PathBuf, settings: Vec<u8>) -> Hub {
+    pub(super) fn part(
+        &self,
+        dir: PathBuf,
+        user: PathBuf,
+        settings: Vec<u8>,
+        filters: Vec<u8>,
+    ) -> Hub {
         let mut repo = self.0.repo.clone();
         (repo.path, repo.base) = (user.clone(), None);
         Hub(Arc::new(Inner {
@@ -141,6 +154,7 @@ impl Hub {
             dir,
             user,
             settings,
+            filters,
             hooks: self.0.hooks.clone(),
         }))
     }
@@ -170,6 +184,10 @@ impl Hub {
 
     pub(super) fn settings(&self) -> &[u8] {
         &self.0.settings
+    }
+
+    pub(super) fn filters(&self) -> &[u8] {
+        &self.0.filters
     }
 
     pub(super) fn user(&self) -> &Path {

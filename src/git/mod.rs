@@ -333,6 +333,9 @@ impl Git {
             cmd.env(format!("GIT_CONFIG_KEY_{n}"), key)
                 .env(format!("GIT_CONFIG_VALUE_{n}"), value);
         }
+        if !planted("git-environment-kept") {
+            cmd.envs(environment::made_absolute().iter().map(|(k, v)| (k, v)));
+        }
         cmd.args(&self.args)
             .env("LC_ALL", "C")
             .env("GIT_TERMINAL_PROMPT", "0")

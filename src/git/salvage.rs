@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use super::debris::{aside, clear_odd};
 use super::hub::{read_text, salvage_folder};
 use super::state::TreeState;
+use super::submodules::links_of;
 use super::{Base, Git, Output, Worktree};
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::{Root, shown};
 use crate::limits::INDEX_BYTES_MAX;
+use crate::mutant::planted;
 
 /// Author of the commits that only preserve something.
 pub(super) const KEEPER: Author<'_> = Author {
@@ -26,6 +28,8 @@ pub(super) const KEEPER: Author<'_> = Author {
 /// Salvaged commits that a note names.
 const SALVAGED_TOLD_MAX: usize = 5;
 const PRIVATE_INDEX: &str = "harness-index";
+/// Paths that one command line takes.
+const LINKS_AT_ONCE: usize = 200;
 
 /// Name and mail address of a commit's author.
 #[derive(Clone, Copy)]
@@ -63,7 +67,7 @@ impl Worktree {
     /// clean. Repositories inside the tree stay where they are; a submodule's uncommitted changes
     /// are kept in the submodule's own repository.
     pub(crate) fn salvage(&self, label: &str) -> Result<Option<String>> {
-        self.clear_locks();
+        self.clear_locks()?;
         match self.state_if_readable()? {
             Ok(state) => self.salvage_state(label, &state),
             // Even with a broken index the files can be saved.
@@ -90,20 +94,35 @@ impl Worktree {
         self.hub.keep_ref(label, &commit)
     }
 
-    /// `git add -A` without these paths, however many.
+    /// `git add -A` without these paths, however many. That would run another git inside each link, by
+    /// the settings that an agent made there: links get their new commits without one.
     pub(super) fn add_all(&self, git: Git, left_out: &[OsString]) -> Result<Output> {
+        let links = match planted("git-asks-in-links") {
+            true => Vec::new(),
+            false => links_of(git.clone())?
+                .into_iter()
+                .map(|(path, _)| path)
+                .collect(),
+        };
         let file = self.admin.join("pathspec");
         let mut specs = b".\0".to_vec();
-        for path in left_out {
+        for path in left_out.iter().chain(&links) {
             let parts: [&[u8]; 3] = [b":(top,exclude,literal)", path.as_bytes(), b"\0"];
             specs.extend_from_slice(&parts.concat());
         }
         atomic::replace(&file, &specs, false)?;
-        let git = git.args(["add", "-A", "--ignore-errors", "--pathspec-file-nul"]);
+        let add = git.clone().args(["add", "-A", "--ignore-errors"]);
         let mut from = OsString::from("--pathspec-from-file=");
         from.push(&file);
-        let out = git.arg(from).patient()?;
+        let out = add.arg("--pathspec-file-nul").arg(from).patient()?;
         let _gone = atomic::remove(&file)?;
+        for some in links.chunks(LINKS_AT_ONCE).filter(|_| out.ok()) {
+            let put = git.clone().args(["update-index", "--add", "--remove"]);
+            let out = put.args(["--replace", "--"]).args(some).patient()?;
+            if !out.ok() {
+                return Ok(out);
+            }
+        }
         Ok(out)
     }
 
@@ -179,9 +198,9 @@ impl Worktree {
     }
 
     /// Removes this worktree's lock files of a killed git, and anything else that would block the
-    /// next git. As for every operation here, the caller guarantees that no process works in the
+    /// next git, or lead it. As for every operation here, the caller guarantees that no process works in the
     /// tree.
-    pub(super) fn clear_locks(&self) {
+    pub(super) fn clear_locks(&self) -> Result<()> {
         clear_odd(self.hub.dir(), self.hub.dir());
         clear_odd(self.hub.dir(), &self.admin);
         atomic::remove_temps(&self.admin);
@@ -190,6 +209,12 @@ impl Worktree {
             if path.extension().is_some_and(|e| e == "lock") {
                 let _gone = atomic::remove(&path);
             }
+        }
+        match planted("hub-settings-stay") {
+            true => Ok(()),
+            false => self
+                .hub
+                .settle_config(self.hub.dir(), self.hub.repo().durable),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{Base, Worktree, config};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Kind, Result};
 use crate::layout;
-use crate::limits::{INDEX_BYTES_MAX, STATE_FILE_BYTES_MAX};
+use crate::limits::{INDEX_BYTES_MAX, PACKED_REFS_BYTES_MAX, STATE_FILE_BYTES_MAX};
 use crate::mutant::planted;
 
 /// Folders of the hub's refs that an agent does not see: harness's own, and items' branches but for
@@ -106,9 +106,39 @@ impl Slot {
         self.dir.join("objects")
     }
 
+    /// Removes what stands in the place of a folder on the way from a slot's repository to that of a
+    /// submodule in it: a symlink there would have us work, and remove, where it leads.
+    pub(super) fn clear_way(&self, worktree: &Path) -> Result<()> {
+        let top = layout::slot_repository(worktree);
+        let mut way: Vec<&Path> = self.dir.ancestors().collect();
+        way.retain(|part| part.starts_with(&top));
+        for part in way.into_iter().rev() {
+            if atomic::exists(part) && !atomic::is_own_dir(part) && !planted("slot-leads-out") {
+                atomic::remove(part)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether there is a folder to read.
     pub(super) fn is_there(&self) -> bool {
         atomic::is_own_dir(&self.dir)
+    }
+
+    /// What holds commits in a way that harness does not read: too much of it, or of a newer git.
+    pub(super) fn unread(&self) -> Option<&'static str> {
+        let max = [
+            ("packed-refs", PACKED_REFS_BYTES_MAX),
+            ("logs/refs/stash", STATE_FILE_BYTES_MAX),
+            ("reftable", 0),
+        ];
+        let is_unread = |(name, max): &(&str, u64)| {
+            let meta = self.dir.join(name).symlink_metadata();
+            meta.is_ok_and(|m| !m.is_file() || m.len() > *max)
+        };
+        max.iter()
+            .find(|part| is_unread(part))
+            .map(|(name, _)| *name)
     }
 
     pub(super) fn found(&self) -> Found {

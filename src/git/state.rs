@@ -18,7 +18,7 @@ pub(super) struct TreeState {
     pub staged: bool,
     /// Untracked repositories inside the tree: git would record a link to them and no content.
     pub nested: Vec<OsString>,
-    /// Submodules whose commit or content differs.
+    /// Submodules whose commit differs. (Their content is looked at as that of a tree of its own.)
     pub submodules: Vec<OsString>,
     /// Files that differ and are no work: nobody has touched them, or nobody can read them.
     pub unclean: Vec<OsString>,
@@ -34,7 +34,8 @@ impl TreeState {
         "--branch",
         "-z",
         "--untracked-files=all",
-        "--ignore-submodules=none",
+        // Else git runs another one inside each link, by the settings that an agent made there.
+        "--ignore-submodules=dirty",
         "--no-renames",
         "--no-ahead-behind",
     ];

@@ -18,6 +18,7 @@ use super::{Base, Git, Hub, Worktree, config};
 use crate::atomic::{self, Moved};
 use crate::error::Result;
 use crate::layout::shown;
+use crate::mutant::planted;
 
 /// In a submodule's hub: its name in `.gitmodules`.
 const NAME: &str = "harness.module";
@@ -159,6 +160,7 @@ impl Worktree {
             notes: Vec::new(),
             hub,
         };
+        module.slot.clear_way(&self.top)?;
         if is_broken(&module.admin) {
             let notes = "our notes on a tree that was never checked out";
             atomic::discard_tree(&module.admin, notes)?;
@@ -173,21 +175,14 @@ impl Worktree {
     /// The links of our index that HEAD's `.gitmodules` describes. A link without a description
     /// stays an empty folder, as in every clone.
     pub(super) fn links(&self) -> Result<Vec<Link>> {
-        let what = "cannot list the submodules";
         let described = self.described_in("HEAD")?;
         if described.is_empty() {
             return Ok(Vec::new());
         }
-        let index = self.git().args(["ls-files", "--stage", "-z"]).must(what)?;
-        let links = index.stdout.split(|&b| b == 0).filter_map(|entry| {
-            let text = entry.strip_prefix(b"160000 ")?;
-            let tab = text.iter().position(|&b| b == b'\t')?;
-            let oid = String::from_utf8_lossy(&text[..tab]);
-            let oid = oid.split(' ').next()?.to_owned();
-            let (path, found) = (&text[tab + 1..], &described);
-            let (name, _, url) = found.iter().find(|(_, of, _)| of.as_bytes() == path)?;
-            is_oid(&oid).then(|| Link {
-                path: OsString::from_vec(path.to_vec()),
+        let links = links_of(self.git())?.into_iter().filter_map(|(path, oid)| {
+            let (name, _, url) = described.iter().find(|(_, of, _)| *of == path)?;
+            Some(Link {
+                path,
                 oid,
                 name: name.clone(),
                 url: url.clone(),
@@ -294,12 +289,25 @@ impl Hub {
         name: &OsStr,
         otherwise: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Hub> {
-        let user = self.user().join(MODULES).join(name);
-        let settings = match atomic::exists(&user.join("HEAD")) {
-            true => config::read(&user, self.repo().durable)?.text,
-            false => otherwise()?,
+        let user = self.users_module(name).unwrap_or_else(|| dir.join("none"));
+        let (settings, filters) = match atomic::exists(&user.join("HEAD")) {
+            true => {
+                let read = config::read(&user, self.repo().durable)?;
+                (read.text, read.filters)
+            }
+            false => (otherwise()?, self.filters().to_vec()),
         };
-        Ok(self.part(dir, user, settings))
+        Ok(self.part(dir, user, settings, filters))
+    }
+
+    /// Where the user's repository of a submodule is, if they have it. A name is its project's words, or
+    /// an agent's: what lies in the repository of another one is none.
+    fn users_module(&self, name: &OsStr) -> Option<PathBuf> {
+        let modules = self.user().join(MODULES);
+        let above = Path::new(name).ancestors().skip(1);
+        let mut above = above.filter(|part| !part.as_os_str().is_empty());
+        let is_within = above.any(|part| atomic::exists(&modules.join(part).join("HEAD")));
+        (!is_within || planted("module-by-name")).then(|| modules.join(name))
     }
 
     /// Of a submodule that the user has not: its remote, and who commits.
@@ -337,7 +345,11 @@ impl Hub {
             self.fetch_of_user(git(), &refs, &what)?;
         } else {
             // As `git submodule` does: what a project's files say opens no local repository.
-            let git = || git().env("GIT_PROTOCOL_FROM_USER", "0");
+            // A URL that is a command is run by nobody, whatever the user allows their own.
+            let git = || {
+                let git = git().env("GIT_PROTOCOL_FROM_USER", "0");
+                git.set("protocol.ext.allow", "never")
+            };
             let fetch = |spec: &str| fetch_in(git(), Path::new("origin"), &[spec]).must(&what);
             fetch("+refs/heads/*:refs/remotes/origin/*")?;
             if !self.has_commit(&link.oid)? {
@@ -403,6 +415,21 @@ impl Hub {
         }
         Ok(found)
     }
+}
+
+/// The links to other repositories in an index, with their commits: submodules, and what an agent added
+/// as it was.
+pub(super) fn links_of(git: Git) -> Result<Vec<(OsString, String)>> {
+    let git = git.args(["ls-files", "--stage", "-z"]);
+    let listed = git.must("cannot list the submodules")?.stdout;
+    let links = listed.split(|&b| b == 0).filter_map(|entry| {
+        let text = entry.strip_prefix(b"160000 ")?;
+        let tab = text.iter().position(|&b| b == b'\t')?;
+        let oid = String::from_utf8_lossy(&text[..tab]);
+        let oid = oid.split(' ').next().filter(|oid| is_oid(oid))?.to_owned();
+        Some((OsString::from_vec(text[tab + 1..].to_vec()), oid))
+    });
+    Ok(links.collect())
 }
 
 /// Each submodule, from `git config -z`. What git would not take is left out.

@@ -83,7 +83,8 @@ pub(super) fn lasts(words: &str) -> bool {
         "does not appear to be a git repository",
         "No url found for submodule",
         "no submodule mapping found",
-        "transport 'file' not allowed",
+        // Of a URL: its transport.
+        "' not allowed",
     ];
     LASTING.iter().any(|w| words.contains(w)) || lacks_program(words)
 }

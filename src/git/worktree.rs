@@ -81,15 +81,19 @@ impl Worktree {
 
     pub(super) fn git(&self) -> Git {
         let theirs = planted("slot-settings-believed") && self.slot.is_there();
-        let git_dir = match theirs {
-            true => &self.slot.admin(),
-            false => &self.admin,
+        let (git_dir, common) = match theirs {
+            true => (&self.slot.admin(), &*self.slot.dir),
+            false => (&self.admin, self.hub.dir()),
         };
         let place = self.place();
         self.hub
             .ours(Git::at(&place))
             .env("GIT_DIR", git_dir)
+            .env("GIT_COMMON_DIR", common)
             .env("GIT_WORK_TREE", &place)
+            // A file's change time is the only one that an agent cannot set.
+            .set("core.trustctime", "true")
+            .set("core.checkStat", "default")
             // It believes folders' times, which an agent can set.
             .set("core.untrackedCache", "false")
             .in_tree(&self.dir)
@@ -137,6 +141,7 @@ impl Worktree {
     /// Object id of a revision, `None` if there is none.
     pub(super) fn rev(&self, rev: &str) -> Result<Option<String>> {
         let out = Git::on(&self.admin)
+            .env("GIT_COMMON_DIR", self.hub.dir())
             .args(["rev-parse", "--verify", "--quiet", rev])
             .patient()?;
         Ok(out.ok().then(|| out.line()))
@@ -149,7 +154,7 @@ impl Worktree {
     /// Permanent if an existing branch makes `harness/…` impossible. On any error, nothing in the
     /// tree is lost.
     pub(crate) fn checkout(&self, branch: &str, base: &Base) -> Result<Vec<String>> {
-        self.clear_locks();
+        self.clear_locks()?;
         self.clear_branch_lock(branch);
         let _was_open = open_folder(&self.dir);
         if self.dir == self.top && atomic::exists(&self.admin.join("index")) {

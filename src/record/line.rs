@@ -112,6 +112,7 @@ pub struct Started {
     pub agent: String,
     pub attempt: Option<u32>,
     pub pid: Option<i32>,
+    pub repo: Option<String>,
     pub branch: Option<String>,
     pub base: Option<String>,
     pub base_oid: Option<String>,

@@ -402,7 +402,7 @@ fn branches_waited_for(root: &Root, item: &Item) -> Vec<(String, String)> {
 }
 
 /// `harness/NAME/ATTEMPT`; a `branch` field replaces NAME.
-fn branch_of(name: &Name, wanted: Option<&str>, attempt: u32) -> String {
+pub(crate) fn branch_of(name: &Name, wanted: Option<&str>, attempt: u32) -> String {
     let stem = match wanted {
         None => name.ref_component(),
         Some(wanted) => wanted

@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::event::Tokens;
 use crate::layout;
 use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::mutant::planted;
 use crate::outcome::{Outcome, Word};
-use crate::record::End;
+use crate::record::{End, Started};
 use crate::sandbox::Said;
 use crate::text;
 
@@ -125,6 +126,27 @@ impl SessionFile {
     /// The word for its outcome, even one of a newer version.
     pub fn outcome(&self) -> Option<&str> {
         self.outcome.as_ref().map(Word::as_str)
+    }
+
+    /// Takes from the record what it knows of the start: this file lies where its agent can write. `false`:
+    /// no start is on record.
+    pub(crate) fn begin_as(&mut self, started: Option<&Started>) -> bool {
+        // One that is known from its adoption alone has no agent.
+        let Some(started) = started.filter(|started| !started.agent.is_empty()) else {
+            return false;
+        };
+        if planted("session-file-believed") {
+            return true;
+        }
+        self.agent.clone_from(&started.agent);
+        if started.repo.is_some() {
+            self.repo.clone_from(&started.repo);
+        }
+        self.branch.clone_from(&started.branch);
+        self.base.clone_from(&started.base);
+        self.base_oid.clone_from(&started.base_oid);
+        self.resumed.clone_from(&started.resumed);
+        true
     }
 
     /// How it ended, for its item's record.

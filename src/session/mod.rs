@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use begin::begin;
+pub(crate) use begin::branch_of;
 use conclude::gate_made;
 pub(crate) use conclude::{conclude, gate_on, publish_on, target_of};
 use file::SessionFile;
@@ -414,6 +415,7 @@ fn note_start(ctx: &WorkerContext, attempt: &mut Attempt) {
         agent: file.agent.clone(),
         attempt: Some(file.attempt),
         pid: file.pid,
+        repo: file.repo.clone(),
         branch: file.branch.clone(),
         base: file.base.clone(),
         base_oid: file.base_oid.clone(),

@@ -91,7 +91,9 @@ fn session_of(rt: &Runtime, previous: &LastAttempt) -> Option<SessionFile> {
         )
         | None => {}
     }
-    file::read(&rt.root.session(&previous.session), &previous.session)
+    let mut file = file::read(&rt.root.session(&previous.session), &previous.session)?;
+    file.begin_as(previous.started.as_ref());
+    Some(file)
 }
 
 /// The conversation to resume, if the CLI can and if it helps.

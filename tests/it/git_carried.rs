@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::support::{Root, as_nobody, describe, git, skipped};
 use crate::trouble::fixes;
 
-const AS: &str = "git -c user.name=a -c user.email=a@a.invalid";
+pub const AS: &str = "git -c user.name=a -c user.email=a@a.invalid";
 
 /// A ROOT whose repository has the submodule `lib`, which has the submodule `deep`; both checked out.
 pub fn with_submodules() -> Root {

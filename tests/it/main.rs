@@ -59,6 +59,7 @@ mod moves;
 mod names;
 mod order;
 mod path;
+mod planted;
 mod people;
 mod processes;
 mod races;

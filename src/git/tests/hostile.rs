@@ -27,7 +27,7 @@ fn assert_next_is_clean(hub: &Hub, tree: &Worktree, base: &Base, what: &str) {
 #[test]
 fn what_tells_git_lies_about_history_is_not_believed() {
     type Lie = fn(&Path, &Path, &str);
-    let lies: [(&str, Lie); 8] = [
+    let lies: [(&str, Lie); 9] = [
         ("grafts", |slot, _, head| {
             put(&slot.join("info/grafts"), &format!("{head}\n"));
         }),
@@ -55,6 +55,18 @@ fn what_tells_git_lies_about_history_is_not_believed() {
                 &slot.join("config"),
                 "[core]\nrepositoryformatversion = 7\n",
             );
+        }),
+        ("a graph of other trees", |slot, d, head| {
+            git(d, &["commit-graph", "write", "--reachable"]);
+            let file = slot.join("objects/info/commit-graph");
+            let mut graph = fs::read(&file).unwrap();
+            let tree = git(d, &["rev-parse", &format!("{head}^{{tree}}")]);
+            let hex = |at: usize| u8::from_str_radix(&tree[at..at + 2], 16).unwrap();
+            let tree: Vec<u8> = (0..40).step_by(2).map(hex).collect();
+            let at = graph.windows(20).position(|w| w == tree).unwrap();
+            graph[at] ^= 1;
+            fs::remove_file(&file).unwrap();
+            fs::write(&file, graph).unwrap();
         }),
         ("alternates elsewhere", |slot, _, _| {
             put(&slot.join("objects/info/alternates"), "/nowhere\n");

@@ -27,7 +27,8 @@ pub(in crate::session) fn to_run_again(rt: &Runtime, attempt: &Attempt) -> Optio
     if previous.started.is_none() || previous.rejected.is_some() || !is_unevaluated(previous) {
         return None;
     }
-    let before = file::read(&rt.root.session(&previous.session), &previous.session)?;
+    let mut before = file::read(&rt.root.session(&previous.session), &previous.session)?;
+    before.begin_as(previous.started.as_ref());
     let (claim, repo) = (&attempt.claim, before.repo.as_deref()?);
     let is_same_repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO) == repo;
     // The same name with another text is another item.
