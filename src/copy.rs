@@ -24,6 +24,7 @@ pub(crate) use beneath::Beneath;
 use beneath::{file_in, folder_in, kind, names, stat_in};
 pub(crate) use times::{Ages, settle};
 
+use crate::layout::shown;
 use crate::limits::{COPY_BYTES_MAX, COPY_DEPTH_MAX, COPY_ENTRIES_MAX};
 
 /// Bytes that are copied between two looks at the disk's room and at the reasons to end.
@@ -103,7 +104,7 @@ pub(crate) fn copy(
     if let Err(failed) = walk.entry(folder, own, to, name, 0) {
         return Err(match failed {
             // It stands where it failed.
-            Failed::Other(why) => Failed::Other(format!("{}: {why}", walk.path.display())),
+            Failed::Other(why) => Failed::Other(format!("{}: {why}", shown(walk.path.as_os_str()))),
             Failed::Written => Failed::Written,
         });
     }
@@ -203,7 +204,7 @@ impl Walk<'_> {
 
     fn leave_out(&mut self, why: &str) {
         self.done.left_out += 1;
-        let path = self.path.display();
+        let path = shown(self.path.as_os_str());
         self.done
             .first_left_out
             .get_or_insert_with(|| format!("{path}: {why}"));
@@ -288,8 +289,30 @@ impl Walk<'_> {
         }
     }
 
+    /// Copies the bytes; what is a hole stays one.
     fn fill(&mut self, source: &File, target: &File, size: u64) -> Result<(), Failed> {
-        let mut left = size;
+        use rustix::fs::{SeekFrom, ftruncate, seek};
+        use rustix::io::Errno;
+        ftruncate(target, size).map_err(io::Error::from)?;
+        let mut at = 0;
+        while at < size {
+            at = match seek(source, SeekFrom::Data(at)) {
+                Err(Errno::NXIO) => break,
+                // A file system that knows no holes.
+                data => data.unwrap_or(at),
+            };
+            let hole = seek(source, SeekFrom::Hole(at)).unwrap_or(size);
+            let end = hole.min(size).max(at + 1);
+            for file in [source, target] {
+                seek(file, SeekFrom::Start(at)).map_err(io::Error::from)?;
+            }
+            self.bytes_to(end - at, source, target)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn bytes_to(&mut self, mut left: u64, source: &File, target: &File) -> Result<(), Failed> {
         while left > 0 {
             if self.unlooked >= CHUNK {
                 self.unlooked = 0;
@@ -324,7 +347,7 @@ impl Walk<'_> {
         let target = readlinkat(from, name).map_err(gone)?;
         let depth = self.path.components().count() - 1;
         if !leads_inside(Path::new(&target), depth) {
-            let why = format!("it is a symlink that leads out ({})", target.display());
+            let why = format!("it is a symlink that leads out ({})", shown(&target));
             self.leave_out(&why);
             return Ok(());
         }

@@ -35,7 +35,7 @@ impl Ports {
     /// The range of the slot with this directory: the one that it had, where nobody else uses a port
     /// of it now, else the next one. `None`: all are used.
     pub(crate) fn of(slot: &Path, had: Option<Ports>) -> Option<Ports> {
-        let usable = |ports: &Ports| (0..SIZE).all(|n| is_free(ports.first + n));
+        let usable = |ports: &Ports| ports.all().all(is_free);
         if let Some(ports) = had.filter(usable) {
             return Some(ports);
         }
@@ -50,6 +50,11 @@ impl Ports {
         let name = SocketAddr::from_abstract_name(format!("harness-ports-{first}")).ok()?;
         let _held = UnixDatagram::bind_addr(&name).ok()?;
         Some(Ports { first, _held })
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u16> {
+        self.first..self.first + SIZE
     }
 
     /// What an agent finds in its environment.

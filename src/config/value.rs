@@ -62,20 +62,8 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
             }
         }
         (Kind::Arguments, Json::Array(items)) => arguments(kind, items).map(|()| json.clone()),
-        (Kind::Patterns, Json::Array(items)) => {
-            let is_pattern = |item: &&Json| item.as_str().is_some_and(is_pattern);
-            match items.iter().find(|item| !is_pattern(item)) {
-                None => Ok(json.clone()),
-                Some(item) => Err(holds(kind, item)),
-            }
-        }
-        (Kind::Words, Json::Array(items)) => {
-            let is_word = |item: &&Json| item.as_str().is_some_and(is_argument);
-            match items.iter().find(|item| !is_word(item)) {
-                None => Ok(json.clone()),
-                Some(item) => Err(holds(kind, item)),
-            }
-        }
+        (Kind::Patterns, Json::Array(items)) => all_texts(kind, items, &is_pattern),
+        (Kind::Words, Json::Array(items)) => all_texts(kind, items, &is_argument),
         (Kind::Paths, Json::Array(items)) => {
             for item in items {
                 place(item.as_str().ok_or_else(|| holds(kind, item))?)?;
@@ -92,15 +80,17 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
                 Some(port) => Err(holds(kind, port)),
             }
         }
-        (Kind::VarNames, Json::Array(items)) => {
-            let is_pattern = |item: &Json| item.as_str().is_some_and(is_variables);
-            match items.iter().find(|item| !is_pattern(item)) {
-                None => Ok(json.clone()),
-                Some(item) => Err(holds(kind, item)),
-            }
-        }
+        (Kind::VarNames, Json::Array(items)) => all_texts(kind, items, &is_variables),
         (Kind::Vars, Json::Object(map)) => vars(map).map(|()| json.clone()),
         _ => Err(wrong()),
+    }
+}
+
+/// A list of texts that fit.
+fn all_texts(kind: &Kind, items: &[Json], fits: &dyn Fn(&str) -> bool) -> Result<Json, String> {
+    match items.iter().find(|item| !item.as_str().is_some_and(fits)) {
+        None => Ok(Json::from(items)),
+        Some(item) => Err(holds(kind, item)),
     }
 }
 

@@ -120,6 +120,29 @@ fn a_copy_has_contents_modes_times_and_symlinks_and_is_the_originals_in_nothing(
 }
 
 #[test]
+fn a_hole_is_copied_as_one() {
+    use std::os::unix::fs::FileExt;
+    let case = Case::new();
+    case.file("sparse", "begin");
+    let file = fs::File::options()
+        .write(true)
+        .open(case.at("from/sparse"))
+        .unwrap();
+    file.write_all_at(b"middle", 40 << 30).unwrap();
+    file.set_len(60 << 30).unwrap();
+    case.copy("sparse", &BOUNDS).unwrap();
+    let copy = fs::File::open(case.at("to/0")).unwrap();
+    let meta = copy.metadata().unwrap();
+    assert_eq!(meta.len(), 60 << 30);
+    assert!(meta.blocks() < 1_000, "{} blocks", meta.blocks());
+    let mut bytes = [0; 6];
+    copy.read_exact_at(&mut bytes, 40 << 30).unwrap();
+    assert_eq!(&bytes, b"middle");
+    copy.read_exact_at(&mut bytes[..5], 0).unwrap();
+    assert_eq!(&bytes[..5], b"begin");
+}
+
+#[test]
 fn no_symlink_on_the_way_is_followed() {
     let case = Case::new();
     case.file("real/secret", "s");

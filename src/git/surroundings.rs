@@ -102,8 +102,11 @@ impl Worktree {
             match self.copy(&wanted, &patterns, place, &name) {
                 Ok(copied) => {
                     newest = newest.max(copied.newest);
-                    notes.extend(left_out(&wanted.path, &copied));
-                    staged.push(Staged { wanted, name });
+                    let is_there = atomic::exists(&place.join(&name));
+                    notes.extend(left_out(&wanted.path, &copied, is_there));
+                    if is_there {
+                        staged.push(Staged { wanted, name });
+                    }
                 }
                 Err(why) => notes.push(format!("{} was not brought: {why}", show(&wanted.path))),
             }
@@ -317,6 +320,13 @@ impl Worktree {
         };
         let list = self.git().args(["ls-files", "-z"]);
         let files = list.must("cannot list the files of the worktree")?;
+        if files.truncated {
+            // One whose time is not set could count as built.
+            return Err(Error::permanent(
+                "cannot set the times",
+                "there are too many files",
+            ));
+        }
         let what = "cannot set the times of the worktree's files";
         copy::settle(here, ages, paths_of(&files)).or_fail(what, &self.dir)?;
         let refresh = ["update-index", "-q", "--ignore-submodules", "--refresh"];
@@ -385,13 +395,17 @@ fn beneath(dir: &Path) -> Result<Beneath> {
     opened.or_fail("cannot open the folder", dir)
 }
 
-fn left_out(path: &Path, copied: &Copied) -> Option<String> {
+/// What was left out, or all of it.
+fn left_out(path: &Path, copied: &Copied, is_there: bool) -> Option<String> {
     let first = copied.first_left_out.as_ref()?;
     let more = match copied.left_out {
         1 => String::new(),
         n => format!(", and {} more", n - 1),
     };
-    Some(format!("{} was brought without {first}{more}", show(path)))
+    Some(match is_there {
+        true => format!("{} was brought without {first}{more}", show(path)),
+        false => format!("not brought: {first}"),
+    })
 }
 
 fn show(path: &Path) -> String {

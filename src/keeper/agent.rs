@@ -15,6 +15,7 @@ use super::ExitRecord;
 use super::wire::Spec;
 use crate::atomic::{self, OwnDir};
 use crate::clock;
+use crate::config::Network;
 use crate::limits::STRAY_GRACE;
 use crate::mutant::planted;
 use crate::ports::Ports;
@@ -199,7 +200,11 @@ pub(super) fn start(spec: &Spec, ports: Option<&Ports>) -> io::Result<Pid> {
     let mut command = command(spec)?;
     command.envs(ports.iter().flat_map(|ports| ports.variables()));
     command.stdin(stdin).stdout(stdout).stderr(stderr);
-    let started = match &spec.sandbox {
+    let mut sandbox = spec.sandbox.clone();
+    if let Some(Network::Ports(open)) = sandbox.as_mut().map(|s| &mut s.network) {
+        open.extend(ports.iter().flat_map(|ports| ports.all()));
+    }
+    let started = match &sandbox {
         None => process::spawn(&mut command),
         Some(sandbox) => spawn_confined(&mut command, sandbox),
     };

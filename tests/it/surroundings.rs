@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Over, Root, Running, describe, files_below, git};
+use crate::support::{Over, Root, Running, describe, files_below, git, skipped};
 
 /// Says its ports, and stays until it is let go.
 const WAITS: &str = "echo $HARNESS_PORT $HARNESS_PORTS > \"$HARNESS_ROOT/ports-$HARNESS_ITEM\"\n\
@@ -97,6 +97,36 @@ fn a_gate_has_the_ports_of_its_slot() {
     let of_gate = fs::read_to_string(root.at("of-gate")).unwrap();
     let (first, _) = ports(&root, "x").unwrap();
     assert_eq!(of_gate.trim(), first.to_string(), "{}", root.picture());
+}
+
+/// A list of ports in `network` is of the ports of others.
+#[test]
+fn a_slots_own_ports_are_open_where_the_sandbox_closes_ports() {
+    let root = Root::plain();
+    root.config_confined("[repo]\npath = \"none\"\n[sandbox]\nnetwork = [443]\n");
+    root.script(
+        "x",
+        "python3 -c 'import os, socket\nfirst = int(os.environ[\"HARNESS_PORT\"])\n\
+         for port in (first, first + 9, first + 10):\n    try: socket.create_server((\"127.0.0.1\", port)); print(\"open\")\n    \
+         except PermissionError: print(\"closed\")'",
+    );
+    root.ok(&["run", "--drain", "--workers", "1"]);
+    let session = root.show("x")["attempts"][0]["session"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let file = |name: &str| said(&root, &format!("state/sessions/{session}/{name}"));
+    let told: serde_json::Value = serde_json::from_str(&file("session.json")).unwrap();
+    let holds = told["sandbox"]["holds"].to_string().contains("network");
+    if !holds || file("stderr.log").contains("not found") {
+        return skipped("this kernel closes no ports, or there is no python3");
+    }
+    assert_eq!(
+        file("stdout.log"),
+        "open\nopen\nclosed\n",
+        "{}",
+        file("stderr.log")
+    );
 }
 
 /// A ROOT whose repository ignores what projects ignore.
@@ -195,13 +225,14 @@ fn what_copy_names_comes_into_a_worktree_as_it_is_and_only_where_nothing_is() {
 
 #[test]
 fn only_what_git_ignores_on_both_sides_is_brought_and_the_rest_is_told() {
-    let root = copying("copy = [\"README\", \"notes\", \"mine\", \"local\", \"none\"]");
+    let root = copying("copy = [\"README\", \"notes\", \"mine\", \"local\", \"none\", \"target\"]");
     let repo = root.repo();
     put(&repo, "notes", "not ignored\n");
     put(&repo, "mine", "a secret\n");
     put(&repo, ".git/info/exclude", "mine\n");
     put(&repo, "local/in", "in\n");
     symlink(root.at("queue"), repo.join("local/out")).unwrap();
+    symlink(root.at("queue"), repo.join("target")).unwrap();
     let notes = one(
         &root,
         "x",
@@ -213,6 +244,7 @@ fn only_what_git_ignores_on_both_sides_is_brought_and_the_rest_is_told() {
         "`copy` names notes, which git does not ignore",
         "mine was not brought: no .gitignore of the worktree names it",
         "local was brought without local/out: it is a symlink that leads out",
+        "not brought: target: it is a symlink that leads out",
     ] {
         assert!(notes.contains(told), "{told}: {notes}");
     }
