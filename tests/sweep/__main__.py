@@ -74,7 +74,7 @@ def judge(scene, r, point, seen):
             wrong.append(f"{name}: parked without a reason")
         if r.mode == "git":
             branches = r.published(name)
-            if len(branches) != (at[0] == "done"):
+            if len(branches) != scene.branches * (at[0] == "done"):
                 wrong.append(f"{name} is published as {branches}; {tale}")
     return wrong + r.books(git_died=point.role == "git" or scene.stale_lock) + scene.check(r)
 

@@ -37,6 +37,8 @@ class Scene:
     as_nobody = False
     # Sessions of which nobody can know how they ended, because this scene killed their keeper.
     unknown = 0
+    # The branches that each item has published once it is done.
+    branches = 1
 
     def prepare(self, r):
         """The world before, by processes that nobody traces."""
@@ -700,6 +702,41 @@ class MergeOne(Merge):
     on = "main"
 
 
+class Conflict(Scene):
+    """merge, begin: a branch that conflicts goes back to its agent, where the merge is begun; then it lands."""
+
+    items = {"x.md": ("done", 2)}
+    modes = ("git",)
+    roles = ("slot", "keeper", "git")
+    branches = 2
+
+    def __init__(self):
+        self.toml = ('agent = "own"\n[integrate]\nmode = "review"\non_conflict = "agent"\n'
+                     '[agents.own]\ncommand = ["sh", "{{ROOT}}/../agent"]\n')
+
+    def prepare(self, r):
+        who = "$HARNESS_ITEM $HARNESS_SESSION"
+        (r.base / "agent").write_text(
+            f"echo begin {who} >>{r.log}\n"
+            "if [ $HARNESS_ATTEMPT = 1 ]; then echo mine >README; git commit -qam mine\n"
+            "else grep -q '<<<<<<<' README && echo both >README && git add README && git commit -q --no-edit; fi\n"
+            f"s=$?\necho end {who} >>{r.log}\nexit $s\n")
+        r.drop("x.md", "do it\n", 0o644)
+        r.drain()
+        toml = r.path / "harness.toml"
+        toml.write_text(toml.read_text().replace('mode = "review"', 'mode = "merge"'))
+        (r.repo / "README").write_text("theirs\n")
+        git(r.repo, "commit", "-q", "-a", "-m", "theirs")
+        # A person approves it.
+        os.rename(r.path / "queue/review/x.md", r.path / "queue/merge/x.md")
+
+    def check(self, r):
+        events = [e["event"] for e in r.events("x.md")]
+        if events.count("merged") != 1 or git(r.repo, "show", "main:README") != "both\n":
+            return [f"it is not merged as it was resolved: {events}, {git(r.repo, 'show', 'main:README')}"]
+        return []
+
+
 class Command(Scene):
     """A command that a person types: done or not done, never half. What was not done is done again."""
 
@@ -765,6 +802,46 @@ class CancelPending(Command):
         return "canceled"
 
 
+class ApproveCommand(Command):
+    args = ["approve", "x"]
+    modes = ("git",)
+    toml = '[integrate]\nmode = "review"\n'
+
+    def prepare(self, r):
+        r.script("x", WORK)
+        r.drain()
+
+    def settle(self, r):
+        if r.at("queue/review/x"):
+            r.harness("approve", "x")
+
+    def check(self, r):
+        events = [e["event"] for e in r.events("x")]
+        return [] if events.count("merged") == 1 else [f"it is not merged once: {events}"]
+
+
+class RejectCommand(ApproveCommand):
+    """Of one that is approved already: it gets another attempt, and only that one's branch is merged."""
+
+    items = {"x": ("done", 2)}
+    args = ["reject", "x", "--comment", "say it in French"]
+    branches = 2
+
+    def prepare(self, r):
+        super().prepare(r)
+        toml = r.path / "harness.toml"
+        toml.write_text(toml.read_text().replace('mode = "review"', 'mode = "merge"'))
+        os.rename(r.path / "queue/review/x", r.path / "queue/merge/x")
+
+    def settle(self, r):
+        if r.at("queue/merge/x"):
+            r.harness(*self.args)
+
+    def check(self, r):
+        merged = [e["branch"] for e in r.events("x") if e["event"] == "merged"]
+        return [] if merged == ["harness/x/2"] else [f"merged is {merged}"]
+
+
 class InterruptCommand(Command):
     args = ["interrupt", "agent-1", "a person wants to look"]
 
@@ -793,7 +870,8 @@ SCENES = {
     "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
     "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold,
     "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain,
-    "gate": Gate, "copy": Copy, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "add": Add, "retry-command": RetryCommand,
+    "gate": Gate, "copy": Copy, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "conflict": Conflict,
+    "add": Add, "retry-command": RetryCommand, "approve-command": ApproveCommand, "reject-command": RejectCommand,
     "release": Release, "cancel-pending": CancelPending, "interrupt-command": InterruptCommand,
     "answer": Answer,
 }
