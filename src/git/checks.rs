@@ -175,7 +175,9 @@ impl Worktree {
         let git = self
             .git()
             .args(["status", "--porcelain", "-z", "--no-renames"]);
-        let out = git.arg("--untracked-files=all").patient()?;
+        // Without a git in the links to other repositories: it would work by what an agent set there.
+        let git = git.args(["--untracked-files=all", "--ignore-submodules=dirty"]);
+        let out = git.patient()?;
         // Two letters and a space before each path.
         let paths = out
             .stdout

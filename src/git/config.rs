@@ -175,6 +175,8 @@ pub(super) struct Settings {
     pub text: Vec<u8>,
     /// For `FILE`, behind it.
     pub filters: Vec<u8>,
+    /// The user's merge drivers, with `HERE` for the worktree.
+    pub drivers: Vec<u8>,
     /// Names of hooks defined by settings, in any file.
     pub hooks: Vec<OsString>,
 }
@@ -185,8 +187,9 @@ pub(super) fn read(repo_path: &Path, durable: bool) -> Result<Settings> {
     let listed = git
         .must("cannot read the repository's configuration")?
         .stdout;
-    let filters = filters(&listed);
-    let top = match filters.is_empty() {
+    let filters = commands(&listed, b"filter.", &[b".clean", b".smudge", b".process"]);
+    let drivers = commands(&listed, b"merge.", &[b".driver"]);
+    let top = match filters.is_empty() && drivers.is_empty() {
         true => Vec::new(),
         false => {
             let git = Git::at(repo_path).args(["rev-parse", "--show-toplevel"]);
@@ -205,14 +208,31 @@ pub(super) fn read(repo_path: &Path, durable: bool) -> Result<Settings> {
             true => Vec::new(),
             false => at_users(&filters, &top),
         },
+        drivers: match planted("filters-in-worktree") {
+            true => Vec::new(),
+            false => {
+                let here = drivers
+                    .iter()
+                    .map(|(key, command)| (*key, from_here(command)));
+                let here: Vec<_> = here.collect();
+                let here: Vec<Entry<'_>> = here
+                    .iter()
+                    .map(|(key, command)| (*key, &**command))
+                    .collect();
+                at_users(&here, &top)
+            }
+        },
         hooks: hooks(&listed),
     })
 }
 
 type Entry<'a> = (&'a [u8], &'a [u8]);
 
-/// The commands of filters, in any file: `filter.NAME.clean` and the like.
-fn filters(listed: &[u8]) -> Vec<Entry<'_>> {
+/// Stands for the worktree in the commands of merge drivers.
+pub(super) const HERE: u8 = 1;
+
+/// The commands of filters (`filter.NAME.clean` and the like) or merge drivers, in any file.
+fn commands<'l>(listed: &'l [u8], first: &[u8], ends: &[&[u8]]) -> Vec<Entry<'l>> {
     let entries = listed.split(|&b| b == 0).skip(1).step_by(2);
     let split = entries.filter_map(|entry| {
         let cut = entry.iter().position(|&b| b == b'\n')?;
@@ -220,20 +240,30 @@ fn filters(listed: &[u8]) -> Vec<Entry<'_>> {
     });
     let is_command = |(key, command): &Entry<'_>| {
         let key = key.to_ascii_lowercase();
-        let ends = [&b".clean"[..], b".smudge", b".process"];
-        key.starts_with(b"filter.")
-            && ends.iter().any(|end| key.ends_with(end))
-            && !command.is_empty()
+        key.starts_with(first) && ends.iter().any(|end| key.ends_with(end)) && !command.is_empty()
     };
     split.filter(is_command).collect()
 }
 
-/// The same filters for our own git: git runs them in the worktree, which an agent has written. There a
+/// A merge driver's command with the files that git makes in the worktree by their whole paths.
+fn from_here(command: &[u8]) -> Vec<u8> {
+    let (mut text, mut rest) = (Vec::new(), command.iter());
+    while let Some(&b) = rest.next() {
+        match (b, rest.as_slice().first()) {
+            (b'%', Some(b'O' | b'A' | b'B')) => text.extend([HERE, b'/', b'%']),
+            (b'%', Some(b'%')) => text.extend([b'%', *rest.next().unwrap_or(&b'%')]),
+            _ => text.push(b),
+        }
+    }
+    text
+}
+
+/// The same commands for our own git: git runs them in the worktree, which an agent has written. There a
 /// relative path, or what a program looks for where it is started, would be the agent's. They run in the
 /// user's checkout.
-fn at_users(filters: &[Entry<'_>], top: &[u8]) -> Vec<u8> {
+fn at_users(commands: &[Entry<'_>], top: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
-    for (key, command) in filters {
+    for (key, command) in commands {
         let is_process = key.to_ascii_lowercase().ends_with(b".process");
         let quoted = top.iter().flat_map(|&b| match b {
             b'\'' => b"'\\''".to_vec(),

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ struct Inner {
     settings: Vec<u8>,
     /// The user's filters as the hub has them.
     filters: Vec<u8>,
+    /// The same of their merge drivers.
+    drivers: Vec<u8>,
     /// Hooks defined by settings; those in folders are disabled by `core.hooksPath`.
     hooks: Vec<OsString>,
 }
@@ -76,6 +79,7 @@ impl Hub {
                 user: user.clone(),
                 settings: read.text.clone(),
                 filters: read.filters.clone(),
+                drivers: read.drivers.clone(),
                 hooks: read.hooks.clone(),
             }));
             if hub.make(root, &stem)? {
@@ -155,6 +159,7 @@ impl Hub {
             user,
             settings,
             filters,
+            drivers: Vec::new(),
             hooks: self.0.hooks.clone(),
         }))
     }
@@ -184,6 +189,17 @@ impl Hub {
 
     pub(super) fn settings(&self) -> &[u8] {
         &self.0.settings
+    }
+
+    /// Settings for a git that works in a worktree by its slot's: the user's filters and merge drivers, run
+    /// in their checkout. `None`: the worktree's path cannot stand in a command.
+    pub(super) fn commands_at_users(&self, worktree: &Path) -> Option<Vec<u8>> {
+        let here = worktree.as_os_str().as_bytes();
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || b"/._-+,@".contains(b);
+        let drivers = self.0.drivers.split(|&b| b == config::HERE);
+        let is_plain = self.0.drivers.is_empty() || here.iter().all(plain);
+        let drivers: Vec<&[u8]> = drivers.collect();
+        is_plain.then(|| [&self.0.filters[..], &drivers.join(here)].concat())
     }
 
     pub(super) fn filters(&self) -> &[u8] {

@@ -3,7 +3,7 @@
 //!
 //! Invariant: what an agent has not resolved is never taken for its work.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::checkout::OPERATIONS;
@@ -60,13 +60,23 @@ impl Worktree {
         let Some(oid) = self.rev("HEAD^{commit}")? else {
             return Ok(false);
         };
+        // Its filters and drivers are the user's, and what they find here is an agent's.
+        let Some(settings) = self.hub.commands_at_users(&self.dir) else {
+            return Ok(false);
+        };
+        let file = self.admin.join("merging");
+        atomic::replace(&file, &settings, false)?;
+        let mut include = OsString::from("include.path=");
+        include.push(&file);
         let git = Git::at(&self.dir)
+            .args([OsStr::new("-c"), &include])
             .env("GIT_DIR", self.slot.admin())
             .env("GIT_WORK_TREE", &self.dir)
             .holding(self.lease.as_ref());
         let message = format!("Merge {} into {branch}", into.name);
         let git = git.args(["merge", "--quiet", "--no-commit", "--no-ff", "--no-stat"]);
         let out = git.args(["-m", &message, &into.oid]).patient()?;
+        atomic::remove(&file)?;
         let is_begun = atomic::exists(&self.slot.admin().join("MERGE_HEAD"));
         if matches!(out.code, 0 | 1) && is_begun {
             return Ok(true);

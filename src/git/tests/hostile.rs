@@ -165,3 +165,57 @@ fn what_a_sparse_checkout_leaves_out_is_not_deleted() {
     let flags = Git::at(d).args(["ls-files", "-t"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&flags.stdout).contains("S "));
 }
+
+/// Filters and merge drivers are the user's, and run where the user works.
+#[test]
+fn a_merge_that_is_begun_for_an_agent_runs_no_program_of_its_worktree() {
+    let w = world();
+    let script = "#!/bin/sh\necho users >> $2; cat\n";
+    for name in ["filter.sh", "driver.sh"] {
+        put(&w.user.join(name), script);
+    }
+    put(&w.user.join(".gitattributes"), "*.x filter=own merge=own\n");
+    put(&w.user.join("f.x"), "one\n");
+    let seen = w.root.path().join("seen");
+    let own = |what: &str| format!("sh ./{what}.sh x {}", seen.display());
+    for (key, command) in [
+        ("filter.own.clean", own("filter")),
+        ("filter.own.smudge", own("filter")),
+        (
+            "merge.own.driver",
+            format!("{} < %B > %A; test -s \"%O\" && exit 1", own("driver")),
+        ),
+    ] {
+        git(&w.user, &["config", key, &command]);
+    }
+    git(&w.user, &["add", "-A"]);
+    git(&w.user, &["commit", "-q", "-m", "filters"]);
+    let (hub, tree, base) = w.ready();
+    let planted = "#!/bin/sh\necho planted >> $2; cat\n";
+    for name in ["filter.sh", "driver.sh"] {
+        put(&tree.path().join(name), planted);
+    }
+    put(&tree.path().join("f.x"), "agents\n");
+    let got = tree.collect("harness/x/1", &base, "m", AUTHOR).unwrap();
+    put(&w.user.join("f.x"), "users\n");
+    git(&w.user, &["commit", "-q", "-am", "users"]);
+    let into = hub.base(None).unwrap();
+    let from = Base {
+        name: "main".into(),
+        oid: got.head,
+    };
+    tree.checkout("harness/x/2", &from).unwrap();
+    fs::remove_file(&seen).unwrap();
+    assert!(tree.begin_merge("harness/x/2", &into).unwrap());
+    let seen = fs::read_to_string(&seen).unwrap();
+    assert!(
+        seen.contains("users") && !seen.contains("planted"),
+        "{seen}"
+    );
+    assert_eq!(
+        fs::read_to_string(tree.path().join("f.x")).unwrap(),
+        "users\n"
+    );
+    let unmerged = ["ls-files", "--unmerged", "--", "f.x"];
+    assert!(!git(tree.path(), &unmerged).is_empty());
+}
