@@ -232,7 +232,7 @@ fn only_what_git_ignores_on_both_sides_is_brought_and_the_rest_is_told() {
     put(&repo, ".git/info/exclude", "mine\n");
     put(&repo, "local/in", "in\n");
     symlink(root.at("queue"), repo.join("local/out")).unwrap();
-    symlink(root.at("queue"), repo.join("target")).unwrap();
+    symlink(root.at("prompts"), repo.join("target")).unwrap();
     let notes = one(
         &root,
         "x",
