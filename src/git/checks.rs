@@ -4,9 +4,12 @@
 //! Knows nothing of gates. Invariant: the agent's settings, filters and attributes decide nothing here.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use super::hub::MODULES;
-use super::{Base, Hub, Worktree};
+use super::{Base, Git, Hub, Output, Worktree};
 use crate::atomic;
 use crate::error::Result;
 use crate::layout::shown;
@@ -58,6 +61,39 @@ impl Hub {
                 Ok(named(&large, &format!("larger than {max} bytes")))
             }
         }
+    }
+
+    /// Which of these files, or files in these folders, differ between two commits, in words.
+    pub(crate) fn touched(
+        &self,
+        old: &str,
+        new: &str,
+        paths: &[PathBuf],
+    ) -> Result<Option<String>> {
+        let git = self.git().env("GIT_LITERAL_PATHSPECS", "1");
+        let git = git.args(["diff-tree", "-r", "--no-renames", "--name-only", "-z"]);
+        let out = git.args([old, new, "--"]).args(paths);
+        let out = out.must("cannot list what would be changed")?;
+        let found = out.stdout.split(|&b| b == 0);
+        let found = found.filter(|path| !path.is_empty()).map(<[u8]>::to_vec);
+        Ok(named(&found.collect::<Vec<_>>(), "would be changed"))
+    }
+
+    /// Where in a worktree of the user's repository this folder lies; `None`: in none.
+    pub(crate) fn prefix_of(&self, folder: &Path) -> Option<PathBuf> {
+        let mut above = folder.ancestors();
+        above.find(|dir| atomic::exists(&dir.join(".git")))?;
+        let git = Git::at(folder).args(["rev-parse", "--path-format=absolute", "--show-prefix"]);
+        let out = git
+            .arg("--git-common-dir")
+            .output()
+            .ok()
+            .filter(Output::ok)?;
+        let mut lines = out.stdout.split(|&b| b == b'\n');
+        let path = |line: &[u8]| PathBuf::from(OsStr::from_bytes(line));
+        let (prefix, common) = (path(lines.next()?), path(lines.next()?));
+        let real = |path: &Path| path.canonicalize().ok();
+        (real(&common) == real(self.user())).then_some(prefix)
     }
 
     /// Files that differ, but for those that the pathspecs exclude.
@@ -154,10 +190,9 @@ impl Hub {
 
 /// `2 files changed outside its `paths`: a, b`; `None`: there is none.
 fn named(paths: &[Vec<u8>], what: &str) -> Option<String> {
-    use std::os::unix::ffi::OsStrExt;
     let shown = paths.iter().take(NAMED_MAX);
     let shown: Vec<String> = shown
-        .map(|path| shown_path(std::ffi::OsStr::from_bytes(path)))
+        .map(|path| shown_path(OsStr::from_bytes(path)))
         .collect();
     let more = if paths.len() > NAMED_MAX { ", …" } else { "" };
     let files = if paths.len() == 1 { "file" } else { "files" };
@@ -165,7 +200,7 @@ fn named(paths: &[Vec<u8>], what: &str) -> Option<String> {
         .then(|| format!("{} {files} {what}: {}{more}", paths.len(), shown.join(", ")))
 }
 
-fn shown_path(path: &std::ffi::OsStr) -> String {
+fn shown_path(path: &OsStr) -> String {
     text::one_line(&shown(path))
 }
 

@@ -80,10 +80,15 @@ pub(super) fn beside(rt: &Arc<Runtime>, errand: Errand<'_>) {
         let session = errand.log.as_ref().map(|log| log.session.clone());
         move |why: &str| fail(&rt, &what, item.as_ref(), session.as_deref(), why)
     };
-    if !rt
-        .errands
-        .enter(errand.name, rt.config.harness.hook_timeout)
-    {
+    let (errands, patience) = (&rt.errands, rt.config.harness.hook_timeout);
+    let mut has_place = errands.enter(errand.name, Duration::ZERO);
+    if !has_place {
+        rt.console.warn(
+            "as many hooks run as may at once: the next one, and its slot, wait for one to end",
+        );
+        has_place = errands.enter(errand.name, patience);
+    }
+    if !has_place {
         return failed(
             "it was not run: too many hooks and notifications run, and none of them ends",
         );

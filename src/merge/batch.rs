@@ -6,7 +6,7 @@ use super::chain::{self, Left, Link};
 use super::fate::{self, Fate};
 use super::gate::{self, Gated};
 use super::land::{self, Land};
-use super::{Batch, bisect, target};
+use super::{Batch, bisect, ours, target};
 use crate::config::{How, OnConflict};
 use crate::error::Result;
 use crate::git::Merged;
@@ -37,6 +37,11 @@ pub(super) fn merge(ctx: &mut WorkerContext, batch: &mut Batch) -> Result<()> {
         let (hub, candidates) = (batch.hub.clone(), &batch.candidates);
         let (links, left) = chain::build(ctx, &hub, &base.oid, how, candidates)?;
         let mut fates = of_left(batch, left);
+        if let Some(refused) = ours::first_change(ctx, batch, &base.oid, &links)? {
+            // The others are merged without it.
+            fates.push(refused);
+            return end_each(ctx, batch, fates);
+        }
         let done = match links.is_empty() {
             true => true,
             false => try_links(ctx, batch, &base.oid, links, &mut fates)?,

@@ -15,6 +15,7 @@ mod chain;
 mod fate;
 mod gate;
 mod land;
+mod ours;
 mod queue;
 
 use std::fs::File;

@@ -39,7 +39,7 @@ impl Main {
             return;
         }
         self.next_idle = now + LOOK;
-        if self.is_drained(&self.stuck_slots()) {
+        if !self.rt.errands.are_full() && self.is_drained(&self.stuck_slots()) {
             self.tell_idle();
         }
     }
@@ -48,6 +48,10 @@ impl Main {
     /// runs, and may add something.
     pub(super) fn idle_goes_first(&mut self) -> bool {
         if self.is_idle_untold() {
+            // The main thread waits for no place.
+            if self.rt.errands.are_full() {
+                return true;
+            }
             self.tell_idle();
         }
         self.idle_runs()

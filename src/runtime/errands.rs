@@ -41,6 +41,10 @@ impl Errands {
         }
     }
 
+    pub(crate) fn are_full(&self) -> bool {
+        lock(&self.running).len() >= RUN_MAX
+    }
+
     pub(crate) fn leave(&self, name: &str) {
         let mut running = lock(&self.running);
         if let Some(at) = running.iter().position(|n| *n == name) {
@@ -71,6 +75,7 @@ mod tests {
     fn there_are_so_many_places_and_no_more() {
         let errands = Errands::default();
         assert!((0..RUN_MAX).all(|_| errands.enter("landed", Duration::ZERO)));
+        assert!(errands.are_full());
         assert!(!errands.enter("idle", Duration::from_millis(20)));
         errands.leave("landed");
         assert!(errands.enter("idle", Duration::ZERO));

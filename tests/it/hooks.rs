@@ -251,7 +251,7 @@ fn a_hook_that_goes_wrong_is_said_once_with_its_cause_and_changes_nothing() {
 #[test]
 fn whatever_a_hook_does_nobody_waits_longer_than_its_time() {
     let root = Root::plain();
-    root.config("hook_timeout = 1\n[repo]\npath = \"none\"\n");
+    root.config("hook_timeout = 3\n[repo]\npath = \"none\"\n");
     hook(
         &root,
         "after-end",
@@ -259,7 +259,7 @@ fn whatever_a_hook_does_nobody_waits_longer_than_its_time() {
          hangs) echo $$ >\"$HARNESS_ROOT/pid\"; exec sleep 600;;\n\
          forks) setsid sleep 600 & echo $! >\"$HARNESS_ROOT/forked\";;\n\
          closes) exec <&- >&- 2>&-; cat 2>/dev/null;;\n\
-         floods) head -c 1000000000 /dev/zero; echo over >\"$HARNESS_ROOT/flooded\";;\n\
+         floods) head -c 300000000 /dev/zero; sleep 0.3; stat -Lc %s /proc/self/fd/2 >\"$HARNESS_ROOT/flooded\";;\n\
          goes) rm \"$HARNESS_ROOT/hooks/after-end\"; touch \"$HARNESS_ROOT/gone\";;\n\
          ignores) trap '' TERM INT HUP; while :; do sleep 1; done;;\n\
          esac",
@@ -272,7 +272,7 @@ fn whatever_a_hook_does_nobody_waits_longer_than_its_time() {
     assert_eq!(out.status.code(), Some(0), "{}", said(&out));
     let text = said(&out);
     assert!(kinds.iter().all(|name| root.is_done(name)));
-    let killed = "it was still running after 1s and was killed (`hook_timeout` in [harness])";
+    let killed = "it was still running after 3s and was killed (`hook_timeout` in [harness])";
     assert!(text.contains(killed), "{text}");
     let pid = |name: &str| {
         fs::read_to_string(root.at(name))
@@ -291,6 +291,9 @@ fn whatever_a_hook_does_nobody_waits_longer_than_its_time() {
         log.metadata().unwrap().len()
     };
     assert!(size("floods") <= 1 << 20);
+    // Not while it ran either: it may print for as long as it likes.
+    let flooded: u64 = pid("flooded").into();
+    assert!(flooded <= 1 << 20, "{flooded}");
     assert_eq!(size("hangs"), 0);
     root.script("goes", ":");
     root.script("after", ":");
@@ -456,6 +459,27 @@ fn an_agent_that_puts_links_where_a_hooks_output_goes_leads_it_nowhere() {
         let log = session(&root, name).join("hooks/after-end.log");
         assert_eq!(fs::read_to_string(log).unwrap(), "said\n", "{name}");
     }
+}
+
+#[test]
+fn more_hooks_than_may_run_at_once_wait_for_a_place_and_are_all_run() {
+    let root = Root::plain();
+    let body = format!(
+        "echo >>\"$HARNESS_ROOT/ran-began\"; {}; echo >>\"$HARNESS_ROOT/ran-over\"",
+        until("go")
+    );
+    hook(&root, "after-end", &body);
+    for n in 0..40 {
+        root.script(format!("x{n}"), ":");
+    }
+    let mut run = root.start(&["--drain", "--workers", "2"]);
+    root.wait_until("as many run as may", || ran(&root, "began").len() == 32);
+    root.wait_until("the next one waits", || {
+        run.said().contains("as many hooks run as may at once")
+    });
+    fs::write(root.at("go"), "").unwrap();
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
+    assert_eq!(ran(&root, "over").len(), 40, "{}", run.said());
 }
 
 #[test]

@@ -619,6 +619,39 @@ class Copy(Scene):
         return wrong
 
 
+class Hooks(Scene):
+    """set up, tell: a hook leaves files in the worktree before the agent starts, and another is told of
+    the end."""
+
+    roles = ("slot", "keeper")
+
+    def prepare(self, r):
+        self.told = r.base / "told"
+        for name, body in {
+            "worktree-setup": "echo stray >stray",
+            "after-end": f'echo "$HARNESS_SESSION $HARNESS_STATE" >>{self.told}',
+        }.items():
+            hook = r.path / "hooks" / name
+            hook.write_text(f"#!/bin/sh\n{body}\n")
+            hook.chmod(0o755)
+        r.script("x", WORK)
+
+    def check(self, r):
+        ended = {e["session"] for e in r.events("x") if e["event"] == "finished"}
+        deadline = time.monotonic() + 10
+        # One that outlived its harness is about to say so.
+        while (missing := ended - self.said()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        wrong = [f"nobody was told of the end of {missing}"] if missing else []
+        for branch in r.published("x") if r.mode == "git" else []:
+            if "stray" in git(r.repo, "ls-tree", "-r", "--name-only", branch).split():
+                wrong.append("what its hook left is in its branch")
+        return wrong
+
+    def said(self):
+        return {line.split()[0] for line in self.told.read_text().splitlines()} if self.told.exists() else set()
+
+
 class Merge(Scene):
     """take, chain, gate, announce, swap, merged, move: an approved branch, and two more together, get
     into a base that is checked out nowhere."""
@@ -870,7 +903,7 @@ SCENES = {
     "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
     "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold,
     "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain,
-    "gate": Gate, "copy": Copy, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "conflict": Conflict,
+    "gate": Gate, "copy": Copy, "hooks": Hooks, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "conflict": Conflict,
     "add": Add, "retry-command": RetryCommand, "approve-command": ApproveCommand, "reject-command": RejectCommand,
     "release": Release, "cancel-pending": CancelPending, "interrupt-command": InterruptCommand,
     "answer": Answer,

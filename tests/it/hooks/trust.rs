@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{notes, put, ran, said, session};
-use crate::support::{NOBODY, Root, skipped};
+use crate::support::{NOBODY, Root, git, skipped};
 
 /// What stands in the place of a hook, and what is said of it.
 type Odd = (&'static str, fn(&Root, &Path), &'static str);
@@ -204,6 +204,60 @@ fn an_agent_in_its_sandbox_changes_no_hook_and_hooks_have_none() {
     for name in ["parked", "before-start", "worktree-setup"] {
         assert_eq!(ran(&root, name).len(), 1, "{name}: {text}");
     }
+}
+
+#[test]
+fn no_branch_of_an_agents_brings_a_hook_into_a_tree_in_its_repository() {
+    let root = Root::plain();
+    let top = root.path();
+    git(top, &["init", "-q", "-b", "main"]);
+    fs::write(top.join("README"), "hello\n").unwrap();
+    git(top, &["add", "README"]);
+    git(top, &["commit", "-q", "-m", "one"]);
+    let config = "[repo]\npath = \".\"\n[integrate]\nmode = \"merge\"\nbatch = 8\n";
+    root.config(config);
+    let commits = |what: &str| format!("{what}\ngit add -f .; git commit -qm made");
+    let evil = format!(
+        "printf '#!/bin/sh\\ntouch {}\\n'",
+        root.at("evil-ran").display()
+    );
+    for name in ["a", "b"] {
+        root.script(name, &commits(&format!("echo 1 >{name}")));
+    }
+    root.script(
+        "hook",
+        &commits(&format!(
+            "mkdir hooks; {evil} >hooks/landed; chmod +x hooks/landed"
+        )),
+    );
+    root.script(
+        "link",
+        &commits("mkdir tools; touch tools/x; ln -s tools hooks"),
+    );
+    root.script("config", &commits("echo 'x = 1' >harness.toml"));
+    let text = said(&root.drain());
+    for name in ["a", "b"] {
+        assert!(root.is_done(name), "{name}: {text}");
+        assert!(top.join(name).exists(), "{name}: {text}");
+    }
+    for (name, file) in [
+        ("hook", "hooks/landed"),
+        ("link", "hooks"),
+        ("config", "harness.toml"),
+    ] {
+        assert!(root.is_parked(name), "{name}: {text}");
+        let why = root.show(name)["reason"].as_str().unwrap().to_owned();
+        let words =
+            format!("1 file would be changed: {file}, by which harness runs programs as you");
+        assert!(why.contains(&words), "{name}: {why}");
+        assert!(
+            why.contains(&format!("`git merge harness/{name}/1`")),
+            "{why}"
+        );
+    }
+    assert!(!root.at("hooks/landed").exists());
+    root.drain();
+    assert!(!root.at("evil-ran").exists());
 }
 
 #[test]
