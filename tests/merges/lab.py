@@ -46,6 +46,9 @@ delay = 0.05
 [harness]
 stagger = 0
 kill_grace = 1
+# The gate's journal lies beside the tree.
+[sandbox]
+mode = "off"
 """
 
 
