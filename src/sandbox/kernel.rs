@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use landlock::{
@@ -21,7 +21,6 @@ use rustix::thread::{
 
 use super::{Sandbox, places, readable};
 use crate::config::Network;
-use crate::mutant::planted;
 
 /// The newest version whose rights are asked for. Those of later ones (sockets by path: 9) were not
 /// tried on any kernel yet.
@@ -133,13 +132,10 @@ pub(crate) fn enforce(sandbox: &Sandbox) -> io::Result<()> {
     }
     let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     for tree in &sandbox.write {
-        let held = match planted("grant-follows-links") {
-            true => hold_followed(tree),
-            false => hold(tree),
-        };
-        rules = rule(rules, held.map_err(|e| at(tree, &e))?, write)?;
+        rules = rule(rules, hold(tree).map_err(|e| at(tree, &e))?, write)?;
     }
-    for device in places::devices() {
+    let denied = |device: &PathBuf| sandbox.deny.contains(device);
+    for device in places::devices().into_iter().filter(|d| !denied(d)) {
         if let Ok(device) = hold(&device) {
             rules = rule(rules, device, write)?;
         }
@@ -217,21 +213,26 @@ fn hold(path: &Path) -> io::Result<OwnedFd> {
     Ok(held)
 }
 
-fn hold_followed(path: &Path) -> io::Result<OwnedFd> {
-    let how = OFlags::PATH | OFlags::CLOEXEC;
-    Ok(openat2(
-        CWD,
-        path,
-        how,
-        Mode::empty(),
-        ResolveFlags::empty(),
-    )?)
-}
-
 fn at(path: &Path, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{}: {e}", path.display()))
 }
 
 fn refused(e: RulesetError) -> io::Error {
     io::Error::other(format!("Landlock: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_symlink_is_followed_to_a_grant() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(base.join("there/in")).unwrap();
+        std::os::unix::fs::symlink("there", base.join("link")).unwrap();
+        assert!(hold(&base.join("there/in")).is_ok());
+        assert!(hold(&base.join("link")).is_err());
+        assert!(hold(&base.join("link/in")).is_err());
+    }
 }

@@ -84,7 +84,7 @@ pub(super) fn devices() -> Vec<PathBuf> {
 }
 
 /// Logins, keys and histories, below the home folder. What a CLI needs of its own is its state.
-pub(super) static SECRETS: &[&str] = &[
+static SECRETS: &[&str] = &[
     ".ssh",
     ".gnupg",
     ".aws",
@@ -98,6 +98,12 @@ pub(super) static SECRETS: &[&str] = &[
     ".config/doctl",
     ".config/rclone",
     ".config/containers/auth.json",
+    ".config/sops",
+    ".config/age",
+    ".config/1Password",
+    ".config/Bitwarden",
+    ".config/Bitwarden CLI",
+    ".Xauthority",
     ".netrc",
     ".git-credentials",
     ".config/git/credentials",
@@ -118,12 +124,74 @@ pub(super) static SECRETS: &[&str] = &[
     ".config/chromium",
     ".config/BraveSoftware",
     ".config/microsoft-edge",
+    ".config/vivaldi",
+    ".config/Signal",
+    ".var/app",
+    "snap/firefox",
+    "snap/chromium",
     ".bash_history",
     ".zsh_history",
     ".python_history",
     ".node_repl_history",
     ".psql_history",
+    ".mysql_history",
+    ".sqlite_history",
+    ".rediscli_history",
+    ".local/share/fish/fish_history",
+    ".local/share/atuin",
 ];
+
+/// Variables that lead to secrets elsewhere than at their usual place.
+static MOVED: &[(&str, &str)] = &[
+    ("XDG_CONFIG_HOME", ".config"),
+    ("XDG_DATA_HOME", ".local/share"),
+    ("CARGO_HOME", ".cargo"),
+    ("GNUPGHOME", ".gnupg"),
+    ("DOCKER_CONFIG", ".docker"),
+    ("GH_CONFIG_DIR", ".config/gh"),
+    ("AZURE_CONFIG_DIR", ".azure"),
+    ("CLOUDSDK_CONFIG", ".config/gcloud"),
+    ("KUBECONFIG", ".kube"),
+    ("NETRC", ".netrc"),
+    ("PGPASSFILE", ".pgpass"),
+    ("XAUTHORITY", ".Xauthority"),
+    ("AWS_SHARED_CREDENTIALS_FILE", ".aws"),
+    ("PASSWORD_STORE_DIR", ".password-store"),
+];
+
+/// The home folders whose secrets are denied: the agent's, harness's own, and the one that the system
+/// knows, as HOME may be unset.
+pub(super) fn homes(agents: Option<&Path>) -> Vec<PathBuf> {
+    let own = std::env::var_os("HOME").map(PathBuf::from);
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
+    let known = user.ok().flatten().map(|user| user.dir);
+    let all = [agents.map(Path::to_owned), own, known]
+        .into_iter()
+        .flatten();
+    let mut all: Vec<PathBuf> = all.filter(|home| home.is_absolute()).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// What holds a secret: below these home folders, and where harness's own environment says.
+pub(super) fn secrets(homes: &[PathBuf]) -> Vec<PathBuf> {
+    let below = |home: &PathBuf| SECRETS.iter().map(|s| home.join(s)).collect::<Vec<_>>();
+    let mut all: Vec<PathBuf> = homes.iter().flat_map(below).collect();
+    for (var, usual) in MOVED {
+        let Some(there) = std::env::var_os(var).map(PathBuf::from) else {
+            continue;
+        };
+        let moved = SECRETS
+            .iter()
+            .filter_map(|s| Path::new(s).strip_prefix(usual).ok());
+        all.extend(moved.map(|rest| there.join(rest)));
+    }
+    // Logins of containers, keyrings and screens.
+    all.push(format!("/run/user/{}", nix::unistd::geteuid()).into());
+    all.retain(|path| path.is_absolute());
+    all
+}
 
 /// Device files are granted one by one; of the rest some are whole disks.
 pub(super) const DEVICES: &str = "/dev";

@@ -7,9 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::environment::{Env, environment, value_of};
-use super::places::{CACHES, DEVICES, SECRETS, path_of};
+use super::places::{CACHES, DEVICES, homes, path_of, secrets};
 use super::resolve::resolve;
-use super::{Said, Sandbox, Strength, strength, temp};
+use super::{Said, Sandbox, Strength, readable, strength, temp};
 use crate::adapters::{self, About};
 use crate::atomic;
 use crate::config::{Config, Network, RepoPath, SandboxKeys, SandboxMode};
@@ -119,11 +119,13 @@ pub(crate) fn plan(asked: Asked<'_>) -> Result<Planned, String> {
             .map(|what| format!("not held by this kernel: {what}")),
     );
     let maker = Maker::new(&asked);
-    let write = maker.write();
-    let read = maker.read();
     let deny = maker.deny();
+    let write = maker.write(&deny);
+    let read = maker.read();
     let left = write.iter().chain(&read).filter(|g| !is_default(g));
-    said.notes.extend(left.filter_map(Grant::note));
+    said.notes.extend(left.filter_map(|g| g.note("granted")));
+    said.notes
+        .extend(deny.iter().filter_map(|g| g.note("denied")));
     let sandbox = Sandbox {
         write: granted(&write),
         read: granted(&read),
@@ -219,10 +221,10 @@ impl Grant {
         }
     }
 
-    fn note(&self) -> Option<String> {
+    fn note(&self, not: &str) -> Option<String> {
         let why = self.left_out.as_ref()?;
         let path = self.path.display();
-        Some(format!("{path} ({}) is not granted: {why}", self.because))
+        Some(format!("{path} ({}) is not {not}: {why}", self.because))
     }
 }
 
@@ -243,8 +245,7 @@ impl<'a> Maker<'a> {
         let root = asked.root.path();
         let repos = repositories(asked.config);
         let mut whole = vec![root.to_owned()];
-        whole.extend(home.clone());
-        whole.extend(std::env::var_os("HOME").map(PathBuf::from));
+        whole.extend(homes(home.as_deref()));
         whole.extend(repos.iter().cloned());
         let below = [
             "queue",
@@ -259,20 +260,40 @@ impl<'a> Maker<'a> {
         closed.extend(repos.iter().map(|repo| repo.join(".git")));
         // Where a repository around ROOT is: its hooks and settings, too.
         closed.extend(root.ancestors().skip(1).map(|dir| dir.join(".git")));
-        let tables = asked.config.agents.values().map(|table| &table.confined);
-        let tables = tables.chain(Some(&asked.config.script));
-        let wished = tables.flat_map(|keys| &keys.write);
-        let wished = wished.chain(&asked.config.sandbox.write).cloned();
-        let agents_write = wished.chain([asked.root.worktrees(), temp::folder_of_all()]);
-        Maker {
+        let mut maker = Maker {
             asked,
             home,
             never: Never {
                 whole: real(whole),
                 closed: real(closed),
             },
-            agents_write: real(agents_write),
+            agents_write: real([asked.root.worktrees(), temp::folder_of_all()]),
+        };
+        let mut all = maker.of_all_agents();
+        // A folder comes before what lies in it, which an agent may have led elsewhere.
+        all.sort();
+        for path in all {
+            if let Ok(real) = resolve(&path, &maker.agents_write) {
+                maker.agents_write.push(real);
+            }
         }
+        maker
+    }
+
+    /// The places in which any agent may write: by the configuration, caches, and the state of CLIs.
+    fn of_all_agents(&self) -> Vec<PathBuf> {
+        let config = self.asked.config;
+        let tables = config.agents.values();
+        let accounts = tables.clone().filter_map(|table| table.config_dir.clone());
+        let keys = tables.map(|table| &table.confined);
+        let keys = keys.chain(Some(&config.script));
+        let wished = keys.flat_map(|keys| &keys.write);
+        let wished = wished.chain(&config.sandbox.write).cloned();
+        let state = adapters::all();
+        let state = state.iter().flat_map(|adapter| adapter.about().state);
+        let places = CACHES.iter().map(|cache| &cache.place).chain(state);
+        let places = places.filter_map(|place| self.path(place));
+        wished.chain(accounts).chain(places).collect()
     }
 
     fn var(&self) -> impl Fn(&OsStr) -> Option<OsString> {
@@ -283,22 +304,8 @@ impl<'a> Maker<'a> {
         path_of(place, self.home.as_deref(), &self.var())
     }
 
-    fn write(&self) -> Vec<Grant> {
+    fn write(&self, deny: &[Grant]) -> Vec<Grant> {
         let mut all: Vec<Grant> = Vec::new();
-        for path in self.asked.own {
-            // Harness has just made these: only their last part can be an agent's.
-            let grant = Grant::new(
-                path.canonicalize().unwrap_or_else(|_| path.clone()),
-                "its own",
-            );
-            all.push(match path.is_symlink() {
-                true => Grant {
-                    left_out: Some("it is a symlink".to_owned()),
-                    ..grant
-                },
-                false => grant,
-            });
-        }
         for (path, is_file) in self.state_of_cli() {
             if self.asked.makes && !is_file && !atomic::exists(&path) {
                 // The CLI would make it itself at its first start, and cannot.
@@ -317,20 +324,38 @@ impl<'a> Maker<'a> {
             }
             all.extend(self.grant(path, "cache", true));
         }
+        let usual = all.len();
         for (path, because) in self.wished(|keys| &keys.write, &self.asked.config.sandbox.write) {
             all.extend(self.grant(path, &format!("{because} write"), false));
         }
-        let denied = self.asked.config.sandbox.deny.iter();
-        let denied = denied.chain(&self.asked.keys.deny);
-        let denied = real(denied.cloned());
-        for grant in &mut all {
-            if grant.because != "its own"
-                && let Some(by) = denied.iter().find(|d| grant.path.starts_with(d))
-            {
+        let users = self.users_deny();
+        let secrets: Vec<PathBuf> = deny.iter().map(|grant| grant.path.clone()).collect();
+        let parts = all.into_iter().enumerate().flat_map(|(n, mut grant)| {
+            if let Some(by) = users.iter().find(|d| grant.path.starts_with(d)) {
                 grant.left_out = Some(format!("`deny` has {}", by.display()));
             }
-        }
-        all
+            // What one CLI keeps in a cache is no reason to close that cache to new things.
+            beside(grant, if n < usual { &users } else { &secrets })
+        });
+        self.own().into_iter().chain(parts).collect()
+    }
+
+    /// Harness has just made these: only their last part can be an agent's.
+    fn own(&self) -> Vec<Grant> {
+        let own = self.asked.own.iter().map(|path| {
+            let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let left_out = path.is_symlink().then(|| "it is a symlink".to_owned());
+            Grant {
+                left_out,
+                ..Grant::new(real, "its own")
+            }
+        });
+        own.collect()
+    }
+
+    fn users_deny(&self) -> Vec<PathBuf> {
+        let denied = self.wished(|keys| &keys.deny, &self.asked.config.sandbox.deny);
+        real(denied.into_iter().map(|(path, _)| path))
     }
 
     fn has(&self, program: &str) -> bool {
@@ -353,6 +378,12 @@ impl<'a> Maker<'a> {
             Err(why) => grant.left_out = Some(why),
         }
         Some(grant)
+    }
+
+    /// Whether it is a symlink that an agent could have put there.
+    fn is_led(&self, path: &Path) -> bool {
+        let dir = path.parent().map(nearest_real).unwrap_or_default();
+        path.is_symlink() && self.agents_write.iter().any(|tree| dir.starts_with(tree))
     }
 
     /// What the user wishes: the agent's own keys, and those of everybody.
@@ -404,6 +435,8 @@ impl<'a> Maker<'a> {
             root.sessions(),
             "what other agents say and are told",
         ));
+        // Whoever may open a lease can lock it, and a keeper obeys whoever holds that.
+        all.push(Grant::new(root.agents(), "the locks of slots"));
         all.push(Grant::new(
             root.config(),
             "it may hold keys of other agents",
@@ -416,14 +449,8 @@ impl<'a> Maker<'a> {
             temp::folder_of_all(),
             "other agents' temporary folders",
         ));
-        for secret in SECRETS {
-            let homes = [
-                self.home.clone(),
-                std::env::var_os("HOME").map(PathBuf::from),
-            ];
-            let homes = homes.into_iter().flatten();
-            all.extend(homes.map(|home| Grant::new(home.join(secret), "secret")));
-        }
+        let secrets = secrets(&homes(self.home.as_deref())).into_iter();
+        all.extend(secrets.map(|path| Grant::new(path, "secret")));
         let accounts = self.asked.config.agents.values();
         let accounts = accounts.filter_map(|table| table.config_dir.as_deref());
         let others = accounts.filter(|dir| Some(*dir) != self.asked.config_dir);
@@ -434,25 +461,52 @@ impl<'a> Maker<'a> {
             .map(|(path, _)| path)
             .collect();
         for adapter in adapters::all() {
-            let places = adapter
-                .about()
-                .state
-                .iter()
-                .filter_map(|place| self.path(place));
-            let others = places.filter(|path| !own.contains(path));
+            let about = adapter.about();
+            let mut places: Vec<PathBuf> =
+                about.state.iter().filter_map(|p| self.path(p)).collect();
+            if self.asked.cli.is_none_or(|cli| cli.name != about.name) {
+                // Where a variable leads elsewhere, what is at the usual place still holds a login.
+                let usual = about.state.iter();
+                places.extend(usual.filter_map(|p| path_of(p, self.home.as_deref(), &|_| None)));
+            }
+            let others = places.into_iter().filter(|path| !own.contains(path));
+            // One lies in a cache: by a symlink there an agent could have anything denied to the next.
+            let others = others.filter(|path| !self.is_led(path));
             all.extend(others.map(|path| Grant::new(path, "the state of another CLI")));
         }
         for (path, because) in self.wished(|keys| &keys.deny, &self.asked.config.sandbox.deny) {
             all.push(Grant::new(path, format!("{because} deny")));
         }
+        let own = self.own();
         for grant in &mut all {
             // Of a symlink, what it leads to is what holds the secret.
             grant.path = nearest_real(&grant.path);
+            let around = own.iter().find(|own| grant.path.starts_with(&own.path));
+            grant.left_out =
+                around.map(|own| format!("it lies in {}, its own", own.path.display()));
         }
         all.sort_by(|a, b| a.path.cmp(&b.path));
         all.dedup_by(|a, b| a.path == b.path);
         all
     }
+}
+
+/// The grant; where something in it is denied, what lies beside that.
+fn beside(grant: Grant, denied: &[PathBuf]) -> Vec<Grant> {
+    let is_inside = |d: &&PathBuf| **d != grant.path && d.starts_with(&grant.path);
+    let inside = denied
+        .iter()
+        .filter(is_inside)
+        .filter(|d| atomic::exists(d));
+    let inside: Vec<PathBuf> = inside.cloned().collect();
+    if inside.is_empty() || grant.left_out.is_some() {
+        return vec![grant];
+    }
+    let because = format!("{}, beside what is denied there", grant.because);
+    let parts = readable::trees_in(&grant.path, &inside).into_iter();
+    parts
+        .map(|path| Grant::new(path, because.clone()))
+        .collect()
 }
 
 fn make(path: &Path, is_file: bool) {

@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// A denied path that does not exist counts: it may be made later.
 pub(super) fn trees(deny: &[PathBuf]) -> Vec<PathBuf> {
+    trees_in(Path::new("/"), deny)
+}
+
+/// The same of what lies below a folder.
+pub(super) fn trees_in(folder: &Path, deny: &[PathBuf]) -> Vec<PathBuf> {
     let mut trees = Vec::new();
     let deny: Vec<&Path> = deny.iter().map(PathBuf::as_path).collect();
-    add(Path::new("/"), &deny, &mut trees);
+    add(folder, &deny, &mut trees);
     trees
 }
 

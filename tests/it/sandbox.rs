@@ -4,7 +4,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use crate::support::{Root, git};
+use crate::support::{
+    DEADLINE, NOBODY, Root, as_nobody, describe, git, give_away, run_within, skipped,
+};
+
+/// By python3, as a shell has no such system calls.
+const EVIL: &str = include_str!("input/evil.py");
 
 /// A tree whose agents are confined, and a home folder with things that they must not touch.
 struct Place {
@@ -113,6 +118,10 @@ fn what_is_not_granted_is_refused_by_every_means() {
         ("write to the checkout", &checkout),
         ("make a hook of git", &hooks),
         ("write to /tmp", "echo x > /tmp/harness-evil"),
+        (
+            "read a lock that a keeper obeys",
+            "cat $HARNESS_ROOT/state/agents/$HARNESS_SLOT/lease",
+        ),
         ("signal the keeper", "kill -0 $PARENT"),
         (
             "read the environment of the keeper",
@@ -127,6 +136,79 @@ fn what_is_not_granted_is_refused_by_every_means() {
     assert_eq!(fs::read_to_string(place.at(".bashrc")).unwrap(), "mine");
     assert!(!root.at("queue/pending/evil").exists());
     assert_eq!(git(&root.repo(), &["status", "--porcelain"]), "");
+}
+
+/// Two slots at once, one of which attacks the other, its keeper and its user. `run` runs harness.
+fn no_means_gets_through(place: &Place, run: impl FnOnce()) {
+    let root = &place.root;
+    fs::write(place.at("open/evil.py"), EVIL).unwrap();
+    fs::create_dir_all(place.at(".cache")).unwrap();
+    let bin = env!("CARGO_BIN_EXE_harness");
+    let python = "python3 $HOME/open/evil.py";
+    root.script("victim", &format!("exec {python} victim $HOME/.cache/met"));
+    let attack = format!("export EVIL_HARNESS={bin}; exec {python} $HOME $HOME/.cache/met");
+    root.script("evil", &attack);
+    run();
+    let show = root.show("evil");
+    let session = show["attempts"][0]["session"].as_str().unwrap();
+    let log = root.at(format!("state/sessions/{session}/stdout.log"));
+    let printed = fs::read_to_string(log).unwrap();
+    let said: Vec<&str> = printed.lines().filter(|l| !l.ends_with(": no")).collect();
+    assert_eq!(said, Vec::<&str>::new(), "{printed}\n{}", root.picture());
+    assert!(
+        printed.lines().count() > 50,
+        "{printed}\n{}",
+        root.picture()
+    );
+    assert_eq!(fs::read_to_string(place.at(".bashrc")).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(place.at(".ssh/id")).unwrap(), "secret");
+    let made = fs::read_dir(place.home.path()).unwrap().flatten();
+    let names = made.map(|e| e.file_name().to_string_lossy().into_owned());
+    let evil: Vec<_> = names.filter(|name| name.starts_with("evil")).collect();
+    assert_eq!(evil, Vec::<String>::new());
+    assert_eq!(git(&root.repo(), &["branch", "--list", "evil"]), "");
+}
+
+fn has_python() -> bool {
+    std::process::Command::new("python3")
+        .arg("-V")
+        .output()
+        .is_ok_and(|out| out.status.success())
+}
+
+#[test]
+fn no_system_call_of_an_agent_gets_through() {
+    if !has_python() {
+        return skipped("system calls of an agent that means harm: no python3");
+    }
+    let place = Place::new("");
+    no_means_gets_through(&place, || drop(place.root.drain()));
+}
+
+#[test]
+fn no_system_call_of_an_ordinary_users_agent_gets_through() {
+    if !has_python() || !nix::unistd::geteuid().is_root() {
+        return skipped("an ordinary user's agent that means harm: needs root, and python3");
+    }
+    let place = Place::new("");
+    no_means_gets_through(&place, || {
+        let harness = as_nobody(&place.root);
+        give_away(place.home.path());
+        let run = harness(&["run", "--drain", "--workers", "3"]);
+        let out = run_within(DEADLINE, run).unwrap_or_else(|out| panic!("{}", describe(&out)));
+        assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+        give_away_to_us(&place);
+    });
+}
+
+/// What a test reads afterwards with git, which trusts nobody else's repository.
+fn give_away_to_us(place: &Place) {
+    for entry in walkdir::WalkDir::new(place.root.repo())
+        .into_iter()
+        .flatten()
+    {
+        std::os::unix::fs::lchown(entry.path(), Some(0), Some(0)).unwrap();
+    }
 }
 
 #[test]
@@ -232,6 +314,153 @@ fn a_grant_that_an_agent_led_elsewhere_is_left_out() {
     write("\"~/linked\"");
     place.printed("linked", "echo x > $HOME/linked/y");
     assert!(place.at("disk/y").exists());
+}
+
+#[test]
+fn a_cache_that_an_agent_led_to_a_secret_is_left_out() {
+    let place = Place::new("");
+    let lead = "mkdir -p $HOME/.cache && rm -rf $HOME/.cache/pip && ln -s $HOME/.ssh $HOME/.cache/pip && ln -s /usr $HOME/.cache/opencode && echo done";
+    assert_eq!(place.printed("lead", lead), "done\n");
+    let printed = place.printed(
+        "use",
+        &tries(&[
+            ("write", "echo x > $HOME/.ssh/evil"),
+            ("read", "cat $HOME/.ssh/id"),
+            ("through the link", "cat $HOME/.cache/pip/id"),
+            ("the cache", "echo x > $HOME/.cache/x"),
+        ]),
+    );
+    assert_eq!(
+        printed,
+        "write: no\nread: no\nthrough the link: no\nthe cache: yes\n"
+    );
+}
+
+#[test]
+fn what_is_never_granted_is_left_out_and_said() {
+    let place = Place::new("");
+    let root = &place.root;
+    fs::create_dir(place.at("theirs")).unwrap();
+    let is_root = nix::unistd::geteuid().is_root();
+    if is_root {
+        std::os::unix::fs::chown(place.at("theirs"), Some(NOBODY), None).unwrap();
+    }
+    let (all, repo) = (root.path().display(), root.repo().display().to_string());
+    let asked = [
+        "~".to_owned(),
+        format!("{all}"),
+        format!("{all}/queue"),
+        format!("{all}/queue/pending"),
+        format!("{all}/state"),
+        repo.clone(),
+        format!("{repo}/.git/hooks"),
+        "~/gone".to_owned(),
+        "~/theirs".to_owned(),
+    ];
+    let list = asked.map(|path| format!("\"{path}\"")).join(", ");
+    let text = format!("[sandbox]\nwrite = [{list}]\n[repo]\npath = \"repo\"\n");
+    root.config_confined(&text);
+    let checkout = format!("echo x > {repo}/evil");
+    let hook = format!("echo x > {repo}/.git/hooks/evil");
+    let mut refused = vec![
+        ("the home folder", "echo x > $HOME/evil"),
+        ("ROOT", "echo x > $HARNESS_ROOT/evil"),
+        ("an item", "echo x > $HARNESS_ROOT/queue/pending/evil"),
+        ("a record", "echo x >> $HARNESS_ROOT/state/items/evil"),
+        ("the checkout", &checkout),
+        ("its hooks", &hook),
+    ];
+    if is_root {
+        refused.push(("of another user", "echo x > $HOME/theirs/evil"));
+    }
+    let printed = place.printed("evil", &tries(&refused));
+    assert_eq!(printed.matches(": no").count(), refused.len(), "{printed}");
+    let show = root.show("evil");
+    let session = show["attempts"][0]["session"].as_str().unwrap();
+    let file = root.at(format!("state/sessions/{session}/session.json"));
+    let said = fs::read_to_string(file).unwrap();
+    let left_out = said.matches("is not granted").count();
+    // Nobody but root can make a folder another user's.
+    assert_eq!(left_out, 8 + usize::from(is_root), "{said}");
+    assert!(said.contains("it does not exist"), "{said}");
+}
+
+#[test]
+fn what_is_denied_in_a_granted_place_is_denied() {
+    let place = Place::new(
+        "[sandbox]\nwrite = [\"~/data\"]\ndeny = [\"~/data/private\", \"~/.cache/keys\", \"/dev/shm\"]\n",
+    );
+    for name in ["data/private", "data/open", ".cache/keys", ".cache/tool"] {
+        fs::create_dir_all(place.at(name)).unwrap();
+        fs::write(place.at(name).join("x"), "x").unwrap();
+    }
+    let printed = place.printed(
+        "evil",
+        &tries(&[
+            ("beside", "echo y > $HOME/data/open/x"),
+            ("a cache", "echo y > $HOME/.cache/tool/x"),
+            ("read", "cat $HOME/data/private/x"),
+            ("write", "echo y > $HOME/data/private/x"),
+            ("read a cache", "cat $HOME/.cache/keys/x"),
+            ("shared memory", "echo y > /dev/shm/harness-evil"),
+            ("move it", "mv $HOME/data/private $HOME/data/open/p"),
+        ]),
+    );
+    let want = "beside: yes\na cache: yes\nread: no\nwrite: no\nread a cache: no\n\
+                shared memory: no\nmove it: no\n";
+    assert_eq!(printed, want);
+}
+
+#[test]
+fn secrets_that_a_variable_leads_elsewhere_are_denied_there_and_at_their_usual_place() {
+    let mut place = Place::new("");
+    let files = [
+        "conf/gh/hosts",
+        "cargo/credentials.toml",
+        "account/login",
+        ".claude/login",
+        ".config/gh/hosts",
+    ];
+    for file in files {
+        fs::create_dir_all(place.at(file).parent().unwrap()).unwrap();
+        fs::write(place.at(file), "secret").unwrap();
+    }
+    for (var, at) in [
+        ("XDG_CONFIG_HOME", "conf"),
+        ("CARGO_HOME", "cargo"),
+        ("CLAUDE_CONFIG_DIR", "account"),
+    ] {
+        let at = place.at(at).into();
+        place.root.env.push((var, at));
+    }
+    let read = files.map(|file| format!("cat $HOME/{file} && echo {file}"));
+    let printed = place.printed("reads", &(read.join("; ") + "; cat $HOME/open/x"));
+    assert_eq!(printed, "x");
+}
+
+#[test]
+fn where_a_gate_runs_is_not_for_its_agent_to_say() {
+    let gate =
+        "[gates.look]\nscript = 'echo x > out; echo x > $HOME/evil; pwd > $HOME/.cache/where'\n";
+    let place = Place::new(gate);
+    let root = &place.root;
+    fs::create_dir_all(place.at(".cache")).unwrap();
+    let body = "sed -i \"s#\\\"worktree\\\": *\\\"[^\\\"]*\\\"#\\\"worktree\\\":\\\"$HOME\\\"#\" $HARNESS_SESSION_DIR/session.json\n\
+         echo w > w; git add w; git commit -qm w; touch $HOME/.cache/forged\n\
+         until [ -e $HOME/.cache/go ]; do sleep 0.02; done";
+    root.script("forges", body);
+    let run = root.start(&["--workers", "1"]);
+    root.wait_until("it is forged", || place.at(".cache/forged").exists());
+    run.kill9();
+    fs::write(place.at(".cache/go"), "").unwrap();
+    root.drain();
+    let ran = fs::read_to_string(place.at(".cache/where")).unwrap();
+    assert!(
+        ran.contains("/worktrees/agent-"),
+        "{ran}\n{}",
+        root.picture()
+    );
+    assert!(!place.at("evil").exists() && !place.at("out").exists());
 }
 
 #[test]
