@@ -104,7 +104,7 @@ pub(super) fn beside(rt: &Arc<Runtime>, errand: Errand<'_>) {
     };
     let log = errand.log;
     // It says that the hook was run, should this process be killed now.
-    let _unsaid = log.as_ref().map(|log| log.write(b""));
+    let _unsaid = log.as_ref().map(Log::begin);
     let waits = move || {
         let ended = wait_for(&place.rt, &mut child, output.as_ref());
         if let (Some(log), Some(output)) = (log, &output) {
@@ -238,6 +238,12 @@ fn last_bytes(output: &File, max: u64) -> Vec<u8> {
 }
 
 impl Log {
+    /// Makes it, empty, without a temporary file that a death would leave.
+    fn begin(&self) -> crate::error::Result<()> {
+        let folder = OwnDir::open(&self.session)?.folder("hooks")?;
+        folder.create(format!("{}.log", self.name), b"").map(drop)
+    }
+
     /// In its session's folder, where an agent may have put anything.
     fn write(&self, content: &[u8]) -> crate::error::Result<()> {
         let folder = OwnDir::open(&self.session)?.folder("hooks")?;
