@@ -68,9 +68,10 @@ fn an_interrupt_that_ended_while_no_harness_lived_leaves_no_gate_frozen() {
     let root = root_with(&[("g", &script(&text))]);
     works(&root, "x");
     let first = run(&root);
-    root.wait_until("the gate runs", || root.at("pid").exists());
+    let pid = || fs::read_to_string(root.at("pid")).unwrap_or_default();
+    root.wait_until("the gate runs", || pid().ends_with('\n'));
     root.ok(&["interrupt", "agent-1", "wait"]);
-    let pid = fs::read_to_string(root.at("pid")).unwrap();
+    let pid = pid();
     root.wait_until("it is frozen", || state_of(&pid) == "T");
     first.kill9();
     fs::remove_file(root.at("state/interrupts/agent-1.interrupt")).unwrap();
@@ -111,7 +112,9 @@ fn of_slots_that_begin_on_a_new_base_at_once_one_runs_its_gate() {
         let status = root.ok(&["status"]);
         status.matches("waits for gate g").count()
     };
-    root.wait_until("three wait for the fourth", || waiting() == 3);
+    root.wait_until("three wait for the fourth", || {
+        waiting() == 3 && times(&root, "gate") > 0
+    });
     assert_eq!(times(&root, "gate"), 1);
     fs::write(root.at("go"), "").unwrap();
     ended_well(&root, all);
