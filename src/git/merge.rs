@@ -158,7 +158,7 @@ impl Hub {
         Ok(all)
     }
 
-    /// Merges `head` onto `onto`; both are in the hub. The committer, and the author of a merge, is
+    /// Merges `head` onto `onto`, whose tree is `tree`; both are in the hub. The committer, and the author of a merge, is
     /// who the user's git says, else harness. `message`: the whole text with its trailers; of a
     /// rebase, the last commit gets the trailers.
     ///
@@ -167,18 +167,17 @@ impl Hub {
     pub(crate) fn merge_onto(
         &self,
         onto: &str,
+        tree: &str,
         head: &str,
         how: How,
         message: &str,
     ) -> Result<Merged> {
-        if self.contains(onto, head)? {
-            return Ok(Merged::Contained);
-        }
         let whole = match planted("merged-behind") {
             true => self.merge_trees(onto, &format!("{onto}^"), head)?,
             false => self.merge_trees(onto, onto, head)?,
         };
-        if whole.as_ref().ok() == Some(&self.tree_of(onto)?) {
+        // Also where `onto` has the branch itself: there is nothing that it would change.
+        if whole.as_ref().is_ok_and(|whole| whole == tree) {
             return Ok(Merged::Contained);
         }
         let tree = match (how, whole) {

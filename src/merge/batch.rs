@@ -398,7 +398,8 @@ fn on(
     how: How,
     at: usize,
 ) -> Result<Option<String>> {
-    match chain::merge(ctx, &batch.hub, onto, how, &batch.candidates[at])? {
+    let tree = ctx.retry_temporary(|| batch.hub.tree_of(onto))?;
+    match chain::merge(ctx, &batch.hub, (onto, &tree), how, &batch.candidates[at])? {
         Ok(Merged::Clean { commit, .. }) => Ok(Some(commit)),
         _ => Ok(None),
     }

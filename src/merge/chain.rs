@@ -45,8 +45,10 @@ pub(super) fn build(
     candidates: &[Candidate],
 ) -> Result<Built> {
     let (mut chain, mut left): (Vec<Link>, _) = (Vec::new(), Vec::new());
+    let tree = ctx.retry_temporary(|| hub.tree_of(onto))?;
     for (at, candidate) in candidates.iter().enumerate() {
-        let tip = chain.last().map_or(onto, |link| link.commit.as_str());
+        let last = chain.last();
+        let tip = last.map_or((onto, &*tree), |link| (&*link.commit, &*link.tree));
         let mut merged = merge(ctx, hub, tip, how, candidate)?;
         if let Ok(Merged::Clean { commit, tree }) = merged {
             chain.push(Link { at, commit, tree });
@@ -54,7 +56,7 @@ pub(super) fn build(
         }
         if !chain.is_empty() && !matches!(merged, Ok(Merged::Contained)) {
             // With the base, or only with one before it?
-            merged = merge(ctx, hub, onto, how, candidate)?;
+            merged = merge(ctx, hub, (onto, &tree), how, candidate)?;
         }
         let why = match merged {
             Ok(Merged::Contained) if chain.is_empty() => Left::Contained,
@@ -75,17 +77,17 @@ pub(super) fn build(
     Ok((chain, left))
 }
 
-/// One branch on top of a commit. Inner error: why that branch cannot be merged there. It holds up no
+/// One branch on top of a commit, given with its tree. Inner error: why that branch cannot be merged there. It holds up no
 /// other.
 pub(super) fn merge(
     ctx: &WorkerContext,
     hub: &Hub,
-    onto: &str,
+    (onto, tree): (&str, &str),
     how: How,
     candidate: &Candidate,
 ) -> Result<std::result::Result<Merged, String>> {
     let message = candidate.message(how);
-    match ctx.retry_temporary(|| hub.merge_onto(onto, &candidate.head, how, &message)) {
+    match ctx.retry_temporary(|| hub.merge_onto(onto, tree, &candidate.head, how, &message)) {
         Ok(merged) => Ok(Ok(merged)),
         // Where git does not even read what is merged onto, no branch is to blame.
         Err(e)

@@ -1,5 +1,6 @@
 //! The gates of the moment `merge`, on exactly the tree that would land, in the slot's worktree.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -96,6 +97,8 @@ pub(super) fn gate(
     let (facts, env) = surroundings(ctx, batch, last, &dir, worktree.path().to_owned());
     let candidates = &batch.candidates;
     let is_wanted = || which.iter().all(|&at| candidates[at].claim.is_there());
+    // Until something runs there it is as it was just set up.
+    let is_exact = Cell::new(true);
     for (name, table) in &gates {
         batch.runs += 1;
         let number = batch.runs.to_string();
@@ -106,7 +109,10 @@ pub(super) fn gate(
             session: &session,
             dir: &dir,
             cwd: worktree.path(),
-            prepare: &|| worktree.make_exact(&branch, &base),
+            prepare: &|| match is_exact.take() {
+                true => Ok(()),
+                false => worktree.make_exact(&branch, &base),
+            },
             tree: &tree,
             facts: &facts,
             env: &env,

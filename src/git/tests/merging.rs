@@ -62,6 +62,10 @@ fn clean(merged: Merged) -> (String, String) {
     }
 }
 
+fn merge_onto(hub: &Hub, onto: &str, head: &str, how: How) -> crate::error::Result<Merged> {
+    hub.merge_onto(onto, &hub.tree_of(onto)?, head, how, MESSAGE)
+}
+
 const MESSAGE: &str = "Merge x\n\nItem: x\nSession: 1";
 
 #[test]
@@ -85,10 +89,7 @@ fn a_branch_is_merged_squashed_and_rebased_by_its_authors() {
         git(hub.dir(), &args)
     };
 
-    let (merge, tree) = clean(
-        hub.merge_onto(&base.oid, &head, How::Merge, MESSAGE)
-            .unwrap(),
-    );
+    let (merge, tree) = clean(merge_onto(&hub, &base.oid, &head, How::Merge).unwrap());
     assert_eq!(show(&merge, "--format=%P"), format!("{main} {two}"));
     assert_eq!(show(&merge, "--format=%B").trim_end(), MESSAGE);
     assert_eq!(
@@ -101,14 +102,11 @@ fn a_branch_is_merged_squashed_and_rebased_by_its_authors() {
         [main.clone(), merge.clone()]
     );
     assert_eq!(
-        hub.merge_onto(&merge, &head, How::Squash, MESSAGE).unwrap(),
+        merge_onto(&hub, &merge, &head, How::Squash).unwrap(),
         Merged::Contained
     );
 
-    let (squash, same) = clean(
-        hub.merge_onto(&base.oid, &head, How::Squash, MESSAGE)
-            .unwrap(),
-    );
+    let (squash, same) = clean(merge_onto(&hub, &base.oid, &head, How::Squash).unwrap());
     assert_eq!(
         (same, show(&squash, "--format=%P")),
         (tree.clone(), main.clone())
@@ -116,15 +114,12 @@ fn a_branch_is_merged_squashed_and_rebased_by_its_authors() {
     assert_eq!(by(&squash), ann);
     assert_eq!(show(&squash, "--format=%cn"), "U \"quoted\" ü");
     for how in [How::Merge, How::Squash, How::Rebase] {
-        let again = hub.merge_onto(&squash, &head, how, MESSAGE).unwrap();
+        let again = merge_onto(&hub, &squash, &head, how).unwrap();
         // What the squashed commit changed comes back in no other way.
         assert_eq!(again, Merged::Contained, "{how:?}");
     }
 
-    let (rebase, same) = clean(
-        hub.merge_onto(&base.oid, &head, How::Rebase, MESSAGE)
-            .unwrap(),
-    );
+    let (rebase, same) = clean(merge_onto(&hub, &base.oid, &head, How::Rebase).unwrap());
     assert_eq!(same, tree);
     let chain = hub.first_parents(&rebase, &main).unwrap();
     assert_eq!((chain.len(), &*chain[0]), (3, &*main));
@@ -151,9 +146,9 @@ fn a_rebase_loses_nothing_of_what_a_merge_among_the_commits_solved() {
     let later = made(&w, &[&main], &[("e", Some("e\n"))], "later");
     let head = brought(&w, &hub, "harness/x/1", &two);
     let onto = brought(&w, &hub, "later", &later);
-    let (tip, tree) = clean(hub.merge_onto(&onto, &head, How::Rebase, MESSAGE).unwrap());
+    let (tip, tree) = clean(merge_onto(&hub, &onto, &head, How::Rebase).unwrap());
     assert_eq!(hub.first_parents(&tip, &onto).unwrap().len(), 4);
-    let (_, merged) = clean(hub.merge_onto(&onto, &head, How::Merge, MESSAGE).unwrap());
+    let (_, merged) = clean(merge_onto(&hub, &onto, &head, How::Merge).unwrap());
     assert_eq!(tree, merged);
     assert_eq!(git(hub.dir(), &["show", &format!("{tip}:d")]), "evil");
 }
@@ -180,7 +175,7 @@ fn a_conflict_names_the_files_and_who_changed_them() {
     let onto = brought(&w, &hub, "ours", &ours);
     let head = brought(&w, &hub, "harness/x/1", &theirs);
     for how in [How::Merge, How::Squash, How::Rebase] {
-        let merged = hub.merge_onto(&onto, &head, how, MESSAGE).unwrap();
+        let merged = merge_onto(&hub, &onto, &head, how).unwrap();
         let Merged::Conflict {
             files,
             ours,
@@ -199,7 +194,7 @@ fn a_conflict_names_the_files_and_who_changed_them() {
     let alone = made(&w, &[], &[("y", Some("y"))], "alone");
     let alone = brought(&w, &hub, "harness/y/1", &alone);
     for how in [How::Merge, How::Squash, How::Rebase] {
-        let e = hub.merge_onto(&onto, &alone, how, MESSAGE).unwrap_err();
+        let e = merge_onto(&hub, &onto, &alone, how).unwrap_err();
         assert_eq!(e.kind(), Kind::Permanent);
         assert!(e.to_string().contains("no commit in common"), "{e}");
     }
@@ -249,7 +244,7 @@ fn a_branch_chooses_no_merge_driver_for_itself() {
         ];
         let theirs = made(&w, &[&base], &files, "theirs");
         let head = brought(&w, &hub, &format!("harness/{name}/1"), &theirs);
-        let merged = hub.merge_onto(&onto, &head, How::Merge, MESSAGE).unwrap();
+        let merged = merge_onto(&hub, &onto, &head, How::Merge).unwrap();
         let Merged::Conflict { files, .. } = merged else {
             panic!("{merged:?}");
         };
@@ -320,7 +315,7 @@ fn sha256_shallow_and_submodule_repositories_merge_or_say_why_not() {
     let onto = brought(&w, &hub, "ours", &ours);
     let head = brought(&w, &hub, "harness/x/1", &theirs);
     for how in [How::Merge, How::Squash, How::Rebase] {
-        clean(hub.merge_onto(&onto, &head, how, MESSAGE).unwrap());
+        clean(merge_onto(&hub, &onto, &head, how).unwrap());
     }
 
     // Both sides moved a link: nobody can tell which is newer.
@@ -340,7 +335,7 @@ fn sha256_shallow_and_submodule_repositories_merge_or_say_why_not() {
     let (ours, theirs) = (link(&base, "2", "ours"), link(&base, "3", "theirs"));
     let onto = brought(&w, &hub, "ours", &ours);
     let head = brought(&w, &hub, "harness/x/2", &theirs);
-    let merged = hub.merge_onto(&onto, &head, How::Merge, MESSAGE).unwrap();
+    let merged = merge_onto(&hub, &onto, &head, How::Merge).unwrap();
     assert!(matches!(merged, Merged::Conflict { files, .. } if files == ["sub"]));
     let head = brought(
         &w,
@@ -348,7 +343,7 @@ fn sha256_shallow_and_submodule_repositories_merge_or_say_why_not() {
         "harness/x/3",
         &made(&w, &[&base], &[("c", Some("c"))], "c"),
     );
-    clean(hub.merge_onto(&onto, &head, How::Rebase, MESSAGE).unwrap());
+    clean(merge_onto(&hub, &onto, &head, How::Rebase).unwrap());
 
     let w = world();
     let first = git(&w.user, &["rev-parse", "main"]);
@@ -376,8 +371,6 @@ fn sha256_shallow_and_submodule_repositories_merge_or_say_why_not() {
     let hub = Hub::open(&w.root, &repo).unwrap();
     let base = hub.target(None).unwrap();
     let head = hub.published_at("theirs").unwrap().unwrap();
-    let e = hub
-        .merge_onto(&base.oid, &head, How::Merge, MESSAGE)
-        .unwrap_err();
+    let e = merge_onto(&hub, &base.oid, &head, How::Merge).unwrap_err();
     assert!(e.to_string().contains("--unshallow"), "{e}");
 }
