@@ -26,7 +26,7 @@ static ABOUT: About = About {
     tells_cost: false,
     bound_to_directory: true,
     state: &[
-        Place::dir("", ".gemini", ""),
+        Place::dir("GEMINI_CLI_HOME", "", ".gemini"),
     ],
     variables: &["GEMINI_*", "GOOGLE_*"],
 };

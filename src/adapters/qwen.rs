@@ -21,7 +21,7 @@ static ABOUT: About = About {
     tells_cost: false,
     bound_to_directory: true,
     state: &[
-        Place::dir("", ".qwen", ""),
+        Place::dir("QWEN_HOME", ".qwen", ""),
     ],
     variables: &["QWEN_*", "DASHSCOPE_*", "OPENAI_*"],
 };

@@ -38,6 +38,14 @@ impl Agent<'_> {
             Agent::Command(name, _) => name,
         }
     }
+
+    /// `None`: a script, which has no table.
+    pub(crate) fn table(&self) -> Option<&AgentTable> {
+        match self {
+            Agent::Script => None,
+            Agent::Command(_, table) => Some(table),
+        }
+    }
 }
 
 /// Finds the agent for an item, or says why there is none.

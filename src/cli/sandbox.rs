@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Json, elsewhere};
 use crate::adapters;
-use crate::config::{Config, Network, Overrides, SCRIPT};
+use crate::config::{AgentTable, Config, Network, Overrides, SCRIPT};
 use crate::error::{Error, Result};
 use crate::layout::{DEFAULT_REPO, Root, SlotId, slot_repository};
 use crate::sandbox::{self, Asked, Env, Grant, Planned};
@@ -46,7 +46,8 @@ fn planned(root: &Root, config: &Config, name: &str) -> Result<Planned> {
         (_, None) => {
             let known = config.agents.keys().map(String::as_str);
             let known = known.chain(adapters::NAMES.iter().copied()).chain([SCRIPT]);
-            let known: Vec<&str> = known.collect();
+            let known: std::collections::BTreeSet<&str> = known.collect();
+            let known: Vec<&str> = known.into_iter().collect();
             return Err(Error::usage(
                 "cannot explain a sandbox",
                 format!("there is no agent `{name}`"),
@@ -70,13 +71,20 @@ fn planned(root: &Root, config: &Config, name: &str) -> Result<Planned> {
         cli: cli.map(|cli| cli.about()),
         config_dir: table.and_then(|table| table.config_dir.as_deref()),
         own: &own,
-        env: Env::new(),
+        env: table.map_or_else(Env::new, env_of),
         makes: false,
     };
     sandbox::plan(asked).map_err(|why| {
         Error::permanent(format!("agent {name} does not start"), why)
             .hint("a newer kernel, or `sandbox = \"on\"`, which takes what there is")
     })
+}
+
+/// What its table sets.
+fn env_of(table: &AgentTable) -> Env {
+    let set = table.env.iter();
+    set.map(|(name, value)| (name.into(), Some(value.into())))
+        .collect()
 }
 
 fn text(name: &str, planned: &Planned) -> String {
@@ -88,7 +96,7 @@ fn text(name: &str, planned: &Planned) -> String {
         );
     }
     let mut out = format!(
-        "{name}: sandbox on, by Landlock {} of this kernel: holds {}\n",
+        "{name}: sandbox on, by Landlock {} of this kernel: enforces {}\n",
         said.landlock,
         said.holds.join(", ")
     );

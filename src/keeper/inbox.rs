@@ -2,7 +2,8 @@
 //! keeper, who is not confined, links it to where everybody looks, at once and without a harness.
 //!
 //! Knows nothing of what an interrupt does. Invariants: the file stays in the agent's sight for as long
-//! as the interrupt stands, so that it can wait for its end; each is linked once.
+//! as the interrupt stands, so that it can wait for its end (but for what cannot be linked: a folder, or
+//! one on another disk, is moved); each is linked once.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use crate::atomic::{self, Moved};
@@ -28,6 +30,8 @@ pub(super) struct Inbox {
     watch: Option<WatchDescriptor>,
     /// The inode that was linked last.
     linked: Option<u64>,
+    /// What was said last.
+    told: Option<String>,
 }
 
 impl Inbox {
@@ -42,6 +46,7 @@ impl Inbox {
             dir: None,
             watch: None,
             linked: None,
+            told: None,
         }
     }
 
@@ -60,13 +65,18 @@ impl Inbox {
         self.events.as_ref().map(|events| events.as_fd())
     }
 
-    /// When to look without an event.
+    /// When to look without an event: also for the end of what was linked, as a person may remove it
+    /// before any harness saw it.
     pub(super) fn wait(&self) -> Option<Duration> {
-        (self.dir.is_some() && self.watch.is_none()).then_some(LOOK)
+        let blind = self.dir.is_some() && self.watch.is_none();
+        (blind || self.linked.is_some()).then_some(LOOK)
     }
 
-    /// Links what the agent has written.
-    pub(super) fn look(&mut self) {
+    /// Links what the agent has written. `frozen`: it waits, and a harness lets it go on.
+    pub(super) fn look(&mut self, frozen: bool) {
+        if self.linked.is_some() && !frozen && atomic::is_gone(&self.to) {
+            self.drop_linked();
+        }
         let settled = self.settled();
         let Some(file) = self.file() else {
             return;
@@ -81,7 +91,12 @@ impl Inbox {
                 Ok(Moved::Done) => self.linked = Some(meta.ino()),
                 // Another one stands: this one waits for its end.
                 Ok(_) => {}
-                Err(e) => tell(&e.to_string()),
+                // It may fail at each look.
+                Err(e) if self.told.as_ref() == Some(&e.to_string()) => {}
+                Err(e) => {
+                    tell(&e.to_string());
+                    self.told = Some(e.to_string());
+                }
             }
         }
     }
@@ -109,7 +124,7 @@ impl Inbox {
     pub(super) fn over(&mut self) {
         if atomic::is_gone(&self.to) {
             self.drop_linked();
-            self.look();
+            self.look(false);
         }
     }
 
@@ -140,10 +155,16 @@ impl Inbox {
     }
 }
 
-/// A hard link; what cannot have one (a directory, another disk) is moved.
+/// A hard link; what cannot have one (a folder, another disk) is moved.
 fn lend(file: &Path, to: &Path) -> Result<Moved> {
     match atomic::link_new(file, to) {
-        Err(_) => interrupt::move_in(file, to),
+        Err(e)
+            if [Errno::EXDEV, Errno::EPERM]
+                .map(|e| Some(e as i32))
+                .contains(&e.errno()) =>
+        {
+            interrupt::move_in(file, to)
+        }
         linked => linked,
     }
 }

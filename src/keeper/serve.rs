@@ -79,8 +79,8 @@ pub(crate) fn serve(dir: &Path) -> Result<()> {
             let at = clock::instant() + UNWRITTEN;
             keeper.gives_up_at.get_or_insert(at);
         }
-        if woken.inbox {
-            keeper.inbox.look();
+        if woken.inbox || keeper.inbox.wait().is_some() {
+            keeper.inbox.look(keeper.is_frozen());
         }
         if woken.harness {
             keeper.hear();
@@ -313,14 +313,19 @@ impl Serving {
         match started {
             Ok(pid) => {
                 self.agent = Some(Agent::new(spec, folder, pid, cpu_before));
-                self.inbox.look();
+                self.inbox.look(false);
                 self.introduce();
             }
-            Err((why, temporary)) => self.say(&Reply::SpawnFailed {
-                session,
-                why,
-                temporary,
-            }),
+            Err((why, temporary)) => {
+                if self.agent.is_none() {
+                    self.inbox.close();
+                }
+                self.say(&Reply::SpawnFailed {
+                    session,
+                    why,
+                    temporary,
+                });
+            }
         }
     }
 
@@ -333,6 +338,11 @@ impl Serving {
             agent.frozen_since.get_or_insert_with(clock::instant);
             process::tree::freeze();
         }
+    }
+
+    fn is_frozen(&self) -> bool {
+        let agent = self.agent.as_ref();
+        agent.is_some_and(|agent| agent.frozen_since.is_some())
     }
 
     fn thaw(&mut self) {

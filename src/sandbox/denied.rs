@@ -22,14 +22,22 @@ const WORDS: [&str; 6] = [
 /// Explanations in one attempt: what follows is mostly the same again.
 const TOLD_MAX: usize = 3;
 
-/// What the sandbox refused, each as a sentence. `cwd`, `home`: what relative paths and `~` mean.
+/// Something that the sandbox refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) path: PathBuf,
+    /// What it refused, and which key would allow it.
+    pub(crate) text: String,
+}
+
+/// What the sandbox refused. `cwd`, `home`: what relative paths and `~` mean.
 pub(crate) fn explained(
     text: &str,
     planned: &Planned,
     cwd: &Path,
     home: Option<&Path>,
-) -> Vec<String> {
-    let mut told: Vec<String> = Vec::new();
+) -> Vec<Refused> {
+    let mut told: Vec<Refused> = Vec::new();
     // CLIs print their tools' output inside JSON strings.
     let lines = text.split('\n').flat_map(|line| line.split("\\n"));
     for line in lines {
@@ -38,10 +46,11 @@ pub(crate) fn explained(
             continue;
         }
         for path in paths(line, cwd, home) {
-            if let Some(why) = why_refused(&path, planned)
-                && !told.contains(&why)
-            {
-                told.push(why);
+            if let Some(text) = why_refused(&path, planned) {
+                let refused = Refused { path, text };
+                if !told.contains(&refused) {
+                    told.push(refused);
+                }
             }
         }
         if told.len() >= TOLD_MAX {
@@ -89,19 +98,18 @@ fn why_refused(path: &Path, planned: &Planned) -> Option<String> {
     if below(&sandbox.write) {
         return None;
     }
+    let shown = path.display();
     if below(&sandbox.deny) {
-        if below(&sandbox.read) || !may(&path, AccessFlags::R_OK) {
+        if below(&sandbox.read) || !is_allowed(&path, AccessFlags::R_OK) {
             return None;
         }
         let because = planned.why_denied(&path).unwrap_or_default();
         return Some(format!(
-            "the sandbox lets nobody read {} ({because}): `read = [\"{}\"]` in [sandbox] would",
-            path.display(),
-            path.display()
+            "the sandbox does not let it read or write {shown} ({because}); to let it read: `read = [\"{shown}\"]` in [sandbox]"
         ));
     }
     // Whatever is left may be read.
-    if !is_writable(&path) {
+    if !is_allowed(&path, AccessFlags::W_OK) {
         return None;
     }
     let tree = match path.is_dir() {
@@ -110,25 +118,19 @@ fn why_refused(path: &Path, planned: &Planned) -> Option<String> {
     };
     Some(match planned.never.why(tree) {
         None => format!(
-            "the sandbox does not let it write {}: `write = [\"{}\"]` in [sandbox] would",
-            path.display(),
+            "the sandbox does not let it write {shown}; to allow it: `write = [\"{}\"]` in [sandbox]",
             tree.display()
         ),
-        Some(why) => format!(
-            "the sandbox does not let it write {}, and no key would: {why}",
-            path.display()
-        ),
+        Some(why) => {
+            format!("the sandbox does not let it write {shown}, and no key can allow it: {why}")
+        }
     })
 }
 
-/// Whether harness itself could write it: otherwise it was not the sandbox.
-fn is_writable(path: &Path) -> bool {
+/// Whether harness itself could do that: otherwise it was not the sandbox.
+fn is_allowed(path: &Path, how: AccessFlags) -> bool {
     let there = path.ancestors().find(|p| p.symlink_metadata().is_ok());
-    there.is_some_and(|there| may(there, AccessFlags::W_OK))
-}
-
-fn may(path: &Path, how: AccessFlags) -> bool {
-    access(path, how).is_ok()
+    there.is_some_and(|there| access(there, how).is_ok())
 }
 
 #[cfg(test)]
@@ -200,7 +202,7 @@ mod tests {
             let told = explain(&text);
             assert_eq!(told.len(), 1, "{text}: {told:?}");
             assert!(
-                told[0].contains(&format!("`{key} = [\"{path}\"]`")),
+                told[0].text.contains(&format!("`{key} = [\"{path}\"]`")),
                 "{text}: {told:?}"
             );
         }
@@ -208,13 +210,13 @@ mod tests {
             "mv: cannot move to {}: Permission denied",
             at("root/queue/x")
         ));
-        assert!(own[0].contains("no key would"), "{own:?}");
+        assert!(own[0].text.contains("no key can"), "{own:?}");
         for other in [
             "all is well",
             "cannot create made: Permission denied",
             "x: No such file",
         ] {
-            assert_eq!(explain(other), Vec::<String>::new(), "{other}");
+            assert_eq!(explain(other), Vec::<Refused>::new(), "{other}");
         }
     }
 }

@@ -44,7 +44,11 @@ pub(super) static ALLOWED: &[&str] = &[
     "LD_LIBRARY_PATH",
     "LIBRARY_PATH",
     "LOCALE_ARCHIVE",
-    "NIX_*",
+    "NIX_PATH",
+    "NIX_PROFILES",
+    "NIX_SSL_CERT_FILE",
+    "NIX_CFLAGS_*",
+    "NIX_LDFLAGS*",
     "GUIX_*",
     // The way out, and whom to trust on it.
     "HTTP_PROXY",
@@ -66,7 +70,9 @@ pub(super) static ALLOWED: &[&str] = &[
     "GIT_COMMITTER_*",
     "GIT_SSL_*",
     "GIT_HTTP_*",
-    "GIT_CONFIG_*",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
     "GIT_EXEC_PATH",
     "EMAIL",
     // Tools for building.
@@ -105,13 +111,35 @@ pub(super) static ALLOWED: &[&str] = &[
     "CARGO_TERM_*",
     "CARGO_NET_*",
     "CARGO_HTTP_*",
-    "GO*",
+    "GO111MODULE",
+    "GOARCH",
+    "GOBIN",
+    "GOCACHE",
+    "GOENV",
+    "GOEXPERIMENT",
+    "GOFLAGS",
+    "GOINSECURE",
+    "GOMAXPROCS",
+    "GOMODCACHE",
+    "GONOPROXY",
+    "GONOSUMDB",
+    "GOOS",
+    "GOPATH",
+    "GOPRIVATE",
+    "GOPROXY",
+    "GOROOT",
+    "GOSUMDB",
+    "GOTMPDIR",
+    "GOTOOLCHAIN",
+    "GOWORK",
     "CGO_*",
     "JAVA_HOME",
     "JDK_HOME",
     "JAVA_OPTS",
     "JAVA_TOOL_OPTIONS",
-    "MAVEN_*",
+    "MAVEN_HOME",
+    "MAVEN_OPTS",
+    "MAVEN_ARGS",
     "M2_HOME",
     "GRADLE_HOME",
     "GRADLE_USER_HOME",
@@ -144,7 +172,9 @@ pub(super) static ALLOWED: &[&str] = &[
     "UV_*",
     "POETRY_*",
     "RBENV_*",
-    "RUBY*",
+    "RUBYOPT",
+    "RUBYLIB",
+    "RUBY_VERSION",
     "GEM_HOME",
     "GEM_PATH",
     "BUNDLE_PATH",
@@ -157,14 +187,20 @@ pub(super) static ALLOWED: &[&str] = &[
     "ASDF_*",
     "MISE_*",
     "CUDA_*",
-    "NVIDIA_*",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
 ];
 
-/// Of those, what holds a password in practice.
-static NEVER: &[&str] = &[
-    "UV_PUBLISH_TOKEN",
-    "POETRY_PYPI_TOKEN_*",
-    "POETRY_HTTP_BASIC_*",
+/// Of those, what has one of these in its name is a secret, whatever its beginning.
+static SECRET: [&str; 8] = [
+    "TOKEN",
+    "PASSWORD",
+    "PASSWD",
+    "SECRET",
+    "API_KEY",
+    "APIKEY",
+    "CREDENTIAL",
+    "HTTP_BASIC",
 ];
 
 /// The whole environment of a confined process. `own`: harness's own environment. `env`: what is set
@@ -179,7 +215,8 @@ pub(super) fn environment(
     let allowed = |name: &OsStr| {
         // One that is no text is in no list.
         name.to_str().is_some_and(|name| {
-            is_listed(pass, name) || is_listed(ALLOWED, name) && !is_listed(NEVER, name)
+            let secret = SECRET.iter().any(|word| name.contains(word));
+            is_listed(pass, name) || is_listed(ALLOWED, name) && !secret
         })
     };
     let kept = own.filter(|(name, _)| allowed(name) && !env.contains_key(name));

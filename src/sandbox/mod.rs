@@ -1,5 +1,5 @@
 //! What an agent or a gate may write, read and reach: made from the configuration (`plan`), applied by
-//! the keeper right before the start (`kernel`), explained to people (`explain`).
+//! the keeper right before the start (`kernel`); what it refused is explained (`denied`).
 //!
 //! Landlock refuses whatever is not granted. Writing is granted by a list. Reading is granted for all
 //! but a list of secrets, by granting what lies beside them (`readable`). Knows nothing of items.
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use denied::explained;
+pub(crate) use denied::{Refused, explained};
 pub(crate) use environment::{Env, value_of};
 pub(crate) use kernel::{Strength, enforce, strength};
 pub(crate) use plan::{Asked, Grant, Planned, plan, why_refused};

@@ -69,11 +69,11 @@ pub(super) static CACHES: &[Cache] = &[
     cache("UV_CACHE_DIR", ".cache/uv", ""),
 ];
 
-/// Devices that programs open by name, the pseudo-terminals and shared memory among them.
+/// Devices that programs open by name, shared memory among them. No pseudo-terminals: the user's own lie
+/// beside those that an agent would make, and could be read and written.
 pub(super) fn devices() -> Vec<PathBuf> {
     let named = [
-        "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue", "fuse",
-        "dri", "kfd",
+        "null", "zero", "full", "random", "urandom", "tty", "shm", "mqueue", "fuse", "dri", "kfd",
     ];
     let mut all: Vec<PathBuf> = named.iter().map(|n| Path::new("/dev").join(n)).collect();
     let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();

@@ -176,7 +176,7 @@ fn off(env: Env, said: Said, why: &str) -> Planned {
 }
 
 /// The mode in force for an agent.
-pub(crate) fn mode(config: &Config, keys: &SandboxKeys) -> SandboxMode {
+fn mode(config: &Config, keys: &SandboxKeys) -> SandboxMode {
     keys.sandbox.unwrap_or(config.sandbox.mode)
 }
 
@@ -307,7 +307,11 @@ impl<'a> Maker<'a> {
     fn write(&self, deny: &[Grant]) -> Vec<Grant> {
         let mut all: Vec<Grant> = Vec::new();
         for (path, is_file) in self.state_of_cli() {
-            if self.asked.makes && !is_file && !atomic::exists(&path) {
+            if !is_file && !atomic::exists(&path) {
+                if !self.asked.makes {
+                    all.push(Grant::new(path, "the CLI's own state, made at its start"));
+                    continue;
+                }
                 // The CLI would make it itself at its first start, and cannot.
                 let _said = atomic::make_dir(&path, true);
             }
@@ -403,9 +407,12 @@ impl<'a> Maker<'a> {
         let Some(about) = self.asked.cli else {
             return Vec::new();
         };
-        let moved = self.asked.config_dir.map(|dir| (dir.to_owned(), false));
-        let usual = about.state.iter();
+        let moved = self.asked.config_dir;
+        // All of it moves with the variable that the CLI's adapter sets, but for what is XDG's.
+        let stays = |place: &&adapters::Place| moved.is_none() || place.var.starts_with("XDG_");
+        let usual = about.state.iter().filter(stays);
         let usual = usual.filter_map(|place| Some((self.path(place)?, place.is_file)));
+        let moved = moved.map(|dir| (dir.to_owned(), false));
         moved.into_iter().chain(usual).collect()
     }
 
@@ -419,10 +426,36 @@ impl<'a> Maker<'a> {
     fn grant_to_read(&self, path: PathBuf, because: &str) -> Grant {
         let mut grant = Grant::new(path, because);
         match resolve(&grant.path, &self.agents_write) {
-            Ok(real) => grant.path = real,
+            Ok(real) => {
+                grant.left_out = self.why_not_read(&real);
+                grant.path = real;
+            }
             Err(why) => grant.left_out = Some(why),
         }
         grant
+    }
+
+    /// Why no key opens a path for reading.
+    fn why_not_read(&self, path: &Path) -> Option<String> {
+        let ours = real(self.kept_from_all().map(|(path, _)| path));
+        let meets = |ours: &&PathBuf| ours.starts_with(path) || path.starts_with(ours);
+        let ours = ours.iter().find(meets)?;
+        Some(format!("harness keeps {} from every agent", ours.display()))
+    }
+
+    /// What is harness's own, and why nobody reads it.
+    fn kept_from_all(&self) -> impl Iterator<Item = (PathBuf, &'static str)> {
+        let root = self.asked.root;
+        let keys = "it may hold keys of other agents";
+        [
+            (root.sessions(), "what other agents say and are told"),
+            // Whoever may open a lease can lock it, and a keeper obeys whoever holds that.
+            (root.agents(), "the locks of slots"),
+            (root.config(), keys),
+            (root.state().join("harness.toml"), keys),
+            (temp::folder_of_all(), "other agents' temporary folders"),
+        ]
+        .into_iter()
     }
 
     fn deny(&self) -> Vec<Grant> {
@@ -430,25 +463,8 @@ impl<'a> Maker<'a> {
             DEVICES,
             "devices: those that are needed are granted",
         )];
-        let root = self.asked.root;
-        all.push(Grant::new(
-            root.sessions(),
-            "what other agents say and are told",
-        ));
-        // Whoever may open a lease can lock it, and a keeper obeys whoever holds that.
-        all.push(Grant::new(root.agents(), "the locks of slots"));
-        all.push(Grant::new(
-            root.config(),
-            "it may hold keys of other agents",
-        ));
-        all.push(Grant::new(
-            root.state().join("harness.toml"),
-            "it may hold keys of other agents",
-        ));
-        all.push(Grant::new(
-            temp::folder_of_all(),
-            "other agents' temporary folders",
-        ));
+        let ours = self.kept_from_all();
+        all.extend(ours.map(|(path, because)| Grant::new(path, because)));
         let secrets = secrets(&homes(self.home.as_deref())).into_iter();
         all.extend(secrets.map(|path| Grant::new(path, "secret")));
         let accounts = self.asked.config.agents.values();

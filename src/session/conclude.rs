@@ -12,13 +12,13 @@ use super::end::{fill_file, set_decision, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{
-    Attempt, Over, WorkerContext, confine, digest, end_claim, gates, hooks, limit, random_fraction,
-    supervised,
+    Attempt, Over, WorkerContext, confine, digest, end_claim, gates, hooks, launch, limit,
+    random_fraction, supervised,
 };
 use crate::adapters;
 use crate::atomic;
 use crate::clock;
-use crate::config::Mode;
+use crate::config::{AgentTable, Mode};
 use crate::error::{Kind, Result};
 use crate::event::Fault;
 use crate::git::{Collected, Hub};
@@ -34,6 +34,7 @@ use crate::outcome::{
 use crate::quote;
 use crate::record::{Gating, Publishing};
 use crate::runtime::ItemResult;
+use crate::sandbox::{Env, Refused};
 use crate::spool::{Ended, Target};
 use crate::status::SlotState;
 
@@ -70,12 +71,17 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
         decision.reason.push_str(lies);
     }
     if !decision.outcome.is_good() || decision.outcome == Outcome::NoChange {
-        let refused = confine::refused(&ctx.rt, &attempt);
-        if let Some(first) = refused.first().filter(|_| !decision.outcome.is_good()) {
-            decision.reason.push_str("; ");
-            decision.reason.push_str(first);
+        let environment =
+            |table: Option<&AgentTable>| launch::environment(&ctx.rt, &attempt, table, Env::new());
+        let refused = confine::refused(&ctx.rt, &attempt, environment);
+        let of_reason = |r: &&Refused| decision.reason.contains(&*r.path.to_string_lossy());
+        if let Some(cause) = refused.iter().find(of_reason) {
+            decision.reason = format!("{}; {}", decision.reason, cause.text);
         }
-        attempt.file.notes.extend(refused);
+        attempt
+            .file
+            .notes
+            .extend(refused.into_iter().map(|r| r.text));
     }
     if let (Some(end), Some(fault)) = (decision.hold, &evidence.fault) {
         hold_agent(ctx, &attempt, fault, &decision, end);

@@ -1,7 +1,7 @@
 //! Confines what a slot starts: finds the folders that it works in, its temporary one included, and has
 //! `sandbox` make the rest.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::Attempt;
@@ -12,7 +12,7 @@ use crate::atomic;
 use crate::config::{AgentTable, GateTable, SandboxKeys};
 use crate::layout::{SlotId, join, slot_repository};
 use crate::runtime::Runtime;
-use crate::sandbox::{self, Asked, Env, Planned};
+use crate::sandbox::{self, Asked, Env, Planned, Refused};
 
 /// Names under which programs look for a temporary folder.
 const TEMPORARY: [&str; 4] = ["TMPDIR", "TMP", "TEMP", "CLAUDE_CODE_TMPDIR"];
@@ -65,10 +65,7 @@ fn planned(
     let (keys, cli, config_dir) = match who {
         Who::Agent(agent) => {
             own.push(dir.to_owned());
-            let table = match agent {
-                Agent::Script => None,
-                Agent::Command(_, table) => Some(*table),
-            };
+            let table = agent.table();
             let keys = table.map_or(&rt.config.script, |table| &table.confined);
             let config_dir = table.and_then(|table| table.config_dir.as_deref());
             (keys, table.and_then(cli_of), config_dir)
@@ -95,7 +92,12 @@ fn planned(
 }
 
 /// What its sandbox refused an attempt, by what it printed: each with the key that would allow it.
-pub(super) fn refused(rt: &Runtime, attempt: &Attempt) -> Vec<String> {
+/// `environment`: what is set for an agent with this table.
+pub(super) fn refused(
+    rt: &Runtime,
+    attempt: &Attempt,
+    environment: impl Fn(Option<&AgentTable>) -> Env,
+) -> Vec<Refused> {
     let is_on = attempt
         .file
         .sandbox
@@ -106,7 +108,8 @@ pub(super) fn refused(rt: &Runtime, attempt: &Attempt) -> Vec<String> {
         return Vec::new();
     };
     let (who, cwd) = (Who::Agent(&agent), Path::new(cwd));
-    let env = Env::new();
+    let env = environment(agent.table());
+    let home = sandbox::value_of(&env, OsStr::new("HOME")).map(PathBuf::from);
     let Ok(planned) = planned(
         rt,
         &who,
@@ -123,7 +126,6 @@ pub(super) fn refused(rt: &Runtime, attempt: &Attempt) -> Vec<String> {
         text.extend(tail(&join(&attempt.dir, name), PRINTED_BYTES));
         text.push(b'\n');
     }
-    let home = std::env::var_os("HOME").map(PathBuf::from);
     sandbox::explained(
         &String::from_utf8_lossy(&text),
         &planned,

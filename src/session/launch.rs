@@ -52,11 +52,7 @@ pub(super) fn plan(
     if let Some(text) = &plan.bootstrap {
         drop(atomic::create(&dir.join(agents::BOOTSTRAP), text, 0o600)?);
     }
-    let table = match agent {
-        Agent::Script => None,
-        Agent::Command(_, table) => Some(*table),
-    };
-    let env = environment(rt, attempt, table, std::mem::take(&mut plan.env));
+    let env = environment(rt, attempt, agent.table(), std::mem::take(&mut plan.env));
     let slot = attempt.claim.lease().slot;
     let confined = confine::confine(rt, slot, &Who::Agent(agent), dir, cwd, env);
     let confined = confined.map_err(Failed::Refused)?;

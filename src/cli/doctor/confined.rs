@@ -8,7 +8,7 @@ use crate::sandbox::{self, Strength};
 const NEWER: &str =
     "use a newer kernel with `landlock` among its security modules (`lsm=` at boot)";
 
-/// What the kernel holds of a sandbox; `None`: nothing is to be confined.
+/// What the kernel holds of a sandbox; `None`: the configuration cannot be read.
 pub(super) fn strength(config: Option<&Config>) -> Option<Finding> {
     let table = &config?.sandbox;
     if table.mode == SandboxMode::Off {
@@ -56,9 +56,19 @@ pub(super) fn refusal(config: &Config) -> Option<Error> {
 
 /// What to warn of at the start of a run.
 pub(super) fn warning(config: &Config) -> Option<String> {
-    let is_on = config.sandbox.mode == SandboxMode::On;
-    let why = sandbox::strength().why_none().filter(|_| is_on)?;
-    Some(format!(
-        "agents are not confined and may do what you may: {why}"
-    ))
+    if config.sandbox.mode != SandboxMode::On {
+        return None;
+    }
+    let strength = sandbox::strength();
+    let lacks = strength.lacks(&config.sandbox.network);
+    match strength.why_none() {
+        Some(why) => Some(format!(
+            "agents are not confined and may do what you may: {why}; what to do: {NEWER}"
+        )),
+        None if lacks.is_empty() => None,
+        None => Some(format!(
+            "agents are confined but for {}; what to do: {NEWER}",
+            lacks.join(", ")
+        )),
+    }
 }
