@@ -13,7 +13,7 @@ use serde_json_borrow::Value;
 use super::error_text;
 use super::lenient_json::{BLOCKS_MAX, Fields};
 use super::tally::{MAX_TOKENS, TURNS};
-use super::{About, Place, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX, Tally};
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX, Place, Tally};
 use crate::event::{self, Body, Class, Figures, Limit, Tokens};
 
 struct Claude;

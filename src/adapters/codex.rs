@@ -10,7 +10,7 @@ use serde_json_borrow::Value;
 
 use super::error_text;
 use super::lenient_json::Fields;
-use super::{About, Place, Adapter, Ask, Dialect, Launch, LaunchBuilder, Tally};
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, Place, Tally};
 use crate::event::{self, Body, Class, Figures, Tokens};
 
 struct Codex;
@@ -25,9 +25,7 @@ static ABOUT: About = About {
     env_prefix: "CODEX_",
     tells_cost: false,
     bound_to_directory: false,
-    state: &[
-        Place::dir("CODEX_HOME", ".codex", ""),
-    ],
+    state: &[Place::dir("CODEX_HOME", ".codex", "")],
     variables: &["OPENAI_*", "CODEX_*"],
 };
 

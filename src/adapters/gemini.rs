@@ -10,7 +10,7 @@ use serde_json_borrow::Value;
 use super::error_text;
 use super::lenient_json::Fields;
 use super::tally::TURNS;
-use super::{About, Place, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX, Tally};
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX, Place, Tally};
 use crate::event::{Body, Class, Figures, Tokens};
 
 struct Gemini;
@@ -25,9 +25,7 @@ static ABOUT: About = About {
     env_prefix: "GEMINI_CLI",
     tells_cost: false,
     bound_to_directory: true,
-    state: &[
-        Place::dir("GEMINI_CLI_HOME", "", ".gemini"),
-    ],
+    state: &[Place::dir("GEMINI_CLI_HOME", "", ".gemini")],
     variables: &["GEMINI_*", "GOOGLE_*"],
 };
 

@@ -9,7 +9,7 @@ use serde_json_borrow::Value;
 use super::error_text;
 use super::lenient_json::Fields;
 use super::tally::MAX_TOKENS;
-use super::{About, Place, Adapter, Ask, Dialect, Launch, LaunchBuilder, Tally};
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, Place, Tally};
 use crate::event::{Body, Class, Figures, Tokens};
 
 struct Opencode;
@@ -30,7 +30,14 @@ static ABOUT: About = About {
         Place::dir("XDG_CACHE_HOME", ".cache", "opencode"),
         Place::dir("XDG_STATE_HOME", ".local/state", "opencode"),
     ],
-    variables: &["OPENCODE_*", "ANTHROPIC_*", "OPENAI_*", "GEMINI_*", "GOOGLE_*", "OPENROUTER_*"],
+    variables: &[
+        "OPENCODE_*",
+        "ANTHROPIC_*",
+        "OPENAI_*",
+        "GEMINI_*",
+        "GOOGLE_*",
+        "OPENROUTER_*",
+    ],
 };
 
 impl Adapter for Opencode {

@@ -5,7 +5,7 @@
 //! Does not know: git, time.
 
 use super::claude::{ClaudeDialect, Variant};
-use super::{About, Place, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX};
+use super::{About, Adapter, Ask, Dialect, Launch, LaunchBuilder, PROMPT_PREFIX, Place};
 use crate::event::Figures;
 
 struct Qwen;
@@ -20,9 +20,7 @@ static ABOUT: About = About {
     env_prefix: "QWEN_CODE",
     tells_cost: false,
     bound_to_directory: true,
-    state: &[
-        Place::dir("QWEN_HOME", ".qwen", ""),
-    ],
+    state: &[Place::dir("QWEN_HOME", ".qwen", "")],
     variables: &["QWEN_*", "DASHSCOPE_*", "OPENAI_*"],
 };
 
