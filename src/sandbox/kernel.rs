@@ -208,7 +208,8 @@ fn rule(
 
 /// Opens it as nothing but a place, without following a symlink anywhere in the path.
 fn hold(path: &Path) -> io::Result<OwnedFd> {
-    let how = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // With NOFOLLOW a symlink at the end would be opened itself, instead of refused.
+    let how = OFlags::PATH | OFlags::CLOEXEC;
     let held = openat2(CWD, path, how, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
     Ok(held)
 }
