@@ -180,10 +180,10 @@ fn an_agent_finds_out_from_its_environment_where_and_what_it_is() {
         ("HARNESS_BRANCH", "harness/job%20one/2".into()),
         (
             "HARNESS_INTERRUPT",
-            at("state/interrupts/agent-1.interrupt"),
+            dir.join("interrupt").display().to_string(),
         ),
         ("SESSION_ID", sid.into()),
-        ("INTERRUPT_FILE", at("state/interrupts/agent-1.interrupt")),
+        ("INTERRUPT_FILE", dir.join("interrupt").display().to_string()),
         ("ITERATION", "2".into()),
         ("MINE", "a b".into()),
         ("GIT_AUTHOR_NAME", "me".into()),
