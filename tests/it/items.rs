@@ -183,7 +183,10 @@ fn an_agent_finds_out_from_its_environment_where_and_what_it_is() {
             dir.join("interrupt").display().to_string(),
         ),
         ("SESSION_ID", sid.into()),
-        ("INTERRUPT_FILE", dir.join("interrupt").display().to_string()),
+        (
+            "INTERRUPT_FILE",
+            dir.join("interrupt").display().to_string(),
+        ),
         ("ITERATION", "2".into()),
         ("MINE", "a b".into()),
         ("GIT_AUTHOR_NAME", "me".into()),

@@ -113,7 +113,7 @@ fn every_cli_gets_its_words_its_prompt_whole_and_no_trace_of_an_outer_session() 
             &name,
             "harness/",
             file["slot"].as_str().unwrap(),
-            ".interrupt",
+            "/interrupt",
         ] {
             assert!(told.contains(part), "{cli}: no {part} in {told}");
         }
