@@ -27,7 +27,7 @@ const DECLARED: &[(&str, &str)] = &[
     (
         "record",
         "at event by session slot agent attempt harness_pid pid branch base base_oid resumed understood next \
-         not_before published to answered_at question answer end head reason outcome",
+         not_before published to answered_at question answer end head reason outcome repo",
     ),
     (
         "status",
@@ -49,7 +49,7 @@ const DECLARED: &[(&str, &str)] = &[
          worktree branch base base_oid claimed_at started_at ended_at pid outcome reason exit_status signal seconds \
          cpu_seconds commits files_changed leftover head published events turns tool_calls input_tokens output_tokens \
          cost_usd cli_session resumed conversation_before conversation last_message fault notes watched_turns \
-         watched_budget_usd interrupts last",
+         watched_budget_usd interrupts last sandbox mode holds landlock network",
     ),
     (
         "exit",
