@@ -185,7 +185,7 @@ fn a_disk_that_is_full_again_and_again_delays_a_merge_and_loses_nothing() {
         "h='{bin} --root {dir}/t'; mkdir {dir}/t; mount -t tmpfs -o size=24m none {dir}/t; cd {dir}/t
         export GIT_AUTHOR_NAME=T GIT_AUTHOR_EMAIL=t GIT_COMMITTER_NAME=T GIT_COMMITTER_EMAIL=t
         git init -q -b main repo; cd repo; echo hello >README; git add .; git commit -qm one; cd ..; $h init >/dev/null
-        printf '[harness]\nstagger=0\n[repo]\npath=\"repo\"\n[limits]\ndisk_free_min=0\n[integrate]\nmode=\"merge\"\n[gates.t]\nwhen=[\"merge\"]\nscript=\"cat /dev/zero >$HARNESS_ROOT/fill 2>/dev/null; exit 0\"\n' >harness.toml
+        printf '[harness]\nstagger=0\n[repo]\npath=\"repo\"\n[limits]\ndisk_free_min=0\n[integrate]\nmode=\"merge\"\n[gates.t]\nsandbox=\"off\"\nwhen=[\"merge\"]\nscript=\"cat /dev/zero >$HARNESS_ROOT/fill 2>/dev/null; exit 0\"\n' >harness.toml
         for n in a b c; do printf \"#!/bin/sh\necho $n >$n\n\" >queue/pending/$n; chmod 755 queue/pending/$n; done
         $h run --drain --workers 2 2>{dir}/said >&2 & p=$!; n=0
         while kill -0 $p 2>/dev/null; do

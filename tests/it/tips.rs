@@ -104,7 +104,7 @@ fn every_error_is_one_line_that_says_what_and_why_and_what_to_do() {
         for part in [
             "harness.toml: ",
             "`wrokers`",
-            "; line 8: ",
+            "; line 10: ",
             "; what to do: ",
         ] {
             assert!(said.contains(part), "{part}: {said}");

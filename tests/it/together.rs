@@ -67,7 +67,7 @@ fn prompts_are_scripts(root: &Root, stagger: &str) {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(root.at("agent"), mode).unwrap();
     let config = format!(
-        "[retry]\ndelay = 0.05\n[harness]\nstagger = {stagger}\nagent = \"claude\"\ndurability = \"off\"\n\
+        "[sandbox]\nmode = \"off\"\n[retry]\ndelay = 0.05\n[harness]\nstagger = {stagger}\nagent = \"claude\"\ndurability = \"off\"\n\
          [repo]\npath = \"none\"\n[agents.claude]\ncli = \"claude\"\ncommand = [\"{}\"]\n",
         root.at("agent").display()
     );
