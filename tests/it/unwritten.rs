@@ -31,7 +31,7 @@ fn a_full_disk_is_named_and_no_stop_waits_for_it() {
     let (bin, dir) = (env!("CARGO_BIN_EXE_harness"), root.path().display());
     let script = format!(
         "h='{bin} --root {dir}/t'; mkdir {dir}/t; mount -t tmpfs -o size=6m none {dir}/t; cd {dir}/t
-        $h init >/dev/null; printf '[repo]\\npath=\"none\"\\n[limits]\\ndisk_free_min = 0\\n' > harness.toml
+        $h init >/dev/null; printf '[sandbox]\\nmode=\"off\"\\n[repo]\\npath=\"none\"\\n[limits]\\ndisk_free_min = 0\\n' > harness.toml
         printf '#!/bin/sh\\ncat /dev/zero > $HARNESS_ROOT/fill 2>/dev/null; exit 0\\n' > queue/pending/x; chmod 755 queue/pending/x
         $h run --workers 1 2>{dir}/said >&2 & p=$!
         until $h show x | grep -q 'agent-1 cannot write its end'; do sleep 0.2; done
@@ -102,7 +102,7 @@ fn a_keeper_that_cannot_write_an_end_ends_by_sigterm_and_nothing_is_lost() {
     let (bin, dir) = (env!("CARGO_BIN_EXE_harness"), root.path().display());
     let script = format!(
         "h='{bin} --root {dir}/t'; mkdir {dir}/t; mount -t tmpfs -o size=6m none {dir}/t; cd {dir}/t
-        $h init >/dev/null; printf '[repo]\\npath=\"none\"\\n[limits]\\ndisk_free_min = 0\\n' > harness.toml
+        $h init >/dev/null; printf '[sandbox]\\nmode=\"off\"\\n[repo]\\npath=\"none\"\\n[limits]\\ndisk_free_min = 0\\n' > harness.toml
         printf '#!/bin/sh\\n[ $HARNESS_ATTEMPT = 2 ] || cat /dev/zero > $HARNESS_ROOT/fill 2>/dev/null; exit 0\\n' > queue/pending/x
         chmod 755 queue/pending/x
         $h run --workers 1 2>{dir}/said >&2 & p=$!
