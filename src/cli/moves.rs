@@ -18,7 +18,7 @@ use crate::record::{By, Canceled, Event, Record, Released};
 use crate::view::{after_work, print_json};
 
 /// Attempts to move an item that always moves away before.
-const LOOKS: usize = 10;
+const LOOKS: usize = 100;
 
 /// Moves an item; returns what was done, or `None` if somebody else moved it meanwhile.
 type Act<'a> = &'a dyn Fn(&Root, &Name) -> Result<Option<String>>;
