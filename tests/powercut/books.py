@@ -134,8 +134,7 @@ def check_end(lab, acks, drain):
     # git's lock of the packed refs is theirs to remove; until then no ref can be.
     locks = [str(p) for p in (lab.repo / ".git").rglob("*.lock")]
     if (held := lab.git(lab.repo, "for-each-ref", "refs/harness").stdout) and not locks:
-        # Open (docs/reliability.md): nothing is lost by it and nothing stops, so it is said and no more.
-        print(f"    left: still held in the user's repository: {held}", flush=True)
+        wrong.append(f"still held in the user's repository: {held}")
     if changed := lab.git(lab.repo, "status", "--porcelain").stdout:
         wrong.append(f"the user's checkout has changed: {changed}")
     return wrong + check_merged(lab)
