@@ -433,6 +433,17 @@ pub(crate) fn make_own(path: &Path, max: u64, mtime_ns: i64) -> Result<()> {
     })
 }
 
+/// What tells a folder from a copy of it, and from an earlier one at its path: its inode, and when it was
+/// made, in nanoseconds since 1970 (0 where the file system does not keep that, or it is gone).
+pub(crate) fn birth(dir: &Path) -> (u64, u128) {
+    let Ok(meta) = fs::metadata(dir) else {
+        return (0, 0);
+    };
+    let born = meta.created().ok();
+    let born = born.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+    (meta.ino(), born.unwrap_or_default().as_nanos())
+}
+
 /// Whether the name exists, without following a symlink.
 pub fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()

@@ -13,9 +13,12 @@
 //! | none of these | it never started: back to `pending/`, not counted |
 //! | a claim without a file | give up the claim |
 
+mod held;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::agents::{self, Agent};
@@ -92,6 +95,10 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
         let _dead = keeper.send(&Request::Stop { grace, why });
         let _ended = keeper.receive();
         keeper.dismiss();
+    }
+    // Once in a process: only a power cut leaves such.
+    if !ctx.rt.nobodys_released.swap(true, Ordering::SeqCst) {
+        held::release_nobodys(ctx);
     }
     if was_empty {
         // Still empty: only the holder of the lease claims for this slot.

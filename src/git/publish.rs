@@ -7,6 +7,7 @@
 //! and a repetition changes nothing. What is reported as published survives a power cut. Locks that
 //! a power cut left there are never removed, and nothing waits for them for ever.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use crate::atomic;
 use crate::error::{Error, Result};
 use crate::mutant::planted;
 
-/// Holds a branch's commits while the branch is made: `git branch` does not show it.
+/// Holds a branch's commits while the branch is made: `git branch` does not show it. Below it lie those
+/// of each tree that publishes into this repository.
 const HELD: &str = "refs/harness/held";
 
 /// The user's repository, as written to by the holder of a slot.
@@ -86,7 +88,7 @@ impl Users<'_> {
     pub(crate) fn bring(&self, oid: &str, short_id: &str) -> Result<()> {
         let mut locked = None;
         // The second name where a killed git or a power cut left a lock on the first.
-        for held in names(&format!("{HELD}/{short_id}"), "again") {
+        for held in names(&self.holding(short_id), "again") {
             match self.bring_under(&held, oid)? {
                 Brought::Held => return self.hub.give_lfs_to_user(oid),
                 Brought::Locked(e) => locked = Some(e),
@@ -121,6 +123,8 @@ impl Users<'_> {
         {
             return Ok(Brought::Held);
         }
+        // A ref to what is missing would fail a `gc` of the user's until all of it is there.
+        let _gone = self.git().args(["update-ref", "-d", held]).brief()?;
         // Some of its objects were there, unheld, and git took them for all: now all are copied.
         let second = git().arg("--refetch");
         let out = second.patient()?;
@@ -137,7 +141,7 @@ impl Users<'_> {
     pub(crate) fn release(&self, short_id: &str) -> Result<()> {
         let what = "cannot remove a ref of harness's own in your repository";
         let list = self.git().args(["for-each-ref", "--format=%(refname)"]);
-        let list = list.args(names(&format!("{HELD}/{short_id}"), "again"));
+        let list = list.args(names(&self.holding(short_id), "again"));
         for full in list.must(what)?.line().lines() {
             let git = self.git().args(["update-ref", "-d", full]);
             let out = git.brief()?;
@@ -146,6 +150,29 @@ impl Users<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Removes this tree's holding refs but those for `live`, the ids that were given to `bring`. A power
+    /// cut can bring one back, or leave one of an attempt that is on no record.
+    pub(crate) fn release_all_but(&self, live: &BTreeSet<String>) -> Result<()> {
+        let ours = self.holding("");
+        let list = self.git().args(["for-each-ref", "--format=%(refname)"]);
+        let list = list.arg(&ours).must("cannot list harness's own refs")?;
+        for full in list.line().lines() {
+            let id = full.strip_prefix(&ours).unwrap_or_default();
+            if !live.contains(id.strip_suffix("-again").unwrap_or(id)) {
+                // One that is locked stays, and does no harm.
+                let _stays = self.git().args(["update-ref", "-d", full]).brief()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The holding ref of an id. A tree is told from others by its folder's inode and time of birth,
+    /// which stay the same over a restart of the machine.
+    fn holding(&self, id: &str) -> String {
+        let (inode, born) = atomic::birth(&self.hub.repo().root);
+        format!("{HELD}/{inode:x}-{born:x}/{id}")
     }
 
     /// Whether the commit and its history are there, as far as the user's own refs do not vouch for

@@ -43,7 +43,7 @@ pub(super) fn land(
     let landings = announce(ctx, batch, onto, links, gated)?;
     let hub = batch.hub.clone();
     let users = hub.users(Some(ctx.lease.lock()));
-    let held = held(&last.commit);
+    let held = holding_id(&last.commit);
     let moved = ctx
         .retry_temporary(|| users.bring(&last.commit, &held))
         .and_then(|()| ctx.retry_temporary(|| users.land(&batch.into, onto, &last.commit)));
@@ -124,13 +124,13 @@ fn announce(
 }
 
 /// What holds a landing's commits in the user's repository until its branch has them.
-fn held(tip: &str) -> String {
+pub(crate) fn holding_id(tip: &str) -> String {
     format!("merge-{tip:.12}")
 }
 
 /// One that stays, as a killed git's lock is in the way, does no harm.
 pub(super) fn release(ctx: &WorkerContext, users: &Users<'_>, tip: &str) {
-    if let Err(e) = ctx.retry_temporary(|| users.release(&held(tip))) {
+    if let Err(e) = ctx.retry_temporary(|| users.release(&holding_id(tip))) {
         ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
     }
 }

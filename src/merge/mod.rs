@@ -22,6 +22,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 pub(crate) use fate::settled;
+pub(crate) use land::holding_id;
 pub(crate) use queue::{waiting, waiting_now};
 
 use self::fate::Fate;

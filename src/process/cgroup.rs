@@ -12,6 +12,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -31,12 +32,9 @@ const KILLED: Duration = Duration::from_secs(5);
 /// of ROOT, or an earlier ROOT at the same path, has other names.
 pub fn name_of(slot_dir: &Path) -> io::Result<String> {
     let top = slot_dir.ancestors().nth(3).unwrap_or(slot_dir);
-    let root = fs::metadata(top)?;
-    let born = root.created().ok();
-    let born = born.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-    let born = born.unwrap_or_default().as_nanos();
+    let dev = fs::metadata(top)?.dev();
+    let (ino, born) = atomic::birth(top);
     let slot = slot_dir.file_name().unwrap_or_default().to_string_lossy();
-    let (dev, ino) = super::id_of(&root);
     Ok(format!("harness-{dev:x}-{ino:x}-{born:x}-{slot}"))
 }
 

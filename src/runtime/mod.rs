@@ -14,6 +14,7 @@ mod troubles;
 mod voice;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::aggregator::Ledger;
@@ -61,6 +62,8 @@ pub(crate) struct Runtime {
     pub(crate) results: results::Board,
     /// What was last seen in `state/interrupts/`.
     pub(crate) interrupts: Mutex<Folder>,
+    /// Whether what the users' repositories hold for nobody was looked for.
+    pub(crate) nobodys_released: AtomicBool,
     /// Agents that this process could not start at all, and therefore holds.
     lacking: Mutex<BTreeSet<String>>,
     ledger: Mutex<Ledger>,
@@ -92,6 +95,7 @@ impl Runtime {
             troubles: Troubles::default(),
             results: results::Board::default(),
             interrupts: Mutex::default(),
+            nobodys_released: AtomicBool::default(),
             lacking: Mutex::default(),
             ledger: Mutex::new(Ledger::new(root)),
             config,

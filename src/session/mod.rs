@@ -38,6 +38,7 @@ use file::SessionFile;
 use gates::Made;
 pub(crate) use launch::neutral as neutral_environment;
 use pause::InterruptContext;
+pub(crate) use publish::short_id;
 pub(crate) use resume::preferred_slot;
 use stream::Stream;
 pub(crate) use supervised::end_tree;

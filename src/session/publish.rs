@@ -159,8 +159,9 @@ fn unpublish(
     withdraw_modules(ctx, hub, branch, short)
 }
 
-/// The end of a session's id, which is its random part.
-fn short_id(session: &str) -> &str {
+/// The end of a session's id, which is its random part: under it the user's repository holds what the
+/// attempt publishes.
+pub(crate) fn short_id(session: &str) -> &str {
     let cut = session.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
     session.get(cut..).unwrap_or(session)
 }

@@ -87,10 +87,37 @@ fn what_a_killed_harness_held_is_let_go_by_the_next() {
     assert_drain_publishes(&root);
 }
 
+/// As after a power cut that the ref outlived, and the record and the session did not.
+#[test]
+fn what_is_held_for_an_attempt_that_nobody_knows_is_let_go() {
+    let root = with_git_that("kill -9 $PPID; exit 1");
+    root.script("x", "echo made > made");
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    assert_eq!(run.wait(), None, "{}", run.said());
+    assert_ne!(holds(&root.repo()), "");
+    fs::remove_file(root.at("state/items/x.jsonl")).unwrap();
+    for entry in fs::read_dir(root.at("state/sessions")).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    // Another tree's.
+    let other = "refs/harness/held/1-1/deadbeef";
+    git(&root.repo(), &["update-ref", other, "HEAD"]);
+    let out = root.drain();
+    assert!(root.is_done("x"), "{}", describe(&out));
+    assert_eq!(
+        git(
+            &root.repo(),
+            &["for-each-ref", "--format=%(refname)", "refs/harness"]
+        )
+        .trim(),
+        other
+    );
+}
+
 #[test]
 fn a_lock_that_a_killed_git_left_on_the_holding_ref_parks_nothing() {
     let left = "held=$(git -C \"$user\" for-each-ref --format='%(refname)' refs/harness)\n\
-                git update-ref -d $held; mkdir -p \"$user/refs/harness/held\"; : > \"$user/$held.lock\"\n\
+                git update-ref -d $held; mkdir -p \"$user/${held%/*}\"; : > \"$user/$held.lock\"\n\
                 kill -9 $PPID; exit 1";
     let root = with_git_that(left);
     root.script("x", "echo made > made");

@@ -423,7 +423,10 @@ pub fn give_away(path: &Path) {
 /// The tree becomes another user's, and its commands run as that user. For root only.
 pub fn as_nobody(root: &Root) -> impl Fn(&[&str]) -> Command {
     let bin = root.at("harness-of-nobody");
-    fs::copy(env!("CARGO_BIN_EXE_harness"), &bin).unwrap();
+    // By another process: one that a test starts meanwhile would inherit the file, open for writing.
+    let from = env!("CARGO_BIN_EXE_harness");
+    let copied = Command::new("cp").arg(from).arg(&bin).status();
+    assert!(copied.unwrap().success());
     for path in [&*bin, root.path()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }

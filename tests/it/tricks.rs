@@ -201,6 +201,11 @@ const MEND: &str = "[ \"$TRICK\" = out ] && [ -n \"$LINK\" ] && [ -L \"$T\" ] &&
     if [ -e \"$OUT/aside\" ] || [ -L \"$OUT/aside\" ]; then rm -rf \"$T\"; mkdir -p \"$(dirname \"$T\")\"; mv \"$OUT/aside\" \"$T\"\n\
     elif [ ! -d \"$T\" ] || [ -L \"$T\" ] || [ -e \"$T/inside\" ]; then rm -rf \"$T\"; fi";
 
+/// How long a run may be silent: while things are odd, and once they are mended, when an item that went
+/// back waits for its next try.
+const ODD: Duration = Duration::from_millis(2500);
+const MENDED: Duration = Duration::from_secs(15);
+
 /// One ROOT, the things outside it, and the items.
 struct Place {
     root: Root,
@@ -272,7 +277,7 @@ impl Place {
     }
 
     /// Lets it go on for as long as it has anything to do, then it must end when it is told to.
-    fn see_it_end(&self, run: &mut Running) {
+    fn see_it_end(&self, run: &mut Running, patience: Duration) {
         let mut last = (Instant::now(), self.said().len());
         let begun = Instant::now();
         while run.child.try_wait().unwrap().is_none() {
@@ -281,9 +286,7 @@ impl Place {
                 last = (Instant::now(), said);
             }
             // It may go on for ever, trying again, as what it needs may be put back at any time.
-            if last.0.elapsed() > Duration::from_millis(2500)
-                || begun.elapsed() > Duration::from_secs(10)
-            {
+            if last.0.elapsed() > patience || begun.elapsed() > patience * 4 {
                 run.signal("TERM");
                 run.wait();
                 return;
@@ -356,7 +359,7 @@ fn attempt(case: &Case) {
             let target = place.path(case, "agent-1", &old);
             place.shell(&target, &trick(case));
             let mut run = root.start(&["--drain", "--workers", "2"]);
-            place.see_it_end(&mut run);
+            place.see_it_end(&mut run, ODD);
             target
         }
         By::Agent => {
@@ -381,7 +384,7 @@ fn attempt(case: &Case) {
             script(root, "waiting", "#harness after: [bystander]", "");
             let mut run = root.start(&["--drain", "--workers", "2"]);
             root.wait_until("it has done it", || tricked.exists());
-            place.see_it_end(&mut run);
+            place.see_it_end(&mut run, ODD);
             PathBuf::from(fs::read_to_string(&tricked).unwrap().trim())
         }
     };
@@ -405,7 +408,7 @@ fn attempt(case: &Case) {
         }
     }
     let mut last = root.start(&["--drain", "--workers", "2"]);
-    place.see_it_end(&mut last);
+    place.see_it_end(&mut last, MENDED);
     let items: &[&str] = match case.by {
         By::Person => &["waiting"],
         By::Agent => &["bystander", "waiting", "rogue"],
