@@ -237,6 +237,23 @@ pub fn midnight() -> Timestamp {
         .map_or_else(|_| now(), |z| z.timestamp())
 }
 
+/// An instant so much later; the last that a calendar has, if that is later still.
+pub fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// The start of tomorrow in the local time zone.
+pub fn next_midnight() -> Timestamp {
+    let today = now().to_zoned(zone());
+    let tomorrow = today.tomorrow().and_then(|day| day.start_of_day());
+    tomorrow.map_or_else(|_| now(), |z| z.timestamp())
+}
+
+/// Today's date in the local time zone: `2026-01-27`.
+pub fn today() -> String {
+    now().to_zoned(zone()).date().to_string()
+}
+
 /// `850 s` as `14m10s`: the two largest units.
 pub fn human(d: Duration) -> String {
     let s = d.as_secs();

@@ -17,6 +17,8 @@ use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::text;
 
 const ENDING: &str = ".hold";
+/// The class of a hold that `budget` raises, and ends.
+pub const BUDGET: &str = "budget";
 
 /// The content of a hold. With other content, or none, it lasts until the file is removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -250,6 +250,17 @@ impl Root {
     pub fn aggregator_lock(&self) -> PathBuf {
         self.at("state/aggregator.lock")
     }
+    /// Of what agents have used and reserved: a folder of its own, as only the holder of its lock writes
+    /// there.
+    pub fn budget_dir(&self) -> PathBuf {
+        self.at("state/budget")
+    }
+    pub fn budget(&self) -> PathBuf {
+        self.at("state/budget/budget.json")
+    }
+    pub fn budget_lock(&self) -> PathBuf {
+        self.at("state/budget/lock")
+    }
     /// Held by `harness add --if-absent` while it looks and links.
     pub fn add_lock(&self) -> PathBuf {
         self.at("state/add.lock")
@@ -287,6 +298,7 @@ impl Root {
                 self.holds(),
                 self.repos(),
                 self.gates(),
+                self.budget_dir(),
                 self.control(),
                 self.harnesses(),
                 self.ledger(),

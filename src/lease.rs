@@ -266,6 +266,29 @@ pub fn try_lock(path: &Path) -> Result<Option<File>> {
     Ok(None)
 }
 
+/// The processes that locked a file, by `/proc/locks`. None: it is of another pid namespace, or the
+/// file system does not say.
+pub(crate) fn holders_of(path: &Path) -> Vec<i32> {
+    let Ok(inode) = path.symlink_metadata().map(|m| m.ino().to_string()) else {
+        return Vec::new();
+    };
+    let text = atomic::read_kernel_text("/proc/locks").unwrap_or_default();
+    // `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`. Device numbers are no guide: file systems
+    // with subvolumes show others than `stat`.
+    let holder = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, file, ..] = words[..] else {
+            return None;
+        };
+        let its = file.rsplit(':').next() == Some(&*inode);
+        its.then(|| pid.parse().ok()).flatten()
+    };
+    text.lines()
+        .filter_map(holder)
+        .filter(|pid| *pid > 0)
+        .collect()
+}
+
 pub fn hostname() -> String {
     nix::unistd::gethostname().map_or_else(|_| "?".into(), |h| h.to_string_lossy().into_owned())
 }

@@ -35,6 +35,7 @@ pub mod lease;
 pub mod interrupt;
 pub mod aggregator;
 pub mod spool;
+pub(crate) mod budget;
 pub mod ready;
 pub mod control;
 pub(crate) mod peers;

@@ -95,6 +95,11 @@ pub const ORPHAN_TICK: Duration = Duration::from_secs(5);
 pub const RESCAN_TICK: Duration = Duration::from_secs(30);
 /// A heartbeat file is touched this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
+/// `state/budget/budget.json`: about 200 bytes for each slot at work, and a few kB for each agent.
+pub const BUDGET_BYTES_MAX: u64 = 4 << 20;
+/// Somebody else reserves or charges: milliseconds. Whoever takes longer is stopped (Ctrl-Z), or its disk
+/// hangs.
+pub const BUDGET_PATIENCE: Duration = Duration::from_secs(20);
 /// Strays of an item that ended (daemonised children) get this long between SIGTERM and SIGKILL.
 pub const STRAY_GRACE: Duration = Duration::from_secs(2);
 /// Entries of a worktree that are looked at for signs of life: a look at so many takes 0.1 s.

@@ -6,6 +6,14 @@
 /// Every planted fault: its name, and what it breaks.
 pub const ALL: &[(&str, &str)] = &[
     (
+        "charged-twice",
+        "whoever ends an attempt that was charged already charges it again",
+    ),
+    (
+        "reserved-after-spawn",
+        "an attempt reserves what it may cost when its agent runs",
+    ),
+    (
         "copied-in-place",
         "ignored files are copied under their own names, so that a death leaves half of them",
     ),

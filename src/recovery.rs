@@ -219,6 +219,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         file,
         work: None,
         stream: None,
+        usd_max: None,
         recovered: true,
     };
     if let (Step::Gate, Some(gating)) = (&step, last.gating) {
@@ -475,6 +476,7 @@ fn put_back(
         if let Err(e) = atomic::discard_tree(&dir, copies) {
             rt.console.warn(&e.to_string());
         }
+        session::paid::give_back(ctx, sid)?;
         record.append(&requeued)?;
     }
     let target = Target::Pending { not_before: None };

@@ -179,6 +179,11 @@ pub struct LedgerLine {
     pub input_tokens: u64,
     pub output_tokens: u64,
     pub cost_usd: f64,
+    /// What the budget was charged with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charged_usd: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charged_tokens: Option<u64>,
     /// Fields of later versions.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,

@@ -109,6 +109,8 @@ PROOFS = [
     ("git-sparse-is-work", ["cargo", "test", "-q", "--features", "mutants", "--lib", "--",
                             "what_a_sparse_checkout"]),
     ("git-strangers-stay", it("slots::what_git_cannot")),
+    ("charged-twice", sweep("budget", "slot", "--slice", "6")),
+    ("reserved-after-spawn", it("budget::four_processes")),
     ("copied-in-place", sweep("copy", "slot", "--slice", "5", mode="git")),
     ("copied-times-not-set", it("surroundings::a_first_build")),
     ("copied-though-not-ignored", it("surroundings::only_what_git")),

@@ -17,7 +17,7 @@ use crate::item::{Item, Kind, Refusal};
 pub(crate) use lacking::{
     NOBODY, for_item_lacks, is_gate_of, is_lack, lacks_over, who_waits, why_not_a_program,
 };
-pub(crate) use plan::{BOOTSTRAP, Before, LaunchInputs, Plan, plan};
+pub(crate) use plan::{BOOTSTRAP, Before, LaunchInputs, Plan, budget_usd, plan};
 pub(crate) use program::{
     command_line, depends_on_item, find_program, not_found, path_of, why_not_started,
 };

@@ -30,6 +30,8 @@ pub(crate) struct LaunchInputs<'a> {
     pub(crate) before: Option<Before<'a>>,
     /// What gates, a merge or a person said of the attempt before, and of the base; may be empty.
     pub(crate) feedback: &'a str,
+    /// What budgets leave it in dollars, where that is less than its own limit may be.
+    pub(crate) usd_max: Option<f64>,
     /// The names of the variables in harness's own environment.
     pub(crate) inherited: &'a [OsString],
 }
@@ -82,14 +84,20 @@ impl Limits {
         }
     }
 
-    fn of(table: &AgentTable, item: &Item) -> Limits {
-        let turns = item.max_turns.unwrap_or(table.max_turns);
-        let budget = item.budget_usd.unwrap_or(table.budget_usd);
+    fn of(table: &AgentTable, inputs: &LaunchInputs<'_>) -> Limits {
+        let turns = inputs.item.max_turns.unwrap_or(table.max_turns);
+        let budgets = [budget_usd(table, inputs.item), inputs.usd_max];
         Limits {
             max_turns: (turns > 0).then_some(turns),
-            budget_usd: (budget > 0.0).then_some(budget),
+            budget_usd: budgets.into_iter().flatten().reduce(f64::min),
         }
     }
+}
+
+/// The dollars that an attempt may cost by itself; `None`: no limit.
+pub(crate) fn budget_usd(table: &AgentTable, item: &Item) -> Option<f64> {
+    let budget = item.budget_usd.unwrap_or(table.budget_usd);
+    (budget > 0.0).then_some(budget)
 }
 
 /// The reason why an attempt ended is cut to this length in the next one's prompt.
@@ -119,7 +127,7 @@ pub(crate) fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
         argv: filled(&table.command),
         reads_prompt: table.stdin == AgentStdin::Prompt,
         events,
-        limits: Limits::of(table, inputs.item),
+        limits: Limits::of(table, inputs),
         model: table.model.clone(),
         ..Plan::default()
     };
@@ -132,7 +140,9 @@ pub(crate) fn plan(agent: &Agent<'_>, inputs: &LaunchInputs<'_>) -> Plan {
             let prefix = prefix(inputs, "");
             plan.prompt = Some(prompt(bootstrap, &prefix, inputs.item));
             // The command line is the user's: enforce only limits that the user set.
-            plan.watched = plan.limits.only(|key| is_asked(table, inputs.item, key));
+            let is_left = |key: &str| key == "budget_usd" && inputs.usd_max.is_some();
+            let wanted = |key: &str| is_left(key) || is_asked(table, inputs.item, key);
+            plan.watched = plan.limits.only(wanted);
         }
         Some(adapter) => plan_for_cli(
             &mut plan,

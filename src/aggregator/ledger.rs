@@ -307,3 +307,19 @@ pub(super) fn lines_of(path: &Path, take: impl FnMut(LedgerLine)) -> Result<()> 
         .map(drop)
         .or_fail("cannot read the ledger", path)
 }
+
+/// Every readable line of the ledger, day by day.
+pub(crate) fn each_line(root: &Root, mut take: impl FnMut(LedgerLine)) -> Result<()> {
+    let dir = root.ledger();
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries.flatten(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io("cannot read the ledger", &dir, &e)),
+    };
+    let days = entries
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "jsonl"));
+    let mut days: Vec<PathBuf> = days.collect();
+    days.sort();
+    days.iter().try_for_each(|day| lines_of(day, &mut take))
+}

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 pub use counts::EndedCounts;
 pub use ledger::Ledger;
+pub(crate) use ledger::each_line;
 pub use sources::any_harness_alive;
 
 use crate::atomic;

@@ -115,6 +115,8 @@ fn line_of(path: &Path, sid: &str) -> Option<LedgerLine> {
         input_tokens: count("input_tokens"),
         output_tokens: count("output_tokens"),
         cost_usd: number("cost_usd").unwrap_or(0.0),
+        charged_usd: number("charged_usd"),
+        charged_tokens: record.get("charged_tokens").and_then(Value::as_u64),
         more: Default::default(),
     })
 }

@@ -19,6 +19,7 @@ mod gc;
 mod absent;
 mod add;
 mod branches;
+mod budget;
 mod waiting;
 mod verdicts;
 mod comments;
@@ -142,6 +143,11 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: Option<config::ConfigCommand>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// What agents have used and reserved, and what is left: by day, window, agent and item
+    Budget {
         #[command(flatten)]
         json: Json,
     },
@@ -271,6 +277,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Approve(names) => verdicts::approve(root, &names.names, names.json.json),
         Command::Reject(args) => verdicts::reject(root, &args),
         Command::Wait(args) => wait::wait(root, &args),
+        Command::Budget { json } => budget::budget(root, json.json),
         Command::Pause => interrupt::order(root, Order::Pause),
         Command::Gc(args) => gc::gc(root, &args),
         Command::Drain => interrupt::order(root, Order::Drain),

@@ -150,6 +150,9 @@ fn left_over(root: &Root) -> Vec<String> {
         if agents::is_lack(&h) {
             return agents::who_waits(&h);
         }
+        if h.class == hold::BUDGET {
+            return format!("{} is held from before this run: {}", h.agent, h.reason);
+        }
         let (agent, harness) = (h.agent, quote::harness());
         format!(
             "{agent} is held from before this run: {}; when that is mended: `{harness} resume`",

@@ -22,6 +22,7 @@ pub enum Table {
     Gate,
     Integrate,
     Retry,
+    Budget,
     Limits,
     Sandbox,
 }
@@ -36,6 +37,7 @@ pub static TABLES: &[Table] = &[
     Table::Gate,
     Table::Integrate,
     Table::Retry,
+    Table::Budget,
     Table::Limits,
     Table::Sandbox,
 ];
@@ -50,6 +52,7 @@ impl Table {
             Table::Gates | Table::Gate => "gates",
             Table::Integrate => "integrate",
             Table::Retry => "retry",
+            Table::Budget => "budget",
             Table::Limits => "limits",
             Table::Sandbox => "sandbox",
         }
@@ -81,6 +84,10 @@ impl Table {
             }
             Table::Integrate => "What becomes of a finished branch.",
             Table::Retry => "When an attempt fails in a way that another try may mend.",
+            Table::Budget => {
+                "What agents may cost, over all processes. An attempt reserves before it starts; what cannot be reserved waits, and\n\
+                 `harness budget` says for what. One attempt alone is bounded by `budget_usd` and `max_turns` of its agent."
+            }
             Table::Limits => "What harness leaves to others.",
             Table::Sandbox => {
                 "What agents, scripts and gates may write, read and reach. `harness sandbox explain` shows all of it."
@@ -241,6 +248,11 @@ const ON_CONFLICT: Kind = Kind::Word(&["park", "agent"]);
 const SANDBOX: Kind = Kind::Word(&["on", "off", "require"]);
 /// The template's example.
 const COPY: &str = "[\".env\", \"node_modules\", \"target\"]";
+/// A number of tokens.
+const TOKENS: Kind = Kind::Count {
+    min: 0,
+    max: 1_000_000_000_000,
+};
 const CLEAN: Kind = Kind::Word(&["untracked", "all"]);
 
 macro_rules! is_env {
@@ -325,6 +337,8 @@ pub static KEYS: &[Key] = keys! {
             "Turns of the model one attempt may take, 0 for no limit. An item may say otherwise. Without `cli`: 0.";
         "budget_usd": Kind::Amount => WithCli("10.0", "0.0");
             "Money (USD) one attempt may cost, 0 for no limit. An item may say otherwise. Without `cli`: 0.";
+        "subscription": Kind::Switch => Is("false");
+            "true: its dollars are paid already and count in no [budget]; tokens and windows do.";
         "tools": Kind::Words => Unset("[\"Bash\", \"Edit\", \"Write\", \"Read\", \"Glob\", \"Grep\"]");
             "Tools it may use without being asked; what is shown is claude's default, other CLIs have their own. Needs `cli`.";
         "permission_mode": Kind::Text => Unset("\"acceptEdits\"");
@@ -449,6 +463,28 @@ pub static KEYS: &[Key] = keys! {
             "Seconds no wait for a retry exceeds.";
         "jitter": Kind::Share => Is("0.2"), env;
             "Share of the delay, 0 to 1, that is left to chance, so that agents that failed together do not return together.";
+    }
+    Budget {
+        "day_usd": Kind::Amount => Is("0.0"), env;
+            "Money (USD) that all agents may cost on one day, from midnight to midnight here. 0: no limit, as in all of these.";
+        "day_tokens": TOKENS => Is("0"), env;
+            "Tokens of one day: input, output and writes to the cache; what is read from a cache does not count.";
+        "item_usd": Kind::Amount => Is("0.0"), env;
+            "Money (USD) that all attempts of one item may cost together. Then it is parked.";
+        "item_tokens": TOKENS => Is("0"), env;
+            "Tokens of all attempts of one item.";
+        "total_usd": Kind::Amount => Is("0.0"), env;
+            "Money (USD) in all, as long as this tree is there. Only raising it lets agents start again.";
+        "total_tokens": TOKENS => Is("0"), env;
+            "Tokens in all.";
+        "window": LIMIT_TIME => Is("\"5h\""), env;
+            "Seconds (or \"5h\") that a window of your subscription lasts. It begins with the first attempt after the last one's end.";
+        "window_tokens": TOKENS => Is("0"), env;
+            "Tokens of one window, for each agent.";
+        "reserve_for_people": Kind::Share => Is("0.2"), env;
+            "Share of `window_tokens`, 0 to 1, that agents leave to you.";
+        "pace": Kind::Switch => Is("false"), env;
+            "true: no attempt begins while a larger part of the window's tokens is used than of its time has passed.";
     }
     Limits {
         "disk_free_min": Kind::Bytes => Is("\"256MB\""), env;

@@ -10,6 +10,7 @@ pub mod nearest;
 pub mod placeholder;
 pub mod value;
 mod agents;
+mod budget;
 mod file;
 mod gates;
 mod sandbox;
@@ -33,6 +34,7 @@ use crate::layout::Root;
 use file::{Parsed, Problem};
 use keys::{Key, Kind, TABLES, Table};
 
+pub use budget::BudgetTable;
 pub use gates::{
     Builtin, GateTable, GatesTable, How, Integrate, IntegrateTable, Mode, Moment, OnConflict,
     OnFailure,
@@ -60,6 +62,7 @@ pub struct Config {
     /// `[integrate]`
     pub integrate: Integrate,
     pub retry: RetryTable,
+    pub budget: BudgetTable,
     pub limits: LimitsTable,
     pub sandbox: SandboxTable,
     /// `[agents.script]`
@@ -178,6 +181,8 @@ pub struct AgentTable {
     /// 0: no limit.
     pub max_turns: u64,
     pub budget_usd: f64,
+    /// Its dollars are paid already.
+    pub subscription: bool,
     /// Empty: the CLI's default.
     #[serde(default)]
     pub tools: Vec<String>,
@@ -504,6 +509,7 @@ fn build(
         gates,
         integrate: sources.table("integrate")?,
         retry: sources.table("retry")?,
+        budget: sources.table("budget")?,
         limits: sources.table("limits")?,
         sandbox: sources.sandbox(root, env)?,
         script,

@@ -96,6 +96,14 @@ fn a_missing_file_is_all_defaults() {
             jitter: 0.2,
         }
     );
+    assert_eq!(
+        config.budget,
+        BudgetTable {
+            window: Duration::from_secs(5 * 3600),
+            reserve_for_people: 0.2,
+            ..BudgetTable::default()
+        }
+    );
     assert_eq!(config.limits.disk_free_min, 256_000_000);
     assert_eq!(
         config.repo,
@@ -196,6 +204,7 @@ fn a_known_cli_needs_no_table_and_a_table_needs_no_command() {
         (Some("codex"), "codex")
     );
     assert_eq!((codex.max_turns, codex.budget_usd), (50, 10.0));
+    assert!(!codex.subscription);
     assert!(codex.bootstrap && codex.given.is_empty() && codex.command.is_empty());
     assert_eq!(source_of(&config, "agents.codex.max_turns"), "default");
     let claude = &config.agents["claude"];
@@ -253,7 +262,7 @@ fn unknown_keys_are_refused_with_line_and_nearest() {
         "not known to this version",
         "[agents]",
     ]);
-    Case::new("[budget]\nx = 1").refused(&["line 1", "[budget] is not known to this version"]);
+    Case::new("[money]\nx = 1").refused(&["line 1", "[money] is not known to this version"]);
     Case::new("[[source]]\nx = 1").refused(&["line 1", "`source`"]);
     Case::new("[harness]\n\"a\\nb\\u001b[31m\" = 1").refused(&["line 2", "`a\\nb\\u{1b}[31m`"]);
     Case::new(format!("[harness]\n{} = 1", "w".repeat(100_000))).refused(&["line 2", "…"]);

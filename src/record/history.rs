@@ -15,6 +15,9 @@ pub struct History {
     pub attempts: u32,
     /// Failed attempts since a person (or `add`) last put the item into `pending/`.
     pub failures: u32,
+    /// What its attempts have used since then, as the budget counts it.
+    pub used_usd: f64,
+    pub used_tokens: u64,
     /// Attempts in a row that never started, since one did or a person stepped in.
     pub requeues: u32,
     /// Attempts in a row that ended in a wait for a limit.
@@ -286,6 +289,7 @@ impl History {
         self.failures = 0;
         self.requeues = 0;
         self.stays = None;
+        (self.used_usd, self.used_tokens) = (0.0, 0);
     }
 
     fn last_of(&mut self, session: &str) -> Option<&mut LastAttempt> {
@@ -330,6 +334,23 @@ impl History {
         }
     }
 
+    /// Adds what an attempt used; whoever gives the item to the queue again gives it its budget again.
+    fn count_used(&mut self, finished: &Finished) {
+        let end = &finished.end;
+        let asks = end.outcome == Some(Outcome::Interrupted.into());
+        let over = [Some(Next::Done.into()), Some(Next::Parked.into())].contains(&finished.next);
+        if over && !asks {
+            (self.used_usd, self.used_tokens) = (0.0, 0);
+            return;
+        }
+        let usd = end.charged_usd.unwrap_or(end.cost_usd);
+        // A record is a file: an agent may have written any number into it.
+        self.used_usd += if usd > 0.0 { usd.min(1e6) } else { 0.0 };
+        let tokens = end.input_tokens.saturating_add(end.output_tokens);
+        let tokens = end.charged_tokens.unwrap_or(tokens);
+        self.used_tokens = self.used_tokens.saturating_add(tokens);
+    }
+
     fn finish(&mut self, finished: &Finished) {
         // Whoever publishes takes back first what others had announced.
         let published = finished.published.is_some();
@@ -342,6 +363,7 @@ impl History {
             }
             _ => 0,
         };
+        self.count_used(finished);
         match finished.next.as_ref().and_then(Word::known) {
             Some(Next::Retry) if planted("retry-not-counted") => {}
             Some(Next::Retry) => self.failures = self.failures.saturating_add(1),

@@ -291,6 +291,9 @@ pub struct End {
     pub input_tokens: u64,
     pub output_tokens: u64,
     pub cost_usd: f64,
+    /// What the budget was charged with; `None`: nothing was reserved.
+    pub charged_usd: Option<f64>,
+    pub charged_tokens: Option<u64>,
     /// Whether the item ended with this attempt.
     pub last: bool,
 }

@@ -1,4 +1,4 @@
-//! Ends the holds of agents that could not be started at all, once they can be.
+//! Ends the holds of agents that could not be started at all, or paid, once they can be.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use super::Main;
 use crate::agents;
 use crate::clock;
 use crate::hold;
+use crate::session::paid;
 
 /// How often such a hold's cause is looked for.
 const LACK_TICK: Duration = Duration::from_secs(5);
@@ -20,6 +21,7 @@ impl Main {
             return;
         }
         self.next_lacks = Some(clock::instant() + LACK_TICK);
+        paid::look_again(rt, at_start);
         if !at_start && rt.lacking().is_empty() {
             return;
         }

@@ -451,6 +451,7 @@ impl<'a> Maker<'a> {
             (root.sessions(), "what other agents say and are told"),
             // Whoever may open a lease can lock it, and a keeper obeys whoever holds that.
             (root.agents(), "the locks of slots"),
+            (root.budget_dir(), "the lock of budgets"),
             (root.config(), keys),
             (root.state().join("harness.toml"), keys),
             (temp::folder_of_all(), "other agents' temporary folders"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::file::SessionFile;
 use super::gates::{self, Made};
 use super::launch::{self, Launch};
-use super::{Attempt, Failed, Work, WorkerContext, hooks, resume};
+use super::{Attempt, Failed, Work, WorkerContext, hooks, paid, resume};
 use crate::agents::{self, Agent};
 use crate::atomic;
 use crate::clock;
@@ -23,6 +23,7 @@ use crate::item::{self, Item, Refusal};
 use crate::keeper::Keeper;
 use crate::keeper::wire::{Reply, Request, Spec};
 use crate::layout::{DEFAULT_REPO, Name, Root, join};
+use crate::mutant::planted;
 use crate::record::{self, Event};
 use crate::runtime::{Level, Runtime};
 use crate::status::SlotState;
@@ -44,6 +45,9 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
     let agent = agents::for_item(&rt.config, &attempt.claim.item)
         .map_err(|Refusal(why)| Failed::Refused(why))?;
     agent.name().clone_into(&mut attempt.file.agent);
+    if !planted("reserved-after-spawn") {
+        paid::reserve(ctx, attempt, &agent)?;
+    }
 
     hear_late_answer(&rt, attempt)?;
     let mut prepared = prepare(&rt, attempt, &agent)?;
@@ -81,6 +85,9 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
     attempt.file.create(&attempt.dir)?;
     let (pid, age) = start(ctx, launch.spec)?;
     attempt.file.pid = pid;
+    if planted("reserved-after-spawn") {
+        drop(paid::reserve(ctx, attempt, &agent));
+    }
     rt.slots.show(ctx.slot(), |s| {
         s.state = SlotState::Working;
         s.agent = Some(attempt.file.agent.clone());
@@ -288,7 +295,8 @@ fn may_start(ctx: &WorkerContext, agent: &str) -> Result<(), Failed> {
     if ctx.rt.lifecycle.level() >= Level::Stopping {
         return Err(Failed::PutOff("harness was told to stop".into()));
     }
-    match hold::of(&ctx.rt.root, agent) {
+    // This attempt has reserved already what others wait for.
+    match hold::of(&ctx.rt.root, agent).filter(|hold| hold.class != hold::BUDGET) {
         Some(hold) => Err(Failed::PutOff(format!("{agent} is held: {}", hold.reason))),
         None => Ok(()),
     }

@@ -12,7 +12,7 @@ use super::end::{fill_file, set_decision, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{
-    Attempt, Over, WorkerContext, confine, digest, end_claim, gates, hooks, launch, limit,
+    Attempt, Over, WorkerContext, confine, digest, end_claim, gates, hooks, launch, limit, paid,
     random_fraction, supervised,
 };
 use crate::adapters;
@@ -57,10 +57,11 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     });
     let collected = match &over {
         // Nothing ran: nothing to keep, and no empty branch to leave behind.
-        Over::Unstartable(_) => None,
+        Over::Unstartable(_) | Over::Unpaid(_) => None,
         Over::Exited { .. } => collect(ctx, &mut attempt)?,
     };
     let mut evidence = gather(&mut attempt, &over, collected.as_ref());
+    paid::charge(ctx, &mut attempt, &over)?;
     let question = question(ctx, &evidence);
     evidence.asked = question.as_ref().map(|q| q.headline().to_owned());
     evidence.unheard = question.is_none() && was_answered_too_late(ctx, &attempt);
@@ -338,6 +339,7 @@ fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> 
             let why = why.clone();
             (Ending::NeverStarted { why, folder_gone }, None, None)
         }
+        Over::Unpaid(why) => (Ending::Unpaid(why.clone()), None, None),
     };
     let failed = stop.is_none() && matches!(exit, Some(Exit::Code(code)) if code != 0);
     Evidence {

@@ -150,6 +150,8 @@ fn ledger_line(file: &SessionFile) -> LedgerLine {
         input_tokens: file.input_tokens,
         output_tokens: file.output_tokens,
         cost_usd: file.cost_usd,
+        charged_usd: file.charged_usd,
+        charged_tokens: file.charged_tokens,
         ..LedgerLine::default()
     }
 }

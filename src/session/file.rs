@@ -74,6 +74,10 @@ pub struct SessionFile {
     pub input_tokens: u64,
     pub output_tokens: u64,
     pub cost_usd: f64,
+    /// What the budget was charged with: what is not known counts as what was reserved. `None`: nothing
+    /// was reserved.
+    pub charged_usd: Option<f64>,
+    pub charged_tokens: Option<u64>,
     pub cli_session: Option<String>,
     /// The CLI's conversation that this attempt resumes; `None`: a new one.
     pub resumed: Option<String>,
@@ -169,6 +173,8 @@ impl SessionFile {
             input_tokens: self.input_tokens,
             output_tokens: self.output_tokens,
             cost_usd: self.cost_usd,
+            charged_usd: self.charged_usd,
+            charged_tokens: self.charged_tokens,
             last: self.last,
         }
     }
@@ -194,6 +200,8 @@ impl SessionFile {
             input_tokens: end.input_tokens,
             output_tokens: end.output_tokens,
             cost_usd: end.cost_usd,
+            charged_usd: end.charged_usd,
+            charged_tokens: end.charged_tokens,
             last: end.last,
             ..std::mem::take(self)
         };

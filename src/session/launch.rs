@@ -125,6 +125,7 @@ fn plan_of_agent(
         bootstrap: bootstrap.as_deref(),
         before,
         feedback: &feedback,
+        usd_max: attempt.usd_max,
         inherited: &INHERITED,
     };
     agents::plan(agent, &inputs)

@@ -17,6 +17,7 @@ pub(crate) mod hooks;
 mod launch;
 mod limit;
 mod liveness;
+pub(crate) mod paid;
 pub(crate) mod pause;
 mod publish;
 mod resume;
@@ -175,6 +176,8 @@ pub(crate) struct Attempt {
     pub(crate) work: Option<Arc<Work>>,
     /// The CLI's output, if harness reads its dialect.
     pub(crate) stream: Option<Stream>,
+    /// What budgets leave it in dollars.
+    pub(crate) usd_max: Option<f64>,
     /// Whether another harness began it.
     pub(crate) recovered: bool,
 }
@@ -200,6 +203,7 @@ impl Attempt {
             record,
             work: None,
             stream: None,
+            usd_max: None,
             recovered: false,
         }
     }
@@ -254,12 +258,16 @@ pub(crate) enum Over {
     },
     /// It could not be started, and only a person can change that.
     Unstartable(String),
+    /// Its item has no budget left.
+    Unpaid(String),
 }
 
 /// Why an attempt did not begin.
 enum Failed {
     /// Nothing is wrong with it: it may not start now, for this reason.
     PutOff(String),
+    /// Its item has no budget left.
+    Unpaid(String),
     Refused(String),
     Fault(Error),
 }
@@ -367,6 +375,8 @@ pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) ->
             let to = Target::Pending { not_before: None };
             return undo_begin(ctx, attempt, why, to).map(|()| true);
         }
+        // No failure of its agent.
+        Err(Failed::Unpaid(why)) => return conclude(ctx, attempt, Over::Unpaid(why)).map(|_| true),
         Err(Failed::Refused(why)) => Over::Unstartable(why),
         Err(Failed::Fault(e)) if e.kind() == Kind::Temporary || e.is_barred() => {
             return give_back(ctx, attempt, e);
@@ -502,6 +512,9 @@ fn undo_begin(ctx: &WorkerContext, attempt: Attempt, reason: String, to: Target)
     // one without the other would look like a started attempt.
     let copies = "the attempt never started: it holds copies only";
     let mut done = ctx.retry_temporary(|| atomic::discard_tree(&dir, copies));
+    if ![agents::SCRIPT, ""].contains(&&*file.agent) {
+        done = done.and(paid::give_back(ctx, &file.session));
+    }
     if !planted("not-given-back-on-record") {
         let event = Event::Requeued(Requeued {
             session: file.session,

@@ -9,7 +9,7 @@ use crate::agents;
 use crate::aggregator;
 use crate::clock::{self, Timestamp};
 use crate::error::Result;
-use crate::hold::Hold;
+use crate::hold::{self, Hold};
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::quote;
 use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, TroubleStatus};
@@ -189,6 +189,7 @@ fn hold_text(hold: &Hold) -> String {
     }
     let end = match hold.until.as_deref() {
         Some(until) => format!("until {}", local_time(until)),
+        None if hold.class == hold::BUDGET => "for its budget".to_owned(),
         None => format!(
             "until a person has fixed it: `{} resume` ends it",
             quote::harness()

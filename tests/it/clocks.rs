@@ -17,13 +17,13 @@ const DAY: i64 = 86_400;
 const YEAR: i64 = 365 * DAY;
 
 /// A clock of the test's own (tests/kit/clock_shim.c), which every harness of the ROOT goes by.
-struct Clock {
+pub struct Clock {
     dir: tempfile::TempDir,
 }
 
 impl Clock {
     /// `None`, and said aloud: there is no C compiler, or the binary does not ask its libc.
-    fn of(root: &mut Root) -> Option<Clock> {
+    pub fn of(root: &mut Root) -> Option<Clock> {
         let clock = Clock {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -67,7 +67,7 @@ impl Clock {
     }
 
     /// So many seconds ahead of the real one, from now on.
-    fn set(&self, wall: i64, boot: i64) {
+    pub fn set(&self, wall: i64, boot: i64) {
         let temp = self.dir.path().join("new");
         fs::write(&temp, format!("{wall} {boot}\n")).unwrap();
         fs::rename(temp, self.file()).unwrap();

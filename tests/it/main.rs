@@ -17,6 +17,7 @@ mod add;
 mod agents;
 mod answers;
 mod branches;
+mod budget;
 mod caller;
 mod clocks;
 mod closed;

@@ -22,7 +22,8 @@ const DECLARED: &[(&str, &str)] = &[
     (
         "attempt",
         "session slot agent attempt outcome reason claimed_at started_at ended_at exit_status signal seconds \
-         commits files_changed leftover branch head notes fault turns input_tokens output_tokens cost_usd last published",
+         commits files_changed leftover branch head notes fault turns input_tokens output_tokens cost_usd \
+         charged_usd charged_tokens last published",
     ),
     (
         "record",
@@ -48,7 +49,7 @@ const DECLARED: &[(&str, &str)] = &[
         "session item slot agent attempt state harness_pid command timeout_seconds max_turns budget_usd model repo \
          worktree branch base base_oid claimed_at started_at ended_at pid outcome reason exit_status signal seconds \
          cpu_seconds commits files_changed leftover head published events turns tool_calls input_tokens output_tokens \
-         cost_usd cli_session resumed conversation_before conversation last_message fault notes watched_turns \
+         cost_usd charged_usd charged_tokens cli_session resumed conversation_before conversation last_message fault notes watched_turns \
          watched_budget_usd interrupts last sandbox mode holds landlock network",
     ),
     (
@@ -68,7 +69,12 @@ const DECLARED: &[(&str, &str)] = &[
     ),
     (
         "ledger",
-        "ended_at session item slot agent outcome last seconds input_tokens output_tokens cost_usd",
+        "ended_at session item slot agent outcome last seconds input_tokens output_tokens cost_usd charged_usd charged_tokens",
+    ),
+    (
+        "budget",
+        "day budgets holds scope agent item until limit_usd used_usd reserved_usd left_usd limit_tokens used_tokens \
+         reserved_tokens left_tokens usual_usd usual_tokens",
     ),
     ("summary", "session figures exit files"),
     (
@@ -240,6 +246,7 @@ fn every_json_has_only_declared_names_and_times_in_utc() {
             "session export",
             &["export", "session", "exit", "figures", "event"],
         ),
+        ("budget", &["budget", "hold"]),
         ("branches", &["branches"]),
         ("review", &["branches", "review"]),
         ("review finished", &["branches", "review"]),

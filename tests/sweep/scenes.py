@@ -373,6 +373,20 @@ class Asked(Scene):
         r.harness("resume")
 
 
+def prompts_go_to_the_mock(r, more=""):
+    """As claude, with what really ran in the log. `more`: in its table."""
+    mock = pathlib.Path(r.opts.bin).with_name("mock-agent")
+    wrapper = r.base / "agent"
+    wrapper.write_text(f'#!/bin/sh\nwho="$HARNESS_ITEM $HARNESS_SESSION"\necho begin $who >>{r.log}\n'
+                       f'{mock} claude "$@"\ns=$?\necho end $who >>{r.log}\nexit $s\n')
+    wrapper.chmod(0o755)
+    args = ["-p", "--output-format", "stream-json", "--verbose", "--session-id",
+            "{{SESSION_ID}}", "--allowedTools", "Bash,Write,Edit"]
+    with open(r.path / "harness.toml", "a") as toml:
+        toml.write(f'agent = "mine"\n[agents.mine]\ncommand = {json.dumps([str(wrapper), *args])}\n'
+                   f'events = "claude"\nenv = {{ MOCK_HOME = "{r.base}/home" }}\n{more}')
+
+
 class Hold(Scene):
     """A refused login holds its agent; a person mends it, and the other item goes on."""
 
@@ -380,20 +394,8 @@ class Hold(Scene):
     args = ["run", "--workers", "1"]
     modes = ("git",)
 
-    def __init__(self):
-        self.toml = ""
-
     def prepare(self, r):
-        mock = pathlib.Path(r.opts.bin).with_name("mock-agent")
-        wrapper = r.base / "agent"
-        wrapper.write_text(f'#!/bin/sh\nwho="$HARNESS_ITEM $HARNESS_SESSION"\necho begin $who >>{r.log}\n'
-                           f'{mock} claude "$@"\ns=$?\necho end $who >>{r.log}\nexit $s\n')
-        wrapper.chmod(0o755)
-        args = ["-p", "--output-format", "stream-json", "--verbose", "--session-id",
-                "{{SESSION_ID}}", "--allowedTools", "Bash,Write,Edit"]
-        with open(r.path / "harness.toml", "a") as toml:
-            toml.write(f'agent = "mine"\n[agents.mine]\ncommand = {json.dumps([str(wrapper), *args])}\n'
-                       f'events = "claude"\nenv = {{ MOCK_HOME = "{r.base}/home" }}\n')
+        prompts_go_to_the_mock(r)
         r.drop("a.md", "---\npriority: high\n---\nDo it.\n[[mock:auth]]\n", 0o644)
         r.drop("b.md", "Do it.\n[[mock:success file=f-b.md]]\n", 0o644)
 
@@ -412,6 +414,34 @@ class Hold(Scene):
     def check(self, r):
         held = [p.name for p in r.files("state/holds")]
         return [f"still held: {held}"] if held else []
+
+
+class Budget(Scene):
+    """reserve, charge: whoever dies, each session is charged once."""
+
+    items = {"x.md": ("done", 1)}
+    modes = ("plain",)
+    roles = (*HARNESS, "keeper")
+    # What an attempt reserves, and what one costs that says it.
+    LIMIT, COST = 1.0, 0.03
+
+    def prepare(self, r):
+        prompts_go_to_the_mock(r, f"budget_usd = {self.LIMIT}\n[budget]\nday_usd = 100.0\n")
+        r.drop("x.md", "Do it.\n[[mock:success]]\n", 0o644)
+
+    def check(self, r):
+        path = r.path / "state/budget/budget.json"
+        state = json.loads(path.read_text()) if path.exists() else {}
+        wrong = []
+        if state.get("reserved"):
+            wrong.append(f"still reserved: {state['reserved']}")
+        # Each session once: with what it said, or, where its keeper died, with what it had reserved.
+        charged = [round(e.get("charged_usd") or 0, 6) for e in r.events("x.md") if e["event"] == "finished"]
+        if abs(sum(charged) - state.get("today", {}).get("usd", 0)) > 1e-6:
+            wrong.append(f"charged {charged}, counted {state.get('today')}")
+        if not charged or not set(charged) <= {self.LIMIT, self.COST}:
+            wrong.append(f"charged {charged}")
+        return wrong
 
 
 class Dirty(Scene):
@@ -901,7 +931,7 @@ SCENES = {
     "finish": Finish, "retry": Retry, "foreign": Foreign, "park": Park, "refuse": Refuse, "put-back": PutBack,
     "put-back-early": PutBackEarly, "recover": Recover, "judge": Judge, "publish": Publish,
     "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
-    "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold,
+    "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold, "budget": Budget,
     "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain,
     "gate": Gate, "copy": Copy, "hooks": Hooks, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "conflict": Conflict,
     "add": Add, "retry-command": RetryCommand, "approve-command": ApproveCommand, "reject-command": RejectCommand,

@@ -47,6 +47,8 @@ pub(in crate::session) fn to_run_again(rt: &Runtime, attempt: &Attempt) -> Optio
             input_tokens: 0,
             output_tokens: 0,
             cost_usd: 0.0,
+            charged_usd: None,
+            charged_tokens: None,
             notes: Vec::new(),
             ..end
         },

@@ -236,7 +236,9 @@ fn begin(
     match start(ctx, spec) {
         Ok((_, age)) => Ok(Ok(age)),
         Err(Failed::Fault(e)) => Err(e),
-        Err(Failed::Refused(why) | Failed::PutOff(why)) => Ok(Err(cannot(why))),
+        Err(Failed::Refused(why) | Failed::PutOff(why) | Failed::Unpaid(why)) => {
+            Ok(Err(cannot(why)))
+        }
     }
 }
 

@@ -1,0 +1,144 @@
+//! An attempt and its budgets: what it reserves before anything of it is set up, and what it is charged
+//! with at its end. Scripts cost nothing.
+//!
+//! Invariant: whatever becomes of an attempt, its reservation is charged or given back before its end is
+//! on record.
+
+use super::{Attempt, Failed, Over, WorkerContext};
+use crate::agents::{self, Agent};
+use crate::atomic;
+use crate::budget::{Amount, Ask, Budget, Unpaid};
+use crate::error::{Kind, Result};
+use crate::outcome::Exit;
+use crate::runtime::Runtime;
+
+fn budget(rt: &Runtime) -> Budget<'_> {
+    Budget {
+        root: &rt.root,
+        config: &rt.config,
+        durable: rt.durable,
+    }
+}
+
+/// Reserves what the attempt may use, or says why it must not start.
+pub(super) fn reserve(
+    ctx: &WorkerContext,
+    attempt: &mut Attempt,
+    agent: &Agent<'_>,
+) -> Result<(), Failed> {
+    let Agent::Command(name, table) = agent else {
+        return Ok(());
+    };
+    let (rt, past) = (&ctx.rt, attempt.record.history());
+    let ask = Ask {
+        session: &attempt.file.session,
+        item: &attempt.file.item,
+        agent: name,
+        limit_usd: agents::budget_usd(table, &attempt.claim.item),
+        subscription: table.subscription,
+        item_used: Amount::new(past.used_usd, past.used_tokens),
+    };
+    let reserved = budget(rt).reserve(&ask, &|why| ctx.show_reason(Some(why)));
+    ctx.show_reason(None);
+    match reserved? {
+        Ok(grant) => {
+            attempt.usd_max = grant.usd_max;
+            Ok(())
+        }
+        Err(Unpaid::Held { why, raised }) => {
+            if raised {
+                let until = match &why.until {
+                    Some(until) => format!("until {until}"),
+                    None => "until there is room".to_owned(),
+                };
+                let text = format!("{name} is held {until}: {}", why.reason);
+                rt.console.warn(&text);
+            }
+            Err(Failed::PutOff(format!("{name} is held: {}", why.reason)))
+        }
+        Err(Unpaid::Item(why)) => {
+            // Its end is written there.
+            atomic::make_dir_new(&attempt.dir, true)?;
+            Err(Failed::Unpaid(why))
+        }
+    }
+}
+
+/// Charges the attempt with what it used, what it used after it was told to stop included.
+pub(super) fn charge(ctx: &WorkerContext, attempt: &mut Attempt, over: &Over) -> Result<()> {
+    if attempt.file.agent == agents::SCRIPT {
+        return Ok(());
+    }
+    let Over::Exited { exit, stop, .. } = over else {
+        return give_back(ctx, &attempt.file.session);
+    };
+    let failed = stop.is_none() && matches!(exit, Exit::Code(code) if *code != 0);
+    let (usd, tokens) = used(ctx, attempt, failed);
+    let sid = &attempt.file.session;
+    let charged = ctx.retry_temporary(|| budget(&ctx.rt).charge(sid, usd, tokens));
+    if let Some(Some((amount, over))) = held_up(ctx, charged)? {
+        attempt.file.charged_usd = Some(amount.usd);
+        attempt.file.charged_tokens = Some(amount.tokens);
+        say_over(&ctx.rt, &over);
+    }
+    Ok(())
+}
+
+/// What it used in dollars and tokens, as far as its CLI says. `failed`: it ended by itself, and not well.
+fn used(ctx: &WorkerContext, attempt: &Attempt, failed: bool) -> (Option<f64>, Option<u64>) {
+    let Some(figures) = attempt.stream.as_ref().map(|s| s.figures()) else {
+        return (None, None);
+    };
+    let tokens = figures.input_tokens.saturating_add(figures.output_tokens);
+    let tokens = tokens.saturating_add(figures.cache_write_tokens);
+    let answered = figures.turns > 0 || tokens > 0;
+    if failed && !answered && figures.cost_usd.unwrap_or_default() <= 0.0 {
+        // The model never answered: a refused login, a CLI that does not start.
+        return (Some(0.0), Some(0));
+    }
+    let table = ctx.rt.config.agent(&attempt.file.agent);
+    // What is paid already was reserved with nothing.
+    let paid = table.is_some_and(|(_, table)| table.subscription);
+    let usd = figures.cost_usd.filter(|usd| *usd >= 0.0 && !paid);
+    (usd, answered.then_some(tokens))
+}
+
+/// Gives back what an attempt had reserved that started nothing.
+pub(crate) fn give_back(ctx: &WorkerContext, session: &str) -> Result<()> {
+    let given = ctx.retry_temporary(|| budget(&ctx.rt).give_back(session));
+    if let Some(over) = held_up(ctx, given)? {
+        say_over(&ctx.rt, &over);
+    }
+    Ok(())
+}
+
+/// An end waits for the host. What only a person can mend holds no end up: the reservation stays, and is
+/// charged by whoever next has no room.
+fn held_up<T>(ctx: &WorkerContext, done: Result<T>) -> Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(e) if e.kind() == Kind::Temporary => Err(e),
+        Err(e) => {
+            ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
+            Ok(None)
+        }
+    }
+}
+
+/// Ends the holds whose budgets have room now. `at_start`: by the configuration of a new run.
+pub(crate) fn look_again(rt: &Runtime, at_start: bool) {
+    match budget(rt).look_again(at_start) {
+        Ok(over) => say_over(rt, &over),
+        Err(e) if at_start => rt.console.warn(&e.to_string()),
+        // The hold says it.
+        Err(_) => {}
+    }
+}
+
+fn say_over(rt: &Runtime, agents: &[String]) {
+    for agent in agents {
+        let text = format!("{agent} is held no more: its budget has room");
+        rt.console.say(&text);
+        rt.ready.ask_rescan();
+    }
+}
