@@ -217,6 +217,10 @@ impl Root {
     pub fn holds(&self) -> PathBuf {
         self.at("state/holds")
     }
+    /// The tokens of this name.
+    pub(crate) fn tokens(&self, name: &str) -> PathBuf {
+        self.named("state/tokens", name)
+    }
     pub fn repos(&self) -> PathBuf {
         self.at("state/repos")
     }

@@ -260,6 +260,10 @@ pub const ALL: &[(&str, &str)] = &[
         "an agent is confined after it was started",
     ),
     (
+        "token-not-handed-on",
+        "a token is held by the process that took it alone, not by what works under it",
+    ),
+    (
         "git-hooks-run",
         "the hooks of the user's repository run for commands of ours",
     ),

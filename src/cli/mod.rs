@@ -38,6 +38,7 @@ mod run;
 mod sandbox;
 mod tips;
 mod wait;
+mod with;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -151,6 +152,8 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Run a command when one of a token is free: TOKEN is a name in [tokens] of harness.toml
+    With(with::WithArgs),
     /// What agents may write, read and reach
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
@@ -278,6 +281,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Reject(args) => verdicts::reject(root, &args),
         Command::Wait(args) => wait::wait(root, &args),
         Command::Budget { json } => budget::budget(root, json.json),
+        Command::With(args) => with::with(root, &args),
         Command::Pause => interrupt::order(root, Order::Pause),
         Command::Gc(args) => gc::gc(root, &args),
         Command::Drain => interrupt::order(root, Order::Drain),

@@ -18,6 +18,7 @@ use crate::outcome::{Outcome, plural};
 use crate::quote;
 use crate::run::{self, End, Options};
 use crate::runtime::{Console, ItemResult, Results};
+use crate::tokens;
 use crate::view::needed::ways;
 use crate::view::table::{Cell, Table};
 use crate::view::{Paint, Term, after_work, written};
@@ -59,6 +60,9 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
         .collect();
     warnings.extend(doctor::at_start(root, &config)?);
     warnings.extend(hidden::keep_config(root, &text)?);
+    for (name, count) in &config.tokens {
+        tokens::make(root, name, *count)?;
+    }
     let added = add::add_files(root, &args.files)?;
     if atomic::exists(&Order::Stop.path(root)) {
         crate::error::tell(&format!(

@@ -36,6 +36,14 @@ impl KeyPath {
             }
             _ => (rest.to_owned(), None),
         };
+        if let (Table::Tokens, Some(key)) = (table, Table::Tokens.keys().next()) {
+            file::check_name(table, &rest)?;
+            return Ok(KeyPath {
+                key,
+                name: rest,
+                variable: None,
+            });
+        }
         let (name, last) = match (table.is_named(), rest.rsplit_once('.')) {
             (true, Some((name, last))) => (name, last),
             (true, None) => {
@@ -84,7 +92,7 @@ impl KeyPath {
                 nearest::quoted(word)
             ));
         }
-        let full = |k: &&Key| match k.table.is_named() {
+        let full = |k: &&Key| match k.table.is_named() && k.table != Table::Tokens {
             true => format!("{}.NAME.{word}", k.table.name()),
             false => format!("{}.{word}", k.table.name()),
         };
@@ -103,8 +111,20 @@ impl KeyPath {
     }
 
     fn header(&self) -> Vec<&str> {
-        let names = [self.key.table.name(), &self.name];
+        let name = match self.key.table {
+            Table::Tokens => "",
+            _ => &*self.name,
+        };
+        let names = [self.key.table.name(), name];
         names.into_iter().filter(|n| !n.is_empty()).collect()
+    }
+
+    /// Its name in the file.
+    fn word(&self) -> &str {
+        match self.key.table {
+            Table::Tokens => &self.name,
+            _ => self.key.name,
+        }
     }
 }
 
@@ -125,7 +145,7 @@ pub fn set(text: &str, path: &KeyPath, given: &str) -> Result<String, String> {
     }
     let missing = || format!("`{}` is no table there", path.header().join("."));
     let table = table_of(&mut doc, &path.header()).ok_or_else(missing)?;
-    let name = path.key.name;
+    let name = path.word();
     match &path.variable {
         None => put(table, name, value),
         Some(variable) => {
@@ -181,7 +201,7 @@ fn fitting(path: &KeyPath, given: &str) -> Result<Value, String> {
     };
     fault
         .map(|()| bare)
-        .map_err(|why| format!("`{}` {why}", path.key.name))
+        .map_err(|why| format!("`{}` {why}", path.word()))
 }
 
 fn json_of(value: &Value) -> Option<Json> {
@@ -301,6 +321,7 @@ mod tests {
             ("agents.a.model", "5", "model = \"5\""),
             ("agents.a.resume", "true", "resume = true"),
             ("disk_free_min", "1GB", "disk_free_min = \"1GB\""),
+            ("tokens.gpu", "1", "gpu = 1"),
         ] {
             let new = edited("", path, given).unwrap();
             assert_eq!(new.lines().nth(1), Some(line));
@@ -316,6 +337,9 @@ mod tests {
             ("agents.model", "x", "agents.NAME.model"),
             ("agent.mine.model", "x", "`agents`"),
             ("harness.tmeout", "3", "`timeout`"),
+            ("tokens.gpu", "0", "`gpu` must be a whole number from 1"),
+            ("tokens.a.b", "1", "no dot"),
+            ("build", "1", "say which: tokens.build"),
             ("notify_on", "[\"done\"", "not this text"),
             ("repos.default.path", "x", "[repo]"),
         ] {

@@ -237,6 +237,7 @@ impl Reader<'_> {
                     self.table(Table::Gates, "", inner);
                     self.named(Table::Gate, inner);
                 }
+                (Some(Table::Tokens), DeValue::Table(inner)) => self.tokens(inner),
                 (Some(table), DeValue::Table(inner)) if table.is_named() => {
                     self.named(table, inner);
                 }
@@ -253,6 +254,23 @@ impl Reader<'_> {
                     self.problem(name.span(), text);
                 }
             }
+        }
+    }
+
+    /// Its keys are names.
+    fn tokens(&mut self, inner: &DeTable<'_>) {
+        for (name, value) in inner {
+            let word = name.get_ref().as_ref();
+            if let Err(why) = check_name(Table::Tokens, word) {
+                self.problem(name.span(), format!("`{}` in [tokens]: {why}", plain(word)));
+                continue;
+            }
+            for key in Table::Tokens.keys() {
+                self.setting(key, word, name.span(), value, || {
+                    format!("`{word}` in [tokens]")
+                });
+            }
+            self.out.named.push((Table::Tokens, word.to_owned()));
         }
     }
 
@@ -364,19 +382,28 @@ impl Reader<'_> {
                 self.problem(word.span(), text);
                 continue;
             };
-            match convert(key, value.get_ref()) {
-                Ok(value) => {
-                    let line = line_of(self.text.as_bytes(), word.span().start);
-                    let name = name.to_owned();
-                    self.out.settings.push(Setting {
-                        key,
-                        name,
-                        value,
-                        line,
-                    });
-                }
-                Err(why) => self.problem(value.span(), format!("`{}` in {label} {why}", key.name)),
-            }
+            let shown = || format!("`{}` in {label}", key.name);
+            self.setting(key, name, word.span(), value, shown);
+        }
+    }
+
+    /// `at`: where the key stands; `shown`: how it is called.
+    fn setting(
+        &mut self,
+        key: &'static Key,
+        name: &str,
+        at: Range<usize>,
+        value: &Spanned<DeValue<'_>>,
+        shown: impl Fn() -> String,
+    ) {
+        match convert(key, value.get_ref()) {
+            Ok(value) => self.out.settings.push(Setting {
+                key,
+                name: name.to_owned(),
+                value,
+                line: line_of(self.text.as_bytes(), at.start),
+            }),
+            Err(why) => self.problem(value.span(), format!("{} {why}", shown())),
         }
     }
 }
@@ -431,6 +458,9 @@ pub(super) fn check_name(table: Table, name: &str) -> std::result::Result<(), St
         }
         (Table::Agents, "command" | "none") => {
             Err("this name is built in: choose another".to_owned())
+        }
+        (Table::Tokens, dotted) if dotted.contains('.') => {
+            Err("a token's name has no dot".to_owned())
         }
         (Table::Gate, "builtin" | "size" | "none" | "changed" | "paths" | "markers") => {
             Err("this name is built in: choose another".to_owned())

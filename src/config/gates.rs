@@ -63,6 +63,8 @@ pub struct GateTable {
     pub junit: Option<String>,
     /// `None`: as in `[sandbox]`.
     pub sandbox: Option<SandboxMode>,
+    /// Names of `[tokens]`.
+    pub tokens: Vec<String>,
 }
 
 /// On which tree a gate runs.

@@ -24,6 +24,8 @@ pub enum Table {
     Retry,
     Budget,
     Limits,
+    /// Its keys are names that people choose.
+    Tokens,
     Sandbox,
 }
 
@@ -39,6 +41,7 @@ pub static TABLES: &[Table] = &[
     Table::Retry,
     Table::Budget,
     Table::Limits,
+    Table::Tokens,
     Table::Sandbox,
 ];
 
@@ -54,6 +57,7 @@ impl Table {
             Table::Retry => "retry",
             Table::Budget => "budget",
             Table::Limits => "limits",
+            Table::Tokens => "tokens",
             Table::Sandbox => "sandbox",
         }
     }
@@ -62,9 +66,10 @@ impl Table {
         TABLES.iter().copied().find(|t| t.name() == name)
     }
 
-    /// Whether there is one table per name: `[agents.NAME]`.
+    /// Whether there is one table, or key, per name: `[agents.NAME]`.
     pub fn is_named(self) -> bool {
-        matches!(self, Table::Repos | Table::Agents | Table::Gate)
+        let named = [Table::Repos, Table::Agents, Table::Gate, Table::Tokens];
+        named.contains(&self)
     }
 
     /// The template's comment above it.
@@ -89,6 +94,10 @@ impl Table {
                  `harness budget` says for what. One attempt alone is bounded by `budget_usd` and `max_turns` of its agent."
             }
             Table::Limits => "What harness leaves to others.",
+            Table::Tokens => {
+                "What is scarce, by any name: how many may work at once. `harness with build -- cargo test` waits for one and\n\
+                 runs, and so do gates with `tokens = [\"build\"]`."
+            }
             Table::Sandbox => {
                 "What agents, scripts and gates may write, read and reach. `harness sandbox explain` shows all of it."
             }
@@ -217,6 +226,7 @@ pub const AGENT_VARIABLES: &[&str] = &[
     "HARNESS_INTERRUPT",
     "HARNESS_PORT",
     "HARNESS_PORTS",
+    "HARNESS_TOKENS",
     "SESSION_ID",
     "INTERRUPT_FILE",
     "ITERATION",
@@ -245,6 +255,8 @@ const MODE: Kind = Kind::Word(&["branch", "review", "merge"]);
 const HOW: Kind = Kind::Word(&["merge", "squash", "rebase"]);
 const BATCH: Kind = Kind::Count { min: 1, max: 64 };
 const ON_CONFLICT: Kind = Kind::Word(&["park", "agent"]);
+/// Files of one token.
+const TOKENS_MAX: u64 = 1_024;
 const SANDBOX: Kind = Kind::Word(&["on", "off", "require"]);
 /// The template's example.
 const COPY: &str = "[\".env\", \"node_modules\", \"target\"]";
@@ -436,6 +448,8 @@ pub static KEYS: &[Key] = keys! {
             "The JUnit XML file that it writes, relative to the worktree: failing tests are then known by name.";
         "sandbox": SANDBOX => Unset("\"off\"");
             "As `mode` in [sandbox], for this gate.";
+        "tokens": Kind::Words => Is("[]");
+            "What it needs one of while it runs, by the names in [tokens]; its `timeout` begins when it has them.";
     }
     Integrate {
         "mode": MODE => Is("\"branch\"");
@@ -491,6 +505,10 @@ pub static KEYS: &[Key] = keys! {
             "Bytes (or \"10GB\", \"512MiB\") of free disk below which nothing is claimed: a full disk loses agents' work.";
         "keep": ANY_TIME => Is("\"30d\""), env;
             "How long sessions, merged branches and unused worktrees are kept before `harness gc` removes them.";
+    }
+    Tokens {
+        "build": Kind::Count { min: 1, max: TOKENS_MAX } => Unset("2");
+            "Builds that run at once, 1 to 1024.";
     }
     Sandbox {
         "mode": SANDBOX => Is("\"on\""), env;

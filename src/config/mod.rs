@@ -64,6 +64,8 @@ pub struct Config {
     pub retry: RetryTable,
     pub budget: BudgetTable,
     pub limits: LimitsTable,
+    /// `[tokens]`: how many there are of each.
+    pub tokens: BTreeMap<String, u32>,
     pub sandbox: SandboxTable,
     /// `[agents.script]`
     pub script: SandboxKeys,
@@ -427,6 +429,9 @@ fn entry(
 }
 
 fn path_of(table: Table, name: &str, key: &Key) -> String {
+    if table == Table::Tokens {
+        return format!("{}.{name}", table.name());
+    }
     let dot = if name.is_empty() { "" } else { "." };
     format!("{}{dot}{name}.{}", table.name(), key.name)
 }
@@ -456,6 +461,31 @@ fn from_environment(
     }
 }
 
+/// Refuses a gate that needs a token which there is not.
+fn known_tokens(
+    root: &Root,
+    sources: &Sources,
+    gates: &BTreeMap<String, GateTable>,
+    tokens: &BTreeMap<String, u32>,
+) -> Result<()> {
+    for (gate, table) in gates {
+        let is_known = |token: &&String| tokens.contains_key(*token);
+        let Some(token) = table.tokens.iter().find(|token| !is_known(token)) else {
+            continue;
+        };
+        let advice = match tokens.is_empty() {
+            true => format!("say how many there are: [tokens] {token} = 2"),
+            false => nearest::advice(token, tokens.keys().map(String::as_str)),
+        };
+        let line = sources.line_of(&format!("gates.{gate}.tokens"));
+        let text = format!(
+            "`tokens` in [gates.{gate}] names `{token}`, which is not in [tokens]: {advice}"
+        );
+        return Err(file::refusal(&root.config(), &[Problem { line, text }]));
+    }
+    Ok(())
+}
+
 /// Makes the typed configuration and checks rules about more than one key.
 fn build(
     root: &Root,
@@ -475,12 +505,15 @@ fn build(
             Table::Gate => {
                 gates.insert(name.clone(), sources.table(&format!("gates.{name}"))?);
             }
+            Table::Tokens => {}
             _ if name == SCRIPT => script = sources.confined(root, "agents.script", env)?,
             _ => {
                 agents.insert(name.clone(), sources.agent(root, name, env)?);
             }
         }
     }
+    let tokens = sources.table("tokens")?;
+    known_tokens(root, &sources, &gates, &tokens)?;
     let harness = sources.harness(root, env)?;
     let agent = harness.agent.as_deref();
     if let Some(name) = agent.filter(|name| !agents.contains_key(*name)) {
@@ -492,10 +525,7 @@ fn build(
             }
             _ => nearest::advice(name, known),
         };
-        let line = match sources.entry("harness.agent").map(|e| &e.source) {
-            Some(Source::File(line)) => *line,
-            _ => 1,
-        };
+        let line = sources.line_of("harness.agent");
         let text = format!("`agent` in [harness] names `{name}`, which is no agent: {advice}");
         return Err(file::refusal(&root.config(), &[Problem { line, text }]));
     }
@@ -511,6 +541,7 @@ fn build(
         retry: sources.table("retry")?,
         budget: sources.table("budget")?,
         limits: sources.table("limits")?,
+        tokens,
         sandbox: sources.sandbox(root, env)?,
         script,
         sources,

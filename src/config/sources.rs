@@ -23,6 +23,14 @@ impl Sources {
         self.0.iter().find(|e| e.key == key)
     }
 
+    /// The line of a key in the file, for a message.
+    pub(super) fn line_of(&self, key: &str) -> usize {
+        match self.entry(key).map(|e| &e.source) {
+            Some(Source::File(line)) => *line,
+            _ => 1,
+        }
+    }
+
     /// The set keys of a table like `harness` or `agents.NAME`.
     pub(super) fn table<T: DeserializeOwned>(&self, table: &str) -> Result<T> {
         let set = self.0.iter().filter(|e| !e.value.is_null());

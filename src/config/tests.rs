@@ -333,6 +333,14 @@ fn wrong_types_and_ranges_are_refused_with_line() {
             "[repos]\nweb = 1",
             ["line 2", "[repos.web]", "must be a table"],
         ),
+        (
+            "[gates.a]\nscript = \"x\"\ntokens = [\"bild\"]\n[tokens]\nbuild = 2",
+            ["line 3", "[gates.a]", "the nearest is `build`"],
+        ),
+        (
+            "[tokens]\nbuild = 0",
+            ["line 2", "`build` in [tokens]", "from 1"],
+        ),
         ("harness = 1", ["line 1", "[harness]", "must be a table"]),
         (
             "[agents.a]\ncommand = \"claude -p\"",

@@ -2,6 +2,7 @@
 //! record. Does not know the harness.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ pub(super) struct Agent {
     pub(super) frozen_since: Option<Instant>,
     /// Total time frozen before `frozen_since`.
     pub(super) frozen: Duration,
+    /// Held while it runs.
+    pub(super) tokens: Vec<OwnedFd>,
     sweep: Option<Sweep>,
     /// Since when it has been waited for a word of a shutdown.
     doubted: Option<Instant>,
@@ -69,6 +72,7 @@ impl Agent {
         folder: Option<OwnDir>,
         pid: Pid,
         cpu_before: Duration,
+        tokens: Vec<OwnedFd>,
     ) -> Agent {
         Agent {
             spec,
@@ -83,6 +87,7 @@ impl Agent {
             stopped_for: String::new(),
             frozen_since: None,
             frozen: Duration::ZERO,
+            tokens,
             sweep: None,
             doubted: None,
         }

@@ -25,6 +25,7 @@ use crate::layout::{Root, SlotId};
 use crate::lease;
 use crate::limits::KEEPER_ANSWER;
 use crate::process;
+use crate::tokens::Token;
 use crate::waker::poll_timeout;
 
 /// A connection to the slot's keeper.
@@ -144,7 +145,13 @@ impl Keeper {
     }
 
     pub(crate) fn send(&mut self, request: &Request) -> Result<()> {
-        wire::send(&mut self.stream, request.frame())
+        self.send_with(request, &[])
+    }
+
+    /// The keeper holds these tokens, too, until what it starts has ended.
+    pub(crate) fn send_with(&mut self, request: &Request, tokens: &[Token]) -> Result<()> {
+        let held: Vec<_> = tokens.iter().flat_map(Token::fds).collect();
+        wire::send_with(&self.stream, request.frame(), &held)
             .or_fail("cannot talk to the keeper", &self.dir)
     }
 

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -269,13 +269,13 @@ impl Serving {
     }
 
     fn hear(&mut self) {
-        let Some(stream) = &mut self.harness else {
+        let Some(stream) = &self.harness else {
             return;
         };
-        match wire::receive(stream).ok().flatten() {
+        match wire::receive_with(stream).ok().flatten() {
             // The harness is gone: the agent continues.
             None => self.harness = None,
-            Some(body) => match Request::parse(&body) {
+            Some((body, tokens)) => match Request::parse(&body) {
                 Some(Request::Stop { grace, why }) => self.stop(Some(grace), &why),
                 Some(Request::Freeze) => self.freeze(),
                 Some(Request::Thaw) => self.thaw(),
@@ -284,13 +284,14 @@ impl Serving {
                     self.say(&Reply::Vitals { cpu });
                 }
                 Some(Request::Vitals) => {}
-                Some(Request::Spawn(spec)) => self.spawn(spec),
+                Some(Request::Spawn(spec)) => self.spawn(spec, tokens),
                 None => {}
             },
         }
     }
 
-    fn spawn(&mut self, spec: Box<Spec>) {
+    /// `tokens`: it inherits them, and they are held until its tree has ended.
+    fn spawn(&mut self, spec: Box<Spec>, tokens: Vec<OwnedFd>) {
         let session = spec.session.clone();
         if let Some((agent, text)) = self.unwritten.take() {
             self.record(agent, text, true);
@@ -312,7 +313,7 @@ impl Serving {
         };
         match started {
             Ok(pid) => {
-                self.agent = Some(Agent::new(spec, folder, pid, cpu_before));
+                self.agent = Some(Agent::new(spec, folder, pid, cpu_before, tokens));
                 self.inbox.look(false);
                 self.introduce();
             }
@@ -405,7 +406,8 @@ impl Serving {
         if let Some(wait) = agent.doubt() {
             return Some(wait);
         }
-        let agent = self.agent.take()?;
+        let mut agent = self.agent.take()?;
+        agent.tokens.clear();
         let left = if none_left {
             0
         } else {

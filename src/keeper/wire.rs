@@ -4,11 +4,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 
 use crate::config::Network;
 use crate::limits::KEEPER_MESSAGE_BYTES_MAX;
@@ -328,7 +335,42 @@ impl Reply {
 }
 
 /// Sends one frame.
-pub fn send(to: &mut impl Write, Frame(mut bytes): Frame) -> io::Result<()> {
+pub fn send(to: &mut impl Write, frame: Frame) -> io::Result<()> {
+    to.write_all(&finished(frame)?)
+}
+
+/// Descriptors that go with a frame, at most.
+const HELD_MAX: usize = 64;
+
+/// Sends one frame, and descriptors of ours that the receiver then has, too.
+pub(super) fn send_with(
+    mut to: &UnixStream,
+    frame: Frame,
+    held: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = finished(frame)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HELD_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !held.is_empty() && !control.push(SendAncillaryMessage::ScmRights(held)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "more tokens than go with one start",
+        ));
+    }
+    let send = || {
+        sendmsg(
+            to,
+            &[IoSlice::new(&bytes)],
+            &mut control,
+            SendFlags::empty(),
+        )
+    };
+    let sent = rustix::io::retry_on_intr(send)?;
+    to.write_all(&bytes[sent..])
+}
+
+/// A frame with its length in front.
+fn finished(Frame(mut bytes): Frame) -> io::Result<Vec<u8>> {
     let len = bytes.len() - 4;
     if len > KEEPER_MESSAGE_BYTES_MAX {
         return Err(io::Error::new(
@@ -337,17 +379,48 @@ pub fn send(to: &mut impl Write, Frame(mut bytes): Frame) -> io::Result<()> {
         ));
     }
     bytes[..4].copy_from_slice(&size(len));
-    to.write_all(&bytes)
+    Ok(bytes)
 }
 
 /// Receives one frame's body; `None` at the end of the stream, also inside a frame.
 pub fn receive(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut word = [0; 4];
     match from.read_exact(&mut word) {
-        Ok(()) => {}
-        Err(e) if is_end(&e) => return Ok(None),
-        Err(e) => return Err(e),
+        Ok(()) => body(from, word),
+        Err(e) if is_end(&e) => Ok(None),
+        Err(e) => Err(e),
     }
+}
+
+/// Receives one frame's body and the descriptors that came with it. What is started from now on inherits
+/// them.
+pub(super) fn receive_with(mut from: &UnixStream) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let (mut word, mut held, mut done) = ([0; 4], Vec::new(), 0);
+    // They come with the first byte.
+    while done < word.len() {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HELD_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let got = rustix::io::retry_on_intr(|| {
+            let mut rest = [IoSliceMut::new(&mut word[done..])];
+            recvmsg(from, &mut rest, &mut control, RecvFlags::empty())
+        });
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                held.extend(fds);
+            }
+        }
+        match got.map_err(io::Error::from) {
+            Ok(got) if got.bytes > 0 => done += got.bytes,
+            Ok(_) => return Ok(None),
+            Err(e) if is_end(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(body(&mut from, word)?.map(|body| (body, held)))
+}
+
+/// The body of a frame whose length is in `word`.
+fn body(from: &mut impl Read, word: [u8; 4]) -> io::Result<Option<Vec<u8>>> {
     let bad = || io::Error::new(io::ErrorKind::InvalidData, "a frame that is none");
     let len = u32::from_le_bytes(word) as usize;
     if len > KEEPER_MESSAGE_BYTES_MAX {

@@ -27,6 +27,7 @@ use crate::mutant::planted;
 use crate::record::{self, Event};
 use crate::runtime::{Level, Runtime};
 use crate::status::SlotState;
+use crate::tokens::Token;
 
 /// Starts the attempt's agent. Returns the attempt with what was prepared, and how long its agent
 /// has been running or why it was not started.
@@ -83,7 +84,7 @@ fn try_begin(ctx: &mut WorkerContext, attempt: &mut Attempt) -> Result<Duration,
     }
     attempt.file.started_at = clock::now_iso();
     attempt.file.create(&attempt.dir)?;
-    let (pid, age) = start(ctx, launch.spec)?;
+    let (pid, age) = start(ctx, launch.spec, &[])?;
     attempt.file.pid = pid;
     if planted("reserved-after-spawn") {
         drop(paid::reserve(ctx, attempt, &agent));
@@ -423,11 +424,12 @@ pub(crate) fn branch_of(name: &Name, wanted: Option<&str>, attempt: u32) -> Stri
     format!("harness/{stem}/{attempt}")
 }
 
-/// Has the slot's keeper start the agent, and starts the keeper where there is none. Returns the
-/// agent's pid, if known, and how long it has been running.
+/// Has the slot's keeper start the agent, and starts the keeper where there is none. The keeper holds
+/// `tokens` until the agent has ended. Returns its pid, if known, and how long it has been running.
 pub(super) fn start(
     ctx: &mut WorkerContext,
     spec: Spec,
+    tokens: &[Token],
 ) -> Result<(Option<i32>, Duration), Failed> {
     let session = spec.session.clone();
     let stdout = spec.stdout.clone();
@@ -437,11 +439,11 @@ pub(super) fn start(
         Some(keeper) => keeper,
         None => Keeper::start(&ctx.rt.root, ctx.slot())?,
     };
-    if keeper.send(&request).is_err() {
+    if keeper.send_with(&request, tokens).is_err() {
         // The keeper was killed while idle: it never read the request, so nothing was started.
         keeper.kill_and_reap();
         keeper = Keeper::start(&ctx.rt.root, ctx.slot())?;
-        keeper.send(&request)?;
+        keeper.send_with(&request, tokens)?;
     }
     match keeper.receive() {
         Ok(Some(Reply::Running {

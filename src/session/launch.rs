@@ -22,6 +22,7 @@ use crate::layout::{DEFAULT_REPO, join};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::runtime::Runtime;
 use crate::sandbox::{Env, Said};
+use crate::tokens::VARIABLE;
 
 /// How the agent is to be started.
 pub(super) struct Launch {
@@ -177,6 +178,8 @@ pub(crate) fn neutral() -> Env {
     for key in INHERITED.iter().filter(|key| git::directs_git(key)) {
         env.insert(key.clone(), None);
     }
+    // Nor the tokens of whoever started it.
+    env.insert(VARIABLE.into(), None);
     let settings = git::inherited_settings();
     for (n, (key, value)) in settings.iter().enumerate() {
         env.insert(format!("GIT_CONFIG_KEY_{n}").into(), Some(key.clone()));

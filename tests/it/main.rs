@@ -82,6 +82,7 @@ mod streams;
 mod surroundings;
 mod tips;
 mod together;
+mod tokens;
 mod tricks;
 mod trouble;
 mod unwritten;

@@ -11,6 +11,7 @@ mod feedback;
 mod job;
 mod junit;
 mod run;
+mod scarce;
 
 use std::ffi::OsString;
 

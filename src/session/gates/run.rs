@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::job::{FOLDER, Job, Run, Tries};
-use super::junit;
+use super::{junit, scarce};
 use crate::adapters;
 use crate::agents;
 use crate::atomic;
@@ -30,6 +30,7 @@ use crate::session::confine::{Who, confine};
 use crate::session::supervised::{self, Supervised};
 use crate::session::{Failed, WorkerContext};
 use crate::status::SlotState;
+use crate::tokens::{Token, VARIABLE, held_by};
 
 /// The end of a gate's output in which the cause is looked for.
 const LAST_WORDS_BYTES: u64 = 8_192;
@@ -150,16 +151,24 @@ fn cannot(why: impl std::fmt::Display) -> Once {
 fn once(ctx: &mut WorkerContext, job: &Job<'_>, run: Run) -> Result<Option<Once>> {
     let id = job.id(run);
     let is_adopted = |running: &mut (String, Duration)| running.0 == id;
+    let mut tokens = Vec::new();
     let (ended, stop) = if let Some((_, age)) = ctx.running_gate.take_if(is_adopted) {
         wait(ctx, job, &id, age, true)
     } else if let Some(record) = recorded(job, &id) {
         (Some(record), None)
     } else {
-        match begin(ctx, job, run)? {
+        match scarce::take(ctx, job) {
+            Ok(Some(taken)) => tokens = taken,
+            Ok(None) => return Ok(None),
+            Err(e) if e.kind() == Kind::Temporary => return Err(e),
+            Err(e) => return Ok(Some(cannot(e))),
+        }
+        match begin(ctx, job, run, &tokens)? {
             Ok(age) => wait(ctx, job, &id, age, false),
             Err(cannot) => return Ok(Some(cannot)),
         }
     };
+    drop(tokens);
     // Another harness may have stopped it.
     let by_keeper = ended.as_ref().and_then(ExitRecord::stop);
     let over = match (stop.or(by_keeper), ended) {
@@ -206,6 +215,7 @@ fn begin(
     ctx: &mut WorkerContext,
     job: &Job<'_>,
     run: Run,
+    tokens: &[Token],
 ) -> Result<std::result::Result<Duration, Once>> {
     if ctx.rt.lifecycle.level() >= Level::Stopping {
         return Err(stopped(job));
@@ -233,7 +243,7 @@ fn begin(
         Ok(spec) => spec,
         Err(why) => return Ok(Err(cannot(why))),
     };
-    match start(ctx, spec) {
+    match start(ctx, spec, tokens) {
         Ok((_, age)) => Ok(Ok(age)),
         Err(Failed::Fault(e)) => Err(e),
         Err(Failed::Refused(why) | Failed::PutOff(why) | Failed::Unpaid(why)) => {
@@ -322,6 +332,8 @@ fn spec(
     env.insert("HARNESS_GATE".into(), Some(job.gate.into()));
     env.insert("HARNESS_MOMENT".into(), Some(job.moment.as_str().into()));
     env.insert("HARNESS_TREE".into(), Some(job.tree.into()));
+    let held = scarce::names(job.table).into_iter();
+    env.insert(VARIABLE.into(), held_by(&ctx.rt.root, held, None));
     let path = value_of(&env, OsStr::new("PATH"));
     let program = argv.first().cloned().unwrap_or_default();
     argv[0] = agents::find_program(&program, job.cwd, path.as_deref())?.into();

@@ -162,7 +162,7 @@ fn run_in(
         // It is the user's.
         sandbox: None,
     };
-    let age = match start(ctx, spec) {
+    let age = match start(ctx, spec, &[]) {
         Ok((_, age)) => age,
         Err(Failed::Refused(why)) => return Ok(Some(why)),
         Err(failed) => return Err(failed),

@@ -1,0 +1,308 @@
+//! Tokens for what is scarce: `harness with`, gates that need one, and that no more are at work than
+//! there are, whoever is killed.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::gates::{root_with, said, script, verdicts, works};
+use crate::support::{DEADLINE, Root, describe, is_alive, kill, run_within};
+
+const HARNESS: &str = env!("CARGO_BIN_EXE_harness");
+
+/// Two tokens `build`.
+fn with_two() -> Root {
+    let root = Root::plain();
+    root.config("[repo]\npath = \"none\"\n[tokens]\nbuild = 2\n");
+    root
+}
+
+fn with(root: &Root, command: &[&str]) -> Command {
+    let mut c = root.command();
+    c.args(["with", "build", "--"]).args(command);
+    c.stdout(Stdio::piped()).stderr(Stdio::piped());
+    c
+}
+
+fn sh(root: &Root, text: &str) -> Child {
+    with(root, &["sh", "-c", text]).spawn().unwrap()
+}
+
+/// Holds a token as a shell's `flock` does.
+fn held(root: &Root, number: u32) -> File {
+    let file = File::open(root.at(format!("state/tokens/build/{number}"))).unwrap();
+    file.try_lock().unwrap();
+    file
+}
+
+fn made(root: &Root) {
+    root.ok(&["with", "build", "--", "true"]);
+}
+
+fn end(child: &mut Child) -> Option<i32> {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(Instant::now() < end, "it does not end");
+        crate::support::pause();
+    }
+}
+
+#[test]
+fn a_command_under_a_token_ends_as_it_would_without() {
+    let root = with_two();
+    for (text, code) in [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 137)] {
+        root.exits(code, &["with", "build", "--", "sh", "-c", text]);
+    }
+    root.exits(127, &["with", "build", "--", "no-such-program"]);
+    root.exits(126, &["with", "build", "--", "/etc/passwd"]);
+    root.exits(2, &["with", "build"]);
+    let out = root.exits(100, &["with", "bild", "--", "true"]);
+    assert!(
+        describe(&out).contains("known are: build"),
+        "{}",
+        describe(&out)
+    );
+    let mut command = with(&root, &["sh", "-c", "cat; echo \"$0 $1\"", "a b", "--x"]);
+    let input = root.at("input");
+    fs::write(&input, "read\n").unwrap();
+    command.stdin(File::open(&input).unwrap());
+    let out = command.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "read\na b --x\n");
+}
+
+#[test]
+fn signals_reach_a_command_under_a_token() {
+    let root = with_two();
+    for (signal, code) in [("TERM", 3), ("HUP", 4), ("INT", 5), ("USR1", 6)] {
+        let traps = "trap 'exit 3' TERM; trap 'exit 4' HUP; trap 'exit 5' INT; trap 'exit 6' USR1";
+        let ready = root.at(format!("ready-{signal}"));
+        let waits = format!(
+            "{traps}; : >{}; while :; do sleep 0.02; done",
+            ready.display()
+        );
+        // In a session of its own: this test's terminal is not its.
+        let mut command = Command::new("setsid");
+        command
+            .arg("-w")
+            .arg(HARNESS)
+            .arg("--root")
+            .arg(root.path());
+        command.args(["with", "build", "--", "sh", "-c", &waits]);
+        let mut child = command.spawn().unwrap();
+        root.wait_until("it works", || ready.exists());
+        let with = pid_of(&root, "with build").unwrap();
+        kill(with, signal);
+        assert_eq!(end(&mut child), Some(code), "{signal}");
+    }
+}
+
+/// The pid of a `harness` of this tree with these words in its command line.
+fn pid_of(root: &Root, words: &str) -> Option<u32> {
+    let mine = format!("{HARNESS} --root {} {words}", root.path().display());
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = all.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line)
+            .replace('\0', " ")
+            .starts_with(&mine)
+    })
+}
+
+#[test]
+fn who_waits_says_so_once_and_a_removed_file_is_no_further_token() {
+    let root = with_two();
+    made(&root);
+    let (one, two) = (held(&root, 1), held(&root, 2));
+    let mut third = sh(&root, "exit 0");
+    let log = root.at("waits.log");
+    let file = File::create(&log).unwrap();
+    let mut waits = with(&root, &["true"]);
+    let mut waits = waits.stderr(file).spawn().unwrap();
+    let text = || fs::read_to_string(&log).unwrap();
+    root.wait_until("it says that it waits", || text().contains('\n'));
+    // While they are held, with their names or without.
+    for number in 1..=2 {
+        let path = root.at(format!("state/tokens/build/{number}"));
+        fs::remove_file(&path).unwrap();
+        root.wait_until("it is there again", || path.exists());
+    }
+    assert!(third.try_wait().unwrap().is_none() && waits.try_wait().unwrap().is_none());
+    assert_eq!(text().lines().count(), 1, "{}", text());
+    assert!(text().contains("all 2 of `build` are held"), "{}", text());
+    drop(one);
+    assert_eq!((end(&mut third), end(&mut waits)), (Some(0), Some(0)));
+    drop(two);
+    assert_eq!(text().lines().count(), 1, "{}", text());
+}
+
+#[test]
+fn a_token_is_free_when_its_command_has_ended_and_no_sooner() {
+    let root = with_two();
+    root.config("[repo]\npath = \"none\"\n[tokens]\nbuild = 1\n");
+    made(&root);
+    let is_free = || {
+        let file = File::open(root.at("state/tokens/build/1")).unwrap();
+        file.try_lock().is_ok()
+    };
+    // What it leaves running has no token.
+    let pid = root.at("pid");
+    let text = format!("sleep 600 >/dev/null 2>&1 & echo $! >{}", pid.display());
+    assert_eq!(end(&mut sh(&root, &text)), Some(0));
+    let left: u32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    assert!(is_alive(left) && is_free());
+    kill(left, "KILL");
+    // What goes on after a killed `with` still has it.
+    let text = format!("echo $$ >{}.new; exec sleep 600", pid.display());
+    let mut child = sh(&root, &text);
+    let new = root.at("pid.new");
+    root.wait_until("it works", || {
+        fs::read_to_string(&new).is_ok_and(|t| t.ends_with('\n'))
+    });
+    let works: u32 = fs::read_to_string(&new).unwrap().trim().parse().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_alive(works) && !is_free());
+    kill(works, "KILL");
+    root.wait_until("it is free", is_free);
+    // Under a token, a second one of it is not waited for.
+    let inner = format!(
+        "{HARNESS} --root {} with build -- echo inner",
+        root.path().display()
+    );
+    let out = run_within(DEADLINE, with(&root, &["sh", "-c", &inner])).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&out.stdout),
+        "inner\n",
+        "{}",
+        describe(&out)
+    );
+}
+
+#[test]
+fn a_gate_waits_for_its_token_says_so_and_its_time_begins_with_it() {
+    let root = root_with(&[(
+        "test",
+        &format!(
+            "{}\ntokens = [\"build\"]\ntimeout = 1\nwhen = [\"after\"]",
+            script("true")
+        ),
+    )]);
+    let config = fs::read_to_string(root.at("harness.toml")).unwrap();
+    fs::write(root.at("harness.toml"), config + "[tokens]\nbuild = 1\n").unwrap();
+    made(&root);
+    let one = held(&root, 1);
+    works(&root, "x");
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    let waits = || {
+        root.ok(&["status"])
+            .contains("gate test waits for a token: the one of `build`")
+    };
+    root.wait_until("its slot says that it waits", waits);
+    // A stop does not wait for it.
+    run.signal("TERM");
+    assert!(run.wait().is_some());
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    fs::remove_file(root.at("state/tokens/build/1")).unwrap();
+    let begun = Instant::now();
+    root.wait_until("it waits again, for longer than its timeout", || {
+        begun.elapsed() > Duration::from_millis(2_500) && waits()
+    });
+    drop(one);
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
+    assert_eq!(
+        verdicts(&root, "x"),
+        ["test green"],
+        "{:?}",
+        said(&root, "x")
+    );
+    // One that is not wanted any more waits no longer.
+    let _one = held(&root, 1);
+    works(&root, "y");
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    root.wait_until("it waits", waits);
+    root.ok(&["cancel", "y"]);
+    assert!(run.wait().is_some(), "{}", run.said());
+    assert!(root.is_parked("y"));
+}
+
+#[test]
+fn a_confined_agent_takes_a_token_and_a_gate_needs_no_second() {
+    let root = Root::with_repo();
+    let gate = format!("{HARNESS} with build -- true");
+    root.config_confined(&format!(
+        "[repo]\npath = \"repo\"\n[tokens]\nbuild = 1\n[gates.test]\nscript = '{gate}'\ntokens = [\"build\"]\n"
+    ));
+    let body = format!(
+        "set -e; {HARNESS} with build -- sh -c 'echo had >had'
+for name in ../holds gpu; do if {HARNESS} with $name -- true 2>>why; then exit 9; fi; done
+grep 'no token' why; rm why; if cat \"$HARNESS_ROOT/harness.toml\"; then exit 9; fi"
+    );
+    root.script("x", &body);
+    root.drain();
+    let show = root.show("x");
+    assert_eq!(show["outcome"], "succeeded", "{show:#}\n{}", root.picture());
+}
+
+/// Marks that it works; more than two at once are noted.
+const WORK: &str = r#"
+W="$HARNESS_ROOT/work"; mkdir -p "$W"; : >"$W/$$"; n=0
+for p in "$W"/*; do kill -0 "${p##*/}" 2>/dev/null && n=$((n + 1)); done
+echo $n >>"$HARNESS_ROOT/at-work"
+i=0; while [ $i -lt 15 ]; do sleep 0.03; i=$((i + 1)); done
+rm -f "$W/$$"
+"#;
+
+#[test]
+fn no_more_are_at_work_than_there_are_tokens_whoever_is_killed() {
+    let mut root = root_with(&[(
+        "test",
+        &format!("{}\ntokens = [\"build\"]\nwhen = [\"after\"]", script(WORK)),
+    )]);
+    root.env.push(("HARNESS_RETRY_MAX", "50".into()));
+    let config = fs::read_to_string(root.at("harness.toml")).unwrap();
+    fs::write(root.at("harness.toml"), config + "[tokens]\nbuild = 2\n").unwrap();
+    fs::write(root.at("work.sh"), WORK).unwrap();
+    const ITEMS: usize = 6;
+    for n in 0..ITEMS {
+        let body = format!(
+            "set -e; {HARNESS} --root \"$HARNESS_ROOT\" with build -- sh \"$HARNESS_ROOT/work.sh\"; echo x >made; git add .; git commit -qm made"
+        );
+        root.script(format!("item-{n}"), &body);
+    }
+    let start = || root.start(&["--workers", "2"]);
+    let mut runs = vec![start(), start()];
+    let done = || {
+        (0..ITEMS)
+            .filter(|n| root.is_done(&format!("item-{n}")))
+            .count()
+    };
+    let marks = || fs::read_dir(root.at("work")).map_or(0, |dir| dir.count());
+    for round in 0..6 {
+        let worked = || fs::read_to_string(root.at("at-work")).unwrap_or_default();
+        let before = worked().lines().count();
+        root.wait_until("another works", || {
+            done() == ITEMS || worked().lines().count() > before && marks() > 0
+        });
+        match round % 3 {
+            0 | 2 => {
+                runs.remove(0).kill9();
+                runs.push(start());
+            }
+            // A `with` of an agent's.
+            _ => {
+                let mine = |(pid, line): (u32, String)| line.contains("with build").then_some(pid);
+                if let Some(pid) = root.processes().into_iter().find_map(mine) {
+                    kill(pid, "KILL");
+                }
+            }
+        }
+    }
+    root.wait_until("all are done", || done() == ITEMS);
+    let counts = fs::read_to_string(root.at("at-work")).unwrap();
+    let counts: Vec<u32> = counts.lines().map(|n| n.parse().unwrap()).collect();
+    assert_eq!(counts.iter().max(), Some(&2), "{counts:?}");
+}
