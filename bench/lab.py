@@ -38,9 +38,10 @@ def sh(*cmd, **more):
     return subprocess.run([str(c) for c in cmd], check=True, capture_output=True, text=True, **more)
 
 
-def harness(root, *args):
+def harness(root, *args, home=None):
     """A `harness run` in the background."""
-    return subprocess.Popen([HARNESS, "--root", root, "run", *map(str, args)], **QUIET)
+    env = {**os.environ, "HOME": str(home)} if home else None
+    return subprocess.Popen([HARNESS, "--root", root, "run", *map(str, args)], env=env, **QUIET)
 
 
 def stop(run):

@@ -11,12 +11,12 @@ import peers
 from lab import BARE, NOOP, QUIET, STAMP, Cost, drop, fill, harness, median, percentile, sh
 
 
-def run_harness(lab, jobs, workers, durability="off", processes=1, sandbox="off"):
+def run_harness(lab, jobs, workers, durability="off", processes=1, sandbox="off", home=None):
     root = lab.root(durability, sandbox=sandbox)
     fill(root / "queue/pending", jobs, NOOP)
     os.sync()
     with Cost() as cost:
-        runs = [harness(root, "--drain", "--workers", workers // processes) for _ in range(processes)]
+        runs = [harness(root, "--drain", "--workers", workers // processes, home=home) for _ in range(processes)]
         codes = [run.wait() for run in runs]
     assert codes == [0] * processes, codes
     assert sum(1 for n in os.listdir(root / "queue/done") if n.startswith("job")) == jobs
@@ -70,12 +70,17 @@ def dispatch(lab):
 
 
 def confined(lab):
-    """What it costs a start that the job is confined: with one worker, after each other."""
+    """What it costs a start that the job is confined: with one worker, after each other, in a home folder
+    of some 140 entries: secrets lie among them, and each is granted by itself."""
     jobs = lab.opts.jobs // 4
+    home = lab.fresh("home")
+    for folder, count in ("", 80), (".config", 30), (".local/share", 30):
+        for n in range(count):
+            (home / folder / f"entry-{n}").mkdir(parents=True)
     took = {"off": [], "on": []}
     for _ in range(lab.opts.rounds):
         for mode, all in took.items():
-            all.append(run_harness(lab, jobs, 1, sandbox=mode).wall / jobs * 1e3)
+            all.append(run_harness(lab, jobs, 1, sandbox=mode, home=home).wall / jobs * 1e3)
             lab.clear()
     off, on = median(took["off"]), median(took["on"])
     lab.row("a job, 1 worker", "harness, sandbox off", off, "ms")

@@ -8,7 +8,8 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::plan::{Planned, nearest_real};
+use super::plan::Planned;
+use super::resolve::Seen;
 
 /// What programs print for EACCES, EPERM and EXDEV.
 const WORDS: [&str; 6] = [
@@ -30,6 +31,12 @@ pub(crate) struct Refused {
     pub(crate) text: String,
 }
 
+/// Whether a program says that something was refused, by whomever.
+pub(crate) fn tells_of_refusal(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| lower.contains(word))
+}
+
 /// What the sandbox refused. `cwd`, `home`: what relative paths and `~` mean.
 pub(crate) fn explained(
     text: &str,
@@ -41,8 +48,7 @@ pub(crate) fn explained(
     // CLIs print their tools' output inside JSON strings.
     let lines = text.split('\n').flat_map(|line| line.split("\\n"));
     for line in lines {
-        let lower = line.to_ascii_lowercase();
-        if !WORDS.iter().any(|word| lower.contains(word)) {
+        if !tells_of_refusal(line) {
             continue;
         }
         for path in paths(line, cwd, home) {
@@ -93,7 +99,7 @@ fn lexical(path: &Path) -> PathBuf {
 
 fn why_refused(path: &Path, planned: &Planned) -> Option<String> {
     let sandbox = planned.sandbox.as_ref()?;
-    let path = nearest_real(path);
+    let path = Seen::default().real(path);
     let below = |list: &[PathBuf]| list.iter().any(|tree| path.starts_with(tree));
     if below(&sandbox.write) {
         return None;

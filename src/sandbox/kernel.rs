@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use landlock::{
@@ -13,10 +13,10 @@ use landlock::{
     RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
     RulesetStatus, Scope,
 };
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
-    remove_capability_from_bounding_set, set_capabilities,
+    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
+    set_capabilities,
 };
 
 use super::{Sandbox, places, readable};
@@ -120,24 +120,37 @@ pub(crate) fn enforce(sandbox: &Sandbox) -> io::Result<()> {
 
     let read = AccessFs::Execute | AccessFs::ReadFile;
     // Names are no secret: without this nothing above a denied place could be listed.
-    rules = rule(rules, hold(Path::new("/"))?, AccessFs::ReadDir.into())?;
-    for tree in readable::trees(&sandbox.deny) {
-        // It may be gone by now, and nobody then misses it.
-        if let Ok(tree) = hold(&tree) {
-            rules = rule(rules, tree, read)?;
+    let top = Path::new("/");
+    rule(&mut rules, hold(top)?, AccessFs::ReadDir.into())?;
+    readable::trees_in(top, &sandbox.deny, &mut |tree| {
+        match openat(
+            tree.folder,
+            tree.name,
+            HELD | OFlags::NOFOLLOW,
+            Mode::empty(),
+        ) {
+            Ok(tree) => rule(&mut rules, tree, read),
+            // It is gone by now, and nobody then misses it.
+            Err(_) => Ok(()),
         }
-    }
+    })?;
     for tree in &sandbox.read {
-        rules = rule(rules, hold(tree).map_err(|e| at(tree, &e))?, read)?;
+        rule(&mut rules, hold(tree).map_err(|e| at(tree, &e))?, read)?;
     }
     let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     for tree in &sandbox.write {
-        rules = rule(rules, hold(tree).map_err(|e| at(tree, &e))?, write)?;
+        rule(&mut rules, hold(tree).map_err(|e| at(tree, &e))?, write)?;
     }
-    let denied = |device: &PathBuf| sandbox.deny.contains(device);
+    // Text is compared quicker than paths.
+    let denied = |device: &Path| {
+        sandbox
+            .deny
+            .iter()
+            .any(|d| d.as_os_str() == device.as_os_str())
+    };
     for device in places::devices().into_iter().filter(|d| !denied(d)) {
         if let Ok(device) = hold(&device) {
-            rules = rule(rules, device, write)?;
+            rule(&mut rules, device, write)?;
         }
     }
     if let Network::Ports(ports) = &sandbox.network {
@@ -180,12 +193,10 @@ fn drop_capabilities(own: CapabilitySets) -> io::Result<()> {
         if KEPT.contains(one) {
             continue;
         }
-        // An error: the kernel has no capability of that number.
-        match capability_is_in_bounding_set(one) {
-            // Without CAP_SETPCAP it stays, and nothing that is executed gains it: no_new_privs.
-            Ok(true) => drop(remove_capability_from_bounding_set(one)),
-            Ok(false) => {}
-            Err(_) => break,
+        // An error: the kernel has no capability of that number; or it stays, without CAP_SETPCAP, and
+        // nothing that is executed gains it: no_new_privs.
+        if remove_capability_from_bounding_set(one).is_err() {
+            break;
         }
     }
     let kept = CapabilitySets {
@@ -196,23 +207,19 @@ fn drop_capabilities(own: CapabilitySets) -> io::Result<()> {
     Ok(set_capabilities(None, kept)?)
 }
 
-fn rule(
-    rules: RulesetCreated,
-    tree: OwnedFd,
-    rights: BitFlags<AccessFs>,
-) -> io::Result<RulesetCreated> {
-    rules
-        .add_rule(PathBeneath::new(tree, rights))
-        .map_err(refused)
+fn rule(rules: &mut RulesetCreated, tree: OwnedFd, rights: BitFlags<AccessFs>) -> io::Result<()> {
+    let rule = PathBeneath::new(tree, rights);
+    rules.add_rule(rule).map(drop).map_err(refused)
 }
 
 /// Opens it as nothing but a place, without following a symlink anywhere in the path.
 fn hold(path: &Path) -> io::Result<OwnedFd> {
     // With NOFOLLOW a symlink at the end would be opened itself, instead of refused.
-    let how = OFlags::PATH | OFlags::CLOEXEC;
-    let held = openat2(CWD, path, how, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    let held = openat2(CWD, path, HELD, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
     Ok(held)
 }
+
+const HELD: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 fn at(path: &Path, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{}: {e}", path.display()))

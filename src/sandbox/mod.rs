@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use denied::{Refused, explained};
+pub(crate) use denied::{Refused, explained, tells_of_refusal};
 pub(crate) use environment::{Env, value_of};
 pub(crate) use kernel::{Strength, enforce, strength};
 pub(crate) use plan::{Asked, Grant, Planned, plan, why_refused};

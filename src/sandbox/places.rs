@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::adapters::Place;
 
@@ -163,9 +164,12 @@ static MOVED: &[(&str, &str)] = &[
 /// knows, as HOME may be unset.
 pub(super) fn homes(agents: Option<&Path>) -> Vec<PathBuf> {
     let own = std::env::var_os("HOME").map(PathBuf::from);
-    let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
-    let known = user.ok().flatten().map(|user| user.dir);
-    let all = [agents.map(Path::to_owned), own, known]
+    static KNOWN: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
+        Some(user.ok()??.dir)
+    });
+    let all = [agents.map(Path::to_owned), own, known.clone()]
         .into_iter()
         .flatten();
     let mut all: Vec<PathBuf> = all.filter(|home| home.is_absolute()).collect();

@@ -3,12 +3,14 @@
 //! Invariant: a grant that would hold harness's own folders, the home folder or the user's repository
 //! is left out, whoever asks for it, and so is one that an agent could have led elsewhere.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::environment::{Env, environment, value_of};
 use super::places::{CACHES, DEVICES, homes, path_of, secrets};
-use super::resolve::resolve;
+use super::resolve::Seen;
 use super::{Said, Sandbox, Strength, readable, strength, temp};
 use crate::adapters::{self, About};
 use crate::atomic;
@@ -39,7 +41,7 @@ pub(crate) struct Asked<'a> {
 pub(crate) struct Grant {
     pub(crate) path: PathBuf,
     /// Whose wish it is: `its worktree`, `cache`, `[sandbox] write`.
-    pub(crate) because: String,
+    pub(crate) because: Cow<'static, str>,
     /// Why it is not granted.
     pub(crate) left_out: Option<String>,
 }
@@ -202,8 +204,9 @@ fn pass(asked: &Asked<'_>) -> Vec<String> {
 fn granted(grants: &[Grant]) -> Vec<PathBuf> {
     let granted = grants.iter().filter(|g| g.left_out.is_none());
     let mut paths: Vec<PathBuf> = granted.map(|g| g.path.clone()).collect();
-    paths.sort();
-    paths.dedup();
+    // Text is compared quicker than paths.
+    paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
+    paths.dedup_by(|a, b| a.as_os_str() == b.as_os_str());
     paths
 }
 
@@ -213,7 +216,7 @@ fn is_default(grant: &Grant) -> bool {
 }
 
 impl Grant {
-    fn new(path: impl Into<PathBuf>, because: impl Into<String>) -> Grant {
+    fn new(path: impl Into<PathBuf>, because: impl Into<Cow<'static, str>>) -> Grant {
         Grant {
             path: path.into(),
             because: because.into(),
@@ -233,6 +236,9 @@ struct Maker<'a> {
     asked: &'a Asked<'a>,
     /// The agent's home folder.
     home: Option<PathBuf>,
+    /// All home folders whose secrets are denied.
+    homes: Vec<PathBuf>,
+    seen: Seen,
     never: Never,
     /// Real paths of the trees in which some agent writes.
     agents_write: Vec<PathBuf>,
@@ -242,10 +248,15 @@ impl<'a> Maker<'a> {
     fn new(asked: &'a Asked<'a>) -> Maker<'a> {
         let home = value_of(&asked.env, OsStr::new("HOME")).map(PathBuf::from);
         let home = home.filter(|home| home.is_absolute());
+        let homes = homes(home.as_deref());
+        let seen = Seen::default();
+        let real = |paths: Vec<PathBuf>| -> Vec<PathBuf> {
+            paths.iter().map(|path| seen.real(path)).collect()
+        };
         let root = asked.root.path();
         let repos = repositories(asked.config);
         let mut whole = vec![root.to_owned()];
-        whole.extend(homes(home.as_deref()));
+        whole.extend(homes.iter().cloned());
         whole.extend(repos.iter().cloned());
         let below = [
             "queue",
@@ -260,20 +271,24 @@ impl<'a> Maker<'a> {
         closed.extend(repos.iter().map(|repo| repo.join(".git")));
         // Where a repository around ROOT is: its hooks and settings, too.
         closed.extend(root.ancestors().skip(1).map(|dir| dir.join(".git")));
+        let never = Never {
+            whole: real(whole),
+            closed: real(closed),
+        };
+        let agents_write = real(vec![asked.root.worktrees(), temp::folder_of_all()]);
         let mut maker = Maker {
             asked,
             home,
-            never: Never {
-                whole: real(whole),
-                closed: real(closed),
-            },
-            agents_write: real([asked.root.worktrees(), temp::folder_of_all()]),
+            homes,
+            seen,
+            never,
+            agents_write,
         };
         let mut all = maker.of_all_agents();
         // A folder comes before what lies in it, which an agent may have led elsewhere.
-        all.sort();
+        all.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
         for path in all {
-            if let Ok(real) = resolve(&path, &maker.agents_write) {
+            if let Ok(real) = maker.seen.resolve(&path, &maker.agents_write) {
                 maker.agents_write.push(real);
             }
         }
@@ -307,13 +322,14 @@ impl<'a> Maker<'a> {
     fn write(&self, deny: &[Grant]) -> Vec<Grant> {
         let mut all: Vec<Grant> = Vec::new();
         for (path, is_file) in self.state_of_cli() {
-            if !is_file && !atomic::exists(&path) {
+            if !is_file && !self.seen.is_there(&path) {
                 if !self.asked.makes {
                     all.push(Grant::new(path, "the CLI's own state, made at its start"));
                     continue;
                 }
                 // The CLI would make it itself at its first start, and cannot.
                 let _said = atomic::make_dir(&path, true);
+                self.seen.forget();
             }
             all.extend(self.grant(path, "the CLI's own state", is_file));
         }
@@ -321,16 +337,17 @@ impl<'a> Maker<'a> {
             let Some(path) = self.path(&cache.place) else {
                 continue;
             };
-            let wanted =
-                self.asked.makes && cache.made_for.is_some_and(|program| self.has(program));
-            if wanted && !atomic::exists(&path) {
+            let missing = |_: &&str| !self.seen.is_there(&path);
+            let made_for = cache.made_for.filter(|_| self.asked.makes).filter(missing);
+            if made_for.is_some_and(|program| self.has(program)) {
                 make(&path, cache.place.is_file);
+                self.seen.forget();
             }
             all.extend(self.grant(path, "cache", true));
         }
         let usual = all.len();
         for (path, because) in self.wished(|keys| &keys.write, &self.asked.config.sandbox.write) {
-            all.extend(self.grant(path, &format!("{because} write"), false));
+            all.extend(self.grant(path, format!("{because} write"), false));
         }
         let users = self.users_deny();
         let secrets: Vec<PathBuf> = deny.iter().map(|grant| grant.path.clone()).collect();
@@ -347,11 +364,10 @@ impl<'a> Maker<'a> {
     /// Harness has just made these: only their last part can be an agent's.
     fn own(&self) -> Vec<Grant> {
         let own = self.asked.own.iter().map(|path| {
-            let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-            let left_out = path.is_symlink().then(|| "it is a symlink".to_owned());
+            let led = self.seen.folder_of_symlink(path);
             Grant {
-                left_out,
-                ..Grant::new(real, "its own")
+                left_out: led.map(|_| "it is a symlink".to_owned()),
+                ..Grant::new(self.seen.real(path), "its own")
             }
         });
         own.collect()
@@ -359,7 +375,8 @@ impl<'a> Maker<'a> {
 
     fn users_deny(&self) -> Vec<PathBuf> {
         let denied = self.wished(|keys| &keys.deny, &self.asked.config.sandbox.deny);
-        real(denied.into_iter().map(|(path, _)| path))
+        let denied = denied.into_iter();
+        denied.map(|(path, _)| self.seen.real(&path)).collect()
     }
 
     fn has(&self, program: &str) -> bool {
@@ -368,9 +385,14 @@ impl<'a> Maker<'a> {
     }
 
     /// `None`: an optional place that is not there.
-    fn grant(&self, path: PathBuf, because: &str, optional: bool) -> Option<Grant> {
+    fn grant(
+        &self,
+        path: PathBuf,
+        because: impl Into<Cow<'static, str>>,
+        optional: bool,
+    ) -> Option<Grant> {
         let mut grant = Grant::new(path, because);
-        match resolve(&grant.path, &self.agents_write) {
+        match self.seen.resolve(&grant.path, &self.agents_write) {
             Ok(real) => {
                 grant.path = real;
                 grant.left_out = self
@@ -378,7 +400,7 @@ impl<'a> Maker<'a> {
                     .why(&grant.path)
                     .filter(|_| !planted("grant-too-many"));
             }
-            Err(_) if optional && !atomic::exists(&grant.path) => return None,
+            Err(_) if optional && !self.seen.is_there(&grant.path) => return None,
             Err(why) => grant.left_out = Some(why),
         }
         Some(grant)
@@ -386,8 +408,9 @@ impl<'a> Maker<'a> {
 
     /// Whether it is a symlink that an agent could have put there.
     fn is_led(&self, path: &Path) -> bool {
-        let dir = path.parent().map(nearest_real).unwrap_or_default();
-        path.is_symlink() && self.agents_write.iter().any(|tree| dir.starts_with(tree))
+        let dir = self.seen.folder_of_symlink(path);
+        let led = |dir: &PathBuf| self.agents_write.iter().any(|tree| dir.starts_with(tree));
+        dir.is_some_and(|dir| led(&dir))
     }
 
     /// What the user wishes: the agent's own keys, and those of everybody.
@@ -419,13 +442,13 @@ impl<'a> Maker<'a> {
     fn read(&self) -> Vec<Grant> {
         let wished = self.wished(|keys| &keys.read, &self.asked.config.sandbox.read);
         let grant =
-            |(path, because): (PathBuf, &str)| self.grant_to_read(path, &format!("{because} read"));
+            |(path, because): (PathBuf, &str)| self.grant_to_read(path, format!("{because} read"));
         wished.into_iter().map(grant).collect()
     }
 
-    fn grant_to_read(&self, path: PathBuf, because: &str) -> Grant {
+    fn grant_to_read(&self, path: PathBuf, because: String) -> Grant {
         let mut grant = Grant::new(path, because);
-        match resolve(&grant.path, &self.agents_write) {
+        match self.seen.resolve(&grant.path, &self.agents_write) {
             Ok(real) => {
                 grant.left_out = self.why_not_read(&real);
                 grant.path = real;
@@ -437,9 +460,8 @@ impl<'a> Maker<'a> {
 
     /// Why no key opens a path for reading.
     fn why_not_read(&self, path: &Path) -> Option<String> {
-        let ours = real(self.kept_from_all().map(|(path, _)| path));
-        let meets = |ours: &&PathBuf| ours.starts_with(path) || path.starts_with(ours);
-        let ours = ours.iter().find(meets)?;
+        let mut ours = self.kept_from_all().map(|(path, _)| self.seen.real(&path));
+        let ours = ours.find(|ours| ours.starts_with(path) || path.starts_with(ours))?;
         Some(format!("harness keeps {} from every agent", ours.display()))
     }
 
@@ -466,7 +488,7 @@ impl<'a> Maker<'a> {
         )];
         let ours = self.kept_from_all();
         all.extend(ours.map(|(path, because)| Grant::new(path, because)));
-        let secrets = secrets(&homes(self.home.as_deref())).into_iter();
+        let secrets = secrets(&self.homes).into_iter();
         all.extend(secrets.map(|path| Grant::new(path, "secret")));
         let accounts = self.asked.config.agents.values();
         let accounts = accounts.filter_map(|table| table.config_dir.as_deref());
@@ -497,13 +519,17 @@ impl<'a> Maker<'a> {
         let own = self.own();
         for grant in &mut all {
             // Of a symlink, what it leads to is what holds the secret.
-            grant.path = nearest_real(&grant.path);
-            let around = own.iter().find(|own| grant.path.starts_with(&own.path));
+            grant.path = self.seen.real(&grant.path);
+            let path = grant.path.as_os_str().as_bytes();
+            let around = own.iter().find(|own| {
+                let rest = path.strip_prefix(own.path.as_os_str().as_bytes());
+                rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+            });
             grant.left_out =
                 around.map(|own| format!("it lies in {}, its own", own.path.display()));
         }
-        all.sort_by(|a, b| a.path.cmp(&b.path));
-        all.dedup_by(|a, b| a.path == b.path);
+        all.sort_by(|a, b| a.path.as_os_str().cmp(b.path.as_os_str()));
+        all.dedup_by(|a, b| a.path.as_os_str() == b.path.as_os_str());
         all
     }
 }
@@ -520,10 +546,13 @@ fn beside(grant: Grant, denied: &[PathBuf]) -> Vec<Grant> {
         return vec![grant];
     }
     let because = format!("{}, beside what is denied there", grant.because);
-    let parts = readable::trees_in(&grant.path, &inside).into_iter();
+    let mut parts = Vec::new();
+    let listed = readable::trees_in(&grant.path, &inside, &mut |tree| {
+        parts.push(Grant::new(tree.path(), because.clone()));
+        Ok(())
+    });
+    debug_assert!(listed.is_ok());
     parts
-        .map(|path| Grant::new(path, because.clone()))
-        .collect()
 }
 
 fn make(path: &Path, is_file: bool) {
@@ -541,22 +570,4 @@ fn repositories(config: &Config) -> Vec<PathBuf> {
         _ => None,
     };
     all.filter_map(|repo| path(&repo.path)).collect()
-}
-
-fn real(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
-    paths.into_iter().map(|path| nearest_real(&path)).collect()
-}
-
-/// The path without symlinks, as far as it exists.
-pub(super) fn nearest_real(path: &Path) -> PathBuf {
-    for there in path.ancestors() {
-        if let Ok(real) = there.canonicalize() {
-            let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
-            return match rest.as_os_str().is_empty() {
-                true => real,
-                false => real.join(rest),
-            };
-        }
-    }
-    path.to_owned()
 }

@@ -1,7 +1,9 @@
 //! A temporary folder for each slot, which `TMPDIR` names: the system's own one is everybody's.
 //!
-//! `/tmp/harness-UID/HASH-N`: short, since sockets that programs put there may have paths of 107 bytes.
-//! It is emptied at each start, and when an item ends.
+//! `/var/tmp/harness-UID/HASH-N`: short, since sockets that programs put there may have paths of 107
+//! bytes; on disk, as builds put gigabytes there; and not in `/tmp`, which often has a thousand entries,
+//! each of which would be granted by itself (`readable`). It is emptied at each start, and when an item
+//! ends.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -26,8 +28,10 @@ pub(crate) fn path(root: &Root, slot: SlotId) -> PathBuf {
 /// All such folders of this user.
 pub(super) fn folder_of_all() -> PathBuf {
     let uid = nix::unistd::geteuid();
-    let base = std::env::temp_dir();
-    let base = base.canonicalize().unwrap_or(base);
+    let user = std::env::var_os("TMPDIR").map(PathBuf::from);
+    let places = user.into_iter().chain(["/var/tmp".into()]);
+    let base = places.filter_map(|place| place.canonicalize().ok()).next();
+    let base = base.unwrap_or_else(|| "/tmp".into());
     base.join(format!("harness-{uid}"))
 }
 

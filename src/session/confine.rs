@@ -107,31 +107,23 @@ pub(super) fn refused(
     let (true, Ok(agent), Some(cwd)) = (is_on, agent, &attempt.file.worktree) else {
         return Vec::new();
     };
-    let (who, cwd) = (Who::Agent(&agent), Path::new(cwd));
-    let env = environment(agent.table());
-    let home = sandbox::value_of(&env, OsStr::new("HOME")).map(PathBuf::from);
-    let Ok(planned) = planned(
-        rt,
-        &who,
-        &attempt.dir,
-        cwd,
-        sandbox::temp_path(&rt.root, attempt.claim.lease().slot),
-        env,
-        false,
-    ) else {
-        return Vec::new();
-    };
     let mut text = Vec::new();
     for name in ["stderr.log", "stdout.log"] {
         text.extend(tail(&join(&attempt.dir, name), PRINTED_BYTES));
         text.push(b'\n');
     }
-    sandbox::explained(
-        &String::from_utf8_lossy(&text),
-        &planned,
-        cwd,
-        home.as_deref(),
-    )
+    let text = String::from_utf8_lossy(&text);
+    if !sandbox::tells_of_refusal(&text) {
+        return Vec::new();
+    }
+    let (who, cwd) = (Who::Agent(&agent), Path::new(cwd));
+    let env = environment(agent.table());
+    let home = sandbox::value_of(&env, OsStr::new("HOME")).map(PathBuf::from);
+    let temp = sandbox::temp_path(&rt.root, attempt.claim.lease().slot);
+    match planned(rt, &who, &attempt.dir, cwd, temp, env, false) {
+        Ok(planned) => sandbox::explained(&text, &planned, cwd, home.as_deref()),
+        Err(_) => Vec::new(),
+    }
 }
 
 /// The CLI that an agent is: the one it is configured as, or whose events its command prints.
