@@ -19,7 +19,6 @@ impl Hub {
     /// # Errors
     /// Permanent if there is no such base, with a text that can be the item's refusal.
     pub(crate) fn base(&self, wanted: Option<&str>) -> Result<Base> {
-        clear_odd(self.dir(), self.dir());
         let wanted = wanted.or(self.repo().base.as_deref());
         let rev = wanted.unwrap_or("HEAD");
         let (oid, full) = self.resolve(rev, wanted.is_some())?;
@@ -28,10 +27,16 @@ impl Hub {
             Some(w) => w.to_owned(),
             None => branch.unwrap_or(&oid).to_owned(),
         };
-        let base = Base { name, oid };
-        let pin = format!("refs/harness/base/{}", Name::new(&full).ref_component());
+        self.bring_base(Base { name, oid }, &full)
+    }
+
+    /// Brings the commit into the hub. `full`: the name of its ref, if it has one.
+    pub(super) fn bring_base(&self, base: Base, full: &str) -> Result<Base> {
+        clear_odd(self.dir(), self.dir());
+        let is_branch = full.starts_with("refs/heads/");
+        let pin = format!("refs/harness/base/{}", Name::new(full).ref_component());
         let here = |name: &str| self.read_ref(name).as_deref() == Some(&base.oid);
-        if here(if branch.is_some() { &full } else { &pin }) {
+        if here(if is_branch { full } else { &pin }) {
             return Ok(base);
         }
         let lock = self.lock()?;
@@ -41,10 +46,18 @@ impl Hub {
             let what = "cannot bring the base into harness's copy of the repository";
             self.fetch_of_user(git, &[&format!("+{}:{pin}", base.oid)], what)?;
         }
-        if branch.is_some() {
-            self.follow(&full, &base.oid, &lock)?;
+        if is_branch {
+            self.follow(full, &base.oid, &lock)?;
         }
         Ok(base)
+    }
+
+    /// The user's branch was just moved to a commit that was made here: the hub's goes along, so that it
+    /// need not be brought. A convenience.
+    pub(crate) fn has_landed(&self, branch: &str, old: &str, new: &str) {
+        let full = format!("refs/heads/{branch}");
+        let git = self.git().args(["update-ref", &full, new, old]);
+        let _brought_later = git.brief();
     }
 
     /// Fetches from the user's repository, also where that is a partial clone.

@@ -229,9 +229,17 @@ impl Worktree {
             return Ok(false);
         }
         self.clear_locks()?;
+        let is_clean = || -> Result<bool> {
+            // Empty folders, too, which git does not call a change.
+            let clean = self.git().args(["clean", "-fdq"]).patient()?;
+            Ok(clean.ok() && !self.state()?.dirty)
+        };
+        // Mostly nothing was written.
+        if is_clean()? {
+            return Ok(true);
+        }
         let reset = self.git().args(["reset", "--quiet", "--hard"]).patient()?;
-        let clean = self.git().args(["clean", "-fdq"]).patient()?;
-        Ok(reset.ok() && clean.ok() && !self.state()?.dirty)
+        Ok(reset.ok() && is_clean()?)
     }
 
     /// Makes tree and slot's repository be this commit on this branch, as its item ended with. Of what

@@ -30,14 +30,6 @@ impl Users<'_> {
             Ok(checkouts) => checkouts,
             Err(why) => return Ok(Landed::Waits(why)),
         };
-        match self.value(&full)? {
-            Some(tip) if tip == new => {
-                self.sync_ref(&full)?;
-                return Ok(Landed::Done);
-            }
-            Some(tip) if tip == old || planted("land-without-swap") => {}
-            _ => return Ok(Landed::Moved),
-        }
         self.look_forward(branch, old, new)?;
         match &checkouts[..] {
             [] => {
@@ -53,9 +45,16 @@ impl Users<'_> {
                     },
                 )
             }
-            [one] => match (one.fast_forward(&full, old, new)?, unsettled) {
-                (Landed::Waits(_), Some(e)) => Ok(Landed::Waits(e.to_string())),
-                (landed, _) => Ok(landed),
+            // Files are touched before the swap: not where it would fail.
+            [one] => match self.value(&full)? {
+                Some(tip) if tip == new => self.sync_ref(&full).map(|()| Landed::Done),
+                Some(tip) if tip == old || planted("land-without-swap") => {
+                    match (one.fast_forward(&full, old, new)?, unsettled) {
+                        (Landed::Waits(_), Some(e)) => Ok(Landed::Waits(e.to_string())),
+                        (landed, _) => Ok(landed),
+                    }
+                }
+                _ => Ok(Landed::Moved),
             },
             [one, two, ..] => Ok(Landed::Waits(format!(
                 "{branch} is checked out twice, in {} and in {}",
@@ -94,8 +93,11 @@ impl Users<'_> {
             false => git.arg(old),
         };
         let out = git.patient()?;
-        let now = self.value(full)?;
-        if out.ok() || now.as_deref() == Some(new) {
+        let now = match out.ok() {
+            true => Some(new.to_owned()),
+            false => self.value(full)?,
+        };
+        if now.as_deref() == Some(new) {
             self.sync_ref(full)?;
             return Ok(Landed::Done);
         }

@@ -5,6 +5,7 @@
 //! user's own run, by the attributes of what is merged onto: the hub has no other settings, and an
 //! agent's branch chooses none for itself.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -59,11 +60,14 @@ impl Hub {
     /// Permanent if it is gone, or is no branch.
     pub(crate) fn target(&self, into: Option<&str>) -> Result<Base> {
         let wanted = into.or(self.repo().base.as_deref());
-        let (_, full) = self.resolve(wanted.unwrap_or("HEAD"), wanted.is_some())?;
+        let (oid, full) = self.resolve(wanted.unwrap_or("HEAD"), wanted.is_some())?;
         let branch = full.strip_prefix("refs/heads/");
         // `refs/heads/x~1` is a commit, and a name as it was given.
         match branch.filter(|name| !name.contains(['~', '^', ':', '@'])) {
-            Some(branch) => self.base(Some(branch)),
+            Some(branch) => {
+                let name = branch.to_owned();
+                self.bring_base(Base { name, oid }, &full)
+            }
             None => {
                 let what = match wanted {
                     Some(name) => format!("cannot merge into `{}`", name.escape_debug()),
@@ -79,30 +83,38 @@ impl Hub {
         }
     }
 
-    /// Where a published branch is now in the user's repository; that commit is brought into the hub.
-    /// `None`: it is deleted.
-    pub(crate) fn published_at(&self, branch: &str) -> Result<Option<String>> {
-        let full = format!("refs/heads/{branch}");
-        let Some(tip) = self.tip_at_user(&full)? else {
-            return Ok(None);
-        };
-        let pin = format!("{PUBLISHED}/{}", Name::new(&full).ref_component());
+    /// Where published branches are now in the user's repository; these commits are brought into the
+    /// hub. `None`: it is deleted.
+    pub(crate) fn published_at(&self, branches: &[&str]) -> Result<Vec<Option<String>>> {
+        let full = |branch: &&str| format!("refs/heads/{branch}");
+        let all: Vec<String> = branches.iter().map(full).collect();
+        let tips = self.tips_at_user(&all)?;
+        for (full, tip) in all.iter().zip(&tips) {
+            if let Some(tip) = tip {
+                self.bring_published(full, tip)?;
+            }
+        }
+        Ok(tips)
+    }
+
+    fn bring_published(&self, full: &str, tip: &str) -> Result<()> {
+        let pin = format!("{PUBLISHED}/{}", Name::new(full).ref_component());
         // A ref, as what a killed fetch left of a history is no proof of the rest.
-        let here = |name: &str| self.read_ref(name).as_deref() == Some(&tip);
-        if here(&full) || here(&pin) {
-            return Ok(Some(tip));
+        let here = |name: &str| self.read_ref(name).as_deref() == Some(tip);
+        if here(full) || here(&pin) {
+            return Ok(());
         }
         let lock = self.lock()?;
         self.clear_ref_lock(&pin);
         let git = self.git().holding(Some(&lock));
         let what = "cannot bring the branch into harness's copy of the repository";
-        self.fetch_of_user(git, &[&format!("+{tip}:{pin}")], what)?;
-        Ok(Some(tip))
+        self.fetch_of_user(git, &[&format!("+{tip}:{pin}")], what)
     }
 
     /// Whether the branch that was merged into contains this commit now.
     pub(crate) fn contains_now(&self, base: &Base, commit: &str) -> Result<bool> {
-        let Some(tip) = self.tip_at_user(&format!("refs/heads/{}", base.name))? else {
+        let full = format!("refs/heads/{}", base.name);
+        let Some(tip) = self.tips_at_user(&[full])?.pop().flatten() else {
             return Ok(false);
         };
         if tip == commit || !self.user_has(commit)? {
@@ -118,15 +130,24 @@ impl Hub {
         }
     }
 
-    fn tip_at_user(&self, full: &str) -> Result<Option<String>> {
-        let git = Git::on(self.user()).args(["rev-parse", "--verify", "--quiet"]);
-        let git = git.arg(format!("{full}^{{commit}}"));
+    /// Where these branches are in the user's repository. `None`: there is no such branch.
+    fn tips_at_user(&self, all: &[String]) -> Result<Vec<Option<String>>> {
+        let git = Git::on(self.user()).args(["for-each-ref", "--format=%(objectname) %(refname)"]);
+        let git = git.args(all);
         let out = git.patient()?;
-        match out.ok() {
-            true => Ok(Some(out.line())),
-            false if out.stderr.is_empty() => Ok(None),
-            false => Err(git.failure("cannot look up the branch", &out)),
+        // A ref that cannot be read is none that is gone.
+        if !out.ok() || !out.stderr.is_empty() {
+            return Err(git.failure("cannot look up the branch", &out));
         }
+        // The names that it is given may be folders of other branches.
+        let text = String::from_utf8_lossy(&out.stdout);
+        let found: HashMap<&str, &str> = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(oid, full)| (full, oid))
+            .collect();
+        let tip = |full: &String| found.get(&**full).map(|oid| (*oid).to_owned());
+        Ok(all.iter().map(tip).collect())
     }
 
     pub(crate) fn tree_of(&self, commit: &str) -> Result<String> {
@@ -135,27 +156,27 @@ impl Hub {
         Ok(git.must("cannot read a commit's tree")?.line())
     }
 
-    /// The first parents of `tip`, oldest first, `tip` at the end. The first one is what the oldest
-    /// commit that `from` does not contain was made upon: `from` itself, if all is well.
-    pub(crate) fn first_parents(&self, tip: &str, from: &str) -> Result<Vec<String>> {
-        let git = self
-            .git()
-            .args(["rev-list", "--first-parent", "--parents", "--reverse"]);
+    /// The first parents of `tip`, oldest first, `tip` at the end, and its tree. The first one is what the
+    /// oldest commit that `from` does not contain was made upon: `from` itself, if all is well.
+    pub(crate) fn first_parents(&self, tip: &str, from: &str) -> Result<(Vec<String>, String)> {
+        let git = self.git().args(["rev-list", "--first-parent", "--reverse"]);
+        let git = git.args(["--no-commit-header", "--format=%T %H %P"]);
         let git = git.args([tip, "--not", from, "--"]);
         let text = git.must("cannot read the merged commits")?.line();
-        let mut all: Vec<String> = Vec::new();
+        let (mut all, mut last): (Vec<String>, _) = (Vec::new(), String::new());
         for line in text.lines() {
             let mut oids = line.split(' ').map(str::to_owned);
-            let (oid, parent) = (oids.next(), oids.next());
+            let (tree, oid, parent) = (oids.next(), oids.next(), oids.next());
             if all.is_empty() {
-                all.extend(parent);
+                all.extend(parent.filter(|parent| !parent.is_empty()));
             }
             all.extend(oid);
+            last = tree.unwrap_or_default();
         }
         if all.is_empty() {
             all.push(tip.to_owned());
         }
-        Ok(all)
+        Ok((all, last))
     }
 
     /// Merges `head` onto `onto`, whose tree is `tree`; both are in the hub. The committer, and the author of a merge, is

@@ -49,7 +49,10 @@ pub(super) fn land(
         .and_then(|()| ctx.retry_temporary(|| users.land(&batch.into, onto, &last.commit)));
     release(ctx, &users, &last.commit);
     match moved {
-        Ok(Landed::Done) => Ok(Land::Done(landings)),
+        Ok(Landed::Done) => {
+            hub.has_landed(&batch.into, onto, &last.commit);
+            Ok(Land::Done(landings))
+        }
         Ok(Landed::Moved) => Ok(Land::Again),
         Ok(Landed::Waits(why)) => Ok(Land::Waits(why)),
         Err(e) if e.kind() == Kind::Temporary => Err(e),
@@ -64,12 +67,11 @@ fn assert_whole(batch: &Batch, onto: &str, last: &Link, gated: &Gated) -> Result
         Err(Error::permanent("a merge is not what was gated", why)
             .hint("this is a fault in harness: nothing was landed; please report it"))
     };
-    let tree = batch.hub.tree_of(&last.commit)?;
+    let (parents, tree) = batch.hub.first_parents(&last.commit, onto)?;
     let gated = gated.ran.iter().find(|ran| ran.tree != tree);
     if tree != last.tree || gated.is_some() {
         return wrong(format!("commit {} has the tree {tree}", last.commit));
     }
-    let parents = batch.hub.first_parents(&last.commit, onto)?;
     match parents.first().map(String::as_str) == Some(onto) {
         true => Ok(()),
         false => wrong(format!("commit {} is not made upon {onto}", last.commit)),

@@ -105,11 +105,18 @@ pub(crate) fn work(ctx: &mut WorkerContext) -> Result<bool> {
         let most = rt.merges.most(&line.key(), line.integrate.batch);
         let mut candidates = Vec::new();
         let hub = rt.repos.hub(&rt.root, &line.repo)?;
-        for name in names {
-            if candidates.len() >= most {
+        let mut names = names.into_iter();
+        while candidates.len() < most {
+            let mut claimed = Vec::new();
+            while candidates.len() + claimed.len() < most
+                && let Some(name) = names.next()
+            {
+                claimed.extend(claim(ctx, &line, &name)?);
+            }
+            if claimed.is_empty() {
                 break;
             }
-            candidates.extend(claim(ctx, &line, hub.as_deref(), &name)?);
+            candidates.extend(to_merge(ctx, hub.as_deref(), claimed)?);
         }
         let (Some(hub), false) = (hub, candidates.is_empty()) else {
             continue;
@@ -151,13 +158,8 @@ impl Line {
     }
 }
 
-/// Claims one of them. `None`: somebody else has it, or it cannot be merged, which is then on record.
-fn claim(
-    ctx: &WorkerContext,
-    line: &Line,
-    hub: Option<&Hub>,
-    name: &Name,
-) -> Result<Option<Candidate>> {
+/// Claims one of them. `None`: somebody else has it.
+fn claim(ctx: &WorkerContext, line: &Line, name: &Name) -> Result<Option<Candidate>> {
     let root = &ctx.rt.root;
     let intend = || approve(ctx, name);
     let taken = match spool::take_waiting(root, &ctx.lease, name, intend) {
@@ -170,7 +172,7 @@ fn claim(
     let history = record.history();
     let approved = queue::approved(history.last.as_ref());
     let (session, branch, head) = approved.unwrap_or_default();
-    let candidate = Candidate {
+    Ok(Some(Candidate {
         claim,
         assisted_by: match line.integrate.assisted_by {
             true => assistant(root, &session),
@@ -180,11 +182,29 @@ fn claim(
         session,
         branch,
         head,
+    }))
+}
+
+/// Those of them that are to be merged as they are. What becomes of the others is on record.
+fn to_merge(
+    ctx: &WorkerContext,
+    hub: Option<&Hub>,
+    claimed: Vec<Candidate>,
+) -> Result<Vec<Candidate>> {
+    let branches = claimed.iter().map(|candidate| &*candidate.branch);
+    let branches: Vec<&str> = branches.collect();
+    let tips = match hub {
+        Some(hub) => ctx.retry_temporary(|| hub.published_at(&branches))?,
+        None => vec![None; branches.len()],
     };
-    match why_not(ctx, hub, &candidate)? {
-        None => Ok(Some(candidate)),
-        Some(fate) => fate::end(ctx, candidate, fate).map(|()| None),
+    let mut right = Vec::new();
+    for (candidate, tip) in claimed.into_iter().zip(tips) {
+        match why_not(ctx, hub, &candidate, tip)? {
+            None => right.push(candidate),
+            Some(fate) => fate::end(ctx, candidate, fate)?,
+        }
     }
+    Ok(right)
 }
 
 /// `AGENT:MODEL`, as far as it is known; `None`: a script made it.
@@ -234,8 +254,13 @@ fn approve(ctx: &WorkerContext, name: &Name) -> Result<Record> {
     Ok(record)
 }
 
-/// What becomes of an item whose branch is not to be merged as it is.
-fn why_not(ctx: &WorkerContext, hub: Option<&Hub>, candidate: &Candidate) -> Result<Option<Fate>> {
+/// What becomes of an item whose branch is not to be merged as it is. `now`: where it is.
+fn why_not(
+    ctx: &WorkerContext,
+    hub: Option<&Hub>,
+    candidate: &Candidate,
+    now: Option<String>,
+) -> Result<Option<Fate>> {
     let park = |reason: String| Ok(Some(Fate::parked(Outcome::Failed, reason)));
     if candidate.session.is_empty() {
         return park(
@@ -253,7 +278,6 @@ fn why_not(ctx: &WorkerContext, hub: Option<&Hub>, candidate: &Candidate) -> Res
         return Ok(Some(Fate::Merged(Box::new(landing))));
     }
     let branch = &candidate.branch;
-    let now = ctx.retry_temporary(|| hub.published_at(branch))?;
     match now {
         None => park(format!(
             "its branch {branch} was deleted in your repository; its commits are kept as {branch} in state/repos/"

@@ -56,7 +56,7 @@ pub(super) fn follow(
     let Some(published) = sent_back.and_then(|previous| previous.published.as_ref()) else {
         return Ok(());
     };
-    let now = hub.published_at(&published.name)?;
+    let now = hub.published_at(&[&published.name])?.pop().flatten();
     file.head = Some(now.unwrap_or_else(|| published.head.clone()));
     Ok(())
 }

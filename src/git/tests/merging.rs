@@ -52,7 +52,7 @@ pub(super) fn branch(w: &World, name: &str, commit: &str) {
 /// As harness: where the branch is, in the hub.
 fn brought(w: &World, hub: &Hub, name: &str, commit: &str) -> String {
     branch(w, name, commit);
-    hub.published_at(name).unwrap().unwrap()
+    hub.published_at(&[name]).unwrap().remove(0).unwrap()
 }
 
 fn clean(merged: Merged) -> (String, String) {
@@ -98,7 +98,7 @@ fn a_branch_is_merged_squashed_and_rebased_by_its_authors() {
     );
     assert_eq!(hub.tree_of(&merge).unwrap(), tree);
     assert_eq!(
-        hub.first_parents(&merge, &main).unwrap(),
+        hub.first_parents(&merge, &main).unwrap().0,
         [main.clone(), merge.clone()]
     );
     assert_eq!(
@@ -121,7 +121,8 @@ fn a_branch_is_merged_squashed_and_rebased_by_its_authors() {
 
     let (rebase, same) = clean(merge_onto(&hub, &base.oid, &head, How::Rebase).unwrap());
     assert_eq!(same, tree);
-    let chain = hub.first_parents(&rebase, &main).unwrap();
+    let (chain, of_tip) = hub.first_parents(&rebase, &main).unwrap();
+    assert_eq!(of_tip, tree);
     assert_eq!((chain.len(), &*chain[0]), (3, &*main));
     assert_eq!(show(&chain[1], "--format=%B").trim_end(), "one");
     assert_eq!(
@@ -147,7 +148,7 @@ fn a_rebase_loses_nothing_of_what_a_merge_among_the_commits_solved() {
     let head = brought(&w, &hub, "harness/x/1", &two);
     let onto = brought(&w, &hub, "later", &later);
     let (tip, tree) = clean(merge_onto(&hub, &onto, &head, How::Rebase).unwrap());
-    assert_eq!(hub.first_parents(&tip, &onto).unwrap().len(), 4);
+    assert_eq!(hub.first_parents(&tip, &onto).unwrap().0.len(), 4);
     let (_, merged) = clean(merge_onto(&hub, &onto, &head, How::Merge).unwrap());
     assert_eq!(tree, merged);
     assert_eq!(git(hub.dir(), &["show", &format!("{tip}:d")]), "evil");
@@ -289,7 +290,7 @@ fn what_is_merged_into_is_a_branch_and_what_a_person_moved_is_brought() {
     let e = target(None).unwrap_err();
     assert!(e.to_string().contains("HEAD is detached"), "{e}");
 
-    assert_eq!(hub.published_at("harness/x/1").unwrap(), None);
+    assert_eq!(hub.published_at(&["harness/x/1"]).unwrap(), [None]);
     for commit in [&next, &made(&w, &[&next], &[("b", Some("2\n"))], "two")] {
         assert_eq!(&brought(&w, &hub, "harness/x/1", commit), commit);
         assert!(hub.has_commit(commit).unwrap());
@@ -370,7 +371,7 @@ fn sha256_shallow_and_submodule_repositories_merge_or_say_why_not() {
     repo.name = "shallow".into();
     let hub = Hub::open(&w.root, &repo).unwrap();
     let base = hub.target(None).unwrap();
-    let head = hub.published_at("theirs").unwrap().unwrap();
+    let head = hub.published_at(&["theirs"]).unwrap().remove(0).unwrap();
     let e = merge_onto(&hub, &base.oid, &head, How::Merge).unwrap_err();
     assert!(e.to_string().contains("--unshallow"), "{e}");
 }
