@@ -206,9 +206,9 @@ impl Usage {
 
 /// One line of `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+pub struct Line<At = String> {
     /// When it was said, at the latest: RFC 3339, UTC.
-    pub at: String,
+    pub at: At,
     #[serde(flatten)]
     pub body: Body,
     /// Where its raw line begins in `stdout.log`, in bytes.
@@ -217,7 +217,7 @@ pub struct Line {
     pub length: u64,
 }
 
-impl Line {
+impl<At: Serialize> Line<At> {
     /// Appends it with a newline. It is one line: JSON escapes newlines.
     pub fn write(&self, out: &mut Vec<u8>) {
         let begin = out.len();
@@ -227,7 +227,9 @@ impl Line {
             Err(_) => out.truncate(begin),
         }
     }
+}
 
+impl Line {
     /// `None` if it is no event line, such as the last line before a crash, cut off.
     pub fn read(line: &[u8]) -> Option<Line> {
         serde_json::from_slice(line).ok()

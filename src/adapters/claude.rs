@@ -7,6 +7,7 @@
 //! Does not know: git, time. `qwen` uses this dialect with differences of its own.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 
 use serde_json_borrow::Value;
 
@@ -104,8 +105,10 @@ pub(super) enum Variant {
 /// may interleave: at least the last `RECENT_MIN` ids are remembered.
 #[derive(Default)]
 struct RecentIds {
-    newer: HashSet<String>,
-    older: HashSet<String>,
+    /// Their hashes, by a key that no agent knows.
+    newer: HashSet<u64>,
+    older: HashSet<u64>,
+    key: RandomState,
 }
 
 const RECENT_MIN: usize = 1_000;
@@ -121,7 +124,8 @@ impl RecentIds {
             std::mem::swap(&mut self.newer, &mut self.older);
             self.newer.clear();
         }
-        !self.older.contains(id) && self.newer.insert(id.to_owned())
+        let id = self.key.hash_one(id);
+        !self.older.contains(&id) && self.newer.insert(id)
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Does not know any CLI.
 
-use serde_json_borrow::{OwnedValue, Value};
+use serde_json_borrow::Value;
 
 use crate::event::{self, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, clip};
 
@@ -12,15 +12,15 @@ use crate::event::{self, INPUT_BYTES_MAX, OUTPUT_BYTES_MAX, clip};
 pub(super) const BLOCKS_MAX: usize = 1_000;
 
 /// Reads one line as a JSON object; `None` if it is not one. Invalid UTF-8 is replaced.
-pub(super) fn object(line: &[u8]) -> Option<OwnedValue> {
+pub(super) fn read_object<T>(line: &[u8], read: impl FnOnce(&Value<'_>) -> T) -> Option<T> {
     if line.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
-    let read = OwnedValue::from_slice(line).or_else(|_| {
-        let text = String::from_utf8_lossy(line);
-        OwnedValue::from_string(mended(&text))
-    });
-    read.ok()
+    if let Ok(object) = serde_json::from_slice(line) {
+        return Some(read(&object));
+    }
+    let text = mended(&String::from_utf8_lossy(line));
+    serde_json::from_str(&text).ok().map(|object| read(&object))
 }
 
 /// Mends what programs print as JSON and serde_json refuses: half of a character as an escape
@@ -230,16 +230,16 @@ mod tests {
             ("NaN -Infinity \\\" NaN \t", "NaN -Infinity \" NaN \t"),
         ] {
             let line = format!(r#"{{"type":"{escaped}"}}"#);
-            let read = object(line.as_bytes());
-            assert_eq!(read.unwrap().text("type"), text, "{line}");
+            let read = read_object(line.as_bytes(), |line| line.text("type").to_owned());
+            assert_eq!(read.unwrap(), text, "{line}");
         }
-        let numbers = object(br#"{"a":NaN,"b":[-Infinity,Infinity],"c":-1,"d":"NaN"}"#).unwrap();
-        assert_eq!(
-            (numbers.number("a"), numbers.number("c")),
-            (None, Some(-1.0))
-        );
-        assert_eq!(numbers.text("d"), "NaN");
-        assert_eq!(object(br#"{"a":"\u"}"#), None);
-        assert_eq!(object("{\"a\":\"\\\u{e9}".as_bytes()), None);
+        let numbers = br#"{"a":NaN,"b":[-Infinity,Infinity],"c":-1,"d":"NaN"}"#;
+        let read = read_object(numbers, |line| {
+            assert_eq!((line.number("a"), line.number("c")), (None, Some(-1.0)));
+            assert_eq!(line.text("d"), "NaN");
+        });
+        assert!(read.is_some());
+        assert_eq!(read_object(br#"{"a":"\u"}"#, |_| ()), None);
+        assert_eq!(read_object("{\"a\":\"\\\u{e9}".as_bytes(), |_| ()), None);
     }
 }

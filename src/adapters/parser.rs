@@ -2,6 +2,8 @@
 //!
 //! Does not know any CLI.
 
+use serde_json_borrow::Value;
+
 use super::lenient_json;
 use super::tally::{Dialect, Tally};
 use super::verdict;
@@ -22,8 +24,9 @@ impl Parser {
 
     /// Reads a line without its newline and returns its events.
     pub fn line(&mut self, line: &[u8]) -> Vec<Body> {
-        match lenient_json::object(line) {
-            Some(object) => self.dialect.read(object.get_value(), &mut self.tally),
+        let read = |object: &Value<'_>| self.dialect.read(object, &mut self.tally);
+        match lenient_json::read_object(line, read) {
+            Some(()) => {}
             // Ignored.
             None if line.trim_ascii().is_empty() => {}
             None => self.tally.other(MALFORMED, &head(line.trim_ascii())),

@@ -294,7 +294,7 @@ mod tests {
             (1 << 40, 1),
         ] {
             let line = Line {
-                at: "2026-01-27T10:45:00.000Z".into(),
+                at: "2026-01-27T10:45:00.000Z",
                 body: Body::Usage(Default::default()),
                 offset,
                 length,

@@ -114,7 +114,7 @@ mod tests {
             clipped: false,
         };
         let line = Line {
-            at: "2026-01-27T10:45:00.000Z".into(),
+            at: "2026-01-27T10:45:00.000Z",
             body,
             offset: 0,
             length: 1,

@@ -51,7 +51,7 @@ pub(crate) struct Stream {
     written: u64,
     /// Totals not written yet. If the next line has new ones, these need no event: it would double
     /// the events of a talkative agent.
-    totals: Option<Line>,
+    totals: Option<Line<()>>,
     /// Ids of tool calls without a result so far.
     tools: HashSet<String>,
     /// Its final event came, and no work after it.
@@ -106,7 +106,7 @@ impl Stream {
             let at = at.get_or_insert_with(|| written_at(&raw));
             self.take(&chunk[..n], at, &mut out);
             if out.len() > WRITE_BYTES {
-                self.write_totals(&mut out);
+                self.write_totals(at, &mut out);
                 self.write(&out);
                 out.clear();
             }
@@ -118,10 +118,10 @@ impl Stream {
         self.raw = Some(raw);
         if whole && !self.line.is_empty() && !self.skips {
             let line = std::mem::take(&mut self.line);
-            let at = at.unwrap_or_else(clock::now_iso);
-            self.parse(&line, &at, &mut out);
+            let at = at.get_or_insert_with(clock::now_iso);
+            self.parse(&line, at, &mut out);
         }
-        self.write_totals(&mut out);
+        self.write_totals(at.as_deref().unwrap_or_default(), &mut out);
         self.write(&out);
         self.taken > began
     }
@@ -131,10 +131,13 @@ impl Stream {
         while let Ok(n @ 1..) = bytes.read_until(b'\n', &mut self.line) {
             self.taken += n as u64;
             if self.line.pop_if(|last| *last == b'\n').is_some() {
-                let line = std::mem::take(&mut self.line);
+                let mut line = std::mem::take(&mut self.line);
                 if !std::mem::take(&mut self.skips) {
                     self.parse(&line, at, out);
                 }
+                line.clear();
+                line.shrink_to(CHUNK_BYTES);
+                self.line = line;
                 self.begins = self.taken;
             } else if self.skips {
                 self.line.clear();
@@ -156,7 +159,7 @@ impl Stream {
         let has_totals = bodies.iter().any(|b| matches!(b, Body::Usage(_)));
         // Events keep the order of their lines.
         if !bodies.is_empty() && !has_totals {
-            self.write_totals(out);
+            self.write_totals(at, out);
         }
         for body in bodies {
             self.follow(&body);
@@ -169,29 +172,38 @@ impl Stream {
             if self.begins < self.written {
                 continue;
             }
-            let line = Line {
-                at: at.to_owned(),
-                body,
-                offset: self.begins,
-                length,
-            };
-            if matches!(line.body, Body::Usage(_)) {
-                self.totals = Some(line);
+            let offset = self.begins;
+            if matches!(body, Body::Usage(_)) {
+                self.totals = Some(Line {
+                    at: (),
+                    body,
+                    offset,
+                    length,
+                });
                 continue;
             }
-            if self
-                .totals
-                .as_ref()
-                .is_some_and(|t| t.offset == self.begins)
-            {
-                self.write_totals(out);
+            if self.totals.as_ref().is_some_and(|t| t.offset == offset) {
+                self.write_totals(at, out);
             }
+            let line = Line {
+                at,
+                body,
+                offset,
+                length,
+            };
             line.write(out);
         }
     }
 
-    fn write_totals(&mut self, out: &mut Vec<u8>) {
-        if let Some(line) = self.totals.take() {
+    /// `at`: when what was read in this look was said.
+    fn write_totals(&mut self, at: &str, out: &mut Vec<u8>) {
+        if let Some(totals) = self.totals.take() {
+            let line = Line {
+                at,
+                body: totals.body,
+                offset: totals.offset,
+                length: totals.length,
+            };
             line.write(out);
         }
     }
