@@ -5,6 +5,30 @@
 
 /// Every planted fault: its name, and what it breaks.
 pub const ALL: &[(&str, &str)] = &[
+    ("output-not-counted", "what an agent prints has no end"),
+    ("worktree-not-measured", "a worktree grows without end"),
+    (
+        "disk-not-watched",
+        "whoever writes while the disk is nearly full fills it",
+    ),
+    ("tool-not-ended", "what uses too much memory is not ended"),
+    (
+        "agent-before-tool",
+        "of an agent and its tools the agent is ended first",
+    ),
+    ("crowd-not-thinned", "a tool starts processes without end"),
+    (
+        "agents-not-first",
+        "the kernel ends harness as soon as its agents",
+    ),
+    (
+        "short-of-nothing",
+        "claiming goes on though the machine is short of something",
+    ),
+    (
+        "place-not-kept",
+        "an agent gives up its place on the host when it has begun",
+    ),
     (
         "charged-twice",
         "whoever ends an attempt that was charged already charges it again",

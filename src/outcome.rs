@@ -30,6 +30,8 @@ pub struct Evidence {
     pub stop: Option<Stop>,
     /// The item's file is not in `claimed/` any more.
     pub taken_away: bool,
+    /// What its keeper did to hold it to `[limits]`; the last is why it was stopped, where it was.
+    pub limits: Vec<String>,
     pub work: WorkLeft,
     /// The end of its standard error, as one line; empty where it says nothing.
     pub last_words: String,
@@ -235,7 +237,11 @@ pub fn decide(evidence: &Evidence, terms: &Terms) -> Decision {
 
 /// The harness stopped it.
 fn stopped(stop: Stop, evidence: &Evidence, terms: &Terms) -> Decision {
-    let again = |outcome, reason| again(outcome, reason, evidence.failures, terms);
+    let again = |outcome, reason: &str| again(outcome, reason, evidence.failures, terms);
+    let said = || match evidence.limits.last() {
+        Some(why) => why.clone(),
+        None => "it was over one of [limits] and was stopped".to_owned(),
+    };
     let mut decision = match stop {
         Stop::TimedOut => again(
             Outcome::TimedOut,
@@ -256,6 +262,12 @@ fn stopped(stop: Stop, evidence: &Evidence, terms: &Terms) -> Decision {
             "it used up its budget and was stopped: raise `budget_usd`, or split the item",
             Next::Parked,
         ),
+        // Its keeper has said what it was.
+        Stop::OverOutput | Stop::OverWorktree => {
+            Decision::new(Outcome::Failed, said(), Next::Parked)
+        }
+        // Others had their part in it, and may have less next time.
+        Stop::OverDisk | Stop::OverMemory | Stop::OverProcesses => again(Outcome::Failed, &said()),
         Stop::Canceled => Decision::new(Outcome::Canceled, CANCELED, Next::Left),
         Stop::Shutdown | Stop::Lingered => Decision::new(
             Outcome::Interrupted,

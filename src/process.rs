@@ -7,11 +7,13 @@
 //! outlives its keeper, is ended through its cgroup, where the host has one for us.
 
 pub mod cgroup;
+pub(crate) mod controllers;
 pub(crate) mod foreground;
 pub mod tree;
+pub(crate) mod weight;
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -76,10 +78,19 @@ struct Stat {
     parent: u32,
     /// User and system time, its own and that of children it has waited for, in clock ticks.
     ticks: u64,
+    /// Itself and its further threads.
+    tasks: u64,
+    /// Bytes of memory.
+    rss: u64,
 }
 
 fn stat_of(pid: u32) -> Option<Stat> {
     read_stat(&atomic::read_kernel(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn page_size() -> u64 {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    size.ok().flatten().map_or(4_096, i64::unsigned_abs)
 }
 
 fn read_stat(stat: &[u8]) -> Option<Stat> {
@@ -89,11 +100,22 @@ fn read_stat(stat: &[u8]) -> Option<Stat> {
     let fields: Vec<&str> = rest.split_whitespace().collect();
     // utime, stime, cutime, cstime: fields 14 to 17 of the line.
     let times = fields.get(11..15)?.iter();
+    // num_threads and rss (in pages): fields 20 and 24.
+    let number = |at: usize| fields.get(at).and_then(|n| n.parse::<u64>().ok());
     Some(Stat {
         state: *fields.first()?.as_bytes().first()?,
         parent: fields.get(1)?.parse().ok()?,
         ticks: times.filter_map(|t| t.parse::<u64>().ok()).sum(),
+        tasks: number(17).unwrap_or(1),
+        rss: number(21).unwrap_or(0) * page_size(),
     })
+}
+
+/// Writes to such a file are commands to the kernel: one write each, nothing to make atomic.
+#[expect(clippy::disallowed_methods, reason = "the kernel makes these files")]
+pub(crate) fn tell_kernel(file: impl AsRef<Path>, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(file)?;
+    file.write_all(text.as_bytes())
 }
 
 /// Signals each of these processes, which must be children of ours. Failures (gone already,
@@ -289,11 +311,13 @@ mod tests {
 
     #[test]
     fn a_process_is_read_whatever_it_calls_itself() {
-        let line = b"77 (a) S 1 (b)) T 5 77 77 0 -1 4194304 1 2 3 4 10 20 30 40 20 0 1 0 99";
+        let line = b"77 (a) S 1 (b)) T 5 77 77 0 -1 4194304 1 2 3 4 10 20 30 40 20 0 3 0 99 8 2 0";
         let stat = Stat {
             state: b'T',
             parent: 5,
             ticks: 100,
+            tasks: 3,
+            rss: 2 * page_size(),
         };
         assert_eq!(read_stat(line), Some(stat));
         assert_eq!(read_stat(b"77 (x"), None);

@@ -39,6 +39,23 @@ pub fn page(text: &str) -> Cow<'_, str> {
     spelt(text, &['\n', '\t'])
 }
 
+/// A number of bytes in words: `1 GB`, `3.1 GB`, `256 MiB`.
+pub(crate) fn bytes(n: u64) -> String {
+    let binary = [(1 << 30, "GiB"), (1 << 20, "MiB")];
+    if let Some((unit, name)) = binary
+        .into_iter()
+        .find(|(unit, _)| n > 0 && n.is_multiple_of(*unit))
+    {
+        return format!("{} {name}", n / unit);
+    }
+    let decimal = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    match decimal.into_iter().find(|(unit, _)| n >= *unit) {
+        None => format!("{n} bytes"),
+        Some((unit, name)) if n.is_multiple_of(unit) => format!("{} {name}", n / unit),
+        Some((unit, name)) => format!("{:.1} {name}", n as f64 / unit as f64),
+    }
+}
+
 /// A text on one line, for where a line is shown.
 pub fn one_line(text: &str) -> String {
     let parts = text.lines().map(str::trim).filter(|part| !part.is_empty());
@@ -161,6 +178,20 @@ pub mod or_null {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_told_as_people_set_them() {
+        for (n, said) in [
+            (0, "0 bytes"),
+            (900, "900 bytes"),
+            (1_000_000_000, "1 GB"),
+            (256 << 20, "256 MiB"),
+            (3_101_000_000, "3.1 GB"),
+            (4_096_000, "4.1 MB"),
+        ] {
+            assert_eq!(bytes(n), said);
+        }
+    }
 
     #[test]
     fn only_numbers_ids_and_temporary_names_make_no_other_message() {

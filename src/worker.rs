@@ -1,6 +1,6 @@
 //! A worker thread is one slot: it recovers what the slot's last holder left, then claims an item,
 //! runs it, and repeats. Knows nothing of how an attempt is run or judged. Invariant: it claims
-//! nothing while an interrupt, a pause or a full disk holds it back, and never more items than
+//! nothing while an interrupt, a pause or a machine without room holds it back, and never more items than
 //! `--max-items` allows.
 
 use std::sync::Arc;
@@ -260,7 +260,7 @@ fn held_back(ctx: &WorkerContext) -> Option<(SlotState, String)> {
     if rt.lifecycle.is_paused() {
         return paused("state/control/pause: `harness resume` ends it".to_owned());
     }
-    rt.disk.is_low(&rt.console).and_then(paused)
+    rt.room.why_none(&rt.console).and_then(paused)
 }
 
 /// What to try next. A slot whose first prompt must wait for its turn takes scripts meanwhile.

@@ -93,7 +93,9 @@ impl Table {
                 "What agents may cost, over all processes. An attempt reserves before it starts; what cannot be reserved waits, and\n\
                  `harness budget` says for what. One attempt alone is bounded by `budget_usd` and `max_turns` of its agent."
             }
-            Table::Limits => "What harness leaves to others.",
+            Table::Limits => {
+                "What agents may use of this machine, and what harness leaves to others."
+            }
             Table::Tokens => {
                 "What is scarce, by any name: how many may work at once. `harness with build -- cargo test` waits for one and\n\
                  runs, and so do gates with `tokens = [\"build\"]`."
@@ -505,6 +507,25 @@ pub static KEYS: &[Key] = keys! {
             "Bytes (or \"10GB\", \"512MiB\") of free disk below which nothing is claimed: a full disk loses agents' work.";
         "keep": ANY_TIME => Is("\"30d\""), env;
             "How long sessions, merged branches and unused worktrees are kept before `harness gc` removes them.";
+        "output": Kind::Bytes => Is("\"1GB\""), env;
+            "Bytes one attempt may print, 0 for no limit: beyond them it is stopped, and the item parked.";
+        "worktree": Kind::Bytes => Is("\"50GB\""), env;
+            "Bytes on the disk that a worktree may take while an agent works in it, builds included, 0 for no limit.";
+        "memory": Kind::Bytes => Unset("\"8GB\""), env;
+            "Memory that an agent, or a gate, and what it has started may use. Beyond it its largest tool is ended, and the\n\
+            agent only where it uses so much by itself.";
+        "cpu": Kind::Amount => Unset("2.5"), env;
+            "Cores that an agent, or a gate, and what it has started may keep busy.";
+        "processes": Kind::Count { min: 16, max: 4_194_304 } => Unset("500"), env;
+            "Processes that an agent, or a gate, and what it has started may have, each thread counted as one.";
+        "nice": Kind::Count { min: 0, max: 19 } => Is("5"), env;
+            "How far agents and gates stand back where others want the processor or the disk, 0 to 19.";
+        "load_max": Kind::Amount => Unset("2.0"), env;
+            "Load for each core of this machine above which nothing is claimed.";
+        "pressure_max": Kind::Count { min: 0, max: 100 } => Is("50"), env;
+            "Per cent of the time that programs of this machine may wait for memory; above it nothing is claimed. 0: whatever it is.";
+        "agents": Kind::Count { min: 1, max: WORKERS_MAX as u64 } => Unset("4"), env;
+            "Agents and scripts at work at once on this machine, of all your trees together.";
     }
     Tokens {
         "build": Kind::Count { min: 1, max: TOKENS_MAX } => Unset("2");

@@ -235,13 +235,27 @@ pub struct RetryTable {
 }
 
 /// `[limits]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct LimitsTable {
     /// Free bytes on disk below which nothing is claimed.
     pub disk_free_min: u64,
     /// `harness gc` keeps anything younger.
     #[serde(deserialize_with = "seconds")]
     pub keep: Duration,
+    /// Bytes; 0: no limit.
+    pub output: u64,
+    pub worktree: u64,
+    pub memory: Option<u64>,
+    /// Cores.
+    pub cpu: Option<f64>,
+    pub processes: Option<u64>,
+    pub nice: u8,
+    /// For each core.
+    pub load_max: Option<f64>,
+    /// Per cent of the time; 0: whatever it is.
+    pub pressure_max: Option<u64>,
+    /// At work on this host.
+    pub agents: Option<u64>,
 }
 
 impl From<String> for RepoPath {

@@ -53,6 +53,31 @@ pub enum Limit {
     Budget,
     /// The length of one answer of the model.
     MaxTokens,
+    /// Those of `[limits]`.
+    Output,
+    Worktree,
+    Disk,
+    Memory,
+    Processes,
+}
+
+impl Limit {
+    fn advice(self) -> &'static str {
+        match self {
+            Limit::Turns => "raise `max_turns`, or split the item",
+            Limit::Budget => "raise `budget_usd`, or split the item",
+            Limit::MaxTokens => {
+                "ask for smaller steps in the item, or raise the CLI's limit on the length of one answer"
+            }
+            Limit::Output => "have it print less, or raise `output` in [limits]",
+            Limit::Worktree => {
+                "set `clean = \"all\"` for its repository, or raise `worktree` in [limits]"
+            }
+            Limit::Disk => "make room on that disk",
+            Limit::Memory => "raise `memory` in [limits]",
+            Limit::Processes => "raise `processes` in [limits]",
+        }
+    }
 }
 
 /// What can help.
@@ -156,16 +181,7 @@ impl Fault {
             Class::Refusal => {
                 return "word the item differently, or name another model or agent".into();
             }
-            Class::LimitsReached { limit } => {
-                return match limit {
-                    Limit::Turns => "raise `max_turns`, or split the item",
-                    Limit::Budget => "raise `budget_usd`, or split the item",
-                    Limit::MaxTokens => {
-                        "ask for smaller steps in the item, or raise the CLI's limit on the length of one answer"
-                    }
-                }
-                .into();
-            }
+            Class::LimitsReached { limit } => return limit.advice().into(),
             Class::Permission => {
                 return "allow what it asked for in `tools` or `permission_mode` of its [agents] table".into();
             }

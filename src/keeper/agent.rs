@@ -13,15 +13,20 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::ExitRecord;
+use super::caps::Caps;
+use super::guard::{self, Breach, Guard};
+use super::place::Place;
 use super::wire::Spec;
 use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::config::Network;
 use crate::limits::STRAY_GRACE;
 use crate::mutant::planted;
+use crate::outcome::Stop;
 use crate::ports::Ports;
 use crate::process;
 use crate::process::cgroup::Cgroup;
+use crate::process::controllers::Held;
 use crate::sandbox::{self, Sandbox};
 
 /// How long SIGKILL is repeated for processes that survive it (another user's, or stuck in the
@@ -54,6 +59,11 @@ pub(super) struct Agent {
     pub(super) frozen: Duration,
     /// Held while it runs.
     pub(super) tokens: Vec<OwnedFd>,
+    guard: Guard,
+    /// One of this host's, while it runs.
+    pub(super) place: Option<Place>,
+    /// At which of `[limits]` it was stopped.
+    breach: Option<Breach>,
     sweep: Option<Sweep>,
     /// Since when it has been waited for a word of a shutdown.
     doubted: Option<Instant>,
@@ -70,7 +80,7 @@ impl Agent {
     pub(super) fn new(
         spec: Box<Spec>,
         folder: Option<OwnDir>,
-        pid: Pid,
+        (pid, guard): (Pid, Guard),
         cpu_before: Duration,
         tokens: Vec<OwnedFd>,
     ) -> Agent {
@@ -88,9 +98,31 @@ impl Agent {
             frozen_since: None,
             frozen: Duration::ZERO,
             tokens,
+            guard,
+            place: None,
+            breach: None,
             sweep: None,
             doubted: None,
         }
+    }
+
+    /// Holds it to its limits while it runs. Returns when to look again; `Err`: it must be stopped, with
+    /// so much time between SIGTERM and SIGKILL.
+    pub(super) fn look_at_limits(&mut self) -> Result<Option<Duration>, (Stop, Duration)> {
+        if self.frozen_since.is_some() {
+            return Ok(None);
+        }
+        let breach = match self.guard.look(self.pid) {
+            Ok(wait) => return Ok(Some(wait)),
+            Err(breach) => breach,
+        };
+        let stop = breach.stop;
+        self.breach = Some(breach);
+        Err(match stop {
+            Stop::OverWorktree => (stop, self.spec.grace),
+            // Meanwhile it would go on.
+            _ => (stop, Duration::ZERO),
+        })
     }
 
     /// How long to wait yet for a word that everything is shut down, if its end looks like that.
@@ -142,21 +174,29 @@ impl Agent {
         if now > sweep.kill_from + GIVE_UP {
             return None;
         }
-        if cgroup.is_none_or(|c| c.kill_others().is_err()) {
-            process::signal_each(&children, Signal::SIGKILL);
+        if let Some(cgroup) = cgroup {
+            let _others = cgroup.kill_others();
         }
+        // Some may have left the cgroup.
+        process::signal_each(&children, Signal::SIGKILL);
         // Children of killed processes become ours a moment later: the next round finds them.
         sweep.pause = (sweep.pause * 2).min(Duration::from_millis(200));
         Some(sweep.pause)
     }
 
-    pub(super) fn exit_record(&self, strays_left: u32) -> Vec<u8> {
+    pub(super) fn exit_record(&mut self, strays_left: u32) -> Vec<u8> {
+        let is_killed = matches!(self.main, Some(WaitStatus::Signaled(_, Signal::SIGKILL, _)));
+        if let Some(breach) = self.guard.last(is_killed && self.stop.is_none()) {
+            self.stopped_first = true;
+            self.stopped_for = breach.stop.as_str().to_owned();
+            self.breach = Some(breach);
+        }
         let (exit_status, signal) = match self.main {
             Some(WaitStatus::Exited(_, code)) => (Some(code), None),
             Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
             _ => (None, None),
         };
-        let record = ExitRecord {
+        let mut record = ExitRecord {
             session: self.spec.session.clone(),
             pid: self.pid.as_raw(),
             exit_status,
@@ -172,7 +212,11 @@ impl Agent {
             stopped_for: self.stopped_for.clone(),
             strays: self.sweep.as_ref().map_or(0, |s| s.strays),
             strays_left,
+            limits: self.guard.said(),
         };
+        record
+            .limits
+            .extend(self.breach.iter().map(|b| b.why.clone()));
         let mut text = serde_json::to_vec(&record).unwrap_or_default();
         text.push(b'\n');
         text
@@ -188,12 +232,19 @@ pub(super) fn cpu_of_children() -> Duration {
     })
 }
 
+const OOM: &str = "/proc/self/oom_score_adj";
+/// Of 1000: as if it used so much more of the host's memory.
+const OOM_RAISE: i32 = 300;
 const PWD: &str = "PWD";
 const OLDPWD: &str = "OLDPWD";
 
 /// Starts the agent in its own process group. Its standard output carries a lock that lasts until
 /// the last process that inherited it ends; the file's existence records that a start was tried.
-pub(super) fn start(spec: &Spec, ports: Option<&Ports>) -> io::Result<Pid> {
+pub(super) fn start(
+    spec: &Spec,
+    ports: Option<&Ports>,
+    cgroup: Option<&mut Cgroup>,
+) -> io::Result<(Pid, Guard)> {
     let stdin = match &spec.stdin {
         Some(path) => Stdio::from(atomic::open_regular(path)?),
         None => Stdio::null(),
@@ -209,26 +260,52 @@ pub(super) fn start(spec: &Spec, ports: Option<&Ports>) -> io::Result<Pid> {
     if let Some(Network::Ports(open)) = sandbox.as_mut().map(|s| &mut s.network) {
         open.extend(ports.iter().flat_map(|ports| ports.all()));
     }
-    let started = match &sandbox {
-        None => process::spawn(&mut command),
-        Some(sandbox) => spawn_confined(&mut command, sandbox),
+    let mut caps = spec.caps.clone();
+    let (cgroup, held) = match cgroup {
+        None => (None, Held::default()),
+        Some(cgroup) => {
+            let held = cgroup.hold(&caps.bounds());
+            (Some(&*cgroup), held)
+        }
     };
+    if held.cpu {
+        caps.cpu = None;
+    }
+    let mut spawn = || spawn_held(&mut command, sandbox.as_ref(), &caps);
+    let started = guard::outputs(spec).and_then(|outputs| {
+        let (started, score) = killed_first(|| match cgroup {
+            None => spawn(),
+            Some(cgroup) => cgroup.inside(&held, spawn),
+        });
+        Ok((started?, outputs, score))
+    });
     if started.is_err() {
         let _stays = atomic::remove(&spec.stdout);
     }
-    Ok(Pid::from_raw(started?.id() as i32))
+    let (child, outputs, score) = started?;
+    let guard = Guard::new(spec, outputs, held, score);
+    Ok((Pid::from_raw(child.id() as i32), guard))
 }
 
 /// A thread restricts itself and starts the agent, which inherits that. The keeper stays as it is.
-fn spawn_confined(command: &mut Command, sandbox: &Sandbox) -> io::Result<Child> {
+fn spawn_held(command: &mut Command, sandbox: Option<&Sandbox>, caps: &Caps) -> io::Result<Child> {
     let confined = || {
+        // Both as far as they can be had: more than a user may not have, less is no fault of the agent.
+        let _as_it_is = rustix::process::nice(i32::from(caps.nice));
+        if let Some(millis) = caps.cpu {
+            keep_to_cores(millis);
+        }
+        let confine = || match sandbox {
+            None => Ok(()),
+            Some(sandbox) => sandbox::enforce(sandbox)
+                .map_err(|e| io::Error::new(e.kind(), format!("cannot apply its sandbox: {e}"))),
+        };
         if planted("confined-too-late") {
             let child = process::spawn(command)?;
-            sandbox::enforce(sandbox)?;
+            confine()?;
             return Ok(child);
         }
-        sandbox::enforce(sandbox)
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot apply its sandbox: {e}")))?;
+        confine()?;
         process::spawn(command)
     };
     std::thread::scope(|scope| {
@@ -236,6 +313,43 @@ fn spawn_confined(command: &mut Command, sandbox: &Sandbox) -> io::Result<Child>
         let died = |_| io::Error::other("the thread that confines it died");
         thread.join().map_err(died)?
     })
+}
+
+/// Where the kernel must end something, agents go before keepers and harnesses: what is started has this
+/// from its first instruction. Raised, it can be lowered again to what it was.
+/// Returns what tools of it are given, later.
+fn killed_first<T>(start: impl FnOnce() -> T) -> (T, i32) {
+    let own = atomic::read_kernel_text(OOM).ok();
+    let own: Option<i32> = own.and_then(|text| text.trim().parse().ok());
+    let set = |score: i32| process::tell_kernel(OOM, &score.to_string());
+    let raised = !planted("agents-not-first")
+        && own.is_some_and(|own| set((own + OOM_RAISE).min(1_000)).is_ok());
+    let started = start();
+    if let Some(own) = own.filter(|_| raised) {
+        let _stays = set(own);
+    }
+    let of_tools = own.unwrap_or_default() + 2 * OOM_RAISE;
+    (started, of_tools.min(1_000))
+}
+
+/// Without a cgroup that shares out the processor: as many cores, others for each start. What it starts
+/// counts them, too, and starts no more than they can do.
+fn keep_to_cores(millis: u64) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let Ok(all) = sched_getaffinity(None) else {
+        return;
+    };
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&n| all.is_set(n)).collect();
+    let wanted = usize::try_from(millis.div_ceil(1_000)).unwrap_or(usize::MAX);
+    if wanted >= cores.len() {
+        return;
+    }
+    let first = std::process::id() as usize;
+    let mut some = CpuSet::new();
+    for n in 0..wanted.max(1) {
+        some.set(cores[(first + n) % cores.len()]);
+    }
+    let _all = sched_setaffinity(None, &some);
 }
 
 #[expect(clippy::disallowed_methods, reason = "the keeper starts the agent")]

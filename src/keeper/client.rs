@@ -165,6 +165,11 @@ impl Keeper {
         self.stream.as_fd()
     }
 
+    /// Whether this process started it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.pid.is_some()
+    }
+
     /// Lets an idle keeper end, and reaps it. One that cannot write how its agent ended (a full disk)
     /// stays until it can, and is not waited for.
     pub(crate) fn dismiss(mut self) {

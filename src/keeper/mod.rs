@@ -11,12 +11,16 @@
 //! adopting harness connects to `agents/agent-N/keeper.sock`. A keeper without harness and agent
 //! ends. While it lives it holds `agents/agent-N/keeper.lock`: that, not a pid, proves its life.
 
+pub mod caps;
 pub mod wire;
 mod agent;
 mod client;
+mod guard;
 mod inbox;
 mod peer;
+pub(crate) mod place;
 mod serve;
+mod size;
 
 pub use client::{Keeper, is_alive};
 pub(crate) use serve::serve;
@@ -46,6 +50,9 @@ pub struct ExitRecord {
     pub strays: u32,
     /// How many of those could not be killed (another user's) and still run.
     pub strays_left: u32,
+    /// What was done to hold it to `[limits]`, in words; the last is why it was stopped, where it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
 }
 
 impl ExitRecord {

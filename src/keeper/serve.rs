@@ -19,11 +19,13 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use super::agent::{Agent, cpu_of_children, start};
 use super::inbox::Inbox;
 use super::peer;
-use super::wire::{self, Reply, Request, Spec};
+use super::place::{self, Place};
+use super::wire::{self, Reply, Request, Spec, Then};
 use crate::atomic::{self, OwnDir};
 use crate::clock;
 use crate::error::{Context, Error, Kind, Result, tell};
 use crate::lease;
+use crate::mutant::planted;
 use crate::outcome::Stop;
 use crate::ports::Ports;
 use crate::process;
@@ -299,33 +301,39 @@ impl Serving {
         let cpu_before = cpu_of_children();
         let folder = spec.exit.parent().map(OwnDir::open);
         let folder = folder.and_then(Result::ok);
+        let of = spec.caps.agents;
+        let place = of.and_then(Place::take);
         let started = match (&self.agent, &self.unwritten) {
+            (None, None) if of.is_some() && place.is_none() => {
+                Err((place::none_left(of.unwrap_or(0)), Then::Later))
+            }
             (None, None) => {
                 self.ports = Ports::of(&self.slot, self.ports.take());
                 if let Some(dir) = spec.exit.parent() {
                     self.inbox.open(dir);
                 }
-                let started = start(&spec, self.ports.as_ref());
-                started.map_err(|e| (e.to_string(), is_temporary(&e)))
+                let started = start(&spec, self.ports.as_ref(), self.cgroup.as_mut());
+                started.map_err(|e| (e.to_string(), then(&e)))
             }
-            (None, Some(_)) => Err(("how the last one ended cannot be written yet".into(), true)),
-            (Some(_), _) => Err(("an agent of this slot is still running".into(), true)),
+            (None, Some(_)) => Err((
+                "how the last one ended cannot be written yet".into(),
+                Then::Again,
+            )),
+            (Some(_), _) => Err(("an agent of this slot is still running".into(), Then::Again)),
         };
         match started {
             Ok(pid) => {
-                self.agent = Some(Agent::new(spec, folder, pid, cpu_before, tokens));
+                let mut agent = Agent::new(spec, folder, pid, cpu_before, tokens);
+                agent.place = place.filter(|_| !planted("place-not-kept"));
+                self.agent = Some(agent);
                 self.inbox.look(false);
                 self.introduce();
             }
-            Err((why, temporary)) => {
+            Err((why, then)) => {
                 if self.agent.is_none() {
                     self.inbox.close();
                 }
-                self.say(&Reply::SpawnFailed {
-                    session,
-                    why,
-                    temporary,
-                });
+                self.say(&Reply::SpawnFailed { session, why, then });
             }
         }
     }
@@ -390,7 +398,15 @@ impl Serving {
         };
         let none_left = reap(Some(agent));
         if agent.main.is_none() {
-            let kill_from = agent.stop?;
+            let Some(kill_from) = agent.stop else {
+                return match agent.look_at_limits() {
+                    Ok(wait) => wait,
+                    Err((stop, grace)) => {
+                        self.stop(Some(grace), stop.as_str());
+                        Some(Duration::ZERO)
+                    }
+                };
+            };
             let left = kill_from.saturating_duration_since(clock::instant());
             if left.is_zero() {
                 let _gone = killpg(agent.pid, Signal::SIGKILL);
@@ -399,7 +415,7 @@ impl Serving {
             }
             return Some(left);
         }
-        let none_left = none_left || crate::mutant::planted("echild-not-waited-for");
+        let none_left = none_left || planted("echild-not-waited-for");
         if !none_left && let Some(wait) = agent.sweep_on(self.cgroup.as_ref()) {
             return Some(wait);
         }
@@ -408,6 +424,7 @@ impl Serving {
         }
         let mut agent = self.agent.take()?;
         agent.tokens.clear();
+        agent.place = None;
         let left = if none_left {
             0
         } else {
@@ -483,7 +500,10 @@ fn reap(mut agent: Option<&mut Agent>) -> bool {
 }
 
 /// Whether a later start may succeed. ETXTBSY: another process has the program open for writing.
-fn is_temporary(e: &io::Error) -> bool {
+fn then(e: &io::Error) -> Then {
     let busy = e.raw_os_error() == Some(Errno::ETXTBSY as i32);
-    busy || Error::io("", Path::new(""), e).kind() == Kind::Temporary
+    match busy || Error::io("", Path::new(""), e).kind() == Kind::Temporary {
+        true => Then::Again,
+        false => Then::Mended,
+    }
 }

@@ -17,6 +17,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
+use super::caps::Caps;
 use crate::config::Network;
 use crate::limits::KEEPER_MESSAGE_BYTES_MAX;
 use crate::sandbox::Sandbox;
@@ -40,6 +41,7 @@ pub struct Spec {
     pub env: Vec<(OsString, Option<OsString>)>,
     /// What it may touch; `None`: what the user may.
     pub sandbox: Option<Sandbox>,
+    pub caps: Caps,
 }
 
 /// Begins a request for a start. Before there were sandboxes it was `spawn`.
@@ -75,8 +77,7 @@ pub enum Reply {
     SpawnFailed {
         session: String,
         why: String,
-        /// Whether a later attempt may succeed.
-        temporary: bool,
+        then: Then,
     },
     Vitals {
         cpu: Duration,
@@ -86,6 +87,25 @@ pub enum Reply {
         session: String,
         exit: Vec<u8>,
     },
+}
+
+/// What may help after a start that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Another one that is changed.
+    Mended,
+    /// The same again.
+    Again,
+    /// The same when another agent of this host has ended.
+    Later,
+}
+
+impl Then {
+    const ALL: [(Then, &str); 3] = [
+        (Then::Mended, "permanent"),
+        (Then::Again, "temporary"),
+        (Then::Later, "later"),
+    ];
 }
 
 /// A path to this open file or folder: short, and valid even if its name is replaced.
@@ -231,6 +251,7 @@ impl Request {
                     f = f.field(arg.as_bytes());
                 }
                 f = f.sandbox(s.sandbox.as_ref());
+                f = f.field(serde_json::to_vec(&s.caps).unwrap_or_default());
                 for (key, value) in &s.env {
                     f = f.field(key.as_bytes());
                     f = match value {
@@ -266,6 +287,7 @@ impl Request {
                 let argv: Option<Vec<_>> = (0..argc).map(|_| f.os()).collect();
                 let argv = argv?;
                 let sandbox = f.sandbox()?;
+                let caps = serde_json::from_slice(f.next()?).ok()?;
                 let mut env = Vec::new();
                 while let Some(key) = f.os() {
                     env.push((key, f.next()?.strip_prefix(b"=").map(os)));
@@ -281,6 +303,7 @@ impl Request {
                     grace,
                     env,
                     sandbox,
+                    caps,
                 })))
             }
             _ => None,
@@ -296,13 +319,10 @@ impl Reply {
                 .field(session)
                 .number(pid)
                 .millis(*age),
-            Reply::SpawnFailed {
-                session,
-                why,
-                temporary,
-            } => {
-                let class = if *temporary { "temporary" } else { "permanent" };
-                Frame::new("failed").field(session).field(why).field(class)
+            Reply::SpawnFailed { session, why, then } => {
+                let word = Then::ALL.into_iter().find(|(t, _)| t == then);
+                let word = word.map_or("", |(_, word)| word);
+                Frame::new("failed").field(session).field(why).field(word)
             }
             Reply::Vitals { cpu } => Frame::new("vitals").millis(*cpu),
             Reply::Exited { session, exit } => Frame::new("exited").field(session).field(exit),
@@ -322,7 +342,10 @@ impl Reply {
             "failed" => Reply::SpawnFailed {
                 session: f.text()?,
                 why: f.text()?,
-                temporary: f.word()? == "temporary",
+                then: {
+                    let word = f.word()?;
+                    Then::ALL.into_iter().find(|(_, w)| *w == word)?.0
+                },
             },
             "vitals" => Reply::Vitals { cpu: f.duration()? },
             "exited" => Reply::Exited {
@@ -473,6 +496,11 @@ mod tests {
                 deny: vec!["/d".into()],
                 network: Network::Ports(vec![443]),
             }),
+            caps: Caps {
+                output: Some(7),
+                nice: 5,
+                ..Caps::default()
+            },
         };
         let request = Request::Spawn(Box::new(spec));
         let mut buffer = Vec::new();

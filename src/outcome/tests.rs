@@ -18,6 +18,7 @@ fn ended(exit: Exit) -> Evidence {
         ending: Ending::Exited(exit),
         stop: None,
         taken_away: false,
+        limits: Vec::new(),
         work: Commits(1),
         last_words: String::new(),
         fault: None,
@@ -42,6 +43,7 @@ fn unstartable(folder_gone: bool) -> Evidence {
 fn stopped_for(stop: Stop) -> Evidence {
     Evidence {
         stop: Some(stop),
+        limits: vec!["its keeper's words".into()],
         ..ended(Code(0))
     }
 }

@@ -162,6 +162,12 @@ pub enum Stop {
     /// It used up its turns or its money, and its CLI did not see to that.
     OverTurns,
     OverBudget,
+    /// One of `[limits]`, which its keeper holds it to.
+    OverOutput,
+    OverWorktree,
+    OverDisk,
+    OverMemory,
+    OverProcesses,
     /// The item's file was taken away from `claimed/`.
     Canceled,
     /// The harness itself was told to stop (SIGTERM, second Ctrl-C).
@@ -169,12 +175,17 @@ pub enum Stop {
 }
 
 impl Stop {
-    pub(super) const ALL: [Stop; 7] = [
+    pub(super) const ALL: [Stop; 12] = [
         Stop::TimedOut,
         Stop::Stalled,
         Stop::Lingered,
         Stop::OverTurns,
         Stop::OverBudget,
+        Stop::OverOutput,
+        Stop::OverWorktree,
+        Stop::OverDisk,
+        Stop::OverMemory,
+        Stop::OverProcesses,
         Stop::Canceled,
         Stop::Shutdown,
     ];
@@ -187,6 +198,11 @@ impl Stop {
             Stop::Lingered => "lingered",
             Stop::OverTurns => "over_turns",
             Stop::OverBudget => "over_budget",
+            Stop::OverOutput => "over_output",
+            Stop::OverWorktree => "over_worktree",
+            Stop::OverDisk => "over_disk",
+            Stop::OverMemory => "over_memory",
+            Stop::OverProcesses => "over_processes",
             Stop::Canceled => "canceled",
             Stop::Shutdown => "shutdown",
         }
@@ -196,11 +212,28 @@ impl Stop {
         Stop::ALL.into_iter().find(|s| s.as_str() == word)
     }
 
+    /// Whether its keeper stopped it at one of `[limits]`, and says why.
+    pub fn is_of_the_machine(self) -> bool {
+        matches!(
+            self,
+            Stop::OverOutput
+                | Stop::OverWorktree
+                | Stop::OverDisk
+                | Stop::OverMemory
+                | Stop::OverProcesses
+        )
+    }
+
     /// The fault that it stands for in the session's file.
     pub(super) fn class(self) -> Option<Class> {
         let limit = match self {
             Stop::OverTurns => Limit::Turns,
             Stop::OverBudget => Limit::Budget,
+            Stop::OverOutput => Limit::Output,
+            Stop::OverWorktree => Limit::Worktree,
+            Stop::OverDisk => Limit::Disk,
+            Stop::OverMemory => Limit::Memory,
+            Stop::OverProcesses => Limit::Processes,
             Stop::Stalled => return Some(Class::Stalled),
             Stop::TimedOut | Stop::Lingered | Stop::Canceled | Stop::Shutdown => return None,
         };

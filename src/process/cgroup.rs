@@ -9,8 +9,8 @@
 //! wherever in the hierarchy its keeper made it. If the host offers no writable cgroup (see
 //! `enter`), process trees are ended by other means alone.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,15 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::pause;
+use super::{pause, tell_kernel as put};
 use crate::atomic;
 use crate::clock;
 
 /// `off`: behave as if this host had no cgroups. For tests.
 pub const SWITCH: &str = "HARNESS_CGROUP";
+
+/// The cgroup of a `harness run` below the one that it was started in, where that is shared out.
+pub(super) const LEAF: &str = "harness-run";
 
 /// How long to wait for processes to end after `cgroup.kill`.
 const KILLED: Duration = Duration::from_secs(5);
@@ -41,41 +44,58 @@ pub fn name_of(slot_dir: &Path) -> io::Result<String> {
 /// The cgroup in which this process lives.
 #[derive(Debug)]
 pub struct Cgroup {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// The cgroup it was in before.
-    parent: PathBuf,
+    home: PathBuf,
+    /// This process lives in a child of it, and what it starts in another one (`controllers`).
+    pub(super) split: bool,
 }
 
 impl Cgroup {
-    /// Makes the cgroup of that name below this process's own, and moves this process in. An
+    /// Makes the cgroup of that name where keepers make theirs (`base`), and moves this process in. An
     /// existing one belongs to a dead keeper: its processes are killed.
     ///
     /// # Errors
     /// No cgroup v2, none below which harness may make one (not delegated, a read-only mount), or a
     /// kernel before 5.14, without `cgroup.kill`.
     pub fn enter(name: &str) -> io::Result<Cgroup> {
-        let parent = own()?;
-        let dir = parent.join(name);
+        let home = own()?;
+        let dir = base()?.join(name);
         match fs::create_dir(&dir) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 end(&dir)?;
+                // One with children that share out something takes no process.
+                remove_tree(&dir);
+                make_dir(&dir)?;
             }
             made => made?,
         }
-        let entered = can_be_killed(&dir).and_then(|()| put(&dir.join("cgroup.procs"), "0"));
+        let entered = can_be_killed(&dir).and_then(|()| put(dir.join("cgroup.procs"), "0"));
         if let Err(e) = entered {
             let _stays = fs::remove_dir(&dir);
             return Err(e);
         }
-        Ok(Cgroup { dir, parent })
+        Ok(Cgroup {
+            dir,
+            home,
+            split: false,
+        })
+    }
+
+    /// Where what it starts lives, once it is split.
+    pub(super) fn agent_dir(&self) -> PathBuf {
+        self.dir.join("agent")
     }
 
     /// Kills every other process in it at once, so that none escapes by forking. This process moves
     /// out meanwhile.
     pub fn kill_others(&self) -> io::Result<()> {
-        put(&self.parent.join("cgroup.procs"), "0")?;
-        let killed = put(&self.dir.join("cgroup.kill"), "1");
-        put(&self.dir.join("cgroup.procs"), "0")?;
+        if self.split {
+            return put(self.agent_dir().join("cgroup.kill"), "1");
+        }
+        put(self.home.join("cgroup.procs"), "0")?;
+        let killed = put(self.dir.join("cgroup.kill"), "1");
+        put(self.dir.join("cgroup.procs"), "0")?;
         killed
     }
 }
@@ -83,7 +103,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // If removal fails, the slot's next keeper takes it over.
-        if put(&self.parent.join("cgroup.procs"), "0").is_ok() {
+        if put(self.home.join("cgroup.procs"), "0").is_ok() {
             remove_tree(&self.dir);
         }
     }
@@ -94,7 +114,7 @@ impl Drop for Cgroup {
 pub fn probe() -> io::Result<PathBuf> {
     static PROBES: AtomicU32 = AtomicU32::new(0);
     let nth = PROBES.fetch_add(1, Ordering::Relaxed);
-    let parent = own()?;
+    let parent = base()?;
     let dir = parent.join(format!("harness-doctor-{}-{nth}", std::process::id()));
     fs::create_dir(&dir)?;
     let entered = can_be_killed(&dir).and_then(|()| move_a_child(&dir));
@@ -113,7 +133,7 @@ fn move_a_child(dir: &Path) -> io::Result<()> {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()?;
-    let moved = put(&dir.join("cgroup.procs"), &child.id().to_string());
+    let moved = put(dir.join("cgroup.procs"), &child.id().to_string());
     drop(child.stdin.take());
     child.wait()?;
     moved
@@ -151,7 +171,7 @@ fn end(dir: &Path) -> io::Result<u32> {
     if crate::mutant::planted("cgroup-not-killed") {
         return Ok(0);
     }
-    put(&dir.join("cgroup.kill"), "1")?;
+    put(dir.join("cgroup.kill"), "1")?;
     let end = clock::instant() + KILLED;
     while atomic::read_kernel_text(dir.join("cgroup.events"))?.contains("populated 1") {
         if clock::instant() >= end {
@@ -185,20 +205,11 @@ fn count(dir: &Path) -> u32 {
 
 /// Deepest first, as an agent may have made cgroups inside. In this file system only empty
 /// directories can be removed, and no files.
-fn remove_tree(dir: &Path) {
+pub(super) fn remove_tree(dir: &Path) {
     let below = walkdir::WalkDir::new(dir).contents_first(true).into_iter();
     for e in below.flatten().filter(|e| e.file_type().is_dir()) {
         let _in_use = fs::remove_dir(e.path());
     }
-}
-
-/// Writes to these files are commands to the kernel: one write each, nothing to make atomic.
-#[expect(clippy::disallowed_methods, reason = "the kernel makes these files")]
-fn put(file: &Path, text: &str) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .open(file)?
-        .write_all(text.as_bytes())
 }
 
 /// Where the v2 hierarchy is mounted, and which part of it is visible there.
@@ -227,6 +238,23 @@ fn mount_in(mountinfo: &[u8]) -> Option<Mount> {
             point: unescaped(fields.next()?),
         })
     })
+}
+
+/// The cgroup below which keepers make theirs: this process's own, or the one in which a run made its
+/// own.
+pub(super) fn base() -> io::Result<PathBuf> {
+    let own = own()?;
+    match own.parent() {
+        Some(parent) if own.ends_with(LEAF) => Ok(parent.to_owned()),
+        _ => Ok(own),
+    }
+}
+
+pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
 }
 
 /// The directory of this process's cgroup.

@@ -22,16 +22,18 @@ const ROUND: Duration = Duration::from_millis(2);
 
 /// A process of the tree, as read from `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy)]
-struct Member {
-    pid: u32,
-    parent: u32,
+pub(super) struct Member {
+    pub(super) pid: u32,
+    pub(super) parent: u32,
     state: u8,
     /// CPU time of itself and of its reaped children, in clock ticks.
     ticks: u64,
+    pub(super) tasks: u64,
+    pub(super) rss: u64,
 }
 
 /// Every living process below this one, parents before their children.
-fn members() -> Vec<Member> {
+pub(super) fn members() -> Vec<Member> {
     let me = std::process::id();
     let children = children();
     let children = children.iter().map(|pid| pid.as_raw().unsigned_abs());
@@ -58,6 +60,8 @@ fn member(pid: u32, parent: u32) -> Option<Member> {
         parent,
         state: stat.state,
         ticks: stat.ticks,
+        tasks: stat.tasks,
+        rss: stat.rss,
     })
 }
 
@@ -85,13 +89,18 @@ fn children_of(pid: u32) -> Vec<u32> {
     found
 }
 
+/// Whether it lives, below the same parent.
+pub(super) fn is_still(m: &Member) -> bool {
+    member(m.pid, m.parent).is_some()
+}
+
 fn hold(m: &Member) -> Option<OwnedFd> {
     let pid = rustix::process::Pid::from_raw(m.pid as i32)?;
     let held = pidfd_open(pid, PidfdFlags::empty()).ok()?;
     member(m.pid, m.parent).map(|_| held)
 }
 
-fn signal(m: &Member, signal: Signal) {
+pub(super) fn signal(m: &Member, signal: Signal) {
     if let Some(held) = hold(m) {
         // It has ended, or is another user's: the next round shows what is left.
         let _gone = pidfd_send_signal(&held, signal);

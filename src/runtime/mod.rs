@@ -2,11 +2,11 @@
 //! own. Nothing is decided here.
 
 mod console;
-mod disk;
 mod errands;
 mod lifecycle;
 mod merges;
 mod results;
+mod room;
 mod slots;
 mod stagger;
 mod tickets;
@@ -26,11 +26,12 @@ use crate::layout::Root;
 use crate::ready::Ready;
 use crate::status::LedgerLine;
 pub(crate) use console::Console;
-use disk::DiskCheck;
 use errands::Errands;
 pub(crate) use lifecycle::{Level, Lifecycle};
 pub(crate) use merges::{Merges, Waiting};
 pub(crate) use results::{ItemResult, Results};
+use room::Room;
+pub(crate) use room::pressure;
 pub(crate) use slots::Slots;
 use stagger::Stagger;
 pub(crate) use tickets::{Ticket, Tickets};
@@ -49,7 +50,8 @@ pub(crate) struct Runtime {
     pub(crate) tickets: Tickets,
     /// How many branches are merged together.
     pub(crate) merges: Merges,
-    pub(crate) disk: DiskCheck,
+    /// What this machine has left.
+    pub(crate) room: Room,
     /// Hooks and notifications that run.
     pub(crate) errands: Errands,
     /// When a slot may claim its first item for a prompt agent.
@@ -87,7 +89,7 @@ impl Runtime {
             slots: Slots::new()?,
             tickets: Tickets::new(max_items),
             merges: Merges::default(),
-            disk: DiskCheck::new(root, config.limits.disk_free_min),
+            room: Room::new(root, &config.limits),
             errands: Errands::default(),
             turns: Stagger::new(config.harness.stagger),
             starts: Stagger::new(config.harness.stagger),

@@ -21,7 +21,7 @@ use crate::hold;
 use crate::interrupt;
 use crate::item::{self, Item, Refusal};
 use crate::keeper::Keeper;
-use crate::keeper::wire::{Reply, Request, Spec};
+use crate::keeper::wire::{Reply, Request, Spec, Then};
 use crate::layout::{DEFAULT_REPO, Name, Root, join};
 use crate::mutant::planted;
 use crate::record::{self, Event};
@@ -436,8 +436,14 @@ pub(super) fn start(
     let program = PathBuf::from(spec.argv.first().cloned().unwrap_or_default());
     let request = Request::Spawn(Box::new(spec));
     let mut keeper = match ctx.keeper.take() {
-        Some(keeper) => keeper,
-        None => Keeper::start(&ctx.rt.root, ctx.slot())?,
+        Some(keeper) if keeper.is_ours() => keeper,
+        // Another harness's: it may be of an older version, and ends when nobody is connected to it.
+        other => {
+            if let Some(keeper) = other {
+                keeper.dismiss();
+            }
+            Keeper::start(&ctx.rt.root, ctx.slot())?
+        }
     };
     if keeper.send_with(&request, tokens).is_err() {
         // The keeper was killed while idle: it never read the request, so nothing was started.
@@ -454,13 +460,16 @@ pub(super) fn start(
             ctx.keeper = Some(keeper);
             Ok((Some(pid), age))
         }
-        Ok(Some(Reply::SpawnFailed { why, temporary, .. })) => {
+        Ok(Some(Reply::SpawnFailed { why, then, .. })) => {
             ctx.keeper = Some(keeper);
+            if then == Then::Later {
+                ctx.rt.room.look_again();
+                return Err(Failed::PutOff(why));
+            }
             let why = agents::why_not_started(&program).unwrap_or(why);
-            Err(if temporary {
-                Failed::Fault(Error::temporary("cannot start the agent", why))
-            } else {
-                Failed::Refused(format!("its agent could not be started: {why}"))
+            Err(match then {
+                Then::Again => Failed::Fault(Error::temporary("cannot start the agent", why)),
+                _ => Failed::Refused(format!("its agent could not be started: {why}")),
             })
         }
         // It died, or its answer makes no sense.

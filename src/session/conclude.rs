@@ -67,9 +67,12 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     evidence.unheard = question.is_none() && was_answered_too_late(ctx, &attempt);
     let terms = terms(ctx, &attempt);
     let mut decision = outcome::decide(&evidence, &terms);
-    for lies in collected.iter().flat_map(|c| &c.elsewhere) {
-        decision.reason.push_str("; ");
-        decision.reason.push_str(lies);
+    let elsewhere = collected.iter().flat_map(|c| &c.elsewhere);
+    for said in evidence.limits.iter().chain(elsewhere) {
+        if !decision.reason.contains(said) {
+            decision.reason.push_str("; ");
+            decision.reason.push_str(said);
+        }
     }
     if !decision.outcome.is_good() || decision.outcome == Outcome::NoChange {
         let environment =
@@ -332,6 +335,12 @@ fn without_lingering(attempt: &mut Attempt, over: Over) -> Over {
 fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> Evidence {
     let fault = read_final_events(attempt, over, collected);
     let fault = fault.map(|(fault, limit)| found(attempt, &fault, limit));
+    let limits = match over {
+        Over::Exited {
+            record: Some(exit), ..
+        } => exit.limits.clone(),
+        Over::Exited { .. } | Over::Unstartable(_) | Over::Unpaid(_) => Vec::new(),
+    };
     let (ending, stop, exit) = match over {
         Over::Exited { exit, stop, .. } => (Ending::Exited(*exit), *stop, Some(*exit)),
         Over::Unstartable(why) => {
@@ -346,6 +355,7 @@ fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> 
         ending,
         stop,
         taken_away: !attempt.claim.is_ours(),
+        limits,
         work: work_left(attempt, collected),
         last_words: match failed {
             true => adapters::last_words(&stderr_tail(&attempt.dir)),

@@ -36,6 +36,7 @@ pub(super) fn fill_file(
         if file.started_at.is_empty() {
             file.started_at.clone_from(&exit.started_at);
         }
+        file.notes.extend(exit.limits.iter().cloned());
         if exit.strays > 0 {
             file.notes.push(format!(
                 "processes that it left behind and that were ended: {}",

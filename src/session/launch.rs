@@ -17,6 +17,7 @@ use crate::atomic;
 use crate::config::AgentTable;
 use crate::git;
 use crate::interrupt;
+use crate::keeper::caps::Caps;
 use crate::keeper::wire::Spec;
 use crate::layout::{DEFAULT_REPO, join};
 use crate::limits::STATE_FILE_BYTES_MAX;
@@ -80,6 +81,7 @@ pub(super) fn plan(
         grace: rt.config.harness.kill_grace,
         env: env.into_iter().collect(),
         sandbox: confined.sandbox,
+        caps: Caps::of(&rt.config.limits),
     };
     Ok(Launch {
         said: confined.said,

@@ -43,8 +43,8 @@ pub(super) struct Supervised<'a> {
     pub(super) has_context: bool,
     /// `false`: nobody wants to know any more.
     pub(super) is_wanted: &'a dyn Fn() -> bool,
-    /// Output counts as time: what prints without end would fill the disk.
-    pub(super) is_flooded: &'a dyn Fn() -> bool,
+    /// What else is done at each look.
+    pub(super) at_look: &'a dyn Fn(),
 }
 
 /// Waits until it has ended, or stops it. `age`: for how long it has been running. `None`: its end is
@@ -112,7 +112,8 @@ fn why_stopped(ctx: &WorkerContext, program: &Supervised<'_>, runs: Duration) ->
     } else if !(program.is_wanted)() {
         Some(Stop::Canceled)
     } else {
-        (runs >= program.timeout || (program.is_flooded)()).then_some(Stop::TimedOut)
+        (program.at_look)();
+        (runs >= program.timeout).then_some(Stop::TimedOut)
     }
 }
 
@@ -175,6 +176,8 @@ pub(crate) fn end_tree(ctx: &WorkerContext, session: &str, dir: &Path) {
 pub(super) fn read_end(exit: &Path, id: &str) -> Option<ExitRecord> {
     let text = atomic::read_small(exit, STATE_FILE_BYTES_MAX).ok()?;
     let record: ExitRecord = serde_json::from_slice(&text).ok()?;
-    let says = matches!(record.stop(), None | Some(Stop::TimedOut));
+    let says = record
+        .stop()
+        .is_none_or(|stop| stop == Stop::TimedOut || stop.is_of_the_machine());
     (record.session == id && says).then_some(record)
 }

@@ -55,7 +55,7 @@ const DECLARED: &[(&str, &str)] = &[
     (
         "exit",
         "session pid exit_status signal started_at ended_at seconds frozen_seconds cpu_seconds stopped stopped_for \
-         strays strays_left",
+         strays strays_left limits",
     ),
     (
         "figures",

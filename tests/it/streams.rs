@@ -113,6 +113,7 @@ fn verdict(fault: Option<&Fault>) -> Value {
                 Limit::Turns => json!("turns"),
                 Limit::Budget => json!("budget"),
                 Limit::MaxTokens => json!("max_tokens"),
+                of_the_machine => panic!("no CLI reports {of_the_machine:?}"),
             }
         }
         _ => {}

@@ -190,9 +190,9 @@ impl Root {
             }
             text.push_str(&format!("{inside}\n"));
             let wanted = inside.ends_with(".log") || inside.ends_with(".jsonl");
-            // A fifo would be waited for.
+            // A fifo would be waited for; of a flood nobody reads all.
             if wanted
-                && p.is_file()
+                && p.metadata().is_ok_and(|m| m.is_file() && m.len() < 1 << 24)
                 && let Ok(bytes) = fs::read(&p)
             {
                 for line in String::from_utf8_lossy(&bytes).lines().take(60) {

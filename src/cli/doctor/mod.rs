@@ -9,6 +9,7 @@ mod confined;
 mod disk;
 mod hooks;
 mod host;
+mod machine;
 mod probe;
 mod start;
 mod version;
@@ -127,6 +128,8 @@ static CHECKS: &[(&str, Look)] = &[
     ("/proc", |_| Some(host::proc())),
     ("end of a tree", |_| Some(host::end_of_a_tree())),
     ("sandbox", |s| confined::strength(s.config())),
+    ("limits", |s| machine::limits(s.config())),
+    ("memory pressure", |s| machine::pressure(s.config())),
     ("clock", |_| Some(host::clock())),
     ("agent programs", |_| Some(agents::on_this_machine())),
     ("tree", tree),

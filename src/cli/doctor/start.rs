@@ -1,7 +1,7 @@
 //! What `harness run` checks of the machine at its start: where it cannot claim or start anything, it
 //! says so and ends, instead of meeting the same error with every item.
 
-use super::{Finding, State, confined, disk, host};
+use super::{Finding, State, confined, disk, host, machine};
 use crate::atomic::{self, Moved};
 use crate::config::Config;
 use crate::error::{Error, Result, advised};
@@ -32,6 +32,7 @@ pub(in crate::cli) fn at_start(root: &Root, config: &Config) -> Result<Vec<Strin
         .into_iter()
         .chain(disk::no_exec(root).map(|f| words(&f)))
         .chain(confined::warning(config))
+        .chain(machine::at_start(config))
         .collect())
 }
 

@@ -11,7 +11,6 @@ use crate::config::{GateTable, Moment};
 use crate::error::Result;
 use crate::keeper::ExitRecord;
 use crate::layout::join;
-use crate::limits::GATE_LOG_BYTES_MAX;
 use crate::session::supervised::read_end;
 
 /// Below the session's folder: the gates' output, and the keeper's record of the newest end.
@@ -81,12 +80,6 @@ impl Job<'_> {
 
     pub(super) fn log(&self) -> PathBuf {
         join(self.dir, FOLDER).join(format!("{}.log", self.stem()))
-    }
-
-    /// Whether it has printed more than a gate may.
-    pub(super) fn is_flooded(&self) -> bool {
-        let meta = self.log().symlink_metadata();
-        meta.is_ok_and(|meta| meta.len() > GATE_LOG_BYTES_MAX)
     }
 
     /// How this run ended, as its keeper recorded it.

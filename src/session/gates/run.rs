@@ -17,9 +17,9 @@ use crate::clock;
 use crate::config::Moment;
 use crate::error::{Error, Kind, Result};
 use crate::keeper::ExitRecord;
+use crate::keeper::caps::Caps;
 use crate::keeper::wire::{Reply, Request, Spec};
 use crate::layout::join;
-use crate::limits::GATE_LOG_BYTES_MAX;
 use crate::mutant::planted;
 use crate::outcome::{Exit, Stop, Verdict};
 use crate::record::GateRan;
@@ -175,16 +175,14 @@ fn once(ctx: &mut WorkerContext, job: &Job<'_>, run: Run) -> Result<Option<Once>
         _ if stop == Some(Stop::Shutdown) => return Err(stopped(job)),
         _ if stop == Some(Stop::Canceled) => return Ok(None),
         (Some(Stop::TimedOut), _) => Once::Unevaluated {
-            why: match job.is_flooded() {
-                true => format!(
-                    "it printed more than {} MiB and was stopped",
-                    GATE_LOG_BYTES_MAX >> 20
-                ),
-                false => format!(
-                    "it was still running after {} and was stopped",
-                    clock::human(job.table.timeout)
-                ),
-            },
+            why: format!(
+                "it was still running after {} and was stopped",
+                clock::human(job.table.timeout)
+            ),
+            again: false,
+        },
+        (Some(stop), Some(record)) if stop.is_of_the_machine() => Once::Unevaluated {
+            why: record.limits.last().cloned().unwrap_or_default(),
             again: false,
         },
         (Some(_), _) => unknown("it was stopped"),
@@ -308,7 +306,7 @@ fn wait(
         state: SlotState::Finishing,
         has_context: job.moment == Moment::After,
         is_wanted: job.is_wanted,
-        is_flooded: &|| job.is_flooded(),
+        at_look: &|| (),
     };
     supervised::wait(ctx, &program, age, adopted)
 }
@@ -362,6 +360,7 @@ fn spec(
         grace: ctx.rt.config.harness.kill_grace,
         env: confined.env.into_iter().collect(),
         sandbox: confined.sandbox,
+        caps: Caps::of_gate(&ctx.rt.config.limits),
     })
 }
 
@@ -380,6 +379,8 @@ fn judge(job: &Job<'_>, record: &ExitRecord) -> Once {
     };
     match (record.exit(), failing) {
         (Exit::Code(0), Ok(tests)) if tests.is_empty() => Once::Green,
+        // What was ended for its memory says nothing of the tree.
+        _ if !record.limits.is_empty() => unknown(&record.limits.join("; ")),
         (Exit::Code(0), Ok(tests)) => Once::Red {
             reason: "its exit status is 0, but its JUnit file has failures".to_owned(),
             tests,

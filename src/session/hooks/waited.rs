@@ -16,6 +16,7 @@ use crate::folder::DirId;
 use crate::git::{Base, Clean};
 use crate::hooks::{self, Event, Facts, Hook, OUTPUT_BYTES_MAX};
 use crate::keeper::ExitRecord;
+use crate::keeper::caps::Caps;
 use crate::keeper::wire::Spec;
 use crate::layout::join;
 use crate::limits::STATE_FILE_BYTES_MAX;
@@ -161,6 +162,7 @@ fn run_in(
         env: env.into_iter().collect(),
         // It is the user's.
         sandbox: None,
+        caps: Caps::default(),
     };
     let age = match start(ctx, spec, &[]) {
         Ok((_, age)) => age,
@@ -180,10 +182,7 @@ fn run_in(
         state: SlotState::Starting,
         has_context: false,
         is_wanted: &|| claim.is_there(),
-        is_flooded: &|| {
-            cut(&log);
-            false
-        },
+        at_look: &|| cut(&log),
     };
     let (ended, stop) = supervised::wait(ctx, &program, age, false);
     cut(&log);

@@ -1,0 +1,282 @@
+//! `[limits]`: what prints, writes or eats too much is ended before it costs others anything, the tool
+//! before its agent, and the item says why.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::{Root, describe, files_below, skipped};
+use crate::trouble::{has_mounts, run_to_end, words};
+
+/// Plain directories, no cgroup: what is sampled.
+fn root(limits: &str) -> Root {
+    let mut root = Root::plain();
+    root.env.push(("HARNESS_CGROUP", "off".into()));
+    root.config(&format!("[repo]\npath = \"none\"\n[limits]\n{limits}"));
+    root
+}
+
+/// Why its last attempt ended so.
+fn reason(root: &Root, name: &str) -> String {
+    let show = root.show(name);
+    let last = show["attempts"].as_array().and_then(|all| all.last());
+    let reason = last.and_then(|last| last["reason"].as_str());
+    reason.unwrap_or_default().to_owned()
+}
+
+fn session(root: &Root, name: &str) -> Value {
+    let show = root.show(name);
+    let sid = show["attempts"][0]["session"].as_str().unwrap_or_default();
+    let path = root.at("state/sessions").join(sid).join("session.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn printed(root: &Root) -> u64 {
+    let logs = files_below(&root.at("state/sessions"));
+    let logs = logs
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "log"));
+    logs.map(|p| p.metadata().unwrap().len()).sum()
+}
+
+/// Some 100 MB in a second.
+const FLOOD: &str = "while :; do head -c 100000 /dev/zero; done";
+
+#[test]
+fn what_prints_without_end_is_ended_with_all_that_it_started_and_parked() {
+    for (how, body) in [
+        ("itself", FLOOD.to_owned()),
+        ("to both", format!("({FLOOD}) & exec >&2; {FLOOD}")),
+        (
+            "deaf, in a session of its own",
+            format!("setsid sh -c \"trap '' TERM; {FLOOD}\" & wait"),
+        ),
+        (
+            "into a file that it has renamed",
+            format!("cd \"$HARNESS_SESSION_DIR\"; mv stdout.log away.log; {FLOOD}"),
+        ),
+    ] {
+        let root = root("output = \"5MB\"\n");
+        root.script("x", &body);
+        let out = root.drain();
+        assert_eq!(out.status.code(), Some(1), "{how}: {}", describe(&out));
+        let why = reason(&root, "x");
+        assert!(why.contains("printed more than 5 MB"), "{how}: {why}");
+        assert_eq!(root.show("x")["outcome"], "failed", "{how}");
+        assert_eq!(session(&root, "x")["fault"], "limits_reached", "{how}");
+        // Another try would print as much.
+        assert_eq!(root.show("x")["attempts"].as_array().unwrap().len(), 1);
+        let printed = printed(&root);
+        assert!(
+            printed > 5_000_000 && printed < 2_000_000_000,
+            "{how}: {printed}"
+        );
+        root.assert_nothing_left();
+    }
+}
+
+#[test]
+fn ten_gigabytes_of_output_end_the_agent_by_default() {
+    let root = root("");
+    // A hole, so that the test fills no disk.
+    root.script("x", "truncate -s 10G /proc/self/fd/1; sleep 600");
+    root.exits(1, &["run", "--drain", "--workers", "1"]);
+    let why = reason(&root, "x");
+    assert!(why.contains("printed more than 1 GB"), "{why}");
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_keeper_holds_its_agent_to_its_limits_while_no_harness_lives() {
+    let root = root("output = \"5MB\"\n");
+    root.script(
+        "x",
+        &format!(": >\"$HARNESS_ROOT/begun\"; until [ -e \"$HARNESS_ROOT/go\" ]; do sleep 0.05; done; {FLOOD}"),
+    );
+    let run = root.start(&["--workers", "1"]);
+    root.wait_until("it has begun", || root.at("begun").exists());
+    run.kill9();
+    fs::write(root.at("go"), "").unwrap();
+    root.wait_until("it is ended", || root.processes().is_empty());
+    root.exits(1, &["run", "--drain", "--workers", "1"]);
+    let why = reason(&root, "x");
+    assert!(why.contains("printed more than 5 MB"), "{why}");
+    assert_eq!(root.show("x")["attempts"].as_array().unwrap().len(), 1);
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_worktree_that_grows_beyond_its_limit_ends_its_agent_and_stays() {
+    let root = root("worktree = \"20MB\"\n");
+    root.script(
+        "x",
+        "mkdir -p deep/er; head -c 30000000 /dev/urandom >deep/er/build; sleep 600",
+    );
+    // As large, but no room on this disk: a hole, and what lies elsewhere.
+    root.script("y", "truncate -s 1G hole; ln -s / elsewhere; sleep 3");
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
+    let why = reason(&root, "x");
+    assert!(why.contains("its worktree takes more than 20 MB"), "{why}");
+    assert!(
+        root.is_parked("x") && root.is_done("y"),
+        "{}",
+        root.picture()
+    );
+    let kept = files_below(&root.at("worktrees"));
+    assert!(
+        kept.iter().any(|p| p.ends_with("deep/er/build")),
+        "{kept:?}"
+    );
+    root.assert_nothing_left();
+}
+
+#[test]
+fn whoever_writes_is_ended_before_the_disk_is_full() {
+    if !has_mounts() {
+        return;
+    }
+    let root = Root::plain();
+    let (bin, dir) = (env!("CARGO_BIN_EXE_harness"), root.path().display());
+    let script = format!(
+        "h='{bin} --root {dir}/t'; mkdir {dir}/t; mount -t tmpfs -o size=100m none {dir}/t; cd {dir}/t
+        $h init >/dev/null; printf '[sandbox]\\nmode=\"off\"\\n[repo]\\npath=\"none\"\\n[retry]\\nmax=0\\n[limits]\\ndisk_free_min=\"60MB\"\\n' > harness.toml
+        printf '#!/bin/sh\\n: >$HARNESS_ROOT/idle; until [ -e $HARNESS_ROOT/go ]; do sleep 0.1; done\\n' > queue/pending/idle
+        printf '#!/bin/sh\\nuntil [ -e $HARNESS_ROOT/idle ]; do sleep 0.1; done; while sleep 0.02; do head -c 300000 /dev/zero; done >>$HARNESS_ROOT/fill\\n' > queue/pending/writes
+        chmod 755 queue/pending/*
+        $h run --workers 2 2>{dir}/said >&2 & p=$!
+        until [ -e queue/parked/writes ]; do sleep 0.1; done
+        echo LEFT $(( $(stat -c %s fill) < 99000000 )); ls queue/claimed/*/; rm fill; : >go
+        until [ -e queue/done/idle ]; do sleep 0.1; done
+        kill -TERM $p; wait $p; $h show writes"
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", &script])
+        .env_remove("HARNESS_ROOT");
+    let said = words(&run_to_end(command));
+    assert!(said.contains("LEFT 1") && said.contains("idle\n"), "{said}");
+    assert!(said.contains("stopped before the disk was full"), "{said}");
+}
+
+/// Has 600 MB, and keeps it.
+const HOG: &str = "(head -c 600000000 /dev/zero; while printf x; do sleep 0.1; done)";
+
+#[test]
+fn a_tool_that_eats_the_memory_is_ended_and_its_agent_goes_on() {
+    for confined in [false, true] {
+        let root = root("memory = \"200MB\"\n");
+        if confined {
+            root.config_confined("[repo]\npath = \"none\"\n[limits]\nmemory = \"200MB\"\n");
+        }
+        root.script(
+            "x",
+            &format!("{HOG} | tail >/dev/null\necho goes on >went-on; exit 0"),
+        );
+        let out = root.drain();
+        assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+        let why = reason(&root, "x");
+        assert!(why.starts_with("finished; memory: "), "{why}");
+        assert!(why.ends_with(" of 200 MB; ended: tail"), "{why}");
+        let notes = session(&root, "x")["notes"].to_string();
+        assert!(notes.contains("of 200 MB; ended: tail"), "{notes}");
+        root.assert_nothing_left();
+    }
+}
+
+#[test]
+fn an_agent_that_eats_the_memory_by_itself_is_ended_and_tried_again() {
+    let root = root("memory = \"200MB\"\n");
+    root.script(
+        "x",
+        &format!("#harness retries: 1\nmkfifo f$$; {HOG} >f$$ & exec tail f$$"),
+    );
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
+    let why = reason(&root, "x");
+    assert!(
+        why.contains(" of 200 MB by itself, so it was ended"),
+        "{why}"
+    );
+    assert_eq!(root.show("x")["attempts"].as_array().unwrap().len(), 2);
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_tool_that_starts_too_many_processes_is_ended_and_its_agent_goes_on() {
+    let root = root("processes = 40\n");
+    root.script(
+        "x",
+        "sh -c 'for n in $(seq 100); do sleep 60 & done; wait'\nsleep 0.1; echo goes on >went-on; exit 0",
+    );
+    // It forks for as long as anything of it lives.
+    root.script(
+        "y",
+        "cat >bomb <<'E'\nsleep 0.2; sh bomb & sh bomb &\nE\nsh bomb & wait; sleep 3; exit 0",
+    );
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    for name in ["x", "y"] {
+        let why = reason(&root, name);
+        assert!(
+            why.contains("processes: ") && why.contains(" of 40; ended: sh"),
+            "{name}: {why}"
+        );
+    }
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_gate_whose_tool_was_ended_says_nothing_of_the_work() {
+    let root = Root::with_repo();
+    root.config(&format!(
+        "[repo]\npath = \"repo\"\n[limits]\nmemory = \"200MB\"\n[gates.g]\nscript = \"{HOG} | tail >/dev/null; exit 1\"\n"
+    ));
+    root.script("x", "echo work >work; git add work; git commit -qm work");
+    root.drain();
+    let why = reason(&root, "x");
+    assert!(root.is_parked("x"), "{why}");
+    assert!(why.contains("of 200 MB; ended: tail"), "{why}");
+    root.assert_nothing_left();
+}
+
+/// What the kernel says of a process.
+fn of_process(pid: u32, file: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
+}
+
+#[test]
+fn agents_stand_back_and_are_ended_before_harness() {
+    let root = root("nice = 7\ncpu = 1\n");
+    root.script(
+        "x",
+        "sh -c 'echo $(nice) $(cat /proc/self/oom_score_adj) $(nproc)' >\"$HARNESS_ROOT/says.tmp\"
+        mv \"$HARNESS_ROOT/says.tmp\" \"$HARNESS_ROOT/says\"; until [ -e \"$HARNESS_ROOT/go\" ]; do sleep 0.05; done",
+    );
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    root.wait_until("it says", || root.at("says").exists());
+    let says = fs::read_to_string(root.at("says")).unwrap();
+    let says: Vec<i32> = says
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect();
+    let score = |pid| {
+        of_process(pid, "oom_score_adj")
+            .trim()
+            .parse::<i32>()
+            .unwrap()
+    };
+    let own = Command::new("nice").output().unwrap();
+    let own: i32 = String::from_utf8_lossy(&own.stdout).trim().parse().unwrap();
+    assert_eq!(says[0], (own + 7).min(19));
+    assert_eq!(score(root.keeper("agent-1")), score(run.pid()));
+    assert_eq!(says[1], (score(run.pid()) + 300).min(1_000));
+    match std::thread::available_parallelism().unwrap().get() {
+        1 => skipped("fewer cores than there are: there is one"),
+        _ => assert_eq!(says[2], 1),
+    }
+    fs::write(root.at("go"), "").unwrap();
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
+    root.assert_nothing_left();
+}
