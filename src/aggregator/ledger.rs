@@ -308,18 +308,23 @@ pub(super) fn lines_of(path: &Path, take: impl FnMut(LedgerLine)) -> Result<()> 
         .or_fail("cannot read the ledger", path)
 }
 
-/// Every readable line of the ledger, day by day.
-pub(crate) fn each_line(root: &Root, mut take: impl FnMut(LedgerLine)) -> Result<()> {
+/// Every readable line of the days since then, day by day; `None`: of all.
+pub(crate) fn each_line(
+    root: &Root,
+    since: Option<Timestamp>,
+    mut take: impl FnMut(LedgerLine),
+) -> Result<()> {
     let dir = root.ledger();
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries.flatten(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Error::io("cannot read the ledger", &dir, &e)),
     };
-    let days = entries
-        .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "jsonl"));
-    let mut days: Vec<PathBuf> = days.collect();
+    let first = since.map(|since| day_file(&dir, utc_day(since)));
+    let is_wanted = |path: &PathBuf| {
+        path.extension().is_some_and(|e| e == "jsonl") && first.as_ref().is_none_or(|f| path >= f)
+    };
+    let mut days: Vec<PathBuf> = entries.map(|e| e.path()).filter(is_wanted).collect();
     days.sort();
     days.iter().try_for_each(|day| lines_of(day, &mut take))
 }

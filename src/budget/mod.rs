@@ -168,6 +168,10 @@ impl Budget<'_> {
     /// Gives back what an attempt had reserved that was not started. Returns the agents that are held no
     /// more for it.
     pub(crate) fn give_back(&self, session: &str) -> Result<Vec<String>> {
+        // Where only scripts run there never is one.
+        if atomic::is_gone(&self.root.budget()) {
+            return Ok(Vec::new());
+        }
         let given = self.change(|state, _| ((), state.give_back(session)));
         given.map(|((), over)| over)
     }

@@ -23,7 +23,7 @@ pub(super) fn from_ledger(root: &Root, config: &Config, now: &Moment) -> Result<
     let mut state = State::new(now);
     let midnight = clock::midnight();
     let window = config.budget.window;
-    aggregator::each_line(root, |line| {
+    aggregator::each_line(root, None, |line| {
         let at = line.at.parse::<Timestamp>();
         let (Ok(at), false) = (at, line.agent == SCRIPT || line.agent.is_empty()) else {
             return;

@@ -99,7 +99,7 @@ impl Budget<'_> {
     fn of_items(&self, reserved: &[super::Reservation]) -> Result<Vec<Row>> {
         let mut items: BTreeMap<String, Row> = BTreeMap::new();
         let midnight = clock::midnight();
-        aggregator::each_line(self.root, |line| {
+        aggregator::each_line(self.root, Some(midnight), |line| {
             let at = line.at.parse::<Timestamp>();
             let amount = renew::charged(&line);
             if at.is_ok_and(|at| at >= midnight) && amount != Amount::default() {

@@ -433,6 +433,36 @@ fn a_budget_that_cannot_be_read_starts_nothing() {
 }
 
 #[test]
+fn what_is_at_work_is_found_again_and_what_nobody_works_on_is_charged() {
+    let root = root_with("claude", "day_usd = 1", "budget_usd = 0.5");
+    let path = root.at("state/budget/budget.json");
+    play(&root, "a.md", "tool s=2");
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    root.wait_until("it is on record as started", || {
+        root.events("a.md").contains(&"started".to_owned())
+    });
+    fs::remove_file(&path).unwrap();
+    assert_eq!(usd(&root, "day"), (0.0, 0.5));
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
+    let cost = session(&root, "a.md", 0)["cost_usd"].as_f64().unwrap();
+    assert_eq!(usd(&root, "day"), (cost, 0.0));
+    // As a session leaves it whose charge could not be written.
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    state["reserved"]["nobody"] = serde_json::json!({
+        "item": "x", "agent": "claude", "usd": 0.97, "tokens": 5, "at": "2026-01-01T00:00:00Z"
+    });
+    state["of_a_newer_version"] = "stays".into();
+    fs::write(&path, state.to_string()).unwrap();
+    play(&root, "b.md", "success");
+    let run = root.start(&["--workers", "1"]);
+    held(&root, &run, "claude");
+    assert_eq!(usd(&root, "day"), (cost + 0.97, 0.0));
+    end(run);
+    let kept = fs::read_to_string(&path).unwrap();
+    assert!(kept.contains("of_a_newer_version"), "{kept}");
+}
+
+#[test]
 fn a_lock_that_somebody_keeps_starts_nothing_and_names_them() {
     let root = root_with("claude", "day_usd = 1", "");
     let dir = root.at("state/budget");
