@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::gates::{root_with, said, script, verdicts, works};
-use crate::support::{DEADLINE, Root, describe, is_alive, kill, run_within};
+use crate::support::{DEADLINE, Root, Running, describe, is_alive, kill, run_within};
 
 const HARNESS: &str = env!("CARGO_BIN_EXE_harness");
 
@@ -247,14 +247,39 @@ grep 'no token' why; rm why; if cat \"$HARNESS_ROOT/harness.toml\"; then exit 9;
     assert_eq!(show["outcome"], "succeeded", "{show:#}\n{}", root.picture());
 }
 
-/// Marks that it works; more than two at once are noted.
+/// Marks that it works, and notes how many do. A signal to end makes it no shorter.
 const WORK: &str = r#"
-W="$HARNESS_ROOT/work"; mkdir -p "$W"; : >"$W/$$"; n=0
+trap : TERM
+W="$HARNESS_ROOT/work"; mkdir -p "$W"; echo "${HARNESS_GATE:-agent}" >"$W/$$"; n=0
 for p in "$W"/*; do kill -0 "${p##*/}" 2>/dev/null && n=$((n + 1)); done
 echo $n >>"$HARNESS_ROOT/at-work"
-i=0; while [ $i -lt 15 ]; do sleep 0.03; i=$((i + 1)); done
+i=0; while [ $i -lt 20 ]; do sleep 0.03; i=$((i + 1)); done
 rm -f "$W/$$"
 "#;
+
+/// The processes at work: for a gate, or an agent.
+fn at_work(root: &Root) -> Vec<(u32, String)> {
+    let entries = fs::read_dir(root.at("work"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let of = |entry: fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let who = fs::read_to_string(entry.path()).ok()?;
+        is_alive(pid).then(|| (pid, who.trim().to_owned()))
+    };
+    entries.filter_map(of).collect()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')')
+        .next()?
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}
 
 #[test]
 fn no_more_are_at_work_than_there_are_tokens_whoever_is_killed() {
@@ -264,44 +289,56 @@ fn no_more_are_at_work_than_there_are_tokens_whoever_is_killed() {
     )]);
     root.env.push(("HARNESS_RETRY_MAX", "50".into()));
     let config = fs::read_to_string(root.at("harness.toml")).unwrap();
-    fs::write(root.at("harness.toml"), config + "[tokens]\nbuild = 2\n").unwrap();
+    let config = config + "[tokens]\nbuild = 2\n";
+    fs::write(root.at("harness.toml"), config).unwrap();
     fs::write(root.at("work.sh"), WORK).unwrap();
-    const ITEMS: usize = 6;
+    const ITEMS: usize = 8;
     for n in 0..ITEMS {
         let body = format!(
-            "set -e; {HARNESS} --root \"$HARNESS_ROOT\" with build -- sh \"$HARNESS_ROOT/work.sh\"; echo x >made; git add .; git commit -qm made"
+            "set -e; {HARNESS} --root \"$HARNESS_ROOT\" with build -- sh \"$HARNESS_ROOT/work.sh\"
+echo x >made; git add .; git commit -qm made"
         );
         root.script(format!("item-{n}"), &body);
     }
-    let start = || root.start(&["--workers", "2"]);
+    // People want them, too, all the time.
+    let again = format!(
+        "until [ -e \"$HARNESS_ROOT/stop\" ]; do {HARNESS} with build -- sh \"$HARNESS_ROOT/work.sh\"; done"
+    );
+    let person = |_| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &again]).env("HARNESS_ROOT", root.path());
+        shell.spawn().unwrap()
+    };
+    let mut people: Vec<Child> = (0..2).map(person).collect();
+    let start = || root.start(&["--workers", "3"]);
     let mut runs = vec![start(), start()];
     let done = || {
-        (0..ITEMS)
-            .filter(|n| root.is_done(&format!("item-{n}")))
-            .count()
+        let all = 0..ITEMS;
+        all.filter(|n| root.is_done(&format!("item-{n}"))).count()
     };
-    let marks = || fs::read_dir(root.at("work")).map_or(0, |dir| dir.count());
+    let find = |who: &str| {
+        let found = at_work(&root).into_iter().find(|(_, what)| what == who);
+        found.map(|(pid, _)| pid)
+    };
     for round in 0..6 {
-        let worked = || fs::read_to_string(root.at("at-work")).unwrap_or_default();
-        let before = worked().lines().count();
-        root.wait_until("another works", || {
-            done() == ITEMS || worked().lines().count() > before && marks() > 0
-        });
-        match round % 3 {
-            0 | 2 => {
-                runs.remove(0).kill9();
-                runs.push(start());
+        let who = if round % 2 == 0 { "test" } else { "agent" };
+        root.wait_until("one works", || done() == ITEMS || find(who).is_some());
+        match find(who) {
+            // All harnesses: the gates go on, and so do others that wait for a token.
+            Some(_) if who == "test" => {
+                runs.drain(..).for_each(Running::kill9);
+                runs.extend([start(), start()]);
             }
-            // A `with` of an agent's.
-            _ => {
-                let mine = |(pid, line): (u32, String)| line.contains("with build").then_some(pid);
-                if let Some(pid) = root.processes().into_iter().find_map(mine) {
-                    kill(pid, "KILL");
-                }
-            }
+            // A `harness with`: its command goes on.
+            Some(pid) => parent(pid).into_iter().for_each(|with| kill(with, "KILL")),
+            None => {}
         }
     }
     root.wait_until("all are done", || done() == ITEMS);
+    fs::write(root.at("stop"), "").unwrap();
+    for shell in &mut people {
+        end(shell);
+    }
     let counts = fs::read_to_string(root.at("at-work")).unwrap();
     let counts: Vec<u32> = counts.lines().map(|n| n.parse().unwrap()).collect();
     assert_eq!(counts.iter().max(), Some(&2), "{counts:?}");

@@ -4,14 +4,17 @@
 //! it waits, its slot says for what, and the gate's own time has not begun.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::job::Job;
 use crate::config::GateTable;
 use crate::error::{Error, Result};
 use crate::runtime::Level;
 use crate::session::WorkerContext;
-use crate::session::supervised::LOOK;
 use crate::tokens::{self, Token};
+
+/// How often it is tried: as often as by `harness with`, so that neither goes before the other.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The names of a gate's tokens, in the order in which they are taken.
 pub(super) fn names(table: &GateTable) -> BTreeSet<&str> {
