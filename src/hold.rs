@@ -1,10 +1,14 @@
 //! Holds: while `state/holds/NAME.hold` exists, no process starts the agent `[agents.NAME]`: all
 //! share its login or key. A hold ends at a given time (a usage or rate limit), or when a person
-//! has fixed the cause (a refused login, no credit). Removing the file ends it.
+//! has fixed the cause (a refused login, no credit). Removing the file ends it. When its time is over,
+//! one slot tries first (`canary`).
 //!
 //! Knows neither items nor why a hold is raised. Invariant: raising a hold never shortens one.
 
+mod canary;
+
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::layout::{Root, shown};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::text;
+
+pub(crate) use canary::{Admitted, admit, answered, give_back, give_back_all, is_canary};
 
 const ENDING: &str = ".hold";
 /// The class of a hold that `budget` raises, and ends.
@@ -44,6 +50,11 @@ impl Hold {
         Some(until.as_second())
     }
 
+    fn is_over(&self) -> bool {
+        self.ends_at()
+            .is_some_and(|at| at <= clock::now().as_second())
+    }
+
     /// Its end in nanoseconds since 1970; `None`: it has none.
     pub fn ends_at_ns(&self) -> Option<i64> {
         self.ends_at().map(|s| s.saturating_mul(1_000_000_000))
@@ -54,46 +65,66 @@ fn path(root: &Root, agent: &str) -> PathBuf {
     root.holds().join(format!("{agent}{ENDING}"))
 }
 
-/// The agent's current hold. An expired one is removed.
+/// The agent's current hold: where its time is over, that of the slot which tries first, if one does.
 pub fn of(root: &Root, agent: &str) -> Option<Hold> {
+    let hold = read(root, agent)?;
+    if !hold.is_over() {
+        return Some(hold);
+    }
+    if !canary::follows(&hold) {
+        remove_if(&path(root, agent), is_over);
+        return None;
+    }
+    canary::standing(root, agent)
+}
+
+/// The agent's hold whose time is over, as long as nobody was answered since.
+pub(crate) fn over(root: &Root, agent: &str) -> Option<Hold> {
+    read(root, agent).filter(Hold::is_over)
+}
+
+/// What the agent's file says, be it over or not.
+fn read(root: &Root, agent: &str) -> Option<Hold> {
     let path = path(root, agent);
     if atomic::is_gone(&path) {
         return None;
     }
-    let bytes = atomic::read_small(&path, STATE_FILE_BYTES_MAX).unwrap_or_default();
+    let bytes = match atomic::read_small(&path, STATE_FILE_BYTES_MAX) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return None,
+        read => read.unwrap_or_default(),
+    };
     let hold = serde_json::from_slice::<Hold>(&bytes).unwrap_or_else(|_| Hold {
         reason: shown(OsStr::new(
             String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).trim(),
         )),
         ..Hold::default()
     });
-    let hold = Hold {
+    Some(Hold {
         agent: agent.to_owned(),
         ..hold
-    };
-    if hold
-        .ends_at()
-        .is_some_and(|at| at <= clock::now().as_second())
-    {
-        remove_if_over(&path);
-        return None;
-    }
-    Some(hold)
+    })
 }
 
-/// Another process may have raised a new hold since this one was read: rename it aside and check
-/// again before it is removed.
-fn remove_if_over(path: &Path) {
+/// What is no time is past.
+fn is_past(until: &str) -> bool {
+    let at = until.parse::<clock::Timestamp>();
+    at.map_or(true, |at| at.as_second() <= clock::now().as_second())
+}
+
+/// Whether a file's content is a hold whose time is over.
+fn is_over(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Hold>(bytes).is_ok_and(|hold| hold.is_over())
+}
+
+/// Removes a file of which this is so. Another process may have replaced it since it was read: it is
+/// renamed aside and read again before.
+fn remove_if(path: &Path, is_so: impl Fn(&[u8]) -> bool) {
     let aside = atomic::temp_beside(path);
     if !matches!(atomic::rename_new(path, &aside), Ok(Moved::Done)) {
         return;
     }
     let bytes = atomic::read_small(&aside, STATE_FILE_BYTES_MAX).unwrap_or_default();
-    let end = serde_json::from_slice::<Hold>(&bytes)
-        .ok()
-        .and_then(|h| h.ends_at());
-    let stands = end.is_none_or(|at| at > clock::now().as_second());
-    if stands && matches!(atomic::rename_new(&aside, path), Ok(Moved::Done)) {
+    if !is_so(&bytes) && matches!(atomic::rename_new(&aside, path), Ok(Moved::Done)) {
         return;
     }
     let _stays = atomic::remove(&aside);
@@ -101,7 +132,7 @@ fn remove_if_over(path: &Path) {
 
 /// Raises a hold. `false`: an existing one lasts at least as long, and stays.
 pub fn raise(root: &Root, hold: &Hold) -> Result<bool> {
-    if let Some(old) = of(root, &hold.agent) {
+    if let Some(old) = read(root, &hold.agent).filter(|old| !old.is_over()) {
         let longer = match (old.ends_at(), hold.ends_at()) {
             (None, _) => true,
             (Some(_), None) => false,
@@ -184,6 +215,6 @@ mod tests {
         assert!(of(&root, "a").is_some());
         atomic::remove(&path(&root, "a")).unwrap();
         raise(&root, &hold("a", Some(-1))).unwrap();
-        assert!(of(&root, "a").is_none() && atomic::is_gone(&path(&root, "a")));
+        assert!(of(&root, "a").is_none());
     }
 }

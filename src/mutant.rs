@@ -284,6 +284,10 @@ pub const ALL: &[(&str, &str)] = &[
         "an agent is confined after it was started",
     ),
     (
+        "every-slot-is-first",
+        "when a hold is over, every slot takes itself for the one that tries first",
+    ),
+    (
         "token-not-handed-on",
         "a token is held by the process that took it alone, not by what works under it",
     ),

@@ -184,6 +184,13 @@ pub struct LedgerLine {
     pub charged_usd: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charged_tokens: Option<u64>,
+    #[serde(with = "crate::text::or_null")]
+    pub started_at: String,
+    /// The class of what its CLI reported, and the words for its end.
+    pub fault: Option<String>,
+    pub reason: String,
+    /// It made too many failures alike, and its agent was held.
+    pub held: bool,
     /// Fields of later versions.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,

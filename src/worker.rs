@@ -3,6 +3,7 @@
 //! nothing while an interrupt, a pause or a machine without room holds it back, and never more items than
 //! `--max-items` allows.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,7 +11,9 @@ use std::time::Duration;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::git;
+use crate::hold;
 use crate::interrupt;
+use crate::item::Item;
 use crate::layout::SlotId;
 use crate::lease::Lease;
 use crate::merge;
@@ -202,7 +205,10 @@ fn recovered(ctx: &mut WorkerContext, leave: &AtomicBool) -> bool {
             false => Ok(false),
         });
         match recovered {
-            Ok(recovered) => return recovered,
+            Ok(recovered) => {
+                hold::give_back_all(&ctx.rt.root, ctx.slot());
+                return recovered;
+            }
             Err(e) => met_trouble(ctx, &e),
         }
         if leave.load(Ordering::SeqCst) || ctx.rt.lifecycle.level() > Level::Running {
@@ -226,7 +232,8 @@ fn met_trouble(ctx: &WorkerContext, e: &Error) {
 }
 
 /// Nothing of the last item's stays with the slot.
-fn be_idle(ctx: &WorkerContext) {
+fn be_idle(ctx: &mut WorkerContext) {
+    session::canary::give_back(ctx);
     git::forget_keys(&ctx.rt.root, ctx.slot());
     show_idle(ctx, SlotState::Idle, None);
 }
@@ -317,6 +324,13 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
     }
     let rt = ctx.rt.clone();
     let staggered = ctx.staggered;
+    let canary = Cell::new(None);
+    let accepts = |item: &Item| {
+        let mut first = None;
+        let accepted = session::accepts(&rt, item, ctx.slot(), staggered, &mut first);
+        canary.set(first);
+        accepted
+    };
     let outcome = spool::try_claim(&ClaimRequest {
         root: &rt.root,
         lease: &ctx.lease,
@@ -324,8 +338,12 @@ fn attempt(ctx: &mut WorkerContext, candidate: &Candidate, ticket: Ticket<'_>) -
         durable: rt.durable,
         refuse: candidate.refuse.as_deref(),
         may_start: &|fields, meta| rt.ready.may_start(&candidate.name, fields, meta),
-        accepts: &|item| session::accepts(&rt, item, staggered),
+        accepts: &accepts,
     });
+    ctx.canary = canary.take();
+    if !matches!(outcome, Ok(ClaimOutcome::Won(..))) {
+        session::canary::give_back(ctx);
+    }
     let report = match outcome {
         Ok(ClaimOutcome::Won(claim, record)) => {
             ticket.spend();

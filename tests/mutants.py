@@ -147,6 +147,7 @@ PROOFS = [
     ("grant-follows-links", it("sandbox::a_grant_that")),
     ("grant-follows-links", it("sandbox::a_cache_that")),
     ("confined-too-late", it("sandbox::what_is_not_granted")),
+    ("every-slot-is-first", it("holds::one_slot_of")),
     ("token-not-handed-on", it("tokens::no_more")),
     ("claim-not-let-go", it("soak_in_plain")),
     ("retry-not-counted", it("soak_in_plain")),

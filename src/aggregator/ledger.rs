@@ -300,6 +300,24 @@ impl Tail {
     }
 }
 
+/// The end of a day's file in which attempts are looked for: some hundred.
+const TAIL_BYTES: u64 = 256 << 10;
+
+/// The newest lines of today and yesterday, as far as `TAIL_BYTES` reach, the newest first.
+pub(crate) fn newest(root: &Root) -> Vec<LedgerLine> {
+    let today = utc_day(clock::now());
+    let days = [Some(today), today.yesterday().ok()];
+    let mut lines = Vec::new();
+    for day in days.into_iter().flatten() {
+        let path = day_file(&root.ledger(), day);
+        let (bytes, _) = atomic::read_tail(&path, TAIL_BYTES).unwrap_or_default();
+        let of_day = bytes.rsplit(|&b| b == b'\n');
+        // The first is perhaps the end of one.
+        lines.extend(of_day.filter_map(|line| serde_json::from_slice::<LedgerLine>(line).ok()));
+    }
+    lines
+}
+
 /// Every readable line of one day; none if the file is missing.
 pub(super) fn lines_of(path: &Path, take: impl FnMut(LedgerLine)) -> Result<()> {
     Tail::default()

@@ -22,6 +22,7 @@ use std::time::Instant;
 pub use counts::EndedCounts;
 pub use ledger::Ledger;
 pub(crate) use ledger::each_line;
+pub(crate) use ledger::newest;
 pub use sources::any_harness_alive;
 
 use crate::atomic;

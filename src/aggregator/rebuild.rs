@@ -117,6 +117,10 @@ fn line_of(path: &Path, sid: &str) -> Option<LedgerLine> {
         cost_usd: number("cost_usd").unwrap_or(0.0),
         charged_usd: number("charged_usd"),
         charged_tokens: record.get("charged_tokens").and_then(Value::as_u64),
+        started_at: text("started_at").to_owned(),
+        fault: Some(text("fault").to_owned()).filter(|fault| !fault.is_empty()),
+        reason: text("reason").to_owned(),
+        held: false,
         more: Default::default(),
     })
 }

@@ -58,6 +58,8 @@ pub(crate) struct Runtime {
     pub(crate) turns: Stagger,
     /// When such an agent may be started: setting up takes longer for some.
     pub(crate) starts: Stagger,
+    /// Agents that were found held, since a start of theirs was let through.
+    held: Mutex<BTreeSet<String>>,
     /// What is wrong here and now.
     pub(crate) troubles: Troubles,
     pub(crate) console: Arc<Console>,
@@ -94,6 +96,7 @@ impl Runtime {
             turns: Stagger::new(config.harness.stagger),
             starts: Stagger::new(config.harness.stagger),
             console,
+            held: Mutex::default(),
             troubles: Troubles::default(),
             results: results::Board::default(),
             interrupts: Mutex::default(),
@@ -102,6 +105,19 @@ impl Runtime {
             ledger: Mutex::new(Ledger::new(root)),
             config,
         })
+    }
+
+    /// An agent is held.
+    pub(crate) fn met_hold(&self, agent: &str) {
+        lock(&self.held).insert(agent.to_owned());
+    }
+
+    /// An agent may start. After a hold all start as at first, one by one, and this process's first after
+    /// this share of `stagger`: other processes begin now, too.
+    pub(crate) fn met_no_hold(&self, agent: &str, share: impl FnOnce() -> f64) {
+        if lock(&self.held).remove(agent) {
+            self.turns.begin_anew(share());
+        }
     }
 
     pub(crate) fn lacking(&self) -> MutexGuard<'_, BTreeSet<String>> {

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::event::Tokens;
 use crate::git::{Base, Hub};
-use crate::hold;
+use crate::hold::{self, Admitted};
 use crate::interrupt;
 use crate::item::{self, Item, Refusal};
 use crate::keeper::Keeper;
@@ -292,20 +292,29 @@ fn note_launch(file: &mut SessionFile, launch: &Launch) {
 
 /// Whether the agent may be started still: while its worktree was set up, it may have been held, or this
 /// process told to stop.
-fn may_start(ctx: &WorkerContext, agent: &str) -> Result<(), Failed> {
+fn may_start(ctx: &mut WorkerContext, agent: &str) -> Result<(), Failed> {
     if ctx.rt.lifecycle.level() >= Level::Stopping {
         return Err(Failed::PutOff("harness was told to stop".into()));
     }
-    // This attempt has reserved already what others wait for.
-    match hold::of(&ctx.rt.root, agent).filter(|hold| hold.class != hold::BUDGET) {
-        Some(hold) => Err(Failed::PutOff(format!("{agent} is held: {}", hold.reason))),
-        None => Ok(()),
+    match hold::admit(&ctx.rt.root, agent, ctx.slot())? {
+        // This attempt has reserved already what others wait for.
+        Admitted::No(hold) if hold.class == hold::BUDGET => Ok(()),
+        Admitted::No(hold) => Err(Failed::PutOff(format!("{agent} is held: {}", hold.reason))),
+        Admitted::AsCanary => {
+            ctx.canary = Some(agent.to_owned());
+            let slot = ctx.slot();
+            let text = format!("{slot}  tries      {agent} first: its hold is over");
+            ctx.rt.console.say(&text);
+            Ok(())
+        }
+        Admitted::Yes => Ok(()),
     }
 }
 
 /// Staggers the slots' first prompt agents: each gets time to refresh the shared login.
 fn wait_for_turn(ctx: &mut WorkerContext) {
-    if std::mem::replace(&mut ctx.staggered, true) {
+    let round = ctx.rt.turns.round();
+    if std::mem::replace(&mut ctx.staggered, round) == round {
         return;
     }
     while ctx.rt.lifecycle.level() == Level::Running {

@@ -12,8 +12,8 @@ use super::end::{fill_file, set_decision, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{
-    Attempt, Over, WorkerContext, confine, digest, end_claim, gates, hooks, launch, limit, paid,
-    random_fraction, supervised,
+    Attempt, Over, WorkerContext, breaker, canary, confine, digest, end_claim, gates, hooks,
+    launch, limit, paid, random_fraction, supervised,
 };
 use crate::adapters;
 use crate::atomic;
@@ -90,6 +90,7 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     if let (Some(end), Some(fault)) = (decision.hold, &evidence.fault) {
         hold_agent(ctx, &attempt, fault, &decision, end);
     }
+    canary::judge(ctx, &attempt, &evidence, &decision);
     fill_file(&mut attempt, &over, collected.as_ref(), &decision);
     if decision.outcome.is_good() && decision.next == Next::Done {
         decision = gates::after(ctx, &mut attempt, decision, &terms)?;
@@ -197,7 +198,7 @@ fn act(
             _ => super::interrupt(ctx, cause.as_str(), &why),
         }
     }
-    let went_well = !decision.is_failure();
+    let went_well = !decision.is_failure() || breaker::holds(&rt.root, &attempt.file.agent);
     place(ctx, hub.as_deref(), attempt, &decision, not_before)?;
     Ok(went_well)
 }

@@ -1,7 +1,7 @@
 //! Writes an attempt's end to its `session.json`, its item's record and the ledger.
 
 use super::file::{FileState, SessionFile};
-use super::{Attempt, Over, Work, WorkerContext};
+use super::{Attempt, Over, Work, WorkerContext, breaker};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
@@ -125,7 +125,9 @@ pub(super) fn write_end(
     if durable && !planted("end-unsynced") {
         ctx.retry_temporary(|| record.sync())?;
     }
-    ctx.rt.count(&ledger_line(&attempt.file));
+    let mut line = ledger_line(&attempt.file);
+    line.held = breaker::look(ctx, &attempt.claim.name, &line);
+    ctx.rt.count(&line);
     Ok(true)
 }
 
@@ -135,6 +137,14 @@ fn forget_empty_branch(work: &Work, file: &SessionFile) {
     if file.commits == Some(0) || never_ran {
         let head = file.head.as_deref().unwrap_or(&work.base.oid);
         let _stays = work.hub.forget(&work.branch, head);
+    }
+}
+
+/// One that never started was claimed.
+fn began(file: &SessionFile) -> &str {
+    match &*file.started_at {
+        "" => &file.claimed_at,
+        at => at,
     }
 }
 
@@ -153,6 +163,9 @@ fn ledger_line(file: &SessionFile) -> LedgerLine {
         cost_usd: file.cost_usd,
         charged_usd: file.charged_usd,
         charged_tokens: file.charged_tokens,
+        started_at: began(file).to_owned(),
+        fault: file.fault.clone(),
+        reason: file.reason.clone().unwrap_or_default(),
         ..LedgerLine::default()
     }
 }

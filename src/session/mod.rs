@@ -6,7 +6,10 @@
 //! where the agent still runs, at `conclude` where it ended, and puts back what never started.
 //! Everybody else sees a session through `inspect`.
 
+mod accept;
 mod begin;
+mod breaker;
+pub(crate) mod canary;
 mod conclude;
 mod confine;
 mod digest;
@@ -31,6 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(crate) use accept::accepts;
 use begin::begin;
 pub(crate) use begin::branch_of;
 use conclude::gate_made;
@@ -45,14 +49,12 @@ use stream::Stream;
 pub(crate) use supervised::end_tree;
 pub(crate) use watch::{post_mortem, watch};
 
-use crate::agents::{self, Agent};
+use crate::agents;
 use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::Figures;
 use crate::git::{Base, Hub, Worktree};
-use crate::hold::{self, Hold};
-use crate::item::{self, Refusal};
 use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::{DEFAULT_REPO, SlotId};
 use crate::lease::Lease;
@@ -61,7 +63,7 @@ use crate::mutant::planted;
 use crate::outcome::{self, Exit, Outcome, Stop};
 use crate::record::{Event, Record, Requeued, Started};
 use crate::runtime::{ItemResult, Level, Runtime};
-use crate::spool::{Acceptance, Claim, Ended, Target};
+use crate::spool::{Claim, Ended, Target};
 use crate::status::{Health, SlotState};
 use crate::text::one_line;
 use crate::waker::Waker;
@@ -75,8 +77,10 @@ pub(crate) struct WorkerContext {
     pub(crate) keeper: Option<Keeper>,
     /// The repository of the last item: its files are in the slot's worktree.
     pub(crate) repo: Option<String>,
-    /// Set once this slot has started a prompt agent: later starts are not staggered.
-    pub(crate) staggered: bool,
+    /// In which round this slot has started a prompt agent last: later starts are not staggered in it.
+    pub(crate) staggered: u64,
+    /// The agent for which it tries first, after a hold.
+    pub(crate) canary: Option<String>,
     /// When it asks again to start its first prompt. Until then it takes only scripts.
     pub(crate) turn: Option<Instant>,
     /// The last attempt of this slot, for the context of an interrupt.
@@ -96,7 +100,8 @@ impl WorkerContext {
             waker,
             keeper: None,
             repo: None,
-            staggered: false,
+            staggered: 0,
+            canary: None,
             turn: None,
             interrupt_context: None,
             noticed: RefCell::default(),
@@ -278,67 +283,6 @@ impl From<Error> for Failed {
     }
 }
 
-/// Whether an item can run here: its agent and its repository are known, and its agent is not held.
-/// `staggered`: the slot has started a prompt agent before. Its first waits for its turn before it is
-/// claimed: meanwhile a better item may come, or the agent be held.
-pub(crate) fn accepts(rt: &Runtime, item: &item::Item, staggered: bool) -> Acceptance {
-    let agent = agents::for_item(&rt.config, item);
-    if let Some(lack) = agents::for_item_lacks(&rt.root, &rt.config, item, &agent) {
-        return Acceptance::Later(hold_back(rt, lack));
-    }
-    let agent = match agent {
-        Ok(agent) => agent,
-        Err(refusal) => return Acceptance::Never(refusal),
-    };
-    let unknown = unknown_repo(rt, item).or_else(|| gates::unknown(&rt.config, item));
-    if let Some(refusal) = unknown {
-        return Acceptance::Never(refusal);
-    }
-    match agent {
-        Agent::Script => Acceptance::Now,
-        Agent::Command(name, _) => match hold::of(&rt.root, name) {
-            Some(hold) => Acceptance::Later(hold.agent),
-            None if staggered => Acceptance::Now,
-            None => match rt.turns.wait() {
-                Duration::ZERO => Acceptance::Now,
-                wait => Acceptance::Turn(wait),
-            },
-        },
-    }
-}
-
-/// Raises the hold of an agent that cannot be started at all, says it once, and returns its name.
-fn hold_back(rt: &Runtime, lack: Hold) -> String {
-    // Of several workers that meet it at once, one raises the hold, and says it.
-    let mut lacking = rt.lacking();
-    match hold::raise(&rt.root, &lack) {
-        Ok(true) => {
-            lacking.insert(lack.agent.clone());
-            rt.console.warn(&agents::who_waits(&lack));
-        }
-        Ok(false) => {}
-        Err(e) => rt.console.warn(&e.to_string()),
-    }
-    lack.agent
-}
-
-fn unknown_repo(rt: &Runtime, item: &item::Item) -> Option<Refusal> {
-    let repo = item
-        .order
-        .repo
-        .as_ref()
-        .filter(|repo| !rt.repos.has(repo))?;
-    let known = rt.repos.names().join(", ");
-    Some(Refusal(format!(
-        "unknown repo `{repo}`; there {}",
-        if known.is_empty() {
-            "is none: describe it in [repos.NAME] of harness.toml".into()
-        } else {
-            format!("are: {known}")
-        }
-    )))
-}
-
 /// Raises an interrupt for the worker's slot, unless the user wants none for this cause.
 pub(crate) fn interrupt(ctx: &WorkerContext, cause: &str, why: &str) {
     let wanted = &ctx.rt.config.harness.interrupt_on;
@@ -360,6 +304,7 @@ pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) ->
     show_starting(ctx, &attempt);
     hooks::claimed(ctx, &attempt);
     if let Some(made) = gates::to_run_again(&ctx.rt, &attempt) {
+        canary::give_back(ctx);
         return gate_again(ctx, attempt, made);
     }
     let (mut attempt, begun) = begin(ctx, attempt);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::liveness::{Liveness, Signs};
 use super::pause::{Follow, Turn};
-use super::{Attempt, Over, WorkerContext, pause};
+use super::{Attempt, Over, WorkerContext, canary, pause};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -44,6 +44,7 @@ pub(crate) fn watch(
 ) -> Result<Over> {
     let mut watch = Watch::new(ctx, attempt, age);
     if adopted {
+        canary::adopt(ctx, attempt);
         // An interrupt may have come or gone while no harness was there.
         match interrupt::of(&ctx.rt.root, ctx.slot()) {
             Some(interrupt) => watch.freeze(ctx, attempt, &interrupt),
@@ -62,6 +63,7 @@ pub(crate) fn watch(
         }
     }
     loop {
+        canary::look(ctx, attempt);
         watch.advance_time();
         watch.check_limits(ctx, attempt);
         watch.follow_interrupt(ctx, attempt);

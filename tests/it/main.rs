@@ -42,6 +42,7 @@ mod fuzz;
 mod gates;
 mod gates_watched;
 mod gc;
+mod holds;
 mod hooks;
 mod hostile;
 mod house;

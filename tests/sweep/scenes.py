@@ -444,6 +444,26 @@ class Budget(Scene):
         return wrong
 
 
+class First(Hold):
+    """elect, start, answered: a hold is over, and one slot tries first."""
+
+    items = {"a.md": ("done", 1), "b.md": ("done", 1)}
+    args = RUN
+
+    def prepare(self, r):
+        prompts_go_to_the_mock(r)
+        for name in self.items:
+            r.drop(name, f"Do it.\n[[mock:success file=f-{name}]]\n", 0o644)
+        hold = {"until": "2026-01-01T00:00:00Z", "class": "usage_limit"}
+        (r.path / "state/holds/mine.hold").write_text(json.dumps(hold))
+
+    def play(self, r):
+        r.until(lambda: False)
+
+    def settle(self, r):
+        r.open()
+
+
 class Dirty(Scene):
     """salvage: the worktree holds what a dead attempt left: edited, staged, untracked."""
 
@@ -931,7 +951,7 @@ SCENES = {
     "finish": Finish, "retry": Retry, "foreign": Foreign, "park": Park, "refuse": Refuse, "put-back": PutBack,
     "put-back-early": PutBackEarly, "recover": Recover, "judge": Judge, "publish": Publish,
     "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
-    "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold, "budget": Budget,
+    "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold, "budget": Budget, "first": First,
     "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain,
     "gate": Gate, "copy": Copy, "hooks": Hooks, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "conflict": Conflict,
     "add": Add, "retry-command": RetryCommand, "approve-command": ApproveCommand, "reject-command": RejectCommand,
