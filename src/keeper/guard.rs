@@ -36,7 +36,9 @@ const WRITES_MUCH: u64 = 64;
 /// More than is written between so many looks: with more free, nobody asks who writes.
 const FREE_ENOUGH: u64 = 4 << 30;
 
-/// Tools that are told of those that the kernel ended at once.
+/// A tool with less than this part of the limit was not ended for it.
+const SMALL: u64 = 8;
+/// Tools without a name that are told, at most.
 const NAMED_MAX: u64 = 16;
 
 pub(super) struct Guard {
@@ -50,8 +52,10 @@ pub(super) struct Guard {
     ended: Vec<Ended>,
     /// What the kernel holds it to by itself.
     held: Held,
-    /// Processes that it has ended, as far as they were noted, and the tools at the last look.
+    /// Processes that it has ended, as far as they were seen; those of them that have no name yet; and the
+    /// tools at the last look.
     noted: u64,
+    unnamed: u64,
     tools: Vec<Tool>,
     /// `oom_score_adj` of tools.
     score: i32,
@@ -95,6 +99,7 @@ impl Guard {
             ended: Vec::new(),
             held,
             noted: 0,
+            unnamed: 0,
             tools: Vec::new(),
             score,
         }
@@ -206,30 +211,39 @@ impl Guard {
         }
     }
 
-    /// What the kernel has ended since the last look. It does not say what: the largest that is gone.
+    /// What the kernel has ended. It does not say what: the largest that is gone, and that is seen a
+    /// moment later.
     fn note_ended(&mut self, now: &[Tool], cap: u64) {
-        let more = self.held.ended().saturating_sub(self.noted);
-        self.noted += more;
+        let ended = self.held.ended();
+        self.unnamed += ended.saturating_sub(self.noted);
+        self.noted = self.noted.max(ended);
         let lives = |tool: &Tool| now.iter().any(|t| t.pid == tool.pid && t.rss > 0);
-        let mut gone: Vec<&Tool> = self.tools.iter().filter(|tool| !lives(tool)).collect();
+        // Small ones end all the time.
+        let is_gone = |tool: &&Tool| tool.rss >= cap / SMALL && !lives(tool);
+        let mut gone: Vec<&Tool> = self.tools.iter().filter(is_gone).collect();
         gone.sort_by_key(|tool| Reverse(tool.rss));
         let names = gone.into_iter().map(|tool| tool.name.clone());
-        let names = names.chain(std::iter::repeat_with(|| "a tool".to_owned()));
-        let names: Vec<String> = names.take(more.min(NAMED_MAX) as usize).collect();
-        names
-            .into_iter()
-            .for_each(|name| self.note("memory", name, cap));
+        let unnamed = usize::try_from(self.unnamed).unwrap_or(usize::MAX);
+        let names: Vec<String> = names.take(unnamed).collect();
+        self.unnamed -= names.len() as u64;
+        for name in names {
+            self.note("memory", name, cap);
+        }
     }
 
     /// Its agent process has ended. `killed`: by SIGKILL, of which nobody here knows. Why, where the
     /// kernel did it for its memory.
     pub(super) fn last(&mut self, killed: bool) -> Option<Breach> {
         let cap = self.caps.memory.filter(|_| self.held.memory)?;
-        let is_it = killed && self.held.ended() > self.noted;
-        if is_it {
-            self.noted += 1;
-        }
+        let ended = self.held.ended();
+        self.unnamed += ended.saturating_sub(self.noted);
+        self.noted = self.noted.max(ended);
+        let is_it = killed && self.unnamed > 0;
+        self.unnamed -= u64::from(is_it);
         self.note_ended(&[], cap);
+        for _ in 0..std::mem::take(&mut self.unnamed).min(NAMED_MAX) {
+            self.note("memory", "a tool".to_owned(), cap);
+        }
         is_it.then(|| Breach {
             stop: Stop::OverMemory,
             why: format!(
