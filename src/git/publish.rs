@@ -81,20 +81,21 @@ impl Users<'_> {
     }
 
     /// Copies a commit and its history into the user's repository, where a ref of harness's own
-    /// holds them until `release`: the user's `git gc` removes what no ref holds.
+    /// holds them until `release`: the user's `git gc` removes what no ref holds. Returns its name.
     ///
     /// # Errors
     /// Permanent if only a person can mend it, as where the hub has lost some of these objects.
-    pub(crate) fn bring(&self, oid: &str, short_id: &str) -> Result<()> {
-        let mut locked = None;
+    pub(crate) fn bring(&self, oid: &str, short_id: &str) -> Result<String> {
+        let [first, second] = names(&self.holding(short_id), "again");
         // The second name where a killed git or a power cut left a lock on the first.
-        for held in names(&self.holding(short_id), "again") {
-            match self.bring_under(&held, oid)? {
-                Brought::Held => return self.hub.give_lfs_to_user(oid),
-                Brought::Locked(e) => locked = Some(e),
-            }
-        }
-        locked.map_or(Ok(()), Err)
+        let held = match self.bring_under(&first, oid)? {
+            Brought::Held => first,
+            Brought::Locked(_) => match self.bring_under(&second, oid)? {
+                Brought::Held => second,
+                Brought::Locked(e) => return Err(e),
+            },
+        };
+        self.hub.give_lfs_to_user(oid).map(|()| held)
     }
 
     fn bring_under(&self, held: &str, oid: &str) -> Result<Brought> {
@@ -139,17 +140,21 @@ impl Users<'_> {
 
     /// Removes the refs that `bring` made.
     pub(crate) fn release(&self, short_id: &str) -> Result<()> {
-        let what = "cannot remove a ref of harness's own in your repository";
         let list = self.git().args(["for-each-ref", "--format=%(refname)"]);
         let list = list.args(names(&self.holding(short_id), "again"));
-        for full in list.must(what)?.line().lines() {
-            let git = self.git().args(["update-ref", "-d", full]);
-            let out = git.brief()?;
-            if !out.ok() && self.value(full)?.is_some() {
-                return Err(lasting_or_not(&git, what, &out));
-            }
+        let held = list.must("cannot list harness's own refs")?.line();
+        held.lines().try_for_each(|full| self.release_ref(full))
+    }
+
+    /// Removes the ref that `bring` returned.
+    pub(crate) fn release_ref(&self, full: &str) -> Result<()> {
+        let git = self.git().args(["update-ref", "-d", full]);
+        let out = git.brief()?;
+        if out.ok() || self.value(full)?.is_none() {
+            return Ok(());
         }
-        Ok(())
+        let what = "cannot remove a ref of harness's own in your repository";
+        Err(lasting_or_not(&git, what, &out))
     }
 
     /// Removes this tree's holding refs but those for `live`, the ids that were given to `bring`. A power

@@ -45,7 +45,7 @@ pub(crate) fn settled(ctx: &WorkerContext, hub: &Hub, landing: &Landing) -> Resu
         oid: landing.onto.clone(),
     };
     let landed = ctx.retry_temporary(|| hub.contains_now(&base, &landing.tip))?;
-    release(ctx, &users, &landing.tip);
+    release(ctx, &users, &landing.tip, None);
     Ok(landed)
 }
 

@@ -43,11 +43,15 @@ pub(super) fn land(
     let landings = announce(ctx, batch, onto, links, gated)?;
     let hub = batch.hub.clone();
     let users = hub.users(Some(ctx.lease.lock()));
-    let held = holding_id(&last.commit);
-    let moved = ctx
-        .retry_temporary(|| users.bring(&last.commit, &held))
-        .and_then(|()| ctx.retry_temporary(|| users.land(&batch.into, onto, &last.commit)));
-    release(ctx, &users, &last.commit);
+    let id = holding_id(&last.commit);
+    let (held, moved) = match ctx.retry_temporary(|| users.bring(&last.commit, &id)) {
+        Ok(held) => {
+            let land = || users.land(&batch.into, onto, &last.commit);
+            (Some(held), ctx.retry_temporary(land))
+        }
+        Err(e) => (None, Err(e)),
+    };
+    release(ctx, &users, &last.commit, held.as_deref());
     match moved {
         Ok(Landed::Done) => {
             hub.has_landed(&batch.into, onto, &last.commit);
@@ -130,9 +134,13 @@ pub(crate) fn holding_id(tip: &str) -> String {
     format!("merge-{tip:.12}")
 }
 
-/// One that stays, as a killed git's lock is in the way, does no harm.
-pub(super) fn release(ctx: &WorkerContext, users: &Users<'_>, tip: &str) {
-    if let Err(e) = ctx.retry_temporary(|| users.release(&holding_id(tip))) {
+/// One that stays, as a killed git's lock is in the way, does no harm. `held`: its name, where it is known.
+pub(super) fn release(ctx: &WorkerContext, users: &Users<'_>, tip: &str, held: Option<&str>) {
+    let release = || match held {
+        Some(held) => users.release_ref(held),
+        None => users.release(&holding_id(tip)),
+    };
+    if let Err(e) = ctx.retry_temporary(release) {
         ctx.rt.console.warn(&format!("{}: {e}", ctx.slot()));
     }
 }
