@@ -254,6 +254,15 @@ pub fn today() -> String {
     now().to_zoned(zone()).date().to_string()
 }
 
+/// An RFC 3339 time as `2026-01-27 10:45:00` in local time; other text unchanged.
+pub fn local(at: &str) -> String {
+    let local = at.parse::<Timestamp>().map(|at| at.to_zoned(zone()));
+    local.map_or_else(
+        |_| at.to_owned(),
+        |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+    )
+}
+
 /// `850 s` as `14m10s`: the two largest units.
 pub fn human(d: Duration) -> String {
     let s = d.as_secs();

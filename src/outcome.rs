@@ -45,6 +45,8 @@ pub struct Evidence {
     pub resumed: bool,
     /// Its CLI's output is read as events.
     pub has_events: bool,
+    /// The key of the budget that made its limit in dollars, where it has used that up.
+    pub budget: Option<String>,
     /// Counted failures before this attempt, since a person last put the item into `pending/`.
     pub failures: u32,
 }
@@ -193,6 +195,32 @@ impl Decision {
         }
     }
 
+    /// One that went over its budget, where this budget made that so small.
+    fn bounded(self, key: Option<&str>) -> Decision {
+        let Some(key) = key.filter(|_| self.outcome == Outcome::OverBudget) else {
+            return self;
+        };
+        // `[budget]` has these two for others, too: nothing is wrong with the item.
+        let (reason, next) = match key {
+            "day_usd" | "total_usd" => (
+                format!("`{key}` had no more left for it, so it was stopped: it goes on when that has room"),
+                Next::Pending,
+            ),
+            "item_usd" => (
+                "it used up its item's budget and was stopped: raise `item_usd` in [budget], or give the item its \
+                 budget again with `harness retry`"
+                    .to_owned(),
+                Next::Parked,
+            ),
+            _ => return self,
+        };
+        Decision {
+            reason,
+            next,
+            ..self
+        }
+    }
+
     /// A person took its file away in the instant in which it ended.
     pub fn canceled(&self) -> Decision {
         Decision {
@@ -229,8 +257,11 @@ pub fn decide(evidence: &Evidence, terms: &Terms) -> Decision {
             (_, true) => stopped(Stop::Canceled, evidence, terms),
             // It was done: how it was ended says nothing about its work.
             (Some(Stop::Lingered), _) => ended_by_itself(Exit::Code(0), evidence, terms),
-            (Some(stop), _) => stopped(stop, evidence, terms),
-            (None, _) => ended_by_itself(*exit, evidence, terms),
+            (Some(stop), _) => stopped(stop, evidence, terms).bounded(evidence.budget.as_deref()),
+            (None, _) => {
+                let decision = ended_by_itself(*exit, evidence, terms);
+                decision.bounded(evidence.budget.as_deref())
+            }
         },
     }
 }

@@ -220,6 +220,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         work: None,
         stream: None,
         usd_max: None,
+        reserved: true,
         recovered: true,
     };
     if let (Step::Gate, Some(gating)) = (&step, last.gating) {

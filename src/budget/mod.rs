@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::atomic;
 use crate::clock::{self, Timestamp};
-use crate::config::{BudgetTable, Config};
+use crate::config::{self, BudgetTable, Config, Overrides};
 use crate::error::{Error, Kind, Result};
 use crate::hold::{self, Hold};
 use crate::layout::Root;
@@ -28,12 +28,14 @@ use crate::text;
 
 pub(crate) use report::{Report, Row};
 use rules::Refusal;
-pub(crate) use rules::{Grant, money};
+pub(crate) use rules::{Grant, KNOWN_MIN, money};
 pub(crate) use state::Amount;
 use state::{Charged, Reservation, State};
 
 /// A wait for the lock is shown after this long.
 const WAIT_SHOWN: Duration = Duration::from_secs(1);
+/// So long a process that is told to stop waits for it still: others keep it for a moment only.
+const STOPPING_PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long an agent is held because somebody keeps the lock.
 const LOCKED_HOLD: Duration = Duration::from_secs(60);
@@ -64,6 +66,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) agent: &'a str,
     /// What it may cost by itself; `None`: no limit.
     pub(crate) limit_usd: Option<f64>,
+    /// What any attempt of its agent may cost; `None`: no limit.
+    pub(crate) agent_usd: Option<f64>,
     pub(crate) subscription: bool,
     /// By the attempts of its item before it.
     pub(crate) item_used: Amount,
@@ -72,46 +76,117 @@ pub(crate) struct Ask<'a> {
 /// Why an attempt must not start.
 #[derive(Debug)]
 pub(crate) enum Unpaid {
-    /// Its agent is held for this reason; `raised`: the hold is new.
-    Held { why: Hold, raised: bool },
+    /// Its agent is held for this reason; `raised`: the hold is new; `known`: it is known what is left.
+    Held {
+        why: Hold,
+        raised: bool,
+        known: bool,
+    },
     /// Its item has used up its own budget.
     Item(String),
+    /// Somebody keeps the lock, and this process is to stop.
+    Stopping,
+}
+
+/// Who waits for the lock.
+pub(crate) trait Waits {
+    /// Shows why it waits; `None`: it waits no more.
+    fn show(&self, why: Option<String>);
+    /// Whether its process is to stop.
+    fn is_to_stop(&self) -> bool;
+}
+
+/// One that does not wait.
+impl Waits for () {
+    fn show(&self, _why: Option<String>) {}
+
+    fn is_to_stop(&self) -> bool {
+        false
+    }
+}
+
+/// `[budget]` as it was read last.
+#[derive(Debug, Default)]
+pub(crate) struct Current {
+    table: BudgetTable,
+    trouble: Option<String>,
+}
+
+impl Current {
+    pub(crate) fn new(table: BudgetTable) -> Current {
+        Current {
+            table,
+            trouble: None,
+        }
+    }
+
+    /// What harness.toml says now: processes with different limits would end each other's holds. Where it
+    /// cannot be read, what it said last; why is told once, too.
+    pub(crate) fn read(&mut self, root: &Root) -> (BudgetTable, Option<String>) {
+        let text = config::text_of(root);
+        if text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
+            // Gone, or about to be written: nobody wanted no limits at all.
+            return (self.table.clone(), None);
+        }
+        let read = text.and_then(|text| Config::of_text(root, &text, &Overrides::default()));
+        let trouble = match read {
+            Ok(config) => {
+                self.table = config.budget;
+                None
+            }
+            Err(e) => Some(format!("[budget] stays as it was: {e}")),
+        };
+        let is_new = trouble != self.trouble;
+        self.trouble.clone_from(&trouble);
+        (self.table.clone(), trouble.filter(|_| is_new))
+    }
 }
 
 /// The budgets of a tree.
 pub(crate) struct Budget<'a> {
     pub(crate) root: &'a Root,
     pub(crate) config: &'a Config,
+    /// `[budget]` as it is now.
+    pub(crate) table: BudgetTable,
     pub(crate) durable: bool,
 }
 
-impl Budget<'_> {
-    fn table(&self) -> &BudgetTable {
-        &self.config.budget
-    }
+/// Whether a budget holds an agent.
+pub(crate) fn holds_any(root: &Root) -> bool {
+    hold::all(root).iter().any(|h| h.class == hold::BUDGET)
+}
 
-    /// Reserves what an attempt may use. `waits` is called where somebody else keeps the lock.
+impl Budget<'_> {
+    /// Reserves what an attempt may use.
     pub(crate) fn reserve(
         &self,
         ask: &Ask<'_>,
-        waits: &dyn Fn(String),
+        waits: &dyn Waits,
     ) -> Result<Result<Grant, Unpaid>> {
-        let Some(_turn) = self.turn(BUDGET_PATIENCE, waits)? else {
-            let until = clock::later(clock::now(), LOCKED_HOLD);
-            return self.hold(ask.agent, Some(until), self.locked()).map(Err);
+        let _turn = match self.turn(BUDGET_PATIENCE, waits) {
+            Ok(Some(turn)) => turn,
+            Ok(None) if waits.is_to_stop() => return Ok(Err(Unpaid::Stopping)),
+            Ok(None) => {
+                let until = clock::later(clock::now(), LOCKED_HOLD);
+                return self.unknown(ask.agent, Some(until), self.locked());
+            }
+            Err(e) if e.kind() == Kind::Permanent => {
+                return self.unknown(ask.agent, None, e.to_string());
+            }
+            Err(e) => return Err(e),
         };
         let now = Moment::now();
         let mut state = match self.load(&now) {
             Ok(state) => state,
             // Nobody knows what is left: nothing starts.
             Err(e) if e.kind() == Kind::Permanent => {
-                return self.hold(ask.agent, None, e.to_string()).map(Err);
+                return self.unknown(ask.agent, None, e.to_string());
             }
             Err(e) => return Err(e),
         };
-        let mut decided = rules::decide(&state, self.table(), ask, &now);
+        let mut decided = rules::decide(&state, &self.table, ask, &now);
         if decided.is_err() && renew::settle(self.root, &mut state, &now) {
-            decided = rules::decide(&state, self.table(), ask, &now);
+            decided = rules::decide(&state, &self.table, ask, &now);
         }
         let grant = match decided {
             Ok(grant) => grant,
@@ -121,7 +196,9 @@ impl Budget<'_> {
                 agent.refused_usd = ask.limit_usd;
                 self.store(&state)?;
                 // Under the lock: whoever makes room next ends it.
-                return self.hold(ask.agent, until, why).map(Err);
+                let (why, raised) = self.hold(ask.agent, until, why)?;
+                let known = true;
+                return Ok(Err(Unpaid::Held { why, raised, known }));
             }
         };
         let reservation = Reservation {
@@ -135,7 +212,20 @@ impl Budget<'_> {
         Ok(Ok(grant))
     }
 
-    fn hold(&self, agent: &str, until: Option<Timestamp>, reason: String) -> Result<Unpaid> {
+    /// Nobody can tell what is left.
+    fn unknown(
+        &self,
+        agent: &str,
+        until: Option<Timestamp>,
+        why: String,
+    ) -> Result<Result<Grant, Unpaid>> {
+        let (why, raised) = self.hold(agent, until, why)?;
+        let known = false;
+        Ok(Err(Unpaid::Held { why, raised, known }))
+    }
+
+    /// The hold, and whether it is a new one.
+    fn hold(&self, agent: &str, until: Option<Timestamp>, reason: String) -> Result<(Hold, bool)> {
         let hold = Hold {
             agent: agent.to_owned(),
             // Whole seconds: no earlier.
@@ -146,7 +236,7 @@ impl Budget<'_> {
             since: clock::now_iso(),
         };
         let raised = hold::raise(self.root, &hold)?;
-        Ok(Unpaid::Held { why: hold, raised })
+        Ok((hold, raised))
     }
 
     /// Charges an attempt with what it used, once; what is not known, with what it had reserved. Returns
@@ -156,33 +246,33 @@ impl Budget<'_> {
         session: &str,
         usd: Option<f64>,
         tokens: Option<u64>,
+        waits: &dyn Waits,
     ) -> Result<Option<(Amount, Vec<String>)>> {
-        self.change(|state, now| match state.charge(session, usd, tokens, now) {
-            Some(Charged::Now(amount)) => (Some(amount), true),
-            Some(Charged::Before(amount)) => (Some(amount), false),
-            None => (None, false),
+        self.change(waits, |state, now| {
+            match state.charge(session, usd, tokens, now) {
+                Some(Charged::Now(amount)) => (Some(amount), true),
+                Some(Charged::Before(amount)) => (Some(amount), false),
+                None => (None, false),
+            }
         })
         .map(|(charged, over)| charged.map(|amount| (amount, over)))
     }
 
     /// Gives back what an attempt had reserved that was not started. Returns the agents that are held no
     /// more for it.
-    pub(crate) fn give_back(&self, session: &str) -> Result<Vec<String>> {
+    pub(crate) fn give_back(&self, session: &str, waits: &dyn Waits) -> Result<Vec<String>> {
         // Where only scripts run there never is one.
         if atomic::is_gone(&self.root.budget()) {
             return Ok(Vec::new());
         }
-        let given = self.change(|state, _| ((), state.give_back(session)));
+        let given = self.change(waits, |state, _| ((), state.give_back(session)));
         given.map(|((), over)| over)
     }
 
     /// Ends the holds whose cause is gone; returns their agents. `at_start`: with the configuration of a
     /// new run. Does not wait where somebody else has the lock.
     pub(crate) fn look_again(&self, at_start: bool) -> Result<Vec<String>> {
-        if !hold::all(self.root).iter().any(|h| h.class == hold::BUDGET) {
-            return Ok(Vec::new());
-        }
-        let Some(_turn) = self.turn(Duration::ZERO, &|_| ())? else {
+        let Some(_turn) = self.turn(Duration::ZERO, &())? else {
             return Ok(Vec::new());
         };
         let now = Moment::now();
@@ -200,9 +290,10 @@ impl Budget<'_> {
     /// changed anything.
     fn change<T>(
         &self,
+        waits: &dyn Waits,
         change: impl FnOnce(&mut State, &Moment) -> (T, bool),
     ) -> Result<(T, Vec<String>)> {
-        let Some(_turn) = self.turn(BUDGET_PATIENCE, &|_| ())? else {
+        let Some(_turn) = self.turn(BUDGET_PATIENCE, waits)? else {
             let what = "cannot change what agents have used and reserved";
             return Err(Error::temporary(what, self.locked()));
         };
@@ -249,38 +340,51 @@ impl Budget<'_> {
             return Ok(());
         };
         let refused = state.agents.get(agent).and_then(|a| a.refused_usd);
+        let agent_usd = (table.budget_usd > 0.0).then_some(table.budget_usd);
         let ask = Ask {
             session: "",
             item: "",
             agent,
-            limit_usd: refused.or((table.budget_usd > 0.0).then_some(table.budget_usd)),
+            limit_usd: refused.or(agent_usd),
+            agent_usd,
             subscription: table.subscription,
             item_used: Amount::default(),
         };
-        match rules::decide(state, self.table(), &ask, now) {
+        match rules::decide(state, &self.table, &ask, now) {
             Ok(_) | Err(Refusal::Item(_)) => Ok(()),
             Err(Refusal::Agent { until, why }) => Err((until, why)),
         }
     }
 
     /// The lock. `None`: somebody else has kept it for long.
-    fn turn(&self, patience: Duration, waits: &dyn Fn(String)) -> Result<Option<File>> {
-        let (dir, path) = (self.root.budget_dir(), self.root.budget_lock());
+    fn turn(&self, patience: Duration, waits: &dyn Waits) -> Result<Option<File>> {
+        let dir = self.root.budget_dir();
         atomic::make_dir(&dir, true)?;
         let (begun, mut said) = (clock::instant(), false);
-        loop {
-            if let Some(held) = lease::try_lock(&path)? {
-                atomic::remove_every_temp(&dir);
-                return Ok(Some(held));
+        let turn = loop {
+            match lease::try_lock(&self.root.budget_lock()) {
+                Ok(None) => {}
+                Err(e) if self.root.budget_lock().is_dir() => {
+                    break Err(e.hint("move this folder away: harness makes the file anew"));
+                }
+                turn => break turn,
             }
-            if begun.elapsed() >= patience {
-                return Ok(None);
+            let waited = begun.elapsed();
+            if waited >= patience || waits.is_to_stop() && waited >= STOPPING_PATIENCE {
+                break Ok(None);
             }
-            if begun.elapsed() >= WAIT_SHOWN && !std::mem::replace(&mut said, true) {
-                waits(self.locked());
+            if waited >= WAIT_SHOWN && !std::mem::replace(&mut said, true) {
+                waits.show(Some(self.locked()));
             }
             std::thread::park_timeout(PAUSE);
+        };
+        if said {
+            waits.show(None);
         }
+        if matches!(turn, Ok(Some(_))) {
+            atomic::remove_every_temp(&dir);
+        }
+        turn
     }
 
     fn locked(&self) -> String {
@@ -300,9 +404,9 @@ impl Budget<'_> {
     fn load(&self, now: &Moment) -> Result<State> {
         let mut state = match read(self.root)? {
             Some(state) => state,
-            None => renew::from_ledger(self.root, self.config, now)?,
+            None => renew::from_ledger(self, now)?,
         };
-        state.roll(self.table(), now);
+        state.roll(&self.table, now);
         Ok(state)
     }
 
@@ -314,6 +418,9 @@ impl Budget<'_> {
     }
 }
 
+/// What to do where the file is not one to count with.
+const MEND: &str = "mend it, or move it away: it is then made anew from state/ledger/";
+
 /// The file. `None`: there is none, or an empty one, which a power cut leaves.
 fn read(root: &Root) -> Result<Option<State>> {
     let (what, path) = (
@@ -324,16 +431,10 @@ fn read(root: &Root) -> Result<Option<State>> {
         Ok(bytes) if bytes.is_empty() => return Ok(None),
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(what, &path, &e)),
+        Err(e) => return Err(Error::io(what, &path, &e).hint(MEND)),
     };
     let state = serde_json::from_slice::<State>(&bytes).map_err(|e| e.to_string());
-    let state = state.and_then(|state| match state.is_sane() {
-        true => Ok(state),
-        false => Err("it has numbers that nothing can cost".to_owned()),
-    });
-    state.map(Some).map_err(|why| {
-        Error::permanent(what, why)
-            .at_path(&path)
-            .hint("mend it, or move it away: it is then made anew from state/ledger/")
-    })
+    let state = state.and_then(|state| state.checked());
+    let state = state.map_err(|why| Error::permanent(what, why).at_path(&path).hint(MEND));
+    state.map(Some)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::rules;
 use super::state::{Amount, Reservation, State, Used, Window};
-use super::{Ask, Moment};
+use super::{Ask, Budget, Moment};
 use crate::aggregator;
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
@@ -19,10 +19,11 @@ use crate::status::LedgerLine;
 const SCRIPT: &str = "script";
 
 /// What the ledger and the claimed items tell.
-pub(super) fn from_ledger(root: &Root, config: &Config, now: &Moment) -> Result<State> {
+pub(super) fn from_ledger(budget: &Budget<'_>, now: &Moment) -> Result<State> {
+    let (root, config) = (budget.root, budget.config);
     let mut state = State::new(now);
     let midnight = clock::midnight();
-    let window = config.budget.window;
+    let window = budget.table.window;
     aggregator::each_line(root, None, |line| {
         let at = line.at.parse::<Timestamp>();
         let (Ok(at), false) = (at, line.agent == SCRIPT || line.agent.is_empty()) else {
@@ -81,6 +82,7 @@ fn reservation(
         item: &item,
         agent: &agent,
         limit_usd: limit,
+        agent_usd: limit,
         subscription: table.is_some_and(|t| t.subscription),
         item_used: Amount::default(),
     };

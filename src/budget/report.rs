@@ -43,6 +43,8 @@ pub(crate) struct Row {
     /// Of an agent: what nine of ten of its last attempts did not exceed.
     pub(crate) usual_usd: Option<f64>,
     pub(crate) usual_tokens: Option<u64>,
+    /// Of so many attempts it is known what they used.
+    pub(crate) known_attempts: Option<usize>,
 }
 
 impl Row {
@@ -70,7 +72,7 @@ impl Budget<'_> {
     /// For people and programs.
     pub(crate) fn report(&self) -> Result<Report> {
         let now = Moment::now();
-        let (state, table) = (self.load(&now)?, &self.config.budget);
+        let (state, table) = (self.load(&now)?, &self.table);
         let reserved = state.reserved_by(None);
         let limit = |usd, tokens| Amount { usd, tokens };
         let day = limit(table.day_usd, table.day_tokens);
@@ -113,7 +115,7 @@ impl Budget<'_> {
                 };
             }
         })?;
-        let table = &self.config.budget;
+        let table = &self.table;
         let limit = Amount {
             usd: table.item_usd,
             tokens: table.item_tokens,
@@ -138,6 +140,7 @@ fn of_agent(name: &str, agent: &AgentState, table: &BudgetTable, reserved: Amoun
     let none = Amount::default();
     let mut rows = vec![Row {
         agent: Some(name.to_owned()),
+        known_attempts: Some(usd.len().max(tokens.len())),
         usual_usd: percentile(&usd),
         usual_tokens: percentile(&tokens).map(|n| n as u64),
         ..Row::new("agent", none, agent.today, reserved)
@@ -146,12 +149,20 @@ fn of_agent(name: &str, agent: &AgentState, table: &BudgetTable, reserved: Amoun
         usd: 0.0,
         tokens: of_window(table),
     };
-    if limit.tokens > 0 {
+    if table.window_tokens > 0 {
         let window = agent.window.as_ref();
         let used = Amount::new(0.0, window.map_or(0, |w| w.tokens));
         let reserved = Amount::new(0.0, reserved.tokens);
         rows.push(Row {
             agent: Some(name.to_owned()),
+            // Also where people have all of it.
+            limit_tokens: Some(limit.tokens),
+            left_tokens: Some(
+                limit
+                    .tokens
+                    .saturating_sub(used.tokens)
+                    .saturating_sub(reserved.tokens),
+            ),
             until: window.map(|w| clock::iso(w.ends_at(table))),
             ..Row::new("window", limit, used, reserved)
         });

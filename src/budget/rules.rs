@@ -9,9 +9,10 @@ use crate::clock::{self, Timestamp};
 use crate::config::BudgetTable;
 
 /// With fewer known ends of an agent, its attempts reserve their own limit.
-const KNOWN_MIN: usize = 5;
+pub(crate) const KNOWN_MIN: usize = 5;
 /// Nine of ten attempts cost at most what one reserves.
 const PERCENTILE: f64 = 0.9;
+const WINDOW: &str = "window_tokens";
 /// Less than that is a rounding error.
 const LEAST: f64 = 1e-6;
 
@@ -19,8 +20,8 @@ const LEAST: f64 = 1e-6;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Grant {
     pub(crate) amount: Amount,
-    /// It may cost no more than this, where that is less than its own limit.
-    pub(crate) usd_max: Option<f64>,
+    /// It may cost no more than this, where that is less than its own limit, and the key that says so.
+    pub(crate) usd_max: Option<(f64, &'static str)>,
 }
 
 /// Why it cannot be paid.
@@ -70,10 +71,14 @@ impl Bound {
         Refusal::Agent {
             until: self.until,
             why: format!(
-                "of `{}` {} are used{reserved}, of {}{why}{raise}",
+                "`{}` {} {}: {} are used{reserved}{why}{raise}",
                 self.key,
-                show(self.used),
+                match self.key {
+                    WINDOW => "leaves agents",
+                    _ => "is",
+                },
                 show(self.limit),
+                show(self.used),
             ),
         }
     }
@@ -106,14 +111,28 @@ pub(super) fn decide(
     let agent = state.agents.get(ask.agent).unwrap_or(&nobody);
     let (usd_known, tokens_known) = agent.known();
     let bounds = bounds(state, agent, table, ask, now);
+    if table.window_tokens > 0 && of_window(table) == 0 {
+        return Err(Refusal::Agent {
+            until: None,
+            why: format!(
+                "`reserve_for_people` = {} leaves agents nothing of `window_tokens`: lower it in [budget]",
+                table.reserve_for_people
+            ),
+        });
+    }
     if let Some(refusal) = too_early(state, agent, table, ask, now) {
         return Err(refusal);
     }
+    let tightest = of_unit(&bounds, Unit::Usd).min_by(|a, b| a.left().total_cmp(&b.left()));
+    let is_bounded = tightest.is_some() && !ask.subscription;
+    // An item that has no limit (`budget_usd: 0`) takes its agent's where dollars are bounded: it holds up
+    // no other item.
+    let limit_usd = ask.limit_usd.or(ask.agent_usd.filter(|_| is_bounded));
     let at_work = state.reserved.values().any(|r| r.agent == ask.agent);
     let wants = |unit| {
-        let bounds: Vec<&Bound> = bounds.iter().filter(|b| b.unit == unit).collect();
+        let bounds: Vec<&Bound> = of_unit(&bounds, unit).collect();
         let (known, limit) = match unit {
-            Unit::Usd => (&usd_known, ask.limit_usd),
+            Unit::Usd => (&usd_known, limit_usd),
             Unit::Tokens => (&tokens_known, None),
         };
         wanted(&bounds, known, limit, at_work, ask, unit)
@@ -126,19 +145,26 @@ pub(super) fn decide(
     let tokens = wants(Unit::Tokens)?;
     let (item_usd, item_tokens) = left_of_item(table, ask, &usd_known, &tokens_known)?;
     // It may cost what it has reserved, where that is all that was left.
-    let usd_max = match (usd, ask.limit_usd) {
-        (Some(usd), Some(limit)) if usd_known.len() < KNOWN_MIN && usd + LEAST < limit => {
-            Some(usd).filter(|_| !ask.subscription)
-        }
-        _ => None,
-    };
-    let usd_max = usd_max.into_iter().chain(item_usd).reduce(f64::min);
+    let is_rest = !ask.subscription && usd_known.len() < KNOWN_MIN;
+    let rest = usd.zip(tightest.map(|b| b.key)).filter(|_| is_rest);
+    let of_item = item_usd.map(|left| (left, "item_usd"));
+    let own = limit_usd.filter(|_| ask.limit_usd.is_none());
+    let usd_max = [of_item, own.map(|usd| (usd, "budget_usd")), rest]
+        .into_iter()
+        .flatten()
+        .filter(|(usd, _)| ask.limit_usd.is_none_or(|limit| usd + LEAST < limit))
+        .min_by(|a, b| a.0.total_cmp(&b.0));
     let least = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::min);
     let tokens = least(tokens, item_tokens).unwrap_or(0.0);
+    let usd = least(usd, usd_max.map(|(usd, _)| usd)).unwrap_or(0.0);
     Ok(Grant {
-        amount: Amount::new(least(usd, usd_max).unwrap_or(0.0), tokens.ceil() as u64),
+        amount: Amount::new(usd, tokens.ceil() as u64),
         usd_max,
     })
+}
+
+fn of_unit(bounds: &[Bound], unit: Unit) -> impl Iterator<Item = &Bound> {
+    bounds.iter().filter(move |b| b.unit == unit)
 }
 
 /// The budgets that all items of its agent are in.
@@ -187,7 +213,7 @@ fn bounds(
             day,
         ),
         tokens(
-            "window_tokens",
+            WINDOW,
             of_window(table),
             window.map_or(0, |w| w.tokens),
             own.tokens,
@@ -303,7 +329,9 @@ fn too_early(
     (due > now.at).then(|| Refusal::Agent {
         until: Some(due),
         why: format!(
-            "its window of {} is paced (`pace`): {taken} of {limit} tokens are used or reserved, and less of it has passed",
+            // Not how much has passed: a hold whose words change is written anew.
+            "{:.0} % of the window's tokens are used or reserved, and less of its {} has passed (`pace`)",
+            100.0 * taken as f64 / limit as f64,
             clock::human(table.window)
         ),
     })
@@ -337,9 +365,10 @@ fn left_of_item(
             false => String::new(),
         };
         Err(Refusal::Item(format!(
-            "the item's budget is used up: {} of {} (`{key}` in [budget]){takes}; raise that, or split the item",
+            "the item's budget is used up: {} of {} (`{key}` in [budget]){takes}; raise `{key}`, or `harness retry {}` gives it its budget again",
             show(unit, used),
-            show(unit, limit)
+            show(unit, limit),
+            ask.item
         )))
     };
     let (used, tokens_max) = (ask.item_used, table.item_tokens as f64);

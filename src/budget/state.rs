@@ -3,6 +3,7 @@
 //! Pure: no file, no clock. Invariant: a reservation is charged once, as it is taken out with that.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -17,6 +18,12 @@ const ENDS_MAX: usize = 20;
 /// No attempt costs more: whatever a CLI says, sums stay finite and exact.
 const USD_MAX: f64 = 1_000_000.0;
 const TOKENS_MAX: u64 = 1_000_000_000_000;
+/// Nor do all attempts together.
+const SUM_USD_MAX: f64 = 1e12;
+/// A day further in the future than this is of a clock that went wrong; one nearer may be that of a process
+/// in another time zone.
+const ZONES_APART: Duration = Duration::from_secs(48 * 3600);
+const VERSION: u32 = 1;
 
 /// Dollars and tokens. Tokens are input, output and writes to a cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +49,7 @@ impl Amount {
     }
 
     fn is_sane(self) -> bool {
-        self.usd.is_finite() && self.usd >= 0.0
+        (0.0..=SUM_USD_MAX).contains(&self.usd)
     }
 }
 
@@ -113,7 +120,7 @@ pub(crate) struct Reservation {
 impl State {
     pub(super) fn new(now: &Moment) -> State {
         State {
-            version: 1,
+            version: VERSION,
             day: now.day.clone(),
             today: Amount::default(),
             total: Amount::default(),
@@ -123,8 +130,19 @@ impl State {
         }
     }
 
-    /// Whether its numbers can be counted with.
-    pub(super) fn is_sane(&self) -> bool {
+    /// Whether it is of this version, and its numbers can be counted with; if not, why.
+    pub(super) fn checked(self) -> Result<State, String> {
+        if self.version != VERSION {
+            let version = self.version;
+            return Err(format!("it is of version {version}, not {VERSION}"));
+        }
+        match self.is_sane() {
+            true => Ok(self),
+            false => Err("it has numbers that nothing can cost".to_owned()),
+        }
+    }
+
+    fn is_sane(&self) -> bool {
         let used = [self.today, self.total].into_iter();
         let agents = self.agents.values();
         let agents = agents.flat_map(|a| a.ends.iter().map(|e| e.amount).chain([a.today]));
@@ -132,16 +150,17 @@ impl State {
         used.chain(agents).chain(reserved).all(Amount::is_sane)
     }
 
-    /// What time has ended: the day, and windows. What was used in a future that a clock showed which was
-    /// set back since, counts as used today.
+    /// What time has ended: the day, and windows. The day is never set back to one that would then begin
+    /// once more: what was used in the future counts as used today, be it that the clock was set back or
+    /// that another process is in another time zone.
     pub(super) fn roll(&mut self, table: &BudgetTable, now: &Moment) {
-        if self.day != now.day {
-            if self.day < now.day {
-                self.today = Amount::default();
-                self.agents
-                    .values_mut()
-                    .for_each(|a| a.today = Amount::default());
-            }
+        let nearest = clock::iso(clock::later(now.at, ZONES_APART));
+        if self.day < now.day {
+            self.today = Amount::default();
+            let agents = self.agents.values_mut();
+            agents.for_each(|a| a.today = Amount::default());
+            self.day.clone_from(&now.day);
+        } else if *self.day > *nearest {
             self.day.clone_from(&now.day);
         }
         for agent in self.agents.values_mut() {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::rules::{Refusal, decide, money, percentile};
 use super::state::{Amount, Charged, Reservation, State};
-use super::{Ask, Moment};
+use super::{Ask, Current, Moment};
 use crate::clock::Timestamp;
 use crate::config::BudgetTable;
+use crate::layout::Root;
 
 fn now() -> Moment {
     at("2026-01-27T12:00:00Z")
@@ -33,6 +34,7 @@ const ASK: Ask<'_> = Ask {
     item: "i",
     agent: "a",
     limit_usd: Some(10.0),
+    agent_usd: Some(10.0),
     subscription: false,
     item_used: Amount {
         usd: 0.0,
@@ -65,7 +67,8 @@ fn reservation(usd: f64, tokens: u64) -> Reservation {
 
 fn granted(state: &State, table: &BudgetTable, ask: &Ask<'_>) -> (f64, u64, Option<f64>) {
     let grant = decide(state, table, ask, &now()).unwrap();
-    (grant.amount.usd, grant.amount.tokens, grant.usd_max)
+    let usd_max = grant.usd_max.map(|(usd, _)| usd);
+    (grant.amount.usd, grant.amount.tokens, usd_max)
 }
 
 fn refused(state: &State, table: &BudgetTable, ask: &Ask<'_>) -> (Option<Timestamp>, String) {
@@ -110,7 +113,7 @@ fn a_budget_lets_start_what_fits_and_else_says_which_and_until_when() {
     assert_eq!(until, Some(now().next_day));
     assert_eq!(
         why,
-        "of `day_usd` $5.00 are used and $2.00 reserved, of $7.90, and an attempt of a may take $1.00"
+        "`day_usd` is $7.90: $5.00 are used and $2.00 reserved, and an attempt of a may take $1.00"
     );
     let total = BudgetTable {
         total_usd: 7.5,
@@ -128,6 +131,7 @@ fn a_budget_lets_start_what_fits_and_else_says_which_and_until_when() {
     );
     let unlimited = Ask {
         limit_usd: None,
+        agent_usd: None,
         ..ASK
     };
     let (until, why) = refused(&after(&[]), &day(100.0), &unlimited);
@@ -258,8 +262,15 @@ fn a_session_is_charged_once_and_days_end() {
     );
     assert_eq!(state.charge("never", Some(9.0), None, &now()), None);
     assert_eq!((state.today, state.total), (amount, amount));
-    // Set back over midnight, and on again.
-    for (day, usd) in [("26", 2.0), ("27", 0.0)] {
+    // The clock is set back over midnight; or two processes in two time zones take turns.
+    for (day, usd) in [("26", 2.0), ("27", 2.0), ("26", 2.0), ("28", 0.0)] {
+        state.roll(&table(), &at(&format!("2026-01-{day}T12:00:00Z")));
+        assert_eq!(state.today.usd, usd, "{day}");
+    }
+    // A clock that was years ahead keeps no day for years.
+    state.today = amount;
+    state.day = "2099-01-01".into();
+    for (day, usd) in [("28", 2.0), ("29", 0.0)] {
         state.roll(&table(), &at(&format!("2026-01-{day}T12:00:00Z")));
         assert_eq!(state.today.usd, usd, "{day}");
     }
@@ -272,4 +283,121 @@ fn a_session_is_charged_once_and_days_end() {
         [0.09, 0.0312, 7.0].map(money),
         ["$0.09", "$0.0312", "$7.00"]
     );
+}
+
+#[test]
+fn a_window_that_is_left_to_people_wholly_starts_nothing() {
+    let whole = BudgetTable {
+        window_tokens: 10_000,
+        reserve_for_people: 1.0,
+        ..table()
+    };
+    for pace in [false, true] {
+        let table = BudgetTable {
+            pace,
+            ..whole.clone()
+        };
+        for state in [after(&[]), after(&[1.0; 5])] {
+            let (until, why) = refused(&state, &table, &ASK);
+            assert!(
+                until.is_none() && why.contains("`reserve_for_people` = 1 "),
+                "{why}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_item_without_a_limit_takes_its_agents_where_dollars_are_bounded() {
+    let day = |day_usd| BudgetTable { day_usd, ..table() };
+    let free = Ask {
+        limit_usd: None,
+        ..ASK
+    };
+    assert_eq!(
+        granted(&after(&[]), &table(), &free),
+        (0.0, 0, None),
+        "nothing is bounded"
+    );
+    assert_eq!(
+        granted(&after(&[]), &day(50.0), &free),
+        (10.0, 0, Some(10.0))
+    );
+    assert_eq!(granted(&after(&[]), &day(3.0), &free), (3.0, 0, Some(3.0)));
+    assert_eq!(
+        granted(&after(&[1.0; 5]), &day(50.0), &free),
+        (1.0, 1000, Some(10.0))
+    );
+}
+
+#[test]
+fn what_may_be_used_says_which_budget_left_no_more() {
+    let by = |state: &State, table: &BudgetTable, ask: &Ask<'_>| {
+        decide(state, table, ask, &now()).unwrap().usd_max
+    };
+    let table = BudgetTable {
+        day_usd: 3.0,
+        total_usd: 20.0,
+        item_usd: 5.0,
+        ..table()
+    };
+    assert_eq!(by(&after(&[]), &table, &ASK), Some((3.0, "day_usd")));
+    let tight = BudgetTable {
+        item_usd: 2.0,
+        ..table.clone()
+    };
+    assert_eq!(by(&after(&[]), &tight, &ASK), Some((2.0, "item_usd")));
+    let total = BudgetTable {
+        total_usd: 1.0,
+        ..table.clone()
+    };
+    assert_eq!(by(&after(&[]), &total, &ASK), Some((1.0, "total_usd")));
+    let small = Ask {
+        limit_usd: Some(0.5),
+        ..ASK
+    };
+    assert_eq!(
+        by(&after(&[]), &table, &small),
+        None,
+        "its own limit is less"
+    );
+}
+
+#[test]
+fn what_is_not_of_this_version_or_no_sum_is_not_counted_with() {
+    let read = |text: &str| serde_json::from_str::<State>(text).unwrap().checked();
+    assert!(read(r#"{"version":1}"#).is_ok());
+    assert!(read(r#"{"version":7}"#).unwrap_err().contains("version 7"));
+    for usd in ["-1", "1e13", "1e308"] {
+        let text = format!(r#"{{"version":1,"total":{{"usd":{usd}}}}}"#);
+        assert!(read(&text).is_err(), "{usd}");
+    }
+}
+
+#[test]
+fn what_the_file_says_counts_at_once_and_one_that_cannot_be_read_lifts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path());
+    let write = |text: &str| {
+        let path = dir.path().join("harness.toml");
+        drop(crate::atomic::replace(&path, text.as_bytes(), false));
+    };
+    let mut current = Current::new(table());
+    write("[budget]\nday_usd = 3\n");
+    assert_eq!(current.read(&root).0.day_usd, 3.0);
+    write("[budget]\nday_usd = 4\n");
+    assert_eq!(current.read(&root).0.day_usd, 4.0);
+    for (text, said) in [("", false), ("[budget", true), ("[budget", false)] {
+        write(text);
+        let (table, trouble) = current.read(&root);
+        assert_eq!(
+            (table.day_usd, trouble.is_some()),
+            (4.0, said),
+            "{text}: {trouble:?}"
+        );
+    }
+    std::fs::remove_file(dir.path().join("harness.toml")).unwrap();
+    assert_eq!(current.read(&root).0.day_usd, 4.0);
+    write("[budget]\nday_usd = 5\n");
+    assert_eq!(current.read(&root).0.day_usd, 5.0);
 }

@@ -1,6 +1,6 @@
 //! `harness budget`: what agents have used and reserved, and what is left.
 
-use crate::budget::{Budget, Report, Row, money};
+use crate::budget::{Budget, KNOWN_MIN, Report, Row, money};
 use crate::config::{Config, Overrides};
 use crate::error::Result;
 use crate::layout::Root;
@@ -15,6 +15,7 @@ pub(super) fn budget(root: &Root, json: bool) -> Result<u8> {
     let budget = Budget {
         root,
         config: &config,
+        table: config.budget.clone(),
         durable: false,
     };
     let report = budget.report()?;
@@ -118,12 +119,20 @@ fn usual(row: &Row) -> String {
     let usd = row.usual_usd.map(money);
     let tokens = row.usual_tokens.map(|n| format!("{n} tokens"));
     let parts: Vec<String> = usd.into_iter().chain(tokens).collect();
-    match parts.is_empty() {
-        true => String::new(),
-        false => format!(
-            "Nine of ten of the last attempts of {} used at most {}.\n",
-            line(row.agent.as_deref().unwrap_or_default()),
-            parts.join(" and ")
-        ),
+    if parts.is_empty() {
+        return String::new();
     }
+    let known = row.known_attempts.unwrap_or_default();
+    let few = match known < KNOWN_MIN {
+        true => format!(
+            " ({}; from {KNOWN_MIN} on that is what one reserves)",
+            count_of(known as u64, "attempt")
+        ),
+        false => String::new(),
+    };
+    format!(
+        "Nine of ten of the last attempts of {} used at most {}{few}.\n",
+        line(row.agent.as_deref().unwrap_or_default()),
+        parts.join(" and ")
+    )
 }

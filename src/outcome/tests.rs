@@ -26,6 +26,7 @@ fn ended(exit: Exit) -> Evidence {
         unheard: false,
         resumed: false,
         has_events: true,
+        budget: None,
         failures: 0,
     }
 }
@@ -349,6 +350,48 @@ fn gates_table() -> String {
         }
     }
     table
+}
+
+#[test]
+fn what_a_budget_of_all_stopped_is_no_fault_of_its_item() {
+    let by_itself = fault(Class::LimitsReached {
+        limit: Limit::Budget,
+    });
+    for evidence in [stopped_for(Stop::OverBudget), by_itself] {
+        let of = |key: &str| {
+            let budget = Some(key.to_owned());
+            decide(
+                &Evidence {
+                    budget,
+                    ..evidence.clone()
+                },
+                &TERMS,
+            )
+        };
+        let own = decide(&evidence, &TERMS);
+        assert_eq!((own.outcome, own.next), (Outcome::OverBudget, Next::Parked));
+        assert_eq!(of("budget_usd"), own);
+        for key in ["day_usd", "total_usd"] {
+            let d = of(key);
+            assert_eq!(
+                (d.outcome, d.next, d.wait),
+                (Outcome::OverBudget, Next::Pending, None)
+            );
+            assert!(
+                !d.is_failure() && d.reason.contains(&format!("`{key}`")),
+                "{}",
+                d.reason
+            );
+        }
+        let d = of("item_usd");
+        assert_eq!(d.next, Next::Parked);
+        assert!(d.reason.contains("raise `item_usd`"), "{}", d.reason);
+    }
+    let fine = Evidence {
+        budget: Some("day_usd".into()),
+        ..ended(Code(0))
+    };
+    assert_eq!(decide(&fine, &TERMS).outcome, Outcome::Succeeded);
 }
 
 #[test]

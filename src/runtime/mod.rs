@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::aggregator::Ledger;
+use crate::budget::Current;
 use crate::config::{Config, Durability};
 use crate::error::Result;
 use crate::folder::Folder;
@@ -70,6 +71,7 @@ pub(crate) struct Runtime {
     pub(crate) nobodys_released: AtomicBool,
     /// Agents that this process could not start at all, and therefore holds.
     lacking: Mutex<BTreeSet<String>>,
+    budget: Mutex<Current>,
     ledger: Mutex<Ledger>,
 }
 
@@ -102,6 +104,7 @@ impl Runtime {
             interrupts: Mutex::default(),
             nobodys_released: AtomicBool::default(),
             lacking: Mutex::default(),
+            budget: Mutex::new(Current::new(config.budget.clone())),
             ledger: Mutex::new(Ledger::new(root)),
             config,
         })
@@ -122,6 +125,10 @@ impl Runtime {
 
     pub(crate) fn lacking(&self) -> MutexGuard<'_, BTreeSet<String>> {
         lock(&self.lacking)
+    }
+
+    pub(crate) fn budget(&self) -> MutexGuard<'_, Current> {
+        lock(&self.budget)
     }
 
     /// Adds an ended attempt to the ledger. A line that cannot be written costs one count in the

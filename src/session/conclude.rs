@@ -62,6 +62,7 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     };
     let mut evidence = gather(&mut attempt, &over, collected.as_ref());
     paid::charge(ctx, &mut attempt, &over)?;
+    evidence.budget = paid::used_up(&attempt.file);
     let question = question(ctx, &evidence);
     evidence.asked = question.as_ref().map(|q| q.headline().to_owned());
     evidence.unheard = question.is_none() && was_answered_too_late(ctx, &attempt);
@@ -367,6 +368,7 @@ fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> 
         unheard: false,
         resumed: attempt.file.resumed.is_some(),
         has_events: attempt.stream.is_some(),
+        budget: None,
         failures: attempt.record.history().failures,
     }
 }

@@ -37,6 +37,8 @@ pub struct SessionFile {
     /// The attempt's limits, whether CLI or harness enforces them; `None`: unlimited.
     pub max_turns: Option<u64>,
     pub budget_usd: Option<f64>,
+    /// The key of the budget that made `budget_usd` as small; `None`: it is the attempt's own.
+    pub budget_by: Option<String>,
     /// The requested model; `None`: the CLI's own choice.
     pub model: Option<String>,
     pub repo: Option<String>,

@@ -183,6 +183,8 @@ pub(crate) struct Attempt {
     pub(crate) stream: Option<Stream>,
     /// What budgets leave it in dollars.
     pub(crate) usd_max: Option<f64>,
+    /// Whether it may have reserved what it uses.
+    pub(crate) reserved: bool,
     /// Whether another harness began it.
     pub(crate) recovered: bool,
 }
@@ -209,6 +211,7 @@ impl Attempt {
             work: None,
             stream: None,
             usd_max: None,
+            reserved: false,
             recovered: false,
         }
     }
@@ -451,13 +454,14 @@ fn undo_begin(ctx: &WorkerContext, attempt: Attempt, reason: String, to: Target)
         mut record,
         dir,
         file,
+        reserved,
         ..
     } = attempt;
     // The folder first: after the `requeued` line nobody looks for it. Each is repeated until done:
     // one without the other would look like a started attempt.
     let copies = "the attempt never started: it holds copies only";
     let mut done = ctx.retry_temporary(|| atomic::discard_tree(&dir, copies));
-    if ![agents::SCRIPT, ""].contains(&&*file.agent) {
+    if reserved {
         done = done.and(paid::give_back(ctx, &file.session));
     }
     if !planted("not-given-back-on-record") {

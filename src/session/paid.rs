@@ -4,19 +4,35 @@
 //! Invariant: whatever becomes of an attempt, its reservation is charged or given back before its end is
 //! on record.
 
-use super::{Attempt, Failed, Over, WorkerContext};
+use super::{Attempt, Failed, Over, SessionFile, WorkerContext};
 use crate::agents::{self, Agent};
 use crate::atomic;
-use crate::budget::{Amount, Ask, Budget, Unpaid};
+use crate::budget::{self, Amount, Ask, Budget, Unpaid, Waits};
+use crate::clock;
 use crate::error::{Kind, Result};
 use crate::outcome::Exit;
-use crate::runtime::Runtime;
+use crate::runtime::{Level, Runtime};
 
 fn budget(rt: &Runtime) -> Budget<'_> {
+    let (table, trouble) = rt.budget().read(&rt.root);
+    if let Some(why) = trouble {
+        rt.console.warn(&why);
+    }
     Budget {
         root: &rt.root,
         config: &rt.config,
+        table,
         durable: rt.durable,
+    }
+}
+
+impl Waits for WorkerContext {
+    fn show(&self, why: Option<String>) {
+        self.show_reason(why);
+    }
+
+    fn is_to_stop(&self) -> bool {
+        self.rt.lifecycle.level() >= Level::Stopping
     }
 }
 
@@ -35,21 +51,26 @@ pub(super) fn reserve(
         item: &attempt.file.item,
         agent: name,
         limit_usd: agents::budget_usd(table, &attempt.claim.item),
+        agent_usd: (table.budget_usd > 0.0).then_some(table.budget_usd),
         subscription: table.subscription,
         item_used: Amount::new(past.used_usd, past.used_tokens),
     };
-    let reserved = budget(rt).reserve(&ask, &|why| ctx.show_reason(Some(why)));
-    ctx.show_reason(None);
+    let reserved = budget(rt).reserve(&ask, ctx);
+    // One that failed may have reserved.
+    attempt.reserved = !matches!(reserved, Ok(Err(_)));
     match reserved? {
         Ok(grant) => {
-            attempt.usd_max = grant.usd_max;
+            attempt.usd_max = grant.usd_max.map(|(usd, _)| usd);
+            attempt.file.budget_by = grant.usd_max.map(|(_, key)| key.to_owned());
             Ok(())
         }
-        Err(Unpaid::Held { why, raised }) => {
+        Err(Unpaid::Stopping) => Err(Failed::PutOff("harness was told to stop".into())),
+        Err(Unpaid::Held { why, raised, known }) => {
             if raised {
                 let until = match &why.until {
-                    Some(until) => format!("until {until}"),
-                    None => "until there is room".to_owned(),
+                    Some(until) => format!("until {}", clock::local(until)),
+                    None if known => "until there is room".to_owned(),
+                    None => "until that is mended".to_owned(),
                 };
                 let text = format!("{name} is held {until}: {}", why.reason);
                 rt.console.warn(&text);
@@ -70,18 +91,29 @@ pub(super) fn charge(ctx: &WorkerContext, attempt: &mut Attempt, over: &Over) ->
         return Ok(());
     }
     let Over::Exited { exit, stop, .. } = over else {
-        return give_back(ctx, &attempt.file.session);
+        return match attempt.reserved {
+            true => give_back(ctx, &attempt.file.session),
+            false => Ok(()),
+        };
     };
     let failed = stop.is_none() && matches!(exit, Exit::Code(code) if *code != 0);
     let (usd, tokens) = used(ctx, attempt, failed);
     let sid = &attempt.file.session;
-    let charged = ctx.retry_temporary(|| budget(&ctx.rt).charge(sid, usd, tokens));
+    let charged = ctx.retry_temporary(|| budget(&ctx.rt).charge(sid, usd, tokens, ctx));
     if let Some(Some((amount, over))) = held_up(ctx, charged)? {
         attempt.file.charged_usd = Some(amount.usd);
         attempt.file.charged_tokens = Some(amount.tokens);
         say_over(&ctx.rt, &over);
     }
     Ok(())
+}
+
+/// The key of the budget that made its limit, where it has used that up.
+pub(super) fn used_up(file: &SessionFile) -> Option<String> {
+    let limit = file
+        .budget_usd
+        .filter(|limit| file.charged_usd.is_some_and(|usd| usd + 1e-6 >= *limit));
+    file.budget_by.clone().filter(|_| limit.is_some())
 }
 
 /// What it used in dollars and tokens, as far as its CLI says. `failed`: it ended by itself, and not well.
@@ -105,7 +137,7 @@ fn used(ctx: &WorkerContext, attempt: &Attempt, failed: bool) -> (Option<f64>, O
 
 /// Gives back what an attempt had reserved that started nothing.
 pub(crate) fn give_back(ctx: &WorkerContext, session: &str) -> Result<()> {
-    let given = ctx.retry_temporary(|| budget(&ctx.rt).give_back(session));
+    let given = ctx.retry_temporary(|| budget(&ctx.rt).give_back(session, ctx));
     if let Some(over) = held_up(ctx, given)? {
         say_over(&ctx.rt, &over);
     }
@@ -127,6 +159,9 @@ fn held_up<T>(ctx: &WorkerContext, done: Result<T>) -> Result<Option<T>> {
 
 /// Ends the holds whose budgets have room now. `at_start`: by the configuration of a new run.
 pub(crate) fn look_again(rt: &Runtime, at_start: bool) {
+    if !budget::holds_any(&rt.root) {
+        return;
+    }
     match budget(rt).look_again(at_start) {
         Ok(over) => say_over(rt, &over),
         Err(e) if at_start => rt.console.warn(&e.to_string()),
@@ -137,7 +172,7 @@ pub(crate) fn look_again(rt: &Runtime, at_start: bool) {
 
 fn say_over(rt: &Runtime, agents: &[String]) {
     for agent in agents {
-        let text = format!("{agent} is held no more: its budget has room");
+        let text = format!("{agent} is held no more: its budget lets it start");
         rt.console.say(&text);
         rt.ready.ask_rescan();
     }

@@ -334,11 +334,12 @@ fn started_words(started: &Started) -> String {
 /// How and why an attempt ended, its results, and what follows.
 fn finished_words(finished: &Finished, tz: &TimeZone) -> String {
     let end = &finished.end;
-    let mut s = format!(
-        "{} {}",
-        attempt_of(finished.attempt),
-        outcome_words(end.outcome.as_ref(), end.fault.as_deref())
-    );
+    let unpaid = end.outcome == Some(Outcome::OverBudget.into()) && end.seconds <= 0.0;
+    let how = match unpaid {
+        true => "was not started".to_owned(),
+        false => outcome_words(end.outcome.as_ref(), end.fault.as_deref()),
+    };
+    let mut s = format!("{} {how}", attempt_of(finished.attempt));
     if end.seconds > 0.0 {
         let took = Duration::try_from_secs_f64(end.seconds).unwrap_or_default();
         s += &format!(" after {}", clock::human(took));

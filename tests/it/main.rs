@@ -18,6 +18,7 @@ mod agents;
 mod answers;
 mod branches;
 mod budget;
+mod budget_waits;
 mod caller;
 mod clocks;
 mod closed;

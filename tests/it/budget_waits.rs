@@ -1,0 +1,164 @@
+//! Budgets where something is in the way: a lock that is kept, a day that ends, and what is not the item's fault.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::agents::play;
+use crate::budget::{configure, done, end, held, hold, root_with, usd};
+use crate::clocks::Clock;
+use crate::launch::session;
+use crate::support::describe;
+
+#[test]
+fn a_lock_that_somebody_keeps_starts_nothing_and_names_them() {
+    let root = root_with("claude", "day_usd = 1", "");
+    let dir = root.at("state/budget");
+    fs::create_dir_all(&dir).unwrap();
+    let lock = fs::File::create(dir.join("lock")).unwrap();
+    lock.lock().unwrap();
+    play(&root, "a.md", "success");
+    let run = root.start(&["--workers", "1"]);
+    root.wait_until("the slot says what it waits for", || {
+        root.ok(&["status"]).contains("state/budget/lock is locked")
+    });
+    let hold = held(&root, &run, "claude");
+    let me = format!("process {} holds it", std::process::id());
+    assert!(hold["reason"].as_str().unwrap().contains(&me), "{hold:#}");
+    assert!(hold["until"].is_string());
+    assert!(!root.is_done("a.md"));
+    // Its item is back, and the slot works on.
+    root.wait_until("its item is back", || {
+        root.at("queue/pending/a.md").exists()
+    });
+    root.script("s", "true");
+    root.wait_until("its slot works on", || root.is_done("s"));
+    drop(lock);
+    root.wait_until("it goes on by itself", || root.is_done("a.md"));
+}
+
+#[test]
+fn a_lock_that_somebody_keeps_holds_no_stop_up_and_nothing_is_forgotten() {
+    let root = root_with("claude", "day_usd = 1", "budget_usd = 0.5");
+    play(&root, "a.md", "tool s=3");
+    let run = root.start(&["--workers", "1"]);
+    root.wait_until("it is at work", || {
+        root.events("a.md").iter().any(|event| event == "started")
+    });
+    let lock = fs::File::create(root.at("state/budget/lock")).unwrap();
+    lock.lock().unwrap();
+    let begun = Instant::now();
+    end(run);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    drop(lock);
+    // Whoever goes on charges it.
+    root.drain();
+    assert!(root.is_done("a.md"), "{}", root.picture());
+    let (used, reserved) = usd(&root, "day");
+    let attempts = root.show("a.md")["attempts"].clone();
+    let charged = attempts.as_array().unwrap().iter();
+    let charged: f64 = charged.map(|a| a["charged_usd"].as_f64().unwrap()).sum();
+    assert!(
+        (charged - used).abs() < 1e-6 && reserved == 0.0,
+        "{used}: {attempts:#}"
+    );
+    assert_eq!(attempts.as_array().unwrap().len(), 2, "{attempts:#}");
+}
+
+#[test]
+fn what_the_day_stops_waits_for_the_day_and_keeps_its_work() {
+    // Little is known of claude: its second attempt gets all that is left of the day.
+    let root = root_with("claude", "day_usd = 0.10\nitem_usd = 5", "budget_usd = 1");
+    play(&root, "first.md", "success");
+    root.drain();
+    play(&root, "a.md", "tool s=0.1 cost=0.03");
+    let run = root.start(&["--workers", "1"]);
+    root.wait_until("the day has stopped it", || {
+        root.events("a.md").iter().any(|event| event == "finished")
+    });
+    let hold = held(&root, &run, "claude");
+    end(run);
+    let file = session(&root, "a.md", 0);
+    assert_eq!(
+        (&file["outcome"], &file["budget_by"]),
+        (&"over_budget".into(), &"day_usd".into())
+    );
+    let show = root.show("a.md");
+    assert!(
+        file["reason"].as_str().unwrap().contains("`day_usd`"),
+        "{show:#}"
+    );
+    assert!(root.at("queue/pending/a.md").exists(), "{}", root.picture());
+    assert!(
+        hold["reason"].as_str().unwrap().contains("`day_usd`"),
+        "{hold:#}"
+    );
+    assert!(hold["until"].is_string(), "the day ends: {hold:#}");
+    configure(&root, "claude", "day_usd = 5", "budget_usd = 1");
+    root.drain();
+    assert!(root.is_done("a.md"), "{}", root.picture());
+}
+
+#[test]
+fn an_item_that_wants_no_limit_holds_nobody_up() {
+    let root = root_with("claude", "day_usd = 0.10", "budget_usd = 0.04");
+    root.drop_file(
+        "a.md",
+        b"---\nbudget_usd: 0\n---\nDo.\n[[mock:success]]\n",
+        0o644,
+    );
+    play(&root, "b.md", "success");
+    let out = root.harness(&["run", "--drain", "--workers", "1"]);
+    assert_eq!(done(&root), 2, "{}", describe(&out));
+    assert_eq!(session(&root, "a.md", 0)["budget_usd"], 0.04);
+}
+
+#[test]
+fn a_clock_that_is_set_back_over_midnight_gives_nobody_the_day_again() {
+    let mut root = root_with("claude", "day_usd = 1", "budget_usd = 0.5");
+    let Some(clock) = Clock::of(&mut root) else {
+        return;
+    };
+    const DAY: i64 = 86_400;
+    clock.set(DAY, 0);
+    play(&root, "a.md", "success");
+    root.drain();
+    assert_eq!(usd(&root, "day"), (0.03, 0.0));
+    clock.set(0, 0);
+    assert_eq!(usd(&root, "day"), (0.03, 0.0));
+    play(&root, "b.md", "success");
+    root.drain();
+    assert_eq!(usd(&root, "day"), (0.06, 0.0));
+    // That day has begun already.
+    clock.set(DAY, 0);
+    assert_eq!(usd(&root, "day"), (0.06, 0.0));
+    clock.set(2 * DAY, 0);
+    assert_eq!(usd(&root, "day"), (0.0, 0.0));
+    assert_eq!(usd(&root, "total"), (0.06, 0.0));
+}
+
+#[test]
+fn what_lies_in_the_place_of_a_file_holds_prompts_alone_and_says_what_to_do() {
+    let root = root_with("claude", "day_usd = 1", "budget_usd = 0.5");
+    play(&root, "a.md", "success");
+    for (n, name) in ["lock", "budget.json"].into_iter().enumerate() {
+        let path = root.at("state/budget").join(name);
+        let _none = fs::remove_file(&path);
+        fs::create_dir_all(&path).unwrap();
+        let script = format!("s{n}");
+        root.script(&script, "true");
+        let out = root.harness(&["run", "--drain", "--workers", "1"]);
+        let said = describe(&out);
+        assert!(root.is_done(&script) && !root.is_done("a.md"), "{said}");
+        let hold = hold(&root, "claude").unwrap_or_else(|| panic!("{name}: {said}"));
+        let reason = hold["reason"].as_str().unwrap();
+        assert!(
+            reason.contains(name) && reason.contains("what to do"),
+            "{reason}"
+        );
+        assert!(said.contains("is held until that is mended"), "{said}");
+        fs::remove_dir(&path).unwrap();
+    }
+    root.drain();
+    assert!(root.is_done("a.md"));
+}
