@@ -279,6 +279,12 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Those that a budget counts: what is read from a cache costs next to nothing.
+    pub(crate) fn counted_tokens(&self) -> u64 {
+        let tokens = self.input_tokens.saturating_add(self.output_tokens);
+        tokens.saturating_add(self.cache_write_tokens)
+    }
+
     /// Takes one event into account.
     pub fn fold(&mut self, body: &Body) {
         let was_saying = std::mem::take(&mut self.saying);

@@ -45,7 +45,7 @@ pub struct Evidence {
     pub resumed: bool,
     /// Its CLI's output is read as events.
     pub has_events: bool,
-    /// The key of the budget that made its limit in dollars, where it has used that up.
+    /// The key of the budget that made its limit, where it has used that up.
     pub budget: Option<String>,
     /// Counted failures before this attempt, since a person last put the item into `pending/`.
     pub failures: u32,
@@ -202,14 +202,17 @@ impl Decision {
         };
         // `[budget]` has these two for others, too: nothing is wrong with the item.
         let (reason, next) = match key {
-            "day_usd" | "total_usd" => (
-                format!("`{key}` had no more left for it, so it was stopped: it goes on when that has room"),
+            "day_usd" | "total_usd" | "day_tokens" | "total_tokens" | "window_tokens" => (
+                format!(
+                    "`{key}` had no more left for it, so it was stopped: it goes on when that has room"
+                ),
                 Next::Pending,
             ),
-            "item_usd" => (
-                "it used up its item's budget and was stopped: raise `item_usd` in [budget], or give the item its \
-                 budget again with `harness retry`"
-                    .to_owned(),
+            "item_usd" | "item_tokens" => (
+                format!(
+                    "it used up its item's budget and was stopped: raise `{key}` in [budget], or give the item its \
+                     budget again with `harness retry`"
+                ),
                 Next::Parked,
             ),
             _ => return self,

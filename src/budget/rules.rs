@@ -22,6 +22,8 @@ pub(crate) struct Grant {
     pub(crate) amount: Amount,
     /// It may cost no more than this, where that is less than its own limit, and the key that says so.
     pub(crate) usd_max: Option<(f64, &'static str)>,
+    /// The same for tokens, which have no limit of their own.
+    pub(crate) tokens_max: Option<(u64, &'static str)>,
 }
 
 /// Why it cannot be paid.
@@ -154,13 +156,31 @@ pub(super) fn decide(
         .flatten()
         .filter(|(usd, _)| ask.limit_usd.is_none_or(|limit| usd + LEAST < limit))
         .min_by(|a, b| a.0.total_cmp(&b.0));
+    let tokens_max = most_tokens(&bounds, tokens, item_tokens, tokens_known.len());
     let least = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::min);
     let tokens = least(tokens, item_tokens).unwrap_or(0.0);
     let usd = least(usd, usd_max.map(|(usd, _)| usd)).unwrap_or(0.0);
     Ok(Grant {
         amount: Amount::new(usd, tokens.ceil() as u64),
         usd_max,
+        tokens_max,
     })
+}
+
+/// It may use what it has reserved, where that is all that was left.
+fn most_tokens(
+    bounds: &[Bound],
+    reserved: Option<f64>,
+    of_item: Option<f64>,
+    known: usize,
+) -> Option<(u64, &'static str)> {
+    let tightest = of_unit(bounds, Unit::Tokens).min_by(|a, b| a.left().total_cmp(&b.left()));
+    let is_rest = |b: &&Bound| known < KNOWN_MIN && reserved.is_some_and(|n| n + 1.0 > b.left());
+    let rest = tightest.filter(is_rest).map(|b| (b.left(), b.key));
+    let of_item = of_item.map(|left| (left, "item_tokens"));
+    let most = of_item.into_iter().chain(rest);
+    let most = most.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    Some((most.0 as u64, most.1))
 }
 
 fn of_unit(bounds: &[Bound], unit: Unit) -> impl Iterator<Item = &Bound> {

@@ -401,3 +401,27 @@ fn what_the_file_says_counts_at_once_and_one_that_cannot_be_read_lifts_nothing()
     write("[budget]\nday_usd = 5\n");
     assert_eq!(current.read(&root).0.day_usd, 5.0);
 }
+
+#[test]
+fn tokens_are_bounded_by_what_is_left_while_little_is_known() {
+    let most =
+        |state: &State, table: &BudgetTable| decide(state, table, &ASK, &now()).unwrap().tokens_max;
+    let day = BudgetTable {
+        day_tokens: 5000,
+        ..table()
+    };
+    assert_eq!(most(&after(&[]), &table()), None);
+    assert_eq!(most(&after(&[]), &day), Some((5000, "day_tokens")));
+    assert_eq!(most(&after(&[1.0]), &day), Some((4000, "day_tokens")));
+    let of_item = BudgetTable {
+        item_tokens: 3000,
+        ..day.clone()
+    };
+    assert_eq!(most(&after(&[]), &of_item), Some((3000, "item_tokens")));
+    // Five have shown what they use: they are trusted.
+    let large = BudgetTable {
+        day_tokens: 50_000,
+        ..table()
+    };
+    assert_eq!(most(&after(&[1.0; 5]), &large), None);
+}

@@ -93,6 +93,9 @@ pub struct SessionFile {
     /// Limits that harness enforces itself while it runs, because its CLI cannot.
     pub watched_turns: Option<u64>,
     pub watched_budget_usd: Option<f64>,
+    pub watched_tokens: Option<u64>,
+    /// The key of the budget that made `watched_tokens`.
+    pub tokens_by: Option<String>,
     /// What confined it; `None`: it was not started, or by an older version.
     pub sandbox: Option<Said>,
     /// Marks of the interrupts that froze it.

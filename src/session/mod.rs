@@ -49,7 +49,6 @@ use stream::Stream;
 pub(crate) use supervised::end_tree;
 pub(crate) use watch::{post_mortem, watch};
 
-use crate::agents;
 use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Kind, Result};

@@ -61,6 +61,8 @@ pub(super) fn reserve(
     match reserved? {
         Ok(grant) => {
             attempt.usd_max = grant.usd_max.map(|(usd, _)| usd);
+            attempt.file.watched_tokens = grant.tokens_max.map(|(tokens, _)| tokens);
+            attempt.file.tokens_by = grant.tokens_max.map(|(_, key)| key.to_owned());
             attempt.file.budget_by = grant.usd_max.map(|(_, key)| key.to_owned());
             Ok(())
         }
@@ -110,10 +112,12 @@ pub(super) fn charge(ctx: &WorkerContext, attempt: &mut Attempt, over: &Over) ->
 
 /// The key of the budget that made its limit, where it has used that up.
 pub(super) fn used_up(file: &SessionFile) -> Option<String> {
-    let limit = file
-        .budget_usd
-        .filter(|limit| file.charged_usd.is_some_and(|usd| usd + 1e-6 >= *limit));
-    file.budget_by.clone().filter(|_| limit.is_some())
+    let (usd, tokens) = (file.charged_usd?, file.charged_tokens?);
+    if file.budget_usd.is_some_and(|most| usd + 1e-6 >= most) && file.budget_by.is_some() {
+        return file.budget_by.clone();
+    }
+    let by_tokens = file.watched_tokens.is_some_and(|most| tokens >= most);
+    file.tokens_by.clone().filter(|_| by_tokens)
 }
 
 /// What it used in dollars and tokens, as far as its CLI says. `failed`: it ended by itself, and not well.
@@ -121,8 +125,7 @@ fn used(ctx: &WorkerContext, attempt: &Attempt, failed: bool) -> (Option<f64>, O
     let Some(figures) = attempt.stream.as_ref().map(|s| s.figures()) else {
         return (None, None);
     };
-    let tokens = figures.input_tokens.saturating_add(figures.output_tokens);
-    let tokens = tokens.saturating_add(figures.cache_write_tokens);
+    let tokens = figures.counted_tokens();
     let answered = figures.turns > 0 || tokens > 0;
     if failed && !answered && figures.cost_usd.unwrap_or_default() <= 0.0 {
         // The model never answered: a refused login, a CLI that does not start.

@@ -325,6 +325,8 @@ fn over_limit(attempt: &Attempt) -> Option<Stop> {
     }
     let cost = figures.cost_usd.unwrap_or_default();
     let over = file.watched_budget_usd.is_some_and(|max| cost > max);
+    let most = file.watched_tokens;
+    let over = over || most.is_some_and(|most| figures.counted_tokens() > most);
     over.then_some(Stop::OverBudget)
 }
 

@@ -162,3 +162,18 @@ fn what_lies_in_the_place_of_a_file_holds_prompts_alone_and_says_what_to_do() {
     root.drain();
     assert!(root.is_done("a.md"));
 }
+
+#[test]
+fn what_has_no_more_tokens_is_stopped_while_it_runs() {
+    let root = root_with("claude", "day_tokens = 1000", "subscription = true");
+    play(&root, "a.md", "tool s=60");
+    let run = root.start(&["--workers", "1"]);
+    root.wait_until("the day has stopped it", || {
+        root.events("a.md").iter().any(|event| event == "finished")
+    });
+    end(run);
+    let file = session(&root, "a.md", 0);
+    assert_eq!(file["outcome"], "over_budget", "{file:#}");
+    assert_eq!(file["tokens_by"], "day_tokens", "{file:#}");
+    assert!(root.at("queue/pending/a.md").exists(), "{}", root.picture());
+}
