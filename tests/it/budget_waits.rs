@@ -138,27 +138,23 @@ fn a_clock_that_is_set_back_over_midnight_gives_nobody_the_day_again() {
 }
 
 #[test]
-fn what_lies_in_the_place_of_a_file_holds_prompts_alone_and_says_what_to_do() {
+fn a_folder_in_the_place_of_the_lock_holds_prompts_alone_and_says_what_to_do() {
     let root = root_with("claude", "day_usd = 1", "budget_usd = 0.5");
     play(&root, "a.md", "success");
-    for (n, name) in ["lock", "budget.json"].into_iter().enumerate() {
-        let path = root.at("state/budget").join(name);
-        let _none = fs::remove_file(&path);
-        fs::create_dir_all(&path).unwrap();
-        let script = format!("s{n}");
-        root.script(&script, "true");
-        let out = root.harness(&["run", "--drain", "--workers", "1"]);
-        let said = describe(&out);
-        assert!(root.is_done(&script) && !root.is_done("a.md"), "{said}");
-        let hold = hold(&root, "claude").unwrap_or_else(|| panic!("{name}: {said}"));
-        let reason = hold["reason"].as_str().unwrap();
-        assert!(
-            reason.contains(name) && reason.contains("what to do"),
-            "{reason}"
-        );
-        assert!(said.contains("is held until that is mended"), "{said}");
-        fs::remove_dir(&path).unwrap();
-    }
+    root.script("s", "true");
+    let path = root.at("state/budget/lock");
+    fs::create_dir_all(&path).unwrap();
+    let out = root.harness(&["run", "--drain", "--workers", "1"]);
+    let said = describe(&out);
+    assert!(root.is_done("s") && !root.is_done("a.md"), "{said}");
+    let hold = hold(&root, "claude").unwrap_or_else(|| panic!("{said}"));
+    let reason = hold["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("budget/lock") && reason.contains("what to do"),
+        "{reason}"
+    );
+    assert!(said.contains("is held until that is mended"), "{said}");
+    fs::remove_dir(&path).unwrap();
     root.drain();
     assert!(root.is_done("a.md"));
 }
