@@ -72,7 +72,7 @@ PROOFS = [
     ("clean-before-salvage", sweep("salvage-merge", "slot", "--slice", "9", mode="git")),
     ("clean-before-salvage", sweep("salvage", "git", "--slice", "12", mode="git")),
     ("slot-modules-left", sweep("renew", "slot", "--slice", "3+31", mode="git")),
-    ("foreign-removed-first", sweep("foreign", "slot", "--slice", "1+45")),
+    ("foreign-removed-first", sweep("foreign", "slot", "--slice", "1+35")),
     ("trouble-is-final", sweep("finish", "slot", "--error", "ENOSPC", "--slice", "2")),
     ("trouble-is-final", it("trouble::an_item_that_could_not_be_started")),
     ("not-given-back-on-record", sweep("retry", "slot", "--error", "EMFILE", "--lasting", "1.3",
