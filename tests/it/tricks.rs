@@ -204,7 +204,8 @@ const MEND: &str = "[ \"$TRICK\" = out ] && [ -n \"$LINK\" ] && [ -L \"$T\" ] &&
 /// How long a run may be silent: while things are odd, and once they are mended, when an item that went
 /// back waits for its next try.
 const ODD: Duration = Duration::from_millis(2500);
-const MENDED: Duration = Duration::from_secs(15);
+const MENDED: Duration = Duration::from_secs(6);
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// One ROOT, the things outside it, and the items.
 struct Place {
@@ -286,7 +287,7 @@ impl Place {
                 last = (Instant::now(), said);
             }
             // It may go on for ever, trying again, as what it needs may be put back at any time.
-            if last.0.elapsed() > patience || begun.elapsed() > patience * 4 {
+            if last.0.elapsed() > patience || begun.elapsed() > LONGEST {
                 run.signal("TERM");
                 run.wait();
                 return;
