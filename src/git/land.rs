@@ -64,14 +64,18 @@ impl Users<'_> {
         }
     }
 
-    /// An error unless `new` contains `old`: the last look before the branch moves. That all of it is
-    /// there `bring` has seen, and a ref holds it.
+    /// An error unless `new` is whole and contains `old`: the last look before the branch moves. `bring` has
+    /// seen all of it; a `gc` that had read the refs before may have taken some since.
     fn look_forward(&self, branch: &str, old: &str, new: &str) -> Result<()> {
         let what = format!("cannot move {branch}");
         let git = self.git().args(["merge-base", "--is-ancestor", old, new]);
         let out = git.patient()?;
         match out.code {
-            0 => Ok(()),
+            0 if self.is_whole(new)? => Ok(()),
+            0 => Err(
+                Error::temporary(what, "the merged commits are not all there")
+                    .at_path(self.hub().user()),
+            ),
             1 => Err(
                 Error::permanent(what, "the merged commit does not contain what it is at")
                     .at_path(self.hub().user()),
