@@ -38,6 +38,8 @@ pub const LFS_BYTES_MAX: u64 = 1 << 40;
 pub const LFS_LINE_BYTES_MAX: u64 = 1 << 16;
 /// What one run of a gate may print: the whole output of a large test suite, with its debug lines.
 pub const GATE_LOG_BYTES_MAX: u64 = 256 << 20;
+/// Tokens that one gate may need. Linux sends at most 253 descriptors at once, and a token may have two.
+pub const GATE_TOKENS_MAX: usize = 64;
 /// A message between harness and keeper: argv and environment of one agent (Linux allows 2 MiB).
 pub const KEEPER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// A record file (`items/NAME.jsonl`) that is read whole at a claim: thousands of attempts.

@@ -2,9 +2,10 @@
 //! The kernel lets go for whoever dies. Shells take one with `flock`.
 //!
 //! Knows neither gates nor commands. Invariant: a file that a person removes comes back as the same
-//! inode, by its second name (`.1` of `1`), so that whoever holds it still does.
+//! inode, by its second name (`.1` of `1`), so that whoever holds it still does; so does one whose number
+//! is lowered and raised again (`.1.kept` meanwhile).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,21 +19,26 @@ use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, join};
 use crate::mutant::planted;
+use crate::quote;
 
-/// The folders of those tokens that a process runs under: it needs no second one of them.
+/// What a process runs under, and needs no second one of: `NAME:DEVICE:INODE` for each file.
 pub(crate) const VARIABLE: &str = "HARNESS_TOKENS";
+const TAKE: &str = "cannot take a token";
 /// How often a file that is replaced meanwhile is looked at again.
 const TRIES: usize = 5;
 
 /// Dropping it gives it up, unless another process has it, too.
 #[derive(Debug)]
 #[must_use = "a token that is dropped is given up at once"]
-pub(crate) struct Token(Vec<File>);
+pub(crate) struct Token {
+    name: String,
+    files: Vec<File>,
+}
 
 impl Token {
     pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let kept = planted("token-not-handed-on");
-        self.0.iter().filter(move |_| !kept).map(AsFd::as_fd)
+        self.files.iter().filter(move |_| !kept).map(AsFd::as_fd)
     }
 
     /// What this process starts from now on holds it, too, whatever becomes of this process.
@@ -40,7 +46,7 @@ impl Token {
         if planted("token-not-handed-on") {
             return Ok(());
         }
-        for file in &self.0 {
+        for file in &self.files {
             fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))
                 .map_err(|e| Error::temporary("cannot hand a token on", e.to_string()))?;
         }
@@ -49,10 +55,20 @@ impl Token {
 
     /// Gives it up, whoever else has it.
     pub(crate) fn let_go(self) {
-        for file in &self.0 {
+        for file in &self.files {
             let _closing_does_it = FileExt::unlock(file);
         }
     }
+
+    fn words(&self) -> impl Iterator<Item = String> + '_ {
+        let metas = self.files.iter().filter_map(|file| file.metadata().ok());
+        metas.map(|meta| word(&self.name, id(&meta)))
+    }
+}
+
+/// Where a token's file waits while its number is above those that there are.
+fn kept(dir: &Path, number: u32) -> PathBuf {
+    join(dir, format!(".{number}.kept"))
 }
 
 /// The name that people see, and the second one.
@@ -73,32 +89,57 @@ fn numbers(dir: &Path) -> BTreeSet<u32> {
 }
 
 /// Makes as many tokens as are configured, and takes away the names of those above: whoever holds one of
-/// these keeps it, and nobody takes it after that.
+/// these keeps it, and nobody takes it before it is configured again.
 pub(crate) fn make(root: &Root, name: &str, count: u32) -> Result<()> {
-    let dir = root.tokens(name);
-    for dir in [dir.parent(), Some(&*dir)].into_iter().flatten() {
+    make_files(&root.tokens(name), count).map_err(mendable)
+}
+
+fn make_files(dir: &Path, count: u32) -> Result<()> {
+    for dir in [dir.parent(), Some(dir)].into_iter().flatten() {
         atomic::make_dir(dir, true)?;
     }
-    (1..=count).try_for_each(|number| complete(&dir, number))?;
-    for number in numbers(&dir).split_off(&(count.saturating_add(1))) {
-        for path in names(&dir, number) {
+    for number in 1..=count {
+        let ([_, hidden], kept) = (names(dir, number), kept(dir, number));
+        if atomic::exists(&kept) {
+            let _others_did = atomic::rename_new(&kept, &hidden)?;
+        }
+        complete(dir, number)?;
+    }
+    for number in numbers(dir).split_off(&(count.saturating_add(1))) {
+        complete(dir, number)?;
+        let [shown, hidden] = names(dir, number);
+        atomic::rename_over(&hidden, &kept(dir, number))?;
+        // Also the second name, where a taker has just made it anew.
+        for path in [shown, hidden] {
             atomic::take_away(&path)?;
         }
     }
     Ok(())
 }
 
+/// Says what to do about a file that can be no token.
+fn mendable(e: Error) -> Error {
+    match e.is_of_host() || e.is_barred() {
+        true => e,
+        false => e.hint("remove what is there while nobody works under it: harness makes it anew"),
+    }
+}
+
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_file())
+}
+
 /// Gives a token's file the name that it lacks.
 fn complete(dir: &Path, number: u32) -> Result<()> {
     let [shown, hidden] = names(dir, number);
-    if !atomic::exists(&hidden) && !atomic::exists(&shown) {
+    if !atomic::exists(&hidden) && !is_file(&shown) {
         match atomic::create(&hidden, b"", 0o600) {
             Err(e) if e.errno() == Some(libc::EEXIST) => {}
             made => drop(made?),
         }
     }
     for (from, to) in [(&hidden, &shown), (&shown, &hidden)] {
-        if !atomic::exists(to) {
+        if is_file(from) && !atomic::exists(to) {
             let _others_did = atomic::link_new(from, to)?;
         }
     }
@@ -117,20 +158,21 @@ pub(crate) fn try_take(root: &Root, name: &str) -> Result<Option<Token>> {
         // Where it cannot be made (in a sandbox), what is there serves.
         let _stays = complete(&dir, number);
         match try_lock(&dir, number) {
-            Ok(Some(token)) => return Ok(Some(token)),
+            Ok(Some(files)) => {
+                let name = name.to_owned();
+                return Ok(Some(Token { name, files }));
+            }
             Ok(None) => any = true,
             Err(e) => why = Some(e),
         }
     }
     match (any, why) {
         (true, _) => Ok(None),
-        (false, Some(why)) => Err(why),
+        (false, Some(why)) => Err(mendable(why)),
         (false, None) => {
             let why = format!("there is no token `{name}`");
             let hint = format!("set it in harness.toml ([tokens] {name} = 2), then run harness");
-            Err(Error::permanent("cannot take a token", why)
-                .at_path(&dir)
-                .hint(hint))
+            Err(Error::permanent(TAKE, why).at_path(&dir).hint(hint))
         }
     }
 }
@@ -138,19 +180,27 @@ pub(crate) fn try_take(root: &Root, name: &str) -> Result<Option<Token>> {
 /// Says that all of them are held.
 pub(crate) fn all_held(root: &Root, name: &str) -> String {
     let dir = root.tokens(name);
-    match numbers(&dir).len() {
-        1 => format!("the one of `{name}` is held ({})", dir.display()),
-        n => format!("all {n} of `{name}` are held ({})", dir.display()),
-    }
+    let held = match numbers(&dir).len() {
+        1 => format!("the one token `{name}` is taken"),
+        n => format!("all {n} tokens `{name}` are taken"),
+    };
+    let dir = quote::shell_quoted(&dir);
+    format!("{held} (`fuser -v {dir}/*` says by whom)")
 }
 
-fn id(meta: &Metadata) -> (u64, u64) {
+/// Device and inode.
+type Id = (u64, u64);
+
+fn id(meta: &Metadata) -> Id {
     (meta.dev(), meta.ino())
 }
 
+fn word(name: &str, (device, inode): Id) -> String {
+    format!("{name}:{device}:{inode}")
+}
+
 /// Locks a token's file. Where its two names lead to two (`flock` made one anew), both.
-fn try_lock(dir: &Path, number: u32) -> Result<Option<Token>> {
-    let what = "cannot take a token";
+fn try_lock(dir: &Path, number: u32) -> Result<Option<Vec<File>>> {
     let both = names(dir, number);
     for _ in 0..TRIES {
         let (mut files, mut ids) = (Vec::new(), Vec::new());
@@ -162,7 +212,7 @@ fn try_lock(dir: &Path, number: u32) -> Result<Option<Token>> {
                     ids.push(id);
                     files.push(file);
                 }
-                Err(e) => why = Err(Error::io(what, path, &e)),
+                Err(e) => why = Err(Error::io(TAKE, path, &e)),
             }
         }
         if files.is_empty() {
@@ -173,7 +223,7 @@ fn try_lock(dir: &Path, number: u32) -> Result<Option<Token>> {
                 Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
                     return Ok(None);
                 }
-                locked => locked.or_fail(what, &both[0])?,
+                locked => locked.or_fail(TAKE, &both[0])?,
             }
         }
         // A lock on a file that was replaced meanwhile excludes nobody.
@@ -182,31 +232,59 @@ fn try_lock(dir: &Path, number: u32) -> Result<Option<Token>> {
             meta.map_or(true, |meta| !meta.is_file() || ids.contains(&id(&meta)))
         };
         if both.iter().all(is_known) && both.iter().any(|path| atomic::exists(path)) {
-            return Ok(Some(Token(files)));
+            return Ok(Some(files));
         }
     }
     Ok(None)
 }
 
-/// Whether this process runs under one of these tokens.
+/// Whether this process runs under one of these tokens, which is not given up yet: what a command left
+/// running has its variable and its descriptor still.
 pub(crate) fn has(root: &Root, name: &str) -> bool {
-    let held = std::env::var_os(VARIABLE).unwrap_or_default();
-    std::env::split_paths(&held).any(|dir| dir == root.tokens(name))
+    let said = std::env::var(VARIABLE).unwrap_or_default();
+    let said: BTreeSet<&str> = said.split(' ').collect();
+    let entries = std::fs::read_dir(root.tokens(name));
+    let entries = entries.into_iter().flatten().flatten();
+    let mine: BTreeMap<Id, PathBuf> = entries
+        .filter_map(|entry| Some((id(&entry.metadata().ok()?), entry.path())))
+        .filter(|(id, _)| said.contains(word(name, *id).as_str()))
+        .collect();
+    match inherited(&mine)[..] {
+        // A program on the way closed it: whether anybody has it is all that can be asked.
+        [] => mine.values().any(|path| is_held(path)),
+        ref held => held.contains(&true),
+    }
 }
 
-/// The variable for what runs under these tokens, besides those of `before`. `None`: a path in it cannot
-/// be written there.
-pub(crate) fn held_by<'a>(
-    root: &Root,
-    names: impl Iterator<Item = &'a str>,
-    before: Option<OsString>,
-) -> Option<OsString> {
-    let before = before.filter(|list| !list.is_empty());
-    let before = before.iter().flat_map(std::env::split_paths);
-    let all = before.chain(names.map(|name| root.tokens(name)));
-    std::env::join_paths(all)
-        .ok()
-        .filter(|list| !list.is_empty())
+/// For each descriptor of these files that this process was given, whether the lock is held by it yet.
+/// Where the kernel does not say, it is believed.
+fn inherited(files: &BTreeMap<Id, PathBuf>) -> Vec<bool> {
+    let all = std::fs::read_dir("/proc/self/fd");
+    let all = all.into_iter().flatten().flatten();
+    let holds = |entry: std::fs::DirEntry| {
+        let id = id(&entry.path().metadata().ok()?);
+        let says = |line: &str| line.starts_with("lock:") && line.contains("FLOCK");
+        let about = join(Path::new("/proc/self/fdinfo"), entry.file_name());
+        let about = || atomic::read_kernel_text(about);
+        files
+            .contains_key(&id)
+            .then(|| about().map_or(true, |text| text.lines().any(says)))
+    };
+    all.filter_map(holds).collect()
+}
+
+fn is_held(path: &Path) -> bool {
+    atomic::open_regular(path).is_ok_and(|file| FileExt::try_lock_shared(&file).is_err())
+}
+
+/// The variable for what runs under these tokens, besides what it says already.
+pub(crate) fn held_by(tokens: &[Token], before: Option<OsString>) -> Option<OsString> {
+    let before = before.and_then(|words| words.into_string().ok());
+    let before = before.unwrap_or_default();
+    let before = before.split(' ').map(str::to_owned);
+    let all = before.chain(tokens.iter().flat_map(Token::words));
+    let all: Vec<String> = all.filter(|word| !word.is_empty()).collect();
+    (!all.is_empty()).then(|| all.join(" ").into())
 }
 
 #[cfg(test)]
@@ -249,19 +327,22 @@ mod tests {
         assert!(take().is_none());
         drop(by_flock);
         let one = take().unwrap();
-        assert_eq!(one.0.len(), 2);
+        assert_eq!(one.files.len(), 2);
         atomic::remove(&at.join("2")).unwrap();
         atomic::make_dir(&at.join("2"), true).unwrap();
         assert!(take().is_none());
         two.let_go();
         let two = take().unwrap();
-        // A number that is lowered, and raised again.
-        drop(one);
+        // A number that is lowered, and raised again, while both are held.
         make(&root, "build", 1).unwrap();
-        assert!(all_held(&root, "build").starts_with("the one of"));
+        assert!(all_held(&root, "build").starts_with("the one token"));
+        drop(one);
         let one = take().unwrap();
         assert!(take().is_none());
-        drop((one, two));
+        make(&root, "build", 2).unwrap();
+        assert!(take().is_none());
+        drop(two);
+        drop((one, take().unwrap()));
     }
 
     #[test]
@@ -276,9 +357,21 @@ mod tests {
             nix::unistd::mkfifo(&at.join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
         }
         let why = try_take(&root, "gpu").unwrap_err().to_string();
-        assert!(
-            why.contains("not a regular file") && why.contains("gpu"),
-            "{why}"
-        );
+        for words in ["not a regular file", "gpu", "remove what is there"] {
+            assert!(why.contains(words), "{why}");
+        }
+        // A folder or a symlink beside a file is no token, and one in its place is made anew.
+        for name in ["1", ".1"] {
+            atomic::remove(&at.join(name)).unwrap();
+        }
+        atomic::make_dir(&at.join("1"), true).unwrap();
+        make(&root, "gpu", 1).unwrap();
+        let one = try_take(&root, "gpu").unwrap().unwrap();
+        assert!(try_take(&root, "gpu").unwrap().is_none());
+        drop(one);
+        atomic::discard_tree(&at, "a test's").unwrap();
+        drop(atomic::create(&at, b"", 0o600).unwrap());
+        let why = make(&root, "gpu", 1).unwrap_err().to_string();
+        assert!(why.contains("remove what is there"), "{why}");
     }
 }

@@ -22,8 +22,8 @@ impl Slots {
         }
     }
 
-    /// Whether the slot works on its item; if it does not, why.
-    pub(super) fn works(&self, slot: SlotId) -> Result<(), String> {
+    /// Whether the slot works on its item, and what it waits for; if it does not, why.
+    pub(super) fn works(&self, slot: SlotId) -> Result<Option<String>, String> {
         let id = slot.to_string();
         let said = self.agents.iter().find(|a| a.id == id);
         let trouble = self
@@ -34,15 +34,14 @@ impl Slots {
         let held = said.is_some_and(|a| a.health != Health::Dead);
         // An agent goes on without its harness.
         let is_dead = !held && !keeper::is_alive(&self.root, slot);
-        let rests =
-            said.is_some_and(|a| matches!(a.state, SlotState::Trouble | SlotState::Finishing));
+        let is_in_trouble = said.is_some_and(|a| a.state == SlotState::Trouble);
         let reason = said.and_then(|a| a.reason.as_ref());
-        match trouble.or(reason.filter(|_| rests)) {
-            Some(why) => Err(format!("{id} cannot write its end: {why}")),
+        match trouble.or(reason.filter(|_| is_in_trouble)) {
+            Some(why) => Err(format!("{id} cannot go on: {why}")),
             None if is_dead => Err(format!(
                 "no harness holds {id}: the next `harness run` goes on with it"
             )),
-            None => Ok(()),
+            None => Ok(reason.cloned()),
         }
     }
 }

@@ -22,7 +22,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(root: &Root, name: Name, at: At, works: Result<(), String>) -> Row {
+    fn new(root: &Root, name: Name, at: At, works: Result<Option<String>, String>) -> Row {
         let history = record::history(root, &name);
         let stands = elsewhere(at, waits_with(root, at, &history), works, &history);
         Row { name, at, stands }
@@ -36,7 +36,7 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
         let claimed = find::claimed(root);
         let slots = (!claimed.is_empty()).then(|| Slots::look(root));
         rows.extend(claimed.into_iter().map(|(slot, name)| {
-            let works = slots.as_ref().map_or(Ok(()), |slots| slots.works(slot));
+            let works = slots.as_ref().map_or(Ok(None), |slots| slots.works(slot));
             Row::new(root, name, At::Claimed(slot), works)
         }));
     }
@@ -58,7 +58,7 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     ] {
         if wants(&[state]) {
             let names = find::names_in(&root.place(place))?.into_iter();
-            rows.extend(names.map(|name| Row::new(root, name, at, Ok(()))));
+            rows.extend(names.map(|name| Row::new(root, name, at, Ok(None))));
         }
     }
     if wants(&[State::Pending]) {

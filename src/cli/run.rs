@@ -61,7 +61,9 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     warnings.extend(doctor::at_start(root, &config)?);
     warnings.extend(hidden::keep_config(root, &text)?);
     for (name, count) in &config.tokens {
-        tokens::make(root, name, *count)?;
+        // Gates that need it say so, too; the others need no such file.
+        let made = tokens::make(root, name, *count);
+        warnings.extend(made.err().map(|e| format!("harness: {e}")));
     }
     let added = add::add_files(root, &args.files)?;
     if atomic::exists(&Order::Stop.path(root)) {

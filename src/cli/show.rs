@@ -93,7 +93,7 @@ pub(super) fn state_of(
         Some(place) => {
             let works = match place {
                 At::Claimed(slot) | At::Ending(slot) => Slots::look(root).works(slot),
-                _ => Ok(()),
+                _ => Ok(None),
             };
             elsewhere(place, waits_with(root, place, history), works, history)
         }
@@ -105,11 +105,11 @@ pub(super) fn state_of(
 const STUCK: &str = "stuck";
 
 /// Where an item stands that is not in `pending/`. `waits`: the interrupt that it waits with; `works`:
-/// whether its slot works on it.
+/// whether its slot works on it, and what that waits for.
 pub(super) fn elsewhere(
     place: At,
     waits: Option<Interrupt>,
-    works: Result<(), String>,
+    works: Result<Option<String>, String>,
     history: &History,
 ) -> Stands {
     let asks = waits.map(|i| i.headline().to_owned());
@@ -121,8 +121,12 @@ pub(super) fn elsewhere(
             let why = format!("{slot} is frozen until a person answers: {asks}");
             Stands::new(State::Claimed, "interrupt", Some(why))
         }
-        (At::Claimed(slot) | At::Ending(slot), _, None) => {
-            Stands::new(State::Claimed, None, Some(format!("{slot} works on it")))
+        (At::Claimed(slot) | At::Ending(slot), Ok(waits), None) => {
+            let why = match waits {
+                Some(waits) => format!("{slot} works on it: {waits}"),
+                None => format!("{slot} works on it"),
+            };
+            Stands::new(State::Claimed, None, Some(why))
         }
         (At::Parked, _, Some(asks)) => {
             let why = format!("it asked, and waits for an answer: {asks}");

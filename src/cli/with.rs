@@ -32,6 +32,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const WHAT: &str = "cannot run the command";
+const TAKE: &str = "cannot take a token";
 
 #[derive(Args)]
 pub(super) struct WithArgs {
@@ -47,12 +48,12 @@ pub(super) fn with(root: &Root, args: &WithArgs) -> Result<u8> {
     let name = args.token.as_str();
     // What has one for all of it needs no second.
     if tokens::has(root, name) {
-        return run(root, args, None);
+        return run(args, &[]);
     }
     make(root, name)?;
     let token = wait(root, name)?;
     token.hand_on()?;
-    let ended = run(root, args, Some(name));
+    let ended = run(args, std::slice::from_ref(&token));
     // Also what the command left running holds it.
     token.let_go();
     ended
@@ -73,7 +74,7 @@ fn make(root: &Root, name: &str) -> Result<()> {
             [] => format!("say how many there are: `harness config set tokens.{name} 2`"),
             _ => format!("known are: {}", known.join(", ")),
         };
-        let e = Error::permanent(WHAT, why).at_path(&root.config());
+        let e = Error::permanent(TAKE, why).at_path(&root.config());
         return Err(e.hint(hint));
     };
     init::ensure_tree(root)?;
@@ -89,25 +90,25 @@ fn wait(root: &Root, name: &str) -> Result<Token> {
         }
         if !std::mem::replace(&mut said, true) {
             let all = tokens::all_held(root, name);
-            tell(&format!("harness: waits for a token: {all}"));
+            tell(&format!("harness: waits: {all}"));
         }
         process::pause(LOOK);
     }
 }
 
-/// Runs the command to its end; its exit code. `under`: the token that it has.
+/// Runs the command to its end; its exit code. `under`: what was taken for it.
 #[expect(
     clippy::disallowed_methods,
     reason = "the user's own command, in the user's own environment"
 )]
-fn run(root: &Root, args: &WithArgs, under: Option<&str>) -> Result<u8> {
+fn run(args: &WithArgs, under: &[Token]) -> Result<u8> {
     let Some((program, rest)) = args.command.split_first() else {
         return Err(Error::usage(WHAT, "none is named"));
     };
     let mut command = Command::new(program);
     command.args(rest);
     let before = std::env::var_os(VARIABLE);
-    if let Some(list) = tokens::held_by(root, under.into_iter(), before) {
+    if let Some(list) = tokens::held_by(under, before) {
         command.env(VARIABLE, list);
     }
     let signals = heard().or_fail(WHAT, Path::new(program))?;

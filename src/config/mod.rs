@@ -19,7 +19,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -31,6 +31,7 @@ use serde_json::{Value as Json, json};
 use crate::adapters;
 use crate::error::{Error, Result};
 use crate::layout::Root;
+use crate::limits::GATE_TOKENS_MAX;
 use file::{Parsed, Problem};
 use keys::{Key, Kind, TABLES, Table};
 
@@ -475,14 +476,24 @@ fn from_environment(
     }
 }
 
-/// Refuses a gate that needs a token which there is not.
+/// Refuses a gate that needs a token which there is not, or more than go with one start.
 fn known_tokens(
     root: &Root,
     sources: &Sources,
     gates: &BTreeMap<String, GateTable>,
     tokens: &BTreeMap<String, u32>,
 ) -> Result<()> {
+    let refuse = |gate: &str, text: String| {
+        let line = sources.line_of(&format!("gates.{gate}.tokens"));
+        let text = format!("`tokens` in [gates.{gate}] names {text}");
+        Err(file::refusal(&root.config(), &[Problem { line, text }]))
+    };
     for (gate, table) in gates {
+        let named: BTreeSet<&String> = table.tokens.iter().collect();
+        if named.len() > GATE_TOKENS_MAX {
+            let count = named.len();
+            return refuse(gate, format!("{count} tokens: at most {GATE_TOKENS_MAX}"));
+        }
         let is_known = |token: &&String| tokens.contains_key(*token);
         let Some(token) = table.tokens.iter().find(|token| !is_known(token)) else {
             continue;
@@ -491,11 +502,10 @@ fn known_tokens(
             true => format!("say how many there are: [tokens] {token} = 2"),
             false => nearest::advice(token, tokens.keys().map(String::as_str)),
         };
-        let line = sources.line_of(&format!("gates.{gate}.tokens"));
-        let text = format!(
-            "`tokens` in [gates.{gate}] names `{token}`, which is not in [tokens]: {advice}"
+        return refuse(
+            gate,
+            format!("`{token}`, which is not in [tokens]: {advice}"),
         );
-        return Err(file::refusal(&root.config(), &[Problem { line, text }]));
     }
     Ok(())
 }

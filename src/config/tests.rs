@@ -61,6 +61,19 @@ fn source_of(config: &Config, key: &str) -> String {
 }
 
 #[test]
+fn a_gate_needs_no_more_tokens_than_go_with_one_start() {
+    let tokens = |count: u32| {
+        let names: Vec<String> = (0..count).map(|n| format!("t{n}")).collect();
+        let counts: String = names.iter().map(|name| format!("{name} = 1\n")).collect();
+        Case::new(format!(
+            "[gates.a]\nscript = \"x\"\ntokens = {names:?}\n[tokens]\n{counts}"
+        ))
+    };
+    assert_eq!(tokens(64).load().tokens.len(), 64);
+    tokens(65).refused(&["line 3", "`tokens` in [gates.a]", "65", "at most 64"]);
+}
+
+#[test]
 fn a_missing_file_is_all_defaults() {
     let dir = tempfile::tempdir().expect("temp dir");
     let config = Config::load_with(&Root::new(dir.path()), &Overrides::default(), |_| None);

@@ -19,7 +19,7 @@ use rustix::net::{
 
 use super::caps::Caps;
 use crate::config::Network;
-use crate::limits::KEEPER_MESSAGE_BYTES_MAX;
+use crate::limits::{GATE_TOKENS_MAX, KEEPER_MESSAGE_BYTES_MAX};
 use crate::sandbox::Sandbox;
 
 /// One agent to start. `argv[0]` is an absolute path, executed directly: no shell, no search.
@@ -362,8 +362,8 @@ pub fn send(to: &mut impl Write, frame: Frame) -> io::Result<()> {
     to.write_all(&finished(frame)?)
 }
 
-/// Descriptors that go with a frame, at most.
-const HELD_MAX: usize = 64;
+/// Descriptors that go with a frame, at most: two of a token where a person made its file anew.
+const HELD_MAX: usize = 2 * GATE_TOKENS_MAX;
 
 /// Sends one frame, and descriptors of ours that the receiver then has, too.
 pub(super) fn send_with(

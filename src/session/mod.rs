@@ -124,30 +124,38 @@ impl WorkerContext {
     /// permanent error. Once the process is stopping the error is returned as it is: the item then
     /// stays in `claimed/` for the next harness.
     pub(crate) fn retry_temporary<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
-        let (slot, mut failed) = (self.slot().to_string(), false);
+        let (slot, mut before) = (self.slot().to_string(), None);
         let done = loop {
             match work() {
                 Err(e)
                     if e.kind() == Kind::Temporary
                         && self.rt.lifecycle.level() < Level::Stopping =>
                 {
-                    failed = true;
                     let wait = self.rt.troubles.met(&slot, &e);
+                    self.rt.slots.show(self.slot(), |s| {
+                        before.get_or_insert(s.state);
+                        s.state = SlotState::Trouble;
+                        s.reason = Some(one_line(&e.to_string()));
+                    });
                     if self.rt.troubles.is_lasting(&slot) {
                         break Err(e.lasting());
                     }
                     self.rt
                         .console
                         .warn(&format!("{slot}: {e}; it goes on by itself"));
-                    self.show_reason(Some(one_line(&e.to_string())));
                     self.rest(wait, Level::Stopping);
                 }
                 other => break other,
             }
         };
-        if failed {
+        if let Some(before) = before {
             self.rt.troubles.over(&slot);
-            self.show_reason(None);
+            self.rt.slots.show(self.slot(), |s| {
+                if s.state == SlotState::Trouble {
+                    s.state = before;
+                }
+                s.reason = None;
+            });
         }
         done
     }

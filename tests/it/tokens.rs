@@ -17,6 +17,13 @@ fn with_two() -> Root {
     root
 }
 
+fn one_token() -> Root {
+    let root = Root::plain();
+    root.config("[repo]\npath = \"none\"\n[tokens]\nbuild = 1\n");
+    made(&root);
+    root
+}
+
 fn with(root: &Root, command: &[&str]) -> Command {
     let mut c = root.command();
     c.args(["with", "build", "--"]).args(command);
@@ -132,7 +139,11 @@ fn who_waits_says_so_once_and_a_removed_file_is_no_further_token() {
     }
     assert!(third.try_wait().unwrap().is_none() && waits.try_wait().unwrap().is_none());
     assert_eq!(text().lines().count(), 1, "{}", text());
-    assert!(text().contains("all 2 of `build` are held"), "{}", text());
+    assert!(
+        text().contains("all 2 tokens `build` are taken"),
+        "{}",
+        text()
+    );
     drop(one);
     assert_eq!((end(&mut third), end(&mut waits)), (Some(0), Some(0)));
     drop(two);
@@ -183,6 +194,122 @@ fn a_token_is_free_when_its_command_has_ended_and_no_sooner() {
 }
 
 #[test]
+fn what_outlives_its_command_takes_a_token_of_its_own() {
+    let root = one_token();
+    let [go, had, log] = ["go", "had", "log"].map(|name| root.at(name));
+    let inner = format!("{HARNESS} --root {} with build --", root.path().display());
+    let text = format!(
+        "(until [ -e {} ]; do sleep 0.02; done; {inner} touch {}) >/dev/null 2>{} &",
+        go.display(),
+        had.display(),
+        log.display()
+    );
+    assert_eq!(end(&mut sh(&root, &text)), Some(0));
+    let one = held(&root, 1);
+    fs::write(&go, "").unwrap();
+    let says = || fs::read_to_string(&log).is_ok_and(|text| text.contains("is taken"));
+    root.wait_until("it waits or works", || says() || had.exists());
+    assert!(!had.exists());
+    drop(one);
+    root.wait_until("it works", || had.exists());
+    // Where a program closed the descriptor, the variable says it, while the token is held.
+    let closes =
+        format!("for n in 3 4 5 6 7 8 9; do eval \"exec $n>&-\"; done; {inner} echo inner");
+    let out = run_within(DEADLINE, with(&root, &["sh", "-c", &closes])).unwrap();
+    assert_eq!(
+        describe(&out),
+        describe(&root.harness(&["with", "build", "--", "echo", "inner"]))
+    );
+}
+
+#[test]
+fn a_root_with_any_name_gives_no_command_a_second_token() {
+    let root = Root::plain();
+    for name in ["a:b", "a b\nc"] {
+        let dir = root.at(name);
+        let dir = dir.to_str().unwrap();
+        let inside = |args: &[&str]| {
+            let mut command = Command::new(HARNESS);
+            command.args(["--root", dir]).args(args);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            let out = run_within(DEADLINE, command).unwrap();
+            assert!(out.status.success(), "{}", describe(&out));
+            out.stdout
+        };
+        inside(&["init"]);
+        inside(&["config", "set", "tokens.build", "1"]);
+        let twice = [
+            "with", "build", "--", HARNESS, "--root", dir, "with", "build", "--",
+        ];
+        assert_eq!(
+            inside(&[&twice[..], &["echo", "inner"]].concat()),
+            b"inner\n"
+        );
+    }
+}
+
+#[test]
+fn a_gate_may_need_many_tokens_and_its_own_command_no_second_one() {
+    let names: Vec<String> = (0..64).map(|n| format!("t{n}")).collect();
+    let body = format!("exec {HARNESS} --root \"$HARNESS_ROOT\" with t63 -- true");
+    let root = root_with(&[("test", &format!("{}\ntokens = {names:?}", script(&body)))]);
+    let config = fs::read_to_string(root.at("harness.toml")).unwrap();
+    let counts: String = names.iter().map(|name| format!("{name} = 1\n")).collect();
+    fs::write(root.at("harness.toml"), config + "[tokens]\n" + &counts).unwrap();
+    works(&root, "x");
+    root.drain();
+    let verdicts = verdicts(&root, "x");
+    assert!(
+        !verdicts.is_empty() && verdicts.iter().all(|v| v == "test green"),
+        "{:?}",
+        said(&root, "x")
+    );
+}
+
+#[test]
+fn what_stands_where_a_token_belongs_is_named_with_what_to_do() {
+    let root = one_token();
+    let tokens = root.at("state/tokens");
+    for (place, item) in [("state/tokens", "x"), ("state/tokens/build", "y")] {
+        made(&root);
+        fs::remove_dir_all(&tokens).unwrap();
+        fs::create_dir_all(root.at(place).parent().unwrap()).unwrap();
+        fs::write(root.at(place), "").unwrap();
+        let out = root.exits(100, &["with", "build", "--", "true"]);
+        assert!(
+            describe(&out).contains("remove what is there"),
+            "{}",
+            describe(&out)
+        );
+        // Who needs no token goes on.
+        root.script(item, "true");
+        let out = root.drain();
+        assert!(
+            describe(&out).contains("remove what is there"),
+            "{}",
+            describe(&out)
+        );
+        assert!(root.is_done(item), "{}", root.picture());
+        fs::remove_file(root.at(place)).unwrap();
+    }
+    made(&root);
+    for name in ["1", ".1"] {
+        let path = tokens.join("build").join(name);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+    }
+    let out = root.exits(100, &["with", "build", "--", "true"]);
+    assert!(
+        describe(&out).contains("remove what is there"),
+        "{}",
+        describe(&out)
+    );
+}
+
+#[test]
 fn a_gate_waits_for_its_token_says_so_and_its_time_begins_with_it() {
     let root = root_with(&[(
         "test",
@@ -199,9 +326,17 @@ fn a_gate_waits_for_its_token_says_so_and_its_time_begins_with_it() {
     let mut run = root.start(&["--drain", "--workers", "1"]);
     let waits = || {
         root.ok(&["status"])
-            .contains("gate test waits for a token: the one of `build`")
+            .contains("gate test waits: the one token `build` is taken")
     };
     root.wait_until("its slot says that it waits", waits);
+    for args in [["show", "x"], ["list", "claimed"]] {
+        let said = root.ok(&args);
+        let (waits, stuck) = (
+            "agent-1 works on it: gate test waits",
+            "nothing works on it",
+        );
+        assert!(said.contains(waits) && !said.contains(stuck), "{said}");
+    }
     // A stop does not wait for it.
     run.signal("TERM");
     assert!(run.wait().is_some());

@@ -34,7 +34,7 @@ fn a_full_disk_is_named_and_no_stop_waits_for_it() {
         $h init >/dev/null; printf '[sandbox]\\nmode=\"off\"\\n[repo]\\npath=\"none\"\\n[limits]\\ndisk_free_min = 0\\n' > harness.toml
         printf '#!/bin/sh\\ncat /dev/zero > $HARNESS_ROOT/fill 2>/dev/null; exit 0\\n' > queue/pending/x; chmod 755 queue/pending/x
         $h run --workers 1 2>{dir}/said >&2 & p=$!
-        until $h show x | grep -q 'agent-1 cannot write its end'; do sleep 0.2; done
+        until $h show x | grep -q 'agent-1 cannot go on'; do sleep 0.2; done
         echo STATUS; $h status; echo SHOW; $h show x; echo LIST; $h list
         kill -TERM $p; wait $p; echo CODE $?; cat {dir}/said
         : its files are gone, and the keeper may not have their place; cat /dev/zero >>fill 2>/dev/null
@@ -58,13 +58,13 @@ fn a_full_disk_is_named_and_no_stop_waits_for_it() {
         &[
             "SHOW",
             "claimed, and nothing works on it",
-            "agent-1 cannot write its end",
+            "agent-1 cannot go on",
             full,
         ],
     );
     has_all(
         &said,
-        &["LIST", "claimed", "cannot write its end", full, "CODE 111"],
+        &["LIST", "claimed", "cannot go on", full, "CODE 111"],
     );
     let run = fs::read_to_string(root.at("said")).unwrap();
     has_all(
@@ -83,7 +83,7 @@ fn a_full_disk_is_named_and_no_stop_waits_for_it() {
         &[
             "LEFT",
             "x\n",
-            "cannot write its end",
+            "cannot go on",
             "CODE 0",
             "x\n",
             "attempt 1 succeeded",
@@ -108,7 +108,7 @@ fn a_keeper_that_cannot_write_an_end_ends_by_sigterm_and_nothing_is_lost() {
         $h run --workers 1 2>{dir}/said >&2 & p=$!
         until [ -s fill ]; do sleep 0.1; done
         while :; do cat /dev/zero >>fill; sleep 0.02; done 2>/dev/null & f=$!
-        until $h show x | grep -q 'agent-1 cannot write its end'; do sleep 0.2; done
+        until $h show x | grep -q 'agent-1 cannot go on'; do sleep 0.2; done
         : what harness frees as it ends would be the place for the end: the keeper looks when that is full, too
         k=$(pgrep -f '[k]eeper {dir}/t/state'); echo KEEPER $k; kill -STOP $k
         kill -TERM $p; wait $p; cat /dev/zero >>fill 2>/dev/null; kill -TERM $k; kill -CONT $k

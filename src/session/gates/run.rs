@@ -237,7 +237,7 @@ fn begin(
         Err(e) => return Ok(Err(cannot(e))),
         Ok(()) => {}
     }
-    let spec = match spec(ctx, job, run, &folder) {
+    let spec = match spec(ctx, job, run, (&folder, tokens)) {
         Ok(spec) => spec,
         Err(why) => return Ok(Err(cannot(why))),
     };
@@ -316,7 +316,7 @@ fn spec(
     ctx: &WorkerContext,
     job: &Job<'_>,
     run: Run,
-    folder: &Path,
+    (folder, tokens): (&Path, &[Token]),
 ) -> std::result::Result<Spec, String> {
     let mut argv: Vec<OsString> = match &job.table.script {
         Some(script) => vec!["/bin/sh".into(), "-c".into(), script.into()],
@@ -330,8 +330,7 @@ fn spec(
     env.insert("HARNESS_GATE".into(), Some(job.gate.into()));
     env.insert("HARNESS_MOMENT".into(), Some(job.moment.as_str().into()));
     env.insert("HARNESS_TREE".into(), Some(job.tree.into()));
-    let held = scarce::names(job.table).into_iter();
-    env.insert(VARIABLE.into(), held_by(&ctx.rt.root, held, None));
+    env.insert(VARIABLE.into(), held_by(tokens, None));
     let path = value_of(&env, OsStr::new("PATH"));
     let program = argv.first().cloned().unwrap_or_default();
     argv[0] = agents::find_program(&program, job.cwd, path.as_deref())?.into();

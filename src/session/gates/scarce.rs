@@ -17,7 +17,7 @@ use crate::tokens::{self, Token};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The names of a gate's tokens, in the order in which they are taken.
-pub(super) fn names(table: &GateTable) -> BTreeSet<&str> {
+fn names(table: &GateTable) -> BTreeSet<&str> {
     table.tokens.iter().map(String::as_str).collect()
 }
 
@@ -53,7 +53,7 @@ fn wait(ctx: &WorkerContext, job: &Job<'_>, name: &str) -> Result<Option<Token>>
             return Ok(None);
         }
         ctx.show_reason(Some(format!(
-            "gate {} waits for a token: {}",
+            "gate {} waits: {}",
             job.gate,
             tokens::all_held(root, name)
         )));
