@@ -278,7 +278,8 @@ impl Place {
     }
 
     /// Lets it go on for as long as it has anything to do, then it must end when it is told to.
-    fn see_it_end(&self, run: &mut Running, patience: Duration) {
+    /// Returns how long it took to end when it was told to.
+    fn see_it_end(&self, run: &mut Running, patience: Duration) -> Duration {
         let mut last = (Instant::now(), self.said().len());
         let begun = Instant::now();
         while run.child.try_wait().unwrap().is_none() {
@@ -288,12 +289,14 @@ impl Place {
             }
             // It may go on for ever, trying again, as what it needs may be put back at any time.
             if last.0.elapsed() > patience || begun.elapsed() > LONGEST {
+                let told = Instant::now();
                 run.signal("TERM");
                 run.wait();
-                return;
+                return told.elapsed();
             }
             std::thread::park_timeout(Duration::from_millis(10));
         }
+        Duration::ZERO
     }
 
     /// Commands that only look neither hang nor fail by accident.
@@ -385,7 +388,10 @@ fn attempt(case: &Case) {
             script(root, "waiting", "#harness after: [bystander]", "");
             let mut run = root.start(&["--drain", "--workers", "2"]);
             root.wait_until("it has done it", || tricked.exists());
-            place.see_it_end(&mut run, ODD);
+            let took = place.see_it_end(&mut run, ODD);
+            // A stop ends a git that hangs after 20 s.
+            let hung = case.trick == "fifo" && took > Duration::from_secs(15);
+            assert!(!hung, "a git waits on the fifo: {}", place.said());
             PathBuf::from(fs::read_to_string(&tricked).unwrap().trim())
         }
     };
