@@ -18,6 +18,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use crate::atomic;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, join};
+use crate::lease;
 use crate::mutant::planted;
 use crate::quote;
 
@@ -274,7 +275,7 @@ fn inherited(files: &BTreeMap<Id, PathBuf>) -> Vec<bool> {
 }
 
 fn is_held(path: &Path) -> bool {
-    atomic::open_regular(path).is_ok_and(|file| FileExt::try_lock_shared(&file).is_err())
+    atomic::open_regular(path).is_ok_and(|file| lease::is_file_locked(&file, || {}))
 }
 
 /// The variable for what runs under these tokens, besides what it says already.

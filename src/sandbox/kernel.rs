@@ -27,38 +27,31 @@ use crate::config::Network;
 const NEWEST: ABI = ABI::V7;
 /// Version 1 refuses every rename between folders, without which cargo, npm and git do not work.
 const OLDEST: u32 = 2;
+/// What each version brought, and the Linux that has it.
+const BROUGHT: [(u32, &str, &str); 5] = [
+    (OLDEST, "files", "5.19"),
+    (3, "truncation", "6.2"),
+    (4, "network", "6.7"),
+    (5, "devices", "6.10"),
+    (6, "signals", "6.12"),
+];
 
 /// How much of Landlock the kernel has: its version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Strength(pub(crate) u32);
 
 impl Strength {
-    /// What it holds, in words, with the version that brought each.
+    /// What it holds, in words.
     pub(crate) fn holds(self) -> Vec<&'static str> {
-        let all = [
-            (OLDEST, "files"),
-            (3, "truncation"),
-            (4, "network"),
-            (5, "devices"),
-            (6, "signals"),
-        ];
-        let held = all.into_iter().filter(|(since, _)| self.0 >= *since);
-        held.map(|(_, what)| what).collect()
+        let held = BROUGHT.iter().filter(|(since, ..)| self.0 >= *since);
+        held.map(|(_, what, _)| *what).collect()
     }
 
     /// What is missing of all that a sandbox promises; empty: nothing.
     pub(crate) fn lacks(self, network: &Network) -> Vec<String> {
-        let all = [
-            (OLDEST, "files", "5.19"),
-            (3, "truncation", "6.2"),
-            (4, "network", "6.7"),
-            (5, "devices", "6.10"),
-            (6, "signals", "6.12"),
-        ];
         let asked = |what: &str| what != "network" || *network != Network::Open;
-        let missing = all
-            .into_iter()
-            .filter(|(since, what, _)| self.0 < *since && asked(what));
+        let missing = BROUGHT.iter();
+        let missing = missing.filter(|(since, what, _)| self.0 < *since && asked(what));
         missing
             .map(|(_, what, kernel)| format!("{what} (Linux {kernel})"))
             .collect()

@@ -17,14 +17,6 @@ fn root(limits: &str) -> Root {
     root
 }
 
-/// Why its last attempt ended so.
-fn reason(root: &Root, name: &str) -> String {
-    let show = root.show(name);
-    let last = show["attempts"].as_array().and_then(|all| all.last());
-    let reason = last.and_then(|last| last["reason"].as_str());
-    reason.unwrap_or_default().to_owned()
-}
-
 fn session(root: &Root, name: &str) -> Value {
     let show = root.show(name);
     let sid = show["attempts"][0]["session"].as_str().unwrap_or_default();
@@ -61,7 +53,7 @@ fn what_prints_without_end_is_ended_with_all_that_it_started_and_parked() {
         root.script("x", &body);
         let out = root.drain();
         assert_eq!(out.status.code(), Some(1), "{how}: {}", describe(&out));
-        let why = reason(&root, "x");
+        let why = root.last_reason("x");
         assert!(why.contains("printed more than 5 MB"), "{how}: {why}");
         assert_eq!(root.show("x")["outcome"], "failed", "{how}");
         assert_eq!(session(&root, "x")["fault"], "limits_reached", "{how}");
@@ -82,7 +74,7 @@ fn ten_gigabytes_of_output_end_the_agent_by_default() {
     // A hole, so that the test fills no disk.
     root.script("x", "truncate -s 10G /proc/self/fd/1; sleep 600");
     root.exits(1, &["run", "--drain", "--workers", "1"]);
-    let why = reason(&root, "x");
+    let why = root.last_reason("x");
     assert!(why.contains("printed more than 1 GB"), "{why}");
     root.assert_nothing_left();
 }
@@ -100,7 +92,7 @@ fn a_keeper_holds_its_agent_to_its_limits_while_no_harness_lives() {
     fs::write(root.at("go"), "").unwrap();
     root.wait_until("it is ended", || root.processes().is_empty());
     root.exits(1, &["run", "--drain", "--workers", "1"]);
-    let why = reason(&root, "x");
+    let why = root.last_reason("x");
     assert!(why.contains("printed more than 5 MB"), "{why}");
     assert_eq!(root.show("x")["attempts"].as_array().unwrap().len(), 1);
     root.assert_nothing_left();
@@ -117,7 +109,7 @@ fn a_worktree_that_grows_beyond_its_limit_ends_its_agent_and_stays() {
     root.script("y", "truncate -s 1G hole; ln -s / elsewhere; sleep 3");
     let out = root.drain();
     assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
-    let why = reason(&root, "x");
+    let why = root.last_reason("x");
     assert!(why.contains("its worktree takes more than 20 MB"), "{why}");
     assert!(
         root.is_parked("x") && root.is_done("y"),
@@ -176,7 +168,7 @@ fn a_tool_that_eats_the_memory_is_ended_and_its_agent_goes_on() {
         );
         let out = root.drain();
         assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
-        let why = reason(&root, "x");
+        let why = root.last_reason("x");
         assert!(why.starts_with("finished; memory: "), "{why}");
         assert!(why.ends_with(" of 200 MB; ended: tail"), "{why}");
         let notes = session(&root, "x")["notes"].to_string();
@@ -194,7 +186,7 @@ fn an_agent_that_eats_the_memory_by_itself_is_ended_and_tried_again() {
     );
     let out = root.drain();
     assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
-    let why = reason(&root, "x");
+    let why = root.last_reason("x");
     assert!(
         why.contains(" of 200 MB by itself, so it was ended"),
         "{why}"
@@ -218,7 +210,7 @@ fn a_tool_that_starts_too_many_processes_is_ended_and_its_agent_goes_on() {
     let out = root.drain();
     assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
     for name in ["x", "y"] {
-        let why = reason(&root, name);
+        let why = root.last_reason(name);
         assert!(
             why.contains("processes: ") && why.contains(" of 40; ended: sh"),
             "{name}: {why}"
@@ -235,7 +227,7 @@ fn a_gate_whose_tool_was_ended_says_nothing_of_the_work() {
     ));
     root.script("x", "echo work >work; git add work; git commit -qm work");
     root.drain();
-    let why = reason(&root, "x");
+    let why = root.last_reason("x");
     assert!(root.is_parked("x"), "{why}");
     assert!(why.contains("of 200 MB; ended: tail"), "{why}");
     root.assert_nothing_left();

@@ -17,14 +17,6 @@ fn plain(limits: &str) -> Root {
     root
 }
 
-/// Why its last attempt ended so.
-fn reason(root: &Root, name: &str) -> String {
-    let show = root.show(name);
-    let last = show["attempts"].as_array().and_then(|all| all.last());
-    let reason = last.and_then(|last| last["reason"].as_str());
-    reason.unwrap_or_default().to_owned()
-}
-
 #[test]
 fn above_a_load_nothing_is_claimed_and_the_slots_say_so() {
     let root = plain("load_max = 0.001\n");
@@ -264,10 +256,10 @@ fn the_kernel_ends_a_tool_that_eats_the_memory_and_its_agent_goes_on() {
     assert!(!said.contains("are not held by the kernel"), "{said}");
     // Looking alone would have found some more than that.
     assert_eq!(
-        reason(&root, "x"),
+        root.last_reason("x"),
         "finished; memory: 100 MB of 100 MB; ended: tail"
     );
-    let why = reason(&root, "y");
+    let why = root.last_reason("y");
     assert!(
         why.starts_with("memory: 100 MB of 100 MB, and its agent had the most"),
         "{why}"
@@ -287,7 +279,7 @@ fn the_kernel_holds_processes_and_cores_and_the_keeper_is_in_no_limit() {
     );
     root.script("busy", "timeout 4 sh -c 'while :; do :; done'; exit 0");
     scope.drain(&root, 0);
-    let why = reason(&root, "many");
+    let why = root.last_reason("many");
     assert!(
         why.contains("processes: 30 of 30; no more could be started"),
         "{why}"
@@ -358,7 +350,7 @@ fn where_others_live_in_the_cgroup_it_is_said_and_agents_are_looked_at() {
         said.contains("are not held by the kernel") && said.contains(&words),
         "{said}"
     );
-    let why = reason(&root, "x");
+    let why = root.last_reason("x");
     assert!(
         why.contains(" of 100 MB; ended: tail") && !why.contains("100 MB of"),
         "{why}"

@@ -149,6 +149,14 @@ impl Root {
         serde_json::from_str(&self.ok(&["show", name, "--json"])).unwrap()
     }
 
+    /// Why an item's last attempt ended so.
+    pub fn last_reason(&self, name: &str) -> String {
+        let show = self.show(name);
+        let last = show["attempts"].as_array().and_then(|all| all.last());
+        let reason = last.and_then(|last| last["reason"].as_str());
+        reason.unwrap_or_default().to_owned()
+    }
+
     /// Events of an item's record, their kinds only.
     pub fn events(&self, name: &str) -> Vec<String> {
         let show = self.show(name);
