@@ -377,7 +377,8 @@ fn a_hook_outlives_its_harness_and_an_end_that_nobody_told_is_told_by_the_next()
 fn the_end_of_an_attempt_that_nobody_told_is_told_with_where_its_item_is() {
     let root = Root::plain();
     root.drop_file("x", b"#!/bin/sh\n#harness retries: 0\nexit 1\n", 0o755);
-    root.drain();
+    // By the first slot: its marker is linked below.
+    root.harness(&["run", "--drain", "--workers", "1"]);
     assert!(root.is_parked("x"));
     for name in ["after-end", "parked"] {
         hook(&root, name, &format!("cat >\"$HARNESS_ROOT/told-{name}\""));
