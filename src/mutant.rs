@@ -292,6 +292,38 @@ pub const ALL: &[(&str, &str)] = &[
         "a token is held by the process that took it alone, not by what works under it",
     ),
     (
+        "hook-of-anybody",
+        "a hook is run that an agent or another user could have put there",
+    ),
+    (
+        "hook-changed-believed",
+        "a hook is run that came or changed while agents ran",
+    ),
+    (
+        "hook-left-is-work",
+        "what a hook leaves in a worktree is committed as its agent's",
+    ),
+    (
+        "hook-without-end",
+        "a hook that hangs is not ended at its time",
+    ),
+    (
+        "hook-untold-stays",
+        "an end that a killed harness told no hook of is told by nobody",
+    ),
+    (
+        "set-up-once-for-all",
+        "a worktree that was set up for one base counts as set up for every other",
+    ),
+    (
+        "ports-not-held",
+        "the ports of a slot are given to others, too",
+    ),
+    (
+        "ports-in-use",
+        "a slot is given ports that somebody else uses",
+    ),
+    (
         "git-hooks-run",
         "the hooks of the user's repository run for commands of ours",
     ),

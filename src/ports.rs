@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::atomic;
 use crate::layout::SlotId;
+use crate::mutant::planted;
 
 /// Ports of a range.
 const SIZE: u16 = 10;
@@ -48,7 +49,11 @@ impl Ports {
 
     fn hold(first: u16) -> Option<Ports> {
         let name = SocketAddr::from_abstract_name(format!("harness-ports-{first}")).ok()?;
-        let _held = UnixDatagram::bind_addr(&name).ok()?;
+        let held = match planted("ports-not-held") {
+            true => UnixDatagram::unbound(),
+            false => UnixDatagram::bind_addr(&name),
+        };
+        let _held = held.ok()?;
         Some(Ports { first, _held })
     }
 
@@ -109,7 +114,7 @@ fn is_free(port: u16) -> bool {
     let v6 = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
     let used = v6.as_ref().is_err_and(is_used);
     drop(v6);
-    !used && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+    !used && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() || planted("ports-in-use")
 }
 
 #[cfg(test)]

@@ -26,6 +26,11 @@ def it(*filters, of="it"):
     return ["cargo", "test", "-q", "--features", "mutants", "--test", of, "--", *filters]
 
 
+def unit(*filters):
+    """A proof that is a unit test."""
+    return ["cargo", "test", "-q", "--features", "mutants", "--lib", "--", *filters]
+
+
 def ending(name, filter="with_a_cgroup"):
     """One line of the table of tests/it/endings.rs."""
     return ["env", f"HARNESS_ENDING={name}", *it(f"endings::nothing_outlives_any_ending_{filter}")]
@@ -142,6 +147,14 @@ PROOFS = [
     ("brought-unheld", it("git_held::a_collection")),
     ("held-for-ever", it("git_held::what_a_killed")),
     ("git-environment-kept", it("git_shapes")),
+    ("hook-of-anybody", it("hooks::trust::what_an_agent_or_another")),
+    ("hook-changed-believed", it("hooks::trust::what_an_agent_without")),
+    ("hook-left-is-work", it("hooks::waited::what_a_hook_leaves")),
+    ("hook-without-end", it("hooks::whatever_a_hook_does")),
+    ("hook-untold-stays", it("hooks::a_hook_outlives")),
+    ("set-up-once-for-all", it("hooks::waited::a_worktree_is_set_up_once")),
+    ("ports-not-held", unit("ports::")),
+    ("ports-in-use", it("surroundings::a_slot_keeps")),
     ("git-hooks-run", it("git_shapes")),
     ("grant-too-many", it("sandbox::what_is_never")),
     ("grant-follows-links", it("sandbox::a_grant_that")),

@@ -20,6 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::atomic;
 use crate::layout::Root;
+use crate::mutant::planted;
 use crate::runtime::Runtime;
 pub(crate) use facts::Facts;
 pub(crate) use run::OUTPUT_BYTES_MAX;
@@ -105,7 +106,11 @@ pub(crate) fn usable(rt: &Runtime, event: Event) -> Option<Hook> {
     let name = event.as_str();
     let why = match look(&rt.root, name) {
         Found::None => return None,
-        Found::Runs(hook) if rt.errands.is_trusted(name, hook.stamp) => return Some(hook),
+        Found::Runs(hook)
+            if rt.errands.is_trusted(name, hook.stamp) || planted("hook-changed-believed") =>
+        {
+            return Some(hook);
+        }
         Found::Runs(_) => {
             "it came or changed since this run began, and an agent may have done that; the next \
              `harness run` takes it as it is then"

@@ -13,6 +13,7 @@ use nix::unistd::{AccessFlags, Group, Uid, User, access, geteuid};
 use crate::agents;
 use crate::folder::FileStamp;
 use crate::layout::{Root, shown};
+use crate::mutant::planted;
 
 /// Symlinks that follow each other.
 const LINKS_MAX: usize = 16;
@@ -43,6 +44,10 @@ pub(crate) fn look(root: &Root, name: &str) -> Found {
     }
     match examine(root, &path) {
         Ok(stamp) => Found::Runs(Hook { path, stamp }),
+        Err(_) if planted("hook-of-anybody") && path.is_file() => {
+            let stamp = path.metadata().map(|meta| FileStamp::of(&meta));
+            stamp.map_or(Found::None, |stamp| Found::Runs(Hook { path, stamp }))
+        }
         Err(why) => Found::Refused(why),
     }
 }

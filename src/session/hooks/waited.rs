@@ -20,6 +20,7 @@ use crate::keeper::caps::Caps;
 use crate::keeper::wire::Spec;
 use crate::layout::join;
 use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::mutant::planted;
 use crate::outcome::{Exit, Stop};
 use crate::session::begin::start;
 use crate::session::supervised::{self, Supervised};
@@ -54,7 +55,8 @@ pub(in crate::session) fn set_up_worktree(
         mark(attempt, &cwd, &hook),
     );
     let now = atomic::read_small(&path, STATE_FILE_BYTES_MAX);
-    if !anew && now.is_ok_and(|now| now == mark.as_bytes()) {
+    let is_done = |now: Vec<u8>| now == mark.as_bytes() || planted("set-up-once-for-all");
+    if !anew && now.is_ok_and(is_done) {
         return Ok(());
     }
     if let (Some(work), Some(from)) = (attempt.work.clone(), from)
@@ -225,6 +227,9 @@ fn clean(attempt: &Attempt, from: Option<&Base>) -> Result<Option<String>> {
     let (Some(work), Some(from)) = (&attempt.work, from) else {
         return Ok(None);
     };
+    if planted("hook-left-is-work") {
+        return Ok(None);
+    }
     let left = work.tree.uncommitted(
         "it left where git does not ignore them; they were taken away again (add them to .gitignore)",
     )?;
