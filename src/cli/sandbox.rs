@@ -7,8 +7,8 @@ use super::{Json, elsewhere};
 use crate::adapters;
 use crate::config::{AgentTable, Config, Network, Overrides, SCRIPT};
 use crate::error::{Error, Result};
-use crate::layout::{DEFAULT_REPO, Root, SlotId, slot_repository};
-use crate::sandbox::{self, Asked, Env, Grant, Planned};
+use crate::layout::{DEFAULT_REPO, Root, SlotId};
+use crate::sandbox::{self, Asked, Env, Grant, Planned, Who};
 use crate::view::{print_json, print_text};
 
 #[derive(Subcommand)]
@@ -40,9 +40,9 @@ pub(super) fn sandbox(root: &Root, command: &SandboxCommand) -> Result<u8> {
 }
 
 fn planned(root: &Root, config: &Config, name: &str) -> Result<Planned> {
-    let table = match (name, config.agent(name)) {
+    let agent = match (name, config.agent(name)) {
         (SCRIPT, _) => None,
-        (_, Some((_, table))) => Some(table),
+        (_, Some(agent)) => Some(agent),
         (_, None) => {
             let known = config.agents.keys().map(String::as_str);
             let known = known.chain(adapters::NAMES.iter().copied()).chain([SCRIPT]);
@@ -55,23 +55,17 @@ fn planned(root: &Root, config: &Config, name: &str) -> Result<Planned> {
             .hint(format!("one of {}", known.join(", "))));
         }
     };
-    let cli = table.and_then(|t| adapters::by_name(t.cli.as_deref().unwrap_or(&t.events)));
-    let worktree = root.worktree(SlotId(1), DEFAULT_REPO);
     // Of the folders that are made for each start, those of the first slot.
-    let own = [
-        worktree.clone(),
-        slot_repository(&worktree),
-        root.session("SID"),
-        sandbox::temp_path(root, SlotId(1)),
-    ];
+    let slot = SlotId(1);
+    let (worktree, session) = (root.worktree(slot, DEFAULT_REPO), root.session("SID"));
     let asked = Asked {
         root,
         config,
-        keys: table.map_or(&config.script, |table| &table.confined),
-        cli: cli.map(|cli| cli.about()),
-        config_dir: table.and_then(|table| table.config_dir.as_deref()),
-        own: &own,
-        env: table.map_or_else(Env::new, env_of),
+        who: Who::agent(config, agent),
+        worktree: &worktree,
+        temp: &sandbox::temp_path(root, slot),
+        session: Some(&session),
+        env: agent.map_or_else(Env::new, |(_, table)| env_of(table)),
         makes: false,
     };
     sandbox::plan(asked).map_err(|why| {
@@ -91,12 +85,12 @@ fn text(name: &str, planned: &Planned) -> String {
     let said = &planned.said;
     if planned.sandbox.is_none() {
         return format!(
-            "{name}: no sandbox: {}. It may do what you may.\n",
+            "{name}: not confined, it may do what you may: {}\n",
             said.notes.join("; ")
         );
     }
     let mut out = format!(
-        "{name}: sandbox on, by Landlock {} of this kernel: enforces {}\n",
+        "{name}: confined; Landlock {} of this kernel holds {}\n",
         said.landlock,
         said.holds.join(", ")
     );

@@ -10,6 +10,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::plan::Planned;
 use super::resolve::Seen;
+use super::{Refused, connection};
 
 /// What programs print for EACCES, EPERM and EXDEV.
 const WORDS: [&str; 6] = [
@@ -23,18 +24,11 @@ const WORDS: [&str; 6] = [
 /// Explanations in one attempt: what follows is mostly the same again.
 const TOLD_MAX: usize = 3;
 
-/// Something that the sandbox refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) path: PathBuf,
-    /// What it refused, and which key would allow it.
-    pub(crate) text: String,
-}
-
 /// Whether a program says that something was refused, by whomever.
 pub(crate) fn tells_of_refusal(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
-    WORDS.iter().any(|word| lower.contains(word))
+    let mut words = WORDS.iter().chain([&connection::FAILED]);
+    words.any(|word| lower.contains(word))
 }
 
 /// What the sandbox refused. `cwd`, `home`: what relative paths and `~` mean.
@@ -47,16 +41,21 @@ pub(crate) fn explained(
     let mut told: Vec<Refused> = Vec::new();
     // CLIs print their tools' output inside JSON strings.
     let lines = text.split('\n').flat_map(|line| line.split("\\n"));
+    // Python marks the place in a line, and says what went wrong in the next.
+    let lines = lines.filter(|line| !line.trim_matches([' ', '~', '^']).is_empty());
+    let mut before = "";
     for line in lines {
+        let last = std::mem::replace(&mut before, line);
         if !tells_of_refusal(line) {
             continue;
         }
-        for path in paths(line, cwd, home) {
-            if let Some(text) = why_refused(&path, planned) {
-                let refused = Refused { path, text };
-                if !told.contains(&refused) {
-                    told.push(refused);
-                }
+        let all = match connection::refused(last, line, planned) {
+            Some(refused) => vec![refused],
+            None => of_paths(line, planned, cwd, home),
+        };
+        for refused in all {
+            if told.iter().all(|told| told.text != refused.text) {
+                told.push(refused);
             }
         }
         if told.len() >= TOLD_MAX {
@@ -65,6 +64,17 @@ pub(crate) fn explained(
     }
     told.truncate(TOLD_MAX);
     told
+}
+
+/// What a line says of paths that the sandbox refused.
+fn of_paths(line: &str, planned: &Planned, cwd: &Path, home: Option<&Path>) -> Vec<Refused> {
+    let refused = |path: PathBuf| {
+        let text = why_refused(&path, planned)?;
+        let printed = path.to_string_lossy().into_owned();
+        Some(Refused { printed, text })
+    };
+    let paths = paths(line, cwd, home).into_iter();
+    paths.filter_map(refused).collect()
 }
 
 /// The paths in a line, absolute.
@@ -146,21 +156,18 @@ mod tests {
     use crate::sandbox::{Said, Sandbox};
 
     fn planned(base: &Path) -> Planned {
+        let sandbox = Sandbox {
+            write: vec![base.join("work")],
+            deny: vec![base.join("secret")],
+            ..Sandbox::default()
+        };
+        let never = Never {
+            whole: vec![base.join("root")],
+            closed: vec![base.join("root/queue")],
+        };
         Planned {
-            sandbox: Some(Sandbox {
-                write: vec![base.join("work")],
-                deny: vec![base.join("secret")],
-                ..Sandbox::default()
-            }),
-            env: Default::default(),
-            said: Said::default(),
-            write: Vec::new(),
-            read: Vec::new(),
-            deny: Vec::new(),
-            never: Never {
-                whole: vec![base.join("root")],
-                closed: vec![base.join("root/queue")],
-            },
+            never,
+            ..Planned::of(sandbox, Said::default(), "[sandbox]")
         }
     }
 

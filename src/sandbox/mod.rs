@@ -8,6 +8,8 @@
 //! grant holds the queue, the state of others or the user's checkout (`plan`); what is weaker than it
 //! was asked to be is said.
 
+mod asked;
+mod connection;
 mod denied;
 mod environment;
 mod kernel;
@@ -21,10 +23,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use denied::{Refused, explained, tells_of_refusal};
+pub(crate) use asked::{Asked, Who, why_refused};
+pub(crate) use denied::{explained, tells_of_refusal};
 pub(crate) use environment::{Env, value_of};
 pub(crate) use kernel::{Strength, enforce, strength};
-pub(crate) use plan::{Asked, Grant, Planned, plan, why_refused};
+pub(crate) use plan::{Grant, Planned, plan};
 pub(crate) use temp::{clear_temp, make_temp, path as temp_path};
 
 use crate::config::Network;
@@ -39,6 +42,15 @@ pub struct Sandbox {
     /// Trees and files whose content may not be read. Everything else may.
     pub deny: Vec<PathBuf>,
     pub network: Network,
+}
+
+/// Something that the sandbox refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// What the program printed of it: a path, or a line about a connection.
+    pub(crate) printed: String,
+    /// What it refused, and which key would allow it.
+    pub(crate) text: String,
 }
 
 /// What a session's file says of its sandbox.

@@ -5,36 +5,17 @@
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::asked::{Asked, mode, network, why_refused};
 use super::environment::{Env, environment, value_of};
 use super::places::{CACHES, DEVICES, homes, path_of, secrets};
-use super::resolve::Seen;
+use super::resolve::{Seen, is_in};
 use super::{Said, Sandbox, Strength, readable, strength, temp};
-use crate::adapters::{self, About};
+use crate::adapters;
 use crate::atomic;
 use crate::config::{Config, Network, RepoPath, SandboxKeys, SandboxMode};
-use crate::layout::Root;
 use crate::mutant::planted;
-
-/// What is to be confined.
-pub(crate) struct Asked<'a> {
-    pub(crate) root: &'a Root,
-    pub(crate) config: &'a Config,
-    /// Its own keys, besides those of `[sandbox]`.
-    pub(crate) keys: &'a SandboxKeys,
-    /// The CLI that it is, whose state it needs.
-    pub(crate) cli: Option<&'static About>,
-    /// The CLI's state, where its table has it elsewhere.
-    pub(crate) config_dir: Option<&'a Path>,
-    /// Harness's own folders that it works in: worktree, slot's repository, session, temporary folder.
-    pub(crate) own: &'a [PathBuf],
-    /// What is set and removed in its environment.
-    pub(crate) env: Env,
-    /// Folders that a program would make itself, and cannot, are made.
-    pub(crate) makes: bool,
-}
 
 /// One place of a sandbox, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +25,8 @@ pub(crate) struct Grant {
     pub(crate) because: Cow<'static, str>,
     /// Why it is not granted.
     pub(crate) left_out: Option<String>,
+    /// A place that everybody gets where it is: that it is not is nothing to tell.
+    is_usual: bool,
 }
 
 pub(crate) struct Planned {
@@ -54,6 +37,8 @@ pub(crate) struct Planned {
     pub(crate) write: Vec<Grant>,
     pub(crate) read: Vec<Grant>,
     pub(crate) deny: Vec<Grant>,
+    /// The table whose `network` holds, as it is written.
+    pub(super) network_of: String,
     pub(super) never: Never,
 }
 
@@ -70,15 +55,25 @@ impl Never {
     /// Why a path may not be written.
     pub(super) fn why(&self, path: &Path) -> Option<String> {
         let mut all = self.whole.iter().chain(&self.closed);
-        if let Some(held) = all.find(|p| p.starts_with(path)) {
+        if let Some(held) = all.find(|p| is_in(p, path)) {
             return Some(format!("it holds {}", held.display()));
         }
-        let around = self.closed.iter().find(|closed| path.starts_with(closed))?;
+        let around = self.closed.iter().find(|closed| is_in(path, closed))?;
         Some(format!("it lies in {}", around.display()))
     }
 }
 
 impl Planned {
+    #[cfg(test)]
+    pub(super) fn of(sandbox: Sandbox, said: Said, network_of: &str) -> Planned {
+        Planned {
+            sandbox: Some(sandbox),
+            said,
+            network_of: network_of.to_owned(),
+            ..off(Env::new(), Said::default(), "")
+        }
+    }
+
     /// Why a path is denied.
     pub(super) fn why_denied(&self, path: &Path) -> Option<&str> {
         let grant = self
@@ -93,9 +88,13 @@ impl Planned {
 ///
 /// # Errors
 /// Why it must not start: `mode = "require"`, and the kernel has less.
-pub(crate) fn plan(asked: Asked<'_>) -> Result<Planned, String> {
-    let mode = mode(asked.config, asked.keys);
-    let network = network(asked.config, asked.keys);
+pub(crate) fn plan(mut asked: Asked<'_>) -> Result<Planned, String> {
+    let keys = &asked.who.keys;
+    let (mode, network) = (mode(asked.config, keys), network(asked.config, keys));
+    if let Some(why) = why_refused(asked.config, keys) {
+        return Err(why);
+    }
+    temp::name_in(&mut asked.env, asked.temp);
     let strength = strength();
     let mut said = Said {
         mode: "on".to_owned(),
@@ -103,10 +102,6 @@ pub(crate) fn plan(asked: Asked<'_>) -> Result<Planned, String> {
         network: network.clone(),
         ..Said::default()
     };
-    let lacks = strength.lacks(&network);
-    if let Some(why) = why_refused(asked.config, asked.keys) {
-        return Err(why);
-    }
     let why_off = match mode {
         SandboxMode::Off => Some("`sandbox` is \"off\""),
         _ => strength.why_none(),
@@ -115,16 +110,14 @@ pub(crate) fn plan(asked: Asked<'_>) -> Result<Planned, String> {
         return Ok(off(asked.env, said, why));
     }
     said.holds = held(strength, &network);
-    said.notes.extend(
-        lacks
-            .iter()
-            .map(|what| format!("not held by this kernel: {what}")),
-    );
+    let lacks = strength.lacks(&network).into_iter();
+    let lacks = lacks.map(|what| format!("not held by this kernel: {what}"));
+    said.notes.extend(lacks);
     let maker = Maker::new(&asked);
     let deny = maker.deny();
     let write = maker.write(&deny);
     let read = maker.read();
-    let left = write.iter().chain(&read).filter(|g| !is_default(g));
+    let left = write.iter().chain(&read).filter(|g| !g.is_usual);
     said.notes.extend(left.filter_map(|g| g.note("granted")));
     said.notes
         .extend(deny.iter().filter_map(|g| g.note("denied")));
@@ -135,7 +128,8 @@ pub(crate) fn plan(asked: Asked<'_>) -> Result<Planned, String> {
         network,
     };
     let never = maker.never;
-    let pass = pass(&asked);
+    let network_of = asked.network_of();
+    let pass = asked.pass();
     let pass: Vec<&str> = pass.iter().map(String::as_str).collect();
     Ok(Planned {
         sandbox: Some(sandbox),
@@ -144,19 +138,8 @@ pub(crate) fn plan(asked: Asked<'_>) -> Result<Planned, String> {
         write,
         read,
         deny,
+        network_of,
         never,
-    })
-}
-
-/// Why what has these keys must not start on this kernel.
-pub(crate) fn why_refused(config: &Config, keys: &SandboxKeys) -> Option<String> {
-    let lacks = strength().lacks(&network(config, keys));
-    let refused = mode(config, keys) == SandboxMode::Require && !lacks.is_empty();
-    refused.then(|| {
-        format!(
-            "`sandbox` is \"require\", and this kernel does not hold {}",
-            lacks.join(", ")
-        )
     })
 }
 
@@ -173,32 +156,15 @@ fn off(env: Env, said: Said, why: &str) -> Planned {
         write: Vec::new(),
         read: Vec::new(),
         deny: Vec::new(),
+        network_of: String::new(),
         never: Never::default(),
     }
-}
-
-/// The mode in force for an agent.
-fn mode(config: &Config, keys: &SandboxKeys) -> SandboxMode {
-    keys.sandbox.unwrap_or(config.sandbox.mode)
-}
-
-fn network(config: &Config, keys: &SandboxKeys) -> Network {
-    let own = keys.network.clone();
-    own.unwrap_or_else(|| config.sandbox.network.clone())
 }
 
 fn held(strength: Strength, network: &Network) -> Vec<String> {
     let held = strength.holds().into_iter();
     let held = held.filter(|what| *what != "network" || *network != Network::Open);
     held.map(str::to_owned).collect()
-}
-
-/// The variables that it gets besides those that everybody gets.
-fn pass(asked: &Asked<'_>) -> Vec<String> {
-    let cli = asked.cli.iter().flat_map(|about| about.variables);
-    let all = asked.config.sandbox.env_pass.iter();
-    let all = all.chain(&asked.keys.env_pass).cloned();
-    cli.map(|name| (*name).to_owned()).chain(all).collect()
 }
 
 fn granted(grants: &[Grant]) -> Vec<PathBuf> {
@@ -210,17 +176,13 @@ fn granted(grants: &[Grant]) -> Vec<PathBuf> {
     paths
 }
 
-/// A default place that is not there is nothing to tell.
-fn is_default(grant: &Grant) -> bool {
-    grant.because.starts_with("cache")
-}
-
 impl Grant {
     fn new(path: impl Into<PathBuf>, because: impl Into<Cow<'static, str>>) -> Grant {
         Grant {
             path: path.into(),
             because: because.into(),
             left_out: None,
+            is_usual: false,
         }
     }
 
@@ -343,7 +305,11 @@ impl<'a> Maker<'a> {
                 make(&path, cache.place.is_file);
                 self.seen.forget();
             }
-            all.extend(self.grant(path, "cache", true));
+            let grant = self.grant(path, "cache", true).into_iter();
+            all.extend(grant.map(|grant| Grant {
+                is_usual: true,
+                ..grant
+            }));
         }
         let usual = all.len();
         for (path, because) in self.wished(|keys| &keys.write, &self.asked.config.sandbox.write) {
@@ -363,11 +329,11 @@ impl<'a> Maker<'a> {
 
     /// Harness has just made these: only their last part can be an agent's.
     fn own(&self) -> Vec<Grant> {
-        let own = self.asked.own.iter().map(|path| {
-            let led = self.seen.folder_of_symlink(path);
+        let own = self.asked.own().into_iter().map(|(path, because)| {
+            let led = self.seen.folder_of_symlink(&path);
             Grant {
                 left_out: led.map(|_| "it is a symlink".to_owned()),
-                ..Grant::new(self.seen.real(path), "its own")
+                ..Grant::new(self.seen.real(&path), because)
             }
         });
         own.collect()
@@ -418,19 +384,18 @@ impl<'a> Maker<'a> {
         &self,
         own: impl Fn(&'a SandboxKeys) -> &'a Vec<PathBuf>,
         all: &'a [PathBuf],
-    ) -> Vec<(PathBuf, &'static str)> {
+    ) -> Vec<(PathBuf, &'a str)> {
         let all = all.iter().map(|path| (path.clone(), "[sandbox]"));
-        let own = own(self.asked.keys)
-            .iter()
-            .map(|path| (path.clone(), "its table's"));
-        all.chain(own).collect()
+        let table = self.asked.who.table.as_str();
+        let own = own(&self.asked.who.keys).iter();
+        all.chain(own.map(|path| (path.clone(), table))).collect()
     }
 
     fn state_of_cli(&self) -> Vec<(PathBuf, bool)> {
-        let Some(about) = self.asked.cli else {
+        let Some(about) = self.asked.who.cli else {
             return Vec::new();
         };
-        let moved = self.asked.config_dir;
+        let moved = self.asked.who.config_dir;
         // All of it moves with the variable that the CLI's adapter sets, but for what is XDG's.
         let stays = |place: &&adapters::Place| moved.is_none() || place.var.starts_with("XDG_");
         let usual = about.state.iter().filter(stays);
@@ -492,7 +457,7 @@ impl<'a> Maker<'a> {
         all.extend(secrets.map(|path| Grant::new(path, "secret")));
         let accounts = self.asked.config.agents.values();
         let accounts = accounts.filter_map(|table| table.config_dir.as_deref());
-        let others = accounts.filter(|dir| Some(*dir) != self.asked.config_dir);
+        let others = accounts.filter(|dir| Some(*dir) != self.asked.who.config_dir);
         all.extend(others.map(|dir| Grant::new(dir, "another agent's account")));
         let own: Vec<PathBuf> = self
             .state_of_cli()
@@ -503,7 +468,7 @@ impl<'a> Maker<'a> {
             let about = adapter.about();
             let mut places: Vec<PathBuf> =
                 about.state.iter().filter_map(|p| self.path(p)).collect();
-            if self.asked.cli.is_none_or(|cli| cli.name != about.name) {
+            if self.asked.who.cli.is_none_or(|cli| cli.name != about.name) {
                 // Where a variable leads elsewhere, what is at the usual place still holds a login.
                 let usual = about.state.iter();
                 places.extend(usual.filter_map(|p| path_of(p, self.home.as_deref(), &|_| None)));
@@ -520,11 +485,7 @@ impl<'a> Maker<'a> {
         for grant in &mut all {
             // Of a symlink, what it leads to is what holds the secret.
             grant.path = self.seen.real(&grant.path);
-            let path = grant.path.as_os_str().as_bytes();
-            let around = own.iter().find(|own| {
-                let rest = path.strip_prefix(own.path.as_os_str().as_bytes());
-                rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
-            });
+            let around = own.iter().find(|own| is_in(&grant.path, &own.path));
             grant.left_out =
                 around.map(|own| format!("it lies in {}, its own", own.path.display()));
         }
@@ -536,7 +497,7 @@ impl<'a> Maker<'a> {
 
 /// The grant; where something in it is denied, what lies beside that.
 fn beside(grant: Grant, denied: &[PathBuf]) -> Vec<Grant> {
-    let is_inside = |d: &&PathBuf| **d != grant.path && d.starts_with(&grant.path);
+    let is_inside = |d: &&PathBuf| **d != grant.path && is_in(d, &grant.path);
     let inside = denied
         .iter()
         .filter(is_inside)
@@ -545,10 +506,14 @@ fn beside(grant: Grant, denied: &[PathBuf]) -> Vec<Grant> {
     if inside.is_empty() || grant.left_out.is_some() {
         return vec![grant];
     }
-    let because = format!("{}, beside what is denied there", grant.because);
+    let because = Cow::from(format!("{}, beside what is denied there", grant.because));
     let mut parts = Vec::new();
     let listed = readable::trees_in(&grant.path, &inside, &mut |tree| {
-        parts.push(Grant::new(tree.path(), because.clone()));
+        parts.push(Grant {
+            path: tree.path(),
+            because: because.clone(),
+            ..grant.clone()
+        });
         Ok(())
     });
     debug_assert!(listed.is_ok());

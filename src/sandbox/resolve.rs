@@ -4,8 +4,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -149,11 +150,16 @@ impl Seen {
     /// The nearest folder above that is known to be no symlink, nor behind one; and what is below it.
     fn known_above<'a>(&self, path: &'a Path) -> (PathBuf, &'a Path) {
         let found = self.0.borrow();
-        let is_known =
-            |dir: &&Path| matches!(found.get(dir.as_os_str()), Some(Found::Other { .. }));
-        let above = path.ancestors().skip(1).find(is_known);
-        let above = above.unwrap_or(Path::new("/"));
-        (above.to_owned(), path.strip_prefix(above).unwrap_or(path))
+        let text = path.as_os_str().as_bytes();
+        let mut rest = text;
+        while let Some(end) = rest.iter().rposition(|byte| *byte == b'/') {
+            rest = &text[..end];
+            let above = OsStr::from_bytes(rest);
+            if let Some(Found::Other { .. }) = found.get(above) {
+                return (above.into(), Path::new(OsStr::from_bytes(&text[end + 1..])));
+            }
+        }
+        (PathBuf::from("/"), path)
     }
 
     fn look(&self, path: &Path) -> Found {
@@ -184,6 +190,13 @@ fn look(path: &Path) -> Found {
     })
 }
 
+/// Whether a path is a tree or lies in it. Both hold no `.` and `..`: text is compared quicker than paths.
+pub(super) fn is_in(path: &Path, tree: &Path) -> bool {
+    let tree = tree.as_os_str().as_bytes();
+    let rest = path.as_os_str().as_bytes().strip_prefix(tree);
+    rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]) || tree == b"/")
+}
+
 /// Its components, the last one first.
 fn parts(path: &Path) -> Vec<OsString> {
     let part = |c: Component<'_>| match c {
@@ -206,6 +219,13 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn a_tree_holds_what_lies_in_it() {
+        let is_in = |path: &str, tree: &str| is_in(Path::new(path), Path::new(tree));
+        assert!(is_in("/a/b", "/a") && is_in("/a", "/a") && is_in("/a", "/"));
+        assert!(!is_in("/ab", "/a") && !is_in("/", "/a") && !is_in("/a", "/a/b"));
+    }
 
     #[test]
     fn a_users_links_are_followed_and_an_agents_are_not() {

@@ -5,15 +5,29 @@
 //! each of which would be granted by itself (`readable`). It is emptied at each start, and when an item
 //! ends.
 
+use std::ffi::OsString;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::environment::Env;
 use crate::atomic;
 use crate::error::{Error, Result};
 use crate::layout::{Root, SlotId};
+
+/// Names under which programs look for a temporary folder.
+const TEMPORARY: [&str; 4] = ["TMPDIR", "TMP", "TEMP", "CLAUDE_CODE_TMPDIR"];
+
+/// Tells a program of its temporary folder. The user's own wish in `env` stands.
+pub(super) fn name_in(env: &mut Env, temp: &Path) {
+    for name in TEMPORARY.map(OsString::from) {
+        if !matches!(env.get(&name), Some(Some(_))) {
+            env.insert(name, Some(temp.into()));
+        }
+    }
+}
 
 /// The slot's temporary folder.
 pub(crate) fn path(root: &Root, slot: SlotId) -> PathBuf {

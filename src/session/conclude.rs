@@ -79,7 +79,7 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
         let environment =
             |table: Option<&AgentTable>| launch::environment(&ctx.rt, &attempt, table, Env::new());
         let refused = confine::refused(&ctx.rt, &attempt, environment);
-        let of_reason = |r: &&Refused| decision.reason.contains(&*r.path.to_string_lossy());
+        let of_reason = |r: &&Refused| decision.reason.contains(&r.printed);
         if let Some(cause) = refused.iter().find(of_reason) {
             decision.reason = format!("{}; {}", decision.reason, cause.text);
         }

@@ -1,94 +1,53 @@
-//! Confines what a slot starts: finds the folders that it works in, its temporary one included, and has
-//! `sandbox` make the rest.
+//! Confines what a slot starts: names the folders that it works in, makes its temporary one, and has
+//! `sandbox` do the rest.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::Attempt;
 use super::stream::tail;
-use crate::adapters::{self, About};
 use crate::agents::{self, Agent};
 use crate::atomic;
-use crate::config::{AgentTable, GateTable, SandboxKeys};
-use crate::layout::{SlotId, join, slot_repository};
+use crate::config::AgentTable;
+use crate::layout::{SlotId, join};
 use crate::runtime::Runtime;
-use crate::sandbox::{self, Asked, Env, Planned, Refused};
-
-/// Names under which programs look for a temporary folder.
-const TEMPORARY: [&str; 4] = ["TMPDIR", "TMP", "TEMP", "CLAUDE_CODE_TMPDIR"];
+use crate::sandbox::{self, Asked, Env, Planned, Refused, Who};
 
 /// The end of what an attempt printed in which refusals are looked for.
 const PRINTED_BYTES: u64 = 256 << 10;
 
-/// What is to be started.
-pub(super) enum Who<'a> {
-    Agent(&'a Agent<'a>),
-    Gate(&'a GateTable),
-}
-
-/// Makes the environment and the sandbox of an agent or gate. `dir`: its session's folder. `env`: what is
-/// set and removed on purpose.
+/// Makes the environment and the sandbox of an agent or gate that is going to be started. `dir`: its
+/// session's folder. `writes`: whether it writes there. `env`: what is set and removed on purpose.
 ///
 /// # Errors
 /// Why it must not start.
 pub(super) fn confine(
     rt: &Runtime,
     slot: SlotId,
-    who: &Who<'_>,
-    dir: &Path,
-    cwd: &Path,
+    who: Who<'_>,
+    (dir, writes): (&Path, bool),
+    worktree: &Path,
     env: Env,
 ) -> Result<Planned, String> {
-    let temp = temporary(rt, slot, dir);
-    planned(rt, who, dir, cwd, temp, env, true)
-}
-
-/// `makes`: as `Asked::makes`.
-fn planned(
-    rt: &Runtime,
-    who: &Who<'_>,
-    dir: &Path,
-    cwd: &Path,
-    temp: PathBuf,
-    mut env: Env,
-    makes: bool,
-) -> Result<Planned, String> {
-    for name in TEMPORARY {
-        // The user's own wish in `env` stands.
-        let name = OsString::from(name);
-        if !matches!(env.get(&name), Some(Some(_))) {
-            env.insert(name, Some(temp.clone().into()));
-        }
-    }
-    let mut own = vec![cwd.to_owned(), slot_repository(cwd), temp];
-    let of_gate;
-    let (keys, cli, config_dir) = match who {
-        Who::Agent(agent) => {
-            own.push(dir.to_owned());
-            let table = agent.table();
-            let keys = table.map_or(&rt.config.script, |table| &table.confined);
-            let config_dir = table.and_then(|table| table.config_dir.as_deref());
-            (keys, table.and_then(cli_of), config_dir)
-        }
-        Who::Gate(table) => {
-            of_gate = SandboxKeys {
-                sandbox: table.sandbox,
-                ..SandboxKeys::default()
-            };
-            (&of_gate, None, None)
-        }
-    };
-    own.retain(|path| atomic::exists(path));
     sandbox::plan(Asked {
         root: &rt.root,
         config: &rt.config,
-        keys,
-        cli,
-        config_dir,
-        own: &own,
+        who,
+        worktree,
+        temp: &temporary(rt, slot, dir),
+        session: writes.then_some(dir),
         env,
-        makes,
+        makes: true,
     })
+}
+
+/// An item's agent.
+pub(super) fn who<'a>(rt: &'a Runtime, agent: &Agent<'a>) -> Who<'a> {
+    let table = match *agent {
+        Agent::Script => None,
+        Agent::Command(name, table) => Some((name, table)),
+    };
+    Who::agent(&rt.config, table)
 }
 
 /// What its sandbox refused an attempt, by what it printed: each with the key that would allow it.
@@ -116,20 +75,23 @@ pub(super) fn refused(
     if !sandbox::tells_of_refusal(&text) {
         return Vec::new();
     }
-    let (who, cwd) = (Who::Agent(&agent), Path::new(cwd));
+    let cwd = Path::new(cwd);
     let env = environment(agent.table());
     let home = sandbox::value_of(&env, OsStr::new("HOME")).map(PathBuf::from);
-    let temp = sandbox::temp_path(&rt.root, attempt.claim.lease().slot);
-    match planned(rt, &who, &attempt.dir, cwd, temp, env, false) {
+    let planned = sandbox::plan(Asked {
+        root: &rt.root,
+        config: &rt.config,
+        who: who(rt, &agent),
+        worktree: cwd,
+        temp: &sandbox::temp_path(&rt.root, attempt.claim.lease().slot),
+        session: Some(&attempt.dir),
+        env,
+        makes: false,
+    });
+    match planned {
         Ok(planned) => sandbox::explained(&text, &planned, cwd, home.as_deref()),
         Err(_) => Vec::new(),
     }
-}
-
-/// The CLI that an agent is: the one it is configured as, or whose events its command prints.
-fn cli_of(table: &AgentTable) -> Option<&'static About> {
-    let name = table.cli.as_deref().unwrap_or(&table.events);
-    adapters::by_name(name).map(|adapter| adapter.about())
 }
 
 /// The slot's temporary folder, empty; where the system's own cannot be used, one in the session.

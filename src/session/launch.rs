@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::confine::{self, Who};
+use super::confine;
 use super::file::SessionFile;
 use super::{Attempt, Failed, Work, gates};
 use crate::agents::{self, Agent, Before, Facts, LaunchInputs, Plan};
@@ -56,7 +56,8 @@ pub(super) fn plan(
     }
     let env = environment(rt, attempt, agent.table(), std::mem::take(&mut plan.env));
     let slot = attempt.claim.lease().slot;
-    let confined = confine::confine(rt, slot, &Who::Agent(agent), dir, cwd, env);
+    let who = confine::who(rt, agent);
+    let confined = confine::confine(rt, slot, who, (dir, true), cwd, env);
     let confined = confined.map_err(Failed::Refused)?;
     let env = confined.env;
     let mut argv = std::mem::take(&mut plan.argv);

@@ -1,7 +1,7 @@
 //! Checks how well agents can be confined here.
 
 use super::{Finding, ok, warn};
-use crate::config::{Config, SandboxMode};
+use crate::config::{Config, SandboxKeys, SandboxMode};
 use crate::error::Error;
 use crate::sandbox::{self, Strength};
 
@@ -39,19 +39,9 @@ pub(super) fn strength(config: Option<&Config>) -> Option<Finding> {
 
 /// Why nothing may start here at all.
 pub(super) fn refusal(config: &Config) -> Option<Error> {
-    let table = &config.sandbox;
-    let lacks = sandbox::strength().lacks(&table.network);
-    let is_refused = table.mode == SandboxMode::Require && !lacks.is_empty();
-    is_refused.then(|| {
-        Error::permanent(
-            "cannot run here",
-            format!(
-                "`mode` in [sandbox] is \"require\", and this kernel does not hold {}",
-                lacks.join(", ")
-            ),
-        )
-        .hint(format!("{NEWER}; or `harness config set sandbox.mode on`"))
-    })
+    let why = sandbox::why_refused(config, &SandboxKeys::default())?;
+    let refused = Error::permanent("cannot run here", why);
+    Some(refused.hint(format!("{NEWER}; or `harness config set sandbox.mode on`")))
 }
 
 /// What to warn of at the start of a run.

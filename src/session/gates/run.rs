@@ -24,9 +24,9 @@ use crate::mutant::planted;
 use crate::outcome::{Exit, Stop, Verdict};
 use crate::record::GateRan;
 use crate::runtime::Level;
-use crate::sandbox::{Env, value_of};
+use crate::sandbox::{Env, Who, value_of};
 use crate::session::begin::start;
-use crate::session::confine::{Who, confine};
+use crate::session::confine::confine;
 use crate::session::supervised::{self, Supervised};
 use crate::session::{Failed, WorkerContext};
 use crate::status::SlotState;
@@ -346,8 +346,8 @@ fn spec(
         }
     })();
     kept.map_err(|e| e.to_string())?;
-    let who = Who::Gate(job.table);
-    let confined = confine(&ctx.rt, ctx.slot(), &who, job.dir, job.cwd, env)?;
+    let who = Who::gate(job.gate, job.table);
+    let confined = confine(&ctx.rt, ctx.slot(), who, (job.dir, false), job.cwd, env)?;
     Ok(Spec {
         session: job.id(run),
         argv,
