@@ -28,7 +28,7 @@ pub(crate) use denied::{explained, tells_of_refusal};
 pub(crate) use environment::{Env, value_of};
 pub(crate) use kernel::{Strength, enforce, strength};
 pub(crate) use plan::{Grant, Planned, plan};
-pub(crate) use temp::{clear_temp, make_temp, path as temp_path};
+pub(crate) use temp::{clear_temp, make_temp, path as temp_path, remove_temp};
 
 use crate::config::Network;
 

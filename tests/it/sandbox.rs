@@ -247,6 +247,30 @@ fn what_work_needs_is_granted() {
 }
 
 #[test]
+fn a_temporary_folder_is_empty_at_each_start_and_goes_with_its_slot() {
+    let place = Place::new("");
+    let root = &place.root;
+    let printed = |name: &str, body: &str| {
+        root.script(name, &format!("{{ {body}; }} >$HARNESS_SESSION_DIR/said"));
+        root.ok(&["run", "--drain", "--workers", "1"]);
+        let show = root.show(name);
+        let session = show["attempts"][0]["session"].as_str().unwrap().to_owned();
+        fs::read_to_string(root.at(format!("state/sessions/{session}/said"))).unwrap()
+    };
+    // Both in one run, and then in another.
+    let closes =
+        "echo x >$TMPDIR/old; mkdir -p $TMPDIR/a/b; chmod 500 $TMPDIR/a $TMPDIR; echo $TMPDIR";
+    root.script("closes", closes);
+    let looks = "stat -c %a $TMPDIR; ls -A $TMPDIR; touch $TMPDIR/x; echo $TMPDIR";
+    let first = printed("looks", looks);
+    let folder = first
+        .strip_prefix("700\n")
+        .unwrap_or_else(|| panic!("{first}"));
+    assert!(!PathBuf::from(folder.trim()).exists(), "{folder}");
+    assert_eq!(printed("again", looks), first);
+}
+
+#[test]
 fn the_environment_has_what_is_listed_and_no_token() {
     let mut place = Place::new("[sandbox]\nenv_pass = [\"MINE_*\"]\n");
     for (name, value) in [
