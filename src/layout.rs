@@ -168,6 +168,10 @@ impl Root {
     pub fn status(&self) -> PathBuf {
         self.at("state/status.json")
     }
+    /// The same for Prometheus.
+    pub fn metrics(&self) -> PathBuf {
+        self.at("state/metrics.prom")
+    }
     pub fn claims(&self) -> PathBuf {
         self.at("state/claims")
     }

@@ -91,6 +91,8 @@ pub const FIGURES: Duration = Duration::from_secs(1);
 pub const FIGURES_AT_HAND: Duration = Duration::from_secs(20);
 /// A status.json in which nothing is new is written again before it is older than this.
 pub const STATUS_AGE_MAX: Duration = Duration::from_secs(1);
+/// metrics.prom is for a collector that looks every 15 s or more seldom.
+pub const METRICS_EVERY: Duration = Duration::from_secs(10);
 /// How often other processes' leases are looked at without an event of a death.
 pub const ORPHAN_TICK: Duration = Duration::from_secs(5);
 /// How often the pending folder is listed again if it has changed.

@@ -149,10 +149,10 @@ impl Period {
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Tail {
+pub(super) struct Tail {
     inode: u64,
     /// Bytes already folded; always at the start of a line.
-    offset: u64,
+    pub(super) offset: u64,
 }
 
 /// Running totals of the period, updated from the ends of its files.
@@ -253,7 +253,7 @@ impl Totals {
 }
 
 /// Skips negative figures, and those that would make the sum infinite (JSON has no infinity).
-fn add(sum: &mut f64, x: f64) {
+pub(super) fn add(sum: &mut f64, x: f64) {
     if x >= 0.0 && (*sum + x).is_finite() {
         *sum += x;
     }
@@ -265,7 +265,11 @@ fn ratio(sum: f64, n: u64) -> f64 {
 
 impl Tail {
     /// Passes every complete line after the offset to `take`. `Ok(false)`: the file was replaced.
-    fn read(&mut self, path: &Path, mut take: impl FnMut(LedgerLine)) -> io::Result<bool> {
+    pub(super) fn read(
+        &mut self,
+        path: &Path,
+        mut take: impl FnMut(LedgerLine),
+    ) -> io::Result<bool> {
         let meta = match path.symlink_metadata() {
             Ok(meta) => meta,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(self.offset == 0),
@@ -333,16 +337,21 @@ pub(crate) fn each_line(
     mut take: impl FnMut(LedgerLine),
 ) -> Result<()> {
     let dir = root.ledger();
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries.flatten(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io("cannot read the ledger", &dir, &e)),
-    };
     let first = since.map(|since| day_file(&dir, utc_day(since)));
-    let is_wanted = |path: &PathBuf| {
-        path.extension().is_some_and(|e| e == "jsonl") && first.as_ref().is_none_or(|f| path >= f)
-    };
-    let mut days: Vec<PathBuf> = entries.map(|e| e.path()).filter(is_wanted).collect();
-    days.sort();
+    let mut days = day_files(&dir)?;
+    days.retain(|path| first.as_ref().is_none_or(|first| path >= first));
     days.iter().try_for_each(|day| lines_of(day, &mut take))
+}
+
+/// The files of all days, the oldest first.
+pub(super) fn day_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries.flatten(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("cannot read the ledger", dir, &e)),
+    };
+    let is_day = |path: &PathBuf| path.extension().is_some_and(|e| e == "jsonl");
+    let mut days: Vec<PathBuf> = entries.map(|e| e.path()).filter(is_day).collect();
+    days.sort();
+    Ok(days)
 }

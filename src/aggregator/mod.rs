@@ -1,4 +1,4 @@
-//! Combines what all processes report into `state/status.json`. One process does this at a time,
+//! Combines what all processes report into `state/status.json` and `state/metrics.prom`. One process does this at a time,
 //! the holder of `state/aggregator.lock`; when it dies another takes over, and everything can be
 //! made again from the tree.
 //!
@@ -8,8 +8,10 @@
 
 mod counts;
 mod ledger;
+mod prometheus;
 mod rebuild;
 mod sources;
+mod sums;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 mod tests;
@@ -37,6 +39,7 @@ use crate::text;
 
 use counts::Recount;
 use ledger::{Period, Totals};
+use prometheus::Exporter;
 use sources::{Claimed, ClaimedFolders, Harnesses, Slots};
 
 /// `version` of `status.json`.
@@ -65,6 +68,7 @@ pub struct Aggregator {
     claimed: ClaimedFolders,
     slots: Slots,
     harnesses: Harnesses,
+    exporter: Exporter,
     /// The last written status, without its times.
     last: Option<Status>,
     written: Option<Instant>,
@@ -97,6 +101,7 @@ impl Aggregator {
             claimed: ClaimedFolders::default(),
             slots: Slots::default(),
             harnesses: Harnesses::default(),
+            exporter: Exporter::default(),
             last: None,
             written: None,
             probed: None,
@@ -109,11 +114,11 @@ impl Aggregator {
         &self.counts
     }
 
-    /// Updates `status.json`; call it about every `PULSE` and on changes. Writes only if something
+    /// Updates `status.json` and, more seldom, `metrics.prom`; call it about every `PULSE` and on changes. Writes only if something
     /// besides the time changed, if the file would get too old before the next call, or with
     /// `force`, which also checks every lease. `own`: the slots held by the caller's process;
     /// `troubles`: what is wrong there. Fails
-    /// only if the file cannot be written.
+    /// only if a file cannot be written.
     pub fn refresh(
         &mut self,
         pending: PendingCounts,
@@ -149,9 +154,11 @@ impl Aggregator {
         };
         status.metrics = metrics(&status.agents, &self.figures);
 
+        let exported = self.exporter.refresh(&self.root, &status, now, force);
+
         let is_old = is_late(self.written, STATUS_AGE_MAX.saturating_sub(PULSE));
         if !force && !is_old && self.last.as_ref() == Some(&status) {
-            return Ok(());
+            return exported;
         }
         let timeless = status.harnesses.clone();
         put_times(&mut status, period);
@@ -160,7 +167,7 @@ impl Aggregator {
         status.harnesses = timeless;
         self.last = Some(status);
         self.written = Some(now);
-        Ok(())
+        exported
     }
 }
 

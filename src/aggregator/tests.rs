@@ -1,6 +1,7 @@
 //! The aggregator on real trees: odd files, dead and living lock holders, and readers that never
 //! see half a file.
 
+mod exported;
 mod figures;
 
 use std::fs::{File, OpenOptions};

@@ -31,6 +31,22 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub const ALL: [Outcome; 13] = [
+        Outcome::Succeeded,
+        Outcome::NoChange,
+        Outcome::Failed,
+        Outcome::TimedOut,
+        Outcome::Stalled,
+        Outcome::Crashed,
+        Outcome::Refused,
+        Outcome::Canceled,
+        Outcome::OverBudget,
+        Outcome::Limited,
+        Outcome::GateFailed,
+        Outcome::Conflict,
+        Outcome::Interrupted,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Succeeded => "succeeded",

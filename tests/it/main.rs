@@ -60,6 +60,7 @@ mod machine;
 mod merging;
 mod merging_conflicts;
 mod merging_shapes;
+mod metrics;
 mod moves;
 mod names;
 mod order;

@@ -47,11 +47,12 @@ const FOLDERS: [(&str, bool); 26] = [
     ("worktrees/AGENT.git/objects", false),
     ("worktrees/AGENT.git/refs", false),
 ];
-const FILES: [&str; 46] = [
+const FILES: [&str; 47] = [
     "prompts/bootstrap.md",
     "queue/claimed/AGENT/rogue",
     "queue/pending/waiting",
     "state/status.json",
+    "state/metrics.prom",
     "state/aggregator.lock",
     "state/claims/rogue",
     "state/claims/waiting",
