@@ -60,4 +60,5 @@ pub(crate) mod pulse;
 pub(crate) mod run;
 pub(crate) mod view;
 pub(crate) mod inspect;
+pub(crate) mod report;
 pub mod cli;

@@ -30,6 +30,7 @@ mod logs;
 mod moves;
 mod interrupt;
 mod resume;
+mod report;
 mod retry;
 mod review;
 mod show;
@@ -147,6 +148,8 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// A page about what agents did: timeline, what needs you, cost; for a browser and for paper
+    Report(report::ReportArgs),
     /// What agents have used and reserved, and what is left: by day, window, agent and item
     Budget {
         #[command(flatten)]
@@ -280,6 +283,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Approve(names) => verdicts::approve(root, &names.names, names.json.json),
         Command::Reject(args) => verdicts::reject(root, &args),
         Command::Wait(args) => wait::wait(root, &args),
+        Command::Report(args) => report::report(root, &args),
         Command::Budget { json } => budget::budget(root, json.json),
         Command::With(args) => with::with(root, &args),
         Command::Pause => interrupt::order(root, Order::Pause),

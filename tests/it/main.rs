@@ -70,6 +70,7 @@ mod people;
 mod processes;
 mod races;
 mod real_agents;
+mod report;
 mod resume;
 mod review;
 mod rogue;
