@@ -176,10 +176,16 @@ const fn trouble(number: Errno, words: &'static str, hint: Option<&'static str>)
     }
 }
 
-const OF_HOST: [HostTrouble; 11] = [
+const OF_HOST: [HostTrouble; 12] = [
     trouble(
         Errno::ENOSPC,
         "no space left on device",
+        Some("free some disk space (or inodes: `df -i`)"),
+    ),
+    // git's words for it.
+    trouble(
+        Errno::ENOSPC,
+        "out of diskspace",
         Some("free some disk space (or inodes: `df -i`)"),
     ),
     trouble(

@@ -11,6 +11,14 @@ pub const ALL: &[(&str, &str)] = &[
         "disk-not-watched",
         "whoever writes while the disk is nearly full fills it",
     ),
+    (
+        "unwatched-at-its-end",
+        "what is being stopped is held to no limit meanwhile",
+    ),
+    (
+        "disk-filled-by-git",
+        "what an agent left is committed though the disk cannot take it",
+    ),
     ("tool-not-ended", "what uses too much memory is not ended"),
     (
         "agent-before-tool",

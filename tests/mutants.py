@@ -86,6 +86,8 @@ PROOFS = [
     ("output-not-counted", it("limits::ten_gigabytes")),
     ("worktree-not-measured", it("limits::a_worktree_that_grows")),
     ("disk-not-watched", it("limits::whoever_writes")),
+    ("unwatched-at-its-end", it("limits::what_is_being_stopped")),
+    ("disk-filled-by-git", it("limits::what_the_disk_cannot_take")),
     ("tool-not-ended", it("limits::a_tool_that_eats")),
     ("agent-before-tool", it("limits::a_tool_that_eats")),
     ("crowd-not-thinned", it("limits::a_tool_that_starts")),

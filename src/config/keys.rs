@@ -133,6 +133,8 @@ pub enum Kind {
     },
     /// Bytes as a number, or text like `"256MB"`.
     Bytes,
+    /// The same, but 0 or enough for a program.
+    Memory,
     Switch,
     /// One of these words.
     Word(&'static [&'static str]),
@@ -510,8 +512,9 @@ pub static KEYS: &[Key] = keys! {
         "output": Kind::Bytes => Is("\"1GB\""), env;
             "Bytes one attempt may print, 0 for no limit: beyond them it is stopped, and the item parked.";
         "worktree": Kind::Bytes => Is("\"50GB\""), env;
-            "Bytes on the disk that a worktree may take while an agent works in it, builds included, 0 for no limit.";
-        "memory": Kind::Bytes => Unset("\"8GB\""), env;
+            "Bytes on the disk that a worktree may take while an agent works in it, with builds, its repository, session and\n\
+            temporary folder, 0 for no limit.";
+        "memory": Kind::Memory => Unset("\"8GB\""), env;
             "Memory that an agent, or a gate, and what it has started may use. Beyond it its largest tool is ended, and the\n\
             agent only where it uses so much by itself.";
         "cpu": Kind::Amount => Unset("2.5"), env;

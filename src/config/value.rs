@@ -14,6 +14,8 @@ use super::{nearest, placeholder};
 
 /// Far above an item's cost, and far below where a float loses its cents.
 pub const AMOUNT_MAX: f64 = 1_000_000.0;
+/// With less memory no program of an agent begins.
+const MEMORY_MIN: u64 = 16_000_000;
 
 /// Checks a value of this kind and normalizes it; the error says what it must be and what it is.
 pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
@@ -40,6 +42,10 @@ pub fn from_json(kind: &Kind, json: &Json) -> Result<Json, String> {
         },
         (Kind::Bytes, Json::String(text)) => bytes_from_str(text).map(Json::from),
         (Kind::Bytes, _) => json.as_u64().map(Json::from).ok_or_else(wrong),
+        (Kind::Memory, _) => match from_json(&Kind::Bytes, json).ok().and_then(|b| b.as_u64()) {
+            Some(bytes) if bytes == 0 || bytes >= MEMORY_MIN => Ok(Json::from(bytes)),
+            _ => Err(wrong()),
+        },
         (Kind::Switch, Json::Bool(on)) => Ok(Json::from(*on)),
         (Kind::Word(words), _) => text_if(&|text| words.contains(&text)),
         (Kind::AgentName, _) => text_if(&is_name),
@@ -107,7 +113,7 @@ pub fn from_text(kind: &Kind, text: &str) -> Result<Json, String> {
                 .ok()
                 .filter(|j: &Json| j.is_number() || j.is_boolean())
         }
-        Kind::Bytes => text.trim().parse::<u64>().ok().map(Json::from),
+        Kind::Bytes | Kind::Memory => text.trim().parse::<u64>().ok().map(Json::from),
         _ => None,
     };
     from_json(kind, &json.unwrap_or_else(|| Json::from(text)))
@@ -290,6 +296,7 @@ fn expected(kind: &Kind) -> String {
             )
         }
         Kind::Bytes => "a number of bytes, or text like \"256MB\", \"512MiB\", \"10GB\"".to_owned(),
+        Kind::Memory => "text like \"8GB\" or \"512MiB\", from 16MB on (a number alone is bytes), or 0".to_owned(),
         Kind::Switch => "true or false".to_owned(),
         Kind::Word(words) => any_of(words),
         Kind::Choices(words) => format!("a list of {}", any_of(words)),
@@ -427,6 +434,23 @@ mod tests {
         ] {
             assert!(bytes_from_str(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn memory_is_enough_for_a_program_or_has_no_limit() {
+        for (value, bytes) in [
+            (json!("8GB"), Some(8_000_000_000_u64)),
+            (json!(0), Some(0)),
+            (json!(8), None),
+            (json!("15MB"), None),
+        ] {
+            let read = from_json(&Kind::Memory, &value)
+                .ok()
+                .and_then(|b| b.as_u64());
+            assert_eq!(read, bytes, "{value}");
+        }
+        let why = from_text(&Kind::Memory, "8").unwrap_err();
+        assert!(why.contains("a number alone is bytes"), "{why}");
     }
 
     #[test]

@@ -7,7 +7,10 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::statvfs;
 
 use super::debris::{aside, clear_odd};
 use super::hub::{read_text, salvage_folder};
@@ -19,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::layout::{Root, shown};
 use crate::limits::INDEX_BYTES_MAX;
 use crate::mutant::planted;
+use crate::text;
 
 /// Author of the commits that only preserve something.
 pub(super) const KEEPER: Author<'_> = Author {
@@ -27,6 +31,10 @@ pub(super) const KEEPER: Author<'_> = Author {
 };
 /// Salvaged commits that a note names.
 const SALVAGED_TOLD_MAX: usize = 5;
+/// With more free, it is not asked how much is to be kept.
+const FREE_ENOUGH: u64 = 16 << 30;
+/// A block of `st_blocks`.
+const BLOCK: u64 = 512;
 const PRIVATE_INDEX: &str = "harness-index";
 /// Paths that one command line takes.
 const LINKS_AT_ONCE: usize = 200;
@@ -94,9 +102,39 @@ impl Worktree {
         self.hub.keep_ref(label, &commit)
     }
 
+    /// Whether the disk of the objects takes the untracked files. Else git would fill it, and again at each
+    /// try: with what was written too much, say.
+    fn fits(&self, git: &Git) -> Result<()> {
+        let free = || statvfs(self.hub.dir()).map(|s| s.blocks_available() * s.fragment_size());
+        let Some(free) = free().ok().filter(|free| *free < FREE_ENOUGH) else {
+            return Ok(());
+        };
+        let list = git
+            .clone()
+            .args(["ls-files", "--others", "--exclude-standard", "-z"]);
+        let list = list.patient()?;
+        let files = list.stdout.split(|&b| b == 0).map(OsStr::from_bytes);
+        let metas = files.filter_map(|file| self.dir.join(file).symlink_metadata().ok());
+        // Of a hole little is kept. A quarter of what is free stays, for others.
+        let bytes: u64 = metas
+            .map(|meta| meta.len().min(meta.blocks() * BLOCK))
+            .sum();
+        if bytes <= free / 4 * 3 || planted("disk-filled-by-git") {
+            return Ok(());
+        }
+        let (bytes, free) = (text::bytes(bytes), text::bytes(free));
+        Err(Error::temporary(
+            "cannot keep the uncommitted changes",
+            format!("no space left on device: they take {bytes}, and {free} are free"),
+        )
+        .at_path(&self.dir)
+        .hint("free some disk space, or remove there what nobody needs"))
+    }
+
     /// `git add -A` without these paths, however many. That would run another git inside each link, by
     /// the settings that an agent made there: links get their new commits without one.
     pub(super) fn add_all(&self, git: Git, left_out: &[OsString]) -> Result<Output> {
+        self.fits(&git)?;
         let links = match planted("git-asks-in-links") {
             true => Vec::new(),
             false => links_of(git.clone())?

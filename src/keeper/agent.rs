@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,9 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 const SHUTDOWN_WORD: Duration = Duration::from_secs(2);
 /// The same after another end that is no success: some exit with 1 at SIGTERM.
 const SHUTDOWN_WORD_SHORT: Duration = Duration::from_millis(50);
+
+/// How often what is over `worktree` is looked at until it has ended.
+const LOOK_AT_END: Duration = Duration::from_millis(250);
 
 pub(super) struct Agent {
     pub(super) spec: Box<Spec>,
@@ -125,6 +129,36 @@ impl Agent {
         })
     }
 
+    /// The same while it is being stopped, or what it left behind is. `None`: all of it must be killed
+    /// now.
+    fn look_while_ending(&mut self) -> Option<Duration> {
+        match self.guard.look(self.pid) {
+            _ if planted("unwatched-at-its-end") => Some(GIVE_UP),
+            Ok(wait) => Some(wait),
+            // It has the same time to end as others.
+            Err(Breach {
+                stop: Stop::OverWorktree,
+                ..
+            }) => Some(LOOK_AT_END),
+            Err(breach) => {
+                self.breach.get_or_insert(breach);
+                None
+            }
+        }
+    }
+
+    /// How long it may go on while it is being stopped: not at all where it is over a limit meanwhile.
+    pub(super) fn time_to_end(&mut self, kill_from: Instant) -> Duration {
+        let now = clock::instant();
+        match self.look_while_ending() {
+            Some(look) => look.min(kill_from.saturating_duration_since(now)),
+            None => {
+                self.stop = Some(now);
+                Duration::ZERO
+            }
+        }
+    }
+
     /// How long to wait yet for a word that everything is shut down, if its end looks like that.
     pub(super) fn doubt(&mut self) -> Option<Duration> {
         let wait = match self.main {
@@ -155,6 +189,7 @@ impl Agent {
     /// Ends what the agent process left behind: SIGTERM once, then SIGKILL in rounds until nothing
     /// is left. Returns when to call again; `None`: given up.
     pub(super) fn sweep_on(&mut self, cgroup: Option<&Cgroup>) -> Option<Duration> {
+        let look = self.look_while_ending();
         let now = clock::instant();
         let children = process::children();
         let stop = self.stop;
@@ -167,9 +202,12 @@ impl Agent {
                 pause: Duration::from_millis(2),
             }
         });
+        if look.is_none() {
+            sweep.kill_from = sweep.kill_from.min(now);
+        }
         let left = sweep.kill_from.saturating_duration_since(now);
         if !left.is_zero() {
-            return Some(left);
+            return Some(look.map_or(left, |look| look.min(left)));
         }
         if now > sweep.kill_from + GIVE_UP {
             return None;
@@ -238,10 +276,11 @@ const OOM_RAISE: i32 = 300;
 const PWD: &str = "PWD";
 const OLDPWD: &str = "OLDPWD";
 
-/// Starts the agent in its own process group. Its standard output carries a lock that lasts until
+/// Starts the agent of this slot's directory in its own process group. Its standard output carries a lock that lasts until
 /// the last process that inherited it ends; the file's existence records that a start was tried.
 pub(super) fn start(
     spec: &Spec,
+    slot: &Path,
     ports: Option<&Ports>,
     cgroup: Option<&mut Cgroup>,
 ) -> io::Result<(Pid, Guard)> {
@@ -283,7 +322,8 @@ pub(super) fn start(
         let _stays = atomic::remove(&spec.stdout);
     }
     let (child, outputs, score) = started?;
-    let guard = Guard::new(spec, outputs, held, score);
+    let places = guard::places(spec, slot);
+    let guard = Guard::new(spec.caps.clone(), places, outputs, held, score);
     Ok((Pid::from_raw(child.id() as i32), guard))
 }
 

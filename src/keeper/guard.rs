@@ -8,20 +8,22 @@ use std::cmp::Reverse;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 
 use super::caps::Caps;
+use super::disk::{Disks, Left};
 use super::size::Size;
 use super::wire::Spec;
 use crate::atomic;
+use crate::layout::{self, Root, SlotId};
 use crate::mutant::planted;
 use crate::outcome::Stop;
 use crate::process::controllers::Held;
 use crate::process::weight::{self, Relief, Tool};
+use crate::sandbox;
 use crate::text;
 
 /// How often it looks; how often while much is printed or the disk is short; and how often while much of
@@ -29,26 +31,23 @@ use crate::text;
 const LOOK_RARELY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_CLOSELY: Duration = Duration::from_millis(50);
-/// Its agent is stopped where the disk would be full after so many more looks in which it writes as
-/// much, or where less is free than half of what claims need and it writes more than this part of it.
-const LOOKS_LEFT: u64 = 4;
-const WRITES_MUCH: u64 = 64;
-/// More than is written between so many looks: with more free, nobody asks who writes.
-const FREE_ENOUGH: u64 = 4 << 30;
 
 /// A tool with less than this part of the limit was not ended for it.
 const SMALL: u64 = 8;
 /// Tools without a name that are told, at most.
 const NAMED_MAX: u64 = 16;
+/// Names of tools that are told, at most: an agent could make up one for each.
+const NAMES_MAX: usize = 8;
+const OTHERS: &str = "others";
+/// A block of `st_blocks`.
+const BLOCK: u64 = 512;
 
 pub(super) struct Guard {
     caps: Caps,
-    cwd: PathBuf,
+    disks: Disks,
     /// Its standard output and standard error, opened before it began: it may rename them.
     outputs: Vec<File>,
     size: Size,
-    /// Bytes that its living processes had written at the last look.
-    wrote: Option<u64>,
     ended: Vec<Ended>,
     /// What the kernel holds it to by itself.
     held: Held,
@@ -84,18 +83,34 @@ pub(super) fn outputs(spec: &Spec) -> io::Result<Vec<File>> {
     both.map(|path| atomic::open_regular(path)).collect()
 }
 
+/// Where it writes: its worktree and the repository of that, its session's folder, its temporary one.
+/// `slot`: its slot's directory.
+pub(super) fn places(spec: &Spec, slot: &Path) -> Vec<PathBuf> {
+    let mut places = vec![spec.cwd.clone(), layout::slot_repository(&spec.cwd)];
+    places.extend(spec.exit.parent().map(Path::to_owned));
+    let root = slot.ancestors().nth(3).map(Root::new);
+    let id = slot.file_name().and_then(SlotId::parse);
+    places.extend(root.zip(id).map(|(root, id)| sandbox::temp_path(&root, id)));
+    places
+}
+
 fn breach(stop: Stop, why: String) -> Result<Duration, Breach> {
     Err(Breach { stop, why })
 }
 
 impl Guard {
-    pub(super) fn new(spec: &Spec, outputs: Vec<File>, held: Held, score: i32) -> Guard {
+    pub(super) fn new(
+        caps: Caps,
+        places: Vec<PathBuf>,
+        outputs: Vec<File>,
+        held: Held,
+        score: i32,
+    ) -> Guard {
         Guard {
-            caps: spec.caps.clone(),
-            cwd: spec.cwd.clone(),
+            caps,
+            disks: Disks::of(&places),
             outputs,
-            size: Size::new(),
-            wrote: None,
+            size: Size::new(places),
             ended: Vec::new(),
             held,
             noted: 0,
@@ -110,9 +125,10 @@ impl Guard {
         let waits = [
             self.output()?,
             self.disk()?,
-            self.worktree()?,
             self.memory(main)?,
             self.processes(main)?,
+            // Last, as it may go on for a while with more than that.
+            self.worktree()?,
         ];
         Ok(waits.into_iter().min().unwrap_or(LOOK_RARELY))
     }
@@ -121,7 +137,11 @@ impl Guard {
         let Some(cap) = self.caps.output.filter(|_| !planted("output-not-counted")) else {
             return Ok(LOOK_RARELY);
         };
-        let len = |file: &File| file.metadata().map_or(0, |meta| meta.size());
+        // What is allocated beyond its end is on the disk, too.
+        let len = |file: &File| {
+            let meta = file.metadata();
+            meta.map_or(0, |meta| meta.size().max(meta.blocks() * BLOCK))
+        };
         match self.outputs.iter().map(len).sum::<u64>() {
             printed if printed < cap / 2 => return Ok(LOOK_RARELY),
             printed if printed <= cap => return Ok(LOOK),
@@ -142,7 +162,7 @@ impl Guard {
         else {
             return Ok(LOOK_RARELY);
         };
-        let (bytes, wait) = self.size.go_on(&self.cwd);
+        let (bytes, wait) = self.size.go_on();
         if bytes <= cap {
             return Ok(wait);
         }
@@ -150,33 +170,29 @@ impl Guard {
         breach(
             Stop::OverWorktree,
             format!(
-                "its worktree takes more than {cap}, so it was stopped (`worktree` in [limits])"
+                "its worktree takes more than {cap}, with its repository, session and temporary folder, so it was stopped \
+                 (`worktree` in [limits])"
             ),
         )
     }
 
-    /// Whoever writes is stopped before the disk is full: what is not written yet would be lost, of
-    /// every agent.
+    /// Whoever writes is stopped before the disk is full.
     fn disk(&mut self) -> Result<Duration, Breach> {
-        let free = statvfs(&self.cwd).map(|s| s.blocks_available() * s.fragment_size());
-        let Some(free) = free.ok().filter(|free| *free < FREE_ENOUGH) else {
-            self.wrote = None;
+        let floor = self.caps.disk_free;
+        if floor == 0 || planted("disk-not-watched") {
             return Ok(LOOK_RARELY);
-        };
-        let wrote = weight::written();
-        let new = wrote.saturating_sub(self.wrote.replace(wrote).unwrap_or(wrote));
-        let is_short = free < self.caps.disk_free / 2 && new > free / WRITES_MUCH;
-        let is_looked_at = self.caps.disk_free > 0 && !planted("disk-not-watched");
-        if !is_looked_at || !(is_short || new.saturating_mul(LOOKS_LEFT) > free) {
-            return Ok(LOOK);
         }
-        breach(
-            Stop::OverDisk,
-            format!(
-                "only {} were left on its disk, and it was writing: it was stopped before the disk was full",
-                text::bytes(free)
+        match self.disks.look(floor) {
+            Left::Enough => Ok(LOOK_RARELY),
+            Left::Some => Ok(LOOK),
+            Left::Little(free) => breach(
+                Stop::OverDisk,
+                format!(
+                    "only {} were left on its disk, and it was writing: it was stopped before the disk was full",
+                    text::bytes(free)
+                ),
             ),
-        )
+        }
     }
 
     fn memory(&mut self, main: Pid) -> Result<Duration, Breach> {
@@ -276,11 +292,18 @@ impl Guard {
     }
 
     fn note(&mut self, limit: &'static str, name: String, used: u64) {
-        let known = self.ended.iter_mut();
-        match known
-            .into_iter()
-            .find(|e| e.limit == limit && e.name == name)
-        {
+        let of_limit = |e: &&mut Ended| e.limit == limit;
+        let is_named = self
+            .ended
+            .iter()
+            .any(|e| e.limit == limit && e.name == name);
+        let is_full = self.ended.iter().filter(|e| e.limit == limit).count() >= NAMES_MAX;
+        let name = match is_full && !is_named {
+            true => OTHERS.to_owned(),
+            false => name,
+        };
+        let mut known = self.ended.iter_mut().filter(of_limit);
+        match known.find(|e| e.name == name) {
             Some(ended) => {
                 ended.times += 1;
                 ended.used = ended.used.max(used);
@@ -333,5 +356,29 @@ impl Ended {
             1 => self.name.clone(),
             times => format!("{} ({times} times)", self.name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_makes_up_names_for_its_tools_gets_few_of_them_told() {
+        let caps = Caps {
+            memory: Some(100_000_000),
+            ..Caps::default()
+        };
+        let mut guard = Guard::new(caps, Vec::new(), Vec::new(), Held::default(), 0);
+        for n in 0..20 {
+            guard.note("memory", format!("hog{n}"), 300_000_000);
+        }
+        guard.note("memory", "hog3".to_owned(), 200_000_000);
+        assert_eq!(
+            guard.said(),
+            [
+                "memory: 300 MB of 100 MB; ended: hog0, hog1, hog2, hog3 (2 times), hog4, hog5, hog6, hog7, others (12 times)"
+            ]
+        );
     }
 }

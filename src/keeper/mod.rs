@@ -15,6 +15,7 @@ pub mod caps;
 pub mod wire;
 mod agent;
 mod client;
+mod disk;
 mod guard;
 mod inbox;
 mod peer;

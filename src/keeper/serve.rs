@@ -312,7 +312,7 @@ impl Serving {
                 if let Some(dir) = spec.exit.parent() {
                     self.inbox.open(dir);
                 }
-                let started = start(&spec, self.ports.as_ref(), self.cgroup.as_mut());
+                let started = start(&spec, &self.slot, self.ports.as_ref(), self.cgroup.as_mut());
                 started.map_err(|e| (e.to_string(), then(&e)))
             }
             (None, Some(_)) => Err((
@@ -407,7 +407,7 @@ impl Serving {
                     }
                 };
             };
-            let left = kill_from.saturating_duration_since(clock::instant());
+            let left = agent.time_to_end(kill_from);
             if left.is_zero() {
                 let _gone = killpg(agent.pid, Signal::SIGKILL);
                 process::signal_each(&process::children(), Signal::SIGKILL);

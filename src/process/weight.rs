@@ -17,6 +17,7 @@ use super::tree::{self, Member};
 use super::{pause, stat_of};
 use crate::atomic;
 use crate::mutant::planted;
+use crate::text;
 
 /// How long a process that was ended may still have its memory, before another one is ended.
 const DYING: Duration = Duration::from_millis(500);
@@ -163,14 +164,38 @@ fn raise(member: &Member, score: i32) {
     }
 }
 
-/// Bytes that the living processes of the tree have written, to files or others.
-pub(crate) fn written() -> u64 {
-    let of = |m: &Member| {
-        let io = atomic::read_kernel_text(format!("/proc/{}/io", m.pid)).ok()?;
-        let chars = io.lines().find_map(|line| line.strip_prefix("wchar: "))?;
-        chars.trim().parse::<u64>().ok()
-    };
-    tree::members().iter().filter_map(of).sum()
+/// Bytes that the processes of the tree have written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Written {
+    /// To disks, through memory maps, too.
+    pub(crate) to_disks: u64,
+    /// To files, pipes and others.
+    pub(crate) handed_over: u64,
+}
+
+impl Written {
+    pub(crate) fn since(self, before: Written) -> Written {
+        Written {
+            to_disks: self.to_disks.saturating_sub(before.to_disks),
+            handed_over: self.handed_over.saturating_sub(before.handed_over),
+        }
+    }
+}
+
+/// A process has what its children wrote once it has waited for them: so we have what daemons wrote.
+pub(crate) fn written() -> Written {
+    let of = |pid: u32| atomic::read_kernel_text(format!("/proc/{pid}/io")).ok();
+    let all = tree::members().into_iter().map(|m| m.pid);
+    let mut sum = Written::default();
+    for io in all.chain([std::process::id()]).filter_map(of) {
+        let number = |name: &str| {
+            let line = io.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        sum.to_disks += number("write_bytes: ");
+        sum.handed_over += number("wchar: ");
+    }
+    sum
 }
 
 /// Bytes of memory, and of swap, that are its own or its share of what others have, too.
@@ -189,7 +214,8 @@ fn share_of(member: &Member) -> u64 {
 
 fn name_of(pid: u32) -> String {
     let name = atomic::read_kernel(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let name = String::from_utf8_lossy(&name).trim().to_owned();
+    // It gives itself its name.
+    let name = text::message(&String::from_utf8_lossy(&name));
     match name.is_empty() {
         true => "a process".to_owned(),
         false => name,

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use nix::sys::statvfs::statvfs;
+
 use super::{Console, lock};
 use crate::atomic;
 use crate::clock;
@@ -13,13 +15,18 @@ use crate::config::LimitsTable;
 use crate::keeper::place;
 use crate::layout::Root;
 use crate::mutant::planted;
+use crate::sandbox;
+use crate::text;
 
 /// Nothing of it changes much faster than this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// An item has a dozen files of its own, and its worktree those of the project.
+const FILES_FREE_MIN: u64 = 1_000;
 const PRESSURE: &str = "/proc/pressure/memory";
 
 pub(crate) struct Room {
-    path: PathBuf,
+    /// Agents and harness write below these.
+    places: Vec<PathBuf>,
     limits: LimitsTable,
     /// The last look: when, and what was short. The words stay while it does.
     last: Mutex<Option<(Instant, Option<Short>)>>,
@@ -34,7 +41,11 @@ struct Short {
 impl Room {
     pub(crate) fn new(root: &Root, limits: &LimitsTable) -> Room {
         Room {
-            path: root.path().to_owned(),
+            places: vec![
+                root.path().to_owned(),
+                root.worktrees(),
+                sandbox::temp_folders(),
+            ],
             limits: limits.clone(),
             last: Mutex::default(),
         }
@@ -81,14 +92,24 @@ impl Room {
 
     fn disk(&self) -> Option<Short> {
         let floor = self.limits.disk_free_min;
-        let is_low = fs2::available_space(&self.path).is_ok_and(|free| free < floor);
-        is_low.then(|| Short {
+        let mut why = self.places.iter().filter_map(|place| {
+            let disk = statvfs(place).ok()?;
+            let at = place.display();
+            let free = disk.blocks_available() * disk.fragment_size();
+            let names = disk.files_available();
+            if free < floor {
+                let (free, floor) = (text::bytes(free), text::bytes(floor));
+                return Some(format!("only {free} free on the disk of {at}, less than {floor} (`disk_free_min` in [limits])"));
+            }
+            // Some file systems do not count them.
+            let is_counted = disk.files() > 0 && floor > 0;
+            (is_counted && names < FILES_FREE_MIN).then(|| {
+                format!("the disk of {at} takes only {names} files more (`df -i`), whatever bytes are free")
+            })
+        });
+        why.next().map(|why| Short {
             what: "disk",
-            why: format!(
-                "less than {} MiB free on the disk of {}: nothing new is claimed until there is more",
-                floor >> 20,
-                self.path.display()
-            ),
+            why: format!("{why}: nothing new is claimed until there is more"),
         })
     }
 

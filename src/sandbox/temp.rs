@@ -40,7 +40,7 @@ pub(crate) fn path(root: &Root, slot: SlotId) -> PathBuf {
 }
 
 /// All such folders of this user.
-pub(super) fn folder_of_all() -> PathBuf {
+pub(crate) fn folder_of_all() -> PathBuf {
     let uid = nix::unistd::geteuid();
     let user = std::env::var_os("TMPDIR").map(PathBuf::from);
     let places = user.into_iter().chain(["/var/tmp".into()]);

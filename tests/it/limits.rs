@@ -45,6 +45,10 @@ fn what_prints_without_end_is_ended_with_all_that_it_started_and_parked() {
             format!("setsid sh -c \"trap '' TERM; {FLOOD}\" & wait"),
         ),
         (
+            "beyond the end",
+            "fallocate -n -l 50M /proc/self/fd/1 || exit 3; sleep 600".to_owned(),
+        ),
+        (
             "into a file that it has renamed",
             format!("cd \"$HARNESS_SESSION_DIR\"; mv stdout.log away.log; {FLOOD}"),
         ),
@@ -61,7 +65,7 @@ fn what_prints_without_end_is_ended_with_all_that_it_started_and_parked() {
         assert_eq!(root.show("x")["attempts"].as_array().unwrap().len(), 1);
         let printed = printed(&root);
         assert!(
-            printed > 5_000_000 && printed < 2_000_000_000,
+            how == "beyond the end" || printed > 5_000_000 && printed < 2_000_000_000,
             "{how}: {printed}"
         );
         root.assert_nothing_left();
@@ -76,6 +80,33 @@ fn ten_gigabytes_of_output_end_the_agent_by_default() {
     root.exits(1, &["run", "--drain", "--workers", "1"]);
     let why = root.last_reason("x");
     assert!(why.contains("printed more than 1 GB"), "{why}");
+    root.assert_nothing_left();
+}
+
+#[test]
+fn what_is_being_stopped_is_held_to_its_limits_meanwhile() {
+    let mut root = root("output = \"5MB\"\n");
+    root.env.push(("HARNESS_KILL_GRACE", "300".into()));
+    let flood = "while :; do head -c 100000 /dev/zero; sleep 0.01; done";
+    root.script(
+        "told",
+        &format!(
+            "#harness timeout: 1\n#harness retries: 0\ntrap '{flood}' TERM; sleep 600 & wait; wait"
+        ),
+    );
+    // What it left behind has two seconds.
+    let flood = "while :; do head -c 5000000 /dev/zero; sleep 0.01; done";
+    root.script(
+        "left",
+        &format!("(trap '{flood}' TERM; while :; do sleep 0.1; done) & sleep 0.5; exit 0"),
+    );
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
+    let why = root.last_reason("told");
+    assert!(why.starts_with("it ran longer than its timeout"), "{why}");
+    assert!(why.contains("printed more than 5 MB"), "{why}");
+    let why = root.last_reason("left");
+    assert!(why.contains("printed more than 5 MB"), "{why}");
     root.assert_nothing_left();
 }
 
@@ -122,6 +153,110 @@ fn a_worktree_that_grows_beyond_its_limit_ends_its_agent_and_stays() {
         "{kept:?}"
     );
     root.assert_nothing_left();
+}
+
+#[test]
+fn what_it_keeps_beside_its_worktree_counts_as_well() {
+    let root = Root::with_repo();
+    root.config("[repo]\npath = \"repo\"\n[limits]\nworktree = \"20MB\"\n");
+    let big = |to: &str| format!("head -c 30000000 /dev/urandom >\"{to}\"; sleep 600");
+    root.script("t", &big("$TMPDIR/big"));
+    root.script("s", &big("$HARNESS_SESSION_DIR/big"));
+    root.script(
+        "r",
+        "head -c 30000000 /dev/urandom | git hash-object -w --stdin >/dev/null; sleep 600",
+    );
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(1), "{}", describe(&out));
+    for name in ["t", "s", "r"] {
+        let why = root.last_reason(name);
+        assert!(
+            why.contains("its worktree takes more than 20 MB"),
+            "{name}: {why}"
+        );
+    }
+    root.assert_nothing_left();
+}
+
+/// Runs this where a disk of 100 MB is mounted at `t`, in a ROOT of its own there.
+fn on_a_small_disk(mount: &str, script: &str) -> String {
+    let root = Root::plain();
+    let (bin, dir) = (env!("CARGO_BIN_EXE_harness"), root.path().display());
+    let script = format!(
+        "h='{bin} --root {dir}/t'; mkdir {dir}/t; cd {dir}; {mount} || exit 9; cd {dir}/t
+        $h init >/dev/null; printf '[sandbox]\\nmode=\"off\"\\n[repo]\\npath=\"none\"\\n[retry]\\nmax=0\\n[limits]\\ndisk_free_min=\"60MB\"\\n' > harness.toml
+        add() {{ cat >.x; chmod 755 .x; mv .x queue/pending/$1; }}
+        {script}"
+    );
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", &script])
+        .env_remove("HARNESS_ROOT");
+    words(&run_to_end(command))
+}
+
+const TMPFS: &str = "mount -t tmpfs -o size=100m none t";
+
+#[test]
+fn what_is_written_to_no_disk_is_no_reason() {
+    if !has_mounts() {
+        return;
+    }
+    let said = on_a_small_disk(
+        TMPFS,
+        "printf '#!/bin/sh\ntimeout 2 sh -c \"dd if=/dev/zero bs=1M | cat >/dev/null\"; timeout 1 dd if=/dev/zero of=/dev/null bs=1M; exit 0\n' | add x
+        $h run --drain --workers 1; ls queue/done",
+    );
+    assert!(said.contains("1 done") && !said.contains("disk"), "{said}");
+}
+
+#[test]
+fn what_daemons_write_and_what_goes_through_a_memory_map_is_seen() {
+    if !has_mounts() {
+        return;
+    }
+    let full = "stopped before the disk was full";
+    // Each has ended before anybody looks.
+    let said = on_a_small_disk(
+        TMPFS,
+        "printf '#!/bin/sh\nwhile :; do (setsid sh -c \"head -c 300000 /dev/zero >>fill\" &); sleep 0.02; done\n' | add x
+        $h run --drain --workers 1; $h show x",
+    );
+    assert!(said.contains(full), "{said}");
+    let python = "#!/usr/bin/env python3\\nimport mmap, os, time\\nn = 90 << 20\\nf = open(\"m\", \"wb+\")\\nos.ftruncate(f.fileno(), n)\\nm = mmap.mmap(f.fileno(), n)\\nfor at in range(0, n, 4096):\\n  m[at] = 1\\n  if at & 0x7ffff == 0: time.sleep(0.04)\\ntime.sleep(60)\\n";
+    let said = on_a_small_disk(
+        "truncate -s 100M disk; mkfs.ext4 -q -m 0 disk && mount -o loop disk t",
+        &format!("printf '{python}' | add x\n$h run --drain --workers 1; $h show x"),
+    );
+    match said.contains("mount") || said.contains("mkfs") {
+        true => skipped("writing through a memory map: no disk can be made here"),
+        false => assert!(said.contains(full), "{said}"),
+    }
+}
+
+#[test]
+fn what_the_disk_cannot_take_waits_until_there_is_room() {
+    if !has_mounts() {
+        return;
+    }
+    let said = on_a_small_disk(
+        TMPFS,
+        "mkdir repo; git init -q repo; git -C repo -c user.name=a -c user.email=a@b commit -q --allow-empty -m base
+        sed -i 's,\"none\",\"repo\",; s,60MB,0MB,' harness.toml
+        printf '#!/bin/sh\nhead -c 60000000 /dev/urandom >big\nexit 0\n' | add x
+        $h run --drain --workers 1 2>said >&2 & p=$!
+        until grep -q 'cannot keep the uncommitted changes' said; do sleep 0.1; done
+        until $h status | grep -q 'they take 60 MB, and'; do sleep 0.1; done
+        echo FREE $(df --output=avail -B1000000 . | tail -1)
+        : >worktrees/agent-1/big; wait $p; echo CODE $?; $h show x; git -C repo branch --list 'harness/*'",
+    );
+    let free = said.lines().find_map(|l| l.strip_prefix("FREE "));
+    let free: u64 = free.and_then(|n| n.trim().parse().ok()).unwrap_or(0);
+    assert!(free > 25, "{said}");
+    assert!(
+        said.contains("CODE 0") && said.contains("harness/x/1"),
+        "{said}"
+    );
 }
 
 #[test]

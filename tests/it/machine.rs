@@ -103,6 +103,40 @@ fn of_all_trees_of_a_user_no_more_agents_are_at_work_than_places() {
     }
 }
 
+#[test]
+fn a_disk_that_is_full_elsewhere_or_of_files_holds_up_claims_until_there_is_room() {
+    if !has_mounts() {
+        return;
+    }
+    for (with, why, more) in [
+        ("size=20m", "only 20 MiB free", "size=200m"),
+        (
+            "size=200m,nr_inodes=500",
+            "files more (`df -i`)",
+            "nr_inodes=50k",
+        ),
+    ] {
+        let root = plain("disk_free_min = \"60MB\"\n");
+        root.script("x", "exit 0");
+        let (bin, dir) = (env!("CARGO_BIN_EXE_harness"), root.path().display());
+        let script = format!(
+            "mount -t tmpfs -o {with} none {dir}/worktrees || exit 9; h='{bin} --root {dir}'; cd {dir}
+            $h run --drain --workers 1 2>said >&2 & p=$!
+            until grep -q 'nothing new is claimed' said; do sleep 0.1; done
+            until $h status | grep -q 'on the disk of\\|the disk of'; do sleep 0.1; done; ls queue/pending
+            mount -o remount,{more} {dir}/worktrees; wait $p; echo CODE $?; ls queue/done; cat said"
+        );
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "sh", "-c", &script])
+            .env_remove("HARNESS_ROOT");
+        let said = words(&run_to_end(command));
+        assert!(said.starts_with("x\nCODE 0\nx\n"), "{said}");
+        assert!(said.contains(why) && said.contains("/worktrees"), "{said}");
+        assert_eq!(said.matches("nothing new is claimed").count(), 1, "{said}");
+    }
+}
+
 /// Runs it where the kernel tells what a script has put into `$P/memory`.
 fn under_pressure(root: &Root, script: &str) -> String {
     let (bin, dir) = (env!("CARGO_BIN_EXE_harness"), root.path().display());
