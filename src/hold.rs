@@ -26,6 +26,9 @@ const ENDING: &str = ".hold";
 /// The class of a hold that `budget` raises, and ends.
 pub const BUDGET: &str = "budget";
 
+/// The class of a hold for failures alike (`session/breaker`).
+pub const FAILURES: &str = "failures";
+
 /// The content of a hold. With other content, or none, it lasts until the file is removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -191,6 +191,9 @@ pub struct LedgerLine {
     pub reason: String,
     /// It made too many failures alike, and its agent was held.
     pub held: bool,
+    /// Nobody saw how it ended: its keeper died, as all do when a machine is switched off.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unseen: bool,
     /// Fields of later versions.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,

@@ -15,6 +15,7 @@ use crate::atomic;
 use crate::clock::{self, Timestamp};
 use crate::error::Result;
 use crate::layout::Root;
+use crate::outcome::Outcome;
 use crate::status::LedgerLine;
 
 use super::ledger::{Ledger, Period, day_file, lines_of, open_day};
@@ -121,6 +122,8 @@ fn line_of(path: &Path, sid: &str) -> Option<LedgerLine> {
         fault: Some(text("fault").to_owned()).filter(|fault| !fault.is_empty()),
         reason: text("reason").to_owned(),
         held: false,
+        unseen: text("outcome") == Outcome::Crashed.as_str()
+            && number("exit_status").or(number("signal")).is_none(),
         more: Default::default(),
     })
 }

@@ -1,6 +1,6 @@
 //! `resume`: ends pauses, drains, holds without an end and interrupts; answers an agent's question.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,12 +11,12 @@ use crate::control;
 use crate::error::{Error, Result, tell};
 use crate::hold;
 use crate::interrupt::{self, ALL};
-use crate::layout::Root;
+use crate::layout::{Root, SlotId};
 use crate::quote;
 
 #[derive(Args)]
 pub(super) struct ResumeArgs {
-    /// Only the interrupt of this slot (agent-N), or the one that holds for all
+    /// Only the interrupt of this slot (agent-N), the one that holds for all, or the hold of this agent
     slot: Option<OsString>,
     /// The answer to what its agent asked: it gets it in answer.md of its session, or in its next
     /// prompt
@@ -26,12 +26,20 @@ pub(super) struct ResumeArgs {
 
 pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
     let mut resumed = Vec::new();
-    let targets = match &args.slot {
-        Some(slot) => {
+    let held = args.slot.as_ref().filter(|_| args.answer.is_none());
+    let held = held.and_then(|name| held_agent(root, name));
+    let targets = match (&args.slot, held) {
+        // It may have an end.
+        (Some(_), Some(agent)) => {
+            hold::end(root, &agent)?;
+            resumed.push(format!("the hold of {agent} ended"));
+            Vec::new()
+        }
+        (Some(slot), None) => {
             let command = |slot: &str| format!("{} resume {slot}", quote::harness());
             vec![target(root, "cannot resume", slot, command)?]
         }
-        None => {
+        (None, _) => {
             let orders = control::resume(root)?;
             resumed.extend(orders.iter().map(|o| format!("{} ended", o.file())));
             let agents = hold::end_without_end(root)?;
@@ -60,6 +68,15 @@ pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
         false => tell(&format!("harness: {}", resumed.join(", "))),
     }
     Ok(0)
+}
+
+/// The agent of this name, if it is held. A slot's name is the slot's.
+fn held_agent(root: &Root, name: &OsStr) -> Option<String> {
+    if SlotId::parse(name).is_some() || name == ALL {
+        return None;
+    }
+    let mut agents = hold::all(root).into_iter().map(|hold| hold.agent);
+    agents.find(|agent| name == agent.as_str())
 }
 
 /// Keeps the answer to this slot's agent; where it is.

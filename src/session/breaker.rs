@@ -1,8 +1,8 @@
 //! Pauses an agent that fails again and again in the same way, in whichever slot and process: going on
 //! would use up the retries of every item. The ledger says how attempts ended, and which one broke the row.
 //!
-//! Invariants: what says something of an item alone counts for nothing; what had begun before an agent was
-//! paused counts for nothing once it goes on.
+//! Invariants: what says something of an item alone, or of the machine, counts for nothing; what had begun
+//! before an agent was paused counts for nothing once it goes on.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use super::WorkerContext;
 use crate::aggregator;
 use crate::clock::{self, Timestamp};
 use crate::config::SCRIPT;
-use crate::event::Class;
-use crate::hold::{self, Hold};
+use crate::event::{Class, clip};
+use crate::hold::{self, FAILURES, Hold};
 use crate::hooks::{self, Event, Facts};
 use crate::layout::{Name, Root};
 use crate::outcome::Outcome;
 use crate::quote;
 use crate::status::LedgerLine;
-use crate::text::{class_of, one_line};
+use crate::text::one_line;
 
 /// So many failures alike, with no success between, pause their agent.
 const ALIKE: usize = 5;
 /// They are of so many items at least: one that can never succeed is no reason to hold up the others.
 const ITEMS: usize = 2;
-/// The class of such a hold.
-const CLASS: &str = "failures";
+/// Of its last line: the sessions come after it.
+const EVIDENCE_BYTES_MAX: usize = 300;
 /// How long it lasts where the cause ends by itself; then one slot tries first.
 const REST: Duration = Duration::from_secs(900);
 
@@ -54,7 +54,10 @@ fn says(line: &LedgerLine) -> Says {
         limit: crate::event::Limit::Turns,
     };
     let fault = line.fault.as_deref();
-    let mut others = OF_ITEM.iter().chain(&HELD).chain(Some(&LIMITS));
+    // Its memory or output is over one of [limits]: all its items may be.
+    let is_over = fault == Some(LIMITS.as_str()) && line.reason.contains("in [limits])");
+    let limits = Some(&LIMITS).filter(|_| !is_over);
+    let mut others = OF_ITEM.iter().chain(&HELD).chain(limits);
     if any(&[
         Outcome::Succeeded,
         Outcome::NoChange,
@@ -62,7 +65,7 @@ fn says(line: &LedgerLine) -> Says {
         Outcome::Conflict,
     ]) {
         Says::Well
-    } else if others.any(|class| fault == Some(class.as_str())) {
+    } else if line.unseen || others.any(|class| fault == Some(class.as_str())) {
         Says::Nothing
     } else if any(&[
         Outcome::Failed,
@@ -77,8 +80,29 @@ fn says(line: &LedgerLine) -> Says {
 }
 
 fn are_alike(one: &LedgerLine, other: &LedgerLine) -> bool {
-    let same_line = !one.reason.is_empty() && class_of(&one.reason) == class_of(&other.reason);
-    one.fault.is_some() && one.fault == other.fault || same_line
+    let same_fault = one.fault.is_some() && one.fault == other.fault;
+    same_fault || !one.reason.is_empty() && sense(one) == sense(other)
+}
+
+/// Its last line without what differs from one item, slot and time to the next: paths, numbers, ids, the
+/// item's own name.
+fn sense(line: &LedgerLine) -> String {
+    let ends = |c: char| "'\"`()[]{}<>,;:=".contains(c);
+    let own = [&line.item, &line.slot];
+    let word = |word: &str| {
+        let bare = word.trim_end_matches(['.', '!', '?']);
+        let differs = bare.starts_with("tmp") || bare.contains(|c: char| c.is_ascii_digit());
+        match differs || own.iter().any(|name| *name == bare) {
+            true => "#".to_owned(),
+            false => bare.to_owned(),
+        }
+    };
+    let part = |part: &str| match part.contains('/') {
+        true => "#".to_owned(),
+        false => part.split(ends).map(word).collect::<Vec<_>>().join(" "),
+    };
+    let parts = line.reason.split_whitespace().map(part);
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 fn time(text: &str) -> Option<Timestamp> {
@@ -124,7 +148,7 @@ pub(super) fn look(ctx: &WorkerContext, name: &Name, line: &LedgerLine) -> bool 
     let sessions: Vec<&str> = row.iter().map(|line| line.session.as_str()).collect();
     let reason = format!(
         "{ALIKE} attempts in a row failed alike: {} (sessions {})",
-        line.reason,
+        clip(&line.reason, EVIDENCE_BYTES_MAX).0,
         sessions.join(", ")
     );
     raise(ctx, name, line, one_line(&reason))
@@ -142,7 +166,7 @@ fn raise(ctx: &WorkerContext, name: &Name, line: &LedgerLine, reason: String) ->
     let hold = Hold {
         agent: line.agent.clone(),
         until: until.filter(|_| ends_by_itself(line)),
-        class: CLASS.to_owned(),
+        class: FAILURES.to_owned(),
         reason,
         session: line.session.clone(),
         since: clock::now_iso(),
@@ -164,8 +188,14 @@ fn tell(ctx: &WorkerContext, name: &Name, hold: &Hold, line: &LedgerLine) {
     let ways = |harness: &str| {
         let look = format!("`{harness} session errors {}`", line.session);
         match &hold.until {
-            None => format!("{look}; when that is mended: `{harness} resume`"),
-            Some(until) => format!("{look}; one slot tries again after {until}"),
+            None => format!(
+                "{look}; when that is mended: `{harness} resume {}`",
+                hold.agent
+            ),
+            Some(until) => format!(
+                "{look}; one slot tries again after {until}, all do after `{harness} resume {}`",
+                hold.agent
+            ),
         }
     };
     ctx.rt.console.warn(&format!(
@@ -188,12 +218,12 @@ fn tell(ctx: &WorkerContext, name: &Name, hold: &Hold, line: &LedgerLine) {
 
 /// Whether the agent is held for this: then its failures are no slot's.
 pub(super) fn holds(root: &Root, agent: &str) -> bool {
-    hold::of(root, agent).is_some_and(|hold| hold.class == CLASS)
+    hold::of(root, agent).is_some_and(|hold| hold.class == FAILURES)
 }
 
 /// The slot that tried first after such a hold failed unanswered: the hold goes on.
 pub(super) fn goes_on(ctx: &WorkerContext, agent: &str, session: &str) -> bool {
-    let Some(over) = hold::over(&ctx.rt.root, agent).filter(|hold| hold.class == CLASS) else {
+    let Some(over) = hold::over(&ctx.rt.root, agent).filter(|hold| hold.class == FAILURES) else {
         return false;
     };
     let until = clock::now().checked_add(REST).ok().map(clock::iso);
@@ -228,6 +258,57 @@ mod tests {
         let (last, before) = all.split_last().unwrap();
         let before: Vec<_> = before.iter().rev().cloned().collect();
         row(last, &before).len()
+    }
+
+    #[test]
+    fn what_differs_by_item_slot_and_time_is_alike_and_other_errors_are_not() {
+        let of = |n: u32, reason: &str| LedgerLine {
+            slot: format!("agent-{n}"),
+            item: format!("fix-{n}.md"),
+            ..line(n, n, n, "failed", reason)
+        };
+        let alike = |a: &str, b: &str| are_alike(&of(1, a), &of(2, b));
+        for (a, b) in [
+            (
+                "exit status 1: cannot open '/r/worktrees/agent-1/x': No space",
+                "exit status 1: cannot open '/r/worktrees/agent-2/y.md': No space",
+            ),
+            (
+                "[2026-11-30 10:01:02] error in fix-1.md, request req_011CX: boom.",
+                "[2026-11-30 11:59:59] error in fix-2.md, request req_9Zx7: boom",
+            ),
+            ("cannot make tmp.aBcD: full", "cannot make tmp.xYzQ: full"),
+        ] {
+            assert!(alike(a, b), "{a}: {}", sense(&of(1, a)));
+        }
+        for (a, b) in [
+            ("cannot read", "cannot write"),
+            ("exit status 1: no model", "exit status 1: no key"),
+            ("", ""),
+        ] {
+            assert!(!alike(a, b), "{a}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_was_switched_off_says_nothing_and_a_limit_that_all_reach_does() {
+        let says = |outcome: &str, fault: &str, reason: &str| {
+            says(&LedgerLine {
+                fault: Some(fault.to_owned()).filter(|f| !f.is_empty()),
+                ..line(1, 1, 2, outcome, reason)
+            })
+        };
+        let unseen = LedgerLine {
+            unseen: true,
+            ..line(1, 1, 2, "crashed", "it ended unseen")
+        };
+        assert_eq!(super::says(&unseen), Says::Nothing);
+        assert_eq!(says("crashed", "", "killed by signal 11"), Says::Failed);
+        let memory = "memory: 1 GB of 200 MB by itself, so it was ended (`memory` in [limits])";
+        assert_eq!(says("failed", "limits_reached", memory), Says::Failed);
+        for reason in ["it used up its turns", "only 3 MB were left on its disk"] {
+            assert_eq!(says("failed", "limits_reached", reason), Says::Nothing);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::error::{Kind, Result};
 use crate::git::Collected;
 use crate::mutant::planted;
-use crate::outcome::{Decision, Next};
+use crate::outcome::{Decision, Next, Outcome, Word};
 use crate::record::{Event, Finished};
 use crate::status::LedgerLine;
 
@@ -166,6 +166,8 @@ fn ledger_line(file: &SessionFile) -> LedgerLine {
         started_at: began(file).to_owned(),
         fault: file.fault.clone(),
         reason: file.reason.clone().unwrap_or_default(),
+        unseen: file.outcome.as_ref().and_then(Word::known) == Some(Outcome::Crashed)
+            && file.exit_status.or(file.signal).is_none(),
         ..LedgerLine::default()
     }
 }

@@ -188,6 +188,11 @@ fn hold_text(hold: &Hold) -> String {
         return format!("PROMPTS WITHOUT AN AGENT WAIT: {reason}");
     }
     let end = match hold.until.as_deref() {
+        Some(until) if hold.class == hold::FAILURES => format!(
+            "until {}, or until `{} resume {agent}`",
+            local_time(until),
+            quote::harness()
+        ),
         Some(until) => format!("until {}", local_time(until)),
         None if hold.class == hold::BUDGET => "for its budget".to_owned(),
         None => format!(

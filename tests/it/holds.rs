@@ -270,6 +270,39 @@ fn failures_alike_over_all_slots_pause_their_agent_with_the_evidence() {
 }
 
 #[test]
+fn a_machine_that_was_switched_off_holds_no_agent() {
+    let mut root = root();
+    root.env.push(("HARNESS_RETRY_DELAY", "0.1".into()));
+    prompts(&root, &SIX);
+    let run = root.start(&["--workers", "6"]);
+    root.wait_until("all are at work", || starts(&root).len() == 6);
+    run.kill9();
+    for slot in 1..=6 {
+        kill(root.keeper(&format!("agent-{slot}")), "KILL");
+    }
+    let run = root.start(&["--workers", "6"]);
+    root.wait_until("all are tried again", || starts(&root).len() == 12);
+    assert!(holds(&root).is_empty(), "{:?}", holds(&root));
+    assert!(!run.said().contains("in a row"), "{}", run.said());
+    for n in ["go", "end"] {
+        set(&root, n, "");
+    }
+    root.wait_until("all are done", || done(&root, &SIX));
+}
+
+#[test]
+fn a_hold_with_an_end_can_be_ended_by_the_name_of_its_agent() {
+    let root = root();
+    hold(&root, 1_000);
+    let nobody = root.exits(2, &["resume", "fakes"]);
+    assert!(crate::trouble::words(&nobody).contains("neither a slot"));
+    root.ok(&["resume"]);
+    assert_eq!(holds(&root).len(), 1);
+    root.ok(&["resume", "fake"]);
+    assert!(holds(&root).is_empty(), "{:?}", holds(&root));
+}
+
+#[test]
 fn one_item_that_always_fails_holds_up_no_other() {
     let mut root = root();
     root.env.push(("HARNESS_RETRY_MAX", "6".into()));

@@ -70,7 +70,7 @@ const DECLARED: &[(&str, &str)] = &[
     (
         "ledger",
         "ended_at session item slot agent outcome last seconds input_tokens output_tokens cost_usd charged_usd charged_tokens \
-         started_at fault reason held",
+         started_at fault reason held unseen",
     ),
     (
         "budget",
