@@ -277,7 +277,8 @@ impl Guard {
             return Ok(LOOK_RARELY);
         }
         match weight::thin_out(cap, main) {
-            Relief::Fine(_) => Ok(LOOK),
+            Relief::Fine(used) if used < cap / 2 => Ok(LOOK),
+            Relief::Fine(_) => Ok(LOOK_CLOSELY),
             Relief::Ended { name, used } => {
                 self.note("processes", name, used);
                 Ok(LOOK_CLOSELY)
