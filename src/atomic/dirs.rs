@@ -168,12 +168,6 @@ pub(crate) fn discard_tree(path: &Path, because: &'static str) -> Result<()> {
     }
 }
 
-/// Empties a folder of ours, which stays. What is in it is nobody's work.
-pub(crate) fn empty_dir(path: &Path) -> Result<()> {
-    let emptied = open_own_dir(path).and_then(|folder| Ok(empty(&folder)?));
-    emptied.map_err(|e| Error::io("cannot empty the directory", path, &e))
-}
-
 /// Removes what is in a folder. A folder two levels down is first moved up into this one: two folders
 /// are open and no path grows, however deep an agent nested them.
 fn empty(top: &File) -> nix::Result<()> {

@@ -28,9 +28,7 @@ pub(crate) use denied::{explained, tells_of_refusal};
 pub(crate) use environment::{Env, value_of};
 pub(crate) use kernel::{Strength, enforce, strength};
 pub(crate) use plan::{Grant, Planned, plan};
-pub(crate) use temp::{
-    clear_temp, folder_of_all as temp_folders, make_temp, path as temp_path, remove_temp,
-};
+pub(crate) use temp::{clear_temp, folder_of_all as temp_folders, make_temp, path as temp_path};
 
 use crate::config::Network;
 

@@ -59,7 +59,7 @@ pub(crate) fn make_temp(root: &Root, slot: SlotId) -> Result<PathBuf> {
     atomic::make_dir(&all, true)?;
     own(&all)?;
     if atomic::exists(&path) && empty(&path).is_err() {
-        // Something else, or more than can be removed: out of the way, under another name.
+        // A folder that its agent closed: out of the way, under another name.
         atomic::keep_older(&path)?;
     }
     atomic::make_dir(&path, true)?;
@@ -67,7 +67,7 @@ pub(crate) fn make_temp(root: &Root, slot: SlotId) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Empties it, after the item's processes have ended. What cannot be removed stays for the next start.
+/// Removes it, after the item's processes have ended. What cannot be removed stays for the next start.
 pub(crate) fn clear_temp(root: &Root, slot: SlotId) {
     let path = path(root, slot);
     if atomic::exists(&path) && own(&folder_of_all()).is_ok() {
@@ -75,19 +75,8 @@ pub(crate) fn clear_temp(root: &Root, slot: SlotId) {
     }
 }
 
-/// Removes it, when its slot is given up.
-pub(crate) fn remove_temp(root: &Root, slot: SlotId) {
-    let path = path(root, slot);
-    if atomic::exists(&path) && own(&folder_of_all()).is_ok() {
-        let _stays = atomic::discard_tree(&path, "a temporary folder");
-    }
-}
-
-/// The folder itself stays: ext4 gives the number of a file that was removed to no other for five seconds,
-/// and looks through all of them whenever one is made.
 fn empty(path: &Path) -> Result<()> {
-    own(path)?;
-    atomic::empty_dir(path)
+    atomic::discard_tree(path, "a temporary folder")
 }
 
 fn own(path: &Path) -> Result<()> {
@@ -100,7 +89,7 @@ fn own(path: &Path) -> Result<()> {
             .at_path(path)
             .hint("remove it, or set TMPDIR to a folder of your own"));
     }
-    if meta.mode() & 0o7777 != 0o700 {
+    if meta.mode() & 0o077 != 0 {
         let mode = Permissions::from_mode(0o700);
         std::fs::set_permissions(path, mode).map_err(|e| Error::io(what, path, &e))?;
     }
