@@ -322,4 +322,25 @@ mod tests {
         assert_eq!(read_stat(line), Some(stat));
         assert_eq!(read_stat(b"77 (x"), None);
     }
+
+    /// Each lives for a moment, after the last look at all processes.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a shell, to have what it starts")]
+    fn what_is_born_during_a_chase_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let sid = clock::unique().to_string();
+        let session = Session::new(&sid, dir.path());
+        // Their parent was there before: it is not chased.
+        let births = "sleep 0.001; : >\"$0/begun\"; while [ -e \"$0\" ]; do sleep 0.001; done";
+        let mut parent = Command::new("sh");
+        parent.args(["-c", births]).arg(dir.path());
+        let mut parent = spawn(parent.env("HARNESS_SESSION", &sid)).unwrap();
+        let end = clock::instant() + Duration::from_secs(30);
+        while !dir.path().join("begun").exists() || session.chase() == 0 {
+            assert!(clock::instant() < end, "nothing that was born was ended");
+        }
+        assert!(parent.try_wait().unwrap().is_none());
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+    }
 }
