@@ -18,8 +18,8 @@ use crate::process::weight::{self, Written};
 /// much, or where less is free than half of what claims need and it writes more than this part of it.
 const LOOKS_LEFT: u64 = 4;
 const WRITES_MUCH: u64 = 64;
-/// More than is written between so many looks: with more free, nobody asks who writes.
-const FREE_ENOUGH: u64 = 4 << 30;
+/// More than is written in a second: with more free, nobody asks who writes.
+pub(super) const FREE_ENOUGH: u64 = 4 << 30;
 /// `statfs` of FUSE, 9p and ramfs.
 const FUSE: u32 = 0x6573_5546;
 const NINE_P: u32 = 0x0102_1997;
@@ -43,7 +43,8 @@ struct Disk {
 /// What a look came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    Enough,
+    /// So many bytes are free.
+    Enough(u64),
     /// Less than `FREE_ENOUGH`: to be looked at again soon.
     Some,
     /// Its agent is about to fill it; so many bytes are free.
@@ -73,10 +74,11 @@ impl Disks {
     /// `floor`: with less free than half of it, whoever writes much is ended.
     pub(super) fn look(&mut self, floor: u64) -> Left {
         let now: Vec<Option<u64>> = self.disks.iter().map(Disk::free_now).collect();
-        if now.iter().flatten().all(|free| *free >= FREE_ENOUGH) {
+        let least = now.iter().flatten().min().copied().unwrap_or(u64::MAX);
+        if least >= FREE_ENOUGH {
             self.wrote = None;
             self.disks.iter_mut().for_each(|disk| disk.free = None);
-            return Left::Enough;
+            return Left::Enough(least);
         }
         let wrote = weight::written();
         let new = self

@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use super::caps::Caps;
-use super::disk::{Disks, Left};
+use super::disk::{Disks, FREE_ENOUGH, Left};
 use super::size::Size;
 use super::wire::Spec;
 use crate::atomic;
@@ -26,11 +26,13 @@ use crate::process::weight::{self, Relief, Tool};
 use crate::sandbox;
 use crate::text;
 
-/// How often it looks; how often while much is printed or the disk is short; and how often while much of
-/// the memory is used or a tool is being ended.
-const LOOK_RARELY: Duration = Duration::from_secs(1);
+/// How often it looks where all limits are far; how often while one is near; and how often while much of the
+/// memory is used or a tool is being ended.
+const LOOK_RARELY: Duration = Duration::from_secs(4);
 const LOOK: Duration = Duration::from_millis(250);
 const LOOK_CLOSELY: Duration = Duration::from_millis(50);
+/// Bytes that an agent prints in a second where that is fast.
+const PRINTED_FAST: u64 = 256 << 20;
 
 /// A tool with less than this part of the limit was not ended for it.
 const SMALL: u64 = 8;
@@ -94,6 +96,12 @@ pub(super) fn places(spec: &Spec, slot: &Path) -> Vec<PathBuf> {
     places
 }
 
+/// When to look again at what is used up after so many bytes, where a second uses up `fast` at most.
+fn until(left: u64, fast: u64) -> Duration {
+    let full = Duration::from_millis(left.saturating_mul(1_000) / fast);
+    full.clamp(LOOK, LOOK_RARELY)
+}
+
 fn breach(stop: Stop, why: String) -> Result<Duration, Breach> {
     Err(Breach { stop, why })
 }
@@ -142,10 +150,9 @@ impl Guard {
             let meta = file.metadata();
             meta.map_or(0, |meta| meta.size().max(meta.blocks() * BLOCK))
         };
-        match self.outputs.iter().map(len).sum::<u64>() {
-            printed if printed < cap / 2 => return Ok(LOOK_RARELY),
-            printed if printed <= cap => return Ok(LOOK),
-            _ => {}
+        let printed = self.outputs.iter().map(len).sum::<u64>();
+        if printed <= cap {
+            return Ok(until(cap - printed, PRINTED_FAST));
         }
         let cap = text::bytes(cap);
         breach(
@@ -183,7 +190,7 @@ impl Guard {
             return Ok(LOOK_RARELY);
         }
         match self.disks.look(floor) {
-            Left::Enough => Ok(LOOK_RARELY),
+            Left::Enough(free) => Ok(until(free, FREE_ENOUGH)),
             Left::Some => Ok(LOOK),
             Left::Little(free) => breach(
                 Stop::OverDisk,
@@ -363,6 +370,14 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_looks_the_more_often_the_less_is_left() {
+        let at = |left| until(left, PRINTED_FAST);
+        assert_eq!(at(u64::MAX), LOOK_RARELY);
+        assert_eq!(at(2 * PRINTED_FAST), Duration::from_secs(2));
+        assert_eq!(at(0), LOOK);
+    }
 
     #[test]
     fn an_agent_that_makes_up_names_for_its_tools_gets_few_of_them_told() {
