@@ -231,7 +231,9 @@ fn ctrl_c_on_a_terminal_does_not_reach_agents() {
     let agent = journal.wait_for_start(&root, "x", 1);
     // What the terminal's driver does.
     let group: i32 = stat(run.pid())[2].parse().unwrap();
-    assert_ne!(stat(agent)[2], group.to_string());
+    for pid in [agent, root.keeper("agent-1")] {
+        assert_ne!(stat(pid)[2], group.to_string());
+    }
     run.signal("INT");
     root.wait_until("it heard", || run.said().contains("waiting for 1 agent"));
     journal.open("go");
