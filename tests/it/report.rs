@@ -109,7 +109,9 @@ fn the_report_reads_nothing_but_a_sessions_own_files() {
     let root = Root::plain();
     fs::write(root.at("secret"), "the secret\n").unwrap();
     for name in ["link", "gates", "folder", "odd"] {
-        root.script(name, "#harness retries: 0\necho its words >&2\nexit 1");
+        // Reasons of their own: of those alike only two show evidence.
+        let body = format!("#harness retries: 0\necho words of {name} >&2\nexit 1");
+        root.script(name, &body);
     }
     root.drain();
     let session = |name: &str| {
@@ -166,6 +168,12 @@ fn the_report_reads_nothing_but_a_sessions_own_files() {
         "{page}"
     );
     assert_eq!(states(&page).len(), 4, "{page}");
+    for name in ["link", "gates", "folder", "odd"] {
+        assert!(
+            page.contains(&format!("show {name}</code>")),
+            "{name}\n{page}"
+        );
+    }
 }
 
 #[test]
