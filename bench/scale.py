@@ -1,12 +1,18 @@
 """How flat: with a million pending, a hundred thousand sessions, and nothing to do."""
 
 import datetime
+import fcntl
 import json
 import os
+import pathlib
+import pty
+import select
 import shutil
+import struct
+import termios
 import time
 
-from lab import HARNESS, NOOP, Cost, cpu_of, drop, fill, harness, median, peak_kib, sh, stop
+from lab import CHATTY, HARNESS, NOOP, Cost, cpu_of, drop, fill, harness, median, peak_kib, recorded, sh, stop, until
 
 
 class Run:
@@ -126,3 +132,69 @@ SESSION = """{"session": "SID", "item": "old", "slot": "agent-1", "agent": "scri
 "started_at": "2026-01-01T00:00:00.000Z", "ended_at": "2026-01-01T00:00:01.000Z",
 "exit_status": 0, "seconds": 1.0, "last": true}
 """
+
+
+def top(lab):
+    """`harness top` on a terminal, beside 64 agents that print 100 events a second each, with many pending; and
+    beside nothing, where each look is at the whole tree."""
+    agents, span = 64, 20
+    command = f'[agents.chatty]\ncommand = ["{CHATTY}", "{span + 60}", "100"]\nevents = "claude"'
+    root = lab.root(more=command)
+    fill(root / "queue/pending", agents, b"---\nagent: chatty\npriority: high\n---\ntalk\n", prefix="a", ending=".md")
+    pending = root / "queue/pending"
+    fill(pending, lab.opts.million, NOOP)
+    # Not before tomorrow: nothing but the agents runs.
+    later = time.time() + 86_400
+    for entry in os.scandir(pending):
+        if entry.name.startswith("job"):
+            os.utime(entry.path, (later, later))
+    run = harness(root, "--workers", agents)
+    until("all agents run", lambda: recorded(root, "started") == agents)
+    what = f"top, {agents} agents, {lab.opts.million:,} items"
+    time.sleep(2)
+    used, peak = watched(root, span)
+    lab.row(what, "CPU", used, "% of a core", at_most=3)
+    lab.row(what, "memory", peak, "MiB", at_most=64)
+    stop(run)
+    shutil.rmtree(pending)
+    pending.mkdir()
+    used, peak = watched(root, span)
+    lab.row("top, no harness", "CPU", used, "% of a core", at_most=3)
+    lab.clear()
+
+
+def watched(root, span):
+    """Processor time and memory of a `harness top` that shows an agent's words, its commands included."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = "xterm-256color"
+        os.execv(HARNESS, [HARNESS, "--root", root, "top"])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+
+    def show(seconds):
+        end, seen = time.monotonic() + seconds, b""
+        while (left := end - time.monotonic()) > 0:
+            if select.select([terminal], [], [], left)[0]:
+                try:
+                    seen = (seen + os.read(terminal, 65536))[-100_000:]
+                except OSError:
+                    # It has ended.
+                    break
+        return seen
+
+    assert b"Agents" in show(5)
+    before = cpu_with_children(pid)
+    show(span)
+    used = (cpu_with_children(pid) - before) / span * 100
+    peak = peak_kib(pid) / 1024
+    os.write(terminal, b"q")
+    show(1)
+    os.close(terminal)
+    assert os.waitpid(pid, 0)[1] == 0
+    return used, peak
+
+
+def cpu_with_children(pid):
+    """Processor time of a process and of those that it has waited for."""
+    fields = (pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1]).split()
+    return sum(int(n) for n in fields[11:15]) / os.sysconf("SC_CLK_TCK")

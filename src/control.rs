@@ -4,6 +4,7 @@
 //! `pause`: claim nothing. `drain`: end when nothing is left to do. `stop`: claim nothing, let
 //! agents finish, end. `workers`: how many slots the whole ROOT has.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use crate::atomic;
@@ -27,6 +28,11 @@ impl Order {
             Order::Drain => "drain",
             Order::Stop => "stop",
         }
+    }
+
+    /// The order that is meant by its word.
+    pub(crate) fn of(word: &OsStr) -> Option<Order> {
+        Order::ALL.into_iter().find(|order| word == order.file())
     }
 
     pub fn path(self, root: &Root) -> PathBuf {
@@ -82,11 +88,16 @@ pub fn give(root: &Root, order: Order, why: &str) -> Result<()> {
     atomic::replace(&order.path(root), format!("{why}\n").as_bytes(), false)
 }
 
+/// Removes one order. `false`: it was not given.
+pub(crate) fn end(root: &Root, order: Order) -> Result<bool> {
+    atomic::take_away(&order.path(root))
+}
+
 /// Removes every order but `workers`; returns those that existed.
 pub fn resume(root: &Root) -> Result<Vec<Order>> {
     let mut ended = Vec::new();
     for order in Order::ALL {
-        if atomic::take_away(&order.path(root))? {
+        if end(root, order)? {
             ended.push(order);
         }
     }

@@ -61,4 +61,5 @@ pub(crate) mod run;
 pub(crate) mod view;
 pub(crate) mod inspect;
 pub(crate) mod report;
+pub(crate) mod top;
 pub mod cli;

@@ -404,6 +404,14 @@ pub const ALL: &[(&str, &str)] = &[
         "layout: control characters of a name reach the terminal",
     ),
     (
+        "terminal-kept",
+        "the live view does not give the terminal back",
+    ),
+    (
+        "top-panics",
+        "the key ! ends the live view by a panic, for the test of that",
+    ),
+    (
         "percent-not-escaped",
         "layout: two names can have the same ref and the same key",
     ),

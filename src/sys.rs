@@ -59,6 +59,20 @@ pub fn is_ignored(signal: i32) -> bool {
     now.sa_sigaction == libc::SIG_IGN
 }
 
+/// Stops this process as Ctrl-Z does, whatever handler it has; returns when it goes on. Where nobody could
+/// let it go on (no shell above), the kernel ignores it.
+#[expect(unsafe_code, reason = "nix cannot know that a handler is safe")]
+pub(crate) fn stop_here() -> nix::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
+    let stops = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of ours.
+    let before = unsafe { sigaction(Signal::SIGTSTP, &stops) }?;
+    let stopped = raise(Signal::SIGTSTP);
+    // SAFETY: puts back what was there and was safe there.
+    unsafe { sigaction(Signal::SIGTSTP, &before) }?;
+    stopped
+}
+
 /// A process that takes leases gets SIGIO when somebody opens the file for writing. A handler, not
 /// SIG_IGN: children inherit an ignored signal, a handler they do not.
 pub fn ignore_lease_breaks() -> io::Result<()> {

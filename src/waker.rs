@@ -66,6 +66,14 @@ pub(crate) fn wait_until_writable(fd: BorrowedFd<'_>) {
     );
 }
 
+/// The same for so long at most; a signal ends it, too.
+pub(crate) fn wait_until_writable_for(fd: BorrowedFd<'_>, timeout: Duration) {
+    let _looked_at_by_the_next_write = poll(
+        &mut [PollFd::new(fd, PollFlags::POLLOUT)],
+        poll_timeout(timeout),
+    );
+}
+
 /// Waits for that long. `true`: at once, since nobody reads what is written there any more.
 pub(crate) fn is_reader_gone(out: BorrowedFd<'_>, timeout: Duration) -> bool {
     let mut fds = [PollFd::new(out, PollFlags::empty())];

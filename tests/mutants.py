@@ -173,6 +173,9 @@ PROOFS = [
                             *it("nothing_put")]),
     ("symlink-followed", ["env", "HARNESS_TRICKS=AGENT out", *it("nothing_put")]),
     ("name-shown-as-it-is", it("fuzz::screens")),
+    ("terminal-kept", it("top::however_it_ends")),
+    ("terminal-kept", ["cargo", "test", "-q", "--features", "mutants", "--lib", "--",
+                       "a_panic_leaves"]),
     ("percent-not-escaped", it("fuzz::names")),
 ]
 

@@ -38,6 +38,7 @@ mod session;
 mod run;
 mod sandbox;
 mod tips;
+mod top;
 mod wait;
 mod with;
 
@@ -93,6 +94,8 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Agents, queue and sessions live on the whole terminal, with keys to answer, approve, cancel …
+    Top,
     /// The whole story of one item
     Show {
         name: OsString,
@@ -109,7 +112,7 @@ enum Command {
     /// Branches that wait for your approval; of one, its gates and its changes
     Review(review::ReviewArgs),
     /// Have reviewed branches merged, as they are now
-    Approve(Names),
+    Approve(verdicts::ApproveArgs),
     /// Send items back for another attempt, which is told why
     Reject(verdicts::RejectArgs),
     /// Items by state
@@ -268,6 +271,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
             list::tell_of_ignored(root);
             view::status::print(root, json.json)
         }
+        Command::Top => top::top(root),
         Command::Show { name, json } => show::show(root, &name, json.json),
         Command::List { state, json } => list::list(root, state, json.json),
         Command::Session(command) => session::session(root, command),
@@ -280,7 +284,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Logs(args) => logs::logs(root, &args),
         Command::Branches(args) => branches::branches(root, &args),
         Command::Review(args) => review::review(root, &args),
-        Command::Approve(names) => verdicts::approve(root, &names.names, names.json.json),
+        Command::Approve(args) => verdicts::approve(root, &args),
         Command::Reject(args) => verdicts::reject(root, &args),
         Command::Wait(args) => wait::wait(root, &args),
         Command::Report(args) => report::report(root, &args),

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::interrupt::target;
 use crate::atomic;
-use crate::control;
+use crate::control::{self, Order};
 use crate::error::{Error, Result, tell};
 use crate::hold;
 use crate::interrupt::{self, ALL};
@@ -16,7 +16,8 @@ use crate::quote;
 
 #[derive(Args)]
 pub(super) struct ResumeArgs {
-    /// Only the interrupt of this slot (agent-N), the one that holds for all, or the hold of this agent
+    /// Only the interrupt of this slot (agent-N), the one that holds for all, the hold of this agent, or
+    /// this order (pause, drain, stop)
     slot: Option<OsString>,
     /// The answer to what its agent asked: it gets it in answer.md of its session, or in its next
     /// prompt
@@ -25,6 +26,9 @@ pub(super) struct ResumeArgs {
 }
 
 pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
+    if let Some(order) = args.slot.as_deref().and_then(Order::of) {
+        return order_alone(root, order, args.answer.is_some());
+    }
     let mut resumed = Vec::new();
     let held = args.slot.as_ref().filter(|_| args.answer.is_none());
     let held = held.and_then(|name| held_agent(root, name));
@@ -77,6 +81,22 @@ fn held_agent(root: &Root, name: &OsStr) -> Option<String> {
     }
     let mut agents = hold::all(root).into_iter().map(|hold| hold.agent);
     agents.find(|agent| name == agent.as_str())
+}
+
+/// Ends one order; interrupts and the others stand.
+fn order_alone(root: &Root, order: Order, is_answer: bool) -> Result<u8> {
+    let file = order.file();
+    if is_answer {
+        return Err(
+            Error::usage("cannot answer", format!("`{file}` asked nothing"))
+                .hint("name the slot that asked: agent-N"),
+        );
+    }
+    match control::end(root, order)? {
+        true => tell(&format!("harness: {file} ended")),
+        false => tell(&format!("harness: {file} was not set")),
+    }
+    Ok(0)
 }
 
 /// Keeps the answer to this slot's agent; where it is.

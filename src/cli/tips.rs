@@ -33,19 +33,12 @@ const WORDS: &[(&[&str], &str)] = &[
         "list` shows the items by state",
     ),
     (
-        &[
-            "ps",
-            "stats",
-            "stat",
-            "info",
-            "state",
-            "top",
-            "dashboard",
-            "monitor",
-            "agents",
-            "slots",
-        ],
+        &["ps", "stats", "stat", "info", "state", "agents", "slots"],
         "status` shows agents, queue and figures, `harness status --watch` keeps showing them",
+    ),
+    (
+        &["dashboard", "monitor", "ui", "tui", "htop"],
+        "top` shows agents, queue and sessions live, and takes keys for what you do about them",
     ),
     (
         &["failed", "failures", "fails", "errors", "parked"],

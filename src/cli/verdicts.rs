@@ -18,25 +18,63 @@ use crate::record::{self, Event, Record, Returned, Reviewed};
 use crate::view::short;
 
 #[derive(clap::Args)]
+pub(super) struct ApproveArgs {
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<OsString>,
+    /// Only if the branch is at this commit: the one that you looked at
+    #[arg(long, value_name = "COMMIT")]
+    commit: Option<String>,
+    #[command(flatten)]
+    json: super::Json,
+}
+
+#[derive(clap::Args)]
 pub(super) struct RejectArgs {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<OsString>,
     /// What the next attempt is told
     #[arg(long, short, value_name = "TEXT")]
     comment: String,
+    /// The commit that you looked at, for the record [default: the one that waits]
+    #[arg(long, value_name = "COMMIT")]
+    commit: Option<String>,
     #[command(flatten)]
     json: super::Json,
 }
 
 /// `mv queue/review/NAME queue/merge/`, for the commit that waits.
-pub(super) fn approve(root: &Root, names: &[OsString], json: bool) -> Result<u8> {
+pub(super) fn approve(root: &Root, args: &ApproveArgs) -> Result<u8> {
+    let seen = args.commit.as_deref();
+    check_commit(seen)?;
     let desk = Desk::new(root)?;
-    moves::each(root, names, json, &|root, name| {
-        approve_one(root, &desk, name)
+    moves::each(root, &args.names, args.json.json, &|root, name| {
+        approve_one(root, &desk, name, seen)
     })
 }
 
-fn approve_one(root: &Root, desk: &Desk<'_>, name: &Name) -> Result<Option<String>> {
+/// What is no commit's name is a slip.
+fn check_commit(typed: Option<&str>) -> Result<()> {
+    let is_hex = |commit: &str| commit.bytes().all(|b| b.is_ascii_hexdigit());
+    match typed {
+        Some(commit) if commit.len() < COMMIT_CHARS_MIN || !is_hex(commit) => {
+            let why = format!("{commit} names no commit");
+            let hint = "give it as `git log` shows it, seven characters or more";
+            Err(Error::usage("cannot use --commit", why).hint(hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fewer would name too many.
+const COMMIT_CHARS_MIN: usize = 7;
+
+/// `seen`: the commit that the person looked at, where that is known.
+fn approve_one(
+    root: &Root,
+    desk: &Desk<'_>,
+    name: &Name,
+    seen: Option<&str>,
+) -> Result<Option<String>> {
     let what = "cannot approve";
     let all = find::places(root, name);
     let Some(found) = all.iter().find(|f| f.place == At::Review) else {
@@ -79,6 +117,12 @@ fn approve_one(root: &Root, desk: &Desk<'_>, name: &Name) -> Result<Option<Strin
             "look again, then approve what is there now: `{harness} review {arg}`"
         )));
     }
+    if let Some(seen) = seen.filter(|seen| !tip.starts_with(&seen.to_ascii_lowercase())) {
+        let (now, harness, arg) = (short(tip), harness(), item(name));
+        let why = format!("{} is at {now}, not at {}", branch.name, short(seen));
+        let hint = format!("look again, then approve what is there now: `{harness} review {arg}`");
+        return Err(Error::permanent(what, why).hint(hint));
+    }
     record.append(&Event::Approved(Reviewed {
         by: "harness approve".into(),
         commit: tip.clone(),
@@ -98,9 +142,11 @@ fn approve_one(root: &Root, desk: &Desk<'_>, name: &Name) -> Result<Option<Strin
 /// `mv queue/review/NAME queue/pending/`, with what the next attempt is told.
 pub(super) fn reject(root: &Root, args: &RejectArgs) -> Result<u8> {
     let comment = args.comment.trim();
+    let seen = args.commit.as_deref();
     check(comment)?;
+    check_commit(seen)?;
     moves::each(root, &args.names, args.json.json, &|root, name| {
-        reject_one(root, name, None, "harness reject", comment)
+        reject_one(root, name, seen, "harness reject", comment)
     })
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod find;
 pub(crate) mod list;
+pub(crate) mod live;
 pub(crate) mod metrics;
 mod output;
 mod reader;

@@ -4,7 +4,7 @@
 //! at most one line is in memory; a line that is no event does not end the reading.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde_json::Value;
@@ -41,6 +41,24 @@ impl EventReader {
             line: Vec::new(),
             length: 0,
         })
+    }
+
+    /// Passes over what lies more than so many bytes before the end, up to the beginning of a line; how
+    /// many bytes that were.
+    pub(super) fn catch_up(&mut self, most: u64) -> u64 {
+        let Ok(at) = self.reader.stream_position() else {
+            return 0;
+        };
+        let end = self.reader.get_ref().metadata().map_or(0, |m| m.len());
+        let to = end.saturating_sub(most);
+        if to <= at || self.reader.seek(SeekFrom::Start(to)).is_err() {
+            return 0;
+        }
+        (self.line, self.length) = (Vec::new(), 0);
+        // The line into which that leads. Its end may not be written yet: then what is read next is cut.
+        let mut rest = (&mut self.reader).take(most);
+        let passed = rest.skip_until(b'\n').unwrap_or(0);
+        to - at + passed as u64
     }
 
     /// The next complete line. `None`: none yet; ask again when the file has grown.

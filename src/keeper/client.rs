@@ -43,7 +43,7 @@ const NOT_STARTED: &str = "cannot start the keeper";
 
 /// The running program itself, even if an upgrade replaced its file. Through an open file, as under
 /// callgrind `/proc/self/exe` would be callgrind.
-fn program() -> io::Result<String> {
+pub(crate) fn program() -> io::Result<String> {
     static OPEN: OnceLock<File> = OnceLock::new();
     let file = match OPEN.get() {
         Some(file) => file,

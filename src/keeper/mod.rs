@@ -23,6 +23,7 @@ pub(crate) mod place;
 mod serve;
 mod size;
 
+pub(crate) use client::program;
 pub use client::{Keeper, is_alive};
 pub(crate) use serve::serve;
 

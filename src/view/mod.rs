@@ -5,6 +5,7 @@
 //! colour, clipping and cursor movements are used only if stdout is a terminal (`Term`).
 
 pub(crate) mod table;
+pub(crate) mod diff;
 pub(crate) mod state;
 pub(crate) mod needed;
 pub(crate) mod status;

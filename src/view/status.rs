@@ -36,19 +36,20 @@ pub(crate) enum Source {
     Silent,
 }
 
+/// What a living harness says, or why nothing of that is to be had.
+pub(crate) fn live(root: &Root) -> Result<Result<Status, Source>> {
+    if !aggregator::any_harness_alive(root)? {
+        return Ok(Err(Source::NoHarness));
+    }
+    let status = aggregator::read(root)?.filter(is_fresh);
+    Ok(status.ok_or(Source::Silent))
+}
+
 /// The current status.
 pub(crate) fn current(root: &Root) -> Result<(Status, Source)> {
-    let alive = aggregator::any_harness_alive(root)?;
-    if alive
-        && let Some(status) = aggregator::read(root)?
-        && is_fresh(&status)
-    {
-        return Ok((status, Source::Live));
-    }
-    let source = if alive {
-        Source::Silent
-    } else {
-        Source::NoHarness
+    let source = match live(root)? {
+        Ok(status) => return Ok((status, Source::Live)),
+        Err(source) => source,
     };
     let mut status = aggregator::rebuild(root, counts(root))?;
     let more = troubles(root, &status, source);
@@ -284,7 +285,7 @@ fn state_of(a: &SlotStatus) -> (&'static str, Paint) {
     }
 }
 
-fn queue_line(status: &Status) -> String {
+pub(crate) fn queue_line(status: &Status) -> String {
     let q = &status.work_queue;
     let mut parts = vec![format!("{} pending", q.pending)];
     parts.extend((q.scheduled > 0).then(|| format!("{} scheduled", q.scheduled)));

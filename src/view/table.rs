@@ -220,7 +220,7 @@ pub(crate) fn clip(text: &str, width: usize) -> String {
 }
 
 /// The same with the cut in the middle: names often differ in their ends.
-fn clip_middle(text: &str, width: usize) -> String {
+pub(crate) fn clip_middle(text: &str, width: usize) -> String {
     let (all, tail) = (cells(text), width / 3);
     if all <= width || tail == 0 {
         return clip(text, width);
