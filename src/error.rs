@@ -19,9 +19,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// The command line is wrong: exit code 2.
     Usage,
-    /// Trying again will not help (bad configuration, not a ROOT): exit code 100.
+    /// What was asked for cannot be done (bad configuration, not a ROOT, no such item): exit code 100.
     Permanent,
-    /// The host is in trouble (disk full, out of descriptors, I/O error): exit code 111.
+    /// The host (disk full, out of descriptors, I/O error) or a file of harness's own is in trouble: the same
+    /// command goes on when that is mended. Exit code 111.
     Temporary,
 }
 
@@ -88,6 +89,12 @@ impl Error {
     /// The same error, marked as one where trying again will not help.
     pub fn lasting(mut self) -> Self {
         self.0.kind = Kind::Permanent;
+        self
+    }
+
+    /// The same error, of a file of harness's own that a person can mend.
+    pub fn mendable(mut self) -> Self {
+        self.0.kind = Kind::Temporary;
         self
     }
 

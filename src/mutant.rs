@@ -46,6 +46,14 @@ pub const ALL: &[(&str, &str)] = &[
         "an attempt reserves what it may cost when its agent runs",
     ),
     (
+        "records-not-counted",
+        "what was used is forgotten where the file of budgets and the ledger are removed",
+    ),
+    (
+        "unpaid-on-record-first",
+        "an item that has used up its budget has it again where harness dies while it parks it",
+    ),
+    (
         "copied-in-place",
         "ignored files are copied under their own names, so that a death leaves half of them",
     ),
@@ -330,6 +338,10 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "ports-in-use",
         "a slot is given ports that somebody else uses",
+    ),
+    (
+        "variable-is-a-token",
+        "what a command left running counts as under its token for ever",
     ),
     (
         "git-hooks-run",

@@ -60,8 +60,6 @@ pub enum Ending {
         /// Its session's folder was removed by somebody meanwhile: not the item's fault.
         folder_gone: bool,
     },
-    /// It was not started, as its item has no budget left.
-    Unpaid(String),
 }
 
 /// What it left in its repository.
@@ -255,7 +253,6 @@ pub fn decide(evidence: &Evidence, terms: &Terms) -> Decision {
             };
             Decision::new(Outcome::Failed, why, next)
         }
-        Ending::Unpaid(why) => Decision::new(Outcome::OverBudget, why, Next::Parked),
         Ending::Exited(exit) => match (evidence.stop, evidence.taken_away) {
             (_, true) => stopped(Stop::Canceled, evidence, terms),
             // It was done: how it was ended says nothing about its work.

@@ -65,7 +65,7 @@ fn newest_pid() -> u32 {
         .unwrap_or_default()
 }
 
-fn pids() -> impl Iterator<Item = u32> {
+pub(crate) fn pids() -> impl Iterator<Item = u32> {
     let entries = proc_is_ours().then(|| fs::read_dir("/proc"));
     let entries = entries.into_iter().flatten().flatten().flatten();
     entries.filter_map(|e| e.file_name().to_str()?.parse().ok())

@@ -10,7 +10,7 @@ mod line;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -112,12 +112,40 @@ struct Stamped<'a> {
 
 /// All lines of an item's record, oldest first; empty where nothing is recorded.
 pub fn lines(root: &Root, name: &Name) -> Result<Vec<Line>> {
-    let path = root.record(name);
-    match atomic::read_small(&path, RECORD_BYTES_MAX) {
-        Ok(bytes) => Ok(lines_of(&bytes)),
+    let bytes = bytes_at(&root.record(name))?;
+    Ok(lines_of(&bytes))
+}
+
+/// Empty where nothing is recorded.
+fn bytes_at(path: &Path) -> Result<Vec<u8>> {
+    match atomic::read_small(path, RECORD_BYTES_MAX) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(Error::io("cannot read the item's record", &path, &e)),
+        read => read.map_err(|e| Error::io("cannot read the item's record", path, &e)),
     }
+}
+
+/// The lines of each item's record whose bytes are wanted, in no order.
+pub(crate) fn each(
+    root: &Root,
+    is_wanted: impl Fn(&[u8]) -> bool,
+    mut take: impl FnMut(&[Line]),
+) -> Result<()> {
+    let (dir, what) = (root.items(), "cannot list the records");
+    let entries = match std::fs::read_dir(&dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.or_fail(what, &dir)?,
+    };
+    for entry in entries {
+        let path = entry.or_fail(what, &dir)?.path();
+        if path.extension().is_none_or(|e| e != "jsonl") {
+            continue;
+        }
+        let bytes = bytes_at(&path)?;
+        if is_wanted(&bytes) {
+            take(&lines_of(&bytes));
+        }
+    }
+    Ok(())
 }
 
 /// What an item's past means, without opening its record for writing.
@@ -137,7 +165,7 @@ pub fn is_backoff(root: &Root, name: &Name, at: i64) -> bool {
     noted.is_some_and(|noted| noted.abs_diff(at) < 2_000_000_000)
 }
 
-fn read_bounded(file: &mut File, path: &std::path::Path) -> Result<Vec<u8>> {
+fn read_bounded(file: &mut File, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(RECORD_BYTES_MAX + 1)
         .read_to_end(&mut bytes)

@@ -250,6 +250,9 @@ pub(crate) fn has(root: &Root, name: &str) -> bool {
         .filter_map(|entry| Some((id(&entry.metadata().ok()?), entry.path())))
         .filter(|(id, _)| said.contains(word(name, *id).as_str()))
         .collect();
+    if planted("variable-is-a-token") {
+        return !mine.is_empty();
+    }
     match inherited(&mine)[..] {
         // A program on the way closed it: whether anybody has it is all that can be asked.
         [] => mine.values().any(|path| is_held(path)),

@@ -34,7 +34,7 @@ const DAYS_MAX: usize = 4;
 pub struct Ledger {
     dir: PathBuf,
     open: Option<(Date, File)>,
-    /// The last write was incomplete: the next line begins with a newline.
+    /// The last line is incomplete: the next one begins with a newline.
     torn: bool,
 }
 
@@ -61,10 +61,10 @@ impl Ledger {
         };
         let mut bytes = encoded.map_err(|e| Error::permanent(what, e.to_string()))?;
         bytes.push(b'\n');
-        if self.torn {
+        let (mut file, torn) = self.file_of(day)?;
+        if torn {
             bytes.insert(0, b'\n');
         }
-        let mut file = self.file_of(day)?;
         match file.write(&bytes) {
             Ok(n) if n == bytes.len() => self.torn = false,
             Ok(n) => {
@@ -77,20 +77,24 @@ impl Ledger {
         Ok(())
     }
 
-    fn file_of(&mut self, day: Date) -> Result<&File> {
+    /// The day's file, and whether its last line is incomplete.
+    fn file_of(&mut self, day: Date) -> Result<(&File, bool)> {
         let usable = self.open.as_ref().is_some_and(|(open, file)| {
             // If the file was removed, lines appended to it would be lost.
             *open == day && file.metadata().is_ok_and(|m| m.nlink() > 0)
         });
         if !usable {
             self.open = None;
-            self.torn = false;
         }
         match &mut self.open {
-            Some((_, file)) => Ok(file),
+            Some((_, file)) => Ok((file, self.torn)),
             none => {
-                let opened = open_day(&self.dir, &day_file(&self.dir, day))?;
-                Ok(&none.insert((day, opened)).1)
+                let path = day_file(&self.dir, day);
+                let opened = open_day(&self.dir, &path)?;
+                // A line that a power cut left must spoil no other.
+                let tail = atomic::read_tail(&path, 1).unwrap_or_default().0;
+                self.torn = tail.last().is_some_and(|&byte| byte != b'\n');
+                Ok((&none.insert((day, opened)).1, self.torn))
             }
         }
     }

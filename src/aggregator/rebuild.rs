@@ -121,7 +121,7 @@ fn line_of(path: &Path, sid: &str) -> Option<LedgerLine> {
         started_at: text("started_at").to_owned(),
         fault: Some(text("fault").to_owned()).filter(|fault| !fault.is_empty()),
         reason: text("reason").to_owned(),
-        held: false,
+        held: record.get("held").and_then(Value::as_bool).unwrap_or(false),
         unseen: text("outcome") == Outcome::Crashed.as_str()
             && number("exit_status").or(number("signal")).is_none(),
         more: Default::default(),

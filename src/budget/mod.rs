@@ -404,7 +404,7 @@ impl Budget<'_> {
     fn load(&self, now: &Moment) -> Result<State> {
         let mut state = match read(self.root)? {
             Some(state) => state,
-            None => renew::from_ledger(self, now)?,
+            None => renew::anew(self, now)?,
         };
         state.roll(&self.table, now);
         Ok(state)
@@ -419,7 +419,8 @@ impl Budget<'_> {
 }
 
 /// What to do where the file is not one to count with.
-const MEND: &str = "mend it, or move it away: it is then made anew from state/ledger/";
+const MEND: &str =
+    "mend it, or move it away: it is then made anew from state/items/ and state/ledger/";
 
 /// The file. `None`: there is none, or an empty one, which a power cut leaves.
 fn read(root: &Root) -> Result<Option<State>> {

@@ -1,7 +1,7 @@
-//! Makes `state/budget/budget.json` anew from the ledger and what is at work; and settles what nobody is going to
-//! charge.
+//! Makes `state/budget/budget.json` anew from the items' records, the ledger and what is at work; and settles
+//! what nobody is going to charge.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules;
 use super::state::{Amount, Reservation, State, Used, Window};
@@ -11,43 +11,67 @@ use crate::clock::{self, Timestamp};
 use crate::config::Config;
 use crate::error::{Context, Result};
 use crate::layout::{Root, SlotId};
-use crate::record::{self, History, LastAttempt};
+use crate::mutant::planted;
+use crate::record::{self, Event, History, LastAttempt, Line};
 use crate::spool;
 use crate::status::LedgerLine;
 
 /// What runs a script: it costs nothing.
 const SCRIPT: &str = "script";
 
-/// What the ledger and the claimed items tell.
-pub(super) fn from_ledger(budget: &Budget<'_>, now: &Moment) -> Result<State> {
+/// An attempt that has ended.
+struct Ended {
+    at: Timestamp,
+    /// Empty: its start is not on record.
+    agent: String,
+    used: Used,
+}
+
+impl Ended {
+    /// `None`: it cost nothing, or nobody knows when.
+    fn of(line: LedgerLine) -> Option<Ended> {
+        let amount = charged(&line);
+        let is_paid = line.agent != SCRIPT && amount != Amount::default();
+        let usd_known =
+            line.cost_usd > 0.0 && line.charged_usd.is_none_or(|usd| usd == line.cost_usd);
+        is_paid.then_some(Ended {
+            at: line.at.parse().ok()?,
+            agent: line.agent,
+            used: Used {
+                session: line.session,
+                amount,
+                usd_known,
+                tokens_known: true,
+            },
+        })
+    }
+}
+
+/// What the records, the ledger and the claimed items tell.
+pub(super) fn anew(budget: &Budget<'_>, now: &Moment) -> Result<State> {
     let (root, config) = (budget.root, budget.config);
     let mut state = State::new(now);
     let midnight = clock::midnight();
     let window = budget.table.window;
-    aggregator::each_line(root, None, |line| {
-        let at = line.at.parse::<Timestamp>();
-        let (Ok(at), false) = (at, line.agent == SCRIPT || line.agent.is_empty()) else {
-            return;
-        };
-        let amount = charged(&line);
+    for Ended { at, agent, used } in ended(root)? {
+        let amount = used.amount;
         state.total.add(amount);
-        let agent = state.agents.entry(line.agent.clone()).or_default();
-        agent.note(Used {
-            session: line.session,
-            amount,
-            usd_known: line.cost_usd > 0.0
-                && line.charged_usd.is_none_or(|usd| usd == line.cost_usd),
-            tokens_known: true,
-        });
+        if at >= midnight {
+            state.today.add(amount);
+        }
+        if agent.is_empty() {
+            continue;
+        }
+        let agent = state.agents.entry(agent).or_default();
+        agent.note(used);
         if at >= midnight {
             agent.today.add(amount);
-            state.today.add(amount);
         }
         if clock::later(at, window) > now.at {
             let known = agent.window.get_or_insert_with(|| Window::new(at, 0));
             known.tokens = known.tokens.saturating_add(amount.tokens);
         }
-    })?;
+    }
     for (item, last) in at_work(root)? {
         let Some(started) = last.started.filter(|s| s.agent != SCRIPT) else {
             continue;
@@ -56,6 +80,73 @@ pub(super) fn from_ledger(budget: &Budget<'_>, now: &Moment) -> Result<State> {
         state.reserve(&last.session, reservation, now);
     }
     Ok(state)
+}
+
+/// All attempts that cost something, the oldest first: as the records tell, which stay; and as the ledger
+/// does of those whose record is gone.
+fn ended(root: &Root) -> Result<Vec<Ended>> {
+    let mut all: BTreeMap<String, Ended> = BTreeMap::new();
+    let mut add = |line: LedgerLine| {
+        let session = line.session.clone();
+        if let Some(ended) = Ended::of(line) {
+            all.entry(session).or_insert(ended);
+        }
+    };
+    if !planted("records-not-counted") {
+        record::each(root, tells_of_use, |lines| {
+            of_record(lines).for_each(&mut add);
+        })?;
+    }
+    aggregator::each_line(root, None, &mut add)?;
+    let mut all: Vec<Ended> = all.into_values().collect();
+    all.sort_by_key(|ended| ended.at);
+    Ok(all)
+}
+
+/// Whether a record may tell of an attempt that used something. A hundred thousand of scripts need not be
+/// understood while others wait for the lock.
+fn tells_of_use(record: &[u8]) -> bool {
+    const KEYS: [&str; 5] = [
+        "\"charged_usd\":",
+        "\"charged_tokens\":",
+        "\"cost_usd\":",
+        "\"input_tokens\":",
+        "\"output_tokens\":",
+    ];
+    let text = String::from_utf8_lossy(record);
+    let is_something = |after: &str| {
+        let value = after.split([',', '}']).next().unwrap_or_default();
+        !matches!(value.trim(), "null" | "0" | "0.0")
+    };
+    KEYS.iter()
+        .any(|key| text.split(*key).skip(1).any(is_something))
+}
+
+/// The attempts of a record that have ended, as the ledger would have them.
+fn of_record(lines: &[Line]) -> impl Iterator<Item = LedgerLine> {
+    let started = lines.iter().filter_map(|line| match &line.event {
+        Event::Started(started) => Some((&*started.session, &*started.agent)),
+        _ => None,
+    });
+    let agents: BTreeMap<&str, &str> = started.collect();
+    lines.iter().filter_map(move |line| match &line.event {
+        Event::Finished(finished) => Some(LedgerLine {
+            at: finished.end.ended_at.clone().unwrap_or(line.at.clone()),
+            session: finished.session.clone(),
+            agent: agents
+                .get(&*finished.session)
+                .copied()
+                .unwrap_or_default()
+                .to_owned(),
+            input_tokens: finished.end.input_tokens,
+            output_tokens: finished.end.output_tokens,
+            cost_usd: finished.end.cost_usd,
+            charged_usd: finished.end.charged_usd,
+            charged_tokens: finished.end.charged_tokens,
+            ..LedgerLine::default()
+        }),
+        _ => None,
+    })
 }
 
 /// With what an ended attempt was charged.

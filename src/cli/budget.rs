@@ -1,8 +1,9 @@
 //! `harness budget`: what agents have used and reserved, and what is left.
 
+use super::doctor;
 use crate::budget::{Budget, KNOWN_MIN, Report, Row, money};
 use crate::config::{Config, Overrides};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::Root;
 use crate::view::table::{Cell, Table};
 use crate::view::{Paint, Term, count_of, line, local_time, print_json, print_text};
@@ -18,10 +19,16 @@ pub(super) fn budget(root: &Root, json: bool) -> Result<u8> {
         table: config.budget.clone(),
         durable: false,
     };
-    let report = budget.report()?;
+    // As of a run, which then has prompts that stay.
+    let report = budget.report().map_err(Error::mendable)?;
     match json {
         true => print_json(&report),
-        false => print_text(&text(&report, &Term::of_stdout())),
+        false => {
+            let term = Term::of_stdout();
+            let shared = doctor::one_login(root, &config).map(|said| format!("{}\n", line(&said)));
+            let shared = shared.map(|said| Paint::Yellow.on(&said, &term));
+            print_text(&(text(&report, &term) + &shared.unwrap_or_default()))
+        }
     }
 }
 

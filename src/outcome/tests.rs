@@ -120,9 +120,6 @@ fn rows() -> Vec<(String, Evidence)> {
     row("its end is not known", ended(Unknown));
     row("never started", unstartable(false));
     row("never started, its folder gone", unstartable(true));
-    let mut unpaid = unstartable(false);
-    unpaid.ending = Ending::Unpaid("its item has no budget left".into());
-    row("never started, as its item has no budget left", unpaid);
     for stop in Stop::ALL {
         row(&format!("stopped: {}", stop.as_str()), stopped_for(stop));
     }

@@ -147,6 +147,7 @@ impl History {
             Event::Parked(parked) => {
                 self.begin_anew();
                 self.reason = Some(parked.reason.clone());
+                self.outcome = parked.outcome.clone().or(self.outcome.take());
             }
             Event::Released(released) => {
                 self.requeues = 0;

@@ -64,7 +64,7 @@ pub enum Event {
     /// It can never run as it is.
     Refused(Refused),
     /// It was parked without an attempt.
-    Parked(Reason),
+    Parked(Refused),
     /// It cannot be claimed, whatever is tried: it stays in `pending/`.
     Stays(Reason),
     /// A hook did not go well, which changes nothing.

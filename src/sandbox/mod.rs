@@ -27,6 +27,7 @@ pub(crate) use asked::{Asked, Who, why_refused};
 pub(crate) use denied::{explained, tells_of_refusal};
 pub(crate) use environment::{Env, value_of};
 pub(crate) use kernel::{Strength, enforce, strength};
+pub(crate) use places::path_of;
 pub(crate) use plan::{Grant, Planned, plan};
 pub(crate) use temp::{clear_temp, folder_of_all as temp_folders, make_temp, path as temp_path};
 

@@ -201,7 +201,7 @@ pub(super) fn secrets(homes: &[PathBuf]) -> Vec<PathBuf> {
 pub(super) const DEVICES: &str = "/dev";
 
 /// The path of a place: where its variable says, else below the home folder. `None`: there is no home.
-pub(super) fn path_of(
+pub(crate) fn path_of(
     place: &Place,
     home: Option<&Path>,
     var: &dyn Fn(&OsStr) -> Option<OsString>,

@@ -176,7 +176,11 @@ fn raise(ctx: &WorkerContext, name: &Name, line: &LedgerLine, reason: String) ->
             tell(ctx, name, &hold, line);
             true
         }
-        Ok(false) => false,
+        // By a process that died then; or another hold stands.
+        Ok(false) => {
+            let standing = hold::of(&ctx.rt.root, &line.agent);
+            standing.is_some_and(|hold| hold.class == FAILURES && hold.session == line.session)
+        }
         Err(e) => {
             ctx.rt.console.warn(&e.to_string());
             false

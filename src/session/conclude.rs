@@ -57,7 +57,7 @@ pub(crate) fn conclude(ctx: &mut WorkerContext, mut attempt: Attempt, over: Over
     });
     let collected = match &over {
         // Nothing ran: nothing to keep, and no empty branch to leave behind.
-        Over::Unstartable(_) | Over::Unpaid(_) => None,
+        Over::Unstartable(_) => None,
         Over::Exited { .. } => collect(ctx, &mut attempt)?,
     };
     let mut evidence = gather(&mut attempt, &over, collected.as_ref());
@@ -341,7 +341,7 @@ fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> 
         Over::Exited {
             record: Some(exit), ..
         } => exit.limits.clone(),
-        Over::Exited { .. } | Over::Unstartable(_) | Over::Unpaid(_) => Vec::new(),
+        Over::Exited { .. } | Over::Unstartable(_) => Vec::new(),
     };
     let (ending, stop, exit) = match over {
         Over::Exited { exit, stop, .. } => (Ending::Exited(*exit), *stop, Some(*exit)),
@@ -350,7 +350,6 @@ fn gather(attempt: &mut Attempt, over: &Over, collected: Option<&Collected>) -> 
             let why = why.clone();
             (Ending::NeverStarted { why, folder_gone }, None, None)
         }
-        Over::Unpaid(why) => (Ending::Unpaid(why.clone()), None, None),
     };
     let failed = stop.is_none() && matches!(exit, Some(Exit::Code(code)) if code != 0);
     Evidence {

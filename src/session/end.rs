@@ -127,6 +127,11 @@ pub(super) fn write_end(
     }
     let mut line = ledger_line(&attempt.file);
     line.held = breaker::look(ctx, &attempt.claim.name, &line);
+    if line.held {
+        attempt.file.held = true;
+        // Only for a ledger that is made anew.
+        let _unmarked = attempt.file.write(&attempt.dir, durable);
+    }
     ctx.rt.count(&line);
     Ok(true)
 }

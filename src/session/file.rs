@@ -102,6 +102,8 @@ pub struct SessionFile {
     pub interrupts: Vec<String>,
     /// Whether the item ended with this attempt.
     pub last: bool,
+    /// It made too many failures alike, and its agent was held.
+    pub held: bool,
     /// Fields of a newer version: kept when the file is rewritten.
     #[serde(flatten)]
     pub more: Map<String, Value>,

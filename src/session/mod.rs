@@ -60,7 +60,7 @@ use crate::lease::Lease;
 use crate::limits::STARTS_MAX;
 use crate::mutant::planted;
 use crate::outcome::{self, Exit, Outcome, Stop};
-use crate::record::{Event, Record, Requeued, Started};
+use crate::record::{Event, Record, Refused, Requeued, Started};
 use crate::runtime::{ItemResult, Level, Runtime};
 use crate::spool::{Claim, Ended, Target};
 use crate::status::{Health, SlotState};
@@ -273,8 +273,6 @@ pub(crate) enum Over {
     },
     /// It could not be started, and only a person can change that.
     Unstartable(String),
-    /// Its item has no budget left.
-    Unpaid(String),
 }
 
 /// Why an attempt did not begin.
@@ -328,10 +326,9 @@ pub(crate) fn run(ctx: &mut WorkerContext, claim: Box<Claim>, record: Record) ->
             let text = format!("{}  put off    {name}: {why}", ctx.slot());
             ctx.rt.console.say(&text);
             let to = Target::Pending { not_before: None };
-            return undo_begin(ctx, attempt, why, to).map(|()| true);
+            return undo_begin(ctx, attempt, why, to, None).map(|_| true);
         }
-        // No failure of its agent.
-        Err(Failed::Unpaid(why)) => return conclude(ctx, attempt, Over::Unpaid(why)).map(|_| true),
+        Err(Failed::Unpaid(why)) => return park_unpaid(ctx, attempt, why),
         Err(Failed::Refused(why)) => Over::Unstartable(why),
         Err(Failed::Fault(e)) if e.kind() == Kind::Temporary || e.is_barred() => {
             return give_back(ctx, attempt, e);
@@ -446,7 +443,7 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
         reason: one_line(&why.to_string()),
     };
     let (slot, agent) = (attempt.file.slot.clone(), attempt.file.agent.clone());
-    undo_begin(ctx, attempt, why.to_string(), to)?;
+    undo_begin(ctx, attempt, why.to_string(), to, None)?;
     if !temporary {
         hooks::refused(&ctx.rt, &result, Some((slot, agent)));
         ctx.rt.results.ended(result, true);
@@ -454,8 +451,42 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
     Ok(true)
 }
 
-/// Undoes what was begun of an attempt that started nothing, and moves its item.
-fn undo_begin(ctx: &WorkerContext, attempt: Attempt, reason: String, to: Target) -> Result<()> {
+/// Its item has no budget left: it is parked, and that was no attempt.
+fn park_unpaid(ctx: &WorkerContext, attempt: Attempt, why: String) -> Result<bool> {
+    let (slot, agent) = (attempt.file.slot.clone(), attempt.file.agent.clone());
+    let outcome = Outcome::OverBudget;
+    let result = ItemResult {
+        name: attempt.claim.name.clone(),
+        outcome: Some(outcome),
+        attempt: attempt.file.attempt.saturating_sub(1),
+        seconds: 0.0,
+        branch: None,
+        has_notes: false,
+        reason: one_line(&why),
+    };
+    let parked = Event::Parked(Refused {
+        reason: result.reason.clone(),
+        outcome: Some(outcome.into()),
+    });
+    if undo_begin(ctx, attempt, why, Target::Parked, Some(parked))? != Ended::TakenAway {
+        let (word, name, why) = (outcome.as_str(), &result.name, &result.reason);
+        let text = format!("{slot}  {word:<10} {name}: {why}; parked");
+        ctx.rt.console.say(&text);
+        hooks::refused(&ctx.rt, &result, Some((slot, agent)));
+        ctx.rt.results.ended(result, true);
+    }
+    Ok(true)
+}
+
+/// Undoes what was begun of an attempt that started nothing, and moves its item. `then`: what is recorded
+/// once it is there.
+fn undo_begin(
+    ctx: &WorkerContext,
+    attempt: Attempt,
+    reason: String,
+    to: Target,
+    then: Option<Event>,
+) -> Result<Ended> {
     let Attempt {
         claim,
         mut record,
@@ -487,7 +518,14 @@ fn undo_begin(ctx: &WorkerContext, attempt: Attempt, reason: String, to: Target)
         Err(e) => ctx.rt.console.warn(&e.to_string()),
         Ok(()) => {}
     }
-    end_claim(ctx, claim, to, &mut |_| Ok(())).map(drop)
+    if planted("unpaid-on-record-first") {
+        then.iter().try_for_each(|event| record.append(event))?;
+    }
+    // Not before: it would have its budget again, and waits for no person yet.
+    end_claim(ctx, claim, to, &mut |ended| match &then {
+        Some(event) if ended != Ended::TakenAway => record.append(event),
+        _ => Ok(()),
+    })
 }
 
 /// Ends a claim, retrying while the error is temporary. `before`: as in `Claim::end`.

@@ -6,7 +6,6 @@
 
 use super::{Attempt, Failed, Over, SessionFile, WorkerContext};
 use crate::agents::{self, Agent};
-use crate::atomic;
 use crate::budget::{self, Amount, Ask, Budget, Unpaid, Waits};
 use crate::clock;
 use crate::error::{Kind, Result};
@@ -79,11 +78,7 @@ pub(super) fn reserve(
             }
             Err(Failed::PutOff(format!("{name} is held: {}", why.reason)))
         }
-        Err(Unpaid::Item(why)) => {
-            // Its end is written there.
-            atomic::make_dir_new(&attempt.dir, true)?;
-            Err(Failed::Unpaid(why))
-        }
+        Err(Unpaid::Item(why)) => Err(Failed::Unpaid(why)),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::layout::{self, Name, Place, Root, SlotId, claimed_item, join};
 use crate::lease::Lease;
 use crate::limits::ITEM_BYTES_MAX;
 use crate::mutant::planted;
-use crate::record::{Event, Reason, Record};
+use crate::record::{Event, Reason, Record, Refused};
 pub use claim::{Acceptance, ClaimOutcome, ClaimRequest, try_claim};
 pub use read::settled;
 pub(crate) use waiting::{look_at, take_waiting};
@@ -125,9 +125,16 @@ fn note(root: &Root, name: &Name, event: &Event) -> Result<Option<Error>> {
     }
 }
 
+/// That an item is parked for a reason that no attempt gave.
+fn parked(why: &str) -> Event {
+    Event::Parked(Refused {
+        reason: why.to_owned(),
+        outcome: None,
+    })
+}
+
 fn park_file(root: &Root, name: &Name, from: &std::path::Path, why: &str) -> Result<bool> {
-    let reason = why.to_owned();
-    let _unwritten = note(root, name, &Event::Parked(Reason { reason }))?;
+    let _unwritten = note(root, name, &parked(why))?;
     atomic::rename_with_backup(from, &root.item(Place::Parked, name))
 }
 
@@ -355,8 +362,7 @@ impl Claim {
 
     /// Parks the file, with a reason that no attempt gave.
     fn park(&self, why: &str) -> Result<Ended> {
-        let reason = why.to_owned();
-        let _unwritten = note(&self.root, &self.name, &Event::Parked(Reason { reason }))?;
+        let _unwritten = note(&self.root, &self.name, &parked(why))?;
         self.put_in(Place::Parked)
     }
 

@@ -1,13 +1,14 @@
 //! Budgets where something is in the way: a lock that is kept, a day that ends, and what is not the item's fault.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::agents::play;
 use crate::budget::{configure, done, end, held, hold, root_with, usd};
 use crate::clocks::Clock;
 use crate::launch::session;
-use crate::support::describe;
+use crate::support::{Root, describe};
 
 #[test]
 fn a_lock_that_somebody_keeps_starts_nothing_and_names_them() {
@@ -160,6 +161,36 @@ fn a_folder_in_the_place_of_the_lock_holds_prompts_alone_and_says_what_to_do() {
 }
 
 #[test]
+fn what_is_no_file_in_the_place_of_the_budget_holds_prompts_and_says_what_to_do() {
+    let root = root_with("claude", "day_usd = 1", "budget_usd = 0.5");
+    play(&root, "a.md", "success");
+    let path = root.at("state/budget/budget.json");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let put: [fn(&Path); 3] = [
+        |path| fs::create_dir(path).unwrap(),
+        |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        |path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap(),
+    ];
+    for put in put {
+        put(&path);
+        let out = root.harness(&["run", "--drain", "--workers", "1"]);
+        let said = describe(&out);
+        assert!(!root.is_done("a.md"), "{said}");
+        let hold = hold(&root, "claude").unwrap_or_else(|| panic!("{said}"));
+        let reason = hold["reason"].as_str().unwrap();
+        assert!(
+            reason.contains("budget.json") && reason.contains("move it away"),
+            "{reason}"
+        );
+        fs::rename(&path, root.at("away")).unwrap();
+        let _is_folder =
+            fs::remove_file(root.at("away")).or_else(|_| fs::remove_dir(root.at("away")));
+    }
+    root.drain();
+    assert!(root.is_done("a.md"), "{}", root.picture());
+}
+
+#[test]
 fn what_has_no_more_tokens_is_stopped_while_it_runs() {
     let root = root_with("claude", "day_tokens = 1000", "subscription = true");
     play(&root, "a.md", "tool s=60");
@@ -172,4 +203,152 @@ fn what_has_no_more_tokens_is_stopped_while_it_runs() {
     assert_eq!(file["outcome"], "over_budget", "{file:#}");
     assert_eq!(file["tokens_by"], "day_tokens", "{file:#}");
     assert!(root.at("queue/pending/a.md").exists(), "{}", root.picture());
+}
+
+/// Takes these away, as a person does who tidies up.
+fn remove(root: &Root, folders: &[&str]) {
+    for folder in folders {
+        fs::remove_dir_all(root.at(folder)).unwrap();
+    }
+}
+
+#[test]
+fn what_was_used_is_known_whatever_is_removed_of_state() {
+    let root = root_with("claude", "total_usd = 0.10", "budget_usd = 0.04");
+    for name in ["a.md", "b.md", "c.md"] {
+        play(&root, name, "success");
+    }
+    root.drain();
+    let used = |root: &Root| ["day", "total", "agent"].map(|scope| usd(root, scope));
+    let all = [(0.09, 0.0); 3];
+    assert_eq!(used(&root), all);
+    remove(&root, &["state/budget", "state/ledger"]);
+    assert_eq!(used(&root), all);
+    play(&root, "d.md", "success");
+    let out = root.harness(&["run", "--drain", "--workers", "1"]);
+    assert!(!root.is_done("d.md"), "{}", describe(&out));
+    let hold = hold(&root, "claude").unwrap();
+    assert!(
+        hold["reason"].as_str().unwrap().contains("$0.09 are used"),
+        "{hold:#}"
+    );
+    // Old sessions go with `harness gc`.
+    remove(&root, &["state/budget", "state/ledger", "state/sessions"]);
+    assert_eq!(used(&root), all);
+}
+
+#[test]
+fn what_no_record_tells_any_more_is_in_the_ledger_and_a_torn_line_spoils_no_other() {
+    let root = root_with("claude", "day_usd = 1", "budget_usd = 0.04");
+    play(&root, "a.md", "success");
+    root.drain();
+    let day = fs::read_dir(root.at("state/ledger"))
+        .unwrap()
+        .flatten()
+        .map(|e| e.path());
+    let day: Vec<_> = day
+        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+        .collect();
+    let newest = day.iter().max().unwrap();
+    let text = fs::read_to_string(newest).unwrap();
+    fs::write(newest, format!("{text}{{\"ended_at\":\"2026-")).unwrap();
+    play(&root, "b.md", "success");
+    root.drain();
+    remove(&root, &["state/budget", "state/items"]);
+    assert_eq!(
+        usd(&root, "day"),
+        (0.06, 0.0),
+        "{}",
+        fs::read_to_string(newest).unwrap()
+    );
+    // A record that cannot be read: nobody knows what it has cost.
+    fs::create_dir_all(root.at("state/items/a.md.jsonl")).unwrap();
+    play(&root, "c.md", "success");
+    let out = root.harness(&["run", "--drain", "--workers", "1"]);
+    let said = describe(&out);
+    assert!(
+        !root.is_done("c.md") && said.contains("state/items/a.md.jsonl"),
+        "{said}"
+    );
+    fs::remove_dir(root.at("state/items/a.md.jsonl")).unwrap();
+    root.drain();
+    assert!(root.is_done("c.md"), "{}", root.picture());
+}
+
+#[test]
+fn what_its_items_budget_did_not_let_start_is_no_attempt() {
+    let root = root_with("claude", "item_usd = 0.04", "budget_usd = 1");
+    play(&root, "a.md", "crash");
+    let said = describe(&root.drain());
+    let row = said
+        .lines()
+        .find(|line| line.starts_with("a.md"))
+        .unwrap_or_else(|| panic!("{said}"));
+    let words: Vec<&str> = row.split_whitespace().take(3).collect();
+    assert_eq!(words, ["a.md", "over_budget", "1"], "{said}");
+    let show = root.show("a.md");
+    assert_eq!(
+        (&show["outcome"], &show["state"]),
+        (&"over_budget".into(), &"parked".into())
+    );
+    assert_eq!(show["attempts"].as_array().unwrap().len(), 1, "{show:#}");
+    assert_eq!(fs::read_dir(root.at("state/sessions")).unwrap().count(), 1);
+    let story = root.ok(&["show", "a.md"]);
+    assert!(
+        story.contains("`item_usd`") && !story.contains("attempt 2"),
+        "{story}"
+    );
+    let waited = root.exits(1, &["wait", "a.md"]);
+    assert!(
+        describe(&waited).contains("a.md over_budget"),
+        "{}",
+        describe(&waited)
+    );
+    root.assert_nothing_left();
+}
+
+#[test]
+fn trees_and_agents_that_have_one_login_are_told() {
+    let login = tempfile::tempdir().unwrap();
+    let with = |login: &Path| format!("subscription = true\nconfig_dir = {login:?}");
+    let window = "window_tokens = 100000";
+    let [one, other] = [0, 1].map(|_| root_with("claude", window, &with(login.path())));
+    let told = || {
+        let all: [&[&str]; 3] = [
+            &["budget"],
+            &["doctor"],
+            &["run", "--drain", "--workers", "1"],
+        ];
+        all.map(|args| describe(&other.harness(args)))
+    };
+    let place = one.path().canonicalize().unwrap();
+    let words = format!(
+        "harness works in {}, too, with the login of claude",
+        place.display()
+    );
+    for said in told() {
+        assert!(!said.contains("login of"), "{said}");
+    }
+    let run = one.start(&["--workers", "1"]);
+    one.wait_until("it works", || one.at("state/status.json").exists());
+    for said in told() {
+        assert!(
+            said.contains(&words) && said.contains("lower `window_tokens`"),
+            "{said}"
+        );
+    }
+    configure(&other, "claude", window, &with(&other.at("own")));
+    for said in told() {
+        assert!(!said.contains("login of"), "{said}");
+    }
+    end(run);
+    let text = fs::read_to_string(other.at("harness.toml")).unwrap();
+    let second = format!(
+        "{text}[agents.second]\ncli = \"claude\"\n{}\n",
+        with(&other.at("own"))
+    );
+    fs::write(other.at("harness.toml"), second).unwrap();
+    for said in told() {
+        assert!(said.contains("claude and second have one login"), "{said}");
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Root, Running, kill};
+use crate::support::{Root, Running, files_below, kill};
 
 /// An agent that says what claude says: it notes its start, waits for `go` before it is answered, and for
 /// `end` before it ends. The file `mode` may have it meet a limit (`limit`), or fail (`fails`).
@@ -358,4 +358,43 @@ fn what_ends_by_itself_is_tried_again_by_one_slot() {
     let is_over = |name: &&str| root.is_done(name) || root.is_parked(name);
     root.wait_until("the others are done", || SIX.iter().all(is_over));
     root.wait_until("no hold is left", || holds(&root).is_empty());
+}
+
+#[test]
+fn a_ledger_that_is_made_anew_knows_which_failures_held_their_agent() {
+    let mut root = root();
+    root.env.push(("HARNESS_RETRY_MAX", "0".into()));
+    set(&root, "mode", "fails");
+    let names: Vec<String> = (0..20).map(|n| format!("x{n}.md")).collect();
+    prompts(&root, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let is_held = || {
+        holds(&root)
+            .first()
+            .is_some_and(|h| h["class"] == "failures")
+    };
+    let mut run = root.start(&["--workers", "3"]);
+    root.wait_until("it is held", is_held);
+    run.signal("TERM");
+    run.wait();
+    let before = starts(&root).len();
+    // As if all of it was a while ago.
+    let at = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(60);
+    for path in files_below(&root.at("state/sessions")) {
+        if path.ends_with("session.json") {
+            let mut file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            file["started_at"] = at.to_string().into();
+            file["ended_at"] = at.to_string().into();
+            fs::write(&path, file.to_string()).unwrap();
+        }
+    }
+    fs::remove_dir_all(root.at("state/ledger")).unwrap();
+    root.ok(&["resume"]);
+    let _run = root.start(&["--workers", "3"]);
+    // What `status` says may be of the run before still.
+    root.wait_until("it is held again", || {
+        root.at("state/holds/fake.hold").exists()
+    });
+    // A row of its own, and not the next failure.
+    let more = starts(&root).len() - before;
+    assert!(more >= 5, "{more}: {:?}", starts(&root));
 }

@@ -39,6 +39,7 @@ const FLOOD: &str = "while :; do head -c 100000 /dev/zero; done";
 fn what_prints_without_end_is_ended_with_all_that_it_started_and_parked() {
     for (how, body) in [
         ("itself", FLOOD.to_owned()),
+        ("as errors", format!("exec >&2; {FLOOD}")),
         ("to both", format!("({FLOOD}) & exec >&2; {FLOOD}")),
         (
             "deaf, in a session of its own",

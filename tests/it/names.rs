@@ -50,7 +50,7 @@ const DECLARED: &[(&str, &str)] = &[
          worktree branch base base_oid claimed_at started_at ended_at pid outcome reason exit_status signal seconds \
          cpu_seconds commits files_changed leftover head published events turns tool_calls input_tokens output_tokens \
          cost_usd charged_usd charged_tokens cli_session resumed conversation_before conversation last_message fault notes watched_turns \
-         watched_budget_usd budget_by watched_tokens tokens_by interrupts last sandbox mode holds landlock network",
+         watched_budget_usd budget_by watched_tokens tokens_by interrupts last held sandbox mode holds landlock network",
     ),
     (
         "exit",

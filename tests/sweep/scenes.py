@@ -444,6 +444,26 @@ class Budget(Scene):
         return wrong
 
 
+class Unpaid(Scene):
+    """park what its item cannot pay: that is no attempt, and whoever dies, it gets no budget again."""
+
+    items = {"x.md": ("parked", 1)}
+    modes = ("plain",)
+    roles = HARNESS
+
+    def prepare(self, r):
+        prompts_go_to_the_mock(r, "budget_usd = 1.0\n[budget]\nitem_usd = 0.04\n")
+        # It tells no cost, and is charged with what it had reserved: all that its item has.
+        r.drop("x.md", "Do it.\n[[mock:crash]]\n", 0o644)
+
+    def outcome(self, r, name):
+        return "over_budget" if r.has(name, "parked") else "failed"
+
+    def check(self, r):
+        ended = [e for e in r.events("x.md") if e["event"] == "finished"]
+        return [] if len(ended) == 1 else [f"ends: {ended}"]
+
+
 class First(Hold):
     """elect, start, answered: a hold is over, and one slot tries first."""
 
@@ -951,7 +971,8 @@ SCENES = {
     "finish": Finish, "retry": Retry, "foreign": Foreign, "park": Park, "refuse": Refuse, "put-back": PutBack,
     "put-back-early": PutBackEarly, "recover": Recover, "judge": Judge, "publish": Publish,
     "fenced": Fenced, "move": Move, "let-go": LetGo, "try-again": TryAgain, "adopt": Adopt, "cancel": Cancel,
-    "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold, "budget": Budget, "first": First,
+    "cancel-command": CancelByCommand, "interrupt": Interrupt, "asked": Asked, "hold": Hold, "budget": Budget, "unpaid": Unpaid,
+    "first": First,
     "salvage": Dirty, "salvage-merge": DirtyMerge, "renew": Renew, "renew-again": RenewAgain,
     "gate": Gate, "copy": Copy, "hooks": Hooks, "merge": Merge, "merge-here": MergeHere, "merge-one": MergeOne, "conflict": Conflict,
     "add": Add, "retry-command": RetryCommand, "approve-command": ApproveCommand, "reject-command": RejectCommand,

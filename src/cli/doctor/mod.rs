@@ -9,6 +9,7 @@ mod confined;
 mod disk;
 mod hooks;
 mod host;
+mod logins;
 mod machine;
 mod probe;
 mod start;
@@ -24,7 +25,7 @@ use crate::git;
 use crate::layout::{Root, shown};
 pub(super) use agents::installed;
 use probe::Bench;
-pub(super) use start::at_start;
+pub(super) use start::{at_start, one_login};
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -130,6 +131,7 @@ static CHECKS: &[(&str, Look)] = &[
     ("sandbox", |s| confined::strength(s.config())),
     ("limits", |s| machine::limits(s.config())),
     ("memory pressure", |s| machine::pressure(s.config())),
+    ("one login", |s| logins::shared(s.tree()?, s.config()?)),
     ("clock", |_| Some(host::clock())),
     ("agent programs", |_| Some(agents::on_this_machine())),
     ("tree", tree),

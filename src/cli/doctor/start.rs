@@ -1,7 +1,7 @@
 //! What `harness run` checks of the machine at its start: where it cannot claim or start anything, it
 //! says so and ends, instead of meeting the same error with every item.
 
-use super::{Finding, State, confined, disk, host, machine};
+use super::{Finding, State, confined, disk, host, logins, machine};
 use crate::atomic::{self, Moved};
 use crate::config::Config;
 use crate::error::{Error, Result, advised};
@@ -33,7 +33,14 @@ pub(in crate::cli) fn at_start(root: &Root, config: &Config) -> Result<Vec<Strin
         .chain(disk::no_exec(root).map(|f| words(&f)))
         .chain(confined::warning(config))
         .chain(machine::at_start(config))
+        .chain(one_login(root, config))
         .collect())
+}
+
+/// That windows which are counted apart are one login's.
+pub(in crate::cli) fn one_login(root: &Root, config: &Config) -> Option<String> {
+    let finding = logins::shared(root, config)?;
+    (finding.state != State::Ok).then(|| words(&finding))
 }
 
 fn refused(finding: Finding) -> Error {
