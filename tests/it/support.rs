@@ -9,6 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Long enough for a loaded two-core machine; a test that meets it has failed.
@@ -471,6 +473,8 @@ pub fn run_within(time: Duration, mut command: Command) -> Result<Output, Output
     std::thread::spawn(move || tell.send(child.wait_with_output()));
     told.recv_timeout(time).map(Result::unwrap).map_err(|_| {
         kill(pid, "KILL");
+        // What it has started holds its output, too: where it leads a group, all of that.
+        let _is_no_group = killpg(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         told.recv().unwrap().unwrap()
     })
 }

@@ -2,6 +2,7 @@
 //! there are, whoever is killed.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ fn with(root: &Root, command: &[&str]) -> Command {
     let mut c = root.command();
     c.args(["with", "build", "--"]).args(command);
     c.stdout(Stdio::piped()).stderr(Stdio::piped());
+    c.process_group(0);
     c
 }
 
@@ -234,7 +236,8 @@ fn a_root_with_any_name_gives_no_command_a_second_token() {
             command
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
+                .stderr(Stdio::piped())
+                .process_group(0);
             let out = run_within(DEADLINE, command).unwrap();
             assert!(out.status.success(), "{}", describe(&out));
             out.stdout
