@@ -102,6 +102,18 @@ pub const ALL: &[(&str, &str)] = &[
         "what git calls changed in a fresh checkout is committed as work",
     ),
     (
+        "copied-unkept",
+        "a pack of merged commits is not kept from a `git gc` before a ref holds it",
+    ),
+    (
+        "landed-unlooked",
+        "a branch moves to a merge of which nobody looked whether all is there",
+    ),
+    (
+        "gate-leftovers-kept",
+        "what a gate of a merge wrote into the worktree is kept as somebody's work",
+    ),
+    (
         "brought-unheld",
         "commits are copied into the user's repository, and no ref holds them",
     ),

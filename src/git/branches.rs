@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::hub::is_oid;
@@ -205,6 +204,11 @@ fn counted(line: &str) -> Option<Changes> {
 
 /// Runs it with a text as its standard input. What it wrote before it failed counts.
 pub(super) fn fed(git: &Git, text: &[u8]) -> Result<Output> {
+    git.clone().reading(nameless(text)?).output()
+}
+
+/// A file in memory, at its beginning.
+pub(super) fn nameless(text: &[u8]) -> Result<File> {
     use std::io::{Seek, Write};
     let fail = |e: std::io::Error| Error::io("cannot ask git", Path::new("memfd"), &e);
     let file = rustix::fs::memfd_create("harness", rustix::fs::MemfdFlags::CLOEXEC);
@@ -212,7 +216,7 @@ pub(super) fn fed(git: &Git, text: &[u8]) -> Result<Output> {
     file.write_all(text)
         .and_then(|()| file.rewind())
         .map_err(fail)?;
-    git.clone().holding(Some(&Arc::new(file))).output()
+    Ok(file)
 }
 
 /// A folder for the objects that merges make, which borrows the repository's. Several processes may

@@ -47,6 +47,8 @@ pub(crate) enum Landed {
     Moved,
     /// A person is at work there: what, and where.
     Waits(String),
+    /// The new commit's objects are not all in the user's repository.
+    Lacks,
 }
 
 /// A worktree of the user's.

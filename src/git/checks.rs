@@ -12,7 +12,7 @@ use super::hub::MODULES;
 use super::{Base, Git, Hub, Output, Worktree};
 use crate::atomic;
 use crate::error::Result;
-use crate::layout::shown;
+use crate::layout::{SlotId, shown};
 use crate::mutant::planted;
 use crate::text;
 
@@ -170,6 +170,14 @@ impl Hub {
     }
 }
 
+/// The branch that stands for a tree to gate, in a slot's worktree. No item's: in a name, a `-` at the
+/// beginning is escaped.
+pub(crate) fn gated_branch(slot: SlotId) -> String {
+    format!("{GATED}{slot}")
+}
+
+const GATED: &str = "harness/-merging/";
+
 impl Hub {
     /// Removes a branch that only stood for a tree to gate; a slot's HEAD on it stays at its commit.
     pub(crate) fn drop_branch(&self, branch: &str) -> Result<()> {
@@ -220,6 +228,12 @@ impl Worktree {
             .filter_map(|line| line.get(3..));
         let paths: Vec<Vec<u8>> = paths.map(<[u8]>::to_vec).collect();
         Ok(named(&paths, what))
+    }
+
+    /// Whether the tree was set up to gate a merge: what is uncommitted there, gates wrote.
+    pub(super) fn is_of_gates(&self) -> bool {
+        let branch = self.item_branch();
+        branch.is_some_and(|branch| branch.starts_with(GATED)) && !planted("gate-leftovers-kept")
     }
 
     /// Takes away what was written since the last commit: all that an agent made is in commits. Ignored

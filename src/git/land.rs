@@ -30,7 +30,9 @@ impl Users<'_> {
             Ok(checkouts) => checkouts,
             Err(why) => return Ok(Landed::Waits(why)),
         };
-        self.look_forward(branch, old, new)?;
+        if !self.look_forward(branch, old, new)? {
+            return Ok(Landed::Lacks);
+        }
         match &checkouts[..] {
             [] => {
                 let (full, old, new) = (full, old.to_owned(), new.to_owned());
@@ -64,18 +66,15 @@ impl Users<'_> {
         }
     }
 
-    /// An error unless `new` is whole and contains `old`: the last look before the branch moves. `bring` has
-    /// seen all of it; a `gc` that had read the refs before may have taken some since.
-    fn look_forward(&self, branch: &str, old: &str, new: &str) -> Result<()> {
+    /// An error unless `new` contains `old`; `false`: not all of it is there. The last look before the branch
+    /// moves: `bring_upon` took some of it to be there, and a `gc` that had read the refs before may have
+    /// taken some since.
+    fn look_forward(&self, branch: &str, old: &str, new: &str) -> Result<bool> {
         let what = format!("cannot move {branch}");
         let git = self.git().args(["merge-base", "--is-ancestor", old, new]);
         let out = git.patient()?;
         match out.code {
-            0 if self.is_whole(new)? => Ok(()),
-            0 => Err(
-                Error::temporary(what, "the merged commits are not all there")
-                    .at_path(self.hub().user()),
-            ),
+            0 => Ok(planted("landed-unlooked") || self.is_whole(new)?),
             1 => Err(
                 Error::permanent(what, "the merged commit does not contain what it is at")
                     .at_path(self.hub().user()),

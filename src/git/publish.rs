@@ -138,8 +138,9 @@ impl Users<'_> {
         }
     }
 
-    /// Removes the refs that `bring` made.
+    /// Removes the refs that `bring` made, and what was to become one.
     pub(crate) fn release(&self, short_id: &str) -> Result<()> {
+        self.drop_keeps(|of| of == self.holding(short_id));
         let list = self.git().args(["for-each-ref", "--format=%(refname)"]);
         let list = list.args(names(&self.holding(short_id), "again"));
         let held = list.must("cannot list harness's own refs")?.line();
@@ -161,6 +162,7 @@ impl Users<'_> {
     /// cut can bring one back, or leave one of an attempt that is on no record.
     pub(crate) fn release_all_but(&self, live: &BTreeSet<String>) -> Result<()> {
         let ours = self.holding("");
+        self.drop_keeps(|of| of.strip_prefix(&ours).is_some_and(|id| !live.contains(id)));
         let list = self.git().args(["for-each-ref", "--format=%(refname)"]);
         let list = list.arg(&ours).must("cannot list harness's own refs")?;
         for full in list.line().lines() {
@@ -175,7 +177,7 @@ impl Users<'_> {
 
     /// The holding ref of an id. A tree is told from others by its folder's inode and time of birth,
     /// which stay the same over a restart of the machine.
-    fn holding(&self, id: &str) -> String {
+    pub(super) fn holding(&self, id: &str) -> String {
         let (inode, born) = atomic::birth(&self.hub.repo().root);
         format!("{HELD}/{inode:x}-{born:x}/{id}")
     }

@@ -309,6 +309,10 @@ impl Worktree {
 
     /// Salvages uncommitted changes and removes them from the tree. Returns HEAD's commit.
     pub(super) fn empty_out(&self) -> Result<Option<String>> {
+        if self.is_of_gates() {
+            // That is nobody's work. What stays is kept as any leftover.
+            let _stays = self.restore();
+        }
         let state = match self.state_if_readable()? {
             Ok(state) => state,
             Err(_) => {

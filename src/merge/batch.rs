@@ -14,7 +14,7 @@ use crate::limits::STARTS_MAX;
 use crate::outcome::{Next, Outcome};
 use crate::record::{Event, Returned};
 use crate::session::WorkerContext;
-use crate::session::gates::{Tries, are_among};
+use crate::session::gates::{Tries, is_alike};
 use crate::status::SlotState;
 
 /// The base moves while gates run: after so many lost races the items go back, and others get a turn.
@@ -417,13 +417,11 @@ fn of_red(
     if base.is_void {
         return Ok(Fate::Again);
     }
-    let alike = match (&base.held_by, &gated.held_by) {
-        (Some(before), Some(now)) if base.is_red() => {
-            before.gate == now.gate && are_among(&now.tests, &before.tests)
-        }
+    let fails_alike = match (&gated.held_by, &base.held_by) {
+        (Some(now), Some(before)) => is_alike(now, before),
         _ => false,
     };
-    if alike {
+    if fails_alike {
         let why = format!(
             "{} on {} without it: mend the base",
             base.line(),

@@ -9,7 +9,7 @@ use super::Batch;
 use crate::agents::Facts;
 use crate::config::{GateTable, Moment};
 use crate::error::Result;
-use crate::git::Base;
+use crate::git::{Base, gated_branch};
 use crate::layout::{DEFAULT_REPO, join};
 use crate::mutant::planted;
 use crate::outcome::{Means, Verdict, Word};
@@ -79,8 +79,7 @@ pub(super) fn gate(
     let tree = batch.hub.tree_of(&commit)?;
     let rt = ctx.rt.clone();
     let place = rt.root.worktree(ctx.slot(), &batch.line.repo);
-    // No item's branch: in a name, a `-` at the beginning is escaped.
-    let branch = format!("harness/-merging/{}", ctx.slot());
+    let branch = gated_branch(ctx.slot());
     let base = Base {
         name: batch.into.clone(),
         oid: commit.clone(),
@@ -133,8 +132,7 @@ pub(super) fn gate(
             break;
         }
     }
-    // What a gate wrote is nobody's work.
-    let _stays = worktree.restore();
+    // What a gate wrote there goes when the tree is set up again.
     let _stays = batch.hub.drop_branch(&branch);
     Ok(gated)
 }

@@ -43,21 +43,28 @@ pub(super) fn land(
     let landings = announce(ctx, batch, onto, links, gated)?;
     let hub = batch.hub.clone();
     let users = hub.users(Some(ctx.lease.lock()));
-    let id = holding_id(&last.commit);
-    let (held, moved) = match ctx.retry_temporary(|| users.bring(&last.commit, &id)) {
+    let (tip, id) = (&last.commit, holding_id(&last.commit));
+    let land_with = |bring: &dyn Fn() -> Result<String>| match ctx.retry_temporary(bring) {
         Ok(held) => {
-            let land = || users.land(&batch.into, onto, &last.commit);
+            let land = || users.land(&batch.into, onto, tip);
             (Some(held), ctx.retry_temporary(land))
         }
         Err(e) => (None, Err(e)),
     };
+    let heads = links.iter().map(|link| &*batch.candidates[link.at].head);
+    let known: Vec<&str> = heads.chain([onto]).collect();
+    let (mut held, mut moved) = land_with(&|| users.bring_upon(&known, tip, &id));
+    if matches!(moved, Ok(Landed::Lacks)) {
+        // A branch was deleted since, say, and its commits collected.
+        (held, moved) = land_with(&|| users.bring(tip, &id));
+    }
     release(ctx, &users, &last.commit, held.as_deref());
     match moved {
         Ok(Landed::Done) => {
             hub.has_landed(&batch.into, onto, &last.commit);
             Ok(Land::Done(landings))
         }
-        Ok(Landed::Moved) => Ok(Land::Again),
+        Ok(Landed::Moved | Landed::Lacks) => Ok(Land::Again),
         Ok(Landed::Waits(why)) => Ok(Land::Waits(why)),
         Err(e) if e.kind() == Kind::Temporary => Err(e),
         Err(e) => Ok(Land::Waits(one_line(&e.to_string()))),

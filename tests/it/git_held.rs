@@ -5,28 +5,41 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::merging::{approve, finish_files, gate, last, merge, root_with};
 use crate::support::{Root, describe, git};
 
 /// A ROOT whose harness finds a `git` that once, at its first command in the user's repository that
-/// makes a branch, does this first. `$real` is the command.
+/// makes a branch, does this first.
 fn with_git_that(does: &str) -> Root {
     let mut root = Root::with_repo();
+    set_git(&mut root, &[("*update-ref\\ refs/heads/harness/*", does)]);
+    root
+}
+
+/// Has harness find a `git` that does each of these once, before its first command like that in the user's
+/// repository.
+fn set_git(root: &mut Root, each: &[(&str, &str)]) {
     let bin = root.at("bin");
     fs::create_dir(&bin).unwrap();
-    let once = bin.join("once");
-    let text = format!(
-        "#!/bin/sh\nPATH=${{PATH#*:}}\ncase \"$GIT_DIR $*\" in\n\
-         */repo/.git\\ *update-ref\\ refs/heads/harness/*)\n\
-         if mkdir '{}' 2>/dev/null; then\nuser=$GIT_DIR\n{does}\nfi;;\nesac\nexec git \"$@\"\n",
-        once.display()
-    );
+    let mut text =
+        "#!/bin/sh\nPATH=${PATH#*:}\nuser=$GIT_DIR\ncase \"$GIT_DIR $*\" in\n".to_owned();
+    for (n, (at, does)) in each.iter().enumerate() {
+        let once = bin.join(match n {
+            0 => "once".to_owned(),
+            n => format!("once-{n}"),
+        });
+        let once = once.display();
+        text.push_str(&format!(
+            "*/repo/.git\\ {at})\nif mkdir '{once}' 2>/dev/null; then\n{does}\nfi;;\n"
+        ));
+    }
+    text.push_str("esac\nexec git \"$@\"\n");
     fs::write(bin.join("git"), text).unwrap();
     fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
     let mut path = bin.into_os_string();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap());
     root.env.push(("PATH", path));
-    root
 }
 
 fn holds(repo: &Path) -> String {
@@ -158,4 +171,53 @@ fn a_ref_of_the_user_to_a_missing_object_stops_no_item() {
         "it is the user's"
     );
     root.ok(&["gc"]);
+}
+
+/// Lands a branch with this `git`: all of it is there, and nothing is left of what held it.
+fn assert_lands(each: &[(&str, &str)]) {
+    let mut root = root_with(&gate("exit 0"));
+    finish_files(&root, &["a"]);
+    set_git(&mut root, each);
+    approve(&root, &["a"]);
+    merge(&root, 0);
+    assert!(root.at("bin/once").exists(), "the test's git was not asked");
+    assert!(root.is_done("a"), "{}", root.picture());
+    let repo = root.repo();
+    let landed = last(&root, "a", "merged");
+    assert_eq!(landed["tip"], git(&repo, &["rev-parse", "main"]).trim());
+    git(&repo, &["fsck", "--no-dangling"]);
+    assert_eq!(holds(&repo), "");
+    let packs = fs::read_dir(repo.join(".git/objects/pack")).unwrap();
+    let mut names = packs.map(|entry| entry.unwrap().file_name());
+    assert!(!names.any(|name| name.to_string_lossy().ends_with(".keep")));
+}
+
+/// It reads the refs before one holds what was merged, and removes the packs that it has put together when
+/// the base has moved.
+#[test]
+fn a_collection_that_began_before_a_merge_was_held_takes_nothing_of_it() {
+    let lists = "list=$user/seen; : > $list\nfor pack in \"$user\"/objects/pack/pack-*.pack; do\n\
+                 [ -e \"${pack%.pack}.keep\" ] || echo \"${pack%.pack}\" >> $list\ndone\n\
+                 (unset GIT_DIR; git -C \"$user\" repack -a -q)";
+    let removes = "git \"$@\"\nwhile read -r pack; do\n\
+                   rm -f \"$pack.idx\" \"$pack.rev\" \"$pack.pack\"\ndone < \"$user/seen\"; exit 0";
+    assert_lands(&[
+        ("*update-ref\\ refs/harness/held/*/merge-*", lists),
+        ("*update-ref\\ -m\\ harness:\\ merged*", removes),
+    ]);
+}
+
+/// The branches of the user's were taken to hold the rest; and what was copied may be gone as well.
+#[test]
+fn of_a_merge_all_is_there_before_the_base_moves() {
+    for lost in ["$tip^{tree}", "$tip^2:a"] {
+        let loses = format!(
+            "git \"$@\"; mkdir \"$user/packs\"; mv \"$user\"/objects/pack/pack-* \"$user/packs\"\n\
+             for pack in \"$user\"/packs/*.pack; do\n\
+             git unpack-objects -q < \"$pack\"\ndone\nrm -r \"$user/packs\"\n\
+             for tip; do :; done; lost=$(git rev-parse \"{lost}\")\n\
+             rm \"$user/objects/$(echo $lost | cut -c1-2)/$(echo $lost | cut -c3-)\"; exit 0"
+        );
+        assert_lands(&[("*update-ref\\ refs/harness/held/*/merge-*", &loses)]);
+    }
 }

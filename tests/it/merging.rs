@@ -473,6 +473,23 @@ fn neither_what_a_gate_writes_nor_the_users_hooks_and_keys_are_in_it() {
 }
 
 #[test]
+fn what_a_gate_leaves_in_the_worktree_is_nobodys_work() {
+    let root = root_with(&gate(
+        "test ! -e left || exit 1; echo 1 >left; echo 2 >README",
+    ));
+    finish_files(&root, &["a", "b"]);
+    approve(&root, &["a", "b"]);
+    merge(&root, 0);
+    root.script("c", "test ! -e left && grep hello README && echo 1 >c");
+    merge(&root, 0);
+    assert!(is_in(&root, "review", "c"), "{}", root.picture());
+    assert_eq!(files(&root, "harness/c/1"), ["README", "a", "b", "c"]);
+    let hub = root.at("state/repos/default.git");
+    let kept = ["for-each-ref", "refs/harness/salvage"];
+    assert_eq!(git(&hub, &kept), "", "it was kept");
+}
+
+#[test]
 fn a_file_that_a_person_spoilt_in_review_stops_nobody() {
     let root = root_with("[repos.other]\npath = \"other\"\n");
     git(root.path(), &["clone", "-q", "repo", "other"]);

@@ -321,7 +321,7 @@ fn of_many_that_land_at_once_nobody_loses_a_commit() {
                     let new = git(&w.user, &args);
                     match users.land("other", &old, &new).unwrap() {
                         Landed::Done => drop(landed.fetch_add(1, Ordering::Relaxed)),
-                        Landed::Moved | Landed::Waits(_) => {}
+                        Landed::Moved | Landed::Waits(_) | Landed::Lacks => {}
                     }
                 }
             });

@@ -39,6 +39,18 @@ struct Baseline {
     tests: Vec<String>,
 }
 
+impl Baseline {
+    fn ran(self, gate: &str) -> GateRan {
+        GateRan {
+            gate: gate.to_owned(),
+            verdict: self.verdict.into(),
+            reason: self.reason,
+            tests: self.tests,
+            ..GateRan::default()
+        }
+    }
+}
+
 fn place(root: &Root, repo: &str, commit: &str, gate: &str) -> PathBuf {
     let folder = join(&root.gates(), crate::layout::escaped(repo));
     join(&folder, commit).join(format!("{gate}.json"))
@@ -220,7 +232,7 @@ fn make_folder(path: &Path) -> Result<()> {
     folders.try_for_each(|dir| atomic::make_dir(dir, true))
 }
 
-/// Whether the base fails this gate in the same way.
+/// Whether the base is known to fail this gate in the same way.
 pub(super) fn fails_alike(
     root: &Root,
     repo: &str,
@@ -228,13 +240,17 @@ pub(super) fn fails_alike(
     table: &GateTable,
     ran: &GateRan,
 ) -> bool {
-    let Some(found) = remembered(&place(root, repo, base, &ran.gate), table) else {
-        return false;
-    };
-    found.verdict == Verdict::Red && are_among(&ran.tests, &found.tests)
+    let found = remembered(&place(root, repo, base, &ran.gate), table);
+    found.is_some_and(|found| is_alike(ran, &found.ran(&ran.gate)))
 }
 
-/// Whether failing tests are among those that failed before; where tests have no names, both have none.
-pub(crate) fn are_among(now: &[String], before: &[String]) -> bool {
-    now.is_empty() == before.is_empty() && now.iter().all(|test| before.contains(test))
+/// Whether a gate is red as it is on the base, which is nobody's fault: no test fails that did not fail
+/// there. Where tests have no names, both have none.
+pub(crate) fn is_alike(now: &GateRan, base: &GateRan) -> bool {
+    let is_red = |ran: &GateRan| ran.verdict.known() == Some(Verdict::Red);
+    now.gate == base.gate
+        && is_red(now)
+        && is_red(base)
+        && now.tests.is_empty() == base.tests.is_empty()
+        && now.tests.iter().all(|test| base.tests.contains(test))
 }

@@ -16,8 +16,8 @@ mod scarce;
 use std::ffi::OsString;
 
 pub(super) use again::{Made, to_run_again};
-pub(crate) use baseline::are_among;
 pub(super) use baseline::before;
+pub(crate) use baseline::is_alike;
 pub(super) use feedback::feedback;
 pub(crate) use job::{Job, Tries, gate_prefix};
 pub(super) use run::end_running;
@@ -211,8 +211,7 @@ fn one(
     let Some(mut ran) = in_place(ctx, attempt, name, table, (Moment::After, tree))? else {
         return Ok(None);
     };
-    if ran.verdict.known() == Some(Verdict::Red)
-        && let Some(work) = &attempt.work
+    if let Some(work) = &attempt.work
         && baseline::fails_alike(
             &ctx.rt.root,
             &work.hub.repo().name,
