@@ -10,6 +10,7 @@
 
 // Ground: what everything stands on.
 pub mod text;
+pub(crate) mod term;
 pub mod error;
 pub mod limits;
 pub mod mutant;

@@ -92,6 +92,7 @@ impl StatusThread {
             if over {
                 return;
             }
+            rt.show_progress();
         }
     }
 

@@ -13,8 +13,8 @@ use crate::atomic;
 use crate::clock::{self, Timestamp};
 use crate::error::{Result, tell};
 use crate::event::{Body, Usage};
+use crate::term::clip;
 use crate::text::safe_json;
-use crate::view::table::clip;
 use crate::view::{Paint, Term, cost, count_of, local_time, print, safe};
 
 /// Longest part of a raw line shown on a terminal.

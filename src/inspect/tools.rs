@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::{Newest, Session, between, head, input_head};
 use crate::error::{Result, tell};
 use crate::event::{Body, Line, MORE_TOOLS, TOOL_NAMES_MAX};
-use crate::view::table::{Cell, Table, clip};
+use crate::term::clip;
+use crate::view::table::{Cell, Table};
 use crate::view::{Paint, Term, local_time, print_json, print_text, took, took_or_blank};
 
 /// Most unanswered calls kept: an agent runs a few dozen at once at most.

@@ -13,6 +13,7 @@ use crate::record::{Event, Landing, Returned};
 use crate::runtime::ItemResult;
 use crate::session::{self, WorkerContext};
 use crate::spool::Target;
+use crate::term::Paint;
 
 pub(super) enum Fate {
     Merged(Box<Landing>),
@@ -139,7 +140,7 @@ fn say(ctx: &WorkerContext, name: &Name, event: &Event, next: Next, branch: Stri
     let (outcome, reason) = match event {
         Event::Merged(landing) => {
             let reason = landing.reason();
-            console.say(&format!("{slot}  merged     {name}: {reason}"));
+            console.say_of(slot, Paint::Green, "merged", &format!("{name}: {reason}"));
             (Some(Outcome::Succeeded), reason)
         }
         Event::Returned(returned) => {
@@ -149,10 +150,8 @@ fn say(ctx: &WorkerContext, name: &Name, event: &Event, next: Next, branch: Stri
                 Next::Pending => "back in queue/pending/",
                 _ => "parked",
             };
-            console.say(&format!(
-                "{slot}  not merged {name}: {}; {to}",
-                returned.reason
-            ));
+            let text = format!("{name}: {}; {to}", returned.reason);
+            console.say_of(slot, Paint::Yellow, "not merged", &text);
             let outcome = returned.outcome.as_ref().and_then(Word::known);
             (outcome, returned.reason.clone())
         }

@@ -3,6 +3,7 @@
 //! repeats is counted, and said again with its count once a `FLOOR`.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use super::lock;
 use super::voice::{To, Voice};
 use crate::clock;
 use crate::error::Result;
+use crate::term::{Paint, Term};
 use crate::text::{class_of, message};
 
 /// A warning is not repeated sooner.
@@ -26,6 +28,9 @@ pub(crate) struct Console {
     voice: Voice,
     /// By class.
     warned: Mutex<HashMap<String, Warned>>,
+    /// Whether lines may stand below the messages: a terminal that obeys, for a person who did not ask
+    /// for quiet.
+    shows_below: bool,
 }
 
 /// A warning that was said.
@@ -43,6 +48,9 @@ impl Console {
             quiet,
             voice: Voice::new()?,
             warned: Mutex::default(),
+            shows_below: !quiet
+                && io::stderr().is_terminal()
+                && std::env::var_os("TERM").is_some_and(|term| term != "dumb"),
         })
     }
 
@@ -50,6 +58,23 @@ impl Console {
     pub(crate) fn say(&self, text: &str) {
         if !self.quiet {
             self.voice.put(To::Stderr, format!("{}\n", message(text)));
+        }
+    }
+
+    /// Says what became of an item in a slot: the word for it, in its colour, and the rest.
+    pub(crate) fn say_of(&self, slot: impl Display, paint: Paint, word: &str, text: &str) {
+        if !self.quiet {
+            let word = paint.on(&format!("{word:<10}"), &Term::of_stderr());
+            let line = format!("{slot}  {word} {}\n", message(text));
+            self.voice.put(To::Stderr, line);
+        }
+    }
+
+    /// Shows these lines below all messages, instead of those before. `lines` is asked for them only
+    /// where a person sees them, with what the terminal is now.
+    pub(crate) fn show_below(&self, lines: impl FnOnce(&Term) -> Vec<(Paint, String)>) {
+        if self.shows_below {
+            self.voice.show(lines(&Term::of_stderr()));
         }
     }
 
@@ -81,10 +106,7 @@ impl Console {
     }
 
     fn mark(&self, text: &str) {
-        let mark = match io::stderr().is_terminal() {
-            true => "\x1b[33m!\x1b[0m",
-            false => "!",
-        };
+        let mark = Paint::Yellow.on("!", &Term::of_stderr());
         self.voice
             .put(To::Stderr, format!("{mark} {}\n", message(text)));
     }

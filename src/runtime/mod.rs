@@ -5,6 +5,7 @@ mod console;
 mod errands;
 mod lifecycle;
 mod merges;
+mod progress;
 mod results;
 mod room;
 mod slots;
@@ -131,9 +132,18 @@ impl Runtime {
         lock(&self.budget)
     }
 
+    /// Shows a person at a terminal what runs, and what is left.
+    pub(crate) fn show_progress(&self) {
+        self.console.show_below(|term| {
+            let slots = self.slots.statuses().into_values().collect();
+            progress::lines(slots, self.ready.tally(), &self.results.so_far(), term)
+        });
+    }
+
     /// Adds an ended attempt to the ledger. A line that cannot be written costs one count in the
     /// figures and nothing else.
     pub(crate) fn count(&self, line: &LedgerLine) {
+        self.results.spent(line.cost_usd);
         if let Err(e) = lock(&self.ledger).append(line) {
             self.console.say(&e.to_string());
         }

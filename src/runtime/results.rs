@@ -24,6 +24,8 @@ pub(crate) struct Results {
     pub claimed: u64,
     /// Attempts that are tried again.
     pub retried: u64,
+    /// What the agents' CLIs say that their attempts cost.
+    pub cost_usd: f64,
     /// Something stays as it is because of trouble that only a person ends.
     pub trouble: bool,
     pub items: VecDeque<ItemResult>,
@@ -102,6 +104,11 @@ impl Board {
 
     pub(crate) fn retried(&self) {
         lock(&self.0).retried += 1;
+    }
+
+    /// An attempt ended, of an item that ended with it or not.
+    pub(crate) fn spent(&self, cost_usd: f64) {
+        lock(&self.0).cost_usd += cost_usd;
     }
 
     pub(crate) fn left_with_trouble(&self) {

@@ -3,7 +3,9 @@
 //!
 //! Invariants: `put` never blocks. Memory is bounded: what does not fit is left out and counted, and
 //! the count is written in its place. Each text is one write, so that lines of several threads and
-//! processes never mix. Where nobody listens any more (a closed pipe), nothing ends.
+//! processes never mix. Where nobody listens any more (a closed pipe), nothing ends. What stands below
+//! the texts on a terminal (`show`) is erased before a text and drawn again after it: of what could not
+//! be drawn in time only the newest is kept.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,6 +19,7 @@ use super::lock;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::outcome::plural;
+use crate::term::{Paint, Term, cells};
 use crate::waker::{self, Waker};
 
 /// Some ten thousand lines.
@@ -56,6 +59,8 @@ struct Queue {
     ends: bool,
     /// What went wrong when standard output was last written to.
     trouble: Option<io::Error>,
+    /// The lines that are to stand below all texts.
+    below: Vec<(Paint, String)>,
 }
 
 impl Voice {
@@ -90,12 +95,31 @@ impl Voice {
         }
     }
 
+    /// Has these lines stand below all texts, instead of those before, until the end. Each must be
+    /// shorter than the terminal is wide.
+    pub(super) fn show(&self, lines: Vec<(Paint, String)>) {
+        let mut queue = lock(&self.0.queue);
+        if queue.ends || queue.below == lines {
+            return;
+        }
+        queue.below = lines;
+        let was_awake = std::mem::replace(&mut queue.awake, true);
+        drop(queue);
+        if !was_awake {
+            self.0.more.wake();
+        }
+    }
+
     /// Has this written last, and gives the reader a short time: it ends when `patience` passes
     /// without a write, after five times that in any case. An error is standard output's.
     pub(super) fn end(&self, to: To, text: String, patience: Duration) -> io::Result<()> {
         let mut queue = lock(&self.0.queue);
         if let Some(note) = queue.note() {
             queue.push(To::Stderr, note);
+        }
+        if !std::mem::take(&mut queue.below).is_empty() {
+            // It erases what is drawn.
+            queue.push(To::Stderr, String::new());
         }
         if !text.is_empty() {
             queue.push(to, text);
@@ -152,21 +176,32 @@ impl Shared {
     /// The thread's life.
     fn write_on(&self) {
         let mut rests = true;
+        let mut drawn = Drawn::default();
         loop {
             let mut queue = lock(&self.queue);
             let (next, ends) = (queue.next(rests), queue.ends);
+            let is_new = next.is_none() && queue.below != drawn.lines;
+            let below = is_new.then(|| queue.below.clone());
             drop(queue);
             if ends {
                 self.wrote.wake();
+            }
+            if let Some(below) = below {
+                drawn.draw(below);
+                continue;
             }
             let Some((to, text)) = next else {
                 self.more.wait(if rests { REST } else { COLLECT });
                 rests = true;
                 continue;
             };
+            let erase = drawn.erase();
             let written = match to {
-                To::Stdout => write(&io::stdout(), &text),
-                To::Stderr => write(&io::stderr(), &text),
+                To::Stdout => {
+                    let _gone = write(&io::stderr(), &erase);
+                    write(&io::stdout(), &text)
+                }
+                To::Stderr => write(&io::stderr(), &(erase + &text)),
             };
             if let (To::Stdout, Err(e)) = (to, written) {
                 lock(&self.queue).trouble = Some(e);
@@ -174,6 +209,48 @@ impl Shared {
             rests = false;
         }
     }
+}
+
+/// The lines that stand below the texts.
+#[derive(Default)]
+struct Drawn {
+    lines: Vec<(Paint, String)>,
+    /// Not where this job was in the background: a shell's prompt stands there.
+    on_screen: bool,
+}
+
+impl Drawn {
+    /// Draws these in the place of those.
+    fn draw(&mut self, lines: Vec<(Paint, String)>) {
+        let mut text = self.erase();
+        self.on_screen = is_in_foreground();
+        if self.on_screen {
+            let term = Term::of_stderr();
+            let lines = lines
+                .iter()
+                .map(|(paint, line)| paint.on(line, &term) + "\n");
+            text.extend(lines);
+        }
+        let _gone = write(&io::stderr(), &text);
+        self.lines = lines;
+    }
+
+    /// What takes them away. A terminal that has become narrower has broken them into more rows.
+    fn erase(&mut self) -> String {
+        let lines = std::mem::take(&mut self.lines);
+        let is_there = std::mem::take(&mut self.on_screen) && is_in_foreground();
+        if lines.is_empty() || !is_there {
+            return String::new();
+        }
+        let width = Term::of_stderr().width.unwrap_or(usize::MAX);
+        let rows = |line: &str| cells(line).div_ceil(width).max(1);
+        let rows: usize = lines.iter().map(|(_, line)| rows(line)).sum();
+        format!("\r\x1b[{rows}A\x1b[J")
+    }
+}
+
+fn is_in_foreground() -> bool {
+    rustix::termios::tcgetpgrp(io::stderr()).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 /// Not through the lock and the buffer of the standard library: whoever else wrote there would wait

@@ -37,6 +37,7 @@ use crate::runtime::ItemResult;
 use crate::sandbox::{Env, Refused};
 use crate::spool::{Ended, Target};
 use crate::status::SlotState;
+use crate::term::Paint;
 
 /// A rate limit holds an agent this many times longer than `retry.delay`: the CLI itself has
 /// already waited and retried.
@@ -280,8 +281,10 @@ fn place(
             Ok(())
         })?;
         let (slot, item) = (ctx.slot(), &file.item);
-        let text = format!("{slot}  canceled   {item}: its work is kept");
-        ctx.rt.console.say(&text);
+        let text = format!("{item}: its work is kept");
+        ctx.rt
+            .console
+            .say_of(slot, Paint::Yellow, "canceled", &text);
         return Ok(());
     }
     let (file, name) = (attempt.file, attempt.claim.name.clone());
@@ -545,7 +548,7 @@ fn report(
     let rt = &ctx.rt;
     let reason = file.reason.clone().unwrap_or_default();
     let outcome = decision.outcome;
-    let mut text = format!("{}  {:<10} {name}: {reason}", ctx.slot(), outcome.as_str());
+    let mut text = format!("{name}: {reason}");
     if let Some(branch) = &file.published {
         text.push_str(&format!(", branch {branch}"));
     }
@@ -569,7 +572,14 @@ fn report(
         let (harness, item) = (quote::harness(), quote::item(name));
         text.push_str(&format!(" [{notes}: `{harness} show {item}`]"));
     }
-    rt.console.say(&text);
+    let paint = match (decision.next, outcome) {
+        (Next::Parked, _) => Paint::Red,
+        (_, Outcome::Succeeded) => Paint::Green,
+        (_, Outcome::NoChange) => Paint::Plain,
+        _ => Paint::Yellow,
+    };
+    rt.console
+        .say_of(ctx.slot(), paint, outcome.as_str(), &text);
     let Ended::Placed(place) = ended else {
         return;
     };

@@ -5,7 +5,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::{Color, Modifier, Style};
 
-use crate::view::table::{cells, clip, clip_middle};
+use crate::term::{cells, clip};
+use crate::view::table::clip_middle;
 use crate::view::{Paint, safe};
 
 pub(super) struct Canvas {

@@ -1,7 +1,7 @@
 //! A line that a person types.
 
 use super::keys::Key;
-use crate::view::table::cells;
+use crate::term::cells;
 
 /// A line holds so many characters.
 const CHARS_MAX: usize = 4_000;

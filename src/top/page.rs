@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use super::canvas::Canvas;
 use super::keys::Key;
 use crate::inspect::live::{Live, Said};
-use crate::view::table::{cells, wrap};
+use crate::term::cells;
+use crate::view::table::wrap;
 use crate::view::{Paint, safe};
 
 /// What is kept of a text that has no end.

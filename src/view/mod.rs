@@ -13,7 +13,7 @@ pub(crate) mod watch;
 pub(crate) mod story;
 
 use std::ffi::OsStr;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,76 +22,12 @@ use jiff::tz::TimeZone;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Result};
 use crate::layout::shown;
+pub(crate) use crate::term::{Paint, Term};
 use crate::text;
 
 /// The beginning of a commit's name, as git shows it.
 pub(crate) fn short(oid: &str) -> String {
     oid.chars().take(9).collect()
-}
-
-/// The output's capabilities.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Term {
-    pub color: bool,
-    /// Columns; `None`: never clip.
-    pub width: Option<usize>,
-    /// Rows; `None`: unlimited.
-    pub height: Option<usize>,
-}
-
-impl Term {
-    /// A file or a pipe: no colour, no clipping.
-    pub(crate) const PLAIN: Term = Term {
-        color: false,
-        width: None,
-        height: None,
-    };
-
-    /// Stdout's. A non-empty `NO_COLOR` and `TERM=dumb` turn colour off.
-    pub(crate) fn of_stdout() -> Term {
-        let out = std::io::stdout();
-        if !out.is_terminal() {
-            return Term::PLAIN;
-        }
-        let size = rustix::termios::tcgetwinsize(&out).ok();
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
-        Term {
-            color: !no_color && !dumb,
-            width: size.map(|s| s.ws_col.into()).filter(|&n| n > 0),
-            height: size.map(|s| s.ws_row.into()).filter(|&n| n > 0),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Paint {
-    #[default]
-    Plain,
-    Dim,
-    Red,
-    Green,
-    Yellow,
-    Cyan,
-}
-
-impl Paint {
-    /// `text` in this colour, if the terminal has colours.
-    pub(crate) fn on(self, text: &str, term: &Term) -> String {
-        let code = match self {
-            Paint::Plain => return text.to_owned(),
-            Paint::Dim => "2",
-            Paint::Red => "31",
-            Paint::Green => "32",
-            Paint::Yellow => "33",
-            Paint::Cyan => "36",
-        };
-        if term.color && !text.is_empty() {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
 }
 
 /// Foreign text without control characters and without characters that change the writing
@@ -216,15 +152,5 @@ mod tests {
         let now: Timestamp = "2026-01-27T23:59:10Z".parse().unwrap();
         assert_eq!(ago(at, now).as_deref(), Some("14m10s"));
         assert_eq!(ago("2030-01-01T00:00:00Z", now).as_deref(), Some("0s"));
-    }
-
-    #[test]
-    fn colour_is_for_terminals_that_want_it() {
-        let term = Term {
-            color: true,
-            ..Term::PLAIN
-        };
-        assert_eq!(Paint::Red.on("x", &term), "\x1b[31mx\x1b[0m");
-        assert_eq!(Paint::Red.on("x", &Term::PLAIN), "x");
     }
 }

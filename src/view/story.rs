@@ -393,7 +393,7 @@ fn as_it_stands(object: &Value) -> String {
     if let Some(fields) = object.as_object_mut() {
         fields.remove("at");
     }
-    super::table::clip(&safe(&object.to_string()), RAW_CHARS_MAX)
+    crate::term::clip(&safe(&object.to_string()), RAW_CHARS_MAX)
 }
 
 /// What a person can do about it, with the name quoted for a shell.

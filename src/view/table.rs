@@ -3,9 +3,8 @@
 //!
 //! Invariant: one row is one line, as every cell is made `line`.
 
-use unicode_width::UnicodeWidthChar;
-
 use super::{Paint, Term, line};
+use crate::term::{beginning, cells, cells_of, clip};
 
 /// Space between columns.
 const GAP: usize = 2;
@@ -181,41 +180,6 @@ impl Table {
             blanks += GAP + if kind.right { 0 } else { pad };
         }
         out.push('\n');
-    }
-}
-
-/// Cells that a character takes on a terminal. Where terminals differ (emoji that are joined, or made
-/// one by a selector) it is the larger number: a line is rather too short than broken.
-fn cells_of(c: char) -> usize {
-    match c {
-        '\u{fe0f}' => 1,
-        c => c.width().unwrap_or(0),
-    }
-}
-
-/// Cells that a text takes on a terminal.
-pub(crate) fn cells(text: &str) -> usize {
-    text.chars().map(cells_of).sum()
-}
-
-/// The longest beginning with at most so many cells.
-fn beginning(text: &str, width: usize) -> &str {
-    let mut used = 0;
-    let over = text.char_indices().find(|&(_, c)| {
-        used += cells_of(c);
-        used > width
-    });
-    over.map_or(text, |(at, _)| &text[..at])
-}
-
-/// At most `width` cells; `…` marks what was cut.
-pub(crate) fn clip(text: &str, width: usize) -> String {
-    if cells(text) <= width {
-        return text.to_owned();
-    }
-    match width.checked_sub(1) {
-        None => String::new(),
-        Some(rest) => format!("{}…", beginning(text, rest)),
     }
 }
 

@@ -68,6 +68,7 @@ mod path;
 mod planted;
 mod people;
 mod processes;
+mod progress;
 mod races;
 mod real_agents;
 mod report;
