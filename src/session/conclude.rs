@@ -280,11 +280,8 @@ fn place(
             hooks::ended(&ctx.rt, &file, &name, ended);
             Ok(())
         })?;
-        let (slot, item) = (ctx.slot(), &file.item);
-        let text = format!("{item}: its work is kept");
-        ctx.rt
-            .console
-            .say_of(slot, Paint::Yellow, "canceled", &text);
+        let (console, text) = (&ctx.rt.console, format!("{}: its work is kept", file.item));
+        console.say_of(ctx.slot(), Paint::Yellow, "canceled", &text);
         return Ok(());
     }
     let (file, name) = (attempt.file, attempt.claim.name.clone());
@@ -578,8 +575,8 @@ fn report(
         (_, Outcome::NoChange) => Paint::Plain,
         _ => Paint::Yellow,
     };
-    rt.console
-        .say_of(ctx.slot(), paint, outcome.as_str(), &text);
+    let (slot, word) = (ctx.slot(), outcome.as_str());
+    rt.console.say_of(slot, paint, word, &text);
     let Ended::Placed(place) = ended else {
         return;
     };

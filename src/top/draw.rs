@@ -14,7 +14,7 @@ use crate::clock;
 use crate::layout::Place;
 use crate::status::{Health, Metrics, SlotState, SlotStatus};
 use crate::text::one_line;
-use crate::view::status::{Source, queue_line};
+use crate::view::status::{self, Source, queue_line};
 use crate::view::table::wrap;
 use crate::view::{Paint, ago, count_of, took};
 
@@ -284,19 +284,12 @@ fn agent_row(slot: &SlotStatus, now: clock::Timestamp) -> Vec<(Paint, String)> {
     ]
 }
 
-/// If the slot's holder died, it waits for recovery, whatever its state was.
+/// As `status` shows it, but for an interrupt: here it can be answered.
 fn state_of(slot: &SlotStatus) -> (&'static str, Paint) {
     match (slot.health, slot.state) {
-        (Health::Dead, _) => ("dead", Paint::Red),
-        (Health::Stalled, _) => ("stalled", Paint::Red),
+        (Health::Dead | Health::Stalled, _) => status::state_of(slot),
         (_, SlotState::Interrupted) => ("asks", Paint::Yellow),
-        (_, SlotState::Paused) => ("paused", Paint::Yellow),
-        (_, SlotState::Trouble) => ("trouble", Paint::Red),
-        (Health::Quiet, _) => ("quiet", Paint::Yellow),
-        (Health::Healthy, SlotState::Idle) => ("idle", Paint::Dim),
-        (Health::Healthy, SlotState::Starting) => ("starting", Paint::Cyan),
-        (Health::Healthy, SlotState::Working) => ("working", Paint::Green),
-        (Health::Healthy, SlotState::Finishing) => ("finishing", Paint::Cyan),
+        _ => status::state_of(slot),
     }
 }
 

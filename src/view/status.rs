@@ -270,7 +270,7 @@ fn agents(all: &[SlotStatus], now: Timestamp) -> Table {
 }
 
 /// If the slot's holder died, it waits for recovery, whatever its state was.
-fn state_of(a: &SlotStatus) -> (&'static str, Paint) {
+pub(crate) fn state_of(a: &SlotStatus) -> (&'static str, Paint) {
     match (a.health, a.state) {
         (Health::Dead, _) => ("dead", Paint::Red),
         (Health::Stalled, _) => ("stalled", Paint::Red),
