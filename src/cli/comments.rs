@@ -202,41 +202,17 @@ fn is_changed(old: &[u8], new: &[u8]) -> bool {
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 mod tests {
     use super::*;
-
-    const DIFF: &str = "\
-# head
-diff --git a/src/a b.rs b/src/a b.rs
-index 1..2 100644
---- a/src/a b.rs\t
-+++ b/src/a b.rs\t
-@@ -1,3 +1,3 @@ fn x()
- one
--two
-+--- b/two
- three
-@@ -10 +10,2 @@
- ten
-+eleven
-diff --git a/gone b/gone
---- a/gone
-+++ /dev/null
-@@ -1 +0,0 @@
--x
-diff --git a/old b/new
-rename from old
-rename to new
-Binary files differ
-";
+    use crate::view::diff::SAMPLE;
 
     #[test]
     fn what_is_added_is_a_comment_and_what_is_changed_is_none() {
-        let at = |line: &str| DIFF.lines().position(|l| l == line).unwrap();
+        let at = |line: &str| SAMPLE.lines().position(|l| l == line).unwrap();
         let edit = |at: usize, gone: usize, new: &[&str]| Edit {
             at,
             gone,
             new: new.iter().map(|l| l.as_bytes().to_vec()).collect(),
         };
-        let said = |edits: &[Edit]| comments(DIFF.as_bytes(), edits);
+        let said = |edits: &[Edit]| comments(SAMPLE.as_bytes(), edits);
         let behind = at("+eleven") + 1;
         assert_eq!(
             said(&[edit(behind, 0, &["", "+ why?", "", "  and how? ", ""])]),

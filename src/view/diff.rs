@@ -85,12 +85,9 @@ impl Spot {
     }
 }
 
+/// One of each kind of line, for tests.
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-mod tests {
-    use super::*;
-
-    const DIFF: &str = "\
+pub(crate) const SAMPLE: &str = "\
 # head
 diff --git a/src/a b.rs b/src/a b.rs
 index 1..2 100644
@@ -115,12 +112,17 @@ rename to new
 Binary files differ
 ";
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+mod tests {
+    use super::*;
+
     #[test]
     fn each_line_of_a_diff_stands_somewhere_on_its_new_side() {
-        let lines: Vec<&[u8]> = DIFF.as_bytes().split(|&b| b == b'\n').collect();
+        let lines: Vec<&[u8]> = SAMPLE.as_bytes().split(|&b| b == b'\n').collect();
         let spots = spots(&lines);
         let of = |line: &str| {
-            let at = DIFF.lines().position(|l| l == line).unwrap();
+            let at = SAMPLE.lines().position(|l| l == line).unwrap();
             spots[at].says("w")
         };
         for (line, want) in [
