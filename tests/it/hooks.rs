@@ -350,7 +350,9 @@ fn a_hook_outlives_its_harness_and_an_end_that_nobody_told_is_told_by_the_next()
     root.wait_until("both run", || {
         root.at("began-after-end").exists() && root.at("began-landed").exists()
     });
-    root.wait_until("it is done", || root.is_done("x"));
+    root.wait_until("it is done, its claim given up", || {
+        root.is_done("x") && !root.at("state/claims/x").exists()
+    });
     run.kill9();
     fs::write(root.at("go"), "").unwrap();
     root.wait_until("both have ended by themselves", || {
