@@ -9,9 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
 
 use super::ExitRecord;
 use super::caps::Caps;
@@ -68,6 +68,8 @@ pub(super) struct Agent {
     pub(super) place: Option<Place>,
     /// At which of `[limits]` it was stopped.
     breach: Option<Breach>,
+    /// Children that got SIGTERM by themselves.
+    asked: Vec<Pid>,
     sweep: Option<Sweep>,
     /// Since when it has been waited for a word of a shutdown.
     doubted: Option<Instant>,
@@ -105,6 +107,7 @@ impl Agent {
             guard,
             place: None,
             breach: None,
+            asked: Vec::new(),
             sweep: None,
             doubted: None,
         }
@@ -186,15 +189,36 @@ impl Agent {
         self.started.elapsed().saturating_sub(self.frozen())
     }
 
-    /// Ends what the agent process left behind: SIGTERM once, then SIGKILL in rounds until nothing
-    /// is left. Returns when to call again; `None`: given up.
+    /// SIGTERM to the agent's process group and to the keeper's other children. Each gets it once: many
+    /// programs take a second one for impatience and end without saving anything. Only until the agent
+    /// process is reaped: then the group may belong to others.
+    pub(super) fn ask_to_end(&mut self) {
+        let _gone = killpg(self.pid, Signal::SIGTERM);
+        self.ask_children(true);
+    }
+
+    /// `of_group`: whether its process group has been asked.
+    fn ask_children(&mut self, of_group: bool) {
+        let mut unasked = process::children();
+        unasked.retain(|&child| {
+            let by_group = of_group && getpgid(Some(child)) == Ok(self.pid);
+            !by_group && !self.asked.contains(&child)
+        });
+        process::signal_each(&unasked, Signal::SIGTERM);
+        self.asked.extend(unasked);
+    }
+
+    /// Ends what the agent process left behind: SIGTERM, if it was not sent, then SIGKILL in rounds
+    /// until nothing is left. Returns when to call again; `None`: given up.
     pub(super) fn sweep_on(&mut self, cgroup: Option<&Cgroup>) -> Option<Duration> {
         let look = self.look_while_ending();
         let now = clock::instant();
         let children = process::children();
         let stop = self.stop;
+        if self.sweep.is_none() {
+            self.ask_children(stop.is_some());
+        }
         let sweep = self.sweep.get_or_insert_with(|| {
-            process::signal_each(&children, Signal::SIGTERM);
             let kill_from = now + STRAY_GRACE;
             Sweep {
                 strays: children.len() as u32,

@@ -379,10 +379,8 @@ impl Serving {
                 agent.stopped_for = why.to_owned();
             }
             if agent.main.is_none() {
-                // Until the agent process is reaped, the group cannot belong to another process.
-                let _gone = killpg(agent.pid, Signal::SIGTERM);
+                agent.ask_to_end();
             }
-            process::signal_each(&process::children(), Signal::SIGTERM);
         }
     }
 

@@ -574,3 +574,24 @@ fn nothing_outlives_any_ending_with_a_cgroup() {
 fn nothing_outlives_any_ending_without_a_cgroup() {
     run_all(None);
 }
+
+/// Many programs take a second SIGTERM for impatience, and end without saving anything.
+#[test]
+fn what_is_told_to_end_is_told_once() {
+    let root = Root::plain();
+    let (told, ready, stray) = (root.at("told"), root.at("ready"), root.at("stray.sh"));
+    let text =
+        format!("trap 'echo told >>{told:?}' TERM\n: >{ready:?}\nwhile :; do sleep 0.05; done\n");
+    fs::write(&stray, text).unwrap();
+    // It ends when the other one has heard of it, which is in a group of its own and outlives it.
+    let body = format!(
+        "( setsid sh {stray:?} & )\ntrap 'until [ -s {told:?} ]; do sleep 0.05; done; exit 0' TERM\n\
+         while :; do sleep 0.05; done"
+    );
+    root.script("a", &body);
+    let mut run = root.start(&["--workers", "1"]);
+    root.wait_until("both run", || ready.exists());
+    run.signal("TERM");
+    run.wait();
+    assert_eq!(fs::read_to_string(&told).unwrap(), "told\n");
+}
