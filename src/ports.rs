@@ -10,10 +10,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
 use crate::atomic;
+use crate::clock;
 use crate::layout::SlotId;
 use crate::mutant::planted;
 
@@ -22,6 +24,9 @@ const SIZE: u16 = 10;
 /// From here on: below it are many services' usual ports.
 const FIRST: u16 = 10_000;
 const LAST: u16 = 65_535;
+/// So long a range that was free is taken to be: scripts that take a millisecond start one after the
+/// other.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Ports that the kernel gives to connections, where it does not say: Linux' own.
 const EPHEMERAL: (u16, u16) = (32_768, 60_999);
 
@@ -30,15 +35,24 @@ const EPHEMERAL: (u16, u16) = (32_768, 60_999);
 pub(crate) struct Ports {
     first: u16,
     _held: UnixDatagram,
+    /// When nobody else was seen to use a port of it.
+    seen_free: Instant,
 }
 
 impl Ports {
     /// The range of the slot with this directory: the one that it had, where nobody else uses a port
-    /// of it now, else the next one. `None`: all are used.
+    /// of it, else the next one. `None`: all are used.
     pub(crate) fn of(slot: &Path, had: Option<Ports>) -> Option<Ports> {
         let usable = |ports: &Ports| ports.all().all(is_free);
-        if let Some(ports) = had.filter(usable) {
-            return Some(ports);
+        let now = clock::instant();
+        if let Some(mut ports) = had {
+            if now < ports.seen_free + LOOK_AGAIN {
+                return Some(ports);
+            }
+            if usable(&ports) {
+                ports.seen_free = now;
+                return Some(ports);
+            }
         }
         let all = ranges(ephemeral());
         let begin = begin(slot, all.len());
@@ -54,7 +68,12 @@ impl Ports {
             false => UnixDatagram::bind_addr(&name),
         };
         let _held = held.ok()?;
-        Some(Ports { first, _held })
+        let seen_free = clock::instant();
+        Some(Ports {
+            first,
+            _held,
+            seen_free,
+        })
     }
 
     /// All of them.
@@ -146,7 +165,10 @@ mod tests {
         // Whoever has a port of it makes it move on, and it comes back.
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first.first + 3)).unwrap();
         let was = first.first;
-        let moved = Ports::of(one, Some(first)).unwrap();
+        let mut kept = Ports::of(one, Some(first)).unwrap();
+        assert_eq!(kept.first, was);
+        kept.seen_free -= LOOK_AGAIN;
+        let moved = Ports::of(one, Some(kept)).unwrap();
         assert_ne!(moved.first, was);
         drop((taken, moved, other));
         assert_eq!(Ports::of(one, None).unwrap().first, was);
