@@ -126,10 +126,17 @@ pub(crate) fn usable(rt: &Runtime, event: Event) -> Option<Hook> {
 /// input of `notify`.
 pub(crate) fn tell(rt: &Arc<Runtime>, event: Event, facts: &Facts, text: Option<&Path>) {
     let name = event.as_str();
+    let harness = &rt.config.harness;
+    let notifies = !harness.notify.is_empty() && harness.notify_on.iter().any(|on| on == name);
+    let hook = Event::HOOKS
+        .contains(&event)
+        .then(|| usable(rt, event))
+        .flatten();
+    if hook.is_none() && !notifies {
+        return;
+    }
     let told = facts.of(rt, event);
-    if Event::HOOKS.contains(&event)
-        && let Some(hook) = usable(rt, event)
-    {
+    if let Some(hook) = hook {
         let errand = Errand {
             what: title(event),
             name,
@@ -144,9 +151,7 @@ pub(crate) fn tell(rt: &Arc<Runtime>, event: Event, facts: &Facts, text: Option<
         };
         run::beside(rt, errand);
     }
-    let harness = &rt.config.harness;
-    let wanted = harness.notify_on.iter().any(|on| on == name);
-    if wanted && !harness.notify.is_empty() {
+    if notifies {
         let own = |path: &&Path| path.parent().is_some_and(atomic::is_own_dir);
         let text = text.filter(own);
         let errand = Errand {
