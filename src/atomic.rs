@@ -26,7 +26,8 @@ use nix::errno::Errno;
 
 pub use dirs::make_dir;
 pub(crate) use dirs::{
-    OwnDir, discard_tree, is_own_dir, make_dir_new, never_make, sync_dir, sync_parent, sync_tree,
+    OwnDir, discard_tree, empty_tree, is_own_dir, make_dir_new, never_make, sync_dir, sync_parent,
+    sync_tree,
 };
 pub(crate) use line::put_line;
 pub use read::{SAFE_OPEN_FLAGS, open_dir};

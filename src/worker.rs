@@ -21,6 +21,7 @@ use crate::outcome::Outcome;
 use crate::ready::{Candidate, ClaimReport};
 use crate::recovery;
 use crate::runtime::{ItemResult, Level, Runtime, Ticket};
+use crate::sandbox;
 use crate::session::{self, WorkerContext, pause};
 use crate::spool::{self, ClaimOutcome, ClaimRequest};
 use crate::status::{SlotState, SlotStatus};
@@ -107,6 +108,7 @@ fn live(mut ctx: WorkerContext, leave: &AtomicBool, over: &AtomicBool) {
     git::show_waits(move |why| shown.slots.show(slot, |s| s.reason = why));
     work(&mut ctx, leave);
     ctx.dismiss_keeper();
+    sandbox::remove_temp(&rt.root, slot);
     rt.lifecycle.remove_worker(&ctx.waker);
     rt.ready.forget_waker(&ctx.waker);
     rt.slots.remove(slot);

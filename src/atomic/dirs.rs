@@ -168,6 +168,12 @@ pub(crate) fn discard_tree(path: &Path, because: &'static str) -> Result<()> {
     }
 }
 
+/// Removes what is in a folder of our own, which stays.
+pub(crate) fn empty_tree(path: &Path) -> Result<()> {
+    let emptied = open_own_dir(path).and_then(|folder| empty(&folder).map_err(io::Error::from));
+    emptied.or_fail("cannot empty the directory", path)
+}
+
 /// Removes what is in a folder. A folder two levels down is first moved up into this one: two folders
 /// are open and no path grows, however deep an agent nested them.
 fn empty(top: &File) -> nix::Result<()> {

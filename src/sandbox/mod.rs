@@ -29,7 +29,9 @@ pub(crate) use environment::{Env, value_of};
 pub(crate) use kernel::{Strength, enforce, strength};
 pub(crate) use places::path_of;
 pub(crate) use plan::{Grant, Planned, plan};
-pub(crate) use temp::{clear_temp, folder_of_all as temp_folders, make_temp, path as temp_path};
+pub(crate) use temp::{
+    clear_temp, folder_of_all as temp_folders, make_temp, path as temp_path, remove_temp,
+};
 
 use crate::config::Network;
 

@@ -2,13 +2,14 @@
 //!
 //! `/var/tmp/harness-UID/HASH-N`: short, since sockets that programs put there may have paths of 107
 //! bytes; on disk, as builds put gigabytes there; and not in `/tmp`, which often has a thousand entries,
-//! each of which would be granted by itself (`readable`). It is emptied at each start, and when an item
-//! ends.
+//! each of which would be granted by itself (`readable`). It is emptied at each start and when an item
+//! ends, and goes with its slot.
 
 use std::ffi::OsString;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
@@ -32,21 +33,23 @@ pub(super) fn name_in(env: &mut Env, temp: &Path) {
 /// The slot's temporary folder.
 pub(crate) fn path(root: &Root, slot: SlotId) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
-    let whole = root.path().canonicalize();
-    let whole = whole.unwrap_or_else(|_| root.path().to_owned());
-    let hash = Sha256::digest(whole.as_os_str().as_bytes());
+    let hash = Sha256::digest(root.path().as_os_str().as_bytes());
     let hash: String = hash[..4].iter().map(|b| format!("{b:02x}")).collect();
     folder_of_all().join(format!("{hash}-{}", slot.0))
 }
 
 /// All such folders of this user.
 pub(crate) fn folder_of_all() -> PathBuf {
-    let uid = nix::unistd::geteuid();
-    let user = std::env::var_os("TMPDIR").map(PathBuf::from);
-    let places = user.into_iter().chain(["/var/tmp".into()]);
-    let base = places.filter_map(|place| place.canonicalize().ok()).next();
-    let base = base.unwrap_or_else(|| "/tmp".into());
-    base.join(format!("harness-{uid}"))
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let uid = nix::unistd::geteuid();
+        let user = std::env::var_os("TMPDIR").map(PathBuf::from);
+        let places = user.into_iter().chain(["/var/tmp".into()]);
+        let base = places.filter_map(|place| place.canonicalize().ok()).next();
+        let base = base.unwrap_or_else(|| "/tmp".into());
+        base.join(format!("harness-{uid}"))
+    };
+    FOLDER.get_or_init(find).clone()
 }
 
 /// Makes it, empty and for this user alone.
@@ -58,7 +61,7 @@ pub(crate) fn make_temp(root: &Root, slot: SlotId) -> Result<PathBuf> {
     let all = folder_of_all();
     atomic::make_dir(&all, true)?;
     own(&all)?;
-    if atomic::exists(&path) && empty(&path).is_err() {
+    if atomic::exists(&path) && atomic::empty_tree(&path).is_err() {
         // A folder that its agent closed: out of the way, under another name.
         atomic::keep_older(&path)?;
     }
@@ -67,16 +70,20 @@ pub(crate) fn make_temp(root: &Root, slot: SlotId) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Removes it, after the item's processes have ended. What cannot be removed stays for the next start.
+/// Empties it, after the item's processes have ended. What cannot be removed stays for the next start.
 pub(crate) fn clear_temp(root: &Root, slot: SlotId) {
     let path = path(root, slot);
     if atomic::exists(&path) && own(&folder_of_all()).is_ok() {
-        let _stays = empty(&path);
+        let _stays = atomic::empty_tree(&path);
     }
 }
 
-fn empty(path: &Path) -> Result<()> {
-    atomic::discard_tree(path, "a temporary folder")
+/// Removes it, when its slot is given up.
+pub(crate) fn remove_temp(root: &Root, slot: SlotId) {
+    let path = path(root, slot);
+    if atomic::exists(&path) && own(&folder_of_all()).is_ok() {
+        let _stays = atomic::discard_tree(&path, "a temporary folder");
+    }
 }
 
 fn own(path: &Path) -> Result<()> {
@@ -89,7 +96,7 @@ fn own(path: &Path) -> Result<()> {
             .at_path(path)
             .hint("remove it, or set TMPDIR to a folder of your own"));
     }
-    if meta.mode() & 0o077 != 0 {
+    if meta.mode() & 0o7777 != 0o700 {
         let mode = Permissions::from_mode(0o700);
         std::fs::set_permissions(path, mode).map_err(|e| Error::io(what, path, &e))?;
     }
