@@ -65,7 +65,7 @@ impl Hold {
 }
 
 fn path(root: &Root, agent: &str) -> PathBuf {
-    root.holds().join(format!("{agent}{ENDING}"))
+    root.hold(&[agent, ENDING].concat())
 }
 
 /// The agent's current hold: where its time is over, that of the slot which tries first, if one does.

@@ -1,7 +1,12 @@
 //! Every path under ROOT, defined in one place. Knows nothing of file contents.
+//!
+//! Invariant: a name that stands in a file, which an agent may have written, is one component of a path.
 
 mod ignored;
+#[cfg(test)]
+mod tests;
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::ErrorKind;
@@ -97,6 +102,27 @@ fn concat(parts: &[&OsStr]) -> PathBuf {
     OsString::from_vec(path).into()
 }
 
+/// In a session's folder: its gates' output, and the keeper's record of the newest end.
+pub(crate) const GATE_LOGS: &str = "gates";
+
+/// The name of a gate's log in its session's `gates/`. `None`: the record says another place.
+pub(crate) fn gate_log_name(log: &str) -> Option<&str> {
+    let name = log.strip_prefix(GATE_LOGS)?.strip_prefix('/')?;
+    is_component(name.as_bytes()).then_some(name)
+}
+
+fn is_component(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') || planted("name-leads-out")
+}
+
+/// A name as one component of a path: one that would lead elsewhere becomes one that nothing has.
+fn component(name: &OsStr) -> Cow<'_, OsStr> {
+    match is_component(name.as_bytes()) {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(format!(".%{}", escape_component(name.as_bytes())).into()),
+    }
+}
+
 impl Root {
     pub fn new(path: impl Into<PathBuf>) -> Root {
         let path: Arc<Path> = path.into().into();
@@ -133,7 +159,8 @@ impl Root {
         join(&self.path, below)
     }
     fn named(&self, dir: &str, name: impl AsRef<OsStr>) -> PathBuf {
-        concat(&[self.path.as_os_str(), dir.as_ref(), name.as_ref()])
+        let name = component(name.as_ref());
+        concat(&[self.path.as_os_str(), dir.as_ref(), &name])
     }
 
     pub fn config(&self) -> PathBuf {
@@ -211,6 +238,11 @@ impl Root {
     pub fn session(&self, sid: &str) -> PathBuf {
         self.named("state/sessions", sid)
     }
+    /// Where a gate's output is, by what its record says: `gates/NAME`. `None`: it says another place.
+    pub(crate) fn gate_log(&self, sid: &str, log: &str) -> Option<PathBuf> {
+        let name = gate_log_name(log)?;
+        Some(join(&join(&self.session(sid), GATE_LOGS), name))
+    }
     pub fn interrupts(&self) -> PathBuf {
         self.at("state/interrupts")
     }
@@ -220,6 +252,10 @@ impl Root {
     }
     pub fn holds(&self) -> PathBuf {
         self.at("state/holds")
+    }
+    /// The file of this full name there.
+    pub(crate) fn hold(&self, file: &str) -> PathBuf {
+        self.named("state/holds", file)
     }
     /// The tokens of this name.
     pub(crate) fn tokens(&self, name: &str) -> PathBuf {
@@ -489,32 +525,4 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_become_refs_that_git_takes_and_that_differ() {
-        for (name, want) in [
-            ("fix.md", "fix.md"),
-            ("-x", "%2Dx"),
-            (".a..b.lock", "%2Ea.%2Eb%2Elock"),
-            ("a b", "a%20b"),
-            ("100%", "100%25"),
-            ("a.", "a%2E"),
-        ] {
-            assert_eq!(Name::new(name).ref_component(), want);
-        }
-        let long = |end: &str| Name::new(format!("{}{end}", "\u{e9}".repeat(99))).ref_component();
-        assert!(long("a").len() <= NAME_BYTES_MAX);
-        assert_ne!(long("a"), long("b"));
-    }
-
-    #[test]
-    fn hostile_names_show_on_one_line() {
-        let name = Name::new(OsStr::from_bytes(b"a\nb\x1b[31m\xff\"'"));
-        assert_eq!(name.shown(), "a\\nb\\u{1b}[31m\\xff\"'");
-    }
 }

@@ -5,6 +5,10 @@
 
 /// Every planted fault: its name, and what it breaks.
 pub const ALL: &[(&str, &str)] = &[
+    (
+        "name-leads-out",
+        "a name on record leads to another folder than its own",
+    ),
     ("output-not-counted", "what an agent prints has no end"),
     ("worktree-not-measured", "a worktree grows without end"),
     (

@@ -121,6 +121,8 @@ PROOFS = [
     ("hub-settings-stay", it("planted::settings_planted_in")),
     ("gate-settings-stay", it("planted::settings_hooks")),
     ("module-by-name", it("planted::a_submodule_that")),
+    ("name-leads-out", it("sent_back::what_a_record")),
+    ("name-leads-out", it("rogue::a_session_on_record")),
     ("session-file-believed", it("planted::a_forged")),
     ("git-waits-at-fifos", it("slots::a_fifo_in_the_place")),
     ("git-sparse-is-work", ["cargo", "test", "-q", "--features", "mutants", "--lib", "--",

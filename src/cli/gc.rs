@@ -267,7 +267,9 @@ fn landed(hub: &Hub, root: &Root, repo: &str, before: i64) -> Result<Vec<(String
             name: landing.into.clone(),
             oid: landing.onto.clone(),
         };
-        if of.as_deref().unwrap_or(DEFAULT_REPO) == repo
+        // A record is a file: an agent may have written the name of any branch into it.
+        if landing.branch.starts_with("harness/")
+            && of.as_deref().unwrap_or(DEFAULT_REPO) == repo
             && hub.contains_now(&base, &landing.commit)?
         {
             all.push((landing.branch.clone(), landing.head.clone()));

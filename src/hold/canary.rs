@@ -69,7 +69,7 @@ impl Canary {
 }
 
 fn place(root: &Root, agent: &str) -> PathBuf {
-    root.holds().join(format!("{agent}{ENDING}"))
+    root.hold(&[agent, ENDING].concat())
 }
 
 fn parsed(bytes: &[u8]) -> Canary {

@@ -4,7 +4,6 @@
 //! Invariant: what is read lies in the folder of that session, and is a plain file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use crate::atomic;
 use crate::clock;
@@ -92,7 +91,7 @@ fn evidence(root: &Root, attempt: &Attempt) -> Vec<(String, String)> {
     if clock::made_ms(&attempt.session).is_none() || !atomic::is_own_dir(&dir) {
         return Vec::new();
     }
-    let of_gates = gates(&dir, attempt);
+    let of_gates = gates(root, attempt);
     if !of_gates.is_empty() {
         return of_gates;
     }
@@ -102,7 +101,8 @@ fn evidence(root: &Root, attempt: &Attempt) -> Vec<(String, String)> {
         found.push(("what it said last".to_owned(), shown(&said)));
     }
     for log in ["stderr.log", "stdout.log"] {
-        let lines = tail(&dir.join(log));
+        let (end, _) = atomic::read_tail(&dir.join(log), TAIL_BYTES).unwrap_or_default();
+        let lines = last_lines(&end);
         // A CLI's standard output is JSON: its last message tells more.
         if !lines.is_empty() && (log == "stderr.log" || found.is_empty()) {
             found.push((format!("the end of {log}"), lines));
@@ -111,11 +111,7 @@ fn evidence(root: &Root, attempt: &Attempt) -> Vec<(String, String)> {
     found
 }
 
-fn gates(dir: &Path, attempt: &Attempt) -> Vec<(String, String)> {
-    let folder = dir.join("gates");
-    if !atomic::is_own_dir(&folder) {
-        return Vec::new();
-    }
+fn gates(root: &Root, attempt: &Attempt) -> Vec<(String, String)> {
     let passed =
         |verdict: Option<Verdict>| matches!(verdict, Some(Verdict::Green | Verdict::Flaky));
     let failed = attempt
@@ -123,8 +119,8 @@ fn gates(dir: &Path, attempt: &Attempt) -> Vec<(String, String)> {
         .iter()
         .filter(|ran| !passed(ran.verdict.known()));
     let told = failed.rev().take(GATES_MAX).map(|ran| {
-        let log = ran.log.as_deref().map(Path::new).and_then(Path::file_name);
-        let lines = log.map(|name| tail(&folder.join(name))).unwrap_or_default();
+        let printed = session::gates::printed(root, ran, TAIL_BYTES);
+        let lines = last_lines(&printed.unwrap_or_default());
         let verdict = ran.verdict.as_str();
         let title = format!("gate {}: {verdict}: {}", ran.gate, ran.reason);
         let tests = ran.tests.iter().take(TAIL_LINES);
@@ -137,10 +133,9 @@ fn gates(dir: &Path, attempt: &Attempt) -> Vec<(String, String)> {
     told.collect()
 }
 
-/// The last lines of a file as text; empty where there is none.
-fn tail(path: &Path) -> String {
-    let (bytes, _) = atomic::read_tail(path, TAIL_BYTES).unwrap_or_default();
-    let text = without_colours(&String::from_utf8_lossy(&bytes));
+/// The last lines of the end of a file, as text.
+fn last_lines(end: &[u8]) -> String {
+    let text = without_colours(&String::from_utf8_lossy(end));
     let lines: Vec<&str> = text.trim_end().lines().collect();
     let from = lines.len().saturating_sub(TAIL_LINES);
     shown(&lines[from..].join("\n"))

@@ -73,8 +73,16 @@ fn of_paths(line: &str, planned: &Planned, cwd: &Path, home: Option<&Path>) -> V
         let printed = path.to_string_lossy().into_owned();
         Some(Refused { printed, text })
     };
-    let paths = paths(line, cwd, home).into_iter();
+    let paths = paths(without_program(line), cwd, home).into_iter();
     paths.filter_map(refused).collect()
+}
+
+/// `/bin/sh: 1: cannot create /srv/x: …` says nothing of `/bin/sh`.
+fn without_program(line: &str) -> &str {
+    match line.split_once(": ") {
+        Some((own, rest)) if !own.contains(char::is_whitespace) && rest.contains('/') => rest,
+        _ => line,
+    }
 }
 
 /// The paths in a line, absolute.
@@ -201,6 +209,20 @@ mod tests {
                 "cat: ~/secret: Permission denied".into(),
                 "read",
                 at("secret"),
+            ),
+            (
+                format!("{}: Permission denied", at("data/x")),
+                "write",
+                at("data"),
+            ),
+            (
+                format!(
+                    "{}: 1: cannot create {}: Permission denied",
+                    at("bin/sh"),
+                    at("data/x")
+                ),
+                "write",
+                at("data"),
             ),
             (
                 format!(

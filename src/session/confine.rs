@@ -13,8 +13,8 @@ use crate::layout::{SlotId, join};
 use crate::runtime::Runtime;
 use crate::sandbox::{self, Asked, Env, Planned, Refused, Who};
 
-/// The end of what an attempt printed in which refusals are looked for.
-const PRINTED_BYTES: u64 = 256 << 10;
+/// The end of what a program printed in which refusals are looked for.
+pub(super) const PRINTED_BYTES: u64 = 256 << 10;
 
 /// Makes the environment and the sandbox of an agent or gate that is going to be started. `dir`: its
 /// session's folder. `writes`: whether it writes there. `env`: what is set and removed on purpose.
@@ -50,7 +50,7 @@ pub(super) fn who<'a>(rt: &'a Runtime, agent: &Agent<'a>) -> Who<'a> {
     Who::agent(&rt.config, table)
 }
 
-/// What its sandbox refused an attempt, by what it printed: each with the key that would allow it.
+/// What its sandbox refused an attempt's agent.
 /// `environment`: what is set for an agent with this table.
 pub(super) fn refused(
     rt: &Runtime,
@@ -71,25 +71,47 @@ pub(super) fn refused(
         text.extend(tail(&join(&attempt.dir, name), PRINTED_BYTES));
         text.push(b'\n');
     }
-    let text = String::from_utf8_lossy(&text);
+    in_printed(rt, attempt.claim.lease().slot, &text, || Ended {
+        who: who(rt, &agent),
+        worktree: Path::new(cwd),
+        session: Some(&attempt.dir),
+        env: environment(agent.table()),
+    })
+}
+
+/// What has ended, as far as its sandbox depended on it.
+pub(super) struct Ended<'a> {
+    pub(super) who: Who<'a>,
+    pub(super) worktree: &'a Path,
+    pub(super) session: Option<&'a Path>,
+    pub(super) env: Env,
+}
+
+/// What its sandbox refused a program, by what it printed: each with the key that would allow it.
+pub(super) fn in_printed<'a>(
+    rt: &Runtime,
+    slot: SlotId,
+    printed: &[u8],
+    ended: impl FnOnce() -> Ended<'a>,
+) -> Vec<Refused> {
+    let text = String::from_utf8_lossy(printed);
     if !sandbox::tells_of_refusal(&text) {
         return Vec::new();
     }
-    let cwd = Path::new(cwd);
-    let env = environment(agent.table());
-    let home = sandbox::value_of(&env, OsStr::new("HOME")).map(PathBuf::from);
+    let ended = ended();
+    let home = sandbox::value_of(&ended.env, OsStr::new("HOME")).map(PathBuf::from);
     let planned = sandbox::plan(Asked {
         root: &rt.root,
         config: &rt.config,
-        who: who(rt, &agent),
-        worktree: cwd,
-        temp: &sandbox::temp_path(&rt.root, attempt.claim.lease().slot),
-        session: Some(&attempt.dir),
-        env,
+        who: ended.who,
+        worktree: ended.worktree,
+        temp: &sandbox::temp_path(&rt.root, slot),
+        session: ended.session,
+        env: ended.env,
         makes: false,
     });
     match planned {
-        Ok(planned) => sandbox::explained(&text, &planned, cwd, home.as_deref()),
+        Ok(planned) => sandbox::explained(&text, &planned, ended.worktree, home.as_deref()),
         Err(_) => Vec::new(),
     }
 }

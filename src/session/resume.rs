@@ -115,7 +115,9 @@ pub(super) fn conversation<'f>(
     }
     // If it ended before it said anything, the conversation that it resumed is still good.
     let id = before.cli_session.as_ref().or(before.resumed.as_ref());
-    id.map(String::as_str)
+    // The agent may have written it: for its CLI it is neither an option nor a path.
+    let is_id = |id: &&str| !id.is_empty() && !id.starts_with('-') && !id.contains('/');
+    id.map(String::as_str).filter(is_id)
 }
 
 fn is_bound(table: &AgentTable) -> bool {

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::clock;
-use crate::layout::Name;
+use crate::layout::{Name, gate_log_name};
 use crate::outcome::{Means, Next, Outcome, Verdict, Word};
 use crate::quote;
 use crate::record::{
@@ -278,10 +278,8 @@ pub(crate) fn gate_words(ran: &GateRan) -> String {
         true => format!(" (after {})", clock::human(took)),
         false => String::new(),
     };
-    let log = ran
-        .log
-        .as_ref()
-        .filter(|_| evidence.verdict != Verdict::Green);
+    let named = ran.log.as_ref().filter(|log| gate_log_name(log).is_some());
+    let log = named.filter(|_| evidence.verdict != Verdict::Green);
     let log = log.map_or_else(String::new, |log| {
         format!("; its output: state/sessions/{}/{log}", ran.session)
     });

@@ -101,3 +101,33 @@ fn only_what_is_over_old_and_kept_elsewhere_goes() {
     let fsck = git(&root.repo(), &["fsck", "--full", "--no-dangling"]);
     assert_eq!(fsck, "");
 }
+
+/// An agent without a sandbox may have written the record of its item.
+#[test]
+fn no_branch_of_the_users_goes_whatever_a_record_says() {
+    let root = Root::with_repo();
+    root.config(
+        "[repo]\npath = \"repo\"\n[limits]\nkeep = 0\n[integrate]\nmode = \"merge\"\nhow = \"squash\"\n",
+    );
+    root.script("x", "echo 1 > made");
+    root.script("y", "echo 2 > made-too");
+    root.drain();
+    for name in ["x", "y"] {
+        assert!(root.is_done(name), "{}", root.picture());
+    }
+    let mine = "harness/x/1";
+    git(&root.repo(), &["branch", "mine", mine]);
+    let record = root.at("state/items/x.jsonl");
+    let text = fs::read_to_string(&record).unwrap();
+    let forged = text.replace("\"branch\":\"harness/x/1\"", "\"branch\":\"mine\"");
+    assert_ne!(text, forged);
+    fs::write(&record, forged).unwrap();
+    let gone: Value = serde_json::from_str(&root.ok(&["gc", "--json"])).unwrap();
+    assert_eq!(
+        gone["branches"],
+        serde_json::json!(["harness/y/1"]),
+        "{gone}"
+    );
+    git(&root.repo(), &["rev-parse", "--verify", "refs/heads/mine"]);
+    assert_eq!(branches(&root), [mine]);
+}

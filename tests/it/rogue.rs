@@ -358,3 +358,27 @@ fn an_agent_that_meddles_hurts_itself_alone() {
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{failed:?}: see above");
 }
+
+/// What never started is put back, and its session's folder goes: that of no other name.
+#[test]
+fn a_session_on_record_that_leads_elsewhere_has_nothing_removed_there() {
+    let root = Root::plain();
+    fs::create_dir(root.at("away")).unwrap();
+    fs::write(root.at("away/mine"), "mine\n").unwrap();
+    let body = "touch $HARNESS_ROOT/runs; until [ -e $HARNESS_ROOT/go ]; do sleep 0.02; done";
+    root.script("x", body);
+    let run = root.start(&["--workers", "1"]);
+    root.wait_until("it runs", || root.at("runs").exists());
+    run.kill9();
+    let line = r#"{"event":"claimed","session":"../../away","slot":"agent-1","attempt":1}"#;
+    fs::write(root.at("state/items/x.jsonl"), format!("{line}\n")).unwrap();
+    fs::write(root.at("go"), "").unwrap();
+    root.drain();
+    let events = root.events("x");
+    assert!(
+        root.is_done("x") && events.iter().any(|e| e == "requeued"),
+        "{events:?}\n{}",
+        root.picture()
+    );
+    assert_eq!(fs::read_to_string(root.at("away/mine")).unwrap(), "mine\n");
+}

@@ -499,6 +499,53 @@ fn what_was_refused_is_said_with_the_key_that_would_allow_it() {
 }
 
 #[test]
+fn what_a_gate_was_refused_is_said_with_the_key_that_would_allow_it() {
+    let place = Place::new(
+        "[gates.fine]\nscript = 'cat ~/.ssh/id; exit 0'\n\
+         [gates.out]\nscript = 'echo other; echo x > $HOME/out/x'\non_failure = \"park\"\n\
+         [gates.tests]\nscript = 'cat ~/.ssh/id; echo 2 of 3 tests fail; exit 1'\nrequired = false",
+    );
+    let root = &place.root;
+    fs::create_dir(place.at("out")).unwrap();
+    root.script("x", "echo 1 > made");
+    let said = describe(&root.drain());
+    let allowed = |key: &str, path: &str| {
+        format!("`{key} = [\"{}\"]` in [sandbox]", place.at(path).display())
+    };
+    let out = format!(
+        "Permission denied; the sandbox does not let it write {}; to allow it: {}",
+        place.at("out/x").display(),
+        allowed("write", "out")
+    );
+    let (json, shown) = (root.show("x"), root.ok(&["show", "x"]));
+    let reason = json["reason"].as_str().unwrap();
+    for (told, by) in [
+        (reason, "its reason"),
+        (&*said, "the run"),
+        (&*shown, "show"),
+    ] {
+        assert!(told.contains(&out), "{by}: {told}");
+    }
+    let gate = |name: &str| {
+        let events = json["events"].as_array().unwrap();
+        let ran = events.iter().find(|e| e["gate"] == name).unwrap();
+        (
+            ran["verdict"].as_str().unwrap(),
+            ran["reason"].as_str().unwrap(),
+        )
+    };
+    assert_eq!(gate("fine"), ("green", ""));
+    let (verdict, reason) = gate("tests");
+    assert_eq!(verdict, "red");
+    let end = format!("to let it read: {}", allowed("read", ".ssh"));
+    let end_of_file = format!("to let it read: {}", allowed("read", ".ssh/id"));
+    assert!(
+        reason.ends_with(&end) || reason.ends_with(&end_of_file),
+        "{reason}"
+    );
+}
+
+#[test]
 fn a_port_that_was_refused_is_said_with_the_key_that_would_allow_it() {
     let place = Place::new("[sandbox]\nnetwork = [443]\n[agents.script]\nnetwork = [80]\n");
     let root = &place.root;

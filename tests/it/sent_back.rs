@@ -158,3 +158,70 @@ fn what_people_move_by_hand_is_as_good() {
     );
     assert!(root.ok(&["review"]).contains("empty"));
 }
+
+/// A record and a session's file lie where an agent without a sandbox, or any, can write.
+#[test]
+fn what_a_record_says_of_sessions_and_logs_leads_to_no_other_folder() {
+    let root = Root::with_repo();
+    let table = table(&root, "claude", "");
+    root.config(&format!(
+        "agent = \"claude\"\n[repo]\npath = \"repo\"\n[gates.g]\nscript = \"echo said by the gate; echo; echo at last; exit 1\"\n\
+         on_failure = \"park\"\n{table}"
+    ));
+    fs::create_dir_all(root.at("away/gates")).unwrap();
+    for place in ["secret", "away/gates/g.log"] {
+        fs::write(root.at(place), "the secret\n").unwrap();
+    }
+    let text = "Please do it.\n[[mock:success]]\n";
+    root.drop_file("x.md", text.as_bytes(), 0o644);
+    root.drain();
+    let record = root.at("state/items/x.md.jsonl");
+    let forge = |from: &str, to: &str| {
+        let text = fs::read_to_string(&record).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&record, text.replace(from, to)).unwrap();
+    };
+    let told_in = |attempt: usize| {
+        assert!(root.is_parked("x.md"), "{}", root.picture());
+        root.ok(&["retry", "x.md"]);
+        root.drain();
+        prompt(&root, &session(&root, "x.md", attempt))
+    };
+    let told = told_in(1);
+    assert!(told.contains("    said by the gate\n"), "{told}");
+
+    forge("\"gates/g.log\"", "\"gates/../../../../secret\"");
+    let told = told_in(2);
+    assert!(
+        told.contains("gate g is red") && !told.contains("said by") && !told.contains("secret"),
+        "{told}"
+    );
+    let shown = root.ok(&["show", "x.md"]);
+    assert!(!shown.contains("secret"), "{shown}");
+
+    let last = session(&root, "x.md", 2)["session"].clone();
+    forge(last.as_str().unwrap(), "../../away");
+    let told = told_in(3);
+    assert!(
+        told.contains("gate g is red") && !told.contains("secret"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_conversation_that_an_agent_invents_is_neither_an_option_nor_a_path_of_its_cli() {
+    let root = with_agent();
+    for (attempt, invented) in ["--evil", "../../evil"].into_iter().enumerate() {
+        let mut file = session(&root, "x.md", attempt);
+        file["cli_session"] = invented.into();
+        let sid = file["session"].as_str().unwrap();
+        let path = root.at("state/sessions").join(sid).join("session.json");
+        fs::write(path, file.to_string()).unwrap();
+        root.ok(&["reject", "x.md", "--comment", "again"]);
+        root.drain();
+        let next = session(&root, "x.md", attempt + 1);
+        assert_eq!(next["resumed"], Value::Null, "{next:#}");
+        assert!(next["cli_session"].is_string(), "{next:#}");
+        assert!(is_in(&root, "review", "x.md"), "{}", root.picture());
+    }
+}

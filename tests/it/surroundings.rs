@@ -324,13 +324,17 @@ fn what_the_user_does_not_have_comes_from_another_slot_and_leads_nowhere() {
     );
     // Where nothing stays in a slot, nothing comes from another one.
     let root = copying("copy = [\"target\"]\nclean = \"all\"");
-    one(&root, "first", "mkdir target; echo warm > target/made");
-    two_at_once(
-        &root,
-        ["a", "b"],
-        "ls -A > $HARNESS_ROOT/said-$HARNESS_SLOT",
+    root.script(
+        "first",
+        "mkdir target; echo warm > target/made; : > $HARNESS_ROOT/made\n\
+         until [ -e $HARNESS_ROOT/seen ]; do sleep 0.02; done",
     );
-    assert_eq!(said(&root, "said-agent-2"), ".git\n.gitignore\nREADME\n");
+    let mut run = root.start(&["--drain", "--workers", "2"]);
+    root.wait_until("it is made", || root.at("made").exists());
+    let looks = "ls -A > $HARNESS_ROOT/said; : > $HARNESS_ROOT/seen";
+    root.script("second", looks);
+    assert_eq!(run.wait(), Some(0));
+    assert_eq!(said(&root, "said"), ".git\n.gitignore\nREADME\n");
 }
 
 #[test]
@@ -338,6 +342,9 @@ fn harness_own_folders_are_never_copied() {
     let root = copying("");
     let repo = fs::canonicalize(root.repo()).unwrap();
     put(&repo, ".env", "x\n");
+    // As many projects do: then git would let it be brought.
+    put(&repo, ".gitignore", ".env\n.harness\n");
+    commit(&root, "ignore it");
     let harness = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
         let out = command
@@ -347,16 +354,22 @@ fn harness_own_folders_are_never_copied() {
             .output();
         let out = out.unwrap();
         assert!(out.status.success(), "{args:?}: {}", describe(&out));
+        String::from_utf8(out.stdout).unwrap()
     };
     harness(&["init"]);
-    harness(&["config", "set", "repo.copy", "[\".*\", \"*\"]"]);
     harness(&["config", "set", "sandbox.mode", "off"]);
-    let item = repo.join("x.sh");
-    fs::write(&item, "#!/bin/sh\nls -A > $HARNESS_ROOT/said\n").unwrap();
-    fs::set_permissions(&item, fs::Permissions::from_mode(0o755)).unwrap();
-    harness(&["run", "--drain", "--workers", "1", "x.sh"]);
-    let said = fs::read_to_string(repo.join(".harness/said")).unwrap();
-    assert_eq!(said, ".env\n.git\n.gitignore\nREADME\n");
+    // In the first nothing is written meanwhile, so that it could be brought whole.
+    for copy in ["[\".env\", \".harness/prompts\"]", "[\".*\", \"*\"]"] {
+        harness(&["config", "set", "repo.copy", copy]);
+        let item = repo.join("x.sh");
+        fs::write(&item, "#!/bin/sh\nls -A > $HARNESS_ROOT/said\n").unwrap();
+        fs::set_permissions(&item, fs::Permissions::from_mode(0o755)).unwrap();
+        harness(&["run", "--drain", "--workers", "1", "x.sh"]);
+        let said = fs::read_to_string(repo.join(".harness/said")).unwrap();
+        assert_eq!(said, ".env\n.git\n.gitignore\nREADME\n", "{copy}");
+        let shown = harness(&["show", "x.sh"]);
+        assert!(!shown.contains(".harness was not brought"), "{shown}");
+    }
 }
 
 #[test]
@@ -519,19 +532,31 @@ fn a_first_build_is_warm_and_never_takes_the_users_changes_for_the_base() {
 fn what_comes_into_a_used_worktree_is_not_taken_for_its_build() {
     let root = copying("copy = [\"target\"]");
     workspace(&root);
-    one(&root, "first", "echo 1 > made");
+    // What is ignored there may have been made from its files as they are.
+    one(&root, "first", "echo 1 > made; echo x > own.o");
+    let mut touch = Command::new("touch");
+    touch
+        .args(["-d", "2001-01-01"])
+        .arg(root.repo().join("README"));
+    assert!(touch.status().unwrap().success());
     put(
         &root.repo(),
         "part/src/lib.rs",
         "pub fn word() -> &'static str { \"edit\" }\n",
     );
     build(&root.repo(), "build");
-    one(&root, "second", BUILDS);
+    let looks = format!("{BUILDS}\nstat -c %y README > $HARNESS_ROOT/said-time");
+    one(&root, "second", &looks);
     assert_eq!(
         said(&root, "said"),
         "base made\n",
         "{}",
         said(&root, "said-cargo")
+    );
+    let time = said(&root, "said-time");
+    assert!(
+        time.starts_with("20") && !time.starts_with("2001"),
+        "{time}"
     );
     let target = root.at("worktrees/agent-1/target");
     assert!(target.join("debug/app").metadata().unwrap().size() > 0);

@@ -16,7 +16,7 @@ use crate::atomic;
 use crate::clock;
 use crate::config::{GateTable, Moment};
 use crate::error::Result;
-use crate::layout::{Root, join};
+use crate::layout::{Root, escaped, join};
 use crate::lease;
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::outcome::Verdict;
@@ -52,8 +52,8 @@ impl Baseline {
 }
 
 fn place(root: &Root, repo: &str, commit: &str, gate: &str) -> PathBuf {
-    let folder = join(&root.gates(), crate::layout::escaped(repo));
-    join(&folder, commit).join(format!("{gate}.json"))
+    let folder = join(&root.gates(), escaped(repo));
+    join(&folder, escaped(commit)).join(format!("{gate}.json"))
 }
 
 fn definition(table: &GateTable) -> String {

@@ -56,12 +56,18 @@ pub(in crate::session) fn feedback(rt: &Runtime, previous: Option<&LastAttempt>)
     told
 }
 
+/// The last bytes of what a gate printed, at most `max`. `None`: there is none in its session's folder.
+pub(crate) fn printed(root: &Root, ran: &GateRan, max: u64) -> Option<Vec<u8>> {
+    let path = root.gate_log(&ran.session, ran.log.as_deref()?)?;
+    let folder = path.parent()?;
+    let is_ours = atomic::is_own_dir(folder) && atomic::is_own_dir(folder.parent()?);
+    let (bytes, _) = is_ours.then(|| atomic::read_tail(&path, max).ok())??;
+    Some(bytes)
+}
+
 /// The end of a gate's output, each line indented.
 fn output(root: &Root, ran: &GateRan) -> Option<String> {
-    let log = ran.log.as_ref().filter(|log| log.starts_with("gates/"))?;
-    let path = root.session(&ran.session).join(log);
-    let (bytes, _) = atomic::read_tail(&path, OUTPUT_BYTES).ok()?;
-    let shown = String::from_utf8_lossy(&bytes).into_owned();
+    let shown = String::from_utf8_lossy(&printed(root, ran, OUTPUT_BYTES)?).into_owned();
     let shown = text::page(shown.trim_end());
     let indented: String = shown.lines().map(|line| format!("    {line}\n")).collect();
     (!indented.is_empty()).then_some(indented)

@@ -10,11 +10,9 @@ use crate::agents::Facts;
 use crate::config::{GateTable, Moment};
 use crate::error::Result;
 use crate::keeper::ExitRecord;
-use crate::layout::join;
+use crate::layout::{GATE_LOGS, join};
 use crate::session::supervised::read_end;
 
-/// Below the session's folder: the gates' output, and the keeper's record of the newest end.
-pub(super) const FOLDER: &str = "gates";
 const EXIT: &str = "exit.json";
 
 /// How often it runs.
@@ -75,11 +73,11 @@ impl Job<'_> {
     }
 
     pub(super) fn exit(&self) -> PathBuf {
-        join(self.dir, FOLDER).join(EXIT)
+        join(self.dir, GATE_LOGS).join(EXIT)
     }
 
     pub(super) fn log(&self) -> PathBuf {
-        join(self.dir, FOLDER).join(format!("{}.log", self.stem()))
+        join(self.dir, GATE_LOGS).join(format!("{}.log", self.stem()))
     }
 
     /// How this run ended, as its keeper recorded it.

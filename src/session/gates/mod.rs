@@ -19,6 +19,7 @@ pub(super) use again::{Made, to_run_again};
 pub(super) use baseline::before;
 pub(crate) use baseline::is_alike;
 pub(super) use feedback::feedback;
+pub(crate) use feedback::printed;
 pub(crate) use job::{Job, Tries, gate_prefix};
 pub(super) use run::end_running;
 pub(crate) use run::run_gate;

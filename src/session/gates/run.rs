@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
-use super::job::{FOLDER, Job, Run, Tries};
+use super::job::{Job, Run, Tries};
 use super::{junit, scarce};
 use crate::adapters;
 use crate::agents;
@@ -19,14 +19,15 @@ use crate::error::{Error, Kind, Result};
 use crate::keeper::ExitRecord;
 use crate::keeper::caps::Caps;
 use crate::keeper::wire::{Reply, Request, Spec};
-use crate::layout::join;
+use crate::layout::{GATE_LOGS, join};
 use crate::mutant::planted;
 use crate::outcome::{Exit, Stop, Verdict};
 use crate::record::GateRan;
 use crate::runtime::Level;
 use crate::sandbox::{Env, Who, value_of};
 use crate::session::begin::start;
-use crate::session::confine::confine;
+use crate::session::confine::{Ended, PRINTED_BYTES, confine, in_printed};
+use crate::session::stream::tail;
 use crate::session::supervised::{self, Supervised};
 use crate::session::{Failed, WorkerContext};
 use crate::status::SlotState;
@@ -86,7 +87,7 @@ pub(crate) fn run_gate(ctx: &mut WorkerContext, job: &Job<'_>) -> Result<Option<
         reason,
         seconds: began.elapsed().as_secs_f64(),
         tests,
-        log: Some(format!("{FOLDER}/{}.log", job.stem())),
+        log: Some(format!("{GATE_LOGS}/{}.log", job.stem())),
     }))
 }
 
@@ -187,11 +188,31 @@ fn once(ctx: &mut WorkerContext, job: &Job<'_>, run: Run) -> Result<Option<Once>
         },
         (Some(_), _) => unknown("it was stopped"),
         (None, None) => unknown("its keeper died, so its end is not known"),
-        (None, Some(record)) => judge(job, &record),
+        (None, Some(record)) => explained(ctx, job, judge(job, &record)),
     };
     // It says nothing of any other run.
     let _stays = atomic::take_away(&job.exit());
     Ok(Some(over))
+}
+
+/// With what its sandbox refused it, where it did: what the reason names, else the first.
+fn explained(ctx: &WorkerContext, job: &Job<'_>, mut once: Once) -> Once {
+    let (Once::Red { reason, .. } | Once::Unevaluated { why: reason, .. }) = &mut once else {
+        return once;
+    };
+    let printed = tail(&job.log(), PRINTED_BYTES);
+    let refused = in_printed(&ctx.rt, ctx.slot(), &printed, || Ended {
+        who: Who::gate(job.gate, job.table),
+        worktree: job.cwd,
+        session: None,
+        env: job.env.iter().cloned().collect(),
+    });
+    let named = refused.iter().find(|r| reason.contains(&r.printed));
+    if let Some(cause) = named.or(refused.first()) {
+        reason.push_str("; ");
+        reason.push_str(&cause.text);
+    }
+    once
 }
 
 fn unknown(why: &str) -> Once {
@@ -219,7 +240,7 @@ fn begin(
         return Err(stopped(job));
     }
     end_running(ctx);
-    let folder = join(job.dir, FOLDER);
+    let folder = join(job.dir, GATE_LOGS);
     if !atomic::is_own_dir(&folder) {
         atomic::remove(&folder)?;
         atomic::make_dir(&folder, true)?;
@@ -252,7 +273,7 @@ fn begin(
 
 /// Moves away what an agent wrote where its gates' output and ends are to be: it could look like theirs.
 pub(super) fn clear(dir: &Path) -> Result<()> {
-    let folder = join(dir, FOLDER);
+    let folder = join(dir, GATE_LOGS);
     let before = format!("{}-", Moment::Before.as_str());
     let ours = |entry: &std::fs::DirEntry| {
         let name = entry.file_name();
