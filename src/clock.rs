@@ -118,6 +118,14 @@ pub fn was_set_back_since(meta: &Metadata) -> bool {
     ctime_ns(meta) > now_ns().saturating_add(SET_BACK_NS) && !planted("set-back-not-seen")
 }
 
+/// The same of a time that was written as now.
+pub(crate) fn is_ahead(at: &str) -> bool {
+    let at = at.parse::<Timestamp>();
+    at.is_ok_and(|at| at > later(now(), HOSTS_APART)) && !planted("set-back-not-seen")
+}
+
+/// Clocks of hosts that share a ROOT may differ by this much.
+const HOSTS_APART: Duration = Duration::from_secs(60);
 /// Clocks (ours and a file server's) may differ by this much without having been set back.
 const SET_BACK_NS: i64 = 2_000_000_000;
 

@@ -53,9 +53,10 @@ impl Hold {
         Some(until.as_second())
     }
 
+    /// Also where the clock was set back since: its end is as far off as the clock was wrong.
     fn is_over(&self) -> bool {
-        self.ends_at()
-            .is_some_and(|at| at <= clock::now().as_second())
+        let is_past = |at| at <= clock::now().as_second() || clock::is_ahead(&self.since);
+        self.ends_at().is_some_and(is_past)
     }
 
     /// Its end in nanoseconds since 1970; `None`: it has none.

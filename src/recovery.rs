@@ -183,6 +183,7 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
         return put_back(ctx, claim, record, "");
     };
     if last.end.is_some() {
+        session::count_again(ctx, &last);
         return move_its_file(ctx, claim, &last);
     }
     claim.unfence()?;

@@ -170,6 +170,7 @@ PROOFS = [
     ("grant-follows-links", it("sandbox::a_grant_that")),
     ("grant-follows-links", it("sandbox::a_cache_that")),
     ("confined-too-late", it("sandbox::what_is_not_granted")),
+    ("set-back-not-seen", it("holds::a_hold_and_a_canary")),
     ("every-slot-is-first", it("holds::one_slot_of")),
     ("token-not-handed-on", it("tokens::no_more")),
     ("variable-is-a-token", it("tokens::what_outlives")),

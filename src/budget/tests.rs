@@ -205,6 +205,17 @@ fn windows_begin_with_a_reservation_end_and_are_paced() {
         Some("2026-01-27T17:00:00Z".parse().unwrap()),
         "{why}"
     );
+    // The clock is set back: what was used counts in a window that begins there.
+    let mut back = full.clone();
+    let earlier = at("2026-01-26T09:00:00Z");
+    back.roll(&unpaced, &earlier);
+    let Err(Refusal::Agent { until, .. }) = decide(&back, &unpaced, &ASK, &earlier) else {
+        panic!("{back:?}");
+    };
+    assert_eq!(until, Some("2026-01-26T14:00:00Z".parse().unwrap()));
+    // Right again, it has its end.
+    back.roll(&unpaced, &now());
+    assert!(decide(&back, &unpaced, &ASK, &now()).is_ok());
     full.roll(&unpaced, &at("2026-01-27T17:00:00Z"));
     assert!(decide(&full, &unpaced, &ASK, &at("2026-01-27T17:00:00Z")).is_ok());
 }

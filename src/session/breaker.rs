@@ -177,15 +177,18 @@ fn raise(ctx: &WorkerContext, name: &Name, line: &LedgerLine, reason: String) ->
             true
         }
         // By a process that died then; or another hold stands.
-        Ok(false) => {
-            let standing = hold::of(&ctx.rt.root, &line.agent);
-            standing.is_some_and(|hold| hold.class == FAILURES && hold.session == line.session)
-        }
+        Ok(false) => has_held(&ctx.rt.root, line),
         Err(e) => {
             ctx.rt.console.warn(&e.to_string());
             false
         }
     }
+}
+
+/// Whether its agent is held because of this end.
+pub(super) fn has_held(root: &Root, line: &LedgerLine) -> bool {
+    let standing = hold::of(root, &line.agent);
+    standing.is_some_and(|hold| hold.class == FAILURES && hold.session == line.session)
 }
 
 fn tell(ctx: &WorkerContext, name: &Name, hold: &Hold, line: &LedgerLine) {

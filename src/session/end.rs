@@ -1,14 +1,15 @@
 //! Writes an attempt's end to its `session.json`, its item's record and the ledger.
 
-use super::file::{FileState, SessionFile};
+use super::file::{self, FileState, SessionFile};
 use super::{Attempt, Over, Work, WorkerContext, breaker};
+use crate::aggregator;
 use crate::atomic;
 use crate::clock;
 use crate::error::{Kind, Result};
 use crate::git::Collected;
 use crate::mutant::planted;
 use crate::outcome::{Decision, Next, Outcome, Word};
-use crate::record::{Event, Finished};
+use crate::record::{Event, Finished, LastAttempt};
 use crate::status::LedgerLine;
 
 /// Copies what is known of the end into the session's file.
@@ -134,6 +135,26 @@ pub(super) fn write_end(
     }
     ctx.rt.count(&line);
     Ok(true)
+}
+
+/// Whoever put this end on record may have died before the ledger had it, and when it had held the agent.
+pub(crate) fn count_again(ctx: &WorkerContext, last: &LastAttempt) {
+    let root = &ctx.rt.root;
+    let file = file::read(&root.session(&last.session), &last.session);
+    let Some(file) = file.filter(SessionFile::has_ended) else {
+        return;
+    };
+    let mut line = ledger_line(&file);
+    let mut is_counted = false;
+    let since = line.at.parse().ok();
+    let read = aggregator::each_line(root, since, |known| {
+        is_counted |= known.session == line.session;
+    });
+    if read.is_err() || is_counted {
+        return;
+    }
+    line.held |= breaker::has_held(root, &line);
+    ctx.rt.count(&line);
 }
 
 /// Removes the branch if it is empty. A failure does no harm.

@@ -39,6 +39,7 @@ use begin::begin;
 pub(crate) use begin::branch_of;
 use conclude::gate_made;
 pub(crate) use conclude::{conclude, gate_on, publish_on, target_of};
+pub(crate) use end::count_again;
 use file::SessionFile;
 use gates::Made;
 pub(crate) use launch::neutral as neutral_environment;

@@ -352,3 +352,64 @@ fn trees_and_agents_that_have_one_login_are_told() {
         assert!(said.contains("claude and second have one login"), "{said}");
     }
 }
+
+/// The seconds that the clock must be ahead to be at that time.
+fn to(time: &str) -> i64 {
+    let time: jiff::Timestamp = time.parse().unwrap();
+    time.as_second() - jiff::Timestamp::now().as_second()
+}
+
+#[test]
+fn a_hold_of_a_clock_that_was_wrong_ends_when_it_is_right() {
+    let mut root = root_with("claude", "day_usd = 0.04", "budget_usd = 0.03");
+    let Some(clock) = Clock::of(&mut root) else {
+        return;
+    };
+    const DAY: i64 = 86_400;
+    clock.set(30 * DAY, 0);
+    play(&root, "a.md", "success");
+    play(&root, "b.md", "success");
+    let run = root.start(&["--workers", "1"]);
+    root.wait_until("one is paid", || done(&root) == 1);
+    held(&root, &run, "claude");
+    let days_left = || {
+        let until = hold(&root, "claude")?["until"].as_str()?.to_owned();
+        Some(to(&until) / DAY)
+    };
+    assert!(days_left().is_some_and(|days| days >= 29));
+    // What was used then counts as used today: the same harness holds it until tonight.
+    clock.set(0, 0);
+    root.wait_until("it is held until tonight", || {
+        days_left().is_some_and(|days| days <= 1)
+    });
+    assert_eq!(done(&root), 1);
+    clock.set(DAY, 0);
+    root.wait_until("tomorrow the other is paid", || done(&root) == 2);
+    end(run);
+}
+
+#[test]
+fn a_day_of_23_or_25_hours_ends_at_its_midnight() {
+    for (evening, midnight) in [
+        ("2027-10-31T21:30:00Z", "2027-10-31T23:00:00Z"),
+        ("2028-03-26T20:30:00Z", "2028-03-26T22:00:00Z"),
+    ] {
+        let mut root = root_with("claude", "day_usd = 0.04", "budget_usd = 0.03");
+        root.env.push(("TZ", "CET-1CEST,M3.5.0,M10.5.0/3".into()));
+        let Some(clock) = Clock::of(&mut root) else {
+            return;
+        };
+        clock.set(to(evening), 0);
+        play(&root, "a.md", "success");
+        play(&root, "b.md", "success");
+        let run = root.start(&["--workers", "1"]);
+        root.wait_until("one is paid", || done(&root) == 1);
+        let hold = held(&root, &run, "claude");
+        // In whole seconds, so that it does not end too early.
+        let late = to(hold["until"].as_str().unwrap()) - to(midnight);
+        assert!((0..=1).contains(&late), "{hold:#}");
+        clock.set(to(midnight) + 3, 0);
+        root.wait_until("the next day pays", || done(&root) == 2);
+        end(run);
+    }
+}

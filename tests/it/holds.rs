@@ -398,3 +398,90 @@ fn a_ledger_that_is_made_anew_knows_which_failures_held_their_agent() {
     let more = starts(&root).len() - before;
     assert!(more >= 5, "{more}: {:?}", starts(&root));
 }
+
+/// Writes one of the files of a hold: it was raised so many seconds from now, for ten minutes.
+fn raised(root: &Root, file: &str, ahead: i64, more: &str) {
+    let at = |seconds: i64| jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+    let (since, until) = (at(ahead), at(ahead + 600));
+    fs::create_dir_all(root.at("state/holds")).unwrap();
+    let text = format!("{{\"since\":\"{since:.0}\",\"until\":\"{until:.0}\"{more}}}");
+    fs::write(root.at("state/holds").join(file), text).unwrap();
+}
+
+#[test]
+fn a_hold_and_a_canary_from_before_the_clock_was_set_back_are_over() {
+    const USED_UP: &str = ",\"class\":\"usage_limit\"";
+    for (file, more) in [
+        ("fake.hold", USED_UP),
+        ("fake.canary", ",\"slot\":\"agent-9\""),
+    ] {
+        let root = root();
+        set(&root, "go", "");
+        set(&root, "end", "");
+        if file == "fake.canary" {
+            raised(&root, "fake.hold", -3_600, USED_UP);
+        }
+        raised(&root, file, 86_400, more);
+        prompts(&root, &["x.md"]);
+        let mut run = root.start(&["--workers", "1"]);
+        root.wait_until("it is over", || root.is_done("x.md"));
+        root.wait_until("and gone", || {
+            ["hold", "canary"]
+                .iter()
+                .all(|end| !root.at(format!("state/holds/fake.{end}")).exists())
+        });
+        run.signal("TERM");
+        run.wait();
+    }
+}
+
+/// The fifth failure holds the agent, is on record, and its harness dies before the ledger has it.
+#[test]
+fn a_row_that_held_its_agent_is_over_though_its_harness_died_before_the_ledger_had_it() {
+    let mut root = root();
+    root.env.push(("HARNESS_RETRY_MAX", "0".into()));
+    set(&root, "mode", "fails");
+    let names = ["a.md", "b.md", "c.md", "d.md", "e.md"];
+    for name in names {
+        prompts(&root, &[name]);
+        root.drain();
+    }
+    let of_hold = || fs::read_to_string(root.at("state/holds/fake.hold")).ok();
+    let held = of_hold().unwrap_or_else(|| panic!("{}", root.picture()));
+    let sid = root.show("e.md")["attempts"][0]["session"].clone();
+    let sid = sid.as_str().unwrap();
+    assert!(held.contains("failures") && held.contains(sid), "{held}");
+    // As it left all that.
+    let ledger = || {
+        let files = files_below(&root.at("state/ledger"));
+        let mut days = files.into_iter().filter(|f| f.extension().is_some());
+        days.find(|day| fs::read_to_string(day).unwrap().contains(sid))
+    };
+    let day = ledger().unwrap();
+    let text = fs::read_to_string(&day).unwrap();
+    let others = text.lines().filter(|line| !line.contains(sid));
+    let others: String = others.map(|line| format!("{line}\n")).collect();
+    fs::write(&day, others).unwrap();
+    let path = root.at("state/sessions").join(sid).join("session.json");
+    let mut file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(file["held"], true, "{file:#}");
+    file["held"] = false.into();
+    fs::write(&path, file.to_string()).unwrap();
+    let slot = file["slot"].as_str().unwrap();
+    let marker = root.at("state/agents").join(slot).join("marker");
+    fs::hard_link(marker, root.at("state/claims/e.md")).unwrap();
+    let claimed = root.at("queue/claimed").join(slot).join("e.md.~ending~");
+    fs::rename(root.at("queue/parked/e.md"), claimed).unwrap();
+
+    root.script("looks", "true");
+    root.drain();
+    assert!(root.is_parked("e.md"), "{}", root.picture());
+    let text = fs::read_to_string(ledger().unwrap()).unwrap();
+    let line = text.lines().find(|line| line.contains(sid)).unwrap();
+    assert!(line.contains("\"held\":true"), "{line}");
+    root.ok(&["resume", "fake"]);
+    prompts(&root, &["f.md"]);
+    root.drain();
+    assert!(root.is_parked("f.md"), "{}", root.picture());
+    assert_eq!(of_hold(), None);
+}
