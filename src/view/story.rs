@@ -320,8 +320,7 @@ fn started_words(started: &Started) -> String {
     let mut s = format!("{} started", attempt_of(started.attempt));
     s += &part_of(" from ", started.base.as_ref(), "");
     if let Some(oid) = &started.base_oid {
-        let short: String = oid.chars().take(9).collect();
-        s += &part(" (", &short, ")");
+        s += &part(" (", &short(oid), ")");
     }
     s += &part_of(" on its branch ", started.branch.as_ref(), "");
     s += &number(", process ", started.pid, "");

@@ -1,7 +1,7 @@
 //! The protocol of claim, start, finish, recovery, cancel and re-drop, checked exhaustively: every
 //! interleaving of actors, keepers, a person and deaths, within the bounds of each world below.
 //! `protocol` has the steps, named as in ARCHITECTURE.md; here is what must hold, and the faults
-//! of the protocol that must be found. `HARNESS_MODEL=large` looks at larger worlds.
+//! of the protocol that must be found. `canary` is a small model of its own. `HARNESS_MODEL=large` looks at larger worlds.
 
 #![allow(
     clippy::disallowed_methods,
@@ -11,6 +11,7 @@
     reason = "tests fail by panicking, and say how much they looked at"
 )]
 
+mod canary;
 mod protocol;
 
 use protocol::{Actor, At, Exit, Fault, Id, Place, Protocol, State, Step};

@@ -1,7 +1,7 @@
 //! The protocol of ARCHITECTURE.md as a state machine. Each [`Step`] is one step of its table, or
 //! one row of `src/recovery.rs`, and is atomic here because the code does it by one system call
 //! (or by calls whose order nobody else can see). What is left out: time, git's own steps, power
-//! cuts, holds, interrupts, dependencies.
+//! cuts, holds (`canary`), interrupts, dependencies.
 //!
 //! An actor is a worker thread: a steady one works in the slot of its number, the others only
 //! recover what dead ones left (`worker::Mode`). Killing an actor is `kill -9` of its process; it

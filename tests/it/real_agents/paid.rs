@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::setup::{Cli, configure_with, ready};
+use super::setup::{Cli, Model, configure_with, ready};
 use super::{ask, drain, start};
 use crate::budget::{end, held, usd};
 use crate::launch::session;
@@ -18,25 +18,26 @@ fn set(root: &Root, budget: &str) {
     fs::write(&path, format!("{before}\n[budget]\n{budget}\n")).unwrap();
 }
 
+/// A ROOT whose prompts go to the real claude, which a model serves, with these lines in its table and
+/// in `[budget]`.
+fn priced(table: &str, budget: &str) -> Option<(Root, Model)> {
+    let (program, model) = ready(Cli::Claude)?;
+    let root = Root::with_repo();
+    configure_with(&root, Cli::Claude, &program, &model.url(), table, &[]);
+    set(&root, budget);
+    Some((root, model))
+}
+
 fn near(a: f64, b: f64) -> bool {
     (a - b).abs() < 1e-6
 }
 
 #[test]
 fn what_claude_costs_is_charged_and_a_spent_day_asks_its_model_nothing() {
-    let Some((program, model)) = ready(Cli::Claude) else {
+    let Some((root, model)) = priced("budget_usd = 20\n", "day_usd = 100\nday_tokens = 10000000")
+    else {
         return;
     };
-    let root = Root::with_repo();
-    configure_with(
-        &root,
-        Cli::Claude,
-        &program,
-        &model.url(),
-        "budget_usd = 20\n",
-        &[],
-    );
-    set(&root, "day_usd = 100\nday_tokens = 10000000");
     ask(&root, "one.md", "edit file=one.txt");
     drain(&root, "1");
     let one = session(&root, "one.md", 0);
@@ -86,19 +87,9 @@ fn what_claude_costs_is_charged_and_a_spent_day_asks_its_model_nothing() {
 
 #[test]
 fn claude_that_has_used_what_the_day_left_it_goes_back_and_is_charged_with_all_of_it() {
-    let Some((program, model)) = ready(Cli::Claude) else {
+    let Some((root, model)) = priced("budget_usd = 1000\n", "day_usd = 1") else {
         return;
     };
-    let root = Root::with_repo();
-    configure_with(
-        &root,
-        Cli::Claude,
-        &program,
-        &model.url(),
-        "budget_usd = 1000\n",
-        &[],
-    );
-    set(&root, "day_usd = 1");
     // Its first turn costs more than that.
     ask(&root, "dear.md", "expensive");
     let run = start(&root, &["--workers", "1"], "run.log");
@@ -130,22 +121,12 @@ fn claude_that_has_used_what_the_day_left_it_goes_back_and_is_charged_with_all_o
 
 #[test]
 fn a_window_of_claudes_counts_its_tokens_and_no_dollars() {
-    let Some((program, model)) = ready(Cli::Claude) else {
+    let Some((root, model)) = priced(
+        "subscription = true\n",
+        "day_usd = 0.01\nwindow_tokens = 12000\nreserve_for_people = 0.5",
+    ) else {
         return;
     };
-    let root = Root::with_repo();
-    configure_with(
-        &root,
-        Cli::Claude,
-        &program,
-        &model.url(),
-        "subscription = true\n",
-        &[],
-    );
-    set(
-        &root,
-        "day_usd = 0.01\nwindow_tokens = 12000\nreserve_for_people = 0.5",
-    );
     ask(&root, "one.md", "edit file=one.txt");
     ask(&root, "two.md", "edit file=two.txt");
     let run = start(&root, &["--workers", "1"], "run.log");
