@@ -2,7 +2,7 @@
 """Measures harness against the queues that this machine has, and against the least that a queue of
 files can cost, interleaved; prints one table of medians and ratios.
 
-    bench/run.py --floors                the ratios that must hold, pass or fail (about 6 minutes)
+    bench/run.py --floors                the ratios that must hold, pass or fail (about 14 minutes)
     bench/run.py [--only dispatch,…]     everything, or these parts of it
 
 Peers are used where they are found in PATH: xargs, nq, tsp (task-spooler), parallel (`apt install nq
@@ -33,7 +33,7 @@ SECTIONS = {
               agents.at_once, agents.efficiency, agents.chatty, merging.merging, builds.builds, scale.idle,
               scale.sessions, scale.flat, scale.top)
 }
-FLOORS = "dispatch,confined,latency,worktrees,efficiency,chatty,flat,top"
+FLOORS = "dispatch,confined,latency,worktrees,efficiency,chatty,flat,top,merging"
 
 
 def options():
