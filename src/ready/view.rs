@@ -53,6 +53,28 @@ impl Ready {
 
     /// Every known item in `pending/`, in the order in which they would start.
     pub fn standing(&self) -> Vec<(Name, Standing)> {
+        let mut all = Vec::new();
+        self.each_standing(|name, known, standing| {
+            let class = match standing {
+                Standing::Ready(_) => (0, 0),
+                Standing::Scheduled(at) => (1, at),
+                Standing::Blocked(_) => (2, 0),
+            };
+            let rank = Rank::new(name, &known.fields, known.mtime);
+            all.push((class, rank, standing));
+        });
+        all.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        all.into_iter().map(|(_, r, s)| (r.name, s)).collect()
+    }
+
+    /// The same, in no order.
+    pub fn standing_unsorted(&self) -> Vec<(Name, Standing)> {
+        let mut all = Vec::new();
+        self.each_standing(|name, _, standing| all.push((name.clone(), standing)));
+        all
+    }
+
+    fn each_standing(&self, mut with: impl FnMut(&Name, &Known, Standing)) {
         let sets = self.lock();
         let held_key = |k: &Known| {
             let key = k.fields.exclusive.as_ref();
@@ -75,16 +97,9 @@ impl Ready {
             (_, Some(key), _) => Standing::Blocked(Wait::Key(key)),
             (IndexSet::Blocked | IndexSet::Later(_), None, _) => Standing::Blocked(Wait::Writer),
         };
-        let mut all: Vec<_> = sets.known.iter().map(|(n, k)| (n, k, of(n, k))).collect();
-        all.sort_by_key(|(name, k, standing)| {
-            let class = match standing {
-                Standing::Ready(_) => (0, 0),
-                Standing::Scheduled(at) => (1, *at),
-                Standing::Blocked(_) => (2, 0),
-            };
-            (class, Rank::new(name, &k.fields, k.mtime))
-        });
-        all.into_iter().map(|(n, _, s)| (n.clone(), s)).collect()
+        for (name, known) in &sets.known {
+            with(name, known, of(name, known));
+        }
     }
 
     /// Items that cannot be claimed, and why, for people: at most `max`.

@@ -202,7 +202,7 @@ pub(crate) fn counts(root: &Root) -> PendingCounts {
     // A folder that is missing holds nothing.
     let _unlisted = ready.rescan();
     let holds = Holds::look(root);
-    for (name, standing) in ready.standing() {
+    for (name, standing) in ready.standing_unsorted() {
         match of_pending(root, &holds, &name, &standing).state {
             State::Scheduled => counts.scheduled += 1,
             State::Blocked => counts.blocked += 1,
