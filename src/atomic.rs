@@ -79,12 +79,11 @@ impl Nameless {
     /// For a file that will get a name in the folder of `beside`.
     pub fn new(beside: &Path, content: &[u8], mode: u32, durable: bool) -> Result<Nameless> {
         let what = "cannot write the file";
-        let dir = beside.parent().unwrap_or(Path::new("."));
         let opened = OpenOptions::new()
             .write(true)
             .mode(mode)
             .custom_flags(libc::O_TMPFILE)
-            .open(dir);
+            .open(folder_of(beside));
         let (mut written, temp) = match opened {
             Ok(file) => (file, None),
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
@@ -321,7 +320,13 @@ pub(crate) fn why_unmovable(path: &Path) -> Option<Error> {
 }
 
 fn has_folder(path: &Path) -> bool {
-    path.parent().is_some_and(Path::is_dir)
+    folder_of(path).is_dir()
+}
+
+/// The folder that a file is in; of a bare name, the one where this process is.
+fn folder_of(path: &Path) -> &Path {
+    let named = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    named.unwrap_or(Path::new("."))
 }
 
 fn rename_dir(from: &Path, to: &Path) -> Result<Moved> {

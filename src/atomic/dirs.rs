@@ -15,7 +15,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::read::open_own_dir;
-use super::{exists, keep_older, open_dir, open_regular, remove, sync_data, temp_beside};
+use super::{
+    exists, folder_of, keep_older, open_dir, open_regular, remove, sync_data, temp_beside,
+};
 use crate::error::{Context, Error, Result};
 use crate::mutant::planted;
 
@@ -232,7 +234,7 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
 }
 
 pub(crate) fn sync_parent(path: &Path) -> Result<()> {
-    path.parent().map_or(Ok(()), sync_dir)
+    sync_dir(folder_of(path))
 }
 
 /// Makes a directory tree that nobody else writes into survive a power cut: each file, then the

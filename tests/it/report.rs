@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::agents::{play, root_with};
-use crate::support::{Root, describe, run_within, skipped};
+use crate::support::{DEADLINE, Root, describe, run_within, skipped};
 
 /// The data of the page's script.
 fn data(page: &str) -> Value {
@@ -189,6 +189,15 @@ fn the_report_goes_into_a_file_whole_and_over_nothing_else() {
     assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&to), 0o600, "it tells of what is private");
+    // As people type it, the first time and the next.
+    for _ in 0..2 {
+        let mut bare = root.command();
+        bare.args(["report", "-o", "bare.html"])
+            .current_dir(root.path());
+        let out = run_within(DEADLINE, bare).unwrap();
+        assert!(out.status.success(), "{}", describe(&out));
+        assert_eq!(mode(&root.at("bare.html")), 0o600);
+    }
     fs::set_permissions(&to, fs::Permissions::from_mode(0o644)).unwrap();
     let link = root.at("link.html");
     symlink(&to, &link).unwrap();
