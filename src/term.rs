@@ -106,6 +106,19 @@ pub(crate) fn cells(text: &str) -> usize {
     text.chars().map(cells_of).sum()
 }
 
+/// Rows that a text takes on a terminal of this width.
+pub(crate) fn rows(text: &str, width: usize) -> usize {
+    let (mut rows, mut used) = (1, 0);
+    for cells in text.chars().map(cells_of) {
+        // What takes two cells is not cut.
+        if used + cells > width {
+            (rows, used) = (rows + 1, 0);
+        }
+        used += cells;
+    }
+    rows
+}
+
 /// The longest beginning with at most so many cells.
 pub(crate) fn beginning(text: &str, width: usize) -> &str {
     let mut used = 0;
@@ -130,6 +143,22 @@ pub(crate) fn clip(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_wrapped_as_a_terminal_wraps_it() {
+        let cases = [
+            ("", 10, 1),
+            ("0123456789", 10, 1),
+            ("0123456789a", 10, 2),
+            ("漢字漢字", 4, 2),
+            ("漢字漢字漢", 5, 3),
+            ("a漢字漢字", 4, 3),
+            ("abcdef", 1, 6),
+        ];
+        for (text, width, wanted) in cases {
+            assert_eq!(rows(text, width), wanted, "{text} {width}");
+        }
+    }
 
     #[test]
     fn colour_is_for_terminals_that_want_it() {

@@ -136,7 +136,9 @@ impl Runtime {
     pub(crate) fn show_progress(&self) {
         self.console.show_below(|term| {
             let slots = self.slots.statuses().into_values().collect();
-            progress::lines(slots, self.ready.tally(), &self.results.so_far(), term)
+            let tally = self.ready.tally();
+            let lines = |results: &Results| progress::lines(slots, tally, results, term);
+            self.results.look(lines)
         });
     }
 

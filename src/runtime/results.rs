@@ -118,4 +118,9 @@ impl Board {
     pub(crate) fn so_far(&self) -> Results {
         lock(&self.0).clone()
     }
+
+    /// Looks at them without a copy.
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&Results) -> T) -> T {
+        at(&lock(&self.0))
+    }
 }

@@ -19,7 +19,7 @@ use super::lock;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::outcome::plural;
-use crate::term::{Paint, Term, cells};
+use crate::term::{Paint, Term, rows};
 use crate::waker::{self, Waker};
 
 /// Some ten thousand lines.
@@ -235,7 +235,8 @@ impl Drawn {
         self.lines = lines;
     }
 
-    /// What takes them away. A terminal that has become narrower has broken them into more rows.
+    /// What takes them away. A terminal that has become narrower has wrapped them into more rows. Each row
+    /// by itself: where "all below" begins in the first row, tmux keeps it for whoever scrolls back.
     fn erase(&mut self) -> String {
         let lines = std::mem::take(&mut self.lines);
         let is_there = std::mem::take(&mut self.on_screen) && is_in_foreground();
@@ -243,9 +244,8 @@ impl Drawn {
             return String::new();
         }
         let width = Term::of_stderr().width.unwrap_or(usize::MAX);
-        let rows = |line: &str| cells(line).div_ceil(width).max(1);
-        let rows: usize = lines.iter().map(|(_, line)| rows(line)).sum();
-        format!("\r\x1b[{rows}A\x1b[J")
+        let rows: usize = lines.iter().map(|(_, line)| rows(line, width)).sum();
+        "\r".to_owned() + &"\x1b[A\x1b[2K".repeat(rows)
     }
 }
 
