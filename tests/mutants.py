@@ -183,8 +183,8 @@ PROOFS = [
     ("symlink-followed", ["env", "HARNESS_TRICKS=AGENT out", *it("nothing_put")]),
     ("name-shown-as-it-is", it("fuzz::screens")),
     ("terminal-kept", it("top::however_it_ends")),
-    ("terminal-kept", ["cargo", "test", "-q", "--features", "mutants", "--lib", "--",
-                       "a_panic_leaves"]),
+    ("terminal-kept", it("top::a_panic_leaves")),
+    ("terminal-kept", unit("a_panic_leaves")),
     ("percent-not-escaped", it("fuzz::names")),
 ]
 

@@ -6,6 +6,7 @@ use super::app::{About, App, Ask, Chosen, Over, Tab, Then};
 use super::jobs::For;
 use super::keys::Key;
 use super::line::Line;
+use super::needs::{self, Need};
 use super::page::Page;
 use crate::inspect::live::Live;
 use crate::layout::Name;
@@ -126,6 +127,7 @@ impl App {
                 Some(name) => self.run(For::Act, of_item("retry", &name), "…"),
                 None => self.say(Paint::Yellow, "no item is in this row"),
             },
+            Key::Char('e') => self.ask_end(),
             Key::Char('R') => {
                 let question = "end pauses, holds and interrupts, for all slots?".to_owned();
                 let then = Then::Run(For::Act, vec!["resume".into()]);
@@ -205,6 +207,24 @@ impl App {
             }
             None => self.say(Paint::Yellow, "no item is in this row"),
         }
+    }
+
+    /// The hold, or the order, in the row.
+    fn ask_end(&mut self) {
+        let (word, name) = match self.chosen() {
+            Chosen::Need(Need {
+                word,
+                resumes: Some(name),
+                ..
+            }) => (word, name),
+            _ => return self.say(Paint::Yellow, "choose a hold or an order first (3)"),
+        };
+        let question = match word.as_str() {
+            needs::HELD => format!("end the hold of {name}?"),
+            _ => format!("end {name}?"),
+        };
+        let args = vec!["resume".into(), "--".into(), name.into()];
+        self.ask = Some(Ask::Sure(question, Then::Run(For::Act, args)));
     }
 
     fn key_over(&mut self, key: &Key) {

@@ -1,6 +1,6 @@
 //! The keys: those of the moment at the bottom, all of them on a page.
 
-use super::app::{About, App, Ask, Over, Tab};
+use super::app::{About, App, Ask, Chosen, Over, Tab};
 use super::canvas::Canvas;
 use crate::view::Paint;
 
@@ -21,6 +21,7 @@ const ALL: &[(&str, &str)] = &[
     ("c", "cancel an item (asks once)"),
     ("i", "interrupt an agent: it is frozen until a"),
     ("p", "start nothing new, or go on"),
+    ("e", "end the hold or order in the row (asks)"),
     ("R", "end all pauses, holds, interrupts (asks)"),
     ("", "CHANGES"),
     (
@@ -101,6 +102,11 @@ pub(super) fn draw_keys(app: &App, canvas: &mut Canvas, y: u16) {
 const QUIT: &str = "?:keys,q:quit";
 const BACK: &str = "?:keys,q:back";
 
+/// Whether a hold or an order is in the row.
+fn ends_something(app: &App) -> bool {
+    matches!(app.chosen(), Chosen::Need(need) if need.resumes.is_some())
+}
+
 /// `KEY:WHAT` of each, help and the way out last.
 fn keys_of(app: &App) -> Vec<(&'static str, &'static str)> {
     let over = app.over.as_ref();
@@ -131,6 +137,7 @@ fn keys_of(app: &App) -> Vec<(&'static str, &'static str)> {
                 "enter:story,d:diff,r:retry,c:cancel,l:log,tab:events,/:find",
                 QUIT,
             ),
+            Tab::Needs if ends_something(app) => ("e:end it,R:resume all,p:pause,tab:agents", QUIT),
             Tab::Needs => (
                 "enter:story,a:answer,r:retry,l:log,R:resume all,tab:agents",
                 QUIT,

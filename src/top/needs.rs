@@ -5,6 +5,9 @@ use crate::status::{LedgerLine, Status};
 use crate::text::one_line;
 use crate::view::{Paint, local_time};
 
+/// What a row says of an agent that is held.
+pub(super) const HELD: &str = "held";
+
 /// A row of the list.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Need {
@@ -19,6 +22,8 @@ pub(super) struct Need {
     pub(super) slot: Option<String>,
     /// Set of an attempt that ended.
     pub(super) session: Option<String>,
+    /// What `harness resume` ends: an agent's hold, an order.
+    pub(super) resumes: Option<String>,
 }
 
 /// What stands in the way, the most urgent first.
@@ -46,12 +51,13 @@ pub(super) fn needs(status: &Status) -> Vec<Need> {
     let holds = status.holds.iter().map(|hold| Need {
         paint: Paint::Yellow,
         at: hold.since.clone(),
-        word: "held".into(),
+        word: HELD.into(),
         who: hold.agent.clone(),
         text: match &hold.until {
             Some(until) => format!("until {}: {}", clock_of(until), one_line(&hold.reason)),
             None => one_line(&hold.reason),
         },
+        resumes: Some(hold.agent.clone()),
         ..Need::default()
     });
     let orders = status.control.iter().map(|order| Need {
@@ -63,6 +69,7 @@ pub(super) fn needs(status: &Status) -> Vec<Need> {
             "drain" => "every harness ends when nothing is left to do".into(),
             _ => "nothing new is started, every harness ends when its agents have".into(),
         },
+        resumes: Some(order.clone()),
         ..Need::default()
     });
     asks.chain(troubles).chain(holds).chain(orders).collect()
@@ -83,8 +90,8 @@ fn of_attempt(line: &LedgerLine) -> Need {
         word: line.outcome.clone(),
         who: line.item.clone(),
         text: one_line(&line.reason),
-        slot: None,
         session: Some(line.session.clone()),
+        ..Need::default()
     }
 }
 

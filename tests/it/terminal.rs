@@ -1,11 +1,14 @@
 //! A terminal for programs under test: a pty with a parser behind it, so that a test sees what a person would.
+//! A test that fails prints the screen. `HARNESS_TEST_SHOTS=DIR` keeps each screen that a test waited for as
+//! text: `DIR/TEST-NUMBER.txt`, with what was waited for in the first line.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -26,6 +29,21 @@ pub struct Terminal {
     reader: Option<JoinHandle<()>>,
     child: Child,
     before: Termios,
+}
+
+/// Screens that were kept so far.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+fn keep(what: &str, screen: &str) {
+    let Some(dir) = std::env::var_os("HARNESS_TEST_SHOTS") else {
+        return;
+    };
+    let test = std::thread::current();
+    let test = test.name().unwrap_or("test").replace("::", "-");
+    let number = KEPT.fetch_add(1, Ordering::Relaxed);
+    let path = Path::new(&dir).join(format!("{test}-{number:03}.txt"));
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(path, format!("# {what}\n{screen}\n")).unwrap();
 }
 
 struct Seen {
@@ -165,6 +183,7 @@ impl Terminal {
         loop {
             let screen = self.screen();
             if is_so(&screen) {
+                keep(what, &screen);
                 return screen;
             }
             assert!(
@@ -181,6 +200,13 @@ impl Terminal {
         })
     }
 
+    /// Waits until all of these are shown at once: a screen comes in parts.
+    pub fn shows_all(&self, texts: &[&str]) -> String {
+        self.until(&format!("all of {texts:?} is shown"), |screen| {
+            texts.iter().all(|text| screen.contains(text))
+        })
+    }
+
     /// Waits until the program has ended; its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         let end = Instant::now() + DEADLINE;
@@ -193,16 +219,24 @@ impl Terminal {
         }
     }
 
+    /// Waits until the program has ended with this exit code.
+    pub fn ends_with(&mut self, code: i32) {
+        let ended = self.ended();
+        assert_eq!(ended, Some(code), "{}", self.screen());
+    }
+
     /// Modes, screen and cursor are as they were before.
     pub fn assert_left_as_found(&self) {
         self.until("the terminal is left", |_| {
             !self.is_taken() && self.has_cursor()
         });
         let (_, slave) = self.ends.as_ref().unwrap();
-        assert!(tcgetattr(slave).unwrap() == self.before, "other modes");
+        let screen = self.screen();
+        let modes = tcgetattr(slave).unwrap();
+        assert!(modes == self.before, "other modes: {modes:?}\n{screen}");
         let written = self.written();
         let off = written.rfind("\x1b[?2004l");
-        assert!(off > written.rfind("\x1b[?2004h"), "{written:?}");
+        assert!(off > written.rfind("\x1b[?2004h"), "{written:?}\n{screen}");
     }
 
     /// Closes the terminal, as somebody does who closes its window.

@@ -34,16 +34,17 @@ fn ten_agents_and_a_question_that_is_answered() {
     play(&root, "ask.md", "question text=Which_colour?");
     let mut run = root.start(&["--workers", "10"]);
     let mut top = Terminal::harness(&root, &["top"], USUAL);
-    let screen = top.until("all work and one asks", |screen| {
-        screen.matches(" working ").count() == 9 && screen.contains(" asks ")
+    top.until("all work and one asks", |screen| {
+        let rows = screen.lines().filter(|line| line.starts_with("agent-"));
+        rows.count() == 10 && screen.matches(" working ").count() == 9 && screen.contains(" asks ")
     });
-    assert!(screen.contains("10 workers, up "), "{screen}");
-    assert!(screen.contains("0 pending, 10 claimed"), "{screen}");
-    assert!(screen.contains("1 Agents 10]"), "{screen}");
-    assert!(screen.contains(" asks: Which colour?"), "{screen}");
-    assert!(screen.contains("a answer"), "{screen}");
-    let rows = screen.lines().filter(|line| line.starts_with("agent-"));
-    assert_eq!(rows.count(), 10, "{screen}");
+    top.shows_all(&[
+        "10 workers, up ",
+        "0 pending, 10 claimed",
+        "1 Agents 10]",
+        " asks: Which colour?",
+        "a answer",
+    ]);
     // What the meant agent prints stands below.
     top.keys("/job-3\r");
     top.shows("working on part 3");
@@ -75,12 +76,9 @@ fn ten_agents_and_a_question_that_is_answered() {
             .any(|l| l.contains("succeeded") && l.contains("ask.md"))
     });
     top.keys("/ask\rl");
-    let screen = top.until("its events are there", |screen| {
-        screen.contains("ended    ask.md")
-    });
-    assert!(screen.contains("tool     Write"), "{screen}");
+    top.shows_all(&["ended    ask.md", "tool     Write"]);
     top.keys("qq");
-    assert_eq!(top.ended(), Some(0));
+    top.ends_with(0);
     top.assert_left_as_found();
     fs::write(root.at("go"), "").unwrap();
     root.ok(&["drain"]);
@@ -98,12 +96,11 @@ fn a_comment_in_a_diff_goes_back_to_the_agent_and_an_approval_is_for_what_was_sh
         screen.matches("review ").count() >= 3
     });
     top.keys("/bad\rd");
-    let screen = top.shows("+three");
-    assert!(screen.contains("harness/bad/1 at "), "{screen}");
-    assert!(
-        screen.contains("1 commit, 1 file, +3 -0, for main"),
-        "{screen}"
-    );
+    top.shows_all(&[
+        "+three",
+        "harness/bad/1 at ",
+        "1 commit, 1 file, +3 -0, for main",
+    ]);
     // On the second new line.
     top.keys("/two\rm");
     top.shows("new.txt:2: ");
@@ -131,6 +128,8 @@ fn a_comment_in_a_diff_goes_back_to_the_agent_and_an_approval_is_for_what_was_sh
     top.shows("harness/moved/1 at ");
     let shown = branch_tip(&root, "harness/moved/1");
     git(&root.repo(), &["branch", "-f", "harness/moved/1", "main"]);
+    // Somebody else has been told of it; who sits here has not.
+    root.exits(100, &["approve", "moved"]);
     let now = branch_tip(&root, "harness/moved/1");
     top.keys("y");
     top.shows("look again");
@@ -150,7 +149,7 @@ fn a_comment_in_a_diff_goes_back_to_the_agent_and_an_approval_is_for_what_was_sh
     let tip = branch_tip(&root, "harness/good/1");
     root.ok(&["approve", "good", "--commit", &tip[..12]]);
     top.keys("q");
-    assert_eq!(top.ended(), Some(0));
+    top.ends_with(0);
 }
 
 #[test]
@@ -171,20 +170,20 @@ fn however_it_ends_the_terminal_is_as_it_was() {
             1 => top.keys(how),
             _ => kill(top.pid(), how),
         }
-        assert_eq!(top.ended(), Some(code), "{how:?}");
+        top.ends_with(code);
         top.assert_left_as_found();
     }
     // Its window is closed: nobody is there to leave anything to.
     let mut top = Terminal::harness(&root, &["top"], USUAL);
     top.shows("NO HARNESS RUNS");
     top.close();
-    assert_eq!(top.ended(), Some(129));
+    top.ends_with(129);
     // The tree goes away.
     let mut top = Terminal::harness(&root, &["top"], USUAL);
     top.shows("NO HARNESS RUNS");
     let away = root.path().with_extension("away");
     fs::rename(root.path(), &away).unwrap();
-    assert_eq!(top.ended(), Some(100));
+    top.ends_with(100);
     fs::rename(&away, root.path()).unwrap();
     top.assert_left_as_found();
     top.shows("it was moved or removed");
@@ -195,11 +194,14 @@ fn however_it_ends_the_terminal_is_as_it_was() {
 #[cfg(feature = "mutants")]
 fn a_panic_leaves_the_terminal_as_it_was_and_says_so_there() {
     let mut root = Root::plain();
-    root.env.push(("HARNESS_MUTANT", "top-panics".into()));
+    // Beside the fault of this run, if it has one (tests/mutants.py).
+    let more = std::env::var("HARNESS_MUTANT").unwrap_or_default();
+    let faults = format!("top-panics,{more}");
+    root.env.push(("HARNESS_MUTANT", faults.into()));
     let mut top = Terminal::harness(&root, &["top"], USUAL);
     top.shows("NO HARNESS RUNS");
     top.keys("!");
-    assert_eq!(top.ended(), Some(101));
+    top.ends_with(101);
     top.assert_left_as_found();
     top.shows("panicked at");
 }
@@ -232,7 +234,7 @@ fn it_stops_as_other_programs_do_and_goes_on() {
     top.keys("q");
     top.until("the shell is there", |screen| screen.ends_with("ready> "));
     top.keys("exit\n");
-    assert_eq!(top.ended(), Some(0));
+    top.ends_with(0);
 }
 
 #[test]
@@ -249,25 +251,26 @@ fn a_narrow_terminal_and_one_that_changes_show_what_counts() {
         let words = [
             "agent-1",
             "working",
+            "SAYS",
             "1 claimed",
             "a-ra",
             "? keys",
             "q quit",
         ];
-        let screen = top.until(&format!("{cols}x{rows} is whole"), |screen| {
-            screen.lines().count() == usize::from(rows) && words.iter().all(|w| screen.contains(w))
+        top.until(&format!("{cols}x{rows} is whole"), |screen| {
+            screen.lines().count() == usize::from(rows)
+                && words.iter().all(|w| screen.contains(w))
+                && screen.contains("TOKENS") == (cols >= 80)
         });
-        assert_eq!(screen.contains("TOKENS"), cols >= 80, "{screen}");
     }
     top.resize((30, 8));
     top.shows("30x8 is too small");
     top.resize((80, 24));
     top.shows("agent-1");
     top.keys("?");
-    let screen = top.shows("harness top: keys");
-    assert!(screen.contains("approve exactly the commit"), "{screen}");
+    top.shows_all(&["harness top: keys", "approve exactly the commit"]);
     top.keys("xq");
-    assert_eq!(top.ended(), Some(0));
+    top.ends_with(0);
 }
 
 #[test]
@@ -314,8 +317,11 @@ fn names_and_words_from_outside_act_on_nothing() {
     top.until("all are parked", |screen| {
         screen.matches("parked ").count() >= 4
     });
+    let evil = "stop\u{202e}now\x1b]52;c;eA==\x07\n";
+    fs::write(root.at("state/interrupts/agent-1.interrupt"), evil).unwrap();
+    top.shows("! agent-1 asks: stop\\u{202e}now");
     top.keys("q");
-    assert_eq!(top.ended(), Some(0));
+    top.ends_with(0);
     let written = top.written();
     for evil in ["\x1b]52", "\x1b]0;", "\u{202e}", "\x1b[31;1m"] {
         assert!(!written.contains(evil), "{evil:?}");
@@ -351,7 +357,48 @@ fn a_pause_is_set_and_ended_alone_and_a_parked_item_is_retried() {
     let out = root.exits(2, &["resume", "pause", "--answer", "x"]);
     assert!(said(&out).contains("asked nothing"), "{}", describe(&out));
     top.keys("q");
-    assert_eq!(top.ended(), Some(0));
+    top.ends_with(0);
+}
+
+#[test]
+fn a_hold_and_an_order_are_each_ended_alone() {
+    let root = Root::plain();
+    fs::create_dir_all(root.at("state/holds")).unwrap();
+    let file = |agent: &str| root.at(format!("state/holds/{agent}.hold"));
+    for agent in ["claude", "codex"] {
+        let hold = format!(
+            "{{\"agent\":\"{agent}\",\"class\":\"auth\",\"reason\":\"log in to {agent}\",\
+             \"since\":\"2026-01-01T00:00:00Z\"}}"
+        );
+        fs::write(file(agent), hold).unwrap();
+    }
+    root.ok(&["pause"]);
+    let mut top = Terminal::harness(&root, &["top"], USUAL);
+    top.shows("! claude held: log in to claude");
+    top.keys("e");
+    top.shows("choose a hold or an order first (3)");
+    top.keys("3/codex\r");
+    top.until("its key is shown", |screen| {
+        screen.contains("e end it") && !screen.contains("held          claude")
+    });
+    top.keys("e");
+    top.shows("end the hold of codex? y: yes, n: no");
+    top.keys("n");
+    top.shows("nothing was done");
+    assert!(file("codex").exists());
+    top.keys("ey");
+    top.shows("the hold of codex ended");
+    assert!(!file("codex").exists() && file("claude").exists());
+    top.until("the other stands", |screen| {
+        !screen.contains("! codex held") && screen.contains("! claude held")
+    });
+    top.keys("\x1b/pause\re");
+    top.shows("end pause? y: yes, n: no");
+    top.keys("y");
+    top.shows("pause ended");
+    assert!(!root.at("state/control/pause").exists() && file("claude").exists());
+    top.keys("q");
+    top.ends_with(0);
 }
 
 #[test]
@@ -370,7 +417,7 @@ fn without_colours_none_are_sent_and_without_a_terminal_it_says_what_to_use() {
         top.keys("2");
         top.until("it is told", |screen| screen.contains("parked "));
         top.keys("q");
-        assert_eq!(top.ended(), Some(0));
+        top.ends_with(0);
         let written = top.written();
         written.contains("\x1b[38;5;") || written.contains("\x1b[31m")
     };
