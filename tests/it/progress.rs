@@ -64,7 +64,8 @@ fn colours_are_as_people_set_them_and_a_pipe_gets_the_lines_alone() {
     assert_eq!(color, None, "{}", run.written());
     for (force, colored) in [("1", true), ("0", false)] {
         root.env = vec![("CLICOLOR_FORCE", force.into())];
-        root.script(format!("again-{force}"), ":");
+        // Long enough for progress, had a pipe any.
+        root.script(format!("again-{force}"), "sleep 1");
         let out = root.harness(&RUN);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(said.contains("\x1b[32msucceeded"), colored, "{said:?}");
