@@ -382,8 +382,9 @@ fn a_ledger_that_is_made_anew_knows_which_failures_held_their_agent() {
     for path in files_below(&root.at("state/sessions")) {
         if path.ends_with("session.json") {
             let mut file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-            file["started_at"] = at.to_string().into();
-            file["ended_at"] = at.to_string().into();
+            // To the millisecond, as harness writes them.
+            file["started_at"] = format!("{at:.3}").into();
+            file["ended_at"] = format!("{at:.3}").into();
             fs::write(&path, file.to_string()).unwrap();
         }
     }

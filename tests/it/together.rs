@@ -88,8 +88,13 @@ fn a_hold_that_comes_while_starts_are_staggered_stops_those_that_wait() {
         root.drop_file(name, hold.as_bytes(), 0o644);
     }
     root.exits(111, &["run", "--drain", "--workers", "3"]);
-    assert_eq!(started(&root), ["a.md"], "{}", root.picture());
-    for name in ["b.md", "c.md"] {
+    // Whichever worker is first.
+    let started = started(&root);
+    assert_eq!(started.len(), 1, "{}", root.picture());
+    for name in ["a.md", "b.md", "c.md"] {
+        if name == started[0] {
+            continue;
+        }
         assert!(root.at("queue/pending").join(name).exists(), "{name}");
         assert!(!root.events(name).contains(&"started".to_owned()));
     }
