@@ -210,6 +210,8 @@ def main():
             continue
         begun = time.monotonic()
         env = {**os.environ, "HARNESS_MUTANT": "" if fault == "-" else fault}
+        # One that hangs has noticed nothing.
+        proof = ["timeout", "-k", "10", "1800", *proof]
         run = subprocess.run(proof, cwd=HERE, env=env, capture_output=True, text=True)
         said = (run.stdout + run.stderr).strip()
         # A proof that cannot even be run has noticed nothing.

@@ -248,6 +248,7 @@ fn write_all(to: BorrowedFd<'_>, bytes: &[u8], is_over: impl Fn() -> bool) -> io
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::poll::{PollFd, PollFlags};
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     /// The other end of a terminal, read until these bytes came.
@@ -256,6 +257,10 @@ mod tests {
         let end = clock::instant() + Duration::from_secs(60);
         while !all.windows(want.len()).any(|w| w == want) {
             assert!(clock::instant() < end, "{all:?}");
+            let mut fds = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
+            if nix::poll::poll(&mut fds, 100_u16).unwrap() == 0 {
+                continue;
+            }
             let mut some = [0; 4096];
             let n = nix::unistd::read(master, &mut some).unwrap();
             all.extend(&some[..n]);
