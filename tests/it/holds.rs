@@ -413,8 +413,8 @@ fn raised(root: &Root, file: &str, ahead: i64, more: &str) {
 fn a_hold_and_a_canary_from_before_the_clock_was_set_back_are_over() {
     const USED_UP: &str = ",\"class\":\"usage_limit\"";
     for (file, more) in [
-        ("fake.hold", USED_UP),
         ("fake.canary", ",\"slot\":\"agent-9\""),
+        ("fake.hold", USED_UP),
     ] {
         let root = root();
         set(&root, "go", "");
