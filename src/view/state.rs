@@ -203,7 +203,13 @@ pub(crate) fn counts(root: &Root) -> PendingCounts {
     let _unlisted = ready.rescan();
     let holds = Holds::look(root);
     for (name, standing) in ready.standing_unsorted() {
-        match of_pending(root, &holds, &name, &standing).state {
+        let state = match &standing {
+            // Only words for it need a look into its record, or at what it waits for.
+            Standing::Scheduled(_) => State::Scheduled,
+            Standing::Blocked(wait) if !matches!(wait, Wait::Hold(_)) => State::Blocked,
+            _ => of_pending(root, &holds, &name, &standing).state,
+        };
+        match state {
             State::Scheduled => counts.scheduled += 1,
             State::Blocked => counts.blocked += 1,
             _ => counts.pending += 1,
