@@ -246,22 +246,55 @@ fn readme_fits_on_two_screens() {
     );
 }
 
-/// Links of the documents lead somewhere.
+/// Links of the documents lead to a file, and to a heading of it.
 #[test]
 fn links_between_documents_lead_somewhere() {
     let mut wrong = Vec::new();
     for page in documents() {
         let text = read(&page);
         for (at, _) in text.match_indices("](") {
-            let target = text[at + 2..].split([')', '#']).next().unwrap();
-            let is_web = target.contains("://");
-            let folder = page.parent().unwrap();
-            if !target.is_empty() && !is_web && !top().join(folder).join(target).exists() {
-                wrong.push(format!("{}: {target}", page.display()));
+            let link = text[at + 2..].split(')').next().unwrap();
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if target.contains("://") {
+                continue;
+            }
+            let file = match target {
+                "" => page.clone(),
+                target => page.parent().unwrap().join(target),
+            };
+            let is_there = top().join(&file).exists()
+                && (anchor.is_empty() || anchors(&read(&file)).contains(anchor));
+            if !is_there {
+                wrong.push(format!("{}: {link}", page.display()));
             }
         }
     }
-    assert!(wrong.is_empty(), "no such file:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "lead nowhere:\n{}", wrong.join("\n"));
+}
+
+/// The headings of a page, as links name them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut is_code = false;
+    let headings = text.lines().filter_map(|line| {
+        is_code ^= line.trim_start().starts_with("```");
+        let heading = line.trim_start_matches('#');
+        (!is_code && heading.len() < line.len()).then(|| heading.trim().to_lowercase())
+    });
+    let word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+    headings
+        .map(|h| h.replace(' ', "-").chars().filter(|&c| word(c)).collect())
+        .collect()
+}
+
+/// A page that no table of contents names is found by nobody.
+#[test]
+fn each_page_is_in_the_table_of_contents() {
+    let contents = read("docs/README.md");
+    for page in files_below(&top().join("docs")) {
+        let name = page.file_name().unwrap().to_string_lossy();
+        let is_named = name == "README.md" || contents.contains(&format!("({name})"));
+        assert!(is_named, "docs/README.md does not name {name}");
+    }
 }
 
 fn documents() -> Vec<PathBuf> {

@@ -26,6 +26,7 @@ mod commands;
 mod control;
 mod crash;
 mod dice;
+mod docs;
 mod git_carried;
 mod git_clones;
 mod git_held;
