@@ -302,7 +302,7 @@ pub static KEYS: &[Key] = keys! {
         // Without `env`: agents find their own name in HARNESS_AGENT.
         "agent": Kind::AgentName => Unset("\"claude\"");
             "Which agent runs prompts that name none: an [agents.NAME], or {clis}, which need\n\
-            no table. Without it such prompts are parked, never guessed at.";
+            no table. Without it such prompts wait, never guessed at.";
         "timeout": LIMIT_TIME => Is("3600"), env;
             "Seconds (or \"1h30m\") one attempt may take, so that a hung agent does not hold its slot for ever.";
         "kill_grace": ANY_TIME => Is("30"), env;
