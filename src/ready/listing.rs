@@ -46,8 +46,8 @@ impl Ready {
         // Replaces a listing under way, which may have missed files that came after it began.
         let mut under_way = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = self.begin().and_then(|mut listing| {
-            while self.piece(&mut listing)? {}
-            Ok(())
+            // At once: each piece looks at what is claimed anew.
+            self.piece(&mut listing, Duration::MAX).map(drop)
         });
         *under_way = None;
         if listed.is_err() {
@@ -78,7 +78,11 @@ impl Ready {
         };
         let given = self.lock().next_ticket;
         let took = listing.took;
-        if !self.piece(&mut listing)? {
+        let most = match took.is_zero() {
+            true => self.first_piece,
+            false => self.first_piece.min(PIECE),
+        };
+        if !self.piece(&mut listing, most)? {
             return Ok(None);
         }
         let sets = self.lock();
@@ -114,13 +118,9 @@ impl Ready {
         })
     }
 
-    /// Lists one piece. `false`: it was the last one.
-    fn piece(&self, listing: &mut Listing) -> Result<bool> {
+    /// Lists for so long. `false`: that was the last piece.
+    fn piece(&self, listing: &mut Listing, most: Duration) -> Result<bool> {
         let began = clock::instant();
-        let most = match listing.took.is_zero() {
-            true => self.first_piece,
-            false => self.first_piece.min(PIECE),
-        };
         // Few names are claimed and many are listed: one listing of `claims/` saves a look for each.
         let claims = self.claimed_names();
         let is_claimed = |name: &Name| match &claims {
