@@ -17,7 +17,7 @@ echo "$HARNESS_ITEM $HARNESS_SLOT $(date +%s%N)" >>"$R/starts"
 echo '{"type":"system","subtype":"init","session_id":"11111111-1111-4111-8111-111111111111"}'
 case $(cat "$R/mode" 2>/dev/null) in
 limit)
-  echo '{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":'$(($(date +%s) + 1))'}}'
+  echo '{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":'$(($(date +%s) + 4))'}}'
   echo '{"type":"assistant","error":"rate_limit","message":{"content":[{"type":"text","text":"You have hit your limit"}]}}'
   exit 1 ;;
 fails) echo "cannot load model 4711: it broke" >&2; exit 3 ;;
