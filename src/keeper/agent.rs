@@ -194,12 +194,11 @@ impl Agent {
     /// process is reaped: then the group may belong to others.
     pub(super) fn ask_to_end(&mut self) {
         let _gone = killpg(self.pid, Signal::SIGTERM);
-        self.ask_children(true);
+        self.ask_each(process::children(), true);
     }
 
     /// `of_group`: whether its process group has been asked.
-    fn ask_children(&mut self, of_group: bool) {
-        let mut unasked = process::children();
+    fn ask_each(&mut self, mut unasked: Vec<Pid>, of_group: bool) {
         unasked.retain(|&child| {
             let by_group = of_group && getpgid(Some(child)) == Ok(self.pid);
             !by_group && !self.asked.contains(&child)
@@ -216,7 +215,7 @@ impl Agent {
         let children = process::children();
         let stop = self.stop;
         if self.sweep.is_none() {
-            self.ask_children(stop.is_some());
+            self.ask_each(children.clone(), stop.is_some());
         }
         let sweep = self.sweep.get_or_insert_with(|| {
             let kill_from = now + STRAY_GRACE;

@@ -72,18 +72,22 @@ pub(crate) fn make_temp(root: &Root, slot: SlotId) -> Result<PathBuf> {
 
 /// Empties it, after the item's processes have ended. What cannot be removed stays for the next start.
 pub(crate) fn clear_temp(root: &Root, slot: SlotId) {
-    let path = path(root, slot);
-    if atomic::exists(&path) && own(&folder_of_all()).is_ok() {
+    if let Some(path) = own_one(root, slot) {
         let _stays = atomic::empty_tree(&path);
     }
 }
 
 /// Removes it, when its slot is given up.
 pub(crate) fn remove_temp(root: &Root, slot: SlotId) {
-    let path = path(root, slot);
-    if atomic::exists(&path) && own(&folder_of_all()).is_ok() {
+    if let Some(path) = own_one(root, slot) {
         let _stays = atomic::discard_tree(&path, "a temporary folder");
     }
+}
+
+/// What is in its place, if that lies in this user's own folder.
+fn own_one(root: &Root, slot: SlotId) -> Option<PathBuf> {
+    let path = path(root, slot);
+    (atomic::exists(&path) && own(&folder_of_all()).is_ok()).then_some(path)
 }
 
 fn own(path: &Path) -> Result<()> {
