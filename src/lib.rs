@@ -16,6 +16,7 @@ pub mod limits;
 pub mod mutant;
 pub mod clock;
 pub mod sys;
+pub(crate) mod service;
 pub mod waker;
 pub mod layout;
 pub mod quote;

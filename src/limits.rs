@@ -97,6 +97,11 @@ pub const METRICS_EVERY: Duration = Duration::from_secs(10);
 pub const ORPHAN_TICK: Duration = Duration::from_secs(5);
 /// How often the pending folder is listed again if it has changed.
 pub const RESCAN_TICK: Duration = Duration::from_secs(30);
+/// A service manager hears this many times within its patience that harness lives: one datagram may be lost,
+/// and one turn be late.
+pub const WATCHDOG_SHARE: u32 = 4;
+/// It gets a new line for people no more often than this.
+pub const STATUS_TOLD: Duration = Duration::from_secs(1);
 /// A heartbeat file is touched this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// `state/budget/budget.json`: about 200 bytes for each slot at work, and a few kB for each agent.

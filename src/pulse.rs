@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::aggregator::{Aggregator, EndedCounts};
 use crate::atomic;
@@ -28,6 +28,8 @@ pub(crate) struct StatusThread {
     counts: Mutex<Option<Arc<EndedCounts>>>,
     lost: AtomicBool,
     over: AtomicBool,
+    /// The last turn that came to its end.
+    turned: Mutex<Instant>,
 }
 
 impl StatusThread {
@@ -37,6 +39,7 @@ impl StatusThread {
             counts: Mutex::default(),
             lost: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            turned: Mutex::new(clock::instant()),
         }
     }
 
@@ -67,6 +70,12 @@ impl StatusThread {
         self.waker.wake();
     }
 
+    /// How long ago it last came round.
+    pub(crate) fn silent_for(&self) -> Duration {
+        let turned = *self.turned.lock().unwrap_or_else(PoisonError::into_inner);
+        clock::instant() - turned
+    }
+
     /// The thread's life.
     pub(crate) fn run(&self, rt: &Runtime) {
         let mut aggregator: Option<Aggregator> = None;
@@ -93,6 +102,7 @@ impl StatusThread {
                 return;
             }
             rt.show_progress();
+            *self.turned.lock().unwrap_or_else(PoisonError::into_inner) = clock::instant();
         }
     }
 

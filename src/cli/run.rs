@@ -18,6 +18,7 @@ use crate::outcome::{Outcome, plural};
 use crate::quote;
 use crate::run::{self, End, Options};
 use crate::runtime::{Console, ItemResult, Results};
+use crate::service::Manager;
 use crate::tokens;
 use crate::view::needed::ways;
 use crate::view::table::{Cell, Table};
@@ -50,6 +51,7 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     let overrides = Overrides {
         workers: args.workers,
     };
+    let manager = Manager::of_environment();
     init::ensure_tree(root)?;
     let text = config::text_of(root)?;
     let config = Config::of_text(root, &text, &overrides)?;
@@ -71,6 +73,7 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
             "harness: state/control/stop exists, so nothing is done; `{} resume` removes it",
             quote::harness()
         ));
+        manager.ends_at_once("state/control/stop exists, so nothing is done");
         return Ok(0);
     }
     let console = Arc::new(Console::new(args.quiet)?);
@@ -85,7 +88,7 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
         max_items: args.max_items,
     };
     let mut last_words = String::new();
-    let code = match run::run(root, config, &options, &console) {
+    let code = match run::run(root, config, &options, &console, manager) {
         Ok(End::LetGo) => 0,
         Ok(End::Stuck) => TEMPORARY,
         Ok(End::Finished(results)) => {

@@ -29,6 +29,7 @@ use crate::mutant::planted;
 use crate::process;
 use crate::record::{Event, HookFailed, Record};
 use crate::runtime::{Level, Runtime};
+use crate::service;
 use crate::text::one_line;
 
 /// What is kept of a program's output: more is read by nobody.
@@ -177,6 +178,7 @@ fn start(rt: &Runtime, errand: &Errand<'_>, output: Option<&File>) -> Result<Chi
     for (name, _) in std::env::vars_os().filter(|(name, _)| git::directs_git(name)) {
         command.env_remove(name);
     }
+    service::hide(&mut command);
     process::spawn(&mut command).map_err(|e| {
         let why = agents::why_not_started(Path::new(program));
         let why = why.unwrap_or_else(|| e.to_string());

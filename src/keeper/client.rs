@@ -25,6 +25,7 @@ use crate::layout::{Root, SlotId};
 use crate::lease;
 use crate::limits::KEEPER_ANSWER;
 use crate::process;
+use crate::service;
 use crate::tokens::Token;
 use crate::waker::poll_timeout;
 
@@ -89,7 +90,10 @@ impl Keeper {
     fn execute(&mut self, theirs: UnixStream) -> Result<()> {
         // A log that cannot be opened must not stop the item.
         let log = atomic::open_append(&self.dir.join("keeper.log"));
-        let child = Command::new(program().or_fail(NOT_STARTED, &self.dir)?)
+        let mut command = Command::new(program().or_fail(NOT_STARTED, &self.dir)?);
+        // What it starts has its environment.
+        service::hide(&mut command);
+        let child = command
             .arg0("harness")
             .arg("keeper")
             .arg(&self.dir)

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use super::cgroup::{self, Cgroup, LEAF};
 use super::tell_kernel;
 use crate::atomic;
+use crate::service;
 
 const KEEPER: &str = "keeper";
 /// What is wanted. `io` only gives agents less of the disk than others.
@@ -57,6 +58,13 @@ pub(crate) fn delegate() -> io::Result<(PathBuf, Vec<&'static str>)> {
         return Err(io::Error::other("no controller is delegated here"));
     }
     let moves = shared_out(&base).is_empty();
+    if service::is_main_process() && !cgroup::own()?.ends_with(LEAF) {
+        // Where something is shared out, systemd can start nothing beside agents at work.
+        return Err(io::Error::other(format!(
+            "systemd starts the next harness in this same cgroup: its unit needs `DelegateSubgroup={LEAF}`, \
+             and systemd 254"
+        )));
+    }
     if moves {
         move_to_leaf(&base)?;
     }

@@ -12,6 +12,7 @@ mod errands;
 mod home;
 mod lacks;
 mod orders;
+mod service;
 mod staff;
 mod threads;
 mod tree;
@@ -33,6 +34,7 @@ use crate::limits::{CONTROL_TICK, STOP_MAX};
 use crate::peers::Presence;
 use crate::ready::Ready;
 use crate::runtime::{Console, Level, Results, Runtime};
+use crate::service::Manager;
 use crate::sys;
 use crate::worker::Worker;
 use home::{Home, Where};
@@ -72,6 +74,7 @@ pub(crate) fn run(
     config: Config,
     options: &Options,
     console: &Arc<Console>,
+    manager: Manager,
 ) -> Result<End> {
     sys::ignore_lease_breaks()
         .map_err(|e| Error::temporary("cannot set up signals", e.to_string()))?;
@@ -95,6 +98,7 @@ pub(crate) fn run(
         presence,
         orders: Orders::default(),
         drain: options.drain,
+        manager,
         root_id: DirId::of(root.path()),
         threads,
         waits: None,
@@ -117,6 +121,7 @@ pub(crate) fn run(
         next_idle: now,
     };
     let left = main.work();
+    main.tell_end(left);
     if left == Left::Moved {
         return Err(main.home.moved());
     }
@@ -168,6 +173,7 @@ struct Main {
     /// `--drain` was given.
     drain: bool,
     threads: Threads,
+    manager: Manager,
     /// ROOT itself, as it was at the start.
     root_id: Option<DirId>,
     /// What the drain waits for.
@@ -207,6 +213,7 @@ const TICK_AT_REST: Duration = Duration::from_secs(1);
 impl Main {
     fn work(&mut self) -> Left {
         loop {
+            self.tell_manager();
             if self.obey_signals() == Left::LetGo {
                 return Left::LetGo;
             }
@@ -275,7 +282,7 @@ impl Main {
         let hears_all = hears_events && !lifecycle.drains();
         let rests = self.level() == Level::Running && self.rt.slots.busy() == 0;
         if hears_all && rests && clock::instant() >= self.alert_until {
-            TICK_AT_REST
+            TICK_AT_REST.min(self.manager.tick_max())
         } else if hears_events {
             CONTROL_TICK * self.rt.slots.poll_factor()
         } else {

@@ -51,6 +51,7 @@ impl Main {
                 .warn("stopping the agents; their work is kept, their items go back to pending/");
         }
         self.rt.lifecycle.raise(Level::Stopping);
+        self.tell_stop();
     }
 
     /// A stop ends without these slots.

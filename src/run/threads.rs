@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -67,6 +67,11 @@ impl Threads {
         self.watcher
             .as_mut()
             .map_or(Ok(false), FolderWatcher::watch_again)
+    }
+
+    /// How long ago the thread that writes the status last came round.
+    pub(super) fn silent_for(&self) -> Duration {
+        self.pulse.silent_for()
     }
 
     pub(super) fn hear_events(&self) -> bool {

@@ -99,6 +99,7 @@ static SECRETS: &[&str] = &[
     ".config/doctl",
     ".config/rclone",
     ".config/containers/auth.json",
+    ".config/harness/environment",
     ".config/sops",
     ".config/age",
     ".config/1Password",
