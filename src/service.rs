@@ -120,7 +120,9 @@ impl Manager {
 
     /// It has nothing to do, and that is no failure: a service that ends before it was ready is one.
     pub(crate) fn ends_at_once(&self, why: &str) {
-        self.tell(&format!("READY=1\nSTOPPING=1\nSTATUS={why}"));
+        // Of one datagram only the last state counts.
+        self.tell("READY=1");
+        self.tell(&format!("STOPPING=1\nSTATUS={why}"));
     }
 
     fn tell(&self, lines: &str) -> bool {

@@ -229,12 +229,15 @@ impl Main {
             let drains = self.drain || self.orders.drain;
             self.rt.lifecycle.set_drains(drains);
             self.reap();
+            // First: what a dead process left in a slot of ours is no agent besides ours.
+            if self.level() == Level::Running {
+                self.staff();
+                self.rt.slots.set_staffed();
+            }
             if self.level() < Level::Stopping {
                 self.recover_orphans();
             }
             if self.level() == Level::Running {
-                self.staff();
-                self.rt.slots.set_staffed();
                 self.tell_when_idle();
                 self.end_when_drained();
             }

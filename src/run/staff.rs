@@ -122,7 +122,12 @@ impl Main {
             return;
         }
         let (mut held, mut failed) = (kept, Vec::new());
-        for slot in (1..=last).map(SlotId) {
+        // Slots with agents that run on come first: the agents of before and new ones would be too many.
+        let orphans = recovery::orphans(&self.rt.root, &self.own());
+        let all = (1..=last).map(SlotId);
+        let all = all.filter(|slot| !orphans.contains(slot));
+        let first = orphans.iter().copied().filter(|slot| slot.0 <= last);
+        for slot in first.chain(all) {
             if held >= count {
                 self.rt.troubles.over(SLOTS);
                 return;

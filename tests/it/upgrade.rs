@@ -160,3 +160,40 @@ fn agents_at_work_outlive_a_way_back() {
     assert_eq!(back.wait(), Some(0), "{}", back.said());
     assert_all_there(&root, &journal, &["a"]);
 }
+
+/// Those that run on count: no more agents work after a restart than `workers` says.
+#[test]
+fn a_restart_has_as_many_agents_at_work_as_it_may_have() {
+    let (root, journal) = (Root::with_repo(), Journal::new());
+    for (name, gate) in [("a", "go-a"), ("b", "go-b"), ("c", "go")] {
+        drop_work(&root, &journal, name, gate);
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_harness"));
+    let slots = || {
+        let status: serde_json::Value =
+            serde_json::from_str(&root.ok(&["status", "--json"])).unwrap();
+        status["agents"].as_array().unwrap().clone()
+    };
+    let is_adopted = |name: &str| root.events(name).iter().any(|e| e == "adopted");
+    let mut before = start(&root, program, "run-1.log", &["--workers", "2"]);
+    journal.wait_for_start(&root, "a", 1);
+    journal.wait_for_start(&root, "b", 1);
+    before.signal("HUP");
+    before.wait();
+    let mut after = start(&root, program, "run-2.log", &["--workers", "2"]);
+    root.wait_until("both are adopted", || is_adopted("a") && is_adopted("b"));
+    assert_eq!(slots().len(), 2, "{:#?}", slots());
+    assert_eq!(journal.of("c").len(), 0, "a third agent was started");
+    // The next run has one slot: it is the one with the agent, whichever that is.
+    journal.open("go-a");
+    root.wait_until("a is done", || root.is_done("a"));
+    journal.wait_for_start(&root, "c", 1);
+    after.signal("KILL");
+    after.wait();
+    journal.open("go");
+    root.wait_until("c has ended", || journal.of("c")[0].ends.len() == 1);
+    let mut last = start(&root, program, "run-3.log", &["--drain", "--workers", "1"]);
+    journal.open("go-b");
+    assert_eq!(last.wait(), Some(0), "{}", last.said());
+    assert_all_there(&root, &journal, &["a", "b", "c"]);
+}
