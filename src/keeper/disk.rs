@@ -56,17 +56,17 @@ impl Disks {
     pub(super) fn of(places: &[PathBuf]) -> Disks {
         let mut disks: Vec<Disk> = Vec::new();
         let mut seen = Vec::new();
-        for folder in places.iter().filter_map(|p| atomic::open_dir(p).ok()) {
-            let device = folder.metadata().map(|meta| meta.dev()).ok();
-            if seen.contains(&device) {
+        for place in places {
+            let device = place.metadata().map(|meta| meta.dev()).ok();
+            if device.is_none() || seen.contains(&device) {
                 continue;
             }
             seen.push(device);
-            disks.push(Disk {
+            disks.extend(atomic::open_dir(place).ok().map(|folder| Disk {
                 is_counted: is_counted(&folder),
                 folder,
                 free: None,
-            });
+            }));
         }
         Disks { disks, wrote: None }
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
 use crate::atomic::{self, Moved};
 use crate::error::{Result, tell};
@@ -28,6 +28,8 @@ pub(super) struct Inbox {
     /// The session's folder while an agent runs.
     dir: Option<PathBuf>,
     watch: Option<WatchDescriptor>,
+    /// The file was there at the last look.
+    seen: bool,
     /// The inode that was linked last.
     linked: Option<u64>,
     /// What was said last.
@@ -45,6 +47,7 @@ impl Inbox {
             events: Inotify::init(flags).ok(),
             dir: None,
             watch: None,
+            seen: false,
             linked: None,
             told: None,
         }
@@ -57,12 +60,13 @@ impl Inbox {
         let events = self.events.as_ref();
         self.watch = events.and_then(|events| events.add_watch(dir, wanted).ok());
         self.dir = Some(dir.to_owned());
-        self.linked = None;
+        (self.seen, self.linked) = (false, None);
     }
 
-    /// Readable after a change in the folder.
+    /// Readable after a change in the folder of an agent that runs.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.events.as_ref().map(|events| events.as_fd())
+        let events = self.events.as_ref().filter(|_| self.dir.is_some());
+        events.map(|events| events.as_fd())
     }
 
     /// When to look without an event: also for the end of what was linked, as a person may remove it
@@ -77,11 +81,17 @@ impl Inbox {
         if self.linked.is_some() && !frozen && atomic::is_gone(&self.to) {
             self.drop_linked();
         }
-        let settled = self.settled();
-        let Some(file) = self.file() else {
+        let (changed, settled) = self.changes();
+        // Where the kernel tells of changes, a file that was not there needs no look.
+        if !changed && !self.seen && self.wait().is_none() {
             return;
-        };
-        let Ok(meta) = file.symlink_metadata() else {
+        }
+        let found = self.file().and_then(|file| {
+            let meta = file.symlink_metadata().ok()?;
+            Some((file, meta))
+        });
+        self.seen = found.is_some();
+        let Some((file, meta)) = found else {
             return;
         };
         // One that was just made is empty until its writer closes it.
@@ -101,17 +111,21 @@ impl Inbox {
         }
     }
 
-    /// Whether the kernel said that it was closed by its writer, or moved there.
-    fn settled(&self) -> bool {
+    /// Whether the kernel said that something happened to it, and that it was closed by its writer, or
+    /// moved there.
+    fn changes(&self) -> (bool, bool) {
         let done = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO;
-        let mut settled = false;
+        let (mut changed, mut settled) = (false, false);
         while let Some(Ok(events)) = self.events.as_ref().map(Inotify::read_events) {
-            settled |= events.iter().any(|event| {
-                event.mask.intersects(done)
-                    && event.name.as_deref() == Some(OsStr::new("interrupt"))
-            });
+            let lost = |event: &InotifyEvent| event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
+            let named =
+                |event: &InotifyEvent| event.name.as_deref() == Some(OsStr::new("interrupt"));
+            for event in events.iter().filter(|event| lost(event) || named(event)) {
+                changed = true;
+                settled |= lost(event) || event.mask.intersects(done);
+            }
         }
-        settled
+        (changed, settled)
     }
 
     fn file(&self) -> Option<PathBuf> {
@@ -129,11 +143,9 @@ impl Inbox {
     }
 
     fn drop_linked(&mut self) {
-        let linked = self.linked.take();
-        if let Some(file) = self.file()
-            && file
-                .symlink_metadata()
-                .is_ok_and(|m| Some(m.ino()) == linked)
+        if let Some(linked) = self.linked.take()
+            && let Some(file) = self.file()
+            && file.symlink_metadata().is_ok_and(|m| m.ino() == linked)
             && let Err(e) = atomic::remove(&file)
         {
             tell(&e.to_string());

@@ -208,7 +208,7 @@ fn wait_for(
     let mut woken = fds.iter().map(|fd| fd.any().unwrap_or(false));
     let (signal, other) = (woken.next() == Some(true), woken.next() == Some(true));
     Woken {
-        inbox: woken.next().unwrap_or(true),
+        inbox: woken.next().unwrap_or(false),
         harness: other && harness.is_some(),
         listener: other && harness.is_none(),
         signal: signal || interrupted,

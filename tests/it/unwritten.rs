@@ -379,7 +379,9 @@ fn an_interrupt_that_is_a_directory_is_told_once_and_resumed() {
         root.wait_until("it is told", || {
             fs::read_to_string(root.at("told")).is_ok_and(|t| t.lines().count() >= round)
         });
-        assert!(root.ok(&["status"]).contains("agent-1 IS INTERRUPTED"));
+        root.wait_until("status says it", || {
+            root.ok(&["status"]).contains("agent-1 IS INTERRUPTED")
+        });
         root.ok(&["resume", "agent-1"]);
         assert!(!interrupt.exists());
         assert_eq!(run.wait(), Some(0), "{}", run.said());
