@@ -212,3 +212,33 @@ fn the_unit_says_what_the_program_does() {
         .collect();
     assert!(verified.status.success() && wrong.is_empty(), "{wrong:?}");
 }
+
+/// `contrib/deb/build` makes what lies in `target/`; everything else in the package is in this repository.
+#[test]
+fn the_package_has_only_files_that_there_are() {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(top.join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let deb = &manifest["package"]["metadata"]["deb"];
+    let version = manifest["package"]["version"].as_str().unwrap();
+    let changelog = fs::read_to_string(top.join(deb["changelog"].as_str().unwrap())).unwrap();
+    assert!(
+        changelog.starts_with(&format!("harness ({version}-")),
+        "contrib/deb/changelog begins with another version than {version}"
+    );
+    let build = fs::read_to_string(top.join("contrib/deb/build")).unwrap();
+    for asset in deb["assets"].as_array().unwrap() {
+        let from = asset[0].as_str().unwrap();
+        if let Some(made) = from.strip_prefix("target/package/") {
+            let first = made.split('/').next().unwrap();
+            assert!(
+                build.contains(&format!("$out/{first}")),
+                "{from} is not made"
+            );
+            continue;
+        }
+        let folder = from.strip_suffix("*").or(from.strip_suffix("*.md"));
+        let is_there = top.join(folder.unwrap_or(from)).exists();
+        assert!(is_there || from == "target/release/harness", "{from}");
+    }
+}
