@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use nix::errno::Errno;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::text::{message, one_line};
 
@@ -24,6 +26,20 @@ pub enum Kind {
     /// The host (disk full, out of descriptors, I/O error) or a file of harness's own is in trouble: the same
     /// command goes on when that is mended. Exit code 111.
     Temporary,
+}
+
+/// An error for programs.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Told {
+    /// What was being done.
+    what: String,
+    /// The path that it is about, if it is about one.
+    #[serde(rename = "where")]
+    place: Option<String>,
+    /// Why it failed.
+    why: String,
+    /// What to do next.
+    hint: Option<String>,
 }
 
 /// Boxed, so that a `Result` stays one word wide.
@@ -123,13 +139,14 @@ impl Error {
     }
 
     /// For programs, under the names that people see the parts by.
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "what": self.0.what,
-            "where": self.0.path.as_ref().map(|path| path.to_string_lossy()),
-            "why": self.0.why.trim_end(),
-            "hint": self.0.hint,
-        })
+    pub fn told(&self) -> Told {
+        let path = self.0.path.as_ref();
+        Told {
+            what: self.0.what.clone(),
+            place: path.map(|path| path.to_string_lossy().into_owned()),
+            why: self.0.why.trim_end().to_owned(),
+            hint: self.0.hint.clone(),
+        }
     }
 
     pub fn exit_code(&self) -> u8 {

@@ -12,6 +12,7 @@ pub mod fault;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,7 +39,7 @@ pub const MALFORMED: &str = "(malformed)";
 pub const TOO_LONG: &str = "(too long)";
 
 /// What happened, the same for every CLI. Its `event` key is the variant's name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Body {
     /// The CLI has started. Several in a stream if it works on after a result.
@@ -46,40 +47,53 @@ pub enum Body {
         /// The id by which the CLI can resume this conversation.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cli_session: Option<String>,
+        /// The model, if the CLI says.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         model: Option<String>,
+        /// The version of the CLI, if it says.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<String>,
     },
     Text {
+        /// What the agent said or thought.
         text: String,
         /// Continues the text event before it.
         #[serde(default, skip_serializing_if = "is_false")]
         delta: bool,
+        /// Only the beginning is here; `stdout.log` has all.
         #[serde(default, skip_serializing_if = "is_false")]
         clipped: bool,
     },
     Thinking {
+        /// What the agent said or thought.
         text: String,
+        /// Only the beginning is here; `stdout.log` has all.
         #[serde(default, skip_serializing_if = "is_false")]
         clipped: bool,
     },
     ToolCall {
+        /// By which a call and its result belong together.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
+        /// The name of the tool.
         tool: String,
         /// As the CLI gave it; a string with its first bytes where it is clipped.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         input: Value,
+        /// Only the beginning is here; `stdout.log` has all.
         #[serde(default, skip_serializing_if = "is_false")]
         clipped: bool,
     },
     ToolResult {
+        /// By which a call and its result belong together.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
+        /// Whether the tool failed.
         #[serde(default, skip_serializing_if = "is_false")]
         is_error: bool,
+        /// What the tool answered, its beginning.
         output: String,
+        /// Only the beginning is here; `stdout.log` has all.
         #[serde(default, skip_serializing_if = "is_false")]
         clipped: bool,
     },
@@ -90,12 +104,16 @@ pub enum Body {
     Retrying {
         #[serde(flatten)]
         class: Class,
+        /// How many tries there were.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         attempt: Option<u64>,
+        /// How many there will be at most.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max: Option<u64>,
+        /// Milliseconds until the next try.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wait_ms: Option<u64>,
+        /// In the CLI's words.
         message: String,
     },
     /// The provider refuses further work until an instant.
@@ -106,27 +124,38 @@ pub enum Body {
             skip_serializing_if = "Option::is_none",
             with = "crate::clock::seconds"
         )]
+        #[schemars(with = "Option<String>")]
         resets_at: Option<i64>,
         /// The provider's name for it: `five_hour`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<String>,
     },
     PermissionDenied {
+        /// By which a call and its result belong together.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
+        /// The name of the tool.
         tool: String,
     },
     /// Something went wrong, perhaps not for good.
     Error {
         #[serde(flatten)]
         class: Class,
+        /// In the CLI's words.
         message: String,
     },
     /// The CLI says that it has finished; its exit status may contradict it.
-    Finished { good: bool, message: String },
+    Finished {
+        /// Whether it says that it went well.
+        good: bool,
+        /// In the CLI's words.
+        message: String,
+    },
     /// A line of a type that is not one of the above.
     Other {
+        /// The type of the line.
         name: String,
+        /// Its beginning.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     },
@@ -138,12 +167,16 @@ fn is_false(b: &bool) -> bool {
 }
 
 /// Token counts. `input` is what was neither read from nor written to a cache, for every CLI.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Tokens {
+    /// Neither read from nor written to a cache.
     pub input: u64,
+    /// What the model wrote.
     pub output: u64,
+    /// Read from a cache.
     pub cache_read: u64,
+    /// Written to a cache.
     pub cache_write: u64,
 }
 
@@ -179,7 +212,7 @@ impl Tokens {
 }
 
 /// What an attempt used so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Usage {
     /// Answers of the model, subagents' included where the CLI shows them.
@@ -205,7 +238,7 @@ impl Usage {
 }
 
 /// One line of `events.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Line<At = String> {
     /// When it was said, at the latest: RFC 3339, UTC.
     pub at: At,
@@ -237,10 +270,11 @@ impl Line {
 }
 
 /// What an attempt did, folded from its events.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Figures {
     pub turns: u64,
+    /// Calls of tools.
     pub tool_calls: u64,
     /// By tool name, at most `TOOL_NAMES_MAX` and `MORE_TOOLS`.
     pub tools: BTreeMap<String, u64>,
@@ -263,8 +297,11 @@ pub struct Figures {
     pub version: Option<String>,
     /// Result lines: none, one or several in a run.
     pub results: u64,
+    /// Requests that the CLI itself tried again.
     pub retries: u64,
+    /// Tools that it was not allowed to use.
     pub denials: u64,
+    /// Errors that it told of.
     pub errors: u64,
     /// Lines of types that are not in the schema.
     pub other: u64,

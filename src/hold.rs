@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic::{self, Moved};
@@ -20,7 +21,7 @@ use crate::layout::{Root, shown};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::text;
 
-pub(crate) use canary::{Admitted, admit, answered, give_back, give_back_all, is_canary};
+pub(crate) use canary::{Admitted, Canary, admit, answered, give_back, give_back_all, is_canary};
 
 const ENDING: &str = ".hold";
 /// The class of a hold that `budget` raises, and ends.
@@ -30,7 +31,7 @@ pub const BUDGET: &str = "budget";
 pub const FAILURES: &str = "failures";
 
 /// The content of a hold. With other content, or none, it lasts until the file is removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Hold {
     /// A name from `[agents.NAME]`.
@@ -39,10 +40,13 @@ pub struct Hold {
     pub until: Option<String>,
     /// The class of the fault behind it: `usage_limit`, `auth`, …
     pub class: String,
+    /// Why, in words.
     pub reason: String,
     /// The session that met the fault.
     pub session: String,
+    /// Since when.
     #[serde(with = "crate::text::or_null")]
+    #[schemars(with = "Option<String>")]
     pub since: String,
 }
 

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use fs2::FileExt;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::atomic;
 use crate::clock;
@@ -22,6 +24,20 @@ use crate::error::{Context, Error, Result};
 use crate::layout::{Root, SlotId, join};
 use crate::limits::{STATE_FILE_BYTES_MAX, WORKERS_MAX};
 use crate::mutant::planted;
+use crate::text;
+
+/// `state/agents/SLOT/marker`; a hard link to it in `state/claims/` is that slot's claim.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Marker {
+    /// The process that holds the slot.
+    harness_pid: u32,
+    /// The name of its host.
+    host: String,
+    /// Since when it holds the slot.
+    since: String,
+    /// `agent-N`.
+    slot: String,
+}
 
 /// The right to act as `agent-N`. Dropping it gives the slot up.
 #[derive(Debug)]
@@ -87,13 +103,15 @@ impl Lease {
     /// Writes a marker that names this process. The slot must hold no claim: links are recognised
     /// by the marker's inode.
     pub fn renew_marker(&self) -> Result<()> {
-        let text = json!({
-            "slot": self.slot.to_string(),
-            "harness_pid": std::process::id(),
-            "host": hostname(),
-            "since": clock::now_iso(),
-        });
-        atomic::replace(&self.marker(), format!("{text}\n").as_bytes(), false)?;
+        let marker = Marker {
+            harness_pid: std::process::id(),
+            host: hostname(),
+            since: clock::now_iso(),
+            slot: self.slot.to_string(),
+        };
+        let mut text = text::json(&marker).unwrap_or_default();
+        text.push(b'\n');
+        atomic::replace(&self.marker(), &text, false)?;
         self.marked.store(true, Ordering::Relaxed);
         Ok(())
     }

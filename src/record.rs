@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::atomic;
@@ -103,8 +104,10 @@ impl Record {
     }
 }
 
-#[derive(Serialize)]
-struct Stamped<'a> {
+/// A line of `state/items/NAME.jsonl`: what happened to an item.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Stamped<'a> {
+    /// When it happened, RFC 3339 in UTC.
     at: String,
     #[serde(flatten)]
     event: &'a Event,

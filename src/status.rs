@@ -5,41 +5,52 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `state/status.json`, version 2.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Status {
+    /// 2; another one where names vanish or mean something else.
     pub version: u32,
+    /// When it was written.
     pub timestamp: String,
+    /// The living harness processes.
     pub harnesses: Vec<HarnessStatus>,
     /// The slots.
     pub agents: Vec<SlotStatus>,
+    /// The items, by state.
     pub work_queue: WorkQueue,
+    /// Slots that are frozen, or asked something.
     pub interrupts: Vec<InterruptStatus>,
+    /// Agents that do not start now.
     pub holds: Vec<crate::hold::Hold>,
     /// What is wrong here and now; what is wrong in a slot stands with the slot.
     pub troubles: Vec<TroubleStatus>,
     /// The files in `state/control/` that are in force: `pause`, `drain`, `stop`.
     pub control: Vec<String>,
+    /// Counts of slots, and what the attempts of today came to.
     pub metrics: Metrics,
 }
 
 /// One living harness process; also the content of its file in `state/harnesses/`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct HarnessStatus {
+    /// Its process id.
     pub pid: u32,
     pub host: String,
     #[serde(with = "crate::text::or_null")]
+    #[schemars(with = "Option<String>")]
     pub started_at: String,
+    /// Since it was started.
     pub uptime_seconds: u64,
     /// How many slots it wants to hold.
     pub workers: usize,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SlotState {
     #[default]
@@ -55,7 +66,7 @@ pub enum SlotState {
     Trouble,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     #[default]
@@ -67,12 +78,14 @@ pub enum Health {
 }
 
 /// One slot; also the content of `state/agents/agent-N/status.json`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SlotStatus {
     /// The slot: `agent-N`.
     pub id: String,
+    /// What it does.
     pub state: SlotState,
+    /// Whether its agent gives signs of life.
     pub health: Health,
     pub harness_pid: Option<u32>,
     /// The agent process.
@@ -87,7 +100,9 @@ pub struct SlotStatus {
     /// When the item was claimed, and when its agent process was started.
     pub claimed_at: Option<String>,
     pub started_at: Option<String>,
+    /// When its harness last said that it lives.
     pub last_heartbeat: Option<String>,
+    /// When its agent last said something.
     pub last_event_at: Option<String>,
     /// What the agent's CLI says of this attempt so far.
     pub turns: u64,
@@ -95,60 +110,79 @@ pub struct SlotStatus {
     pub input_tokens: u64,
     pub output_tokens: u64,
     pub cost_usd: f64,
+    /// The agent's latest text.
     pub last_message: Option<String>,
 }
 
 /// Counts of items by state. `pending` are those that could start now; `scheduled` wait for a
 /// time, `blocked` for another item, an exclusive key or their own earlier attempt, `review` for a
 /// person, `merge` for a merge. `total` counts these and `claimed`: what is not over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WorkQueue {
+    /// All that are not over.
     pub total: u64,
+    /// Could start now.
     pub pending: u64,
+    /// Wait for a time.
     pub scheduled: u64,
+    /// Wait for another item, an exclusive key or their own earlier attempt.
     pub blocked: u64,
+    /// A slot works on them.
     pub claimed: u64,
+    /// Wait for a person.
     pub review: u64,
+    /// Wait to be merged.
     pub merge: u64,
+    /// Finished well; not in `total`.
     pub done: u64,
+    /// Need a person; not in `total`.
     pub parked: u64,
 }
 
 /// What is wrong in one place.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TroubleStatus {
     /// A slot, or a folder of the tree.
     pub place: String,
     pub reason: String,
     #[serde(with = "crate::text::or_null")]
+    #[schemars(with = "Option<String>")]
     pub since: String,
     /// How often it was met in a row.
     pub tries: u32,
 }
 
 /// One file in `state/interrupts/`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InterruptStatus {
     /// `agent-N` or `all`.
     pub slot: String,
     pub reason: String,
     #[serde(with = "crate::text::or_null")]
+    #[schemars(with = "Option<String>")]
     pub since: String,
 }
 
 /// Counts of slots, and figures over the attempts that ended. `*_today`, averages, tokens and cost
 /// are since local midnight; `throughput_per_hour` counts items over the last hour.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Metrics {
+    /// Slots that a harness holds.
     pub agents_active: u64,
+    /// Slots with an item.
     pub agents_working: u64,
+    /// Slots without one.
     pub agents_idle: u64,
+    /// Frozen slots.
     pub agents_interrupted: u64,
+    /// Items that ended in `done/`.
     pub completed_today: u64,
+    /// Attempts that ended badly.
     pub failed_today: u64,
+    /// Items that ended in the last hour.
     pub throughput_per_hour: f64,
     /// Mean duration of an attempt.
     pub average_seconds: f64,
@@ -161,7 +195,7 @@ pub struct Metrics {
 
 /// One line of `state/ledger/YYYY-MM-DD.jsonl`: an attempt that ended. A cache of the session
 /// records, so that figures cost the same however many sessions there are.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LedgerLine {
     /// When the attempt ended.
@@ -185,6 +219,7 @@ pub struct LedgerLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charged_tokens: Option<u64>,
     #[serde(with = "crate::text::or_null")]
+    #[schemars(with = "Option<String>")]
     pub started_at: String,
     /// The class of what its CLI reported, and the words for its end.
     pub fault: Option<String>,
@@ -196,5 +231,6 @@ pub struct LedgerLine {
     pub unseen: bool,
     /// Fields of later versions.
     #[serde(flatten)]
+    #[schemars(skip)]
     pub more: BTreeMap<String, serde_json::Value>,
 }

@@ -30,6 +30,7 @@ pub(crate) use report::{Report, Row};
 use rules::Refusal;
 pub(crate) use rules::{Grant, KNOWN_MIN, money};
 pub(crate) use state::Amount;
+pub(crate) use state::State as BudgetFile;
 use state::{Charged, Reservation, State};
 
 /// A wait for the lock is shown after this long.

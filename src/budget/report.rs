@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::rules::{of_window, percentile};
@@ -15,33 +16,44 @@ use crate::hold::{self, Hold};
 use crate::layout::Name;
 use crate::record;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Report {
     /// The local date of today.
     pub(crate) day: String,
+    /// One row of each.
     pub(crate) budgets: Vec<Row>,
     /// Agents that wait for a budget.
     pub(crate) holds: Vec<Hold>,
 }
 
 /// One budget, or what one agent or item has used. `None`: no limit.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Row {
     /// `day`, `total`, `window`, `agent` (today) or `item`.
     pub(crate) scope: &'static str,
     pub(crate) agent: Option<String>,
     pub(crate) item: Option<String>,
+    /// When it begins anew.
     pub(crate) until: Option<String>,
+    /// Dollars, as the three that follow.
     pub(crate) limit_usd: Option<f64>,
+    /// What was used.
     pub(crate) used_usd: f64,
+    /// What attempts at work have reserved.
     pub(crate) reserved_usd: f64,
+    /// What is neither used nor reserved.
     pub(crate) left_usd: Option<f64>,
+    /// Tokens, as the three that follow.
     pub(crate) limit_tokens: Option<u64>,
+    /// What was used.
     pub(crate) used_tokens: u64,
+    /// What attempts at work have reserved.
     pub(crate) reserved_tokens: u64,
+    /// What is neither used nor reserved.
     pub(crate) left_tokens: Option<u64>,
     /// Of an agent: what nine of ten of its last attempts did not exceed.
     pub(crate) usual_usd: Option<f64>,
+    /// The same in tokens.
     pub(crate) usual_tokens: Option<u64>,
     /// Of so many attempts it is known what they used.
     pub(crate) known_attempts: Option<usize>,

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -26,10 +27,12 @@ const ZONES_APART: Duration = Duration::from_secs(48 * 3600);
 const VERSION: u32 = 1;
 
 /// Dollars and tokens. Tokens are input, output and writes to a cache.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Amount {
+    /// Dollars.
     pub(crate) usd: f64,
+    /// Input, output and writes to a cache.
     pub(crate) tokens: u64,
 }
 
@@ -53,15 +56,17 @@ impl Amount {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct State {
     /// 1. Without it the file is not ours.
     version: u32,
     /// The local date of `today`.
     #[serde(default)]
     pub(super) day: String,
+    /// What was used today.
     #[serde(default)]
     pub(super) today: Amount,
+    /// What was ever used.
     #[serde(default)]
     pub(super) total: Amount,
     /// By the name of `[agents.NAME]`.
@@ -72,48 +77,57 @@ pub(crate) struct State {
     pub(super) reserved: BTreeMap<String, Reservation>,
     /// Fields of a newer version.
     #[serde(flatten)]
+    #[schemars(skip)]
     more: Map<String, Value>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct AgentState {
+    /// What it used today.
     pub(super) today: Amount,
+    /// Its window, if one has begun.
     pub(super) window: Option<Window>,
     /// Its last attempts that used something, the oldest first.
     pub(super) ends: VecDeque<Used>,
     /// The own limit of the attempt that could not be paid last.
     pub(super) refused_usd: Option<f64>,
     #[serde(flatten)]
+    #[schemars(skip)]
     more: Map<String, Value>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Window {
     /// Seconds since 1970.
     #[serde(with = "crate::clock::seconds")]
+    #[schemars(with = "Option<String>")]
     began_at: Option<i64>,
+    /// Used since then.
     pub(super) tokens: u64,
 }
 
 /// What an attempt used, and whether that is known: else it was charged with what it had reserved.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Used {
     pub(super) session: String,
     #[serde(flatten)]
     pub(super) amount: Amount,
+    /// Whether its CLI told its cost.
     pub(super) usd_known: bool,
+    /// Whether its CLI told its tokens.
     pub(super) tokens_known: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Reservation {
     pub(super) item: String,
     pub(super) agent: String,
     #[serde(flatten)]
     pub(super) amount: Amount,
+    /// When it was reserved.
     pub(super) at: String,
 }
 

@@ -113,8 +113,8 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
     let names: Vec<Name> = added.iter().map(|a| a.name().clone()).collect();
     let printed = match args.json {
         true => {
-            let added: Vec<Value> = added.iter().map(|a| a.json(args.if_absent)).collect();
-            print_json(&added)
+            let told = added.iter().map(|a| a.told(args.if_absent));
+            print_json(&told.collect::<Vec<_>>())
         }
         false => print_text(&names.iter().map(|n| n.shown() + "\n").collect::<String>()),
     };

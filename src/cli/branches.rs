@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::clock;
 use crate::config::{Config, Overrides};
@@ -13,7 +14,7 @@ use crate::layout::{Name, Root};
 use crate::record::{self, Event, Line, Started};
 use crate::session::file;
 use crate::view::table::{Cell, Table};
-use crate::view::{Paint, Term, ago, count_of, print_json, print_text};
+use crate::view::{Paint, Term, ago, count_of, print_text};
 
 #[derive(clap::Args)]
 pub(super) struct BranchesArgs {
@@ -21,7 +22,7 @@ pub(super) struct BranchesArgs {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    json: super::Json,
+    lines: super::Lines,
 }
 
 /// A branch that an attempt left in the user's repository.
@@ -70,10 +71,7 @@ pub(super) fn branches(root: &Root, args: &BranchesArgs) -> Result<u8> {
     let is_gone = |b: &Branch| b.now.repo.is_some() && b.now.tip.is_none();
     let gone = branches.iter().filter(|b| is_gone(b)).count();
     branches.retain(|b| args.all || !is_gone(b));
-    if args.json.json {
-        let all: Vec<Value> = branches.iter().map(as_json).collect();
-        print_json(&all)?;
-    } else if !branches.is_empty() {
+    if !args.lines.print(branches.iter().map(BranchTold::of))? && !branches.is_empty() {
         print_text(&table(&branches).render(&Term::of_stdout()))?;
     }
     if gone > 0 && !args.all {
@@ -376,26 +374,60 @@ fn table(branches: &[Branch]) -> Table {
     table
 }
 
-pub(super) fn as_json(branch: &Branch) -> Value {
-    let now = &branch.now;
-    let is_deleted = now.repo.as_ref().map(|_| now.tip.is_none());
-    json!({
-        "item": branch.item.shown(),
-        "session": branch.session,
-        "attempt": branch.attempt,
-        "repo": now.repo,
-        "branch": branch.name,
-        "published_at": branch.published_at,
-        "head": branch.head,
-        "tip": now.tip,
-        "deleted": is_deleted,
-        "rewritten": branch.is_rewritten(),
-        "base": branch.base,
-        "commits": now.commits,
-        "files_changed": now.changes.map(|c| c.files),
-        "insertions": now.changes.map(|c| c.insertions),
-        "deletions": now.changes.map(|c| c.deletions),
-        "merged": now.is_merged,
-        "conflicts": now.conflicts,
-    })
+/// A branch that an attempt left in your repository, as it is now. `None`: it cannot be told.
+#[derive(Default, Serialize, JsonSchema)]
+pub(super) struct BranchTold {
+    pub(super) item: String,
+    pub(super) session: Option<String>,
+    pub(super) attempt: Option<u32>,
+    /// A name from `[repos.NAME]`, or `default`.
+    pub(super) repo: Option<String>,
+    pub(super) branch: Option<String>,
+    pub(super) published_at: Option<String>,
+    /// Its commit when it was published; of one that waits: the commit that an approval is for.
+    pub(super) head: Option<String>,
+    /// Its commit now.
+    pub(super) tip: Option<String>,
+    /// Whether somebody deleted it.
+    pub(super) deleted: Option<bool>,
+    /// Whether it is at another commit now.
+    pub(super) rewritten: bool,
+    /// The branch that it is compared with, or is to be merged into.
+    pub(super) base: Option<String>,
+    /// Since it left its base, as the three that follow.
+    pub(super) commits: Option<u64>,
+    pub(super) files_changed: Option<u64>,
+    /// Lines.
+    pub(super) insertions: Option<u64>,
+    /// Lines.
+    pub(super) deletions: Option<u64>,
+    /// Whether its base has it, be it squashed.
+    pub(super) merged: Option<bool>,
+    /// The paths that conflict with its base.
+    pub(super) conflicts: Option<Vec<String>>,
+}
+
+impl BranchTold {
+    pub(super) fn of(branch: &Branch) -> BranchTold {
+        let now = &branch.now;
+        BranchTold {
+            item: branch.item.shown(),
+            session: Some(branch.session.clone()),
+            attempt: branch.attempt,
+            repo: now.repo.clone(),
+            branch: Some(branch.name.clone()),
+            published_at: Some(branch.published_at.clone()),
+            head: Some(branch.head.clone()),
+            tip: now.tip.clone(),
+            deleted: now.repo.as_ref().map(|_| now.tip.is_none()),
+            rewritten: branch.is_rewritten(),
+            base: branch.base.clone(),
+            commits: now.commits,
+            files_changed: now.changes.map(|c| c.files),
+            insertions: now.changes.map(|c| c.insertions),
+            deletions: now.changes.map(|c| c.deletions),
+            merged: now.is_merged,
+            conflicts: now.conflicts.clone(),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `harness review --conflicts`: which branches that wait conflict with their base, and with each other.
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::branches::{Branch, looked_at};
 use super::waiting::{Desk, Waiting};
@@ -27,7 +28,7 @@ pub(super) fn show(root: &Root, desk: &Desk<'_>, all: &[Waiting], json: bool) ->
         .collect();
     let (pairs, left_out) = pairs(root, desk, &there)?;
     if json {
-        return print_json(&as_json(&there, &pairs, left_out));
+        return print_json(&told(&there, &pairs, left_out));
     }
     let (table, rows, unknown) = table(&there, &pairs);
     if rows > 0 {
@@ -115,27 +116,57 @@ fn table(there: &[(&Name, &Branch)], pairs: &[Pair<'_>]) -> (Table, u64, u64) {
     (table, rows, unknown)
 }
 
-fn as_json(there: &[(&Name, &Branch)], pairs: &[Pair<'_>], left_out: u64) -> Value {
-    let base = |(name, branch): &(&Name, &Branch)| {
-        json!({
-            "item": name.shown(),
-            "branch": branch.name,
-            "base": branch.base,
-            "conflicts": branch.now.conflicts,
-        })
+/// Which branches that wait conflict with their base, and with each other. `conflicts`: paths; `None`: it
+/// cannot be told.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Clashes {
+    /// Each branch with what it is to be merged into.
+    with_base: Vec<WithBase>,
+    /// Pairs without conflicts are left out.
+    with_each_other: Vec<WithEachOther>,
+    /// How many.
+    pairs_tried: usize,
+    /// Pairs that were not tried: there are too many.
+    pairs_left_out: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct WithBase {
+    item: String,
+    branch: String,
+    /// What it is to be merged into.
+    base: Option<String>,
+    /// The paths; `None`: it cannot be told.
+    conflicts: Option<Vec<String>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct WithEachOther {
+    /// Both names.
+    items: [String; 2],
+    /// Both branches.
+    branches: [String; 2],
+    /// The paths; `None`: it cannot be told.
+    conflicts: Option<Vec<String>>,
+}
+
+fn told(there: &[(&Name, &Branch)], pairs: &[Pair<'_>], left_out: u64) -> Clashes {
+    let base = |(name, branch): &(&Name, &Branch)| WithBase {
+        item: name.shown(),
+        branch: branch.name.clone(),
+        base: branch.base.clone(),
+        conflicts: branch.now.conflicts.clone(),
     };
     let conflicts = |pair: &&Pair<'_>| pair.files.as_ref().is_none_or(|files| !files.is_empty());
-    let pair = |pair: &Pair<'_>| {
-        json!({
-            "items": [pair.one.0.shown(), pair.other.0.shown()],
-            "branches": [pair.one.1.name, pair.other.1.name],
-            "conflicts": pair.files,
-        })
+    let pair = |pair: &Pair<'_>| WithEachOther {
+        items: [pair.one.0.shown(), pair.other.0.shown()],
+        branches: [pair.one.1.name.clone(), pair.other.1.name.clone()],
+        conflicts: pair.files.clone(),
     };
-    json!({
-        "with_base": there.iter().map(base).collect::<Vec<_>>(),
-        "with_each_other": pairs.iter().filter(conflicts).map(pair).collect::<Vec<_>>(),
-        "pairs_tried": pairs.len(),
-        "pairs_left_out": left_out,
-    })
+    Clashes {
+        with_base: there.iter().map(base).collect(),
+        with_each_other: pairs.iter().filter(conflicts).map(pair).collect(),
+        pairs_tried: pairs.len(),
+        pairs_left_out: left_out,
+    }
 }

@@ -4,10 +4,13 @@
 //! Does not know how values are found. Invariant: values of agents' environment variables are never
 //! shown, as they are often secrets.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use clap::Subcommand;
-use serde_json::{Map, Value as Json, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::{Json as AsJson, hidden, init};
 use crate::agents;
@@ -42,7 +45,7 @@ pub(super) fn config(root: &Root, command: Option<ConfigCommand>, as_json: bool)
         None => {
             let config = Config::load(root, &Overrides::default())?;
             match as_json {
-                true => print_json(&json(&config)),
+                true => print_json(&in_force(&config)),
                 false => print_text(&text(&config)),
             }
         }
@@ -87,7 +90,8 @@ fn set(root: &Root, key: &str, given: &str, as_json: bool) -> Result<u8> {
         true => {
             let value = entry.map_or(Json::Null, |e| value::public(&e.value));
             let source = entry.map_or_else(String::new, |e| e.source.to_string());
-            print_json(&json!({"key": name, "value": value, "source": source}))
+            let entry = Entry { value, source };
+            print_json(&KeySet { key: name, entry })
         }
         false => print_text(&format!("{line}\n")),
     }
@@ -118,18 +122,43 @@ pub fn text(config: &Config) -> String {
     out
 }
 
-/// `{"harness.workers": {"value": 3, "source": "default"}, …}`: times in seconds, sizes in bytes,
-/// unset keys as `null`.
-pub fn json(config: &Config) -> Json {
+/// The keys in force, by name: `harness.workers`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct InForce(BTreeMap<String, Entry>);
+
+/// A key's value, and where it comes from.
+#[derive(Serialize, JsonSchema)]
+struct Entry {
+    /// Times in seconds, sizes in bytes; `None`: it is not set.
+    value: Json,
+    /// `default`, `harness.toml:LINE`, or a variable.
+    source: String,
+}
+
+/// The key that was set, as it is in force then.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct KeySet {
+    /// Its name, like `harness.workers`.
+    key: String,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+fn in_force(config: &Config) -> InForce {
     let entries = config.sources.0.iter().map(|e| {
-        let shown = json!({"value": value::public(&e.value), "source": e.source.to_string()});
-        (e.key.clone(), shown)
+        let entry = Entry {
+            value: value::public(&e.value),
+            source: e.source.to_string(),
+        };
+        (e.key.clone(), entry)
     });
-    Json::Object(entries.collect::<Map<_, _>>())
+    InForce(entries.collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::config::Overrides;
     use crate::layout::Root;
@@ -141,7 +170,7 @@ mod tests {
         let root = Root::new(dir.path());
         drop(crate::atomic::create(&root.config(), toml.as_bytes(), 0o600).expect("write"));
         let config = Config::load_with(&root, &Overrides::default(), |_| None).expect("loads");
-        let (text, json) = (text(&config), json(&config));
+        let (text, json) = (text(&config), json!(in_force(&config)));
         let line = text
             .lines()
             .find(|l| l.starts_with("harness.timeout"))

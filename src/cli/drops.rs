@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::atomic::{Moved, Nameless};
 use crate::error::Result;
@@ -41,6 +42,19 @@ pub(super) fn link(root: &Root, file: &Nameless, name: &Name) -> Result<bool> {
 }
 
 /// What became of one item.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AddedItem {
+    /// Its name.
+    item: String,
+    /// With `--if-absent`: whether it was added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added: Option<bool>,
+    /// Where one of that name is, or was, where nothing was added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+}
+
+/// The same, as `place` tells it.
 pub(super) enum Added {
     New(Name),
     /// There is, or was, one of its name: the word for where.
@@ -54,12 +68,15 @@ impl Added {
         }
     }
 
-    pub(super) fn json(&self, if_absent: bool) -> Value {
-        let item = self.name().shown();
-        match self {
-            Added::New(_) if !if_absent => json!({"item": item}),
-            Added::New(_) => json!({"item": item, "added": true}),
-            Added::Known(_, state) => json!({"item": item, "added": false, "state": state}),
+    pub(super) fn told(&self, if_absent: bool) -> AddedItem {
+        let (added, state) = match self {
+            Added::New(_) => (true, None),
+            Added::Known(_, state) => (false, Some(*state)),
+        };
+        AddedItem {
+            item: self.name().shown(),
+            added: (if_absent || !added).then_some(added),
+            state,
         }
     }
 }

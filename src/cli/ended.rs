@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::find;
 use crate::aggregator;
@@ -74,6 +75,34 @@ fn resting_place(root: &Root, name: &Name) -> Option<Place> {
         .map(|(.., place)| place)
 }
 
+/// How an item ended, or where it is.
+#[derive(Default, Serialize, JsonSchema)]
+pub(super) struct Ended {
+    item: String,
+    /// `done`, `parked`; `gone`: its file was removed; `pending`, `claimed`: the time to wait is over.
+    state: &'static str,
+    /// `None` until it has ended, and where its file was removed.
+    outcome: Option<Word<Outcome>>,
+    /// Why it is parked.
+    reason: Option<String>,
+    /// The branch that it left in your repository.
+    branch: Option<String>,
+    /// The number of its last attempt.
+    attempt: Option<u32>,
+    session: Option<String>,
+}
+
+impl Ended {
+    /// One that has not ended.
+    pub(super) fn not(name: &Name, state: &'static str) -> Ended {
+        Ended {
+            item: name.shown(),
+            state,
+            ..Ended::default()
+        }
+    }
+}
+
 /// How an item ended, as far as its record says.
 pub(super) struct End {
     pub(super) is_done: bool,
@@ -111,21 +140,21 @@ impl End {
         }
     }
 
-    pub(super) fn json(&self) -> Value {
-        let last = self.history.last.as_ref();
+    pub(super) fn told(self) -> Ended {
+        let last = self.history.last;
         let state = if self.is_done {
             Place::Done
         } else {
             Place::Parked
         };
-        json!({
-            "item": self.name.shown(),
-            "state": state.dir(),
-            "outcome": self.history.outcome,
-            "reason": if self.is_done { None } else { self.history.reason.as_ref() },
-            "branch": self.branch,
-            "attempt": last.map(|l| l.attempt),
-            "session": last.map(|l| &l.session),
-        })
+        Ended {
+            item: self.name.shown(),
+            state: state.dir(),
+            outcome: self.history.outcome,
+            reason: self.history.reason.filter(|_| !self.is_done),
+            branch: self.branch,
+            attempt: last.as_ref().map(|l| l.attempt),
+            session: last.map(|l| l.session),
+        }
     }
 }

@@ -7,7 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{elsewhere, find};
 use crate::atomic;
@@ -37,10 +38,15 @@ pub(super) struct GcArgs {
 }
 
 /// What was removed, or would be without `--dry-run`.
-#[derive(Default)]
-struct Gone {
+#[derive(Default, Serialize, JsonSchema)]
+pub(super) struct Gone {
+    /// Nothing was removed: this is what would be.
+    dry_run: bool,
+    /// How many sessions' folders.
     sessions: u64,
+    /// Merged branches.
     branches: Vec<String>,
+    /// Unused worktrees, in words.
     worktrees: Vec<String>,
     /// Half-written objects of killed gits, in harness's own repositories.
     debris: u64,
@@ -54,7 +60,10 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     let config = Config::load(root, &Overrides::default())?;
     let root = &elsewhere::placed(root, &config);
     let keep = config.limits.keep;
-    let mut gone = Gone::default();
+    let mut gone = Gone {
+        dry_run: args.dry_run,
+        ..Gone::default()
+    };
     sessions(root, keep, args.dry_run, &mut gone)?;
     bases(root, keep, args.dry_run, &mut gone);
     let repos = Repos::new(root, &config)?;
@@ -90,10 +99,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
         crate::error::tell(&format!("harness: {why}"));
     }
     if args.json.json {
-        let printed = print_json(&json!({
-            "dry_run": args.dry_run, "sessions": gone.sessions, "branches": gone.branches,
-            "worktrees": gone.worktrees, "debris": gone.debris, "bases": gone.bases, "trouble": gone.trouble,
-        }));
+        let printed = print_json(&gone);
         return Ok(after_work(printed, DONE));
     }
     let word = if args.dry_run {

@@ -6,6 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::doctor::installed;
 use super::hidden::{self, GITIGNORE};
 use super::place::{place, ready_dir, stands_as_dir, stands_as_file};
@@ -34,6 +37,17 @@ pub struct InitReport {
     pub kept: Vec<PathBuf>,
     /// The agent CLIs on PATH.
     clis: Vec<&'static str>,
+}
+
+/// The tree that was made.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Made {
+    /// The directory of the tree.
+    root: String,
+    /// Relative to `root`.
+    made: Vec<String>,
+    /// What was there and was not changed, relative to `root`.
+    kept: Vec<String>,
 }
 
 /// `init` with the template. The only agent CLI on PATH becomes the agent of prompts.
@@ -201,16 +215,15 @@ impl InitReport {
         }
     }
 
-    /// `{"root", "made": […], "kept": […]}`
-    pub fn json(&self) -> serde_json::Value {
+    pub(super) fn told(&self) -> Made {
         let names = |paths: &[PathBuf]| -> Vec<String> {
             paths.iter().map(|p| shown(p.as_os_str())).collect()
         };
-        serde_json::json!({
-            "root": shown(self.root.path().as_os_str()),
-            "made": names(&self.made),
-            "kept": names(&self.kept),
-        })
+        Made {
+            root: shown(self.root.path().as_os_str()),
+            made: names(&self.made),
+            kept: names(&self.kept),
+        }
     }
 }
 

@@ -1,55 +1,57 @@
 //! `harness list [STATE]`: items by state, in the order in which they would start.
 
-use serde_json::Value;
-
 use super::claimed::Slots;
-use super::facts::facts;
+use super::facts::{Facts, facts};
 use super::find::{self, At};
 use super::show::{elsewhere, waits_with};
 use crate::error::Result;
 use crate::layout::{Name, Place, Root};
 use crate::ready::Ready;
-use crate::record;
+use crate::record::{self, History, Line};
 use crate::view::state::{self, Holds, Stands, State};
 use crate::view::story::{SUMMARY_HEAD, summary_row};
 use crate::view::table::Table;
-use crate::view::{Term, print_json, print_text};
+use crate::view::{Term, print_text};
 
-struct Row {
-    name: Name,
-    at: At,
-    stands: Stands,
+/// An item, where it is, how it stands, and the lines of its record.
+type Row = (Name, At, Stands, Vec<Line>);
+
+/// One that is not in `pending/`.
+fn row(root: &Root, name: Name, at: At, works: Result<Option<String>, String>) -> Row {
+    let lines = record::lines(root, &name).unwrap_or_default();
+    let history = History::of(&lines);
+    let stands = elsewhere(at, waits_with(root, at, &history), works, &history);
+    (name, at, stands, lines)
 }
 
-impl Row {
-    fn new(root: &Root, name: Name, at: At, works: Result<Option<String>, String>) -> Row {
-        let history = record::history(root, &name);
-        let stands = elsewhere(at, waits_with(root, at, &history), works, &history);
-        Row { name, at, stands }
-    }
-}
-
-pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
-    let mut rows = Vec::new();
-    let wants = |states: &[State]| only.is_none_or(|o| states.contains(&o));
-    if wants(&[State::Claimed]) {
-        let claimed = find::claimed(root);
-        let slots = (!claimed.is_empty()).then(|| Slots::look(root));
-        rows.extend(claimed.into_iter().map(|(slot, name)| {
-            let works = slots.as_ref().map_or(Ok(None), |slots| slots.works(slot));
-            Row::new(root, name, At::Claimed(slot), works)
-        }));
-    }
-    if wants(&[State::Pending, State::Scheduled, State::Blocked]) {
-        let ready = Ready::unbounded(root)?;
-        ready.rescan()?;
-        let holds = Holds::look(root);
-        rows.extend(ready.standing().into_iter().map(|(name, standing)| Row {
-            stands: state::of_pending(root, &holds, &name, &standing),
-            at: At::Pending,
-            name,
-        }));
-    }
+/// The items in the order in which they would start. Each is looked at when it is asked for: with
+/// `--jsonl` no more than the names is kept of a long list.
+fn rows(root: &Root, only: Option<State>) -> Result<impl Iterator<Item = Row>> {
+    let wants = move |states: &[State]| only.is_none_or(|o| states.contains(&o));
+    let claimed = match wants(&[State::Claimed]) {
+        true => find::claimed(root),
+        false => Vec::new(),
+    };
+    let slots = (!claimed.is_empty()).then(|| Slots::look(root));
+    let claimed = claimed.into_iter().map(move |(slot, name)| {
+        let works = slots.as_ref().map_or(Ok(None), |slots| slots.works(slot));
+        row(root, name, At::Claimed(slot), works)
+    });
+    let pending = match wants(&[State::Pending, State::Scheduled, State::Blocked]) {
+        true => {
+            let ready = Ready::unbounded(root)?;
+            ready.rescan()?;
+            ready.standing()
+        }
+        false => Vec::new(),
+    };
+    let holds = Holds::look(root);
+    let pending = pending.into_iter().map(move |(name, standing)| {
+        let stands = state::of_pending(root, &holds, &name, &standing);
+        let lines = record::lines(root, &name).unwrap_or_default();
+        (name, At::Pending, stands, lines)
+    });
+    let mut rest = Vec::new();
     for (place, at, state) in [
         (Place::Merge, At::Merge, State::Merge),
         (Place::Review, At::Review, State::Review),
@@ -58,17 +60,24 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
     ] {
         if wants(&[state]) {
             let names = find::names_in(&root.place(place))?.into_iter();
-            rows.extend(names.map(|name| Row::new(root, name, at, Ok(None))));
+            rest.push(names.map(move |name| row(root, name, at, Ok(None))));
         }
     }
-    if wants(&[State::Pending]) {
+    let all = claimed.chain(pending).chain(rest.into_iter().flatten());
+    Ok(all.filter(move |(_, _, stands, _)| only.is_none_or(|o| o == stands.state)))
+}
+
+pub(super) fn list(root: &Root, only: Option<State>, as_lines: super::Lines) -> Result<u8> {
+    let rows = rows(root, only)?;
+    if only.is_none_or(|o| o == State::Pending) {
         tell_ignored(root);
     }
-    rows.retain(|r| only.is_none_or(|o| o == r.stands.state));
-    if json {
-        return print_json(&rows.iter().map(|r| as_json(root, r)).collect::<Vec<_>>());
+    let mut rows = rows.peekable();
+    let told = rows.by_ref().map(|row| told(root, &row));
+    if as_lines.print(told)? {
+        return Ok(0);
     }
-    if rows.is_empty() {
+    if rows.peek().is_none() {
         crate::error::tell(&format!(
             "harness: nothing{}",
             only.map_or("".into(), |s| format!(" is {}", s.as_str()))
@@ -76,10 +85,9 @@ pub(super) fn list(root: &Root, only: Option<State>, json: bool) -> Result<u8> {
         return Ok(0);
     }
     let mut table = Table::new(SUMMARY_HEAD);
-    for row in &rows {
-        let lines = record::lines(root, &row.name).unwrap_or_default();
-        let (state, why) = (row.stands.state.as_str(), row.stands.reason.as_deref());
-        table.row(summary_row(&row.name, state, why, &lines));
+    for (name, _, stands, lines) in rows {
+        let (state, why) = (stands.state.as_str(), stands.reason.as_deref());
+        table.row(summary_row(&name, state, why, &lines));
     }
     print_text(&table.render(&Term::of_stdout()))
 }
@@ -107,9 +115,7 @@ pub(super) fn tell_of_ignored(root: &Root) {
     }
 }
 
-fn as_json(root: &Root, row: &Row) -> Value {
-    let lines = record::lines(root, &row.name).unwrap_or_default();
-    let file = find::path(root, row.at, &row.name);
-    let state = row.stands.state.as_str();
-    facts(&row.name, state, &row.stands, &lines, Some(&file)).into()
+fn told(root: &Root, (name, at, stands, lines): &Row) -> Facts {
+    let file = find::path(root, *at, name);
+    facts(name, stands.state.as_str(), stands, lines, Some(&file))
 }

@@ -37,6 +37,7 @@ mod show;
 mod session;
 mod run;
 mod sandbox;
+mod schema;
 mod tips;
 mod top;
 mod wait;
@@ -47,14 +48,16 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::config::{Config, Overrides};
 use crate::control::Order;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result, Told};
 use crate::keeper;
 use crate::layout::Root;
 use crate::view::state::State;
-use crate::view::{self, print_json, print_text};
+use crate::view::{self, json_line, print_json, print_lines, print_text};
 
 /// Drop a file into queue/pending/ and an agent or script works on it in its own git worktree.
 #[derive(Parser)]
@@ -121,7 +124,7 @@ enum Command {
         #[arg(value_enum)]
         state: Option<State>,
         #[command(flatten)]
-        json: Json,
+        lines: Lines,
     },
     /// What an agent did: its events, tools, errors, times and figures
     #[command(subcommand)]
@@ -163,6 +166,11 @@ enum Command {
     /// What agents may write, read and reach
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
+    /// The JSON Schema of a file in state/, or of what a command prints with --json
+    Schema {
+        /// Like status.json, or a command like show or session list [default: lists all]
+        name: Vec<String>,
+    },
     /// Check this machine and file system, and say how to fix what is missing
     Doctor {
         #[command(flatten)]
@@ -175,6 +183,35 @@ struct Json {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Of a list that may be long.
+#[derive(Args, Clone, Copy)]
+struct Lines {
+    #[command(flatten)]
+    json: Json,
+    /// Print JSON Lines: the objects of `--json` as they are found, one on a line
+    #[arg(long, conflicts_with = "json")]
+    jsonl: bool,
+}
+
+impl Lines {
+    /// Prints the list where one of the two was typed; `false`: it is for people.
+    fn print<T: Serialize>(self, all: impl Iterator<Item = T>) -> Result<bool> {
+        match (self.json.json, self.jsonl) {
+            (true, _) => print_json(&all.collect::<Vec<T>>())?,
+            (_, true) => print_lines(all)?,
+            _ => return Ok(false),
+        };
+        Ok(true)
+    }
+}
+
+/// What every command prints where it fails.
+#[derive(Serialize, JsonSchema)]
+struct Failed {
+    /// What went wrong.
+    error: Told,
 }
 
 #[derive(Args)]
@@ -210,11 +247,12 @@ pub fn main() -> Result<u8> {
                 None => init::with_agent(&root::for_init(std::env::var_os("HARNESS_ROOT"))?)?,
             };
             let printed = match json.json {
-                true => print_json(&report.json()),
+                true => print_json(&report.told()),
                 false => print_text(&report.text()),
             };
             Ok(view::after_work(printed, "the tree is made"))
         }
+        Command::Schema { name } => schema::schema(&name),
         Command::Doctor { json } => examine(cli.root.as_deref(), json.json),
         other => {
             let root = locate(cli.root.as_deref())?;
@@ -241,13 +279,13 @@ pub fn fail(e: &Error) {
     answer_in_json(e);
 }
 
-/// Prints `{"error": …}` on standard output, on one line, where `--json` was typed.
+/// Prints `{"error": …}` on standard output, on one line, where `--json` or `--jsonl` was typed.
 fn answer_in_json(e: &Error) {
     let mut options = std::env::args_os().skip(1).take_while(|arg| arg != "--");
-    if options.any(|arg| arg == "--json")
-        && let Ok(line) = crate::text::json(&serde_json::json!({"error": e.json()}))
+    if options.any(|arg| arg == "--json" || arg == "--jsonl")
+        && let Ok(line) = json_line(&Failed { error: e.told() })
     {
-        let _nobody_reads = print_text(&(String::from_utf8_lossy(&line) + "\n"));
+        let _nobody_reads = print_text(&line);
     }
 }
 
@@ -273,7 +311,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         }
         Command::Top => top::top(root),
         Command::Show { name, json } => show::show(root, &name, json.json),
-        Command::List { state, json } => list::list(root, state, json.json),
+        Command::List { state, lines } => list::list(root, state, lines),
         Command::Session(command) => session::session(root, command),
         Command::Sandbox(command) => sandbox::sandbox(root, &command),
         Command::Retry(args) => retry::retry(root, &args),
@@ -296,7 +334,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Interrupt(args) => interrupt::interrupt(root, &args),
         Command::Resume(args) => resume::resume(root, &args),
         Command::Config { command, json } => config::config(root, command, json.json),
-        Command::Init { .. } | Command::Doctor { .. } => Ok(0),
+        Command::Init { .. } | Command::Schema { .. } | Command::Doctor { .. } => Ok(0),
     }
 }
 
@@ -312,7 +350,7 @@ fn examine(given: Option<&Path>, json: bool) -> Result<u8> {
     });
     let report = doctor::doctor(root.as_ref());
     if json {
-        print_json(&report.json())?;
+        print_json(&report.told())?;
     } else {
         print_text(&report.text())?;
     }

@@ -4,13 +4,14 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::find::{self, At, Found};
 use super::init;
 use crate::atomic::{self, Moved};
 use crate::clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Told};
 use crate::layout::{Name, Place, Root};
 use crate::outcome::Outcome;
 use crate::ready;
@@ -19,6 +20,36 @@ use crate::view::{after_work, print_json};
 
 /// Attempts to move an item that always moves away before.
 const LOOKS: usize = 100;
+
+/// What a command did with one item.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Did {
+    item: String,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    did: Option<String>,
+    /// Why it could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Told>,
+}
+
+impl Did {
+    pub(super) fn well(name: &Name, did: String) -> Did {
+        Did {
+            item: name.shown(),
+            did: Some(did),
+            error: None,
+        }
+    }
+
+    pub(super) fn badly(name: &Name, e: &Error) -> Did {
+        Did {
+            item: name.shown(),
+            did: None,
+            error: Some(e.told()),
+        }
+    }
+}
 
 /// Moves an item; returns what was done, or `None` if somebody else moved it meanwhile.
 type Act<'a> = &'a dyn Fn(&Root, &Name) -> Result<Option<String>>;
@@ -38,11 +69,11 @@ pub(super) fn each(root: &Root, names: &[OsString], json: bool, act: Act<'_>) ->
                 if !json {
                     crate::error::tell(&format!("harness: {name}: {what}"));
                 }
-                results.push(json!({"item": name.shown(), "did": what}));
+                results.push(Did::well(&name, what));
             }
             Err(e) => {
                 crate::error::tell(&format!("harness: {e}"));
-                results.push(json!({"item": name.shown(), "error": e.json()}));
+                results.push(Did::badly(&name, &e));
                 code = if code == 0 { e.exit_code() } else { code };
             }
         }

@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 
-use serde_json::{Value, json};
-
 use super::find::At;
+use super::moves::Did;
 use super::show::waits_with;
 use super::{find, init, moves};
 use crate::atomic;
@@ -56,19 +55,19 @@ fn all(root: &Root, outcome: Option<Outcome>, json: bool) -> Result<u8> {
         match moves::wherever_it_is(root, &name, &moves::retry) {
             Ok(did) => {
                 moved += 1;
-                results.push(json!({"item": name.shown(), "did": did}));
+                results.push(Did::well(&name, did));
             }
             // Somebody else moved it meanwhile.
             Err(_) if !atomic::exists(&root.item(Place::Parked, &name)) => {}
             Err(e) => {
                 tell(&format!("harness: {e}"));
-                results.push(json!({"item": name.shown(), "error": e.json()}));
+                results.push(Did::badly(&name, &e));
                 code = if code == 0 { e.exit_code() } else { code };
             }
         }
     }
     if json {
-        print_json(&Value::Array(results))?;
+        print_json(&results)?;
     } else {
         tell(&format!("harness: {}", summary(moved, asking, outcome)));
     }

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::branches::looked_at;
 use super::find::{self, At};
-use super::waiting::{Desk, Waiting};
+use super::waiting::{Desk, Waiting, WaitingTold};
 use super::{clashes, comments, verdicts};
 use crate::clock;
 use crate::error::{Error, Result, tell};
@@ -20,15 +21,16 @@ use crate::view::{Term, ago, count_of, line, print_json, print_text, safe};
 #[derive(clap::Args)]
 pub(super) struct ReviewArgs {
     /// Show this item's gates and changes
+    #[arg(conflicts_with = "jsonl")]
     name: Option<OsString>,
     /// Write comments into the changes, in $VISUAL or $EDITOR: they go to the next attempt
     #[arg(long, requires = "name", conflicts_with = "json")]
     edit: bool,
     /// Which of them conflict with their base, and with each other
-    #[arg(long, conflicts_with_all = ["name", "edit"])]
+    #[arg(long, conflicts_with_all = ["name", "edit", "jsonl"])]
     conflicts: bool,
     #[command(flatten)]
-    json: super::Json,
+    lines: super::Lines,
 }
 
 pub(super) fn review(root: &Root, args: &ReviewArgs) -> Result<u8> {
@@ -43,9 +45,9 @@ pub(super) fn review(root: &Root, args: &ReviewArgs) -> Result<u8> {
         code = if code == 0 { e.exit_code() } else { code };
     }
     if args.conflicts {
-        clashes::show(root, &desk, &all, args.json.json)?;
-    } else if args.json.json {
-        print_json(&all.iter().map(Waiting::as_json).collect::<Vec<_>>())?;
+        clashes::show(root, &desk, &all, args.lines.json.json)?;
+    } else if args.lines.print(all.iter().map(Waiting::told))? {
+        // For programs.
     } else if all.is_empty() {
         tell("harness: nothing waits for review or to be merged");
     } else {
@@ -129,9 +131,9 @@ fn one(root: &Root, desk: &Desk<'_>, name: Name, args: &ReviewArgs) -> Result<u8
             .hint(format!("`git log -p {}` shows its commits", branch.name)));
     };
     let look = looked_at(root, repo, path);
-    match (args.edit, args.json.json) {
+    match (args.edit, args.lines.json.json) {
         (true, _) => comments::edit(root, &look, waiting, (from, tip)),
-        (false, true) => as_json(&look, waiting, (from, tip)),
+        (false, true) => with_diff(&look, waiting, (from, tip)),
         (false, false) => look.page(&head(waiting), from, tip).map(|()| 0),
     }
 }
@@ -147,12 +149,24 @@ fn place_of(root: &Root, name: &Name) -> Result<Place> {
     place.ok_or_else(|| verdicts::elsewhere("nothing to review", root, name, all.first()))
 }
 
-fn as_json(look: &Look<'_>, waiting: &Waiting, (from, tip): (&str, &str)) -> Result<u8> {
+/// The same of one item, with its changes.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Changed {
+    #[serde(flatten)]
+    waiting: WaitingTold,
+    /// What it changes since it left its base.
+    diff: String,
+    /// It is too long: this is its beginning.
+    diff_is_cut: bool,
+}
+
+fn with_diff(look: &Look<'_>, waiting: &Waiting, (from, tip): (&str, &str)) -> Result<u8> {
     let diff = look.diff(from, tip)?;
-    let mut all = waiting.as_json();
-    all["diff"] = Value::String(String::from_utf8_lossy(&diff.stdout).into_owned());
-    all["diff_is_cut"] = json!(diff.truncated);
-    print_json(&all)
+    print_json(&Changed {
+        waiting: waiting.told(),
+        diff: String::from_utf8_lossy(&diff.stdout).into_owned(),
+        diff_is_cut: diff.truncated,
+    })
 }
 
 /// What stands before the changes.

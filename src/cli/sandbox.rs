@@ -1,14 +1,15 @@
 //! `harness sandbox explain`: what an agent may write, read and reach, and why.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{Json, elsewhere};
 use crate::adapters;
 use crate::config::{AgentTable, Config, Network, Overrides, SCRIPT};
 use crate::error::{Error, Result};
 use crate::layout::{DEFAULT_REPO, Root, SlotId};
-use crate::sandbox::{self, Asked, Env, Grant, Planned, Who};
+use crate::sandbox::{self, Asked, Env, Grant, Planned, Said, Who};
 use crate::view::{print_json, print_text};
 
 #[derive(Subcommand)]
@@ -33,7 +34,7 @@ pub(super) fn sandbox(root: &Root, command: &SandboxCommand) -> Result<u8> {
     let name = name.unwrap_or(SCRIPT);
     let planned = planned(&root, &config, name)?;
     match args.json.json {
-        true => print_json(&in_json(name, &planned))?,
+        true => print_json(&told(name, &planned))?,
         false => print_text(&text(name, &planned))?,
     };
     Ok(0)
@@ -128,30 +129,50 @@ fn list(out: &mut String, grants: &[Grant]) {
     }
 }
 
-fn in_json(name: &str, planned: &Planned) -> serde_json::Value {
-    let grants = |grants: &[Grant]| -> Vec<_> {
-        let one = |grant: &Grant| {
-            json!({
-                "path": shown(&grant.path),
-                "because": grant.because,
-                "left_out": grant.left_out,
-            })
+/// What an agent may write, read and reach.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Explained<'p> {
+    agent: &'p str,
+    /// How strong it is.
+    sandbox: &'p Said,
+    /// What it writes, reads and executes, here for slot agent-1.
+    write: Vec<Granted<'p>>,
+    /// What it reads although it lies below what is denied.
+    read: Vec<Granted<'p>>,
+    /// What it cannot read. It reads everything else.
+    deny: Vec<Granted<'p>>,
+    /// The names of its variables.
+    environment: Vec<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Granted<'p> {
+    /// A folder with all below it, or a file.
+    path: String,
+    /// Whose wish it is.
+    because: &'p str,
+    /// Why it is not granted; `None`: it is.
+    left_out: Option<&'p str>,
+}
+
+fn told<'p>(agent: &'p str, planned: &'p Planned) -> Explained<'p> {
+    let grants = |grants: &'p [Grant]| -> Vec<Granted<'p>> {
+        let one = |grant: &'p Grant| Granted {
+            path: shown(&grant.path),
+            because: &grant.because,
+            left_out: grant.left_out.as_deref(),
         };
         grants.iter().map(one).collect()
     };
-    let names: Vec<_> = planned
-        .env
-        .keys()
-        .map(|name| name.to_string_lossy())
-        .collect();
-    json!({
-        "agent": name,
-        "sandbox": planned.said,
-        "write": grants(&planned.write),
-        "read": grants(&planned.read),
-        "deny": grants(&planned.deny),
-        "environment": names,
-    })
+    let names = planned.env.keys().map(|name| name.to_string_lossy());
+    Explained {
+        agent,
+        sandbox: &planned.said,
+        write: grants(&planned.write),
+        read: grants(&planned.read),
+        deny: grants(&planned.deny),
+        environment: names.map(std::borrow::Cow::into_owned).collect(),
+    }
 }
 
 fn shown(path: &std::path::Path) -> String {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Json;
+use super::{Json, Lines};
 use crate::error::Result;
 use crate::inspect::export::{self, Format};
 use crate::inspect::{
@@ -25,7 +25,7 @@ pub(super) enum SessionCommand {
         #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
         limit: usize,
         #[command(flatten)]
-        json: Json,
+        lines: Lines,
     },
     /// The id of the newest session
     Latest {
@@ -84,13 +84,13 @@ pub(super) fn session(root: &Root, command: SessionCommand) -> Result<u8> {
         show(&find::find(root, one.sid.as_deref())?, one.json.json)
     };
     match command {
-        SessionCommand::List { item, limit, json } => {
-            list::show(root, item.as_deref(), limit, json.json)
+        SessionCommand::List { item, limit, lines } => {
+            list::show(root, item.as_deref(), limit, |all| lines.print(all))
         }
         SessionCommand::Latest { json } => {
             let session = find::find(root, None)?;
             match json.json {
-                true => print_json(&session.json()),
+                true => print_json(&session.told()),
                 false => print_text(&(session.sid + "\n")),
             }
         }

@@ -1,13 +1,15 @@
 //! `harness show NAME`: one item's whole story, from its record and its current place.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::path::Path;
 
-use serde_json::{Value, json};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::claimed::Slots;
-use super::facts::facts;
+use super::facts::{Facts, facts};
 use super::find::{self, At, Found};
 use crate::error::Result;
 use crate::git;
@@ -16,7 +18,7 @@ use crate::item::Item;
 use crate::layout::{Name, Root};
 use crate::quote;
 use crate::ready::Ready;
-use crate::record::{self, End, Event, Finished, History, Line};
+use crate::record::{self, End, Event, Finished, GateRan, History, Landing, Line, Stamped};
 use crate::view::state::{self, Holds, Stands, State, parsed};
 use crate::view::story::{Standing, story};
 use crate::view::{print_json, print_text};
@@ -33,7 +35,7 @@ pub(super) fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
     let (state, stands) = state_of(root, &name, places.first(), &history)?;
     if json {
         let at = places.first();
-        return print_json(&as_json(root, &name, state, &stands, &lines, at));
+        return print_json(&told(root, &name, (state, &stands), &lines, at));
     }
     // For people: a claim of which nothing goes on is no work.
     let told = match stands.class {
@@ -139,35 +141,92 @@ pub(super) fn elsewhere(
     }
 }
 
-fn as_json(
+/// One item's whole story.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Shown<'l> {
+    #[serde(flatten)]
+    facts: Facts,
+    /// Where its file is, relative to ROOT.
+    file: Option<String>,
+    /// The fields of the item as they stand in its file.
+    fields: Option<Map<String, Value>>,
+    /// What was understood of them, in words.
+    understood: Option<String>,
+    /// Those that started, or are about to.
+    attempts: Vec<Attempt<'l>>,
+    /// The lines of its record.
+    #[schemars(with = "Vec<Stamped<'_>>")]
+    events: Vec<&'l Value>,
+}
+
+/// An attempt that started, or is about to. What is not known yet is `null`.
+#[derive(Serialize, JsonSchema)]
+struct Attempt<'l> {
+    session: &'l str,
+    /// `agent-N`.
+    slot: &'l str,
+    attempt: u32,
+    claimed_at: &'l str,
+    /// What runs: `script`, or a name from `[agents.NAME]`.
+    agent: Option<&'l str>,
+    /// When its agent process was started.
+    started_at: Option<&'l str>,
+    /// The branch as it is called in your repository.
+    published: Option<&'l str>,
+    #[serde(flatten)]
+    #[schemars(with = "EndOrNull")]
+    end: Map<String, Value>,
+    /// What its gates said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gates: Vec<&'l GateRan>,
+    /// How its branch landed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merged: Option<&'l Landing>,
+}
+
+/// The names of an `End`, each of which may be `null`.
+struct EndOrNull;
+
+impl JsonSchema for EndOrNull {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "EndOrNull".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = End::json_schema(generator);
+        let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
+        for (_, field) in fields.into_iter().flatten() {
+            if let Some(Value::String(one)) = field.get("type") {
+                field["type"] = json!([one, "null"]);
+            }
+        }
+        schema
+    }
+}
+
+fn told<'l>(
     root: &Root,
     name: &Name,
-    state: &str,
-    stands: &Stands,
-    lines: &[Line],
+    (state, stands): (&'static str, &Stands),
+    lines: &'l [Line],
     at: Option<&Found>,
-) -> Value {
+) -> Shown<'l> {
     let item = at.and_then(|found| parsed(name, &found.path));
     let understood = item.as_ref().map(Item::understood);
     let file = at.map(|found| found.path.as_path());
-    let mut all = facts(name, state, stands, lines, file);
     let shown = file.map(|path| path.strip_prefix(root.path()).unwrap_or(path));
-    for (key, value) in [
-        ("file", json!(shown.map(Path::to_string_lossy))),
-        ("fields", json!(item.map(|item| item.fields))),
-        (
-            "understood",
-            json!(understood.filter(|words| !words.is_empty())),
-        ),
-        ("attempts", json!(attempts(lines))),
-        (
-            "events",
-            lines.iter().map(|line| line.object.clone()).collect(),
-        ),
-    ] {
-        all.insert(key.into(), value);
+    Shown {
+        facts: facts(name, state, stands, lines, file),
+        file: shown.map(|path| path.to_string_lossy().into_owned()),
+        fields: item.map(|item| item.fields),
+        understood: understood.filter(|words| !words.is_empty()),
+        attempts: attempts(lines),
+        events: lines.iter().map(|line| &line.object).collect(),
     }
-    all.into()
 }
 
 /// Adds to each attempt's notes what was salvaged of its work after its end: before the slot's next
@@ -191,53 +250,43 @@ fn note_salvaged(root: &Root, lines: &mut [Line]) {
 }
 
 /// The attempts, without those put back before they started, as recorded.
-fn attempts(lines: &[Line]) -> Vec<Value> {
-    let mut attempts: Vec<Value> = Vec::new();
+fn attempts(lines: &[Line]) -> Vec<Attempt<'_>> {
+    let mut attempts: Vec<Attempt<'_>> = Vec::new();
     for line in lines {
         match &line.event {
-            Event::Claimed(claimed) => {
-                // Every name from the beginning: what is not known yet is null.
-                let mut attempt = json!(End::default());
-                let fields = attempt.as_object_mut().into_iter().flatten();
-                fields.for_each(|(_, value)| *value = Value::Null);
-                attempt["session"] = json!(claimed.session);
-                attempt["slot"] = json!(claimed.slot);
-                attempt["attempt"] = json!(claimed.attempt);
-                attempt["claimed_at"] = json!(line.at);
-                for unknown in ["agent", "started_at", "published"] {
-                    attempt[unknown] = Value::Null;
-                }
-                attempts.push(attempt);
-            }
+            Event::Claimed(claimed) => attempts.push(Attempt {
+                session: &claimed.session,
+                slot: &claimed.slot,
+                attempt: claimed.attempt,
+                claimed_at: &line.at,
+                agent: None,
+                started_at: None,
+                published: None,
+                end: end(None, ""),
+                gates: Vec::new(),
+                merged: None,
+            }),
             Event::Started(started) => {
                 if let Some(attempt) = of(&mut attempts, &started.session) {
-                    attempt["agent"] = json!(started.agent);
-                    attempt["started_at"] = json!(line.at);
+                    attempt.agent = Some(&started.agent);
+                    attempt.started_at = Some(&line.at);
                 }
             }
-            Event::Requeued(requeued) => attempts.retain(|a| a["session"] != requeued.session),
+            Event::Requeued(requeued) => attempts.retain(|a| a.session != requeued.session),
             Event::Finished(finished) => {
-                if let Some(Value::Object(attempt)) = of(&mut attempts, &finished.session)
-                    && let Value::Object(end) = json!(finished.end)
-                {
-                    attempt.extend(end);
-                    attempt.insert("published".into(), json!(finished.published));
-                    if finished.end.ended_at.is_none() {
-                        attempt.insert("ended_at".into(), json!(line.at));
-                    }
+                if let Some(attempt) = of(&mut attempts, &finished.session) {
+                    attempt.end = end(Some(&finished.end), &line.at);
+                    attempt.published = finished.published.as_deref();
                 }
             }
             Event::Gate(ran) => {
                 if let Some(attempt) = of(&mut attempts, &ran.session) {
-                    let gates = attempt["gates"].take();
-                    let mut gates = gates.as_array().cloned().unwrap_or_default();
-                    gates.push(json!(ran));
-                    attempt["gates"] = gates.into();
+                    attempt.gates.push(ran);
                 }
             }
             Event::Merged(landing) => {
                 if let Some(attempt) = of(&mut attempts, &landing.session) {
-                    attempt["merged"] = json!(landing);
+                    attempt.merged = Some(landing);
                 }
             }
             Event::Added(_)
@@ -264,6 +313,23 @@ fn attempts(lines: &[Line]) -> Vec<Value> {
     attempts
 }
 
-fn of<'a>(attempts: &'a mut [Value], session: &str) -> Option<&'a mut Value> {
-    attempts.iter_mut().find(|a| a["session"] == session)
+/// The fields of an end; every name from the beginning: what is not known yet is null. `at`: when it was
+/// recorded.
+fn end(end: Option<&End>, at: &str) -> Map<String, Value> {
+    let mut fields = match json!(end.unwrap_or(&End::default())) {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    match end {
+        None => fields.values_mut().for_each(|value| *value = Value::Null),
+        Some(end) if end.ended_at.is_none() => {
+            fields.insert("ended_at".into(), json!(at));
+        }
+        Some(_) => {}
+    }
+    fields
+}
+
+fn of<'a, 'l>(attempts: &'a mut [Attempt<'l>], session: &str) -> Option<&'a mut Attempt<'l>> {
+    attempts.iter_mut().find(|a| a.session == session)
 }

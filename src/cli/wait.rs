@@ -8,10 +8,8 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
 use super::claimed::Slots;
-use super::ended::{self, End, Standing};
+use super::ended::{self, End, Ended, Standing};
 use super::find::{self, At};
 use super::show;
 use crate::aggregator;
@@ -24,7 +22,7 @@ use crate::interrupt;
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::quote;
 use crate::record;
-use crate::view::{count_of, print_json, written};
+use crate::view::{count_of, json_line, print_json, written};
 use crate::waker::is_reader_gone;
 
 #[derive(clap::Args)]
@@ -38,7 +36,7 @@ pub(super) struct WaitArgs {
     #[arg(long, value_name = "TIME", value_parser = duration_from_str)]
     timeout: Option<Duration>,
     #[command(flatten)]
-    json: super::Json,
+    lines: super::Lines,
 }
 
 /// As `timeout` has it.
@@ -88,7 +86,7 @@ struct Wait<'a> {
     left: Vec<Name>,
     /// Those that have no file at the moment, and since when.
     missing: HashMap<Name, Instant>,
-    ended: Vec<Value>,
+    ended: Vec<Ended>,
     code: u8,
     /// Whether an item is about to have ended.
     is_ending: bool,
@@ -161,13 +159,12 @@ impl<'a> Wait<'a> {
                 Standing::Ended(place) => {
                     let end = End::of(self.root, &name, place);
                     self.code = self.code.max(u8::from(!end.is_done));
-                    self.ended.push(end.json());
                     let line = if self.args.any {
                         name.shown()
                     } else {
                         end.line()
                     };
-                    if !self.args.json.json && !say(&line)? {
+                    if !self.tell(end.told(), &line)? {
                         return Ok(Some(READER_GONE));
                     }
                     if self.args.any {
@@ -219,9 +216,7 @@ impl<'a> Wait<'a> {
             "harness: {name} is no longer in queue/: somebody moved it out or removed it"
         ));
         self.code = 1;
-        let gone = json!({"item": name.shown(), "state": "gone", "outcome": null});
-        self.ended.push(gone);
-        Ok(())
+        self.tell(Ended::not(name, "gone"), "").map(drop)
     }
 
     /// Says once that nobody works.
@@ -293,16 +288,28 @@ impl<'a> Wait<'a> {
         ));
     }
 
-    fn end(self, code: u8) -> Result<u8> {
-        if self.args.json.json {
-            let waits = |name: &Name| {
-                let is_claimed = atomic::exists(&self.root.claim(name));
+    /// Says at once how an item ended, but as one list with `--json`. `false`: the reader is gone.
+    fn tell(&mut self, ended: Ended, line: &str) -> Result<bool> {
+        let going = match (self.args.lines.json.json, self.args.lines.jsonl) {
+            (true, _) => true,
+            (_, true) => say(json_line(&ended)?.trim_end())?,
+            _ if line.is_empty() => true,
+            _ => say(line)?,
+        };
+        self.ended.push(ended);
+        Ok(going)
+    }
+
+    fn end(mut self, code: u8) -> Result<u8> {
+        for name in std::mem::take(&mut self.left) {
+            if code == TIMED_OUT {
+                let is_claimed = atomic::exists(&self.root.claim(&name));
                 let state = if is_claimed { "claimed" } else { "pending" };
-                json!({"item": name.shown(), "state": state, "outcome": null})
-            };
-            let left = self.left.iter().filter(|_| code == TIMED_OUT).map(waits);
-            let all: Vec<Value> = self.ended.iter().cloned().chain(left).collect();
-            print_json(&all)?;
+                self.tell(Ended::not(&name, state), "")?;
+            }
+        }
+        if self.args.lines.json.json {
+            print_json(&self.ended)?;
         }
         Ok(code)
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::branches::{self, Branch};
+use super::branches::{self, Branch, BranchTold};
 use super::find;
 use crate::config::{Config, Overrides};
 use crate::error::{Error, Result};
@@ -31,6 +32,27 @@ pub(super) struct Waiting {
     held: Option<String>,
     /// What its gates said last.
     pub(super) gates: Vec<GateRan>,
+}
+
+/// An item that waits for a person, or to be merged, with its branch as it is now.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct WaitingTold {
+    #[serde(flatten)]
+    branch: BranchTold,
+    /// The commit since which it has changes of its own.
+    base_oid: Option<String>,
+    /// `review` or `merge`.
+    state: &'static str,
+    /// Its branch is at another commit than `head`.
+    moved: bool,
+    /// Since when it waits.
+    since: Option<String>,
+    /// Why it is back, if it is.
+    returned: Option<String>,
+    /// Why it is not merged yet, where that was tried.
+    reason: Option<String>,
+    /// What each gate said last.
+    gates: Vec<GateRan>,
 }
 
 pub(super) struct Desk<'r> {
@@ -147,20 +169,28 @@ impl Waiting {
         known.chain(moved).collect::<Vec<String>>().join("; ")
     }
 
-    pub(super) fn as_json(&self) -> Value {
-        let mut all = match &self.branch {
-            Some(branch) => branches::as_json(branch),
-            None => json!({"item": self.name.shown(), "branch": null}),
+    pub(super) fn told(&self) -> WaitingTold {
+        let branch = match &self.branch {
+            Some(branch) => BranchTold::of(branch),
+            None => BranchTold {
+                item: self.name.shown(),
+                ..BranchTold::default()
+            },
         };
-        all["base_oid"] = json!(self.branch.as_ref().and_then(|b| b.now.from.as_ref()));
-        all["state"] = json!(self.place.dir());
-        all["head"] = json!(self.head);
-        all["moved"] = json!(self.moved_to().is_some());
-        all["since"] = json!(self.since);
-        all["returned"] = json!(self.returned);
-        all["reason"] = json!(self.held);
-        all["gates"] = json!(self.gates);
-        all
+        let from = self.branch.as_ref().and_then(|b| b.now.from.clone());
+        WaitingTold {
+            branch: BranchTold {
+                head: self.head.clone(),
+                ..branch
+            },
+            base_oid: from,
+            state: self.place.dir(),
+            moved: self.moved_to().is_some(),
+            since: self.since.clone(),
+            returned: self.returned.clone(),
+            reason: self.held.clone(),
+            gates: self.gates.clone(),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! `[sandbox]`, and the same keys in `[agents.NAME]`: what agents and gates may write, read and reach.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -24,6 +26,22 @@ pub enum Network {
     #[serde(with = "none")]
     None,
     Ports(Vec<u16>),
+}
+
+impl JsonSchema for Network {
+    fn schema_name() -> Cow<'static, str> {
+        "Network".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "All of it, no TCP, or the TCP ports that may be connected to and listened on.",
+            "anyOf": [
+                {"type": "string", "enum": ["open", "none"]},
+                {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 65535}},
+            ],
+        })
+    }
 }
 
 /// Serde has no word for a variant without a tag.

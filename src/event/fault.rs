@@ -1,19 +1,26 @@
 //! What went wrong with an agent: its class, whether and when a retry can help, and what a person
 //! can do. Pure tables: `adapters` finds the class, the session acts on it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Kinds of failure that need different reactions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "class", rename_all = "snake_case")]
 pub enum Class {
     /// The login or key was refused, or there is none.
     Auth,
     /// The account has no money or credit left.
     Billing,
-    /// The plan's quota is used up, until `resets_at` (unix seconds) if that is known.
+    /// The plan's quota is used up, until `resets_at` if that is known.
     UsageLimit {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        /// Unix seconds; as JSON RFC 3339.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "crate::clock::seconds"
+        )]
+        #[schemars(with = "Option<String>")]
         resets_at: Option<i64>,
     },
     /// Too many requests in too short a time.
@@ -28,6 +35,7 @@ pub enum Class {
     Refusal,
     /// One of harness's own limits was reached, or the model's limit on an answer.
     LimitsReached {
+        /// Which one.
         limit: Limit,
     },
     /// It was not allowed to use a tool that it needed.
@@ -46,7 +54,7 @@ pub enum Class {
 }
 
 /// Which limit was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     Turns,

@@ -224,6 +224,6 @@ fn faults_say_what_mends_them() {
     let json = serde_json::to_value(Fault::new(at, "limit")).unwrap();
     assert_eq!(
         json,
-        json!({"class": "usage_limit", "resets_at": 7, "message": "limit"})
+        json!({"class": "usage_limit", "resets_at": "1970-01-01T00:00:07Z", "message": "limit"})
     );
 }

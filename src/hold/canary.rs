@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{BUDGET, Hold, is_past, path, read, remove_if};
@@ -36,13 +37,18 @@ pub(crate) enum Admitted {
     No(Hold),
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-struct Canary {
+pub(crate) struct Canary {
+    /// The agent of the hold.
     agent: String,
+    /// The slot that tries first.
     slot: String,
+    /// Since when it tries.
     #[serde(with = "crate::text::or_null")]
+    #[schemars(with = "Option<String>")]
     since: String,
+    /// The others wait no longer than that.
     until: Option<String>,
 }
 

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -16,7 +17,7 @@ use crate::runtime::Runtime;
 use crate::text::{self, message};
 
 /// What is known of an event.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub(crate) struct Facts {
     #[serde(skip)]
     pub(crate) name: Option<Name>,
@@ -27,6 +28,7 @@ pub(crate) struct Facts {
     pub(crate) agent: Option<String>,
     pub(crate) session: Option<String>,
     pub(crate) attempt: Option<u32>,
+    /// Where the item is then.
     pub(crate) state: Option<String>,
     pub(crate) outcome: Option<String>,
     pub(crate) reason: Option<String>,
@@ -34,6 +36,7 @@ pub(crate) struct Facts {
     pub(crate) base: Option<String>,
     pub(crate) base_oid: Option<String>,
     pub(crate) branch: Option<String>,
+    /// The last commit of the branch, or of the landing.
     pub(crate) commit: Option<String>,
     pub(crate) worktree: Option<String>,
     pub(crate) commits: Option<u64>,
@@ -47,8 +50,9 @@ pub(crate) struct Facts {
     pub(crate) input_tokens: Option<u64>,
     pub(crate) output_tokens: Option<u64>,
     pub(crate) cost_usd: Option<f64>,
-    /// The branch that it was merged into, and its tip before.
+    /// The branch that it was merged into.
     pub(crate) into: Option<String>,
+    /// The tip of `into` before.
     pub(crate) onto: Option<String>,
     /// The items that landed together.
     pub(crate) batch: Option<Vec<String>>,
@@ -56,6 +60,19 @@ pub(crate) struct Facts {
     pub(crate) interrupt: Option<String>,
     /// Commands to paste, where there is something to do.
     pub(crate) what_to_do: Option<String>,
+}
+
+/// What a hook finds on its standard input. What is not known is `null`.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct OnStdin {
+    /// The name of the hook: its moment.
+    event: &'static str,
+    /// The directory with harness.toml, queue/ and state/.
+    root: String,
+    /// The session's folder.
+    session_dir: Option<String>,
+    #[serde(flatten)]
+    facts: Facts,
 }
 
 /// The facts of one event, in the forms in which programs get them.
@@ -67,19 +84,23 @@ pub(crate) struct Told {
 impl Facts {
     /// In the forms in which programs get them.
     pub(crate) fn of(&self, rt: &Runtime, event: Event) -> Told {
-        let mut all = Map::new();
         let root = rt.root.path();
         let session_dir = self.session.as_ref().map(|sid| rt.root.session(sid));
-        all.insert("event".into(), event.as_str().into());
-        all.insert("root".into(), root.to_string_lossy().into());
-        if let Ok(Value::Object(facts)) = serde_json::to_value(self) {
-            all.extend(facts);
-        }
-        if let Some(name) = &self.name {
-            all.insert("item".into(), name.shown().into());
-        }
-        let dir = session_dir.as_ref().map(|dir| dir.to_string_lossy().into());
-        all.insert("session_dir".into(), dir.unwrap_or(Value::Null));
+        let dir = session_dir.as_ref().map(|dir| dir.to_string_lossy());
+        let shown = self.name.as_ref().map(Name::shown);
+        let told = OnStdin {
+            event: event.as_str(),
+            root: root.to_string_lossy().into_owned(),
+            session_dir: dir.map(std::borrow::Cow::into_owned),
+            facts: Facts {
+                item: shown.or_else(|| self.item.clone()),
+                ..self.clone()
+            },
+        };
+        let all = match serde_json::to_value(&told) {
+            Ok(Value::Object(all)) => all,
+            _ => Map::new(),
+        };
         let mut env: Vec<(OsString, OsString)> = all.iter().filter_map(variable).collect();
         // As they are, to the byte.
         env.push(("HARNESS_ROOT".into(), root.into()));

@@ -22,7 +22,7 @@ use crate::atomic;
 use crate::layout::Root;
 use crate::mutant::planted;
 use crate::runtime::Runtime;
-pub(crate) use facts::Facts;
+pub(crate) use facts::{Facts, OnStdin};
 pub(crate) use run::OUTPUT_BYTES_MAX;
 use run::{Errand, Log};
 pub(crate) use trust::{Found, Hook, look};

@@ -1,8 +1,10 @@
 //! `harness session errors`: every error in a session's events, and the end of its standard error.
 //! Does not decide which one ended the attempt: `outcome` does.
 
+use std::collections::VecDeque;
+
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
 use super::events::{limit_text, retry_text};
 use super::reader::Entry;
@@ -13,7 +15,7 @@ use crate::event::{Body, Line, MALFORMED, TOO_LONG};
 use crate::view::table::{Cell, Table};
 use crate::view::{Paint, Term, local_time, print_json, print_text, safe};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Trouble {
     /// `None` for an unreadable line of `events.jsonl`.
     at: Option<String>,
@@ -21,9 +23,26 @@ struct Trouble {
     kind: &'static str,
     /// The fault's class, the tool or the limit, if known.
     about: Option<String>,
+    /// What was said.
     message: String,
     /// Byte offset of its raw line in `stdout.log`.
     offset: Option<u64>,
+}
+
+/// What went wrong in a session.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Told<'t> {
+    session: &'t str,
+    outcome: Option<&'t str>,
+    reason: Option<&'t str>,
+    /// The class of the fault, if its CLI reports one.
+    fault: Option<&'t str>,
+    /// The newest of them.
+    troubles: &'t VecDeque<Trouble>,
+    /// How many earlier ones are not among `troubles`.
+    left_out: u64,
+    /// The end of its standard error.
+    stderr_tail: &'t str,
 }
 
 #[derive(Debug, Default)]
@@ -103,10 +122,15 @@ pub(crate) fn show(session: &Session, json: bool) -> Result<u8> {
     let stderr = tail(&session.path("stderr.log"));
     if json {
         let f = &session.file;
-        return print_json(&json!({
-            "session": session.sid, "outcome": f.outcome, "reason": f.reason, "fault": f.fault,
-            "troubles": found.rows, "left_out": found.left_out, "stderr_tail": stderr,
-        }));
+        return print_json(&Told {
+            session: &session.sid,
+            outcome: f.outcome(),
+            reason: f.reason.as_deref(),
+            fault: f.fault.as_deref(),
+            troubles: &found.rows,
+            left_out: found.left_out,
+            stderr_tail: &stderr,
+        });
     }
     print_text(&text(session, found, &stderr, &Term::of_stdout()))
 }

@@ -7,13 +7,16 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use super::reader::Entry;
 use super::{Session, tail, transcript};
 use crate::atomic::{self, Moved};
 use crate::error::{Context, Error, Result};
-use crate::event::Figures;
+use crate::event::{Figures, Line};
+use crate::keeper::ExitRecord;
+use crate::session::file::SessionFile;
 use crate::text::safe_json;
 use crate::view::print;
 
@@ -72,9 +75,30 @@ fn to_file(session: &Session, format: Format, path: &Path) -> Result<()> {
     placed
 }
 
+/// A whole session. Its parts are written as they are read: this says what they are.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct Exported {
+    session: SessionFile,
+    /// How its agent process ended, if it did.
+    exit: Option<ExitRecord>,
+    /// What it was told.
+    prompt: Option<String>,
+    /// What its CLI said.
+    events: Vec<Line>,
+    /// Lines of `events.jsonl` that are no JSON objects.
+    unreadable_lines: u64,
+    /// What it used.
+    figures: Figures,
+    /// The end of its standard output, where it has no events.
+    stdout_tail: Option<String>,
+    /// The end of its standard error.
+    stderr_tail: String,
+}
+
 fn json(session: &Session, out: &mut dyn Write) -> io::Result<()> {
     let text = |value: &Value| safe_json(&value.to_string());
-    writeln!(out, "{{\"session\":{},", text(&session.json()))?;
+    writeln!(out, "{{\"session\":{},", text(&json!(session.told())))?;
     writeln!(out, "\"exit\":{},", text(&json!(session.exit)))?;
     writeln!(
         out,

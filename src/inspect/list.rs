@@ -5,33 +5,38 @@ use std::ffi::OsStr;
 use super::{Session, find};
 use crate::error::{Result, tell};
 use crate::layout::{Root, shown};
+use crate::session::file::SessionFile;
 use crate::view::table::{Cell, Table};
-use crate::view::{Term, cost, local_time, print_json, print_text, took_or_blank};
+use crate::view::{Term, cost, local_time, print_text, took_or_blank};
 
-/// The newest `limit` sessions (0: all), of one item or of all.
-pub(crate) fn show(root: &Root, item: Option<&OsStr>, limit: usize, json: bool) -> Result<u8> {
+/// The newest `limit` sessions (0: all), of one item or of all. Each is read when it is asked for.
+pub(crate) fn show(
+    root: &Root,
+    item: Option<&OsStr>,
+    limit: usize,
+    print: impl FnOnce(&mut dyn Iterator<Item = SessionFile>) -> Result<bool>,
+) -> Result<u8> {
     let sids = find::all(root)?;
     let limit = if limit == 0 { usize::MAX } else { limit };
-    let (mut listed, mut older) = (Vec::new(), 0);
-    if let Some(item) = item.map(shown) {
-        let of_item = sids.iter().map(|sid| Session::read(root, sid));
-        for session in of_item.filter(|s| s.file.item == item) {
-            if listed.len() < limit {
-                listed.push(session);
-            } else {
-                older += 1;
-            }
+    let item = item.map(shown);
+    let is_asked = |s: &Session| item.as_ref().is_none_or(|item| s.file.item == *item);
+    let mut sessions = sids
+        .iter()
+        .map(|sid| Session::read(root, sid))
+        .filter(is_asked);
+    let mut count = 0;
+    let mut listed = sessions.by_ref().take(limit).inspect(|_| count += 1);
+    if !print(&mut listed.by_ref().map(|session| session.told()))? {
+        let listed: Vec<Session> = listed.collect();
+        if !listed.is_empty() {
+            print_text(&table(&listed, find::short_chars(&sids)).render(&Term::of_stdout()))?;
         }
-    } else {
-        older = sids.len().saturating_sub(limit);
-        listed.extend(sids.iter().take(limit).map(|sid| Session::read(root, sid)));
     }
-    if json {
-        print_json(&listed.iter().map(Session::json).collect::<Vec<_>>())?;
-    } else if !listed.is_empty() {
-        print_text(&table(&listed, find::short_chars(&sids)).render(&Term::of_stdout()))?;
-    }
-    if listed.is_empty() {
+    let older = match item {
+        None => sids.len() - count,
+        Some(_) => sessions.count(),
+    };
+    if count == 0 {
         tell("harness: no sessions");
     } else if older > 0 {
         tell(&format!("harness: {older} older; `--limit 0` shows all"));

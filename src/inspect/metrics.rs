@@ -6,67 +6,56 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{Facts, Session, State, find, read_json};
 use crate::error::Result;
 use crate::event::Figures;
 use crate::layout::Root;
+use crate::outcome::Word;
+pub(crate) use crate::session::digest::Metrics;
 use crate::view::table::{Cell, Table};
 use crate::view::{Term, cost, count_of, print_json, print_text, safe, took};
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Metrics {
-    session: String,
-    item: String,
-    slot: String,
-    agent: String,
-    attempt: u32,
-    /// `None` until it has ended.
-    outcome: Option<String>,
-    /// From the start of the agent process to its end, or to now.
-    seconds: f64,
-    cpu_seconds: f64,
-    #[serde(flatten)]
-    pub(super) figures: Figures,
-}
-
-impl Metrics {
-    pub(super) fn of(session: &Session) -> Metrics {
-        let written: Option<Metrics> = match session.state {
-            State::Ended => read_json(&session.path("metrics.json")),
-            State::Running | State::Left => None,
-        };
-        if let Some(written) = written.filter(|m| m.session == session.sid) {
-            return written;
-        }
-        let f = &session.file;
-        Metrics {
-            session: session.sid.clone(),
-            item: f.item.clone(),
-            slot: f.slot.clone(),
-            agent: f.agent.clone(),
-            attempt: f.attempt,
-            outcome: f.outcome().map(str::to_owned),
-            seconds: session.seconds().unwrap_or(0.0),
-            cpu_seconds: match &session.exit {
-                Some(exit) if f.cpu_seconds == 0.0 => exit.cpu_seconds,
-                _ => f.cpu_seconds,
-            },
-            figures: session.figures(),
-        }
+pub(super) fn of(session: &Session) -> Metrics {
+    let written: Option<Metrics> = match session.state {
+        State::Ended => read_json(&session.path("metrics.json")),
+        State::Running | State::Left => None,
+    };
+    if let Some(written) = written.filter(|m| m.session == session.sid) {
+        return written;
+    }
+    let metrics = Metrics::of(&session.file, session.figures());
+    Metrics {
+        seconds: session.seconds().unwrap_or(0.0),
+        cpu_seconds: match &session.exit {
+            Some(exit) if metrics.cpu_seconds == 0.0 => exit.cpu_seconds,
+            _ => metrics.cpu_seconds,
+        },
+        ..metrics
     }
 }
 
+/// Of all sessions, and of each agent.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(crate) struct All {
+    /// Over all sessions.
+    total: Totals,
+    /// By name.
+    agents: BTreeMap<String, Totals>,
+}
+
 /// Sums over sessions.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Totals {
+    /// How many.
     sessions: u64,
+    /// How many of them have not ended.
     running: u64,
     /// Number of sessions per outcome.
     outcomes: BTreeMap<String, u64>,
+    /// All together.
     seconds: f64,
     cpu_seconds: f64,
     #[serde(flatten)]
@@ -78,7 +67,10 @@ impl Totals {
         self.sessions += 1;
         self.running += u64::from(state == State::Running);
         if let Some(outcome) = &m.outcome {
-            *self.outcomes.entry(outcome.clone()).or_default() += 1;
+            *self
+                .outcomes
+                .entry(outcome.as_str().to_owned())
+                .or_default() += 1;
         }
         self.seconds += m.seconds;
         self.cpu_seconds += m.cpu_seconds;
@@ -108,9 +100,9 @@ impl Totals {
 }
 
 pub(crate) fn show(session: &Session, json: bool) -> Result<u8> {
-    let metrics = Metrics::of(session);
+    let metrics = of(session);
     match json {
-        true => print_json(&json!(metrics)),
+        true => print_json(&metrics),
         false => print_text(&text(session, &metrics)),
     }
 }
@@ -118,7 +110,10 @@ pub(crate) fn show(session: &Session, json: bool) -> Result<u8> {
 fn text(session: &Session, m: &Metrics) -> String {
     let f = &m.figures;
     let mut facts = Facts::default();
-    facts.add("outcome", m.outcome.as_deref().unwrap_or(session.word()));
+    facts.add(
+        "outcome",
+        m.outcome.as_ref().map_or(session.word(), Word::as_str),
+    );
     facts.add("took", took(m.seconds));
     facts.add("cpu", took(m.cpu_seconds));
     facts.add("turns", f.turns.to_string());
@@ -158,10 +153,13 @@ fn calls(f: &Figures) -> String {
 
 /// Totals of all sessions, and per agent.
 pub(crate) fn show_all(root: &Root, json: bool) -> Result<u8> {
-    let (mut total, mut agents) = (Totals::default(), BTreeMap::<String, Totals>::new());
+    let All {
+        mut total,
+        mut agents,
+    } = All::default();
     for sid in find::all(root)? {
         let session = Session::read(root, &sid);
-        let metrics = Metrics::of(&session);
+        let metrics = of(&session);
         total.add(&metrics, session.state);
         let agent = match metrics.agent.as_str() {
             "" => "(unknown)",
@@ -171,7 +169,7 @@ pub(crate) fn show_all(root: &Root, json: bool) -> Result<u8> {
         of_agent.add(&metrics, session.state);
     }
     if json {
-        return print_json(&json!({"total": total, "agents": agents}));
+        return print_json(&All { total, agents });
     }
     let mut table = Table::new(&[
         "AGENT",

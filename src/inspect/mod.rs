@@ -24,9 +24,8 @@ pub(crate) mod watch;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::atomic;
 use crate::clock::{self, Timestamp};
@@ -36,7 +35,7 @@ use crate::keeper::{self, ExitRecord};
 use crate::layout::{Root, SlotId};
 use crate::lease;
 use crate::limits::STATE_FILE_BYTES_MAX;
-use crate::session::file::{self, SessionFile};
+use crate::session::file::{self, FileState, SessionFile};
 use crate::view::{Paint, count_of, safe};
 
 pub(crate) use output::Output;
@@ -50,14 +49,23 @@ const ROWS_MAX: usize = 10_000;
 /// Characters of an input, a result or a text in such a row.
 const HEAD_CHARS: usize = 200;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// A harness holds its slot: before, during or after the agent process.
     Running,
     Ended,
     /// It has no recorded end and no harness: the next `harness run` takes it over.
     Left,
+}
+
+impl From<State> for FileState {
+    fn from(state: State) -> FileState {
+        match state {
+            State::Running => FileState::Running,
+            State::Ended => FileState::Ended,
+            State::Left => FileState::Left,
+        }
+    }
 }
 
 /// One session, from its small files as of when they were read.
@@ -163,10 +171,11 @@ impl Session {
     }
 
     /// `session.json` with the figures so far and `state`: `running`, `ended` or `left`.
-    pub(crate) fn json(&self) -> Value {
-        let mut value = json!(self.current());
-        value["state"] = json!(self.state);
-        value
+    pub(crate) fn told(&self) -> SessionFile {
+        SessionFile {
+            state: FileState::from(self.state).into(),
+            ..self.current()
+        }
     }
 
     /// Seconds from the agent process's start to its end, or to now; `None`: it never started.
@@ -289,7 +298,7 @@ fn known(values: [(&str, &Option<String>); 3]) -> String {
 }
 
 /// The last `ROWS_MAX` rows pushed, and the number of earlier ones.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 struct Newest<T> {
     rows: VecDeque<T>,
     left_out: u64,

@@ -1,12 +1,17 @@
 //! `harness session summary`: a session's agent, end, changes and files.
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
-use super::metrics::Metrics;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::metrics;
 use super::{Facts, Session, State, known};
 use crate::error::Result;
 use crate::event::Figures;
+use crate::keeper::ExitRecord;
 use crate::record::more_notes;
+use crate::session::file::SessionFile;
 use crate::view::{cost, count_of, local_time, print_json, print_text, safe, took};
 
 /// A session's files, the most interesting first.
@@ -23,18 +28,31 @@ const FILES: [&str; 10] = [
     "gates",
 ];
 
+/// A session, how its agent process ended, what it used, and its files.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Summary<'s> {
+    session: SessionFile,
+    /// `None`: it has not ended, or never started.
+    exit: Option<&'s ExitRecord>,
+    /// What it used.
+    figures: Figures,
+    /// The path of each file that is there, by its name.
+    files: BTreeMap<&'static str, String>,
+}
+
 pub(crate) fn show(session: &Session, json: bool) -> Result<u8> {
-    let figures = Metrics::of(session).figures;
+    let figures = metrics::of(session).figures;
     if !json {
         return print_text(&text(session, &figures));
     }
     let files = files(session).into_iter();
-    let files: Map<String, Value> = files
-        .map(|(name, _)| (name.to_owned(), json!(session.path(name).to_string_lossy())))
-        .collect();
-    print_json(&json!({
-        "session": session.json(), "exit": session.exit, "figures": figures, "files": files,
-    }))
+    let path = |name| session.path(name).to_string_lossy().into_owned();
+    print_json(&Summary {
+        session: session.told(),
+        exit: session.exit.as_ref(),
+        figures,
+        files: files.map(|(name, _)| (name, path(name))).collect(),
+    })
 }
 
 pub(super) fn text(session: &Session, figures: &Figures) -> String {

@@ -3,8 +3,10 @@
 //! Times are when harness read the lines, up to 250 ms late. The pieces of one text are one row; a
 //! tool's result completes its call's row.
 
+use std::collections::VecDeque;
+
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
 use super::tools::Tools;
 use super::{Newest, Session, between, events, head, input_head};
@@ -13,8 +15,26 @@ use crate::event::{Body, Figures, Line};
 use crate::view::table::{Cell, Table};
 use crate::view::{Paint, Term, count_of, local_time, print_json, print_text, took, took_or_blank};
 
-#[derive(Debug, Clone, Serialize)]
+/// What happened when in a session.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Told<'t> {
+    session: &'t str,
+    started_at: Option<&'t str>,
+    /// From the first event to the last.
+    seconds: f64,
+    /// From tools' calls to their results, all together.
+    tool_seconds: f64,
+    tool_calls: u64,
+    turns: u64,
+    /// The newest of them.
+    rows: &'t VecDeque<Row>,
+    /// How many earlier ones are not among `rows`.
+    left_out: u64,
+}
+
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Row {
+    /// When it was said.
     at: String,
     /// Since the session's start.
     seconds: Option<f64>,
@@ -22,10 +42,13 @@ struct Row {
     gap_seconds: Option<f64>,
     /// The current turn, by the usage reported so far.
     turn: u64,
+    /// `tool`, `text`, `retry`, `limit`, `denied`, …
     what: &'static str,
+    /// What it was, on one line.
     text: String,
     /// From a tool's call to its result.
     took_seconds: Option<f64>,
+    /// Whether it is an error.
     is_error: bool,
 }
 
@@ -107,12 +130,16 @@ pub(crate) fn show(session: &Session, json: bool) -> Result<u8> {
     };
     session.events().for_each(|line| timeline.fold(&line));
     if json {
-        return print_json(&json!({
-            "session": session.sid, "started_at": timeline.began, "seconds": timeline.seconds(),
-            "tool_seconds": timeline.tool_seconds, "tool_calls": timeline.figures.tool_calls,
-            "turns": timeline.figures.turns, "rows": timeline.rows.rows,
-            "left_out": timeline.rows.left_out,
-        }));
+        return print_json(&Told {
+            session: &session.sid,
+            started_at: timeline.began.as_deref(),
+            seconds: timeline.seconds(),
+            tool_seconds: timeline.tool_seconds,
+            tool_calls: timeline.figures.tool_calls,
+            turns: timeline.figures.turns,
+            rows: &timeline.rows.rows,
+            left_out: timeline.rows.left_out,
+        });
     }
     if !session.has_events() {
         session.tell_no_events();

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Newest, Session, between, head, input_head};
 use crate::error::{Result, tell};
@@ -20,26 +21,44 @@ const OPEN_CALLS_MAX: usize = 1_000;
 /// Short enough for input and output to fit on one line.
 const INPUT_CHARS_MAX: usize = 60;
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct Call {
+    /// When it was called.
     at: String,
     pub(super) tool: String,
+    /// As the CLI names the call.
     id: Option<String>,
+    /// Its beginning, on one line.
     input: String,
     /// `None`: not yet there, or the CLI does not report it.
     result: Option<String>,
+    /// Whether the tool failed.
     is_error: bool,
     /// From the call's line to the result's, as harness read them.
     seconds: Option<f64>,
 }
 
 /// The calls of one tool.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 struct Sum {
+    /// How often it was called.
     calls: u64,
+    /// How often it failed.
     errors: u64,
     /// Sum over the answered calls.
     seconds: f64,
+}
+
+/// The tools that an agent called.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Told<'t> {
+    session: &'t str,
+    /// By name, at most a hundred, and `(others)`.
+    tools: &'t BTreeMap<String, Sum>,
+    /// The newest of them.
+    calls: &'t VecDeque<Call>,
+    /// How many earlier ones are not among `calls`.
+    left_out: u64,
 }
 
 #[derive(Debug, Default)]
@@ -141,10 +160,12 @@ pub(crate) fn show(session: &Session, json: bool) -> Result<u8> {
         tools.fold(&line);
     }
     if json {
-        return print_json(&json!({
-            "session": session.sid, "tools": tools.sums,
-            "calls": tools.calls.rows, "left_out": tools.calls.left_out,
-        }));
+        return print_json(&Told {
+            session: &session.sid,
+            tools: &tools.sums,
+            calls: &tools.calls.rows,
+            left_out: tools.calls.left_out,
+        });
     }
     if !session.has_events() {
         session.tell_no_events();

@@ -6,14 +6,15 @@
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::reader::EventReader;
 use super::{Session, State, events, summary};
 use crate::atomic;
 use crate::error::{Error, Result, tell};
 use crate::layout::Root;
-use crate::text::safe_json;
+use crate::text;
 use crate::view::watch::{Signals, is_over};
 use crate::view::{Term, written};
 
@@ -48,6 +49,21 @@ pub(crate) fn watch(root: &Root, sid: &str, json: bool) -> Result<u8> {
     }
 }
 
+/// The last line of a watch.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Ended<'s> {
+    /// `session_ended`
+    event: &'static str,
+    /// When it ended.
+    at: Option<&'s str>,
+    session: &'s str,
+    item: &'s str,
+    outcome: Option<&'s str>,
+    reason: Option<&'s str>,
+    /// From start to the end of the last process of its tree.
+    seconds: f64,
+}
+
 #[derive(Default)]
 struct Watched {
     reader: Option<EventReader>,
@@ -80,11 +96,17 @@ impl Watched {
         }
         if is_over && json {
             let f = &session.file;
-            let end = json!({
-                "event": "session_ended", "at": f.ended_at, "session": session.sid, "item": f.item,
-                "outcome": f.outcome, "reason": f.reason, "seconds": f.seconds,
-            });
-            writeln!(out, "{}", safe_json(&end.to_string()))?;
+            let end = Ended {
+                event: "session_ended",
+                at: f.ended_at.as_deref(),
+                session: &session.sid,
+                item: &f.item,
+                outcome: f.outcome(),
+                reason: f.reason.as_deref(),
+                seconds: f.seconds,
+            };
+            out.write_all(&text::json(&end)?)?;
+            out.write_all(b"\n")?;
         } else if is_over {
             writeln!(out, "{}", summary::line(session))?;
         }

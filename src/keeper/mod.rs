@@ -28,9 +28,10 @@ pub use client::{Keeper, is_alive};
 pub(crate) use serve::serve;
 
 /// Content of `exit.json`.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct ExitRecord {
     pub session: String,
+    /// Its process id.
     pub pid: i32,
     pub exit_status: Option<i32>,
     pub signal: Option<i32>,

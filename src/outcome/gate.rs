@@ -1,11 +1,12 @@
 //! What gates mean for an attempt whose agent has succeeded. Pure, as `decide` is.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, Decision, Next, Outcome, Terms, again, plural};
 
 /// What a gate says of a tree.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Green,

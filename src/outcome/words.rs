@@ -2,13 +2,16 @@
 //!
 //! Knows nothing of what leads to them. A word of a newer version is kept as it stands.
 
+use std::borrow::Cow;
+
 use clap::ValueEnum;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
 use crate::event::{Class, Limit};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Outcome {
@@ -72,7 +75,7 @@ impl Outcome {
 }
 
 /// Where an item goes after an attempt, as its record says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Next {
     /// Its branch waits for a person.
@@ -109,6 +112,21 @@ impl Next {
 pub enum Word<T> {
     Known(T),
     Newer(String),
+}
+
+/// Every list of words is open in a schema: that of `T` says it all.
+impl<T: JsonSchema> JsonSchema for Word<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
 }
 
 impl<T: Copy> Word<T> {

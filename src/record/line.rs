@@ -3,6 +3,7 @@
 //! Knows no files. Keeps what a newer version wrote: an unknown event is an `Unknown` with its whole
 //! object, an unknown word is kept as text, and a field that cannot be read hides no other field.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,7 +20,7 @@ pub struct Line {
 }
 
 /// What happened. Its `event` key is the variant's name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A command put the item into `pending/`.
@@ -71,17 +72,18 @@ pub enum Event {
     Hook(HookFailed),
     /// An event of a newer version: its whole object.
     #[serde(untagged)]
+    #[schemars(skip)]
     Unknown(Map<String, Value>),
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct By {
     /// The command.
     pub by: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Claimed {
     pub session: String,
@@ -90,7 +92,7 @@ pub struct Claimed {
     pub harness_pid: Option<u32>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Requeued {
     pub session: String,
@@ -101,10 +103,11 @@ pub struct Requeued {
         alias = "not_before_ns",
         with = "crate::clock::ns"
     )]
+    #[schemars(with = "Option<String>")]
     pub not_before_ns: Option<i64>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Started {
     pub session: String,
@@ -122,7 +125,7 @@ pub struct Started {
     pub understood: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Adopted {
     pub session: String,
@@ -131,7 +134,7 @@ pub struct Adopted {
     pub harness_pid: Option<u32>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Interrupted {
     pub session: String,
@@ -139,16 +142,17 @@ pub struct Interrupted {
     pub reason: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Resumed {
     pub session: String,
     /// The modification time (ns) of the answer that it found when it went on.
     #[serde(rename = "answered_at", alias = "answer_ns", with = "crate::clock::ns")]
+    #[schemars(with = "Option<String>")]
     pub answer_ns: Option<i64>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Publishing {
     pub session: String,
@@ -156,7 +160,9 @@ pub struct Publishing {
     pub attempt: Option<u32>,
     /// As it is called in harness's own repository.
     pub branch: String,
+    /// Its last commit.
     pub head: String,
+    /// How the attempt ended.
     pub end: End,
     /// Where its item goes then; missing in records of older versions: `done`.
     pub next: Option<Word<Next>>,
@@ -164,24 +170,28 @@ pub struct Publishing {
 
 /// The attempt's whole end, as it is where its gates are passed. Whoever goes on after a crash does not
 /// look at the worktree again: a gate may have written there.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Gating {
     pub session: String,
+    /// How the attempt ends if its gates are passed.
     pub end: End,
 }
 
 /// What a gate said.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct GateRan {
     pub session: String,
+    /// Its name in `[gates.NAME]`.
     pub gate: String,
     /// `before`, `after`, `merge`.
     pub moment: String,
     /// The tree that it ran on.
     pub tree: String,
+    /// What it said.
     pub verdict: Word<Verdict>,
+    /// Why, where it is not green.
     pub reason: String,
     pub seconds: f64,
     /// The tests that failed, where they are known by name.
@@ -190,15 +200,18 @@ pub struct GateRan {
     pub log: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Reviewed {
+    /// The command.
     pub by: String,
+    /// The commit that was looked at.
     pub commit: String,
+    /// What the next attempt is told.
     pub comment: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Landing {
     pub session: String,
@@ -207,6 +220,7 @@ pub struct Landing {
     pub head: String,
     /// The repository that it lands in; `None` in records of older versions: the item's.
     pub repo: Option<String>,
+    /// The branch that it lands in.
     pub into: String,
     /// The tip of `into` that it is merged onto.
     pub onto: String,
@@ -228,12 +242,13 @@ impl Landing {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Returned {
     pub session: String,
     pub reason: String,
     pub outcome: Option<Word<Outcome>>,
+    /// Where its item goes.
     pub next: Option<Word<Next>>,
     /// The commit at which the branch is now, where it has moved.
     pub head: Option<String>,
@@ -243,7 +258,7 @@ pub struct Returned {
     pub into: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Finished {
     pub session: String,
@@ -253,6 +268,7 @@ pub struct Finished {
     pub end: End,
     /// The branch as it is called in the user's repository.
     pub published: Option<String>,
+    /// Where its item goes.
     pub next: Option<Word<Next>>,
     /// It must not start again before (ns since 1970).
     #[serde(
@@ -260,6 +276,7 @@ pub struct Finished {
         alias = "not_before_ns",
         with = "crate::clock::ns"
     )]
+    #[schemars(with = "Option<String>")]
     pub not_before_ns: Option<i64>,
 }
 
@@ -271,7 +288,7 @@ pub(crate) fn more_notes<'a>(reason: Option<&str>, notes: &'a [String]) -> Vec<&
 }
 
 /// How an attempt ended: fields of `session.json`, under the same names.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct End {
     pub outcome: Option<Word<Outcome>>,
@@ -282,10 +299,14 @@ pub struct End {
     pub seconds: f64,
     pub commits: Option<u64>,
     pub files_changed: Option<u64>,
+    /// Whether harness committed what the agent had left uncommitted.
     pub leftover: bool,
     pub branch: Option<String>,
+    /// The last commit of the branch.
     pub head: Option<String>,
+    /// What else is to be said of it.
     pub notes: Vec<String>,
+    /// The class of the fault, if its CLI reports one.
     pub fault: Option<String>,
     pub turns: u64,
     pub input_tokens: u64,
@@ -293,22 +314,26 @@ pub struct End {
     pub cost_usd: f64,
     /// What the budget was charged with; `None`: nothing was reserved.
     pub charged_usd: Option<f64>,
+    /// Tokens that it was charged with.
     pub charged_tokens: Option<u64>,
     /// Whether the item ended with this attempt.
     pub last: bool,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Answered {
     pub session: String,
+    /// What its agent asked.
     pub question: String,
+    /// What a person wrote, if anything.
     pub answer: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Released {
+    /// The command.
     pub by: String,
     /// The time (ns since 1970) that it need not wait for any more.
     #[serde(
@@ -316,10 +341,11 @@ pub struct Released {
         alias = "not_before_ns",
         with = "crate::clock::ns"
     )]
+    #[schemars(with = "Option<String>")]
     pub not_before_ns: Option<i64>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Canceled {
     pub reason: String,
@@ -328,14 +354,14 @@ pub struct Canceled {
     pub outcome: Option<Word<Outcome>>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Refused {
     pub reason: String,
     pub outcome: Option<Word<Outcome>>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct HookFailed {
     pub session: String,
@@ -344,7 +370,7 @@ pub struct HookFailed {
     pub reason: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Reason {
     pub reason: String,

@@ -21,6 +21,7 @@ mod temp;
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use asked::{Asked, Who, why_refused};
@@ -57,7 +58,7 @@ pub(crate) struct Refused {
 }
 
 /// What a session's file says of its sandbox.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Said {
     /// `on` or `off`.
@@ -66,6 +67,7 @@ pub struct Said {
     pub holds: Vec<String>,
     /// The version of Landlock in the kernel; 0: none.
     pub landlock: u32,
+    /// What it may connect to and listen on.
     pub network: Network,
     /// Why it is off, or weaker than was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]

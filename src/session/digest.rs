@@ -6,12 +6,15 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::Attempt;
+use super::file::SessionFile;
 use crate::atomic::OwnDir;
 use crate::clock;
 use crate::event::Figures;
+use crate::outcome::{Outcome, Word};
 use crate::record::more_notes;
 use crate::runtime::Runtime;
 use crate::text;
@@ -28,33 +31,72 @@ pub(super) fn write(rt: &Runtime, attempt: &Attempt) {
         Ok(folder) => folder,
         Err(e) => return rt.console.warn(&format!("{}: {e}", attempt.file.slot)),
     };
+    let metrics = Metrics::of(&attempt.file, figures.clone());
+    let mut metrics = text::pretty_json(&metrics).unwrap_or_default();
+    metrics.push(b'\n');
     for (name, text) in [
-        ("metrics.json", text::safe_json(&metrics(attempt, figures))),
+        ("metrics.json", metrics),
         (
             "summary.md",
-            text::page(&summary(attempt, figures)).into_owned(),
+            text::page(&summary(attempt, figures)).into_owned().into(),
         ),
     ] {
-        if let Err(e) = folder.replace(name, text.as_bytes(), false) {
+        if let Err(e) = folder.replace(name, &text, false) {
             rt.console.warn(&format!("{}: {e}", attempt.file.slot));
         }
     }
 }
 
-fn metrics(attempt: &Attempt, figures: &Figures) -> String {
-    let f = &attempt.file;
-    let mut all = json!({
-        "session": f.session, "item": f.item, "slot": f.slot, "agent": f.agent,
-        "attempt": f.attempt, "outcome": f.outcome, "claimed_at": f.claimed_at, "started_at": f.started_at,
-        "ended_at": f.ended_at, "seconds": f.seconds, "cpu_seconds": f.cpu_seconds,
-        "commits": f.commits, "files_changed": f.files_changed,
-    });
-    if let (Some(all), Ok(serde_json::Value::Object(figures))) =
-        (all.as_object_mut(), serde_json::to_value(figures))
-    {
-        all.extend(figures);
+/// `state/sessions/SID/metrics.json`: what an attempt used.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Metrics {
+    pub(crate) session: String,
+    pub(crate) item: String,
+    /// `agent-N`.
+    pub(crate) slot: String,
+    /// What ran: `script`, or a name from `[agents.NAME]`.
+    pub(crate) agent: String,
+    pub(crate) attempt: u32,
+    /// `None` until it has ended.
+    pub(crate) outcome: Option<Word<Outcome>>,
+    #[serde(with = "text::or_null")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) claimed_at: String,
+    /// When its agent process was started; empty (`null`) before.
+    #[serde(with = "text::or_null")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) started_at: String,
+    pub(crate) ended_at: Option<String>,
+    /// From the start of the agent process to its end, or to now.
+    pub(crate) seconds: f64,
+    /// User and system time.
+    pub(crate) cpu_seconds: f64,
+    pub(crate) commits: Option<u64>,
+    pub(crate) files_changed: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
+}
+
+impl Metrics {
+    pub(crate) fn of(f: &SessionFile, figures: Figures) -> Metrics {
+        Metrics {
+            session: f.session.clone(),
+            item: f.item.clone(),
+            slot: f.slot.clone(),
+            agent: f.agent.clone(),
+            attempt: f.attempt,
+            outcome: f.outcome.clone(),
+            claimed_at: f.claimed_at.clone(),
+            started_at: f.started_at.clone(),
+            ended_at: f.ended_at.clone(),
+            seconds: f.seconds,
+            cpu_seconds: f.cpu_seconds,
+            commits: f.commits,
+            files_changed: f.files_changed,
+            figures,
+        }
     }
-    format!("{all:#}\n")
 }
 
 fn summary(attempt: &Attempt, figures: &Figures) -> String {

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,7 +20,7 @@ use crate::text;
 
 const NAME: &str = "session.json";
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SessionFile {
     pub session: String,
@@ -32,10 +33,13 @@ pub struct SessionFile {
     /// `starting` or `ended`; while the agent runs, the slot's `status.json` tells more.
     pub state: Word<FileState>,
     pub harness_pid: u32,
+    /// What was started: program and arguments.
     pub command: Vec<String>,
+    /// It is stopped after that.
     pub timeout_seconds: u64,
     /// The attempt's limits, whether CLI or harness enforces them; `None`: unlimited.
     pub max_turns: Option<u64>,
+    /// Dollars.
     pub budget_usd: Option<f64>,
     /// The key of the budget that made `budget_usd` as small; `None`: it is the attempt's own.
     pub budget_by: Option<String>,
@@ -47,9 +51,12 @@ pub struct SessionFile {
     pub base: Option<String>,
     pub base_oid: Option<String>,
     /// When the item was claimed for this attempt.
+    #[serde(with = "text::or_null")]
+    #[schemars(with = "Option<String>")]
     pub claimed_at: String,
     /// When its agent process was started; empty (`null`) before.
     #[serde(with = "text::or_null")]
+    #[schemars(with = "Option<String>")]
     pub started_at: String,
     pub ended_at: Option<String>,
     pub pid: Option<i32>,
@@ -79,20 +86,25 @@ pub struct SessionFile {
     /// What the budget was charged with: what is not known counts as what was reserved. `None`: nothing
     /// was reserved.
     pub charged_usd: Option<f64>,
+    /// Tokens that it was charged with.
     pub charged_tokens: Option<u64>,
     pub cli_session: Option<String>,
     /// The CLI's conversation that this attempt resumes; `None`: a new one.
     pub resumed: Option<String>,
     /// The conversation's tokens before and after this attempt, if its CLI adds them up.
     pub conversation_before: Option<Tokens>,
+    /// And after it.
     pub conversation: Option<Tokens>,
     pub last_message: Option<String>,
     /// The class of the fault, if its CLI reports one.
     pub fault: Option<String>,
+    /// What else is to be said of it.
     pub notes: Vec<String>,
     /// Limits that harness enforces itself while it runs, because its CLI cannot.
     pub watched_turns: Option<u64>,
+    /// Dollars.
     pub watched_budget_usd: Option<f64>,
+    /// Input, output and writes to a cache.
     pub watched_tokens: Option<u64>,
     /// The key of the budget that made `watched_tokens`.
     pub tokens_by: Option<String>,
@@ -106,16 +118,21 @@ pub struct SessionFile {
     pub held: bool,
     /// Fields of a newer version: kept when the file is rewritten.
     #[serde(flatten)]
+    #[schemars(skip)]
     pub more: Map<String, Value>,
 }
 
 /// The state of an attempt, as far as its file tells.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
     #[default]
     Starting,
     Ended,
+    /// As `harness session` tells it of one that has not ended: a harness holds its slot.
+    Running,
+    /// Told likewise: no harness works on it, the next `harness run` takes it over.
+    Left,
 }
 
 pub fn path(dir: &Path) -> PathBuf {

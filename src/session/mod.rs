@@ -12,7 +12,7 @@ mod breaker;
 pub(crate) mod canary;
 mod conclude;
 mod confine;
-mod digest;
+pub(crate) mod digest;
 mod end;
 pub mod file;
 pub(crate) mod gates;

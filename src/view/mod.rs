@@ -116,6 +116,28 @@ pub(crate) fn print_text(text: &str) -> Result<u8> {
     print(|out| out.write_all(text.as_bytes())).map(|()| 0)
 }
 
+/// One JSON object on its line.
+pub(crate) fn json_line(value: &impl serde::Serialize) -> Result<String> {
+    let line =
+        text::json(value).map_err(|e| Error::permanent("cannot write JSON", e.to_string()))?;
+    Ok(String::from_utf8_lossy(&line).into_owned() + "\n")
+}
+
+/// Prints each as it comes, on a line of its own.
+pub(crate) fn print_lines<T: serde::Serialize>(all: impl Iterator<Item = T>) -> Result<u8> {
+    let write = |out: &mut dyn Write| {
+        let mut line = Vec::new();
+        for one in all {
+            line.clear();
+            text::append_json(&mut line, &one)?;
+            line.push(b'\n');
+            out.write_all(&line)?;
+        }
+        Ok(())
+    };
+    print(write).map(|()| 0)
+}
+
 pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<u8> {
     let text = text::pretty_json(value)
         .map_err(|e| Error::permanent("cannot write JSON", e.to_string()))?;

@@ -80,6 +80,7 @@ mod rounds;
 mod sent_back;
 mod sessions;
 mod sandbox;
+mod schema;
 mod scripts;
 mod service;
 mod shown;

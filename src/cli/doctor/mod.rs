@@ -15,8 +15,8 @@ mod probe;
 mod start;
 mod version;
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
 use super::{find, init, owners};
 use crate::config::{Config, Overrides, RepoPath, Source};
@@ -28,7 +28,7 @@ use probe::Bench;
 pub(super) use start::{at_start, one_login};
 
 /// The result of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
     Ok,
@@ -39,9 +39,11 @@ pub(super) enum State {
 }
 
 /// One check's result and explanation.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Finding {
+    /// Whether it is good.
     state: State,
+    /// What was found.
     why: String,
     /// Always set unless the state is Ok.
     what_to_do: Option<String>,
@@ -158,11 +160,21 @@ static CHECKS: &[(&str, Look)] = &[
     ("socket", |s| probe::try_on(s, probe::socket)),
 ];
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Check {
+    /// What was examined.
     what: String,
     #[serde(flatten)]
     finding: Finding,
+}
+
+/// What of harness's promises this machine and file system keep.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Examined<'r> {
+    /// Nothing failed.
+    ok: bool,
+    /// All of them, in order.
+    checks: &'r [Check],
 }
 
 /// The results of all checks, in order.
@@ -317,9 +329,11 @@ impl Report {
         }
     }
 
-    /// `{"ok", "checks": [{"what", "state", "why", "what_to_do"}]}`
-    pub(super) fn json(&self) -> serde_json::Value {
-        json!({"ok": self.count(State::Fail) == 0, "checks": self.0})
+    pub(super) fn told(&self) -> Examined<'_> {
+        Examined {
+            ok: self.count(State::Fail) == 0,
+            checks: &self.0,
+        }
     }
 }
 
@@ -372,7 +386,7 @@ mod tests {
             let is_ok = finding.state == State::Ok;
             assert_eq!(is_ok, finding.what_to_do.is_none(), "{finding:?}");
         }
-        let json = report.json();
+        let json = serde_json::json!(report.told());
         let checks = json["checks"].as_array().map(Vec::len);
         assert_eq!(checks, Some(report.0.len()));
         assert_eq!(json["checks"][0]["state"], "ok");

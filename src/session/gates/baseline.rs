@@ -9,6 +9,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::chosen;
@@ -30,12 +31,15 @@ use crate::text;
 const SPARE: Duration = Duration::from_secs(60);
 
 /// What is remembered: `state/gates/REPO/COMMIT/GATE.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Baseline {
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Baseline {
     /// What the gate was, in words that change with it.
     definition: String,
+    /// What it said.
     verdict: Verdict,
+    /// Why, where it is not green.
     reason: String,
+    /// The tests that failed, where they are known by name.
     tests: Vec<String>,
 }
 

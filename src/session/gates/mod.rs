@@ -16,6 +16,7 @@ mod scarce;
 use std::ffi::OsString;
 
 pub(super) use again::{Made, to_run_again};
+pub(crate) use baseline::Baseline;
 pub(super) use baseline::before;
 pub(crate) use baseline::is_alike;
 pub(super) use feedback::feedback;
