@@ -129,7 +129,11 @@ fn no_field_or_word_of_a_version_vanishes_or_gets_another_type() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/schema/promises.txt");
     let text = fs::read_to_string(&path).unwrap_or_default();
     let before: BTreeSet<String> = text.lines().map(str::to_owned).collect();
-    let is_broken = |line: &&String| versions.contains(version_of(line)) && !now.contains(*line);
+    // Another version of the same name may promise something else.
+    let name_of = |version: &str| version.split(':').next().unwrap().to_owned();
+    let names: BTreeSet<String> = versions.iter().map(|v| name_of(v)).collect();
+    let is_over = |version: &str| names.contains(&name_of(version)) && !versions.contains(version);
+    let is_broken = |line: &&String| !now.contains(*line) && !is_over(version_of(line));
     let broken: Vec<&String> = before.iter().filter(is_broken).collect();
     assert!(
         broken.is_empty(),
