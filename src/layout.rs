@@ -268,9 +268,9 @@ impl Root {
     pub(crate) fn tried_merges(&self, repo: &str) -> PathBuf {
         join(&self.at("state/tried"), format!("{repo}.objects"))
     }
-    /// Changes into which people write comments, for as long as they do.
-    pub(crate) fn reviews(&self) -> PathBuf {
-        self.at("state/tried/reviews")
+    /// What people write in an editor, for as long as they do.
+    pub(crate) fn drafts(&self) -> PathBuf {
+        self.at("state/drafts")
     }
     /// What gates say of bases.
     pub fn gates(&self) -> PathBuf {

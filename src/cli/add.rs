@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::compose::compose;
 use super::drops::{Added, NewItem, link};
 use super::{absent, fields, init};
 use crate::agents;
@@ -59,34 +60,10 @@ pub(super) struct AddArgs {
 }
 
 pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
-    init::ensure_tree(root)?;
-    let mut drops = Vec::new();
-    for file in &args.files {
-        drops.push(read(file)?);
-    }
-    if let Some(prompt) = &args.prompt {
-        drops.push(NewItem {
-            name: slug(prompt).into(),
-            bytes: prompt.clone().into_bytes(),
-            executable: false,
-        });
-    }
-    if drops.is_empty() {
-        return Err(Error::usage(
-            "nothing to add",
-            "give files, `-` for standard input, or --prompt TEXT",
-        ));
-    }
-    if let Some(name) = &args.name {
-        match drops.as_mut_slice() {
-            [one] => one.name = name.clone(),
-            _ => {
-                return Err(Error::usage(
-                    "cannot use --name",
-                    "there is more than one item",
-                ));
-            }
-        }
+    let count = args.files.len() + usize::from(args.prompt.is_some());
+    if args.name.is_some() && count > 1 {
+        let why = "there is more than one item";
+        return Err(Error::usage("cannot use --name", why));
     }
     if args.if_absent && has_made_up_name(args) {
         return Err(Error::usage(
@@ -94,6 +71,23 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
             "a text gets a new name at each time, so it is always absent",
         )
         .hint("give it a name: --name NAME"));
+    }
+    init::ensure_tree(root)?;
+    if count == 0 {
+        return compose(root, |text| {
+            add_all(root, args, vec![NewItem::of_text(text)])
+        });
+    }
+    let files = args.files.iter().map(|file| read(file));
+    let mut drops: Vec<NewItem> = files.collect::<Result<_>>()?;
+    let prompt = args.prompt.clone().map(String::into_bytes);
+    drops.extend(prompt.map(NewItem::of_text));
+    add_all(root, args, drops)
+}
+
+fn add_all(root: &Root, args: &AddArgs, mut drops: Vec<NewItem>) -> Result<u8> {
+    if let (Some(name), [one]) = (&args.name, drops.as_mut_slice()) {
+        one.name = name.clone();
     }
     let fields = fields_of(args);
     let config = match args.agent {
@@ -132,7 +126,8 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
 /// Whether the name of an item is made from its text, with an id.
 fn has_made_up_name(args: &AddArgs) -> bool {
     let stdin = args.files.iter().any(|f| f == Path::new("-"));
-    args.name.is_none() && (args.prompt.is_some() || stdin)
+    let is_text = args.prompt.is_some() || stdin || args.files.is_empty();
+    args.name.is_none() && is_text
 }
 
 /// Places them, durably. An error says which of them are in the queue all the same: they are not to be
@@ -209,12 +204,7 @@ fn read(path: &Path) -> Result<NewItem> {
             .take(limit)
             .read_to_end(&mut bytes)
             .or_fail("cannot read", Path::new("standard input"))?;
-        let name = slug(&String::from_utf8_lossy(&bytes));
-        return Ok(NewItem {
-            name: name.into(),
-            bytes,
-            executable: false,
-        });
+        return Ok(NewItem::of_text(bytes));
     }
     let what = "cannot add the file";
     let meta = path.metadata().map_err(|e| match e.kind() {
@@ -249,26 +239,6 @@ fn missing(path: &Path) -> Error {
     Error::permanent("cannot add the file", why)
         .at_path(path)
         .hint(hint)
-}
-
-/// A name from the first words of a prompt, made unique by a short id.
-fn slug(text: &str) -> String {
-    let words: Vec<String> = text
-        .lines()
-        .find(|l| !l.trim().is_empty() && !l.starts_with("---") && !l.starts_with("#!"))
-        .unwrap_or_default()
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|w| !w.is_empty())
-        .take(6)
-        .map(str::to_ascii_lowercase)
-        .collect();
-    let mut stem: String = words.join("-");
-    stem.truncate(40);
-    if stem.is_empty() {
-        stem = "item".into();
-    }
-    let id = clock::unique().simple().to_string();
-    format!("{stem}-{}", &id[26..])
 }
 
 fn fields_of(args: &AddArgs) -> Map<String, Value> {
@@ -312,7 +282,15 @@ fn check(drop: &NewItem, fields: &Map<String, Value>, config: Option<&Config>) -
     }
     let refusal = |Refusal(why)| refused(why);
     let bytes = fields::put(&name, &drop.bytes, drop.executable, fields).map_err(refusal)?;
-    let item = item::parse(&name, &bytes, drop.executable).map_err(refusal)?;
+    let item = item::parse(&name, &bytes, drop.executable);
+    // What is wrong in the file itself is told by the file's own lines.
+    let item = item.map_err(|why| match fields.contains_key("after") {
+        true => why,
+        false => item::parse(&name, &drop.bytes, drop.executable)
+            .err()
+            .unwrap_or(why),
+    });
+    let item = item.map_err(refusal)?;
     if let Some(config) = config {
         agents::for_item(config, &item).map_err(refusal)?;
     }

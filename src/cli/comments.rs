@@ -3,19 +3,13 @@
 //! Invariant: what was written is lost only where the person wanted that: its file stays, and is named,
 //! where it could not be recorded.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use super::draft::Draft;
 use super::waiting::Waiting;
 use super::{moves, verdicts};
-use crate::atomic;
-use crate::clock;
-use crate::error::{Context, Error, Result, tell};
+use crate::error::{Error, Result, tell};
 use crate::git::{Edit, Look, edits};
-use crate::layout::{Root, join};
-use crate::process::foreground;
-use crate::quote::{harness, item, shell_quoted};
+use crate::layout::Root;
+use crate::quote::{harness, item};
 use crate::view::diff::spots;
 use crate::view::{count_of, safe};
 
@@ -39,24 +33,17 @@ pub(super) fn edit(
     }
     let mut text = head(waiting).into_bytes();
     text.extend(&diff.stdout);
-    let pages = Pages::new(root, waiting, &text)?;
-    let status = run_editor(&pages.mine).or_fail("cannot start your editor", &pages.mine)?;
-    if !status.success() {
-        pages.discard();
-        let why = format!("it ended with {status}");
-        return Err(
-            Error::permanent(what, why).hint("nothing was sent back; name another one in $EDITOR")
-        );
-    }
+    // Of a name that editors know to colour.
+    let file = format!("{}.diff", name.ref_component());
+    let draft = Draft::new(root, &file, &text)?;
+    let shown = draft.beside("shown", &text)?;
+    draft.edit(what, "nothing was sent back")?;
     // What it took to write it is not to be lost from here on.
     let kept = |e| {
-        tell(&format!(
-            "harness: what you wrote stays in {}",
-            shell_quoted(&pages.mine)
-        ));
+        draft.keep();
         Err(e)
     };
-    let written = edits(&pages.shown, &pages.mine).map(|edits| comments(&text, &edits));
+    let written = edits(&shown, &draft.file).map(|edits| comments(&text, &edits));
     let (comments, ignored) = match written {
         Ok(written) => written,
         Err(e) => return kept(e),
@@ -66,7 +53,7 @@ pub(super) fn edit(
         tell(&format!("harness: {lines} of the diff itself: ignored"));
     }
     if comments.is_empty() {
-        pages.discard();
+        draft.discard();
         tell(&format!(
             "harness: {name}: you added no line: nothing happens"
         ));
@@ -79,43 +66,12 @@ pub(super) fn edit(
     let sent = verdicts::check(&comment).and_then(|()| moves::wherever_it_is(root, name, act));
     match sent {
         Ok(_) => {
-            pages.discard();
+            draft.discard();
             let n = count_of(comments.len() as u64, "comment");
             tell(&format!("harness: {name}: back in the queue, with {n}"));
             Ok(0)
         }
         Err(e) => kept(e),
-    }
-}
-
-/// A private folder with the changes as they were shown, and as the person makes them.
-struct Pages {
-    dir: PathBuf,
-    shown: PathBuf,
-    mine: PathBuf,
-}
-
-impl Pages {
-    fn new(root: &Root, waiting: &Waiting, text: &[u8]) -> Result<Pages> {
-        let above = root.reviews();
-        atomic::make_dir(&above, true)?;
-        let dir = join(&above, clock::unique().simple().to_string());
-        atomic::make_dir_new(&dir, true)?;
-        // Of a name that editors know to colour.
-        let mine = join(&dir, format!("{}.diff", waiting.name.ref_component()));
-        let pages = Pages {
-            shown: join(&dir, "shown"),
-            mine,
-            dir,
-        };
-        for path in [&pages.shown, &pages.mine] {
-            drop(atomic::create(path, text, 0o600)?);
-        }
-        Ok(pages)
-    }
-
-    fn discard(&self) {
-        let _stays = atomic::discard_tree(&self.dir, "changes in which nothing is left to record");
     }
 }
 
@@ -130,19 +86,6 @@ fn head(waiting: &Waiting) -> String {
         safe(branch.map_or("?", |b| &b.name)),
         safe(base),
     )
-}
-
-/// As git starts it: by a shell, since people write options into these variables.
-#[expect(clippy::disallowed_methods, reason = "a person's own editor")]
-fn run_editor(file: &Path) -> std::io::Result<std::process::ExitStatus> {
-    let set = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty());
-    let editor = set("VISUAL").or_else(|| set("EDITOR"));
-    let mut script = editor.unwrap_or_else(|| "vi".into());
-    let name = script.clone();
-    script.push(OsString::from(" \"$@\""));
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg(name).arg(file);
-    foreground::attend(&mut command)
 }
 
 /// What a person added, each with the file and line that it stands behind; and how many lines of the

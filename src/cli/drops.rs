@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::atomic::{Moved, Nameless};
+use crate::clock;
 use crate::error::Result;
+use crate::item;
 use crate::layout::{Name, Place, Root};
 use crate::record::{By, Event, Record};
 
@@ -18,12 +20,46 @@ pub(super) struct NewItem {
 }
 
 impl NewItem {
+    /// An item of this text, with a name made from it.
+    pub(super) fn of_text(bytes: Vec<u8>) -> NewItem {
+        NewItem {
+            name: name_of(&bytes).into(),
+            bytes,
+            executable: false,
+        }
+    }
+
     /// The complete file, without a name.
     pub(super) fn written(&self, root: &Root) -> Result<Nameless> {
         let beside = root.place(Place::Pending).join("x");
         let mode = if self.executable { 0o755 } else { 0o644 };
         Nameless::new(&beside, &self.bytes, mode, true)
     }
+}
+
+/// A name from the first words of a text, made unique by a short id.
+fn name_of(bytes: &[u8]) -> String {
+    let text = match item::split_front_matter(item::without_mark(bytes)) {
+        Ok((_, body)) => String::from_utf8_lossy(body),
+        Err(_) => String::from_utf8_lossy(bytes),
+    };
+    let is_head = |l: &&str| ["---", "#!", "#harness"].iter().any(|h| l.starts_with(h));
+    let words: Vec<String> = text
+        .lines()
+        .find(|l| !l.trim().is_empty() && !is_head(l))
+        .unwrap_or_default()
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|w| !w.is_empty())
+        .take(6)
+        .map(str::to_ascii_lowercase)
+        .collect();
+    let mut stem: String = words.join("-");
+    stem.truncate(40);
+    if stem.is_empty() {
+        stem = "item".into();
+    }
+    let id = clock::unique().simple().to_string();
+    format!("{stem}-{}", &id[26..])
 }
 
 /// Gives the file its name in `pending/`. `false`: the name is taken there.

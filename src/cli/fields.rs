@@ -1,5 +1,5 @@
-//! Fields of the command line, put into the text of a new item. They replace those in the text; the
-//! user's file stays as it is.
+//! Fields of the command line, put into the text of a new item. They replace those in the text, but what
+//! it waits for (`after`) is added to; the user's file stays as it is.
 
 use std::path::Path;
 
@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::item::{self, Kind, Refusal};
 use crate::layout::Name;
+
+const AFTER: &str = "after";
 
 /// Interpreters that do not take a line with `#` for a comment.
 const OTHER_COMMENTS: &[&str] = &[
@@ -53,16 +55,14 @@ pub(super) fn put(
     if fields.is_empty() {
         return Ok(bytes.to_vec());
     }
-    let given = item::parse(name, bytes, executable)?;
-    match given.kind {
+    let given = item::fields(name, bytes, executable)?;
+    match item::kind_of(name, bytes, executable) {
         Kind::Json => {
-            let mut all = given.fields;
-            all.extend(fields.clone());
+            let all = merged(given, fields);
             Ok(serde_json::to_vec_pretty(&all).unwrap_or_else(|_| bytes.to_vec()))
         }
         Kind::Prompt => {
-            let mut all = given.fields;
-            all.extend(fields.clone());
+            let all = merged(given, fields);
             // JSON is valid YAML: one field per line.
             let mut text = b"---\n".to_vec();
             for (key, value) in &all {
@@ -74,12 +74,32 @@ pub(super) fn put(
             Ok(text)
         }
         Kind::Script if item::without_mark(bytes).starts_with(b"#!") => {
-            into_script(bytes, &given.fields, fields)
+            into_script(bytes, &given, fields)
         }
         Kind::Script => Err(Refusal(
             "a program has no place for fields; wrap it in a script that begins with `#!`".into(),
         )),
     }
+}
+
+/// Of what both have, that of the command line; of names to wait for, all.
+fn merged(mut given: Map<String, Value>, fields: &Map<String, Value>) -> Map<String, Value> {
+    let listed = |value: Option<&Value>| match value {
+        Some(Value::Array(names)) => names.clone(),
+        Some(Value::Null) | None => Vec::new(),
+        Some(name) => vec![name.clone()],
+    };
+    let mut after = listed(given.get(AFTER));
+    for name in listed(fields.get(AFTER)) {
+        if !after.contains(&name) {
+            after.push(name);
+        }
+    }
+    given.extend(fields.clone());
+    if !after.is_empty() {
+        given.insert(AFTER.into(), after.into());
+    }
+    given
 }
 
 /// As `#harness` lines after the first line.

@@ -13,11 +13,12 @@ use super::doctor::installed;
 use super::hidden::{self, GITIGNORE};
 use super::place::{place, ready_dir, stands_as_dir, stands_as_file};
 use super::quote::shell_quoted;
-use super::root::find_root;
+use super::root::{find_root, has_git};
+use super::seen::{self, Gate};
 use crate::adapters;
 use crate::atomic;
 use crate::config::edit::{self, KeyPath};
-use crate::config::{self, Config, Overrides};
+use crate::config::{self, Config, Overrides, Proposed};
 use crate::error::{Context, Error, Result};
 use crate::layout::{Place, Root, shown};
 
@@ -37,6 +38,8 @@ pub struct InitReport {
     pub kept: Vec<PathBuf>,
     /// The agent CLIs on PATH.
     clis: Vec<&'static str>,
+    /// What the repository around it could have as gates.
+    gates: Vec<Gate>,
 }
 
 /// The tree that was made.
@@ -56,7 +59,9 @@ pub(super) struct Made {
 /// As `init`.
 pub(super) fn with_agent(dir: &Path) -> Result<InitReport> {
     let clis: Vec<&str> = installed().into_iter().map(|(name, _)| name).collect();
-    let template = config::template();
+    let gates = project(dir).map_or_else(Vec::new, |top| seen::gates(&top));
+    let named: Vec<Proposed<'_>> = gates.iter().map(Gate::proposed).collect();
+    let template = config::template_with(&named);
     let chosen = match &clis[..] {
         [only] => KeyPath::parse("harness.agent").and_then(|k| edit::set(&template, &k, only)),
         _ => Ok(template),
@@ -64,7 +69,18 @@ pub(super) fn with_agent(dir: &Path) -> Result<InitReport> {
     let chosen = chosen.map_err(|why| Error::permanent("a fault in harness", why))?;
     let report = init(dir, &chosen)?;
     let _copied = hidden::keep_config(&report.root, &config::text_of(&report.root)?)?;
-    Ok(InitReport { clis, ..report })
+    Ok(InitReport {
+        clis,
+        gates,
+        ..report
+    })
+}
+
+/// The checkout in which ROOT is to be, or already is.
+fn project(dir: &Path) -> Option<PathBuf> {
+    let dir = std::path::absolute(dir).ok()?;
+    let top = dir.ancestors().find(|dir| has_git(dir))?;
+    Some(top.to_owned())
 }
 
 /// Makes a ROOT of `dir`, which is made if missing. `template` is the text of a new `harness.toml`.
@@ -94,6 +110,7 @@ pub fn init(dir: &Path, template: &str) -> Result<InitReport> {
         made: Vec::new(),
         kept: Vec::new(),
         clis: Vec::new(),
+        gates: Vec::new(),
     };
     for (path, private) in root.dirs() {
         let made = ready_dir(&path, private)?;
@@ -152,17 +169,19 @@ impl InitReport {
     pub fn text(&self) -> String {
         let root = shown(self.root.path().as_os_str());
         let mut out = match (self.made.is_empty(), self.kept.is_empty()) {
-            (_, true) => format!("made a ROOT in {root}\n"),
-            (true, _) => format!("{root} is a ROOT already: nothing was changed\n"),
+            (_, true) => format!("harness is ready in {root}\n"),
+            (true, _) => format!("harness was ready in {root} already: nothing was changed\n"),
             _ => {
                 let made: Vec<_> = self.made.iter().map(|p| shown(p.as_os_str())).collect();
                 format!(
-                    "completed the ROOT in {root}: made {}; kept all else\n",
+                    "harness is ready in {root}: made {}; kept all else\n",
                     made.join(" ")
                 )
             }
         };
-        out.push_str(&self.prompts());
+        let config = Config::load(&self.root, &Overrides::default());
+        out.push_str(&self.prompts(&config));
+        out.push_str(&config.map_or_else(|_| String::new(), |config| self.checks(&config)));
         if hidden::around(&self.root).is_some_and(|top| atomic::exists(&top.join("package.json"))) {
             out.push_str(
                 "tools of Node look into hidden folders, too: have them ignore .harness/, or put the \
@@ -185,20 +204,23 @@ impl InitReport {
         };
         out.push_str(&format!(
             "  harness doctor                       # can this place keep the promises?\n\
-             \x20 harness add --prompt 'Fix the typo'  # or put prompts and scripts into {}/\n\
-             \x20 harness run\n",
+             \x20 harness add --prompt 'Fix the typo'  # or `harness add` for your editor, or files into {}/\n\
+             \x20 harness run                          # works on it until Ctrl-C\n",
             shell_quoted(pending)
         ));
         out
     }
 
     /// Which agent runs prompts, or how to say it.
-    fn prompts(&self) -> String {
+    fn prompts(&self, config: &Result<Config>) -> String {
         let names: Vec<&str> = self.clis.clone();
-        match (Config::load(&self.root, &Overrides::default()), &names[..]) {
+        let agent = |config: &Config| config.harness.agent.clone();
+        match (config.as_ref().map(agent), &names[..]) {
             (Err(e), _) => format!("but {e}\n"),
-            (Ok(config), _) if config.harness.agent.is_some() => {
-                let agent = config.harness.agent.unwrap_or_default();
+            (Ok(Some(agent)), [only]) if agent == *only && self.kept.is_empty() => format!(
+                "prompts run with {agent}, the one agent CLI on PATH; another: harness config set agent NAME\n"
+            ),
+            (Ok(Some(agent)), _) => {
                 format!("prompts run with {agent}; another: harness config set agent NAME\n")
             }
             (_, []) => format!(
@@ -213,6 +235,21 @@ impl InitReport {
                 names.join(", ")
             ),
         }
+    }
+
+    /// Which gates the project could have, where it has none. None is set: that is the user's to say, as
+    /// one that is red parks what agents make.
+    fn checks(&self, config: &Config) -> String {
+        if self.gates.is_empty() || !config.gates.is_empty() {
+            return String::new();
+        }
+        let seen: Vec<String> = self.gates.iter().map(|g| format!("`{g}`")).collect();
+        let ways: Vec<String> = self.gates.iter().map(Gate::how).collect();
+        format!(
+            "no gate checks what agents make; this project has {}: {}\n",
+            seen.join(" and "),
+            ways.join("; ")
+        )
     }
 
     pub(super) fn told(&self) -> Made {

@@ -8,6 +8,7 @@ mod owners;
 mod elsewhere;
 mod place;
 mod hidden;
+mod seen;
 pub mod init;
 pub mod doctor;
 mod drops;
@@ -17,6 +18,8 @@ mod claimed;
 mod facts;
 mod gc;
 mod absent;
+mod draft;
+mod compose;
 mod add;
 mod branches;
 mod budget;
@@ -47,7 +50,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -85,7 +88,8 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Add items to the queue, durably and never over another; prints their names
+    /// Add items to the queue, durably and never over another; prints their names. With nothing
+    /// named, $VISUAL or $EDITOR opens for one
     Add(add::AddArgs),
     /// Work on the queue
     Run(run::RunArgs),
@@ -263,7 +267,7 @@ pub fn main() -> Result<u8> {
 
 /// A command line that cannot be read.
 fn mistyped(e: &clap::Error) -> Result<u8> {
-    if let Some(e) = tips::unknown_command(e) {
+    if let Some(e) = tips::unknown_command(e, &Cli::command()) {
         return Err(e);
     }
     if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {

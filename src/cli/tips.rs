@@ -1,11 +1,14 @@
 //! A mistyped command: what was probably meant. People bring the words of other tools (docker, git, nq,
 //! pueue, task-spooler, at, kubectl), which no letters lead to ours.
 
+use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::config::nearest::nearest;
 use crate::error::Error;
 use crate::quote::harness;
 use crate::text::one_line;
+use crate::view::safe;
 
 /// Words of other tools, and what to type instead, after `harness`.
 const WORDS: &[(&[&str], &str)] = &[
@@ -129,19 +132,54 @@ const WORDS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// A word that is no command, as an error with what to type; `None`: the message is about something
-/// else.
-pub(super) fn unknown_command(e: &clap::Error) -> Option<Error> {
+/// A word that is no command of `all`, as an error with what to type; `None`: the message is about
+/// something else.
+pub(super) fn unknown_command(e: &clap::Error, all: &Command) -> Option<Error> {
     if e.kind() != ErrorKind::InvalidSubcommand {
         return None;
     }
     let Some(ContextValue::String(typed)) = e.get(ContextKind::InvalidSubcommand) else {
         return None;
     };
-    let tip = tip(typed)?;
-    let why = format!("there is no command `{typed}`");
-    let tip = tip.replace("`harness ", &format!("`{} ", harness()));
-    Some(Error::usage("cannot do that", why).hint(format!("`{} {tip}", harness())))
+    let harness = harness();
+    let (path, group) = group(e, all);
+    let (typed, path) = (safe(typed), path.join(" "));
+    let is_top = path.is_empty();
+    let before = if is_top { path } else { path + " " };
+    let refused = |why: String| Error::usage("cannot do that", why);
+    let why = format!("there is no command `{before}{typed}`");
+    if let Some(tip) = tip(&typed).filter(|_| is_top) {
+        let tip = tip.replace("`harness ", &format!("`{harness} "));
+        return Some(refused(why).hint(format!("`{harness} {tip}")));
+    }
+    let known = group.get_subcommands().filter(|c| !c.is_hide_set());
+    let known: Vec<&str> = known.map(Command::get_name).collect();
+    let help = format!("`{harness} {before}--help` lists all");
+    Some(match nearest(&typed, known) {
+        Some(near) => refused(format!("{why}: the nearest is `{near}`"))
+            .hint(format!("`{harness} {before}{near}`; {help}")),
+        None => refused(why).hint(help),
+    })
+}
+
+/// The commands among which the word was searched, and their path: of `config gte`, `config`.
+fn group<'c>(e: &clap::Error, all: &'c Command) -> (Vec<&'c str>, &'c Command) {
+    let usage = match e.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => String::new(),
+    };
+    let (mut path, mut at) = (Vec::new(), all);
+    let words = usage
+        .split_whitespace()
+        .skip_while(|w| *w != all.get_name());
+    for word in words.skip(1) {
+        let Some(next) = at.find_subcommand(word) else {
+            break;
+        };
+        path.push(next.get_name());
+        at = next;
+    }
+    (path, at)
 }
 
 /// What clap says in paragraphs, as one line.

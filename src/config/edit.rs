@@ -30,6 +30,11 @@ impl KeyPath {
             let near = nearest::advice(first, TABLES.iter().map(|t| t.name()));
             format!("no table has the name {}: {near}", nearest::quoted(first))
         })?;
+        // `gates.size` is of [gates], `gates.test.command` of [gates.test].
+        let table = match table {
+            Table::Gates if rest.contains('.') => Table::Gate,
+            other => other,
+        };
         let (rest, variable) = match rest.split_once(".env.") {
             Some((name, variable)) if table == Table::Agents => {
                 (format!("{name}.env"), Some(variable.to_owned()))
@@ -54,8 +59,15 @@ impl KeyPath {
         };
         let key = table.key(last).ok_or_else(|| {
             let near = nearest::advice(last, table.keys().map(|k| k.name).collect::<Vec<_>>());
+            let of_gate = match table {
+                Table::Gates => "; a gate has keys of its own: gates.NAME.command",
+                _ => "",
+            };
             let table = table.name();
-            format!("[{table}] has no key {}: {near}", nearest::quoted(last))
+            format!(
+                "[{table}] has no key {}: {near}{of_gate}",
+                nearest::quoted(last)
+            )
         })?;
         if !name.is_empty() {
             file::check_name(table, name)?;
@@ -287,6 +299,10 @@ mod tests {
         assert_eq!(new, format!("{text}base = \"main\"\n"));
         let new = edited(text, "limits.keep", "10d").unwrap();
         assert_eq!(new, format!("{text}\n[limits]\nkeep = \"10d\"\n"));
+        let new = edited("", "gates.test.command", "cargo test").unwrap();
+        assert_eq!(new, "[gates.test]\ncommand = [\"cargo\", \"test\"]\n");
+        let new = edited(&new, "gates.size", "1MB").unwrap();
+        assert!(new.ends_with("[gates]\nsize = \"1MB\"\n"), "{new}");
         let new = edited("", "agents.a.b.cli", "claude").unwrap();
         assert_eq!(new, "[agents.\"a.b\"]\ncli = \"claude\"\n");
         let one = "[agents.a]\nenv = { A = \"1\" }";

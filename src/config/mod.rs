@@ -41,7 +41,7 @@ pub use gates::{
     OnFailure,
 };
 pub use sandbox::{Network, SCRIPT, SandboxKeys, SandboxMode, SandboxTable};
-pub use template::template;
+pub use template::{Proposed, template, template_with};
 pub use value::{duration_from_json, duration_from_str};
 
 /// The values of `harness.toml` and its overrides.

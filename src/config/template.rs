@@ -14,12 +14,29 @@ const INTRO: &str = "\
 # or HARNESS_RETRY_MAX go over this file, options of the command line over both.
 ";
 
+/// A gate that a project could have: its name, and program and arguments.
+pub type Proposed<'a> = (&'a str, &'a [&'a str]);
+
 /// The text of a new `harness.toml`.
 pub fn template() -> String {
+    template_with(&[])
+}
+
+/// The same with these gates as examples.
+pub fn template_with(gates: &[Proposed<'_>]) -> String {
     let mut out = INTRO.to_owned();
     for &table in TABLES {
         out.push('\n');
         prose(&mut out, table.doc());
+        let ready = gates.split_first().filter(|_| table == Table::Gate);
+        if let Some((first, more)) = ready {
+            for (name, command) in more {
+                out.push_str(&format!("#[gates.{name}]\n#command = {command:?}\n\n"));
+            }
+            out.push_str(&format!("#[gates.{}]\n", first.0));
+            keys(&mut out, table, Some(first.1));
+            continue;
+        }
         let header = match table {
             Table::Repos => "#[repos.web]".to_owned(),
             Table::Agents => "#[agents.mine]".to_owned(),
@@ -28,16 +45,23 @@ pub fn template() -> String {
         };
         out.push_str(&header);
         out.push('\n');
-        for key in table.keys() {
-            prose(&mut out, &key.doc());
-            let (Fallback::Is(value)
-            | Fallback::WithCli(value, _)
-            | Fallback::Unset(value)
-            | Fallback::Required(value)) = key.default;
-            out.push_str(&format!("#{} = {value}\n", key.name));
-        }
+        keys(&mut out, table, None);
     }
     out
+}
+
+/// `command`: the value of the key with this name, if it is not to be its example.
+fn keys(out: &mut String, table: Table, command: Option<&[&str]>) {
+    for key in table.keys() {
+        prose(out, &key.doc());
+        let (Fallback::Is(value)
+        | Fallback::WithCli(value, _)
+        | Fallback::Unset(value)
+        | Fallback::Required(value)) = key.default;
+        let seen = command.filter(|_| key.name == "command");
+        let value = seen.map_or_else(|| value.to_owned(), |argv| format!("{argv:?}"));
+        out.push_str(&format!("#{} = {value}\n", key.name));
+    }
 }
 
 fn prose(out: &mut String, text: &str) {
@@ -51,6 +75,7 @@ fn prose(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::edit::{self, KeyPath};
     use crate::config::keys::KEYS;
     use crate::config::tests::Case;
     use crate::config::{Source, file};
@@ -63,6 +88,36 @@ mod tests {
             template(),
             "write this text to harness.toml:\n{}",
             template()
+        );
+    }
+
+    #[test]
+    fn proposed_gates_stand_ready_and_nothing_is_set() {
+        let gates: [Proposed<'_>; 2] = [("test", &["npm", "test"]), ("make", &["make", "test"])];
+        let text = template_with(&gates);
+        assert!(Case::new(&text).load().gates.is_empty());
+        let shown: String = text
+            .lines()
+            .map(|line| {
+                match line.strip_prefix("#[gates.").is_some()
+                    || line.starts_with("#command = [\"npm")
+                    || line.starts_with("#command = [\"make")
+                {
+                    true => format!("{}\n", &line[1..]),
+                    false => format!("{line}\n"),
+                }
+            })
+            .collect();
+        let config = Case::new(&shown).load();
+        for (name, argv) in gates {
+            assert_eq!(config.gates[name].command, argv, "{name}");
+        }
+        let path = KeyPath::parse("gates.test.command").unwrap();
+        let set = edit::set(&text, &path, "npm test").unwrap();
+        assert_eq!(set.lines().filter(|l| l.contains("gates.test]")).count(), 1);
+        assert_eq!(
+            Case::new(&set).load().gates["test"].command,
+            ["npm", "test"]
         );
     }
 

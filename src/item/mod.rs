@@ -178,13 +178,23 @@ fn understand(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Item> {
         });
     }
     item.order.is_prompt = kind != Kind::Script;
-    item.fields = fields.typed;
-    for (key, value) in fields.written {
-        if set::TEXTS.contains(&&*key) {
-            item.fields.insert(key, value);
-        }
-    }
+    item.fields = as_given(fields);
     Ok(item)
+}
+
+fn as_given(fields: Given) -> Map<String, Value> {
+    let mut all = fields.typed;
+    let texts = fields.written.into_iter();
+    all.extend(texts.filter(|(key, _)| set::TEXTS.contains(&&**key)));
+    all
+}
+
+/// The fields that a file gives, whatever they are taken for.
+pub fn fields(name: &Name, bytes: &[u8], executable: bool) -> Parsed<Map<String, Value>> {
+    let kind = kind_of(name, bytes, executable);
+    let bytes = without_mark(bytes);
+    encoding::check(kind, bytes)?;
+    read(kind, name, bytes).map(|(fields, ..)| as_given(fields))
 }
 
 /// The line of the file that gives a field.

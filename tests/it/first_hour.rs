@@ -1,6 +1,7 @@
 //! The first hour in a project of one's own: where ROOT is made and found, what the project's tools see
 //! of it, and the configuration changed by a command.
 
+mod minute;
 mod projects;
 
 use std::fs;

@@ -212,7 +212,7 @@ fn lines_that_a_person_adds_to_the_changes_are_comments_and_nothing_else_is() {
     let root = Root::with_repo();
     let body = "printf 'hello\\ntwo\\nthree\\n' > README; echo q > 'b c'";
     reviewed(&root, &[("a", body)]);
-    let left = || files_below(&root.at("state/tried/reviews"));
+    let left = || files_below(&root.at("state/drafts"));
     // Nothing is added: lines are deleted, changed, and lose their blanks.
     for body in [
         "true",
@@ -228,10 +228,7 @@ fn lines_that_a_person_adds_to_the_changes_are_comments_and_nothing_else_is() {
         );
     }
     // The editor fails, or is none.
-    for editor in [
-        editor(&root, "echo lost >> \"$1\"; exit 3"),
-        "/no/such".into(),
-    ] {
+    for editor in [editor(&root, "exit 3"), "/no/such".into()] {
         let out = edit(&root, "a", &editor);
         assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
     }
@@ -267,8 +264,21 @@ fn lines_that_a_person_adds_to_the_changes_are_comments_and_nothing_else_is() {
     assert_eq!(rejected[0]["comment"], want);
     assert_eq!(rejected[0]["commit"], branch_tip(&root, "harness/a/1"));
     assert!(is_in(&root, "pending", "a"));
-    // What cannot be recorded is not lost.
+    // What was written is not lost where the editor fails, or where it cannot be recorded.
     root.drain();
+    let out = edit(
+        &root,
+        "a",
+        &editor(&root, "echo 'a line' >> \"$1\"; exit 3"),
+    );
+    assert_eq!(out.status.code(), Some(100), "{}", describe(&out));
+    let kept = left();
+    assert!(
+        kept.len() == 2 && said(&out).contains("what you wrote stays in"),
+        "{kept:?}: {}",
+        said(&out)
+    );
+    fs::remove_dir_all(root.at("state/drafts")).unwrap();
     let away = "echo 'a word' >> \"$1\"; mv \"$(dirname \"$0\")\"/queue/review/a \"$(dirname \"$0\")\"/queue/parked/";
     let out = edit(&root, "a", &editor(&root, away));
     assert_eq!(out.status.code(), Some(100), "{}", describe(&out));

@@ -57,7 +57,21 @@ fn every_error_is_one_line_that_says_what_and_why_and_what_to_do() {
     for (args, what, advice) in [
         (&["show", "nope"][..], "no such item", "harness list"),
         (&["ls"], "cannot do that", "list` shows the items"),
-        (&["lsit"], "unrecognized subcommand 'lsit'", "'list'"),
+        (
+            &["lsit"],
+            "no command `lsit`: the nearest is `list`",
+            " list`",
+        ),
+        (
+            &["session", "sumary"],
+            "no command `session sumary`: the nearest is `summary`",
+            " session summary`",
+        ),
+        (
+            &["config", "get"],
+            "no command `config get`",
+            " config --help`",
+        ),
         (
             &["list", "done", "--jsn"],
             "unexpected argument '--jsn'",
