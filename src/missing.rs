@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::atomic;
-use crate::config::nearest::nearest;
+use crate::config::nearest::nearest_beginning;
 use crate::layout::{Name, Place, Root, join};
 
 /// Names compared with one that is nowhere.
@@ -73,6 +73,6 @@ fn like(folders: &[PathBuf], missing: &str) -> Option<String> {
         names.iter().find(goes_on)
     };
     let near = goes_on('.').or_else(|| goes_on('-')).map(String::as_str);
-    near.or_else(|| nearest(missing, names.iter().map(String::as_str)))
+    near.or_else(|| nearest_beginning(missing, names.iter().map(String::as_str)))
         .map(str::to_owned)
 }

@@ -398,7 +398,7 @@ fn judge(exit: Exit, evidence: &Evidence, terms: &Terms) -> Decision {
             publishes: true,
             ..Decision::new(
                 Outcome::Succeeded,
-                format!("finished with {}", plural(n, "commit")),
+                format!("finished with {}", text::count_of(n, "commit")),
                 Next::Done,
             )
         },
@@ -458,10 +458,6 @@ fn outcome_of(class: Class) -> Outcome {
 
 fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal).map_or(String::new(), |s| format!(" ({s})"))
-}
-
-pub fn plural(n: u64, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Exponential backoff: `first`, doubled for each failure before, at most `cap`, spread by

@@ -237,8 +237,8 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
             let slot = ctx.slot();
             // Tried again and again where something is wrong: that is said instead.
             if !ctx.rt.troubles.is_met(&slot.to_string()) {
-                let text = format!("{slot}  recovered  {name}: its agent has ended");
-                ctx.rt.console.say(&text);
+                let text = format!("{name}: its agent has ended");
+                ctx.rt.console.note(slot, "recovered", &text);
             }
             let attempt = rebuild(ctx, attempt)?;
             let over = session::post_mortem(ctx, &attempt, None)?;
@@ -260,8 +260,8 @@ fn go_on(ctx: &mut WorkerContext, attempt: Attempt, pid: i32, age: Duration) -> 
     // Recovery does not need this line: losing it only leaves a gap in the history.
     let _lost = attempt.record.append(&adopted);
     let name = &attempt.claim.name;
-    rt.console
-        .say(&format!("{slot}  adopted    {name}: its agent still runs"));
+    let text = format!("{name}: its agent still runs");
+    rt.console.note(slot, "adopted", &text);
     rt.slots.show(slot, |s| s.pid = Some(pid));
     let over = session::watch(ctx, &mut attempt, age, true)?;
     session::conclude(ctx, attempt, over).map(drop)

@@ -56,6 +56,16 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
+/// `1 thing`, `2 things`, `2 retries`, `2 branches`.
+pub fn count_of(n: u64, thing: &str) -> String {
+    match (n, thing.strip_suffix("ry")) {
+        (1, _) => format!("1 {thing}"),
+        (_, Some(stem)) => format!("{n} {stem}ries"),
+        (_, None) if thing.ends_with(['h', 's']) => format!("{n} {thing}es"),
+        (_, None) => format!("{n} {thing}s"),
+    }
+}
+
 /// A text on one line, for where a line is shown.
 pub fn one_line(text: &str) -> String {
     let parts = text.lines().map(str::trim).filter(|part| !part.is_empty());

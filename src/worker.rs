@@ -14,7 +14,7 @@ use crate::git;
 use crate::hold;
 use crate::interrupt;
 use crate::item::Item;
-use crate::layout::SlotId;
+use crate::layout::{Place, SlotId};
 use crate::lease::Lease;
 use crate::merge;
 use crate::outcome::Outcome;
@@ -420,9 +420,8 @@ fn is_for_another_slot(ctx: &WorkerContext, candidate: &Candidate) -> bool {
 
 fn refused(ctx: &WorkerContext, candidate: &Candidate, why: String) {
     let name = &candidate.name;
-    ctx.rt
-        .console
-        .say(&format!("{}  refused    {name}: {why}", ctx.slot()));
+    let text = format!("{name}: {why}");
+    ctx.rt.console.note(ctx.slot(), "refused", &text);
     let result = ItemResult {
         name: name.clone(),
         outcome: Some(Outcome::Refused),
@@ -437,5 +436,5 @@ fn refused(ctx: &WorkerContext, candidate: &Candidate, why: String) {
         &result,
         Some((ctx.slot().to_string(), String::new())),
     );
-    ctx.rt.results.ended(result, true);
+    ctx.rt.results.ended(result, Place::Parked);
 }

@@ -91,9 +91,7 @@ pub(crate) fn is_gate_of(config: &Config, item: &Item, hold: &Hold) -> bool {
 
 fn gate_program(name: &str, gate: &GateTable, own: &BTreeMap<String, String>) -> Option<Hold> {
     let why = why_not_a_program(gate, own)?;
-    let pid = std::process::id();
-    let reason = format!("{why} (seen by harness process {pid})");
-    Some(hold_of(&format!("{GATE}{name}"), NO_GATE, reason))
+    Some(hold_of(&format!("{GATE}{name}"), NO_GATE, why))
 }
 
 /// Why the program of a gate can certainly not be started; of one in a worktree nobody knows.
@@ -150,12 +148,7 @@ fn program_of(
     let path = path.or_else(|| path_of(table));
     let why = find_program(&program, Path::new("/"), path.as_deref()).err()?;
     let why = not_found(&Agent::Command(name, table), &program, why);
-    let pid = std::process::id();
-    Some(hold_of(
-        name,
-        NO_PROGRAM,
-        format!("{why} (seen by harness process {pid})"),
-    ))
+    Some(hold_of(name, NO_PROGRAM, why))
 }
 
 /// It is to be confined as is promised or not to start, and the kernel cannot.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use crate::adapters;
+use crate::config::nearest::advice;
 use crate::config::{AgentTable, Config, placeholder};
 use crate::item::{Item, Kind, Refusal};
 pub(crate) use lacking::{
@@ -72,11 +73,8 @@ pub(crate) fn for_item<'a>(config: &'a Config, item: &Item) -> Result<Agent<'a>,
             let own = config.agents.keys().map(String::as_str);
             let clis = adapters::NAMES.iter().copied();
             let clis = clis.filter(|cli| !config.agents.contains_key(*cli));
-            let known: Vec<&str> = own.chain(clis).collect();
-            let known = known.join(", ");
-            Err(Refusal(format!(
-                "unknown agent `{name}`; there are: {known}"
-            )))
+            let near = advice(name, own.chain(clis));
+            Err(Refusal(format!("unknown agent `{name}`; {near}")))
         }
     }
 }

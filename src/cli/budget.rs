@@ -102,7 +102,7 @@ fn rows(table: &mut Table, row: &Row) {
         let cells = [what, &of, &used, &reserved, &limit, &left, &ends];
         table.row(cells.map(Cell::new).into());
     };
-    let tokens = |n: u64| format!("{n} tokens");
+    let tokens = |n: u64| count_of(n, "token");
     if row.scope != "window" {
         line(
             money(row.used_usd),
@@ -124,7 +124,7 @@ fn rows(table: &mut Table, row: &Row) {
 /// What an attempt of an agent reserves.
 fn usual(row: &Row) -> String {
     let usd = row.usual_usd.map(money);
-    let tokens = row.usual_tokens.map(|n| format!("{n} tokens"));
+    let tokens = row.usual_tokens.map(|n| count_of(n, "token"));
     let parts: Vec<String> = usd.into_iter().chain(tokens).collect();
     if parts.is_empty() {
         return String::new();

@@ -34,9 +34,9 @@ pub(super) fn show(root: &Root, desk: &Desk<'_>, all: &[Waiting], json: bool) ->
     if rows > 0 {
         print_text(&table.render(&Term::of_stdout()))?;
     }
-    let waits = match there.len() {
+    let waits = match there.len() as u64 {
         1 => "1 branch waits".to_owned(),
-        n => format!("{n} branches wait"),
+        n => format!("{} wait", count_of(n, "branch")),
     };
     let mut said = match rows {
         0 => format!("{waits}: no conflicts with a base or with each other"),

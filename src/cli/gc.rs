@@ -23,7 +23,7 @@ use crate::record::{self, Event};
 use crate::recovery;
 use crate::session::file;
 use crate::spool;
-use crate::view::{after_work, print_json, print_text};
+use crate::view::{after_work, count_of, print_json, print_text};
 
 /// Where the report cannot be written.
 const DONE: &str = "gc is done";
@@ -108,8 +108,8 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
         "removed"
     };
     let mut text = format!(
-        "{word} {} sessions that ended more than {} ago\n",
-        gone.sessions,
+        "{word} {} that ended more than {} ago\n",
+        count_of(gone.sessions, "session"),
         clock::human(keep)
     );
     for branch in &gone.branches {

@@ -8,6 +8,7 @@ use clap::Args;
 use super::find::{self, At};
 use super::init;
 use crate::atomic;
+use crate::config::nearest::nearest;
 use crate::config::{Config, Overrides};
 use crate::control::{self, Order};
 use crate::error::{Error, Result, tell};
@@ -41,10 +42,11 @@ pub(super) fn interrupt(root: &Root, args: &InterruptArgs) -> Result<u8> {
     init::ensure_tree(root)?;
     let words: Vec<_> = args.reason.iter().map(|w| w.to_string_lossy()).collect();
     let reason = words.join(" ");
-    let target = target(root, WHAT, &args.slot, |slot| match reason.trim() {
+    let command = |slot: &str| match reason.trim() {
         "" => format!("{} interrupt {slot} 'REASON'", harness()),
         why => format!("{} interrupt {slot} {}", harness(), quoted(why)),
-    })?;
+    };
+    let target = target(root, WHAT, &args.slot, command, &[])?;
     if reason.trim().is_empty() {
         return Err(Error::usage(WHAT, "no reason was given").hint(format!(
             "say why, for whoever looks: {} interrupt {target} 'which database?'",
@@ -79,12 +81,14 @@ fn quoted(text: &str) -> String {
 }
 
 /// The stem of what was typed: a slot's name, or `all`. Anything else is refused with the right form,
-/// as `command` makes it of a stem: to take a slip for all would freeze everybody.
+/// as `command` makes it of a stem: to take a slip for all would freeze everybody. `others`: what else
+/// may be meant.
 pub(super) fn target(
     root: &Root,
     what: &str,
     typed: &OsStr,
     command: impl Fn(&str) -> String,
+    others: &[String],
 ) -> Result<String> {
     if let Some(stem) = interrupt::stem_of(typed) {
         return Ok(stem);
@@ -93,7 +97,9 @@ pub(super) fn target(
         what,
         format!("`{}` is neither a slot nor `{ALL}`", shown(typed)),
     );
-    if let Some(meant) = interrupt::meant(typed) {
+    let word = typed.to_string_lossy();
+    let other = nearest(&word, others.iter().map(String::as_str)).map(str::to_owned);
+    if let Some(meant) = interrupt::meant(typed).or(other) {
         return Err(refused.hint(format!("was `{}` meant?", command(&meant))));
     }
     let places = find::name(typed).map(|name| find::places(root, &name));

@@ -80,7 +80,7 @@ pub(super) fn list(root: &Root, only: Option<State>, as_lines: super::Lines) -> 
     if rows.peek().is_none() {
         crate::error::tell(&format!(
             "harness: nothing{}",
-            only.map_or("".into(), |s| format!(" is {}", s.as_str()))
+            only.map_or(" is in the queue".into(), |s| format!(" is {}", s.as_str()))
         ));
         return Ok(0);
     }

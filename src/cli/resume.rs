@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::interrupt::target;
 use crate::atomic;
+use crate::clock;
 use crate::control::{self, Order};
 use crate::error::{Error, Result, tell};
 use crate::hold;
@@ -41,7 +42,7 @@ pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
         }
         (Some(slot), None) => {
             let command = |slot: &str| format!("{} resume {slot}", quote::harness());
-            vec![target(root, "cannot resume", slot, command)?]
+            vec![target(root, "cannot resume", slot, command, &others(root))?]
         }
         (None, _) => {
             let orders = control::resume(root)?;
@@ -67,11 +68,41 @@ pub(super) fn resume(root: &Root, args: &ResumeArgs) -> Result<u8> {
             });
         }
     }
-    match resumed.is_empty() {
-        true => tell("harness: nothing was paused or interrupted"),
-        false => tell(&format!("harness: {}", resumed.join(", "))),
+    if resumed.is_empty() {
+        resumed.push("nothing was paused or interrupted".to_owned());
+    }
+    tell(&format!("harness: {}", resumed.join(", ")));
+    if args.slot.is_none() {
+        tell_what_stays(root);
     }
     Ok(0)
+}
+
+/// Says which holds stand: they end by themselves, or by the name of their agent.
+fn tell_what_stays(root: &Root) {
+    for hold in hold::all(root) {
+        let Some(until) = hold.until.as_deref() else {
+            continue;
+        };
+        let (agent, until) = (&hold.agent, clock::local(until));
+        let (harness, word) = (quote::harness(), quote::shell_quoted(agent.as_ref()));
+        let way = match hold.class.as_str() {
+            // It would be raised again at once.
+            hold::BUDGET => format!("`{harness} budget` shows what is left"),
+            _ => format!("`{harness} resume {word}` ends that now"),
+        };
+        let why = &hold.reason;
+        tell(&format!(
+            "harness: {agent} is held until {until}: {why}; {way}"
+        ));
+    }
+}
+
+/// What can be resumed besides slots.
+fn others(root: &Root) -> Vec<String> {
+    let orders = Order::ALL.map(|order| order.file().to_owned());
+    let held = hold::all(root).into_iter().map(|hold| hold.agent);
+    orders.into_iter().chain(held).collect()
 }
 
 /// The agent of this name, if it is held. A slot's name is the slot's.

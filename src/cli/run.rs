@@ -2,19 +2,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 
 use super::{add, doctor, elsewhere, hidden, init, owners};
 use crate::agents;
+use crate::atomic;
 use crate::config::{self, Config, Overrides};
 use crate::control::Order;
 use crate::error::Result;
 use crate::hold;
 use crate::interrupt::{self, ALL};
 use crate::layout::{Name, Root};
-use crate::outcome::{Outcome, plural};
+use crate::outcome::Outcome;
 use crate::quote;
 use crate::run::{self, End, Options};
 use crate::runtime::{Console, ItemResult, Results};
@@ -22,8 +22,7 @@ use crate::service::Manager;
 use crate::tokens;
 use crate::view::needed::ways;
 use crate::view::table::{Cell, Table};
-use crate::view::{Paint, Term, after_work, written};
-use crate::{atomic, clock};
+use crate::view::{Paint, Term, after_work, count_of, took, written};
 
 /// The exit code of a run that left something behind because of trouble with this machine.
 const TEMPORARY: u8 = 111;
@@ -126,7 +125,7 @@ fn say_panics(console: &Arc<Console>) {
 
 fn greet(console: &Console, root: &Root, config: &Config, args: &RunArgs, added: &[Name]) {
     let place = root.path().display();
-    let slots = plural(config.harness.workers as u64, "worker");
+    let slots = count_of(config.harness.workers as u64, "worker");
     let end = if args.drain {
         "until nothing is left to do"
     } else {
@@ -174,32 +173,28 @@ fn left_over(root: &Root) -> Vec<String> {
 /// The final table: what became of each item, and where to look.
 fn summary(results: &Results) -> String {
     let mut text = format!("\n{}\n", table(results).render(&Term::of_stdout()));
-    let ended = results.done + results.parked + results.claimed;
+    let ended = results.done + results.review + results.parked + results.claimed;
     if ended > results.items.len() as u64 {
         text.push_str(&format!("(the last {} of {ended})\n", results.items.len()));
     }
-    let retries = match results.retried {
-        1 => "1 retry".to_owned(),
-        n => format!("{n} retries"),
-    };
-    let claimed = match results.claimed {
-        0 => String::new(),
-        n => format!("{n} still claimed, "),
-    };
-    text.push_str(&format!(
-        "{} done, {} parked, {claimed}{retries}.\n",
-        results.done, results.parked
-    ));
+    let mut counts = vec![format!("{} done", results.done)];
+    counts.extend((results.review > 0).then(|| format!("{} to review", results.review)));
+    counts.push(format!("{} parked", results.parked));
+    counts.extend((results.claimed > 0).then(|| format!("{} still claimed", results.claimed)));
+    counts.push(count_of(results.retried, "retry"));
+    text.push_str(&format!("{}.\n", counts.join(", ")));
     let is_merged = |i: &&ItemResult| i.reason.starts_with("merged into");
     let merged = results.items.iter().filter(is_merged).count();
-    if let Some(branch) = results.items.iter().find_map(|i| i.branch.as_deref())
+    let harness = quote::harness();
+    if results.review > 0 {
+        text.push_str(&format!("What waits for your approval: {harness} review\n"));
+    } else if let Some(branch) = results.items.iter().find_map(|i| i.branch.as_deref())
         && merged == 0
     {
         text.push_str(&format!(
             "Each branch is in your repository, nothing of yours was changed: git log -p {branch}\n"
         ));
     }
-    let harness = quote::harness();
     if let Some(item) = results.items.iter().find(|i| i.has_notes) {
         text.push_str(&format!(
             "* has notes, such as work that its branch does not bring: {harness} show {}\n",
@@ -232,13 +227,16 @@ fn table(results: &Results) -> Table {
         };
         let mark = if item.has_notes { "*" } else { "" };
         let outcome = format!("{}{mark}", item.outcome.map_or("claimed", Outcome::as_str));
-        // Comes from a file that an agent may have written: it may be negative or huge.
-        let took = Duration::try_from_secs_f64(item.seconds).unwrap_or_default();
+        // What was refused or merged took no attempt.
+        let took = match item.seconds > 0.0 {
+            true => took(item.seconds),
+            false => "-".to_owned(),
+        };
         table.row(vec![
             Cell::new(item.name.shown()),
             Cell::painted(outcome, paint),
             Cell::new(item.attempt.to_string()),
-            Cell::new(clock::human(took)),
+            Cell::new(took),
             Cell::new(item.branch.as_deref().unwrap_or("-")),
             Cell::new(&item.reason),
         ]);

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Json, elsewhere};
 use crate::adapters;
+use crate::config::nearest::advice;
 use crate::config::{AgentTable, Config, Network, Overrides, SCRIPT};
 use crate::error::{Error, Result};
 use crate::layout::{DEFAULT_REPO, Root, SlotId};
@@ -48,12 +49,9 @@ fn planned(root: &Root, config: &Config, name: &str) -> Result<Planned> {
             let known = config.agents.keys().map(String::as_str);
             let known = known.chain(adapters::NAMES.iter().copied()).chain([SCRIPT]);
             let known: std::collections::BTreeSet<&str> = known.collect();
-            let known: Vec<&str> = known.into_iter().collect();
-            return Err(Error::usage(
-                "cannot explain a sandbox",
-                format!("there is no agent `{name}`"),
-            )
-            .hint(format!("one of {}", known.join(", "))));
+            let why = format!("there is no agent `{name}`");
+            let near = advice(name, known);
+            return Err(Error::usage("cannot explain a sandbox", why).hint(near));
         }
     };
     // Of the folders that are made for each start, those of the first slot.

@@ -19,6 +19,7 @@ use signal_hook::iterator::Signals;
 
 use super::init;
 use crate::atomic;
+use crate::config::nearest::advice;
 use crate::config::{Config, Overrides, value};
 use crate::error::{Context, Error, Result, tell};
 use crate::layout::{Root, shown};
@@ -69,10 +70,9 @@ fn make(root: &Root, name: &str) -> Result<()> {
     };
     let Some(count) = config.tokens.get(name) else {
         let why = format!("there is no token `{}`", shown(name.as_ref()));
-        let known: Vec<&str> = config.tokens.keys().map(String::as_str).collect();
-        let hint = match known[..] {
-            [] => format!("say how many there are: `harness config set tokens.{name} 2`"),
-            _ => format!("known are: {}", known.join(", ")),
+        let hint = match config.tokens.is_empty() {
+            true => format!("say how many there are: `harness config set tokens.{name} 2`"),
+            false => advice(name, config.tokens.keys().map(String::as_str)),
         };
         let e = Error::permanent(TAKE, why).at_path(&root.config());
         return Err(e.hint(hint));

@@ -302,7 +302,7 @@ mod tests {
         let new = edited("", "gates.test.command", "cargo test").unwrap();
         assert_eq!(new, "[gates.test]\ncommand = [\"cargo\", \"test\"]\n");
         let new = edited(&new, "gates.size", "1MB").unwrap();
-        assert!(new.ends_with("[gates]\nsize = \"1MB\"\n"), "{new}");
+        assert!(new.contains("[gates]\nsize = \"1MB\"\n"), "{new}");
         let new = edited("", "agents.a.b.cli", "claude").unwrap();
         assert_eq!(new, "[agents.\"a.b\"]\ncli = \"claude\"\n");
         let one = "[agents.a]\nenv = { A = \"1\" }";

@@ -10,21 +10,39 @@ const SHOWN_CHARS_MAX: usize = 80;
 /// The known word probably meant by `word`: at most a third of its letters (and at least two) may
 /// be added, left out, changed or swapped.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    closest(word, 2, known.into_iter().map(|k| (k, k)))
+}
+
+/// The same of names of several words (`fix-the-title-c94289`, `fix.md`), of which people type the first
+/// ones.
+pub fn nearest_beginning<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
+    let beginnings = |name: &'a str| {
+        let ends = name.match_indices(['-', '.', '_']);
+        ends.map(move |(end, _)| (&name[..end], name))
+    };
+    let whole = nearest(word, known.clone());
+    whole.or_else(|| closest(word, 1, known.into_iter().flat_map(beginnings)))
+}
+
+/// What stands behind the closest of these words.
+fn closest<'a>(
+    word: &str,
+    least: usize,
+    known: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Option<&'a str> {
     let len = word.chars().take(WORD_CHARS_MAX + 1).count();
     if len > WORD_CHARS_MAX {
         return None;
     }
+    let word = word.to_lowercase();
     known
-        .into_iter()
-        .map(|k| {
-            (
-                strsim::osa_distance(&word.to_lowercase(), &k.to_lowercase()),
-                k,
-            )
-        })
-        .filter(|(d, k)| *d <= (len / 3).max(2) && *d < k.chars().count())
-        .min_by_key(|(d, _)| *d)
-        .map(|(_, k)| k)
+        .map(|(k, meant)| (strsim::osa_distance(&word, &k.to_lowercase()), k, meant))
+        .filter(|(d, k, _)| *d <= (len / 3).max(least) && *d < k.chars().count())
+        .min_by_key(|(d, ..)| *d)
+        .map(|(.., meant)| meant)
 }
 
 /// `the nearest is X`, or all known words if none is near.
@@ -59,6 +77,21 @@ mod tests {
         assert_eq!(nearest("colour", known), None);
         assert_eq!(nearest("", known), None);
         assert_eq!(nearest(&"w".repeat(1 << 20), known), None);
+    }
+
+    #[test]
+    fn names_of_several_words_are_found_by_their_first_ones() {
+        let known = ["fix-the-title-c94289", "b-1", "notes.md"];
+        for (word, meant) in [
+            ("fix-the-tilte", Some("fix-the-title-c94289")),
+            ("fx-the", Some("fix-the-title-c94289")),
+            ("ntoes", Some("notes.md")),
+            ("b2", Some("b-1")),
+            ("q", None),
+            ("something", None),
+        ] {
+            assert_eq!(nearest_beginning(word, known), meant, "{word}");
+        }
     }
 
     #[test]

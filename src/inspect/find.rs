@@ -6,7 +6,8 @@ use std::io;
 
 use super::Session;
 use crate::error::{Error, Result};
-use crate::layout::{Root, shown};
+use crate::layout::{Name, Root, shown};
+use crate::missing::nearest_item;
 
 /// Ids are shown by their last characters, which are random; the first ones encode the time.
 const SHORT_CHARS: usize = 8;
@@ -82,10 +83,15 @@ pub(crate) fn find(root: &Root, typed: Option<&str>) -> Result<Session> {
             {
                 return Ok(newest);
             }
-            let newest = named(root, chars, &sids.iter().collect::<Vec<_>>());
+            let near = match nearest_item(root, &Name::new(&typed)) {
+                Some(item) => format!("the nearest item is {item}"),
+                None => {
+                    let newest = named(root, chars, &sids.iter().collect::<Vec<_>>());
+                    format!("the newest are {newest}")
+                }
+            };
             let why = format!(
-                "no id begins or ends with `{typed}`, and no item or slot with a session has this name; \
-                 the newest are {newest}"
+                "no id begins or ends with `{typed}`, and no item or slot with a session has this name; {near}"
             );
             Err(no_such(why)
                 .hint("`harness session list` shows all, with `--item NAME` those of one item"))

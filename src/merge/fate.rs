@@ -167,7 +167,12 @@ fn say(ctx: &WorkerContext, name: &Name, event: &Event, next: Next, branch: Stri
             has_notes: false,
             reason,
         };
-        ctx.rt.results.ended(result, next == Next::Parked);
+        let place = match next {
+            Next::Parked => Place::Parked,
+            _ => Place::Done,
+        };
+        ctx.rt.results.claimed_again(name);
+        ctx.rt.results.ended(result, place);
         ctx.rt.ready.ended(name.as_os_str());
     }
 }

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Decision, Next, Outcome, Terms, again, plural};
+use super::{Cause, Decision, Next, Outcome, Terms, again};
+use crate::text::count_of;
 
 /// What a gate says of a tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -90,7 +91,7 @@ impl GateEvidence {
             } else {
                 "fail"
             };
-            let count = plural(self.tests.len() as u64, "test");
+            let count = count_of(self.tests.len() as u64, "test");
             line.push_str(&format!("; {count} {fail}: {shown}{more}"));
         }
         line

@@ -59,6 +59,7 @@ impl Main {
         if let Some(why) = unlisted {
             self.say_stays(&format!("what is in {PENDING} stays there: {why}"));
         }
+        self.end_unneeded();
         self.say_what_stays();
         self.rt.lifecycle.raise(Level::Finishing);
     }

@@ -6,6 +6,7 @@ use super::Main;
 use crate::agents;
 use crate::clock;
 use crate::hold;
+use crate::ready::Wait;
 use crate::session::paid;
 
 /// How often such a hold's cause is looked for.
@@ -22,9 +23,11 @@ impl Main {
         }
         self.next_lacks = Some(clock::instant() + LACK_TICK);
         paid::look_again(rt, at_start);
+        self.end_unneeded();
         if !at_start && rt.lacking().is_empty() {
             return;
         }
+        let rt = &self.rt;
         let ours = |agent: &str| at_start || rt.lacking().contains(agent);
         for hold in agents::lacks_over(&rt.root, &rt.config, ours) {
             rt.lacking().remove(&hold.agent);
@@ -35,6 +38,27 @@ impl Main {
                 Ok(true) => rt.console.warn(&format!("{} is held no more", hold.agent)),
                 Ok(false) => {}
                 Err(e) => rt.console.warn(&e.to_string()),
+            }
+        }
+    }
+
+    /// Ends such holds as no item waits behind any more: the next that does raises them again.
+    pub(super) fn end_unneeded(&self) {
+        let (rt, ready) = (&self.rt, &self.rt.ready);
+        let mut lacks = hold::all(&rt.root);
+        lacks.retain(agents::is_lack);
+        if lacks.is_empty() || !ready.is_exhausted() || ready.more_blocked() > 0 {
+            return;
+        }
+        let blocked = ready.blocked();
+        let waits = |agent: &str| {
+            let mut waits = blocked.values();
+            waits.any(|wait| matches!(wait, Wait::Hold(of) if of == agent))
+        };
+        for hold in lacks.iter().filter(|hold| !waits(&hold.agent)) {
+            rt.lacking().remove(&hold.agent);
+            if let Err(e) = hold::end(&rt.root, &hold.agent) {
+                rt.console.warn(&e.to_string());
             }
         }
     }

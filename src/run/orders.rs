@@ -12,9 +12,9 @@ use crate::clock;
 use crate::control::{self, Order, Orders};
 use crate::interrupt;
 use crate::limits::CONTROL_TICK;
-use crate::outcome::plural;
 use crate::quote;
 use crate::runtime::Level;
+use crate::text::count_of;
 
 impl Main {
     pub(super) fn obey_signals(&mut self) -> Left {
@@ -36,7 +36,7 @@ impl Main {
             n => format!(
                 "interrupted: nothing new is claimed; waiting for {} to finish \
                  (Ctrl-C again stops them and puts their items back)",
-                plural(n as u64, "agent")
+                count_of(n as u64, "agent")
             ),
         };
         self.rt.console.warn(&text);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Left, Main};
 use crate::limits::STOP_MAX;
-use crate::outcome::plural;
 use crate::runtime::{Level, Runtime};
+use crate::text::count_of;
 
 /// Threads end within this, once all agents have.
 const LAST_STEPS: Duration = Duration::from_secs(30);
@@ -50,6 +50,6 @@ fn status_line(rt: &Runtime, slots: usize, paused: bool) -> String {
         Level::Running if paused => "; paused",
         Level::Running => "",
     };
-    let slots = plural(slots as u64, "slot");
+    let slots = count_of(slots as u64, "slot");
     format!("{busy} of {slots} at work, {pending} pending{does}")
 }

@@ -22,6 +22,9 @@ const WARNINGS_MAX: usize = 256;
 /// How long the end of a run waits for a reader that does not read.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The longest outcomes: `interrupted`, `gate_failed`, `over_budget`.
+const WORD_CELLS: usize = 11;
+
 pub(crate) struct Console {
     /// Only warnings are printed.
     quiet: bool,
@@ -64,10 +67,15 @@ impl Console {
     /// Says what became of an item in a slot: the word for it, in its colour, and the rest.
     pub(crate) fn say_of(&self, slot: impl Display, paint: Paint, word: &str, text: &str) {
         if !self.quiet {
-            let word = paint.on(&format!("{word:<10}"), &Term::of_stderr());
+            let word = paint.on(&format!("{word:<WORD_CELLS$}"), &Term::of_stderr());
             let line = format!("{slot}  {word} {}\n", message(text));
             self.voice.put(To::Stderr, line);
         }
+    }
+
+    /// The same of what is neither good nor bad.
+    pub(crate) fn note(&self, slot: impl Display, word: &str, text: &str) {
+        self.say_of(slot, Paint::Plain, word, text);
     }
 
     /// Shows these lines below all messages, instead of those before. `lines` is asked for them only

@@ -8,7 +8,7 @@ use crate::aggregator::PendingCounts;
 use crate::clock::{self, Timestamp};
 use crate::status::{SlotState, SlotStatus};
 use crate::term::{Paint, Term, cells, clip};
-use crate::text::message;
+use crate::text::{count_of, message};
 
 /// More lines than these nobody reads while they move (nextest shows as many).
 const RUNNING_MAX: usize = 8;
@@ -30,7 +30,7 @@ pub(super) fn lines(
     let now = clock::now();
     let workers = slots.len();
     let mut busy: Vec<SlotStatus> = slots.into_iter().filter(|s| s.item.is_some()).collect();
-    if busy.is_empty() && results.done + results.parked + pending.pending == 0 {
+    if busy.is_empty() && results.ended() + pending.pending == 0 {
         return Vec::new();
     }
     busy.sort_by(|a, b| a.claimed_at.cmp(&b.claimed_at));
@@ -116,15 +116,17 @@ fn figures(
         parts.push(format!("{} scheduled", pending.scheduled));
     }
     parts.push(format!("{} done", results.done));
-    for (count, what) in [(results.parked, "parked"), (results.claimed, "stuck")] {
+    for (count, what) in [
+        (results.review, "to review"),
+        (results.parked, "parked"),
+        (results.claimed, "stuck"),
+    ] {
         if count > 0 {
             parts.push(format!("{count} {what}"));
         }
     }
-    match results.retried {
-        0 => {}
-        1 => parts.push("1 retry".to_owned()),
-        n => parts.push(format!("{n} retries")),
+    if results.retried > 0 {
+        parts.push(count_of(results.retried, "retry"));
     }
     let cost = results.cost_usd + busy.iter().map(|s| s.cost_usd).sum::<f64>();
     if cost > 0.0 {
@@ -188,7 +190,7 @@ fn range(least: f64, most: f64) -> String {
 mod tests {
     use super::super::results::{Board, ItemResult};
     use super::*;
-    use crate::layout::Name;
+    use crate::layout::{Name, Place};
     use crate::outcome::Outcome;
 
     fn slot(n: usize, item: &str, state: SlotState, ago: i64) -> SlotStatus {
@@ -214,7 +216,7 @@ mod tests {
                 has_notes: false,
                 reason: String::new(),
             };
-            board.ended(result, false);
+            board.ended(result, Place::Done);
         }
         board.so_far()
     }

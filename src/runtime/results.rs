@@ -1,11 +1,11 @@
 //! What became of the items of this run, for the table at its end. Knows nothing of attempts under
 //! way. Invariant: memory is bounded: beyond the newest items only counts are kept.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Mutex;
 
 use super::lock;
-use crate::layout::Name;
+use crate::layout::{Name, Place};
 use crate::outcome::Outcome;
 
 /// The table at the end shows at most this many items.
@@ -19,6 +19,8 @@ pub(crate) struct Board(Mutex<Results>);
 #[derive(Default, Clone)]
 pub(crate) struct Results {
     pub done: u64,
+    /// Their branches wait for a person.
+    pub review: u64,
     pub parked: u64,
     /// Still in `claimed/`, as their end could not be written.
     pub claimed: u64,
@@ -29,6 +31,8 @@ pub(crate) struct Results {
     /// Something stays as it is because of trouble that only a person ends.
     pub trouble: bool,
     pub items: VecDeque<ItemResult>,
+    /// Those in `review/`.
+    reviewed: HashSet<Name>,
 }
 
 /// An item that ended.
@@ -48,6 +52,11 @@ pub(crate) struct ItemResult {
 }
 
 impl Results {
+    /// How many items are where this run has brought them.
+    pub(super) fn ended(&self) -> u64 {
+        self.done + self.review + self.parked
+    }
+
     fn show(&mut self, result: ItemResult) {
         if self.items.len() == ITEMS_MAX {
             self.items.pop_front();
@@ -57,12 +66,16 @@ impl Results {
 }
 
 impl Board {
-    /// An item is in `parked/`, or in `done/`.
-    pub(crate) fn ended(&self, result: ItemResult, parked: bool) {
+    /// An item is in `parked/`, `review/` or `done/`.
+    pub(crate) fn ended(&self, result: ItemResult, place: Place) {
         let mut results = lock(&self.0);
-        match parked {
-            true => results.parked += 1,
-            false => results.done += 1,
+        match place {
+            Place::Parked => results.parked += 1,
+            Place::Review => {
+                results.review += 1;
+                results.reviewed.insert(result.name.clone());
+            }
+            _ => results.done += 1,
         }
         results.show(result);
     }
@@ -82,10 +95,17 @@ impl Board {
         });
     }
 
-    /// An item is claimed again. Where it was parked in this run to wait for an answer, it does not
-    /// count as parked any more.
+    /// An item is claimed again, or merged. Where it was parked in this run to wait for an answer, or
+    /// waited for a person, it counts as that no more.
     pub(crate) fn claimed_again(&self, name: &Name) {
         let mut results = lock(&self.0);
+        if results.reviewed.remove(name) {
+            results.review -= 1;
+            if let Some(at) = results.items.iter().rposition(|i| i.name == *name) {
+                results.items.remove(at);
+            }
+            return;
+        }
         if results.parked == 0 {
             return;
         }
@@ -99,7 +119,7 @@ impl Board {
     /// How many ends there were, of items and of attempts that are tried again.
     pub(crate) fn count(&self) -> u64 {
         let results = lock(&self.0);
-        results.done + results.parked + results.retried
+        results.ended() + results.retried
     }
 
     pub(crate) fn retried(&self) {

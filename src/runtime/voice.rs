@@ -18,8 +18,8 @@ use nix::errno::Errno;
 use super::lock;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::outcome::plural;
 use crate::term::{Paint, Term, rows};
+use crate::text::count_of;
 use crate::waker::{self, Waker};
 
 /// Some ten thousand lines.
@@ -152,7 +152,7 @@ impl Queue {
     fn note(&mut self) -> Option<String> {
         let left_out = std::mem::take(&mut self.left_out);
         (left_out > 0).then(|| {
-            let lines = plural(left_out, "message");
+            let lines = count_of(left_out, "message");
             format!("! {lines} left out here: nobody read them in time\n")
         })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{gates, random_fraction};
 use crate::agents::{self, Agent};
+use crate::config::nearest::advice;
 use crate::hold::{self, Admitted, Hold};
 use crate::item::{self, Refusal};
 use crate::layout::SlotId;
@@ -86,13 +87,10 @@ fn unknown_repo(rt: &Runtime, item: &item::Item) -> Option<Refusal> {
         .repo
         .as_ref()
         .filter(|repo| !rt.repos.has(repo))?;
-    let known = rt.repos.names().join(", ");
-    Some(Refusal(format!(
-        "unknown repo `{repo}`; there {}",
-        if known.is_empty() {
-            "is none: describe it in [repos.NAME] of harness.toml".into()
-        } else {
-            format!("are: {known}")
-        }
-    )))
+    let known = rt.repos.names();
+    let near = match known.is_empty() {
+        true => "there is none: describe it in [repos.NAME] of harness.toml".to_owned(),
+        false => advice(repo, known.iter().map(|name| &**name)),
+    };
+    Some(Refusal(format!("unknown repo `{repo}`; {near}")))
 }

@@ -151,12 +151,8 @@ fn try_begin_with(ctx: &mut WorkerContext, attempt: &mut Attempt, made: Made) ->
         "its gates run again on what attempt {} made",
         before.attempt
     );
-    ctx.rt.console.say(&format!(
-        "{}  gates      {} (attempt {}): {text}",
-        ctx.slot(),
-        claim.name,
-        file.attempt
-    ));
+    let said = format!("{} (attempt {}): {text}", claim.name, file.attempt);
+    ctx.rt.console.note(ctx.slot(), "gates", &said);
     file.notes.push(text);
     atomic::make_dir_new(&attempt.dir, true)?;
     let bytes = item::without_mark(&claim.bytes);
@@ -303,8 +299,8 @@ fn may_start(ctx: &mut WorkerContext, agent: &str) -> Result<(), Failed> {
         Admitted::AsCanary => {
             ctx.canary = Some(agent.to_owned());
             let slot = ctx.slot();
-            let text = format!("{slot}  tries      {agent} first: its hold is over");
-            ctx.rt.console.say(&text);
+            let text = format!("{agent} first: its hold is over");
+            ctx.rt.console.note(slot, "tries", &text);
             Ok(())
         }
         Admitted::Yes => Ok(()),

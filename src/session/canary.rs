@@ -53,8 +53,8 @@ fn lift(ctx: &mut WorkerContext) {
     if let Some(agent) = ctx.canary.take()
         && hold::answered(&ctx.rt.root, &agent, slot)
     {
-        let text = format!("{slot}  answered   {agent} is held no more: the others follow");
-        ctx.rt.console.say(&text);
+        let text = format!("{agent} is held no more: the others follow");
+        ctx.rt.console.note(slot, "answered", &text);
     }
 }
 

@@ -38,6 +38,7 @@ use crate::sandbox::{Env, Refused};
 use crate::spool::{Ended, Target};
 use crate::status::SlotState;
 use crate::term::Paint;
+use crate::text::count_of;
 
 /// A rate limit holds an agent this many times longer than `retry.delay`: the CLI itself has
 /// already waited and retried.
@@ -237,11 +238,8 @@ pub(crate) fn publish_on(
     announced: Publishing,
 ) -> Result<()> {
     if !ctx.rt.troubles.is_met(&ctx.slot().to_string()) {
-        ctx.rt.console.say(&format!(
-            "{}  recovered  {}: its work is published",
-            ctx.slot(),
-            attempt.claim.name
-        ));
+        let text = format!("{}: its work is published", attempt.claim.name);
+        ctx.rt.console.note(ctx.slot(), "recovered", &text);
     }
     attempt.file.set_end(announced.end);
     attempt.open_stream();
@@ -565,7 +563,7 @@ fn report(
         (Next::Done | Next::Left, _) => {}
     }
     if !file.notes.is_empty() {
-        let notes = outcome::plural(file.notes.len() as u64, "note");
+        let notes = count_of(file.notes.len() as u64, "note");
         let (harness, item) = (quote::harness(), quote::item(name));
         text.push_str(&format!(" [{notes}: `{harness} show {item}`]"));
     }
@@ -584,7 +582,6 @@ fn report(
     if matches!(place, Place::Pending | Place::Merge) {
         return;
     }
-    let is_parked = place == Place::Parked;
     let result = ItemResult {
         name: name.clone(),
         outcome: Some(outcome),
@@ -594,5 +591,5 @@ fn report(
         has_notes: !file.notes.is_empty(),
         reason,
     };
-    rt.results.ended(result, is_parked);
+    rt.results.ended(result, place);
 }

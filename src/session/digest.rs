@@ -17,7 +17,7 @@ use crate::event::Figures;
 use crate::outcome::{Outcome, Word};
 use crate::record::more_notes;
 use crate::runtime::Runtime;
-use crate::text;
+use crate::text::{self, count_of};
 
 /// Writes both files; none for scripts, which may be many and short.
 pub(super) fn write(rt: &Runtime, attempt: &Attempt) {
@@ -124,10 +124,10 @@ fn summary(attempt: &Attempt, figures: &Figures) -> String {
     line(
         "Work",
         format!(
-            "{} turns, {} tool calls, {} tokens{}",
-            figures.turns,
-            figures.tool_calls,
-            figures.tokens(),
+            "{}, {}, {}{}",
+            count_of(figures.turns, "turn"),
+            count_of(figures.tool_calls, "tool call"),
+            count_of(figures.tokens(), "token"),
             figures
                 .cost_usd
                 .map_or(String::new(), |c| format!(", {c:.4} USD")),
@@ -136,7 +136,14 @@ fn summary(attempt: &Attempt, figures: &Figures) -> String {
     line("Branch", said(&f.published.clone().or(f.branch.clone())));
     if let Some(commits) = f.commits {
         let files = f.files_changed.unwrap_or_default();
-        line("Changed", format!("{commits} commits, {files} files"));
+        line(
+            "Changed",
+            format!(
+                "{}, {}",
+                count_of(commits, "commit"),
+                count_of(files, "file")
+            ),
+        );
     }
     line("Fault", said(&f.fault));
     for note in more_notes(f.reason.as_deref(), &f.notes) {

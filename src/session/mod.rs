@@ -56,7 +56,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Figures;
 use crate::git::{Base, Hub, Worktree};
 use crate::keeper::{ExitRecord, Keeper};
-use crate::layout::{DEFAULT_REPO, SlotId};
+use crate::layout::{DEFAULT_REPO, Place, SlotId};
 use crate::lease::Lease;
 use crate::limits::STARTS_MAX;
 use crate::mutant::planted;
@@ -65,6 +65,7 @@ use crate::record::{Event, Record, Refused, Requeued, Started};
 use crate::runtime::{ItemResult, Level, Runtime};
 use crate::spool::{Claim, Ended, Target};
 use crate::status::{Health, SlotState};
+use crate::term::Paint;
 use crate::text::one_line;
 use crate::waker::Waker;
 
@@ -391,12 +392,9 @@ fn note_start(ctx: &WorkerContext, attempt: &mut Attempt) {
     let past = was_past(attempt).then(|| PAST.to_owned());
     let remarks = item.remark().into_iter().chain(past);
     let remark: String = remarks.map(|r| format!("; {r}")).collect();
-    ctx.rt.console.say(&format!(
-        "{}  started    {} (attempt {}{resumed}{remark})",
-        ctx.slot(),
-        attempt.claim.name,
-        file.attempt
-    ));
+    let (name, attempt) = (&attempt.claim.name, file.attempt);
+    let text = format!("{name} (attempt {attempt}{resumed}{remark})");
+    ctx.rt.console.note(ctx.slot(), "started", &text);
 }
 
 const PAST: &str = "its `not_before` was past when its file was written";
@@ -447,7 +445,7 @@ fn give_back(ctx: &WorkerContext, attempt: Attempt, why: Error) -> Result<bool> 
     undo_begin(ctx, attempt, why.to_string(), to, None)?;
     if !temporary {
         hooks::refused(&ctx.rt, &result, Some((slot, agent)));
-        ctx.rt.results.ended(result, true);
+        ctx.rt.results.ended(result, Place::Parked);
     }
     Ok(true)
 }
@@ -471,10 +469,10 @@ fn park_unpaid(ctx: &WorkerContext, attempt: Attempt, why: String) -> Result<boo
     });
     if undo_begin(ctx, attempt, why, Target::Parked, Some(parked))? != Ended::TakenAway {
         let (word, name, why) = (outcome.as_str(), &result.name, &result.reason);
-        let text = format!("{slot}  {word:<10} {name}: {why}; parked");
-        ctx.rt.console.say(&text);
+        let text = format!("{name}: {why}; parked");
+        ctx.rt.console.say_of(&slot, Paint::Red, word, &text);
         hooks::refused(&ctx.rt, &result, Some((slot, agent)));
-        ctx.rt.results.ended(result, true);
+        ctx.rt.results.ended(result, Place::Parked);
     }
     Ok(true)
 }

@@ -194,8 +194,7 @@ pub(super) fn withdraw(
         reason: reason.clone(),
         ..Canceled::default()
     }))?;
-    ctx.rt
-        .console
-        .say(&format!("{}  canceled   {name}: {reason}", ctx.slot()));
+    let text = format!("{name}: {reason}");
+    ctx.rt.console.note(ctx.slot(), "canceled", &text);
     Ok(())
 }

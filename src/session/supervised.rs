@@ -139,7 +139,7 @@ fn follow(ctx: &mut WorkerContext, program: &Supervised<'_>, interrupts: &mut Fo
                 s.state = program.state;
                 s.reason = Some(format!("{what} goes on"));
             });
-            ctx.rt.console.say(&format!("{slot}  resumed    {what}"));
+            ctx.rt.console.note(slot, "resumed", what);
         }
         None => {}
     }

@@ -218,9 +218,8 @@ impl Watch {
                     s.state = SlotState::Working;
                     s.reason = None;
                 });
-                ctx.rt
-                    .console
-                    .say(&format!("{slot}  resumed    {}", attempt.claim.name));
+                let name = attempt.claim.name.shown();
+                ctx.rt.console.note(slot, "resumed", &name);
             }
             None => {}
         }
@@ -261,11 +260,9 @@ impl Watch {
             return;
         }
         if stream.has_finished() && self.at.saturating_duration_since(self.spoke) >= self.linger {
-            ctx.rt.console.say(&format!(
-                "{}  lingers    {}: the agent has finished but does not exit; stopping it",
-                ctx.slot(),
-                attempt.claim.name
-            ));
+            let name = &attempt.claim.name;
+            let text = format!("{name}: the agent has finished but does not exit; stopping it");
+            ctx.rt.console.note(ctx.slot(), "lingers", &text);
             return self.end(ctx, Stop::Lingered);
         }
         if self.at.saturating_duration_since(self.looked) < life.interval() {

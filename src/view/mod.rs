@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::layout::shown;
 pub(crate) use crate::term::{Paint, Term};
 use crate::text;
+pub(crate) use crate::text::count_of;
 
 /// The beginning of a commit's name, as git shows it.
 pub(crate) fn short(oid: &str) -> String {
@@ -61,15 +62,6 @@ pub(crate) fn ago(at: &str, now: Timestamp) -> Option<String> {
     let t: Timestamp = at.parse().ok()?;
     let seconds = u64::try_from(now.as_second() - t.as_second()).unwrap_or(0);
     Some(clock::human(Duration::from_secs(seconds)))
-}
-
-/// `1 thing`, `2 things`, `2 retries`.
-pub(crate) fn count_of(n: u64, thing: &str) -> String {
-    match (n, thing.strip_suffix("ry")) {
-        (1, _) => format!("1 {thing}"),
-        (_, Some(stem)) => format!("{n} {stem}ries"),
-        (_, None) => format!("{n} {thing}s"),
-    }
 }
 
 /// `120ms` below a second, `1.3s` below a minute, else the two largest units.

@@ -1,5 +1,6 @@
 //! An item's state in a word, and why it has not started yet; shared by `show`, `list` and `status`.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -99,15 +100,46 @@ impl Holds {
         }
     }
 
-    /// The one that keeps an item from its start.
-    fn of(&self, root: &Root, name: &Name) -> Option<&Hold> {
-        let config = self.config.as_ref()?;
-        let item = parsed(name, &root.item(Place::Pending, name))?;
+    /// Those that keep an item from its start.
+    fn of(&self, root: &Root, name: &Name) -> Vec<&Hold> {
+        let Some(config) = self.config.as_ref() else {
+            return Vec::new();
+        };
+        let Some(item) = parsed(name, &root.item(Place::Pending, name)) else {
+            return Vec::new();
+        };
         let agent = agents::hold_name(config, &item);
         let is_it =
             |hold: &&Hold| Some(&*hold.agent) == agent || agents::is_gate_of(config, &item, hold);
-        self.all.iter().find(is_it)
+        self.all.iter().filter(is_it).collect()
     }
+}
+
+/// Items in `pending/` whose file or record is read for a status.
+pub(crate) const PENDING_LOOKS_MAX: usize = 1_000;
+
+/// Leaves out the holds for something that is missing where no item waits behind them any more: the
+/// next run ends them.
+pub(crate) fn leave_out_unneeded(root: &Root, holds: &mut Vec<Hold>) {
+    if !holds.iter().any(agents::is_lack) {
+        return;
+    }
+    let known = Holds::look(root);
+    if known.config.is_none() {
+        return;
+    }
+    let files = std::fs::read_dir(root.place(Place::Pending));
+    let names = files.into_iter().flatten().flatten().map(|f| f.file_name());
+    let names = names.filter(|n| !Name::is_ignored(n)).map(Name::new);
+    let names: Vec<Name> = names.take(PENDING_LOOKS_MAX).collect();
+    if names.len() == PENDING_LOOKS_MAX {
+        return;
+    }
+    let mut needed = BTreeSet::new();
+    for name in &names {
+        needed.extend(known.of(root, name).into_iter().map(|hold| &*hold.agent));
+    }
+    holds.retain(|hold| !agents::is_lack(hold) || needed.contains(&*hold.agent));
 }
 
 /// An item as its file stands now.
@@ -147,9 +179,13 @@ pub(crate) fn of_pending(root: &Root, holds: &Holds, name: &Name, standing: &Sta
     match standing {
         Standing::Ready(priority) => match record::history(root, name).stays {
             Some(why) => stays(&why),
-            None => match holds.of(root, name) {
+            None => match holds.of(root, name).first() {
                 Some(hold) => held(hold),
-                None => Stands::new(State::Pending, "slot", Some(format!("priority {priority}"))),
+                None => {
+                    let is_usual = *priority == item::PRIORITY_DEFAULT;
+                    let why = (!is_usual).then(|| format!("priority {priority}"));
+                    Stands::new(State::Pending, "slot", why)
+                }
             },
         },
         Standing::Scheduled(at) => {

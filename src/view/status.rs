@@ -16,10 +16,10 @@ use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, TroubleStatu
 use crate::{record, spool};
 
 use super::needed::Needed;
-use super::state::counts;
+use super::state::{PENDING_LOOKS_MAX, counts, leave_out_unneeded};
 use super::table::{Cell, Table, wrap};
 use super::{
-    Paint, Term, ago, count_of, line as one_line, local_time, print_json, print_text, safe,
+    Paint, Term, ago, count_of, line as one_line, local_time, print_json, print_text, safe, took,
 };
 
 /// An older file means that the harness hangs: it writes one every second.
@@ -52,13 +52,11 @@ pub(crate) fn current(root: &Root) -> Result<(Status, Source)> {
         Err(source) => source,
     };
     let mut status = aggregator::rebuild(root, counts(root))?;
+    leave_out_unneeded(root, &mut status.holds);
     let more = troubles(root, &status, source);
     status.troubles.extend(more);
     Ok((status, source))
 }
-
-/// Items in `pending/` whose record is read.
-const PENDING_LOOKS_MAX: usize = 1_000;
 
 /// What no harness says: why items stay where they are.
 fn troubles(root: &Root, status: &Status, source: Source) -> Vec<TroubleStatus> {
@@ -156,8 +154,7 @@ pub(crate) fn render(
         out.push('\n');
     }
     if !status.agents.is_empty() {
-        out.push_str(&agents(&status.agents, now).render(term));
-        out.push('\n');
+        slots(&mut out, &status.agents, now, term);
     }
     if !needed.parked.is_empty() {
         out.push_str(&parked(needed).render(term));
@@ -239,7 +236,29 @@ fn parked(needed: &Needed) -> Table {
     table
 }
 
-fn agents(all: &[SlotStatus], now: Timestamp) -> Table {
+fn slots(out: &mut String, all: &[SlotStatus], now: Timestamp, term: &Term) {
+    let shared = shared_reason(all);
+    if let Some((slots, why)) = shared {
+        let text = format!("{} are PAUSED: {}", count_of(slots, "slot"), one_line(why));
+        paragraph(out, Paint::Yellow, &text, term);
+        out.push('\n');
+    }
+    let table = agents(all, shared.map(|(_, why)| why), now);
+    out.push_str(&table.render(term));
+    out.push('\n');
+}
+
+/// What keeps several slots from claiming, as a short disk does: how many they are, and why.
+fn shared_reason(all: &[SlotStatus]) -> Option<(u64, &str)> {
+    let paused = all.iter().filter(|a| a.state == SlotState::Paused);
+    let mut reasons = paused.filter_map(|a| a.reason.as_deref());
+    let first = reasons.next()?;
+    let others = reasons.filter(|why| *why == first).count() as u64;
+    (others > 0).then_some((others + 1, first))
+}
+
+/// `said`: the reason of several slots, which is not repeated.
+fn agents(all: &[SlotStatus], said: Option<&str>, now: Timestamp) -> Table {
     let mut table = Table::new(&[
         "SLOT",
         "STATE",
@@ -253,8 +272,11 @@ fn agents(all: &[SlotStatus], now: Timestamp) -> Table {
     for a in all {
         let (state, paint) = state_of(a);
         let claimed = a.claimed_at.as_deref();
-        let message = a.reason.as_deref().or(a.last_message.as_deref());
-        let message = message.unwrap_or_default();
+        let reason = a.reason.as_deref();
+        let message = match reason.is_some() && reason == said {
+            true => "",
+            false => reason.or(a.last_message.as_deref()).unwrap_or_default(),
+        };
         table.row(vec![
             Cell::new(&a.id),
             Cell::painted(state, paint),
@@ -309,8 +331,7 @@ fn today_line(m: &Metrics) -> String {
     }
     s += &format!(", {} in the last hour", m.throughput_per_hour);
     if m.average_seconds > 0.0 {
-        let mean = Duration::try_from_secs_f64(m.average_seconds).unwrap_or_default();
-        s += &format!(", {} an attempt", clock::human(mean));
+        s += &format!(", {} an attempt", took(m.average_seconds));
     }
     if m.input_tokens.max(m.output_tokens) > 0 {
         s += &format!(", tokens {} in, {} out", m.input_tokens, m.output_tokens);

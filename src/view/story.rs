@@ -3,8 +3,6 @@
 //! Knows nothing of files: the caller reads the record. Invariant: every event in the record is one
 //! line; an event of a newer version is shown as raw JSON.
 
-use std::time::Duration;
-
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
@@ -18,7 +16,7 @@ use crate::record::{
 use crate::session::gates;
 
 use super::table::Cell;
-use super::{Paint, count_of, line as one_line, safe, short, time_in};
+use super::{Paint, count_of, line as one_line, safe, short, time_in, took};
 
 /// Titles of the columns of `summary_row`.
 pub(crate) const SUMMARY_HEAD: &[&str] = &[
@@ -273,9 +271,8 @@ fn hook_words(failed: &HookFailed) -> String {
 /// What a gate said, on one line.
 pub(crate) fn gate_words(ran: &GateRan) -> String {
     let evidence = gates::evidence(ran, Means::Told);
-    let took = Duration::try_from_secs_f64(ran.seconds).unwrap_or_default();
-    let took = match took > Duration::from_millis(100) {
-        true => format!(" (after {})", clock::human(took)),
+    let took = match ran.seconds > 0.1 {
+        true => format!(" (after {})", took(ran.seconds)),
         false => String::new(),
     };
     let named = ran.log.as_ref().filter(|log| gate_log_name(log).is_some());
@@ -338,8 +335,7 @@ fn finished_words(finished: &Finished, tz: &TimeZone) -> String {
     };
     let mut s = format!("{} {how}", attempt_of(finished.attempt));
     if end.seconds > 0.0 {
-        let took = Duration::try_from_secs_f64(end.seconds).unwrap_or_default();
-        s += &format!(" after {}", clock::human(took));
+        s += &format!(" after {}", took(end.seconds));
     }
     s += &part_of(": ", end.reason.as_ref(), "");
     if let Some(n) = end.files_changed.filter(|&n| n > 0) {
@@ -403,7 +399,11 @@ fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
                 Some(_) => format!("`{harness} logs {arg}` says what it printed, "),
                 None => String::new(),
             };
-            Some(format!("{look}`{harness} retry {arg}` tries it again"))
+            let again = format!("`{harness} retry {arg}` tries it again");
+            Some(match conflict(history) {
+                Some(by_hand) => format!("{by_hand}; or {again}"),
+                None => format!("{look}{again}"),
+            })
         }
         "review" => Some(format!(
             "`{harness} review {arg}` shows its changes, `{harness} approve {arg}` has them merged, \
@@ -427,6 +427,17 @@ fn what_next(state: &str, name: &Name, history: &History) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// How a person merges what conflicts.
+fn conflict(history: &History) -> Option<String> {
+    if history.outcome != Some(Outcome::Conflict.into()) {
+        return None;
+    }
+    let branch = quote::shell_quoted(safe(history.branch.as_ref()?).as_ref());
+    Some(format!(
+        "`git merge {branch}` in your checkout brings its work, and you resolve what conflicts"
+    ))
 }
 
 #[cfg(test)]

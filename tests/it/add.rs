@@ -107,7 +107,10 @@ fn fields_that_an_item_cannot_have_are_refused_with_the_reason_and_nothing_is_ad
     );
     let elf = file(&root, "elf", "\x7fELF not really", 0o755);
     for (args, word) in [
-        (&["--prompt", "x", "--agent", "mien"][..], "there are: mine"),
+        (
+            &["--prompt", "x", "--agent", "mien"][..],
+            "the nearest is `mine`",
+        ),
         (&[&sh, "--agent", "mine"], "it is a script"),
         (
             &[&sh, "--timeout", "9"],
@@ -241,4 +244,51 @@ fn an_item_that_comes_and_ends_while_another_command_looks_is_not_added_again() 
     let out = add.wait_with_output().unwrap();
     let all: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(all, json!([{"item": "x", "added": false, "state": "done"}]));
+}
+
+#[test]
+fn what_the_command_line_and_the_file_wait_for_is_all_waited_for() {
+    let root = Root::plain();
+    let after = |name: &str| root.show(name)["fields"]["after"].clone();
+    for (name, text, want) in [
+        ("one.md", "---\nafter: a\n---\nDo it.\n", json!(["a", "b"])),
+        (
+            "two.md",
+            "---\nafter: [b, c]\n---\nDo it.\n",
+            json!(["b", "c"]),
+        ),
+        ("none.md", "Do it.\n", json!(["b"])),
+        (
+            "j.json",
+            "{\"after\": \"a\", \"prompt\": \"p\"}",
+            json!(["a", "b"]),
+        ),
+    ] {
+        let path = file(&root, name, text, 0o644);
+        root.ok(&["add", &path, "--after", "b"]);
+        assert_eq!(after(name), want, "{name}");
+        assert_eq!(fs::read_to_string(path).unwrap(), text);
+    }
+    // It begins with the work of what it waits for, which the command line names.
+    let base = file(&root, "base.md", "---\nbase: after\n---\nDo it.\n", 0o644);
+    let added = said(&root, &["add", &base, "--after", "b"], 0);
+    assert!(!added.contains("starts from its base"), "{added}");
+    assert_eq!(after("base.md"), json!(["b"]));
+    let more = said(&root, &["add", &base, "--after", "b", "--after", "c"], 100);
+    assert!(more.contains("`after` names 2 items"), "{more}");
+    let sh = file(&root, "s.sh", "#!/bin/sh\n#harness after: a\ntrue\n", 0o755);
+    let refused = said(&root, &["add", &sh, "--after", "b"], 100);
+    assert!(
+        refused.contains("a `#harness after` line of its own"),
+        "{refused}"
+    );
+    // A field of the file that is wrong is told by its own line.
+    let bad = file(
+        &root,
+        "bad.md",
+        "---\n\nretries: many\n---\nDo it.\n",
+        0o644,
+    );
+    let told = said(&root, &["add", &bad, "-p", "high"], 100);
+    assert!(told.contains("line 3, field `retries`"), "{told}");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::agents::play;
-use crate::budget::{configure, done, end, held, hold, root_with, usd};
+use crate::budget::{configure, done, end, held, held_by_a_file, hold, root_with, usd};
 use crate::clocks::Clock;
 use crate::launch::session;
 use crate::support::{Root, describe};
@@ -145,15 +145,8 @@ fn a_folder_in_the_place_of_the_lock_holds_prompts_alone_and_says_what_to_do() {
     root.script("s", "true");
     let path = root.at("state/budget/lock");
     fs::create_dir_all(&path).unwrap();
-    let out = root.harness(&["run", "--drain", "--workers", "1"]);
-    let said = describe(&out);
-    assert!(root.is_done("s") && !root.is_done("a.md"), "{said}");
-    let hold = hold(&root, "claude").unwrap_or_else(|| panic!("{said}"));
-    let reason = hold["reason"].as_str().unwrap();
-    assert!(
-        reason.contains("budget/lock") && reason.contains("what to do"),
-        "{reason}"
-    );
+    let said = held_by_a_file(&root, ["budget/lock", "what to do"]);
+    assert!(root.is_done("s"), "{said}");
     assert!(said.contains("is held until that is mended"), "{said}");
     fs::remove_dir(&path).unwrap();
     root.drain();
@@ -173,15 +166,7 @@ fn what_is_no_file_in_the_place_of_the_budget_holds_prompts_and_says_what_to_do(
     ];
     for put in put {
         put(&path);
-        let out = root.harness(&["run", "--drain", "--workers", "1"]);
-        let said = describe(&out);
-        assert!(!root.is_done("a.md"), "{said}");
-        let hold = hold(&root, "claude").unwrap_or_else(|| panic!("{said}"));
-        let reason = hold["reason"].as_str().unwrap();
-        assert!(
-            reason.contains("budget.json") && reason.contains("move it away"),
-            "{reason}"
-        );
+        held_by_a_file(&root, ["budget.json", "move it away"]);
         fs::rename(&path, root.at("away")).unwrap();
         let _is_folder =
             fs::remove_file(root.at("away")).or_else(|_| fs::remove_dir(root.at("away")));

@@ -194,7 +194,7 @@ fn what_is_no_item_is_refused_with_its_reason_and_never_followed() {
         ("list.json", "not an object"),
         ("front.md", "front matter"),
         ("open.md", "never closed"),
-        ("agent.md", "unknown agent `nobody`; there are: a"),
+        ("agent.md", "unknown agent `nobody`; known are: a"),
         ("repo.md", "unknown repo `web`"),
         (&long, "200 bytes"),
         (&longest, "200 bytes"),

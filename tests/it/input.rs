@@ -172,7 +172,7 @@ fn what_is_nearly_right_is_refused_with_the_right_word_or_said_where_it_starts()
     ] {
         assert!(root.is_done(name));
         assert!(
-            said.contains(&format!("started    {name} (attempt 1; {words}")),
+            said.contains(&format!("started     {name} (attempt 1; {words}")),
             "{said}"
         );
         assert!(root.ok(&["show", name]).contains(words));

@@ -71,6 +71,7 @@ mod people;
 mod processes;
 mod progress;
 mod races;
+mod reads;
 mod real_agents;
 mod report;
 mod resume;

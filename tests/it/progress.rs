@@ -42,7 +42,7 @@ fn a_terminal_shows_what_runs_and_keeps_the_lines_alone() {
         assert!(!screen.contains(gone), "{gone}: {screen}");
     }
     for n in 0..10 {
-        for words in ["started    ", "succeeded  "] {
+        for words in ["started     ", "succeeded   "] {
             let line = format!("  {words}wait-{n}");
             assert_eq!(screen.matches(&line).count(), 1, "{line}: {screen}");
         }

@@ -227,7 +227,7 @@ fn an_item_with_notes_has_a_mark_on_its_line_and_in_the_table() {
     let said = String::from_utf8(out.stderr).unwrap() + &text;
     let line = said
         .lines()
-        .find(|l| l.contains("succeeded  leaves:"))
+        .find(|l| l.contains("succeeded   leaves:"))
         .unwrap();
     assert!(
         line.contains("[1 note: `harness ") && line.contains(" show leaves`]"),

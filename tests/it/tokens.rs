@@ -70,7 +70,7 @@ fn a_command_under_a_token_ends_as_it_would_without() {
     root.exits(2, &["with", "build"]);
     let out = root.exits(100, &["with", "bild", "--", "true"]);
     assert!(
-        describe(&out).contains("known are: build"),
+        describe(&out).contains("the nearest is `build`"),
         "{}",
         describe(&out)
     );

@@ -79,7 +79,7 @@ fn a_reader_that_stops_reading_holds_up_neither_items_nor_signals() {
     root.assert_nothing_left();
     let mut said = String::new();
     pipe.read_to_string(&mut said).unwrap();
-    assert!(said.contains("started    item-0"), "{said}");
+    assert!(said.contains("started     item-0"), "{said}");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_reader_that_comes_late_gets_every_line_and_the_table() {
     pipe.read_to_string(&mut said).unwrap();
     assert_eq!(ends(&root, &mut run), Some(0));
     for n in 0..MANY {
-        let line = format!("succeeded  item-{n:03}:");
+        let line = format!("succeeded   item-{n:03}:");
         assert!(said.contains(&line), "no {line} in\n{said}");
     }
     assert!(said.contains(&format!("{MANY} done, 0 parked")), "{said}");

@@ -272,7 +272,7 @@ fn reasons_are_one_line_and_name_the_right_class() {
         "You exceeded your current quota, please check your plan and billing details.: add credit";
     assert!(
         said.lines()
-            .any(|l| l.contains("limited    x.md: ") && l.contains(line)),
+            .any(|l| l.contains("limited     x.md: ") && l.contains(line)),
         "{said}"
     );
     let reason = root.show("x.md")["reason"].as_str().unwrap().to_owned();

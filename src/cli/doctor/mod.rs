@@ -23,6 +23,7 @@ use crate::config::{Config, Overrides, RepoPath, Source};
 use crate::error::{Error, Result};
 use crate::git;
 use crate::layout::{Root, shown};
+use crate::text::count_of;
 pub(super) use agents::installed;
 use probe::Bench;
 pub(super) use start::{at_start, one_login};
@@ -257,7 +258,11 @@ fn configuration(s: &Subject<'_>) -> Option<Finding> {
         .0
         .iter()
         .filter(|e| e.source != Source::Default);
-    let found = format!("{} keys set, {} agents", set.count(), config.agents.len());
+    let found = format!(
+        "{} set, {}",
+        count_of(set.count() as u64, "key"),
+        count_of(config.agents.len() as u64, "agent")
+    );
     if config.harness.agent.is_some() || config.agents.is_empty() {
         return Some(ok(found));
     }

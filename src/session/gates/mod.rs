@@ -28,6 +28,7 @@ pub(crate) use run::run_gate;
 use super::launch;
 use super::{Attempt, WorkerContext};
 use crate::agents::Facts;
+use crate::config::nearest::advice;
 use crate::config::{Builtin, Config, GateTable, Moment, OnFailure};
 use crate::error::{Error, Kind, Result};
 use crate::git::{Base, Checked};
@@ -73,10 +74,8 @@ pub(super) fn unknown(config: &Config, item: &Item) -> Option<Refusal> {
     let is_known = |name: &String| config.gates.contains_key(name) || builtin.contains(&&**name);
     let name = item.gates.iter().flatten().find(|name| !is_known(name))?;
     let known = config.gates.keys().map(String::as_str).chain(builtin);
-    let known = known.collect::<Vec<_>>().join(", ");
-    Some(Refusal(format!(
-        "unknown gate `{name}`; there are: {known}"
-    )))
+    let near = advice(name, known);
+    Some(Refusal(format!("unknown gate `{name}`; {near}")))
 }
 
 pub(crate) fn means(gate: &GateTable) -> Means {
@@ -296,9 +295,8 @@ fn tell(ctx: &WorkerContext, attempt: &Attempt, ran: &GateRan) {
     let evidence = evidence(ran, Means::Told);
     if evidence.verdict != Verdict::Green {
         let (slot, name) = (ctx.slot(), &attempt.claim.name);
-        ctx.rt
-            .console
-            .say(&format!("{slot}  gate       {name}: {}", evidence.line()));
+        let text = format!("{name}: {}", evidence.line());
+        ctx.rt.console.note(slot, "gate", &text);
     }
 }
 

@@ -293,7 +293,7 @@ fn where_ignored_files_go_with_each_item_it_is_set_up_for_each() {
     let text = one_by_one(&root);
     assert!(root.is_done("c"), "{text}\n{}", root.picture());
     assert_eq!(root.show("c")["attempts"].as_array().unwrap().len(), 1);
-    assert!(!text.contains("gate       c"), "{text}");
+    assert!(!text.contains("gate        c"), "{text}");
 }
 
 #[test]

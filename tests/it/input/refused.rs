@@ -247,7 +247,7 @@ fn what_may_be_a_field_or_prose_is_said_where_it_starts() {
         assert!(root.is_done(name), "{}", root.picture());
         let line = out
             .lines()
-            .find(|l| l.contains(&format!("started    {name} (")));
+            .find(|l| l.contains(&format!("started     {name} (")));
         assert!(line.is_some_and(|l| l.contains(words)), "{name}: {out}");
     }
 }
