@@ -14,6 +14,8 @@ pub const COMMENT_BYTES_MAX: usize = 64 << 10;
 pub const AFTER_MAX: usize = 1_000;
 /// Slots one process holds at most; each is a thread, a keeper and a worktree.
 pub const WORKERS_MAX: usize = 1_024;
+/// Names that a shell is offered at one Tab: more are not looked through, but typed further.
+pub const OFFERED_MAX: usize = 100;
 /// A configuration is read by people: 1 MiB is generous.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Front matter is read by people, and parsed at every look: 64 KiB is generous.

@@ -26,11 +26,15 @@ mod budget;
 mod waiting;
 mod verdicts;
 mod comments;
+mod complete;
 mod clashes;
 mod fields;
+mod help;
 mod list;
 mod logs;
+mod man;
 mod moves;
+mod pager;
 mod interrupt;
 mod resume;
 mod report;
@@ -68,7 +72,9 @@ use crate::view::{self, json_line, print_json, print_lines, print_text};
     name = "harness",
     version,
     max_term_width = 100,
-    propagate_version = true
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "`harness help` lists the pages of the documentation, too, and shows them."
 )]
 struct Cli {
     /// The directory with harness.toml, queue/ and state/ [default: $HARNESS_ROOT, else the
@@ -180,6 +186,12 @@ enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// A script that has a shell complete commands, items, sessions, agents …
+    Completions { shell: complete::Shell },
+    /// Manual pages, for `man`
+    Man(man::ManArgs),
+    /// Help for a command, or a page of the documentation
+    Help(help::HelpArgs),
 }
 
 #[derive(Args, Clone, Copy)]
@@ -229,11 +241,13 @@ struct Names {
 /// Runs the typed command; returns the exit code of a successful one.
 pub fn main() -> Result<u8> {
     // Internal commands, which harness itself starts.
-    let typed: Vec<_> = std::env::args_os().skip(1).take(4).collect();
+    let typed: Vec<_> = std::env::args_os().skip(1).collect();
     match &typed[..] {
         [keeper, dir] if keeper == "keeper" => {
             return keeper::serve(Path::new(dir)).map(|()| 0);
         }
+        // So do the shells' scripts.
+        [complete, args @ ..] if complete == "complete" => return complete::complete(args),
         _ => {}
     }
     let cli = match Cli::try_parse() {
@@ -258,6 +272,9 @@ pub fn main() -> Result<u8> {
         }
         Command::Schema { name } => schema::schema(&name),
         Command::Doctor { json } => examine(cli.root.as_deref(), json.json),
+        Command::Completions { shell } => complete::script(shell),
+        Command::Man(args) => man::man(&args),
+        Command::Help(args) => help::help(&args),
         other => {
             let root = locate(cli.root.as_deref())?;
             on_root(&root, other)
@@ -338,7 +355,12 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
         Command::Interrupt(args) => interrupt::interrupt(root, &args),
         Command::Resume(args) => resume::resume(root, &args),
         Command::Config { command, json } => config::config(root, command, json.json),
-        Command::Init { .. } | Command::Schema { .. } | Command::Doctor { .. } => Ok(0),
+        Command::Init { .. }
+        | Command::Schema { .. }
+        | Command::Doctor { .. }
+        | Command::Completions { .. }
+        | Command::Man(_)
+        | Command::Help(_) => Ok(0),
     }
 }
 

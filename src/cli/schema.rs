@@ -237,6 +237,11 @@ enum Watched {
     Ended(inspect::watch::Ended<'static>),
 }
 
+/// What there are schemas of, and who writes or prints it.
+pub(super) fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ALL.iter().map(|known| (known.name, known.of))
+}
+
 pub(super) fn schema(words: &[String]) -> Result<u8> {
     let name = words.join("-");
     if name.is_empty() {

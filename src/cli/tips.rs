@@ -148,9 +148,8 @@ pub(super) fn unknown_command(e: &clap::Error, all: &Command) -> Option<Error> {
     let before = if is_top { path } else { path + " " };
     let refused = |why: String| Error::usage("cannot do that", why);
     let why = format!("there is no command `{before}{typed}`");
-    if let Some(tip) = tip(&typed).filter(|_| is_top) {
-        let tip = tip.replace("`harness ", &format!("`{harness} "));
-        return Some(refused(why).hint(format!("`{harness} {tip}")));
+    if let Some(instead) = instead(&typed).filter(|_| is_top) {
+        return Some(refused(why).hint(instead));
     }
     let known = group.get_subcommands().filter(|c| !c.is_hide_set());
     let known: Vec<&str> = known.map(Command::get_name).collect();
@@ -180,6 +179,13 @@ fn group<'c>(e: &clap::Error, all: &'c Command) -> (Vec<&'c str>, &'c Command) {
         at = next;
     }
     (path, at)
+}
+
+/// What to type instead of a word of other tools.
+pub(super) fn instead(typed: &str) -> Option<String> {
+    let tip = tip(typed)?;
+    let tip = tip.replace("`harness ", &format!("`{} ", harness()));
+    Some(format!("`{} {tip}", harness()))
 }
 
 /// What clap says in paragraphs, as one line.

@@ -32,7 +32,7 @@ pub(crate) fn all(root: &Root) -> Result<Vec<String>> {
 }
 
 /// Whether it is an id as harness writes it: lower case, with hyphens.
-fn is_sid(name: &str) -> bool {
+pub(crate) fn is_sid(name: &str) -> bool {
     name.len() == 36
         && !name.bytes().any(|b| b.is_ascii_uppercase())
         && uuid::Uuid::try_parse(name).is_ok_and(|id| id.get_version_num() == 7)
