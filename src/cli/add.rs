@@ -272,7 +272,7 @@ fn check(drop: &NewItem, fields: &Map<String, Value>, config: Option<&Config>) -
     }
     if let Some(why) = Name::why_ignored(name.as_os_str()) {
         return Err(refused(format!(
-            "a file of this name is left alone: it looks like {why}"
+            "a file of this name is left alone, as it looks like {why}"
         ))
         .hint("give another one with --name"));
     }

@@ -53,7 +53,7 @@ pub(super) fn compose(root: &Root, record: impl FnOnce(Vec<u8>) -> Result<u8>) -
         Err(_) => {
             let (stays, harness, file) = (draft.stays(), harness(), shell_quoted(&draft.file));
             tell(&format!(
-                "harness: {stays}; when that is mended: `{harness} add - <{file}`"
+                "harness: {stays}, as it could not be added: mend it there, then `{harness} add - <{file}`"
             ));
         }
     }

@@ -11,7 +11,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Error, Result, tell};
-use crate::layout::{Root, join};
+use crate::layout::{Root, join, shown};
 use crate::process::foreground;
 use crate::quote::shell_quoted;
 
@@ -54,8 +54,10 @@ impl Draft {
             true => self.discard(),
             false => self.keep(),
         }
-        let why = format!("your editor ended with {status}");
-        let hint = format!("{nothing}; name another editor in $EDITOR if that was not on purpose");
+        let (variable, editor) = editor();
+        let editor = shown(&editor);
+        let why = format!("{nothing}: your editor `{editor}` ended with {status}");
+        let hint = format!("name another in ${variable} if that was not on purpose");
         Err(Error::permanent(what, why).hint(hint))
     }
 
@@ -73,12 +75,22 @@ impl Draft {
     }
 }
 
+/// The variable that says which editor, and what it says.
+fn editor() -> (&'static str, OsString) {
+    let set = |key| {
+        Some((
+            key,
+            std::env::var_os(key).filter(|value| !value.is_empty())?,
+        ))
+    };
+    let named = set("VISUAL").or_else(|| set("EDITOR"));
+    named.unwrap_or_else(|| ("EDITOR", "vi".into()))
+}
+
 /// As git starts it: by a shell, since people write options into these variables.
 #[expect(clippy::disallowed_methods, reason = "a person's own editor")]
 fn run_editor(file: &Path) -> std::io::Result<ExitStatus> {
-    let set = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty());
-    let editor = set("VISUAL").or_else(|| set("EDITOR"));
-    let mut script = editor.unwrap_or_else(|| "vi".into());
+    let (_, mut script) = editor();
     let name = script.clone();
     script.push(OsString::from(" \"$@\""));
     let mut command = Command::new("sh");

@@ -149,7 +149,7 @@ pub(super) fn name(typed: &OsStr) -> Result<Name> {
     }
     if let Some(why) = Name::why_ignored(typed) {
         return Err(bad(&format!(
-            "a file of this name is left alone: it looks like {why}"
+            "a file of this name is left alone, as it looks like {why}"
         )));
     }
     Ok(Name::new(typed))

@@ -18,8 +18,9 @@ use super::seen::{self, Gate};
 use crate::adapters;
 use crate::atomic;
 use crate::config::edit::{self, KeyPath};
-use crate::config::{self, Config, Overrides, Proposed};
+use crate::config::{self, Config, Overrides, Proposed, RepoPath};
 use crate::error::{Context, Error, Result};
+use crate::git;
 use crate::layout::{Place, Root, shown};
 
 /// What every agent is told first; placeholders in double braces are filled in per attempt.
@@ -180,6 +181,9 @@ impl InitReport {
             }
         };
         let config = Config::load(&self.root, &Overrides::default());
+        if let Ok(config) = &config {
+            out.push_str(&self.repository(config));
+        }
         out.push_str(&self.prompts(&config));
         out.push_str(&config.map_or_else(|_| String::new(), |config| self.checks(&config)));
         if hidden::around(&self.root).is_some_and(|top| atomic::exists(&top.join("package.json"))) {
@@ -209,6 +213,25 @@ impl InitReport {
             shell_quoted(pending)
         ));
         out
+    }
+
+    /// What the place lacks for items to leave branches, where that is not what the configuration wants.
+    fn repository(&self, config: &Config) -> String {
+        let top = match config.repo.path {
+            RepoPath::Auto => git::discover(self.root.path()),
+            RepoPath::None | RepoPath::Path(_) => return String::new(),
+        };
+        match top {
+            Ok(None) => "it is in no git repository: items work in plain folders and leave no branches; \
+                         for branches: git init, or harness config set repo.path DIR\n"
+                .to_owned(),
+            Ok(Some(top)) if config.repo.base.is_none() && git::has_commit(&top).is_ok_and(|has| !has) => {
+                "the repository has no commit that items could begin from: git commit --allow-empty -m start\n"
+                    .to_owned()
+            }
+            // `harness doctor` says what is wrong with it.
+            Ok(Some(_)) | Err(_) => String::new(),
+        }
     }
 
     /// Which agent runs prompts, or how to say it.

@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 use super::claimed::Slots;
 use super::facts::{Facts, facts};
 use super::find::{self, At, Found};
+use crate::aggregator;
 use crate::error::Result;
 use crate::git;
 use crate::interrupt::{self, Interrupt};
 use crate::item::Item;
-use crate::layout::{Name, Root};
+use crate::layout::{Name, Root, gate_log_name, join};
+use crate::outcome::{Outcome, Verdict};
 use crate::quote;
 use crate::ready::Ready;
 use crate::record::{self, End, Event, Finished, GateRan, History, Landing, Line, Stamped};
@@ -46,13 +48,40 @@ pub(super) fn show(root: &Root, name: &OsStr, json: bool) -> Result<u8> {
     let understood = item.map(|item| item.understood()).unwrap_or_default();
     let at = places.first().map(|found| found.place);
     let waits = at.and_then(|at| waits_with(root, at, &history));
-    let ways = waits.map(|i| interrupt::ways(quote::harness(), &i.stem, Some(&name)));
+    let ways = match waits {
+        Some(i) => Some(interrupt::ways(quote::harness(), &i.stem, Some(&name))),
+        None => ways_now(root, &name, state, &history)?,
+    };
     let standing = Standing {
         state: told,
         reason: stands.reason.as_deref(),
         ways: ways.as_deref(),
     };
     print_text(&story(&name, &standing, &understood, &lines))
+}
+
+/// What helps it that its record alone does not know: a harness, or what its red gate printed.
+fn ways_now(root: &Root, name: &Name, state: &str, history: &History) -> Result<Option<String>> {
+    let harness = quote::harness();
+    if state == "pending" && !aggregator::any_harness_alive(root)? {
+        let starts = format!("no harness is running: `{harness} run` starts one");
+        return Ok(Some(starts));
+    }
+    let failed = state == "parked" && history.outcome == Some(Outcome::GateFailed.into());
+    let last = history.last.as_ref().filter(|_| failed);
+    Ok(last.and_then(|last| {
+        let is_green = |ran: &&GateRan| ran.verdict == Verdict::Green.into();
+        let ran = last.gates.iter().rev().find(|ran| !is_green(ran))?;
+        let log = ran
+            .log
+            .as_ref()
+            .filter(|log| gate_log_name(log).is_some())?;
+        let log = quote::shell_quoted(&join(&root.session(&ran.session), log));
+        let arg = quote::item(name);
+        Some(format!(
+            "`cat {log}` says what the gate printed, `{harness} retry {arg}` tries it again"
+        ))
+    }))
 }
 
 /// The interrupt that it waits with: its agent is frozen, or asked and ended.

@@ -517,6 +517,12 @@ pub(crate) fn discover(dir: &Path) -> Result<Option<PathBuf>> {
         .map(|o| Some(o.path()))
 }
 
+/// Whether what is checked out there has a commit to begin from.
+pub(crate) fn has_commit(dir: &Path) -> Result<bool> {
+    let git = Git::at(dir).args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
+    git.output().map(|out| out.ok())
+}
+
 /// Whether this directory or one above it has the files of a repository.
 fn looks_like_a_repository(dir: &Path) -> bool {
     let is_bare = |d: &Path| {

@@ -10,7 +10,7 @@ pub(super) fn why(name: &[u8]) -> Option<&'static str> {
     let ends = |ends: &[&str]| ends.iter().any(|end| lower.ends_with(end.as_bytes()));
     let is = |names: &[&[u8]]| names.contains(&&*lower);
     Some(match () {
-        () if name.starts_with(b".") => "hidden",
+        () if name.starts_with(b".") => "a hidden file",
         () if name.starts_with(b"~$") => "an office program's mark of an open file",
         () if is(&[b"thumbs.db", b"ehthumbs.db", b"desktop.ini", b"icon\r"]) => {
             "a file that a desktop makes for itself"

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::Project;
-use crate::support::{Root, describe, files_below};
+use crate::support::{Root, describe, files_below, git};
 use crate::terminal::Terminal;
 
 const WIDE: (u16, u16) = (200, 40);
@@ -59,6 +59,52 @@ fn init_sets_the_one_cli_proposes_the_gates_that_it_sees_and_ends_with_three_ste
     let bare = Project::new();
     let said = bare.ok(&["init"]);
     assert!(!said.contains("gate"), "{said}");
+}
+
+#[test]
+fn init_says_what_a_place_lacks_for_items_to_leave_branches() {
+    let p = Project::new();
+    let said = |name: &str, prepare: &[&[&str]]| {
+        let dir = p.dir.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        for args in prepare {
+            git(&dir, args);
+        }
+        p.ok_in(&dir, &["init"])
+    };
+    let (begin, commit) = (["init", "-q"], "git commit --allow-empty -m start");
+    let outside = said("outside", &[]);
+    assert!(outside.contains("in no git repository"), "{outside}");
+    let empty = said("empty", &[&begin]);
+    assert!(empty.contains(commit), "{empty}");
+    let first: Vec<&str> = commit.split(' ').skip(1).collect();
+    for good in [said("good", &[&begin, &first]), p.ok(&["init"])] {
+        assert!(!good.contains("repository"), "{good}");
+    }
+    // Who has said what is wanted is told nothing.
+    let dir = p.dir.path().join("outside");
+    p.ok_in(&dir, &["config", "set", "repo.path", "none"]);
+    let again = p.ok_in(&dir, &["init"]);
+    assert!(!again.contains("repository"), "{again}");
+}
+
+#[test]
+fn what_an_item_needs_now_is_a_harness_or_a_look_at_its_red_gate() {
+    let root = Root::with_repo();
+    root.config("[gates.test]\nscript = \"echo two tests failed; false\"\n");
+    root.script("x", "#harness retries: 0\necho made >made");
+    let now = |shown: String| shown.split("What now: ").nth(1).map(str::to_owned);
+    let waits = now(root.ok(&["show", "x"])).expect("what now");
+    assert!(waits.contains("no harness is running"), "{waits}");
+    root.drain();
+    let failed = now(root.ok(&["show", "x"])).expect("what now");
+    let log = failed
+        .split('`')
+        .nth(1)
+        .and_then(|c| c.strip_prefix("cat "));
+    let log = fs::read_to_string(log.expect("a command")).unwrap();
+    assert!(log.contains("two tests failed"), "{failed}\n{log}");
+    assert!(failed.contains("retry x"), "{failed}");
 }
 
 /// `harness add` on a terminal, with an editor that is a shell script and gets the file as `$1`.
@@ -144,6 +190,12 @@ fn what_was_written_stays_where_it_cannot_be_added() {
     assert_eq!(drafts(&root).len(), 1);
     let mut terminal = add(&root, &[], "exit 3");
     terminal.ends_with(100);
+    // It is named, with the variable that counts.
+    terminal.until("it says which editor", |screen| {
+        let screen = screen.replace('\n', "");
+        let named = format!("your editor `{}` ended", root.at("editor").display());
+        screen.contains(&named) && screen.contains("name another in $VISUAL")
+    });
     assert_eq!(drafts(&root).len(), 1);
     assert!(pending(&root).is_empty());
 }
