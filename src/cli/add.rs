@@ -65,6 +65,11 @@ pub(super) fn add(root: &Root, args: &AddArgs) -> Result<u8> {
         let why = "there is more than one item";
         return Err(Error::usage("cannot use --name", why));
     }
+    if args.if_absent && count == 0 {
+        let why = "what you write in your editor would be lost where the item is there already";
+        return Err(Error::usage("cannot use --if-absent", why)
+            .hint("name files, `-` for what standard input brings, or --prompt TEXT"));
+    }
     if args.if_absent && has_made_up_name(args) {
         return Err(Error::usage(
             "cannot use --if-absent",

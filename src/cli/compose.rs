@@ -50,6 +50,7 @@ pub(super) fn compose(root: &Root, record: impl FnOnce(Vec<u8>) -> Result<u8>) -
         });
     match &added {
         Ok(_) => draft.discard(),
+        Err(_) if draft.is_gone() => {}
         Err(_) => {
             let (stays, harness, file) = (draft.stays(), harness(), shell_quoted(&draft.file));
             tell(&format!(

@@ -61,8 +61,16 @@ impl Draft {
         Err(Error::permanent(what, why).hint(hint))
     }
 
+    /// Whether there is no text any more: the editor has removed it.
+    pub(super) fn is_gone(&self) -> bool {
+        atomic::is_gone(&self.file)
+    }
+
     /// Says where it stays.
     pub(super) fn keep(&self) {
+        if self.is_gone() {
+            return;
+        }
         tell(&format!("harness: {}", self.stays()));
     }
 

@@ -1,6 +1,8 @@
 //! `harness help`: the help of a command, and the pages of docs/, which the program has in it.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use clap::{Command, CommandFactory};
 
@@ -82,10 +84,7 @@ pub(super) fn help(args: &HelpArgs) -> Result<u8> {
         _ => None,
     };
     match (find(&top, &args.topic), page) {
-        (Some(_), None) => {
-            let _closed = of_command(&args.topic).print();
-            Ok(0)
-        }
+        (Some(_), None) => print(&of_command(&args.topic)),
         // A command and a page about it: both.
         (Some(_), Some(page)) => {
             let command = of_command(&args.topic).render();
@@ -93,6 +92,16 @@ pub(super) fn help(args: &HelpArgs) -> Result<u8> {
         }
         (None, Some(page)) => pager::show(&page.shown()),
         (None, None) => Err(unknown("no such help", &args.topic, true)),
+    }
+}
+
+/// Prints a command's help, in colours on a terminal. A reader that has seen enough is no error.
+pub(super) fn print(help: &clap::Error) -> Result<u8> {
+    match help.print() {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::io("cannot write to", Path::new("stdout"), &e))
+        }
+        _ => Ok(0),
     }
 }
 

@@ -253,10 +253,7 @@ pub fn main() -> Result<u8> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) if e.use_stderr() => return mistyped(&e),
-        Err(e) => {
-            let _closed = e.print();
-            return Ok(0);
-        }
+        Err(e) => return help::print(&e),
     };
     match cli.command {
         Command::Init { dir, json } => {

@@ -64,7 +64,12 @@ fn has(top: &Path, name: &str) -> bool {
 /// Empty if it is not there, or is no text.
 fn text(top: &Path, name: &str) -> String {
     let bytes = atomic::read_followed(&top.join(name), CONFIG_BYTES_MAX);
-    String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+    let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
+    // Editors of Windows put it there, and the tools pass over it.
+    match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    }
 }
 
 /// A script `test` in package.json, other than the one that `npm init` writes.
@@ -95,8 +100,8 @@ fn has_target(top: &Path) -> bool {
     let text = file.map_or_else(String::new, |name| text(top, name));
     let is_target = |line: &str| {
         let (targets, rest) = line.split_once(':').unwrap_or_default();
-        let is_rule =
-            !line.starts_with(['\t', '#']) && !rest.starts_with('=') && !rest.starts_with(":=");
+        let sets = rest.trim_start_matches(':').starts_with('=');
+        let is_rule = !line.starts_with(['\t', '#']) && !sets;
         is_rule && targets.split_whitespace().any(|target| target == "test")
     };
     text.lines().any(is_target)
@@ -131,6 +136,10 @@ mod tests {
                 )],
                 &none,
             ),
+            (
+                &[("package.json", &format!("\u{feff}{}", npm("vitest")))],
+                &["test: npm test"],
+            ),
             (&[("package.json", "{\"scripts\": 7}")], &none),
             (&[("package.json", "no JSON")], &none),
             (&[("pytest.ini", "")], &["test: pytest"]),
@@ -147,7 +156,10 @@ mod tests {
                 &["test: make test"],
             ),
             (
-                &[("Makefile", "test := 1\n#test:\nx: test\n\ttest: y\n")],
+                &[(
+                    "Makefile",
+                    "test := 1\ntest :::= 2\n#test:\nx: test\n\ttest: y\n",
+                )],
                 &none,
             ),
             (&[("sub/Cargo.toml", "")], &none),

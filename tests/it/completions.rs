@@ -148,6 +148,8 @@ fn a_word_in_quotes_and_one_behind_an_equals_sign_are_completed() {
         for (n, (typed, item)) in [
             ("show 'one\t", "one two"),
             ("show \"one\t", "one two"),
+            ("show 'one \t", "one two"),
+            ("show \"one t\t", "one two"),
             ("show one\\ \t", "one two"),
             ("show x:y\t", "x:yes"),
             ("--root=. show on\t", "one two"),
@@ -235,6 +237,12 @@ fn complete(root: &Root, line: &[&str]) -> Output {
     command.args(["complete", "fish"]).args(line);
     command.current_dir(root.path()).env_remove("HARNESS_ROOT");
     command.output().unwrap()
+}
+
+#[test]
+fn a_name_that_fish_takes_for_a_home_is_not_offered_there() {
+    let root = with_items(&["~root", "x~y"]);
+    assert_eq!(offered(&root, &["show", ""]), ["x~y"]);
 }
 
 #[test]

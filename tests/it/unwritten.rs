@@ -320,6 +320,19 @@ fn a_stop_ends_a_git_that_hangs_with_all_that_it_started() {
 }
 
 #[test]
+fn help_that_cannot_be_printed_is_said() {
+    let root = Root::plain();
+    for args in [&["help", "list"][..], &["list", "--help"], &["help"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full");
+        let mut command = root.command();
+        let out = command.args(args).stdout(full.unwrap()).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(111), "{args:?}: {said}");
+        assert!(said.contains("stdout: No space left"), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn a_command_that_did_its_work_and_cannot_say_so_has_not_failed() {
     let root = Root::plain();
     let told_nobody = |args: &[&str]| {

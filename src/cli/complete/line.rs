@@ -86,8 +86,12 @@ impl Line {
     /// What bash puts in the place of `replaced`, the end of the last word that it would exchange (after a
     /// `=` or `:` it keeps what is before), so that the word becomes `word`. `None`: it cannot.
     pub(super) fn put(&self, word: &str, replaced: &OsStr) -> Option<String> {
-        let replaced = Line::read(replaced.as_encoded_bytes()).words;
-        let replaced = replaced.last()?.as_encoded_bytes();
+        // In quotes bash leaves out the open one, and a space there is none between words.
+        let replaced = match self.last {
+            Typed::InQuotes => replaced.to_owned(),
+            _ => Line::read(replaced.as_encoded_bytes()).words.pop()?,
+        };
+        let replaced = replaced.as_encoded_bytes();
         let typed = self.words.last()?.as_encoded_bytes();
         let kept = typed.strip_suffix(replaced)?;
         let rest = std::str::from_utf8(word.as_bytes().strip_prefix(kept)?).ok()?;
@@ -164,6 +168,13 @@ mod tests {
         assert_eq!(agent.unwrap(), "claude");
         assert_eq!(put("h \"a", "a b", "a").unwrap(), "a b");
         assert_eq!(put("h 'a", "a;b", "a").unwrap(), "a;b");
+        for quote in ['"', '\''] {
+            let within = |typed: &str, word| put(&format!("h {quote}{typed}"), word, typed);
+            for typed in ["a", "a ", "a b", "a b>"] {
+                assert_eq!(within(typed, "a b>c").unwrap(), "a b>c");
+            }
+            assert_eq!(within(" ", " a").unwrap(), " a");
+        }
         for odd in ["a'", "a\"", "a$b", "a`b", "a\\", "a!"] {
             assert_eq!(put("h \"a", odd, "a"), None);
             assert_eq!(put("h 'a", odd, "a"), None);

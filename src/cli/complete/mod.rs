@@ -67,7 +67,11 @@ pub(super) fn complete(args: &[OsString]) -> Result<u8> {
         (Some(Shell::Zsh | Shell::Fish), [_, ..]) => {
             let words = [OsString::from("harness")].into_iter();
             let words = words.chain(rest.iter().cloned()).collect();
-            answer(words, |word, why| Some(format!("{word}\t{why}")))
+            // fish takes a `~` that a word begins with for a home, even where it puts it there itself.
+            let is_kept = |word: &str| shell != Some(Shell::Fish) || !word.starts_with('~');
+            answer(words, |word, why| {
+                is_kept(word).then(|| format!("{word}\t{why}"))
+            })
         }
         _ => Ok(USAGE),
     }

@@ -197,6 +197,18 @@ fn what_was_written_stays_where_it_cannot_be_added() {
         screen.contains(&named) && screen.contains("name another in $VISUAL")
     });
     assert_eq!(drafts(&root).len(), 1);
+    // One that takes the file away: nothing stays, and nobody is sent there.
+    for editor in ["rm \"$1\"", "rm \"$1\"; exit 3"] {
+        let mut terminal = add(&root, &[], editor);
+        terminal.ends_with(100);
+        terminal.shows("cannot");
+        assert!(!terminal.screen().contains("what you wrote stays"));
+    }
+    // What is written for an item that is there already would be lost.
+    let once = ["--if-absent", "--name", "once"];
+    let mut terminal = add(&root, &once, "echo words >\"$1\"");
+    terminal.ends_with(2);
+    terminal.shows("cannot use --if-absent");
     assert!(pending(&root).is_empty());
 }
 
