@@ -396,7 +396,7 @@ mod tests {
             let at = dir.path().join(OsStr::from_bytes(name));
             let report = init(&at, "# t\n").expect("init");
             let text = report.text();
-            assert_eq!(text.lines().count(), 7, "{text}");
+            assert_eq!(text.lines().count(), 8, "{text}");
             assert!(!text.contains('\x1b'));
             let below = || Ok(at.join("queue/pending"));
             let found = find_root(None, None, &below).expect("found");
