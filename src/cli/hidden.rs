@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::place::{place, ready_dir};
 use super::quote::shell_quoted;
-use super::root::{common_git, has_git};
+use super::root::{checkout_around, common_git, has_git};
 use crate::atomic;
 use crate::error::Result;
 use crate::layout::{Root, shown};
@@ -27,7 +27,7 @@ const SPARED_DIRS: [&str; 3] = ["queue", "state", "worktrees"];
 /// The checkout around ROOT. At its top there is none: harness.toml is the user's to commit there.
 pub(super) fn around(root: &Root) -> Option<&Path> {
     let top = root.path();
-    (!has_git(top)).then(|| top.ancestors().find(|dir| has_git(dir)))?
+    (!has_git(top)).then(|| checkout_around(top))?
 }
 
 /// Keeps the git repository around ROOT from showing it, and `git clean -fdx` from taking the queue.

@@ -13,7 +13,7 @@ use super::doctor::installed;
 use super::hidden::{self, GITIGNORE};
 use super::place::{place, ready_dir, stands_as_dir, stands_as_file};
 use super::quote::shell_quoted;
-use super::root::{find_root, has_git};
+use super::root::{checkout_around, find_root};
 use super::seen::{self, Gate};
 use crate::adapters;
 use crate::atomic;
@@ -80,8 +80,7 @@ pub(super) fn with_agent(dir: &Path) -> Result<InitReport> {
 /// The checkout in which ROOT is to be, or already is.
 fn project(dir: &Path) -> Option<PathBuf> {
     let dir = std::path::absolute(dir).ok()?;
-    let top = dir.ancestors().find(|dir| has_git(dir))?;
-    Some(top.to_owned())
+    checkout_around(&dir).map(Path::to_owned)
 }
 
 /// Makes a ROOT of `dir`, which is made if missing. `template` is the text of a new `harness.toml`.

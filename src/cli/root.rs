@@ -80,7 +80,7 @@ pub(super) fn for_init(env: Option<OsString>) -> Result<PathBuf> {
     }
     let what = "cannot find the current directory";
     let cwd = std::env::current_dir().or_fail(what, Path::new("."))?;
-    let Some(top) = cwd.ancestors().find(|dir| has_git(dir)) else {
+    let Some(top) = checkout_around(&cwd) else {
         return Ok(cwd);
     };
     let depth = top.components().count();
@@ -136,6 +136,11 @@ fn linked_to(dir: &Path) -> Option<PathBuf> {
     let own = dir.join(OsStr::from_bytes(own.as_bytes().strip_prefix(b"gitdir: ")?));
     let common = own.join(line(&own.join("commondir"))?);
     fs::canonicalize(common).ok()
+}
+
+/// The top of the checkout that a folder is in.
+pub(super) fn checkout_around(dir: &Path) -> Option<&Path> {
+    dir.ancestors().find(|dir| has_git(dir))
 }
 
 /// Whether it is the top of a checkout.

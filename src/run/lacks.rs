@@ -27,7 +27,6 @@ impl Main {
         if !at_start && rt.lacking().is_empty() {
             return;
         }
-        let rt = &self.rt;
         let ours = |agent: &str| at_start || rt.lacking().contains(agent);
         for hold in agents::lacks_over(&rt.root, &rt.config, ours) {
             rt.lacking().remove(&hold.agent);

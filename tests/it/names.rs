@@ -6,7 +6,8 @@ use std::fs;
 use serde_json::Value;
 
 use crate::agents::{play, root_with};
-use crate::support::{Root, describe, kill};
+use crate::schema::asks;
+use crate::support::{Root, describe};
 
 /// A tree with an item in every state, answered questions, a hold, failures and a conversation.
 fn full_tree() -> Root {
@@ -18,22 +19,7 @@ fn full_tree() -> Root {
     }
     root.drop_file("refused.json", b"{", 0o644);
     root.harness(&["run", "--drain", "--workers", "1"]);
-    // It ends with the file's appearance: nothing of it is left to be frozen.
-    root.script(
-        "asks",
-        "echo 'which?' > q; exec mv q \"$HARNESS_INTERRUPT\"",
-    );
-    let mut run = root.start(&["--workers", "1"]);
-    root.wait_until("it waits for an answer", || {
-        // Frozen before it had ended, it ends here.
-        let agents = root.processes();
-        let frozen = agents
-            .iter()
-            .filter(|(_, command)| command.contains("mv q "));
-        frozen.for_each(|(pid, _)| kill(*pid, "KILL"));
-        root.is_parked("asks")
-    });
-    run.signal("INT");
+    let mut run = asks(&root);
     assert_eq!(run.wait(), Some(1), "{}", run.said());
     root.script("later", "#harness not_before: 2100-01-01\ntrue");
     root.script("waits", "#harness after: [later, nobody]\ntrue");

@@ -6,6 +6,8 @@ mod closed;
 mod promises;
 mod tree;
 
+pub use tree::asks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::agents::play;
 use crate::launch::table;
-use crate::support::{Root, kill};
+use crate::support::{Root, Running, kill};
 
 /// What the records of its items tell, each at least once.
 pub const EVENTS: &[&str] = &[
@@ -74,7 +74,7 @@ pub fn full_tree() -> Root {
         root.at("state/holds/claude.hold").exists()
     });
     drop(run);
-    asks(&root);
+    asks(&root).wait();
     root.script("later", "#harness not_before: 2100-01-01\ntrue");
     root.script("soon", "#harness not_before: 2100-01-01\ntrue");
     root.ok(&["release", "soon"]);
@@ -100,14 +100,14 @@ fn frozen(root: &Root) {
     run.wait();
 }
 
-/// One asks and ends, which parks it, and its slot waits for an answer.
-fn asks(root: &Root) {
+/// One asks and ends, which parks it, and its slot waits for an answer. Its harness, told to end.
+pub fn asks(root: &Root) -> Running {
     // It ends with the file's appearance: nothing of it is left to be frozen.
     root.script(
         "asks",
         "echo 'which?' > q; exec mv q \"$HARNESS_INTERRUPT\"",
     );
-    let mut run = root.start(&["--workers", "1"]);
+    let run = root.start(&["--workers", "1"]);
     root.wait_until("it waits for an answer", || {
         // Frozen before it had ended, it ends here.
         let agents = root.processes();
@@ -118,7 +118,7 @@ fn asks(root: &Root) {
         root.is_parked("asks")
     });
     run.signal("INT");
-    run.wait();
+    run
 }
 
 /// Its harness is killed, and another one goes on with it.
