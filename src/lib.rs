@@ -21,6 +21,7 @@ pub mod waker;
 pub mod layout;
 pub mod quote;
 pub mod atomic;
+pub(crate) mod shared_fs;
 pub(crate) mod folder;
 pub mod hold;
 pub mod status;

@@ -12,6 +12,7 @@ mod host;
 mod logins;
 mod machine;
 mod probe;
+mod shared;
 mod start;
 mod version;
 
@@ -153,6 +154,7 @@ static CHECKS: &[(&str, Look)] = &[
     ("rename", |s| probe::try_on(s, probe::rename)),
     ("hard link", |s| probe::try_on(s, probe::hard_link)),
     ("flock", |s| probe::try_on(s, probe::flock)),
+    ("flock of hosts", |s| shared::locks_between_hosts(s.tree()?)),
     ("append", |s| probe::try_on(s, probe::append)),
     ("not before", |s| probe::try_on(s, probe::not_before)),
     ("file clock", |s| probe::try_on(s, probe::file_clock)),
