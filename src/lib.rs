@@ -23,6 +23,8 @@ pub mod quote;
 pub mod atomic;
 pub(crate) mod shared_fs;
 pub(crate) mod folder;
+pub(crate) mod answer;
+pub mod engine;
 pub mod hold;
 pub mod status;
 pub mod event;

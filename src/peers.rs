@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::atomic;
 use crate::clock;
+use crate::engine;
 use crate::error::{Context, Result};
 use crate::layout::Root;
 use crate::lease::{self, hostname};
@@ -31,7 +32,8 @@ impl Presence {
             file,
             status: HarnessStatus {
                 pid,
-                host: hostname(),
+                host: engine::node().unwrap_or_else(hostname),
+                job: engine::own_job(),
                 started_at: clock::now_iso(),
                 uptime_seconds: 0,
                 workers,

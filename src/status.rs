@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Job;
+
 /// `state/status.json`, version 2.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -40,7 +42,10 @@ pub struct Status {
 pub struct HarnessStatus {
     /// Its process id.
     pub pid: u32,
+    /// Its host: an engine's name for the node where an engine started it.
     pub host: String,
+    /// What an engine calls it.
+    pub job: Option<Job>,
     #[serde(with = "crate::text::or_null")]
     #[schemars(with = "Option<String>")]
     pub started_at: String,

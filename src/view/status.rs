@@ -120,7 +120,13 @@ pub(crate) fn render(
         let up = clock::human(Duration::from_secs(h.uptime_seconds));
         let workers = count_of(h.workers as u64, "worker");
         let host = safe(&h.host);
-        let text = format!("harness process {} on {host}: {workers}, up {up}", h.pid);
+        let job = h.job.as_ref().map_or_else(String::new, |job| {
+            format!(" ({} job {})", safe(&job.engine), safe(&job.id))
+        });
+        let text = format!(
+            "harness process {} on {host}{job}: {workers}, up {up}",
+            h.pid
+        );
         line(Paint::Plain, text);
     }
     for t in &status.troubles {
@@ -360,6 +366,7 @@ pub(crate) fn print(root: &Root, json: bool) -> Result<u8> {
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 mod tests {
     use super::*;
+    use crate::engine::Job;
     use crate::status::{HarnessStatus, InterruptStatus, WorkQueue};
 
     fn sample() -> Status {
@@ -373,6 +380,12 @@ mod tests {
             harnesses: vec![HarnessStatus {
                 pid: 12,
                 host: "h".to_owned(),
+                job: Some(Job {
+                    engine: "slurm".to_owned(),
+                    cluster: "c".to_owned(),
+                    id: "5_2".to_owned(),
+                    restarts: 0,
+                }),
                 uptime_seconds: 9_900,
                 workers: 3,
                 ..HarnessStatus::default()
@@ -434,7 +447,7 @@ mod tests {
         let local = local_time("2026-01-27T10:45:00Z");
         let want = format!(
             "no harness is running: this was made from the files just now\n\
-             harness process 12 on h: 3 workers, up 2h45m\n\
+             harness process 12 on h (slurm job 5_2): 3 workers, up 2h45m\n\
              PAUSED: nothing new is started (state/control/pause); `harness resume` takes it back\n\
              ALL SLOTS ARE INTERRUPTED: look\\u{{7}} (1m10s ago); `harness resume all` lets them go on\n\
              \n\

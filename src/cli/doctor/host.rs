@@ -7,8 +7,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::{Finding, fail, ok, warn};
 use crate::atomic;
 use crate::clock;
+use crate::engine::{self, Verdict};
 use crate::layout::shown;
 use crate::process;
+use crate::text::one_line;
 
 /// Most open files per slot: its lease, marker, session files, keeper's socket, pidfd, and those
 /// that git and a directory walk briefly hold.
@@ -54,6 +56,22 @@ pub(super) fn inotify(workers: u64) -> Finding {
         ),
         None => ok(found),
     }
+}
+
+/// `None`: no engine started this process.
+pub(super) fn job() -> Option<Finding> {
+    let job = engine::own_job()?;
+    let (id, cluster) = (one_line(&job.id), one_line(&job.cluster));
+    let name = format!("{} job {id} of the cluster {cluster}", job.engine);
+    let verdict = engine::ask(std::slice::from_ref(&job)).pop()?;
+    Some(match verdict {
+        Verdict::Runs => ok(name),
+        Verdict::Over(why) | Verdict::Unknown(why) => warn(
+            format!("{name}: {why}"),
+            "see why `squeue` does not know this job on this node; until then nobody here learns \
+             that another node's job is over",
+        ),
+    })
 }
 
 pub(super) fn open_files(workers: u64) -> Finding {

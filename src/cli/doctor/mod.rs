@@ -137,6 +137,7 @@ static CHECKS: &[(&str, Look)] = &[
     ("memory pressure", |s| machine::pressure(s.config())),
     ("one login", |s| logins::shared(s.tree()?, s.config()?)),
     ("clock", |_| Some(host::clock())),
+    ("engine", |_| host::job()),
     ("agent programs", |_| Some(agents::on_this_machine())),
     ("tree", tree),
     ("path", |s| Some(disk::path_length(s.tree()?.path()))),
