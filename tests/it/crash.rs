@@ -424,7 +424,7 @@ fn the_git_of_a_killed_harness_is_waited_for() {
     let path = std::env::var("PATH").unwrap();
     let mut first = root.command();
     first
-        .arg("run")
+        .args(["run", "--workers", "1"])
         .env("PATH", format!("{}:{path}", bin.display()));
     let child = first.stderr(Stdio::null()).spawn().unwrap();
     let first = Running {

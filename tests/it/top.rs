@@ -241,7 +241,7 @@ fn it_stops_as_other_programs_do_and_goes_on() {
 fn a_narrow_terminal_and_one_that_changes_show_what_counts() {
     let root = root_with("claude", "");
     waits(&root, "a-rather-long-name-of-an-item.sh", "hello from here");
-    let _run = root.start(&["--workers", "2"]);
+    let _run = root.start(&["--workers", "1"]);
     let mut top = Terminal::harness(&root, &["top"], USUAL);
     top.until("it works", |screen| {
         screen.contains(" working ") && screen.contains("hello from here")
