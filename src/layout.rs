@@ -26,6 +26,15 @@ pub struct Root {
     /// Its device and inode: tells it from another folder at its path.
     id: Option<(u64, u64)>,
     worktrees: Arc<Path>,
+    local: Option<Local>,
+}
+
+/// A folder on this host's own disk, and what lies there instead of in ROOT.
+#[derive(Debug, Clone)]
+struct Local {
+    dir: Arc<Path>,
+    worktrees: Arc<Path>,
+    repos: Arc<Path>,
 }
 
 /// The states of an item that have a directory.
@@ -102,6 +111,9 @@ fn concat(parts: &[&OsStr]) -> PathBuf {
     OsString::from_vec(path).into()
 }
 
+/// harness's own repositories, below ROOT.
+const REPOS: &str = "state/repos";
+
 /// In a session's folder: its gates' output, and the keeper's record of the newest end.
 pub(crate) const GATE_LOGS: &str = "gates";
 
@@ -129,6 +141,7 @@ impl Root {
         let id = path.metadata().ok().map(|m| (m.dev(), m.ino()));
         Root {
             worktrees: join(&path, "worktrees").into(),
+            local: None,
             path,
             id,
         }
@@ -140,6 +153,27 @@ impl Root {
             worktrees: dir.into(),
             ..self
         }
+    }
+
+    /// The same ROOT, with its worktrees, and the repositories that they are of, in this folder.
+    pub(crate) fn with_local(self, dir: &Path) -> Root {
+        let local = Some(Local {
+            dir: dir.into(),
+            worktrees: join(dir, "worktrees").into(),
+            repos: join(dir, "repos").into(),
+        });
+        Root { local, ..self }
+    }
+
+    /// The same ROOT without a folder on this host's own disk.
+    pub(crate) fn without_local(self) -> Root {
+        let local = None;
+        Root { local, ..self }
+    }
+
+    /// The folder on this host's own disk that has worktrees and repositories, if one does.
+    pub(crate) fn local(&self) -> Option<&Path> {
+        self.local.as_ref().map(|local| &*local.dir)
     }
 
     /// Whether it is still at its path: not moved, removed or replaced. What cannot be looked at
@@ -261,8 +295,21 @@ impl Root {
     pub(crate) fn tokens(&self, name: &str) -> PathBuf {
         self.named("state/tokens", name)
     }
+    /// Where harness's own repositories are, of which the worktrees are: on this host's own disk, where
+    /// those are.
     pub fn repos(&self) -> PathBuf {
-        self.at("state/repos")
+        match &self.local {
+            Some(local) => local.repos.to_path_buf(),
+            None => self.kept_repos(),
+        }
+    }
+    /// Where what is kept for later is, whichever host made it.
+    pub(crate) fn kept_repos(&self) -> PathBuf {
+        self.at(REPOS)
+    }
+    /// In which folder on a host's own disk a slot works.
+    pub(crate) fn local_mark(&self, slot: SlotId) -> PathBuf {
+        join(&self.agent(slot), "local")
     }
     /// Objects of merges that `harness branches` only tries; it stays for no longer than that.
     pub(crate) fn tried_merges(&self, repo: &str) -> PathBuf {
@@ -310,15 +357,19 @@ impl Root {
         self.at("state/add.lock")
     }
     pub fn worktrees(&self) -> PathBuf {
-        self.worktrees.to_path_buf()
+        self.place_of_worktrees().to_path_buf()
+    }
+    fn place_of_worktrees(&self) -> &Path {
+        let local = self.local.as_ref();
+        local.map_or(&self.worktrees, |local| &local.worktrees)
     }
     /// The worktree of a slot; its name ends in the repository's unless that is the default one.
     pub fn worktree(&self, slot: SlotId, repo: &str) -> PathBuf {
         if repo == crate::layout::DEFAULT_REPO {
-            join(&self.worktrees, slot.to_string())
+            join(self.place_of_worktrees(), slot.to_string())
         } else {
             let name = format!("{slot}@{}", escape_component(repo.as_bytes()));
-            join(&self.worktrees, name)
+            join(self.place_of_worktrees(), name)
         }
     }
 
@@ -329,6 +380,8 @@ impl Root {
             .chain(Place::ALL.map(Place::path))
             .map(|d| (self.path.join(d), false))
             .collect();
+        let of_host = self.local().map(|dir| [dir.to_path_buf(), self.repos()]);
+        all.extend(of_host.into_iter().flatten().map(|dir| (dir, true)));
         all.push((self.worktrees(), false));
         all.extend(
             [
@@ -340,7 +393,7 @@ impl Root {
                 self.sessions(),
                 self.interrupts(),
                 self.holds(),
-                self.repos(),
+                self.kept_repos(),
                 self.gates(),
                 self.budget_dir(),
                 self.control(),

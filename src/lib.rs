@@ -37,6 +37,7 @@ pub mod record;
 pub(crate) mod missing;
 // Second floor: claims, processes, git.
 pub mod lease;
+pub(crate) mod local;
 pub(crate) mod tokens;
 pub mod interrupt;
 pub mod aggregator;

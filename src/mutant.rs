@@ -6,6 +6,14 @@
 /// Every planted fault: its name, and what it breaks.
 pub const ALL: &[(&str, &str)] = &[
     (
+        "kept-on-host-only",
+        "what is kept of an attempt goes with the disk of the host that made it",
+    ),
+    (
+        "recovered-elsewhere",
+        "a slot is recovered in another folder than the one in which its agent worked",
+    ),
+    (
         "name-leads-out",
         "a name on record leads to another folder than its own",
     ),

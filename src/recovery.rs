@@ -29,6 +29,7 @@ use crate::keeper::wire::{Reply, Request};
 use crate::keeper::{self, Keeper};
 use crate::layout::{self, DEFAULT_REPO, Name, Place, Root, SlotId};
 use crate::lease;
+use crate::local;
 use crate::merge;
 use crate::mutant::planted;
 use crate::outcome::{Next, Stop};
@@ -73,7 +74,7 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     let root = ctx.rt.root.clone();
     atomic::remove_temps(&root.agent(ctx.slot()));
     atomic::remove_temps(&root.claimed(ctx.slot()));
-    git::clear_temps(&root, ctx.slot());
+    git::clear_temps(&ctx.root, ctx.slot());
     let mut names = spool::claimed_in(&root, ctx.slot())?;
     let held = ctx.lease.held()?;
     let was_empty = names.is_empty() && held.is_empty();
@@ -100,6 +101,12 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     if !ctx.rt.nobodys_released.swap(true, Ordering::SeqCst) {
         held::release_nobodys(ctx);
     }
+    if ctx.root.local() != ctx.rt.root.local() {
+        // Nothing of its last holder is left: from here on it works where this process has it.
+        git::forget_keys(&ctx.root, ctx.slot());
+        ctx.root = ctx.rt.root.clone();
+    }
+    local::note(&ctx.root, ctx.slot())?;
     if was_empty {
         // Still empty: only the holder of the lease claims for this slot.
         return ctx.lease.mark();
@@ -345,7 +352,7 @@ fn as_recorded(
         file.branch = file.branch.filter(|named| *named == branch);
     }
     let repo = file.repo.as_deref().unwrap_or(DEFAULT_REPO);
-    let place = ctx.rt.root.worktree(ctx.slot(), repo);
+    let place = ctx.root.worktree(ctx.slot(), repo);
     file.worktree = Some(place.to_string_lossy().into_owned());
     file
 }
@@ -374,7 +381,7 @@ fn from_record(ctx: &WorkerContext, claim: &Claim, last: &LastAttempt) -> Sessio
         // Not on record as started, but a script's command and directory are known.
         Ok(Agent::Script) if last.started.is_none() => {
             let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
-            let place = root.worktree(ctx.slot(), repo);
+            let place = ctx.root.worktree(ctx.slot(), repo);
             let program = root.session(&last.session).join("item");
             file.agent = Agent::Script.name().to_owned();
             file.command = vec![layout::shown(program.as_os_str())];
@@ -422,9 +429,9 @@ fn rebuild(ctx: &WorkerContext, mut attempt: Attempt) -> Result<Attempt> {
             name: base.clone(),
             oid: oid.clone(),
         };
-        let found = match rt.repos.hub(&rt.root, repo)? {
+        let found = match rt.repos.hub(&ctx.root, repo)? {
             None => Err(format!("repository `{repo}` is no longer configured")),
-            Some(hub) => match hub.worktree_as_it_is(&rt.root.worktree(ctx.slot(), repo)) {
+            Some(hub) => match hub.worktree_as_it_is(&ctx.root.worktree(ctx.slot(), repo)) {
                 None => Err("its worktree is gone".to_owned()),
                 Some(tree) => Ok((hub, tree)),
             },

@@ -108,6 +108,8 @@ PROOFS = [
     ("recorded-pid-killed", it("clocks::a_process_that_has_a_dead_ones_number")),
     ("git-stale-lock-stays", it("git_races::what_killed_gits_leave")),
     ("git-debris-stays", it("git_races::what_killed_gits_leave")),
+    ("kept-on-host-only", it("local::")),
+    ("recovered-elsewhere", it("local::what_an_agent")),
     ("slot-kept", it("slots::what_an_agent_sets")),
     ("hub-by-name", it("slots::a_name_of")),
     ("slot-settings-believed", it("slots::no_filter")),

@@ -5,10 +5,9 @@
 //! would take those of the other for their own; and the folder does not change while an item is worked
 //! on, since its work lies there.
 
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use super::find;
 use crate::aggregator;
@@ -16,10 +15,9 @@ use crate::atomic;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::layout::{Root, shown};
-use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::local;
 
-/// In a folder of worktrees outside of ROOT: which ROOT's they are.
-const OWNER: &str = ".harness-root";
+const HINT: &str = "name a folder of its own as `worktrees` in harness.toml";
 
 /// ROOT with its worktrees where the configuration has them, for who only looks.
 pub(super) fn placed(root: &Root, config: &Config) -> Root {
@@ -38,13 +36,13 @@ pub(super) fn placed(root: &Root, config: &Config) -> Root {
 /// Permanent: the folder is another ROOT's or a part of this one, or items are worked on in the folder
 /// of before. I/O.
 pub(super) fn settle(root: &Root, config: &Config) -> Result<Root> {
-    let last = path_in(&record(root)).unwrap_or_else(|| root.worktrees());
+    let last = local::path_in(&record(root)).unwrap_or_else(|| root.worktrees());
     let placed = match &config.harness.worktrees {
         None => root.clone(),
         Some(dir) => {
             atomic::make_dir(dir, false)?;
             let dir = fs::canonicalize(dir).or_fail("cannot find the folder", dir)?;
-            own(root, &dir)?;
+            local::own(root, &dir, HINT)?;
             root.clone().with_worktrees(&dir)
         }
     };
@@ -71,34 +69,4 @@ pub(super) fn settle(root: &Root, config: &Config) -> Result<Root> {
 /// Where they were in the last run, unless in ROOT.
 fn record(root: &Root) -> PathBuf {
     root.state().join("worktrees")
-}
-
-fn path_in(file: &Path) -> Option<PathBuf> {
-    let bytes = atomic::read_small(file, STATE_FILE_BYTES_MAX).ok()?;
-    let path = PathBuf::from(OsString::from_vec(bytes));
-    path.is_absolute().then_some(path)
-}
-
-/// Makes the folder this ROOT's.
-fn own(root: &Root, dir: &Path) -> Result<()> {
-    let what = "cannot use the folder for worktrees";
-    let is_ours = |part: PathBuf| dir.starts_with(part);
-    if root.path().starts_with(dir) || is_ours(root.queue()) || is_ours(root.state()) {
-        return Err(Error::permanent(what, "ROOT itself lies there")
-            .at_path(dir)
-            .hint("name a folder of its own as `worktrees` in harness.toml"));
-    }
-    let file = dir.join(OWNER);
-    match path_in(&file) {
-        Some(theirs) if theirs == root.path() => return Ok(()),
-        Some(theirs) if theirs.join("state").is_dir() => {
-            let why = format!("{} has its worktrees there", shown(theirs.as_os_str()));
-            return Err(Error::permanent(what, why)
-                .at_path(dir)
-                .hint("name a folder of its own as `worktrees` in harness.toml"));
-        }
-        // Its ROOT was moved or is gone, or it is new.
-        _ => {}
-    }
-    atomic::replace(&file, root.path().as_os_str().as_bytes(), true)
 }

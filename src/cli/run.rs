@@ -13,7 +13,8 @@ use crate::control::Order;
 use crate::error::Result;
 use crate::hold;
 use crate::interrupt::{self, ALL};
-use crate::layout::{Name, Root};
+use crate::layout::{Name, Root, shown};
+use crate::local;
 use crate::outcome::Outcome;
 use crate::quote;
 use crate::run::{self, End, Options};
@@ -38,6 +39,10 @@ pub(super) struct RunArgs {
     /// End after this many items
     #[arg(long, value_name = "K")]
     max_items: Option<u64>,
+    /// Where this host's own disk is: worktrees and repositories lie there, and ROOT, which hosts may share,
+    /// has only queue and state
+    #[arg(long, value_name = "DIR")]
+    local: Option<PathBuf>,
     /// Say only what is wrong
     #[arg(long, short)]
     quiet: bool,
@@ -54,7 +59,11 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8> {
     init::ensure_tree(root)?;
     let text = config::text_of(root)?;
     let config = Config::of_text(root, &text, &overrides)?;
-    let root = &elsewhere::settle(root, &config)?;
+    let root = elsewhere::settle(root, &config)?;
+    let root = &match &args.local {
+        Some(dir) => local::place(&root, dir)?,
+        None => root,
+    };
     let mut warnings: Vec<String> = owners::look(root, &config)?
         .into_iter()
         .map(|part| format!("harness: {part}"))
@@ -132,6 +141,10 @@ fn greet(console: &Console, root: &Root, config: &Config, args: &RunArgs, added:
         "until Ctrl-C"
     };
     console.say(&format!("harness: {slots} on {place}, {end}"));
+    if let Some(dir) = root.local() {
+        let dir = shown(dir.as_os_str());
+        console.say(&format!("harness: worktrees lie in {dir}"));
+    }
     if !added.is_empty() {
         let names: Vec<String> = added.iter().map(Name::shown).collect();
         console.say(&format!("harness: added {}", names.join(", ")));

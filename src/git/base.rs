@@ -3,6 +3,7 @@
 //! Knows nothing of worktrees. The user's repository is only read.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::clone::no_commits;
@@ -62,13 +63,23 @@ impl Hub {
 
     /// Fetches from the user's repository, also where that is a partial clone.
     pub(super) fn fetch_of_user(&self, hub: Git, specs: &[&str], what: &str) -> Result<()> {
-        let (user, durable) = (self.user(), self.repo().durable);
-        let git = fetch_in(hub, user, specs);
+        self.fetch_from(hub, self.user(), specs, what)
+    }
+
+    /// Fetches into this hub from another repository, also where that is a partial clone.
+    pub(super) fn fetch_from(
+        &self,
+        hub: Git,
+        from: &Path,
+        specs: &[&str],
+        what: &str,
+    ) -> Result<()> {
+        let git = fetch_in(hub, from, specs);
         let out = git.patient()?;
         if out.ok() {
             return Ok(());
         }
-        match promised::share(user, self.dir(), durable)? {
+        match promised::share(from, self.dir(), self.repo().durable)? {
             true => git.must(what).map(drop),
             false => Err(git.failure(what, &out)),
         }

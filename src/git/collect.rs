@@ -46,6 +46,19 @@ impl Worktree {
         message: &str,
         author: &str,
     ) -> Result<Collected> {
+        let collected = self.collect_here(branch, base, message, author)?;
+        let is_made = collected.head != base.oid;
+        self.hub.keep(is_made.then_some(branch))?;
+        Ok(collected)
+    }
+
+    fn collect_here(
+        &self,
+        branch: &str,
+        base: &Base,
+        message: &str,
+        author: &str,
+    ) -> Result<Collected> {
         self.clear_locks()?;
         self.clear_branch_lock(branch);
         let _was_open = open_folder(&self.dir);

@@ -103,6 +103,7 @@ impl Worktree {
         if let Some(head) = head {
             self.hub().keep_ref("detached", &head)?;
         }
+        self.hub().keep(None)?;
         let kept = "refs of the hub hold what was in it";
         atomic::discard_tree(self.path(), kept)?;
         for dir in [

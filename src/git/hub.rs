@@ -4,11 +4,12 @@
 //! has business in it, and the user's repository is only read here. All set-up in it happens under its
 //! flock.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::debris::aside;
 use super::{Base, Git, Repo, config, wait};
@@ -45,6 +46,12 @@ struct Inner {
     filters: Vec<u8>,
     /// The same of their merge drivers.
     drivers: Vec<u8>,
+    /// Where what was made here is kept, if not here: this one is on its host's own disk.
+    kept: Option<Hub>,
+    /// Refs that are known to be there: names and commits.
+    told: Mutex<BTreeMap<String, String>>,
+    /// It is where other hosts keep theirs: who works there cannot be seen from here.
+    is_of_all: bool,
     /// Hooks defined by settings; those in folders are disabled by `core.hooksPath`.
     hooks: Vec<OsString>,
 }
@@ -55,6 +62,19 @@ impl Hub {
     /// # Errors
     /// Permanent: no such repository, or it has no commits yet. Temporary: the host's troubles.
     pub(crate) fn open(root: &Root, repo: &Repo) -> Result<Hub> {
+        let kept = match root.local() {
+            Some(_) => Some(Hub::open_in(
+                &root.clone().without_local(),
+                repo,
+                None,
+                true,
+            )?),
+            None => None,
+        };
+        Hub::open_in(root, repo, kept, false)
+    }
+
+    fn open_in(root: &Root, repo: &Repo, kept: Option<Hub>, is_of_all: bool) -> Result<Hub> {
         let git =
             Git::at(&repo.path).args(["rev-parse", "--path-format=absolute", "--git-common-dir"]);
         let user = git.must("cannot find the repository")?.path();
@@ -80,6 +100,9 @@ impl Hub {
                 settings: read.text.clone(),
                 filters: read.filters.clone(),
                 drivers: read.drivers.clone(),
+                kept: kept.clone(),
+                told: Mutex::default(),
+                is_of_all,
                 hooks: read.hooks.clone(),
             }));
             if hub.make(root, &stem)? {
@@ -117,7 +140,9 @@ impl Hub {
         }
         self.settle_config(self.dir(), self.0.repo.durable)?;
         // What is left there is in nobody's way.
-        let _stays = self.clear_debris(DEBRIS_AGE, false);
+        if !self.0.is_of_all {
+            let _stays = self.clear_debris(DEBRIS_AGE, false);
+        }
         Ok(true)
     }
 
@@ -160,8 +185,39 @@ impl Hub {
             settings,
             filters,
             drivers: Vec::new(),
+            kept: None,
+            told: Mutex::default(),
+            is_of_all: self.0.is_of_all,
             hooks: self.0.hooks.clone(),
         }))
+    }
+
+    /// The same hub, of a submodule, whose work is kept in another one.
+    pub(super) fn keeping_in(&self, kept: Hub) -> Hub {
+        let of = &self.0;
+        Hub(Arc::new(Inner {
+            repo: of.repo.clone(),
+            dir: of.dir.clone(),
+            lock: of.lock.clone(),
+            user: of.user.clone(),
+            settings: of.settings.clone(),
+            filters: of.filters.clone(),
+            drivers: of.drivers.clone(),
+            kept: Some(kept),
+            told: Mutex::default(),
+            is_of_all: of.is_of_all,
+            hooks: of.hooks.clone(),
+        }))
+    }
+
+    /// Where what was made here is kept, if not here.
+    pub(super) fn kept(&self) -> Option<&Hub> {
+        self.0.kept.as_ref()
+    }
+
+    /// Refs that are known to be kept there: names and commits.
+    pub(super) fn told(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The configuration of a slot's repository.
@@ -224,7 +280,10 @@ impl Hub {
 
     /// A command on anything in the hub: the hub, its worktrees, their submodules.
     pub(super) fn ours(&self, git: Git) -> Git {
-        self.quiet(git).in_hub(&self.0.dir)
+        match self.0.is_of_all {
+            true => self.quiet(git),
+            false => self.quiet(git).in_hub(&self.0.dir),
+        }
     }
 
     /// The command without hooks defined by the user's settings.

@@ -71,6 +71,8 @@ impl Hub {
     ) -> Result<Worktree> {
         let mut tree = self.worktree(dir)?.under(lease).showing(others);
         tree.notes = tree.checkout(branch, base)?;
+        // What was left there.
+        self.keep(None)?;
         Ok(tree)
     }
 

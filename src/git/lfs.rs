@@ -74,12 +74,26 @@ impl Hub {
     /// are left out.
     pub(super) fn give_lfs_to_user(&self, commit: &str) -> Result<()> {
         let (user, ours) = self.stores();
-        if user == ours || !atomic::exists(&ours) {
+        self.carry_lfs(&[&commit.to_owned()], &ours, &user)
+    }
+
+    /// Gives another hub the objects that these commits add and this one has.
+    pub(super) fn give_lfs_to(&self, other: &Hub, commits: &[&String]) -> Result<()> {
+        self.carry_lfs(commits, &self.stores().1, &other.stores().1)
+    }
+
+    /// Takes from another hub the objects that this commit, which is here now, adds.
+    pub(super) fn take_lfs_from(&self, other: &Hub, commit: &str) -> Result<()> {
+        self.carry_lfs(&[&commit.to_owned()], &other.stores().1, &self.stores().1)
+    }
+
+    fn carry_lfs(&self, commits: &[&String], from: &Path, to: &Path) -> Result<()> {
+        if from == to || !atomic::exists(from) {
             return Ok(());
         }
-        self.each_new_pointer(&[&commit.to_owned()], &mut |oid| {
-            let file = object(&user, oid);
-            if place(&object(&ours, oid), &file)? && self.repo().durable {
+        self.each_new_pointer(commits, &mut |oid| {
+            let file = object(to, oid);
+            if place(&object(from, oid), &file)? && self.repo().durable {
                 atomic::sync_tree(file.parent().unwrap_or(&file))?;
             }
             Ok(())

@@ -25,6 +25,7 @@ mod hub;
 mod include;
 mod incremental_checkout;
 mod index_lock;
+mod kept;
 mod keys;
 mod land;
 mod legacy;

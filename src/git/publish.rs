@@ -47,6 +47,10 @@ impl Hub {
     pub(crate) fn forget(&self, branch: &str, oid: &str) -> Result<()> {
         let full = format!("refs/heads/{branch}");
         let what = "cannot forget an empty branch";
+        if let Some(kept) = self.kept() {
+            kept.forget(branch, oid)?;
+            self.told().remove(&full);
+        }
         if self.read_ref(&full).as_deref() != Some(oid) {
             return Ok(());
         }
@@ -86,6 +90,10 @@ impl Users<'_> {
     /// # Errors
     /// Permanent if only a person can mend it, as where the hub has lost some of these objects.
     pub(crate) fn bring(&self, oid: &str, short_id: &str) -> Result<String> {
+        if self.hub.kept().is_some() {
+            // The disk of the host that made it may be gone. Where it is nowhere, the fetch says so.
+            self.hub.finds_commit(oid)?;
+        }
         let [first, second] = names(&self.holding(short_id), "again");
         // The second name where a killed git or a power cut left a lock on the first.
         let held = match self.bring_under(&first, oid)? {

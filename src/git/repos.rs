@@ -2,7 +2,7 @@
 //! hub is opened once in a process, on first use; one that an agent replaced by a symlink is refused.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Hub, Repo, discover};
@@ -12,7 +12,8 @@ use crate::layout::{DEFAULT_REPO, Root};
 
 pub(crate) struct Repos {
     by_name: BTreeMap<String, Repo>,
-    open: Mutex<HashMap<String, Arc<Hub>>>,
+    /// By the folder that they lie in, and their name.
+    open: Mutex<HashMap<(PathBuf, String), Arc<Hub>>>,
 }
 
 impl Repos {
@@ -71,11 +72,12 @@ impl Repos {
         };
         let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // A symlink in the hub's place must reach `Hub::open`, which refuses it.
-        if let Some(hub) = open().get(name).filter(|h| !h.dir().is_symlink()) {
+        let key = (root.repos(), name.to_owned());
+        if let Some(hub) = open().get(&key).filter(|h| !h.dir().is_symlink()) {
             return Ok(Some(hub.clone()));
         }
         // Without the mutex: making a hub can be slow, and other threads use other repositories.
         let hub = Arc::new(Hub::open(root, repo)?);
-        Ok(Some(open().entry(name.to_owned()).or_insert(hub).clone()))
+        Ok(Some(open().entry(key).or_insert(hub).clone()))
     }
 }

@@ -85,7 +85,12 @@ impl Worktree {
 
     /// What of an attempt's work only salvaged commits hold, and how to look at it.
     pub(super) fn salvaged(&self, branch: &str, base: &Base, head: &str) -> Result<Vec<String>> {
-        salvaged_in(self.hub.dir(), branch, &base.oid, head)
+        salvaged_in(
+            (self.hub.dir(), self.hub.kept_dir()),
+            branch,
+            &base.oid,
+            head,
+        )
     }
 
     pub(super) fn salvage_state(&self, label: &str, state: &TreeState) -> Result<Option<String>> {
@@ -260,19 +265,28 @@ impl Worktree {
 /// What only salvaged commits hold of an attempt that has ended: also what was salvaged since, before
 /// the slot went on. `base` and `head` are those of the attempt.
 pub(crate) fn salvaged_of(root: &Root, branch: &str, base: &str, head: &str) -> Vec<String> {
-    let hubs = fs::read_dir(root.repos()).into_iter().flatten().flatten();
+    let hubs = fs::read_dir(root.kept_repos())
+        .into_iter()
+        .flatten()
+        .flatten();
     let hubs = hubs.map(|e| e.path()).filter(|hub| atomic::is_own_dir(hub));
     // In another repository's hub there is no such commit.
-    hubs.flat_map(|hub| salvaged_in(&hub, branch, base, head).unwrap_or_default())
+    hubs.flat_map(|hub| salvaged_in((&hub, &hub), branch, base, head).unwrap_or_default())
         .collect()
 }
 
-fn salvaged_in(hub: &Path, branch: &str, base: &str, head: &str) -> Result<Vec<String>> {
+/// `here`: where to look; `kept`: where people find it.
+fn salvaged_in(
+    (here, kept): (&Path, &Path),
+    branch: &str,
+    base: &str,
+    head: &str,
+) -> Result<Vec<String>> {
     let folder = salvage_folder(branch);
-    let list = Git::on(hub).args(["for-each-ref", "--format=%(refname)"]);
+    let list = Git::on(here).args(["for-each-ref", "--format=%(refname)"]);
     let list = list.arg(format!("--no-merged={head}")).arg(&folder);
     let out = list.must("cannot list what was salvaged")?.line();
-    let (hub, base) = (hub.display(), base.get(..12).unwrap_or(base));
+    let (hub, base) = (kept.display(), base.get(..12).unwrap_or(base));
     let told = out
         .lines()
         .take(SALVAGED_TOLD_MAX)

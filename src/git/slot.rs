@@ -222,7 +222,7 @@ impl Worktree {
         let full = format!("refs/heads/{branch}");
         let mut all = refs::list(self.hub.dir(), &NOT_GIVEN);
         for (name, oid) in &self.others {
-            if self.hub.has_commit(oid)? {
+            if self.hub.finds_commit(oid)? {
                 all.insert(format!("refs/heads/{name}"), oid.clone());
             }
         }

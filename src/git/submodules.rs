@@ -140,7 +140,7 @@ impl Worktree {
             } else if !module.hub.is_of_user() {
                 found.elsewhere.push(format!(
                     "submodule {path}: your clone has not checked it out: its commits are in {}, branch {branch}",
-                    module.hub.dir().display()
+                    module.hub.kept_dir().display()
                 ));
             }
         }
@@ -254,6 +254,10 @@ impl Hub {
         let hub = self.module_in(folder.join(format!("{stem}.git")), &link.name, || {
             self.settings_of_remote(&self.url(link)?)
         })?;
+        let hub = match self.kept() {
+            Some(kept) => hub.keeping_in(kept.module(link)?),
+            None => hub,
+        };
         if atomic::exists(hub.dir()) {
             hub.settle_config(hub.dir(), self.repo().durable)?;
             return Ok(hub);
@@ -331,7 +335,7 @@ impl Hub {
     /// Makes sure that the hub has the commit, from the user's own repository of the submodule or
     /// from its remote.
     fn provide(&self, link: &Link) -> Result<()> {
-        if self.has_commit(&link.oid)? {
+        if self.finds_commit(&link.oid)? {
             return Ok(());
         }
         let what = format!("cannot fetch the submodule {}", shown(&link.path));
@@ -401,6 +405,10 @@ impl Hub {
 
     /// The hubs of submodules, and of those in them, that have this branch, with its commit.
     pub(crate) fn modules_with(&self, branch: &str) -> Result<Vec<(Hub, String)>> {
+        if let Some(kept) = self.kept() {
+            // All of it is there, also what another host has made.
+            return kept.modules_with(branch);
+        }
         let mut found = Vec::new();
         let all = fs::read_dir(self.dir().join(MODULES)).into_iter().flatten();
         for dir in all.flatten().map(|e| e.path()) {

@@ -100,7 +100,7 @@ fn check_folders(root: &Root, file: &Path) -> Result<(), String> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     let real = folder.canonicalize();
     let real = real.map_err(|e| odd(folder, &format!("cannot be found: {e}")))?;
-    for of_agents in [root.worktrees(), root.state(), root.queue()] {
+    for of_agents in [root.worktrees(), root.repos(), root.state(), root.queue()] {
         let of_agents = of_agents.canonicalize().unwrap_or(of_agents);
         if real.starts_with(&of_agents) {
             return Err(odd(file, "lies where agents may write"));

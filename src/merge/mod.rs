@@ -147,7 +147,7 @@ pub(crate) fn work(ctx: &mut WorkerContext) -> Result<bool> {
 /// Of several workers one merges into a branch: the others' gates would run in vain. Never waited for.
 fn turn(ctx: &WorkerContext, line: &Line) -> Result<Option<File>> {
     let file = format!("merge-{}.lock", escaped(&line.key()));
-    lease::try_lock(&ctx.rt.root.repos().join(file))
+    lease::try_lock(&ctx.rt.root.kept_repos().join(file))
 }
 
 impl Line {

@@ -229,7 +229,7 @@ impl<'a> Maker<'a> {
             "worktrees",
         ];
         let mut closed: Vec<PathBuf> = below.iter().map(|name| root.join(name)).collect();
-        closed.push(asked.root.worktrees());
+        closed.extend([asked.root.worktrees(), asked.root.repos()]);
         closed.extend(repos.iter().map(|repo| repo.join(".git")));
         // Where a repository around ROOT is: its hooks and settings, too.
         closed.extend(root.ancestors().skip(1).map(|dir| dir.join(".git")));

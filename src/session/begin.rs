@@ -360,14 +360,14 @@ pub(super) fn stand(ctx: &WorkerContext, attempt: &Attempt) -> Result<Option<Wor
     let (Some(branch), Some(name), Some(base)) = (&file.branch, &file.base, &file.base_oid) else {
         return Ok(None);
     };
-    let Some(hub) = attempt.hub(&ctx.rt)? else {
+    let Some(hub) = attempt.hub(ctx)? else {
         return Ok(None);
     };
     let made = Base {
         name: name.clone(),
         oid: file.head.as_ref().unwrap_or(base).clone(),
     };
-    let place = ctx.rt.root.worktree(ctx.slot(), &hub.repo().name);
+    let place = ctx.root.worktree(ctx.slot(), &hub.repo().name);
     let lock = ctx.lease.lock();
     let tree =
         ctx.retry_temporary(|| hub.set_up(&place, lock.clone(), branch, &made, Vec::new()))?;
@@ -399,8 +399,8 @@ fn base_and_start(
     }) = before
         && *name == base.name
         && head != oid
-        && hub.has_commit(head)?
-        && hub.has_commit(oid)?
+        && hub.finds_commit(head)?
+        && hub.finds_commit(oid)?
     {
         base.oid.clone_from(oid);
         from.oid.clone_from(head);

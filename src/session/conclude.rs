@@ -163,7 +163,7 @@ fn act(
     question: Option<Interrupt>,
 ) -> Result<bool> {
     let rt = &ctx.rt;
-    let hub = attempt.hub(rt)?;
+    let hub = attempt.hub(ctx)?;
     if let Some(hub) = &hub {
         if decision.takes_back {
             // An earlier harness may have published it and died, before it was canceled.
@@ -249,7 +249,7 @@ pub(crate) fn publish_on(
     let next = announced.next.and_then(|word| word.known());
     let next = next.unwrap_or(Next::Done);
     let mut decision = Decision::announced(attempt.file.reason.clone(), next);
-    let hub = attempt.hub(&ctx.rt)?;
+    let hub = attempt.hub(ctx)?;
     let trouble = match &hub {
         Some(hub) => publish(ctx, hub, &mut attempt, decision.next, true)?,
         None => Some("its repository is no longer configured".to_owned()),

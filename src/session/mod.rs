@@ -56,9 +56,10 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Figures;
 use crate::git::{Base, Hub, Worktree};
 use crate::keeper::{ExitRecord, Keeper};
-use crate::layout::{DEFAULT_REPO, Place, SlotId};
+use crate::layout::{DEFAULT_REPO, Place, Root, SlotId};
 use crate::lease::Lease;
 use crate::limits::STARTS_MAX;
+use crate::local;
 use crate::mutant::planted;
 use crate::outcome::{self, Exit, Outcome, Stop};
 use crate::record::{Event, Record, Refused, Requeued, Started};
@@ -74,6 +75,9 @@ use crate::waker::Waker;
 pub(crate) struct WorkerContext {
     pub(crate) rt: Arc<Runtime>,
     pub(crate) lease: Arc<Lease>,
+    /// ROOT, with the folder on this host's own disk in which the slot works: until it is recovered, that
+    /// of its last holder.
+    pub(crate) root: Root,
     pub(crate) waker: Arc<Waker>,
     pub(crate) keeper: Option<Keeper>,
     /// The repository of the last item: its files are in the slot's worktree.
@@ -96,6 +100,7 @@ pub(crate) struct WorkerContext {
 impl WorkerContext {
     pub(crate) fn new(rt: Arc<Runtime>, lease: Lease, waker: Arc<Waker>) -> WorkerContext {
         WorkerContext {
+            root: local::of_slot(&rt.root, lease.slot),
             rt,
             lease: Arc::new(lease),
             waker,
@@ -226,13 +231,20 @@ impl Attempt {
     }
 
     /// The hub that has its branch, even if its worktree is gone.
-    pub(crate) fn hub(&self, rt: &Runtime) -> Result<Option<Arc<Hub>>> {
+    pub(crate) fn hub(&self, ctx: &WorkerContext) -> Result<Option<Arc<Hub>>> {
         match (&self.work, &self.file.branch) {
             (Some(work), _) => Ok(Some(work.hub.clone())),
             (None, None) => Ok(None),
             (None, Some(_)) => {
                 let repo = self.file.repo.as_deref().unwrap_or(DEFAULT_REPO);
-                rt.repos.hub(&rt.root, repo)
+                let hub = ctx.rt.repos.hub(&ctx.root, repo)?;
+                if let Some(hub) = &hub {
+                    // The disk of the host that made them may be gone.
+                    for oid in self.file.head.iter().chain(&self.file.base_oid) {
+                        hub.finds_commit(oid)?;
+                    }
+                }
+                Ok(hub)
             }
         }
     }

@@ -58,6 +58,7 @@ pub(crate) fn why_closed(root: &Root, slot: SlotId) -> Option<Error> {
         root.sessions(),
         root.agent(slot),
         root.claimed(slot),
+        root.kept_repos(),
         root.repos(),
         root.worktrees(),
     ];

@@ -57,6 +57,7 @@ mod kit;
 mod launch;
 mod limits;
 mod liveness;
+mod local;
 mod logs;
 mod manual;
 mod machine;

@@ -123,7 +123,7 @@ pub(super) fn after(
     }
     let failures = attempt.record.history().failures;
     note_gating(ctx, attempt)?;
-    let tree = match attempt.hub(&rt)? {
+    let tree = match attempt.hub(ctx)? {
         Some(hub) => {
             let head = head(attempt).to_owned();
             ctx.retry_temporary(|| hub.tree_of(&head))?
@@ -305,7 +305,7 @@ fn check(ctx: &WorkerContext, attempt: &mut Attempt, gate: Builtin, tree: &str) 
     if let Some(ran) = known(attempt, gate.as_str(), tree) {
         return Ok(ran);
     }
-    let (verdict, reason) = match attempt.hub(&ctx.rt)? {
+    let (verdict, reason) = match attempt.hub(ctx)? {
         None => {
             let why = "its repository is no longer configured".to_owned();
             (Verdict::Unevaluated, why)

@@ -1,0 +1,321 @@
+//! Worktrees and repositories on the disk of each host: two processes with a folder each stand for two
+//! hosts. What they make is found in ROOT and in the user's repository; nothing else of theirs is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Root, Running, describe, git, kill};
+
+/// A ROOT, and the disks of two hosts.
+struct Hosts {
+    root: Root,
+    disks: tempfile::TempDir,
+}
+
+impl Hosts {
+    fn new() -> Hosts {
+        Hosts::of(Root::with_repo())
+    }
+
+    fn of(root: Root) -> Hosts {
+        let disks = tempfile::Builder::new()
+            .prefix("harness-disks-")
+            .tempdir()
+            .unwrap();
+        Hosts { root, disks }
+    }
+
+    fn disk(&self, host: &str) -> PathBuf {
+        self.disks.path().join(host)
+    }
+
+    /// The folder of this ROOT on the disk of a host.
+    fn folder(&self, host: &str) -> PathBuf {
+        let all = fs::read_dir(self.disk(host)).unwrap();
+        let all: Vec<PathBuf> = all.map(|e| e.unwrap().path()).collect();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all[0].clone()
+    }
+
+    fn start(&self, host: &str, args: &[&str]) -> Running {
+        let disk = self.disk(host);
+        let local = ["--local", disk.to_str().unwrap()];
+        self.root.start(&[&local[..], args].concat())
+    }
+
+    fn drain(&self, host: &str) {
+        let mut run = self.start(host, &["--drain", "--workers", "2"]);
+        let code = run.wait();
+        assert!(matches!(code, Some(0 | 1)), "{code:?}: {}", run.said());
+    }
+
+    /// ROOT's own copy of the user's repository, which every host sees.
+    fn kept(&self) -> PathBuf {
+        self.root.at("state/repos/default.git")
+    }
+
+    /// Nothing of a worktree is in ROOT, and every repository is whole.
+    fn assert_only_queue_and_state_in_root(&self, hosts: &[&str]) {
+        let trees = fs::read_dir(self.root.at("worktrees")).unwrap().flatten();
+        let trees = trees.map(|e| e.file_name().into_string().unwrap());
+        let trees: Vec<String> = trees.filter(|name| !name.starts_with(".git")).collect();
+        assert_eq!(trees, Vec::<String>::new());
+        assert!(!self.kept().join("slots").exists());
+        let of_hosts = hosts
+            .iter()
+            .map(|h| self.folder(h).join("repos/default.git"));
+        for repo in of_hosts.chain([self.kept(), self.root.repo().join(".git")]) {
+            git(&repo, &["fsck", "--full", "--no-dangling"]);
+        }
+    }
+}
+
+fn has(repo: &Path, revision: &str) -> bool {
+    let out = std::process::Command::new("git")
+        .args([
+            "-C",
+            repo.to_str().unwrap(),
+            "rev-parse",
+            "--verify",
+            "-q",
+            revision,
+        ])
+        .output()
+        .unwrap();
+    out.status.success()
+}
+
+#[test]
+fn each_host_works_on_its_own_disk_and_root_has_queue_and_state_alone() {
+    let hosts = Hosts::new();
+    let root = &hosts.root;
+    let go = root.at("go");
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        let commits = "echo $HARNESS_ITEM > made; git add made; git commit -q -m made";
+        let waits = format!("until [ -e '{}' ]; do sleep 0.05; done", go.display());
+        root.script(name, &format!("{commits}; pwd > where; {waits}"));
+    }
+    // One with nothing, and one whose work is kept though it failed.
+    root.drop_file(
+        "e",
+        b"#!/bin/sh\n#harness after: a\ntest -e README\n",
+        0o755,
+    );
+    root.drop_file(
+        "f",
+        b"#!/bin/sh\n#harness retries: 0\necho half > half; exit 1\n",
+        0o755,
+    );
+    let args = ["--drain", "--workers", "2"];
+    let mut both = ["one", "two"].map(|host| hosts.start(host, &args));
+    root.wait_until("all four are at work", || {
+        let listed = root.ok(&["list", "claimed", "--json"]);
+        names
+            .iter()
+            .filter(|n| listed.contains(&format!("\"{n}\"")))
+            .count()
+            >= 3
+            && fs::read_dir(hosts.folder("one").join("worktrees")).is_ok()
+    });
+    fs::write(&go, "").unwrap();
+    for run in &mut both {
+        assert!(matches!(run.wait(), Some(0 | 1)), "{}", run.said());
+    }
+    let disks = hosts.disks.path().canonicalize().unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        assert!(root.is_done(name), "{:#}", root.show(name));
+        let branch = format!("harness/{name}/1");
+        assert_eq!(
+            git(&root.repo(), &["show", &format!("{branch}:made")]).trim(),
+            name
+        );
+        let at = git(&root.repo(), &["show", &format!("{branch}:where")]);
+        let host = Path::new(at.trim())
+            .strip_prefix(&disks)
+            .unwrap()
+            .to_owned();
+        seen.insert(host.components().next().unwrap().as_os_str().to_owned());
+        // The attempt is found by any host, too.
+        assert!(has(&hosts.kept(), &branch));
+    }
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert!(root.is_done("e") && root.is_parked("f"));
+    assert!(!has(&hosts.kept(), "harness/e/1"));
+    assert_eq!(git(&hosts.kept(), &["show", "harness/f/1:half"]), "half\n");
+    hosts.assert_only_queue_and_state_in_root(&["one", "two"]);
+    root.assert_nothing_left();
+}
+
+/// Its harness, its keeper and the agent itself are killed; a process of another folder recovers the slot.
+#[test]
+fn what_an_agent_left_uncommitted_is_in_root_whoever_died() {
+    let hosts = Hosts::new();
+    let root = &hosts.root;
+    root.drop_file(
+        "x",
+        b"#!/bin/sh\n#harness retries: 0\necho half > half; : > \"$HARNESS_SESSION_DIR/began\"; sleep 100\n",
+        0o755,
+    );
+    let first = hosts.start("one", &["--workers", "1"]);
+    let began = || {
+        let mut all = fs::read_dir(root.at("state/sessions")).unwrap().flatten();
+        all.any(|e| e.path().join("began").exists())
+    };
+    root.wait_until("x has begun", began);
+    let mut second = hosts.start("two", &["--workers", "1"]);
+    root.wait_until("the second has a slot", || {
+        root.at("queue/claimed/agent-2").exists()
+    });
+    let keeper = root.keeper("agent-1");
+    first.kill9();
+    kill(keeper, "KILL");
+    root.wait_until("x is parked", || root.is_parked("x"));
+    assert_eq!(git(&hosts.kept(), &["show", "harness/x/1:half"]), "half\n");
+    // What a person is told leads there.
+    let told = root.ok(&["show", "x"]);
+    assert!(
+        told.contains("kept as harness/x/1 in state/repos/"),
+        "{told}"
+    );
+    second.signal("INT");
+    // Something was parked.
+    assert_eq!(second.wait(), Some(1), "{}", second.said());
+    hosts.assert_only_queue_and_state_in_root(&["one", "two"]);
+
+    // The disk of the first goes with its host; what ran out of time there is kept as well.
+    root.drop_file(
+        "y",
+        b"#!/bin/sh\n#harness retries: 0\n#harness timeout: 1\necho more > more; git stash -q -u; echo late > late; sleep 100\n",
+        0o755,
+    );
+    hosts.drain("one");
+    fs::remove_dir_all(hosts.disk("one")).unwrap();
+    assert!(root.is_parked("y"));
+    assert_eq!(git(&hosts.kept(), &["show", "harness/y/1:late"]), "late\n");
+    let stashes = git(
+        &hosts.kept(),
+        &[
+            "for-each-ref",
+            "--format=%(refname)",
+            "refs/harness/salvage/harness/y",
+        ],
+    );
+    assert!(stashes.contains("/stash/"), "{stashes}");
+    let told = root.ok(&["show", "y"]);
+    let kept = hosts.kept().canonicalize().unwrap();
+    assert!(told.contains(kept.to_str().unwrap()), "{told}");
+
+    root.script("z", "echo new > new");
+    hosts.drain("one");
+    assert!(root.is_done("z"), "{:#}", root.show("z"));
+    hosts.assert_only_queue_and_state_in_root(&["one"]);
+    root.assert_nothing_left();
+}
+
+/// A host is lost with its disk in the middle of an attempt, or when its branch was announced.
+#[test]
+fn a_disk_that_is_lost_takes_nothing_along_that_was_acknowledged() {
+    let hosts = Hosts::new();
+    let root = &hosts.root;
+    // Somebody's lock holds the harness up between the word and the deed.
+    let lock = root.repo().join(".git/refs/heads/harness/x/1.lock");
+    fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    fs::write(&lock, "").unwrap();
+    root.script("x", "echo made > made");
+    let first = hosts.start("one", &["--workers", "1"]);
+    root.wait_until("it is said", || {
+        root.events("x").iter().any(|e| e == "publishing")
+    });
+    first.kill9();
+    fs::remove_file(&lock).unwrap();
+    fs::remove_dir_all(hosts.disk("one")).unwrap();
+    hosts.drain("two");
+    assert!(root.is_done("x"), "{:#}", root.show("x"));
+    assert_eq!(git(&root.repo(), &["show", "harness/x/1:made"]), "made\n");
+
+    // Its gates had begun.
+    root.config(
+        "[gates.ok]\nscript = \"until [ -e $HARNESS_ROOT/go ]; do sleep 0.05; done; test -e made\"\n[repo]\npath = \"repo\"\n",
+    );
+    root.script("g", "echo made > made");
+    let first = hosts.start("one", &["--workers", "1"]);
+    root.wait_until("its gate runs", || {
+        root.events("g").iter().any(|e| e == "gating")
+    });
+    root.wait_until("the gate's log is there", || {
+        let mut all = fs::read_dir(root.at("state/sessions")).unwrap().flatten();
+        all.any(|e| e.path().join("gates/ok.log").exists())
+    });
+    let keeper = root.keeper("agent-1");
+    first.kill9();
+    kill(keeper, "KILL");
+    fs::remove_dir_all(hosts.disk("one")).unwrap();
+    fs::write(root.at("go"), "").unwrap();
+    hosts.drain("two");
+    assert!(root.is_done("g"), "{:#}", root.show("g"));
+    assert_eq!(root.show("g")["attempts"].as_array().unwrap().len(), 1);
+    assert_eq!(git(&root.repo(), &["show", "harness/g/1:made"]), "made\n");
+    hosts.assert_only_queue_and_state_in_root(&["two"]);
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_retry_on_another_host_goes_on_where_the_attempt_before_ended() {
+    let hosts = Hosts::new();
+    let root = &hosts.root;
+    root.config(
+        "agent = \"own\"\n[repo]\npath = \"repo\"\n[integrate]\nmode = \"review\"\n\
+         [agents.own]\nresume = true\ncommand = [\"sh\", \"-c\", \"test -e one && touch two || { touch one; exit 1; }\"]\n",
+    );
+    root.drop_file("x.md", b"---\nretries: 0\n---\nDo it.\n", 0o644);
+    hosts.drain("one");
+    assert!(root.is_parked("x.md"), "{:#}", root.show("x.md"));
+    fs::remove_dir_all(hosts.disk("one")).unwrap();
+    root.ok(&["retry", "x.md"]);
+    hosts.drain("two");
+    let files = git(&root.repo(), &["ls-tree", "--name-only", "harness/x.md/2"]);
+    assert_eq!(files, "README\none\ntwo\n");
+    // A third merges it, and shows its branch to who builds on it. Then a harness without a disk of its own.
+    root.ok(&["approve", "x.md"]);
+    root.script(
+        "y",
+        "#harness after: x.md\nls -a > seen; git log --format=%s -1 harness/x.md/2 >> seen",
+    );
+    hosts.drain("three");
+    assert!(root.is_done("x.md"), "{:#}", root.show("x.md"));
+    git(&root.repo(), &["cat-file", "-e", "main:two"]);
+    root.ok(&["approve", "y"]);
+    let out = root.drain();
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    let seen = git(&root.repo(), &["show", "main:seen"]);
+    assert!(seen.contains("two\n") && seen.contains("x.md"), "{seen}");
+    let out = root.harness(&["gc", "--dry-run"]);
+    assert_eq!(out.status.code(), Some(0), "{}", describe(&out));
+    root.assert_nothing_left();
+}
+
+#[test]
+fn a_folder_that_cannot_be_a_hosts_is_refused_with_the_reason() {
+    let hosts = Hosts::new();
+    let root = &hosts.root;
+    let refused = |dir: &str, code: i32, why: &str| {
+        let out = root.exits(code, &["run", "--drain", "--local", dir]);
+        assert!(describe(&out).contains(why), "{}", describe(&out));
+    };
+    // An environment without TMPDIR.
+    refused("", 2, "--local");
+    let state = root.at("state");
+    refused(state.to_str().unwrap(), 100, "ROOT itself lies there");
+    // Another tree has a folder of its own in the same place.
+    let other = Hosts::of(Root::with_repo());
+    other.root.script("x", "pwd > where");
+    root.script("x", "pwd > where");
+    let disk = hosts.disk("one");
+    for root in [root, &other.root] {
+        let args = ["run", "--drain", "--local", disk.to_str().unwrap()];
+        root.exits(0, &args);
+    }
+    assert_eq!(fs::read_dir(&disk).unwrap().count(), 2);
+}
