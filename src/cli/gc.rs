@@ -19,6 +19,7 @@ use crate::git::{Base, Hub, Repos};
 use crate::layout::{DEFAULT_REPO, Name, Place, Root, SlotId};
 use crate::lease::{self, Lease};
 use crate::limits::DEBRIS_AGE;
+use crate::local;
 use crate::record::{self, Event};
 use crate::recovery;
 use crate::session::file;
@@ -85,7 +86,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
         match repos.hub(root, name) {
             Ok(Some(hub)) => {
                 branches(root, &hub, name, keep, args.dry_run, &mut gone);
-                worktrees(root, (name, &hub), keep, args.dry_run, &mut gone);
+                worktrees(root, (name, &repos), keep, args.dry_run, &mut gone);
                 match hub.clear_debris(debris_age, args.dry_run) {
                     Ok(count) => gone.debris += count,
                     Err(e) => gone.trouble.push(e.to_string()),
@@ -284,7 +285,13 @@ fn landed(hub: &Hub, root: &Root, repo: &str, before: i64) -> Result<Vec<(String
     Ok(all)
 }
 
-fn worktrees(root: &Root, (repo, hub): (&str, &Hub), keep: Duration, dry: bool, gone: &mut Gone) {
+fn worktrees(
+    root: &Root,
+    (repo, repos): (&str, &Repos),
+    keep: Duration,
+    dry: bool,
+    gone: &mut Gone,
+) {
     for entry in std::fs::read_dir(root.agents())
         .into_iter()
         .flatten()
@@ -300,7 +307,15 @@ fn worktrees(root: &Root, (repo, hub): (&str, &Hub), keep: Duration, dry: bool, 
         if !used.is_ok_and(is_old) || recovery::has_residue(root, slot) {
             continue;
         }
-        let Some(tree) = hub.worktree_as_it_is(&root.worktree(slot, repo)) else {
+        // It may lie on this host's own disk. On another one's, nothing is seen of it here.
+        let of_slot = local::of_slot(root, slot);
+        if !Hub::is_made(&of_slot, repo) {
+            continue;
+        }
+        let Ok(Some(hub)) = repos.hub(&of_slot, repo) else {
+            continue;
+        };
+        let Some(tree) = hub.worktree_as_it_is(&of_slot.worktree(slot, repo)) else {
             continue;
         };
         // A held lease belongs to a running harness, which may use the worktree at any time.
