@@ -14,6 +14,10 @@ pub const ALL: &[(&str, &str)] = &[
         "a slot is recovered in another folder than the one in which its agent worked",
     ),
     (
+        "disks-not-told-apart",
+        "a folder of the same path on another host's disk is taken for the one in which an agent worked",
+    ),
+    (
         "name-leads-out",
         "a name on record leads to another folder than its own",
     ),

@@ -107,6 +107,7 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
         ctx.root = ctx.rt.root.clone();
     }
     local::note(&ctx.root, ctx.slot())?;
+    ctx.is_lost = false;
     if was_empty {
         // Still empty: only the holder of the lease claims for this slot.
         return ctx.lease.mark();
@@ -431,6 +432,8 @@ fn rebuild(ctx: &WorkerContext, mut attempt: Attempt) -> Result<Attempt> {
         };
         let found = match rt.repos.hub(&ctx.root, repo)? {
             None => Err(format!("repository `{repo}` is no longer configured")),
+            // What lies in its place here is of another item.
+            Some(_) if ctx.is_lost => Err("its worktree is gone with its host's disk".to_owned()),
             Some(hub) => match hub.worktree_as_it_is(&ctx.root.worktree(ctx.slot(), repo)) {
                 None => Err("its worktree is gone".to_owned()),
                 Some(tree) => Ok((hub, tree)),

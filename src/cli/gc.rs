@@ -308,7 +308,9 @@ fn worktrees(
             continue;
         }
         // It may lie on this host's own disk. On another one's, nothing is seen of it here.
-        let of_slot = local::of_slot(root, slot);
+        let Some(of_slot) = local::of_slot(root, slot) else {
+            continue;
+        };
         if !Hub::is_made(&of_slot, repo) {
             continue;
         }

@@ -1,11 +1,13 @@
 //! The repositories that items can name, and the hub of each. Knows nothing of items. Invariant: a
-//! hub is opened once in a process, on first use; one that an agent replaced by a symlink is refused.
+//! hub is opened once in a process, on first use, and again where it was removed; one that an agent
+//! replaced by a symlink is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Hub, Repo, discover};
+use crate::atomic;
 use crate::config::{Config, Durability, RepoPath};
 use crate::error::Result;
 use crate::layout::{DEFAULT_REPO, Root};
@@ -71,9 +73,10 @@ impl Repos {
             return Ok(None);
         };
         let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // A symlink in the hub's place must reach `Hub::open`, which refuses it.
+        // One that was removed is made again. A symlink in its place must reach `Hub::open`, which refuses it.
+        open().retain(|_, hub| atomic::is_own_dir(hub.dir()));
         let key = (root.repos(), name.to_owned());
-        if let Some(hub) = open().get(&key).filter(|h| !h.dir().is_symlink()) {
+        if let Some(hub) = open().get(&key) {
             return Ok(Some(hub.clone()));
         }
         // Without the mutex: making a hub can be slow, and other threads use other repositories.

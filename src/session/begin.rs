@@ -23,6 +23,7 @@ use crate::item::{self, Item, Refusal};
 use crate::keeper::Keeper;
 use crate::keeper::wire::{Reply, Request, Spec, Then};
 use crate::layout::{DEFAULT_REPO, Name, Root, join};
+use crate::local;
 use crate::mutant::planted;
 use crate::record::{self, Event};
 use crate::runtime::{Level, Runtime};
@@ -206,7 +207,10 @@ fn prepare(rt: &Runtime, attempt: &Attempt, agent: &Agent<'_>) -> Result<Prepare
     drop(atomic::create(&join(dir, "item"), bytes, mode)?);
 
     let repo = claim.item.order.repo.as_deref().unwrap_or(DEFAULT_REPO);
-    let place = rt.root.worktree(claim.lease().slot, repo);
+    let slot = claim.lease().slot;
+    // Somebody may have removed the folder on this host's disk.
+    local::note(&rt.root, slot)?;
+    let place = rt.root.worktree(slot, repo);
     let (cwd, work, from) = match rt.repos.hub(&rt.root, repo)? {
         None => (plain_directory(place)?, None, None),
         Some(hub) => {

@@ -78,6 +78,8 @@ pub(crate) struct WorkerContext {
     /// ROOT, with the folder on this host's own disk in which the slot works: until it is recovered, that
     /// of its last holder.
     pub(crate) root: Root,
+    /// What its last holder had on a disk cannot be had: that of another host, or one that is gone.
+    pub(crate) is_lost: bool,
     pub(crate) waker: Arc<Waker>,
     pub(crate) keeper: Option<Keeper>,
     /// The repository of the last item: its files are in the slot's worktree.
@@ -99,8 +101,10 @@ pub(crate) struct WorkerContext {
 
 impl WorkerContext {
     pub(crate) fn new(rt: Arc<Runtime>, lease: Lease, waker: Arc<Waker>) -> WorkerContext {
+        let place = local::of_slot(&rt.root, lease.slot);
         WorkerContext {
-            root: local::of_slot(&rt.root, lease.slot),
+            is_lost: place.is_none(),
+            root: place.unwrap_or_else(|| rt.root.clone()),
             rt,
             lease: Arc::new(lease),
             waker,

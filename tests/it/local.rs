@@ -263,6 +263,104 @@ fn a_disk_that_is_lost_takes_nothing_along_that_was_acknowledged() {
     root.assert_nothing_left();
 }
 
+/// On the disk of the second host lies a worktree of the slot from before, on a folder of another path or,
+/// as in containers and on `/scratch`, of the same one.
+#[test]
+fn a_worktree_of_the_same_slot_on_another_host_is_not_taken_for_the_lost_one() {
+    for same_path in [false, true] {
+        let hosts = Hosts::new();
+        let root = &hosts.root;
+        let one = ["--workers", "1"];
+        let (first, second) = match same_path {
+            true => ("one", "one"),
+            false => ("one", "two"),
+        };
+        let aside = |host: &str, to: &str| fs::rename(hosts.disk(host), hosts.disk(to)).unwrap();
+        root.drop_file(
+            "old",
+            b"#!/bin/sh\n#harness retries: 0\necho old > old; git add old; git commit -q -m old; echo more > more; exit 1\n",
+            0o755,
+        );
+        hosts.drain(second);
+        assert!(root.is_parked("old"));
+        if same_path {
+            aside("one", "of-second");
+        }
+        root.drop_file(
+            "x",
+            b"#!/bin/sh\n#harness retries: 0\necho half > half; : > \"$HARNESS_SESSION_DIR/began\"; sleep 100\n",
+            0o755,
+        );
+        let run = hosts.start(first, &one);
+        root.wait_until("x has begun", || {
+            let mut all = fs::read_dir(root.at("state/sessions")).unwrap().flatten();
+            all.any(|e| e.path().join("began").exists())
+        });
+        let keeper = root.keeper("agent-1");
+        run.kill9();
+        kill(keeper, "KILL");
+        aside(first, "lost");
+        if same_path {
+            aside("of-second", "one");
+        }
+        hosts.drain(second);
+        let shown = root.show("x");
+        assert!(root.is_parked("x"), "{shown:#}");
+        assert!(!has(&hosts.kept(), "harness/x/1"), "{shown:#}");
+        assert_eq!(shown["branch"], serde_json::Value::Null, "{shown:#}");
+        let told = root.ok(&["show", "x"]);
+        assert!(
+            told.contains("its worktree is gone with its host's disk"),
+            "{told}"
+        );
+        root.assert_nothing_left();
+    }
+}
+
+/// Somebody cleans up: what is idle there is made anew.
+#[test]
+fn a_folder_that_is_removed_while_harness_runs_is_made_again() {
+    let hosts = Hosts::new();
+    let root = &hosts.root;
+    root.script("x", "echo made > made");
+    let mut run = hosts.start("one", &["--workers", "1"]);
+    root.wait_until("x is done", || root.is_done("x"));
+    fs::remove_dir_all(hosts.disk("one")).unwrap();
+    root.script("y", "echo made > made");
+    root.wait_until("y is done", || root.is_done("y"));
+    run.signal("INT");
+    assert_eq!(run.wait(), Some(0), "{}", run.said());
+    assert_eq!(git(&root.repo(), &["show", "harness/y/1:made"]), "made\n");
+    root.assert_nothing_left();
+}
+
+/// Its agent ended well after its harness had died, and nobody had collected its work.
+#[test]
+fn work_that_was_lost_with_its_disk_is_no_success() {
+    let hosts = Hosts::new();
+    let root = &hosts.root;
+    root.drop_file(
+        "x",
+        b"#!/bin/sh\n#harness retries: 0\necho made > made; : > \"$HARNESS_SESSION_DIR/began\"; until [ -e \"$HARNESS_ROOT/go\" ]; do sleep 0.05; done\n",
+        0o755,
+    );
+    let first = hosts.start("one", &["--workers", "1"]);
+    let in_session = |name: &str| {
+        let mut all = fs::read_dir(root.at("state/sessions")).unwrap().flatten();
+        all.any(|e| e.path().join(name).exists())
+    };
+    root.wait_until("x has begun", || in_session("began"));
+    first.kill9();
+    fs::write(root.at("go"), "").unwrap();
+    root.wait_until("its keeper saw its end", || in_session("exit.json"));
+    fs::remove_dir_all(hosts.disk("one")).unwrap();
+    hosts.drain("two");
+    let shown = root.show("x");
+    assert!(root.is_parked("x"), "{shown:#}");
+    assert!(!has(&root.repo(), "harness/x/1"));
+    root.assert_nothing_left();
+}
+
 #[test]
 fn a_retry_on_another_host_goes_on_where_the_attempt_before_ended() {
     let hosts = Hosts::new();
@@ -313,6 +411,13 @@ fn a_folder_that_cannot_be_a_hosts_is_refused_with_the_reason() {
     refused("", 2, "--local");
     let state = root.at("state");
     refused(state.to_str().unwrap(), 100, "ROOT itself lies there");
+    // Nothing is made there, which would be taken for an item; by no symlink either.
+    fs::create_dir_all(hosts.disks.path()).unwrap();
+    std::os::unix::fs::symlink(root.at("queue"), hosts.disk("link")).unwrap();
+    for dir in [root.at("queue/pending/new"), hosts.disk("link/pending")] {
+        refused(dir.to_str().unwrap(), 100, "ROOT itself lies there");
+        assert_eq!(fs::read_dir(root.at("queue/pending")).unwrap().count(), 0);
+    }
     // Another tree has a folder of its own in the same place.
     let other = Hosts::of(Root::with_repo());
     other.root.script("x", "pwd > where");
