@@ -319,6 +319,10 @@ impl Root {
     pub(crate) fn drafts(&self) -> PathBuf {
         self.at("state/drafts")
     }
+    /// Runs that were handed to an engine, and their logs.
+    pub(crate) fn jobs(&self) -> PathBuf {
+        self.at("state/jobs")
+    }
     /// What gates say of bases.
     pub fn gates(&self) -> PathBuf {
         self.at("state/gates")

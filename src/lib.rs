@@ -27,6 +27,7 @@ pub(crate) mod answer;
 pub mod engine;
 pub mod hold;
 pub mod status;
+pub(crate) mod submission;
 pub mod event;
 pub mod outcome;
 pub mod adapters;

@@ -30,6 +30,9 @@ pub struct Status {
     pub holds: Vec<crate::hold::Hold>,
     /// What is wrong here and now; what is wrong in a slot stands with the slot.
     pub troubles: Vec<TroubleStatus>,
+    /// What was handed to an engine and has not started, has failed, or is not known. `harness status` asks
+    /// the engine; in the file it is empty.
+    pub submissions: Vec<SubmissionStatus>,
     /// The files in `state/control/` that are in force: `pause`, `drain`, `stop`.
     pub control: Vec<String>,
     /// Counts of slots, and what the attempts of today came to.
@@ -157,6 +160,29 @@ pub struct TroubleStatus {
     pub since: String,
     /// How often it was met in a row.
     pub tries: u32,
+}
+
+/// What an engine says of runs that `harness submit` handed to it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SubmissionStatus {
+    /// `slurm`.
+    pub engine: String,
+    /// The engine's name for the hosts that it rules.
+    pub cluster: String,
+    /// The engine's number for all of it.
+    pub id: String,
+    #[serde(with = "crate::text::or_null")]
+    #[schemars(with = "Option<String>")]
+    /// When it was submitted.
+    pub submitted_at: String,
+    /// How many runs were submitted.
+    pub nodes: u32,
+    /// How many of them wait in its queue; `None`: not known.
+    pub waiting: Option<u64>,
+    /// How many of them have ended a moment ago in a way that their items do not explain; `None`: not known.
+    pub failed: Option<u64>,
+    pub reason: Option<String>,
 }
 
 /// One file in `state/interrupts/`.

@@ -24,6 +24,7 @@ use crate::record::{self, Event};
 use crate::recovery;
 use crate::session::file;
 use crate::spool;
+use crate::submission;
 use crate::view::{after_work, count_of, print_json, print_text};
 
 /// Where the report cannot be written.
@@ -53,6 +54,8 @@ pub(super) struct Gone {
     debris: u64,
     /// Commits of a base of which gates' verdicts were remembered.
     bases: u64,
+    /// Records and logs of runs that were submitted to an engine.
+    jobs: u64,
     /// What could not be checked or removed, and why.
     trouble: Vec<String>,
 }
@@ -67,6 +70,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     };
     sessions(root, keep, args.dry_run, &mut gone)?;
     bases(root, keep, args.dry_run, &mut gone);
+    jobs(root, keep, args.dry_run, &mut gone);
     let repos = Repos::new(root, &config)?;
     let mut slots = std::fs::read_dir(root.agents())
         .into_iter()
@@ -103,7 +107,11 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
         let printed = print_json(&gone);
         return Ok(after_work(printed, DONE));
     }
-    let word = if args.dry_run {
+    Ok(after_work(print_text(&in_words(&gone, keep)), DONE))
+}
+
+fn in_words(gone: &Gone, keep: Duration) -> String {
+    let word = if gone.dry_run {
         "would remove"
     } else {
         "removed"
@@ -125,13 +133,19 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
             gone.bases
         ));
     }
+    if gone.jobs > 0 {
+        let files = count_of(gone.jobs, "file");
+        text.push_str(&format!(
+            "{word} {files} of submitted runs in state/jobs/\n"
+        ));
+    }
     if gone.debris > 0 {
         text.push_str(&format!(
             "{word} {} half-written objects of killed gits\n",
             gone.debris
         ));
     }
-    Ok(after_work(print_text(&text), DONE))
+    text
 }
 
 /// Prefix of a session's folder during removal; after a crash the next `gc` continues.
@@ -193,6 +207,20 @@ fn bases(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) {
         };
         match removed {
             Ok(()) => gone.bases += 1,
+            Err(e) => gone.trouble.push(e.to_string()),
+        }
+    }
+}
+
+/// `state/jobs/`: all that matters of a run is in the tree.
+fn jobs(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) {
+    for file in submission::left(root, keep) {
+        let removed = match dry {
+            true => Ok(true),
+            false => atomic::remove(&file),
+        };
+        match removed {
+            Ok(_) => gone.jobs += 1,
             Err(e) => gone.trouble.push(e.to_string()),
         }
     }

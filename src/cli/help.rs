@@ -33,7 +33,7 @@ macro_rules! pages {
 
 /// All of them but docs/README.md, which is their list.
 pub(super) const PAGES: &[Page] = pages![
-    "agents" "budgets" "configuration" "design" "fields" "gates" "getting-started" "holds" "hooks" "install" "items"
+    "agents" "budgets" "cluster" "configuration" "design" "fields" "gates" "getting-started" "holds" "hooks" "install" "items"
     "landings" "limits" "limits-and-sandbox" "merging" "metrics" "operations" "people" "performance"
     "protocol" "recipes" "reliability" "report" "sandbox" "scripts" "security" "sessions" "shell" "tokens"
     "top" "troubleshooting" "worktrees"

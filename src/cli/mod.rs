@@ -45,6 +45,7 @@ mod session;
 mod run;
 mod sandbox;
 mod schema;
+mod submit;
 mod tips;
 mod top;
 mod wait;
@@ -99,6 +100,8 @@ enum Command {
     Add(add::AddArgs),
     /// Work on the queue
     Run(run::RunArgs),
+    /// Have an engine start runs on other hosts: a job array of Slurm, for a ROOT that they share
+    Submit(submit::SubmitArgs),
     /// Agents, queue and figures
     Status {
         /// Show it again whenever it changes
@@ -322,6 +325,7 @@ fn on_root(root: &Root, command: Command) -> Result<u8> {
     match command {
         Command::Add(args) => add::add(root, &args),
         Command::Run(args) => run::run(root, &args),
+        Command::Submit(args) => submit::submit(root, &args),
         Command::Status { watch: true, json } => view::watch::watch(root, json.json).map(|()| 0),
         Command::Status { watch: false, json } => {
             list::tell_of_ignored(root);

@@ -40,6 +40,7 @@ use crate::session::digest::Metrics;
 use crate::session::file::SessionFile;
 use crate::session::gates::Baseline;
 use crate::status::{HarnessStatus, LedgerLine, SlotStatus, Status};
+use crate::submission::Submission;
 use crate::view::table::{Cell, Table};
 use crate::view::{Term, print_json, print_text};
 use crate::{budget, inspect};
@@ -91,6 +92,7 @@ const ALL: &[Known] = &[
         "sessions/SID/hooks/NAME.json, and a hook's standard input"
     ),
     file!("item.jsonl", 1, Stamped<'_>, "items/NAME.jsonl, a line"),
+    file!("job.json", 1, Submission, "jobs/ENGINE-ID.json"),
     file!("ledger.jsonl", 1, LedgerLine, "ledger/DATE.jsonl, a line"),
     file!("marker", 1, Marker, "agents/SLOT/marker, claims/NAME"),
     file!("metrics.json", 1, Metrics, "sessions/SID/metrics.json"),
@@ -164,6 +166,7 @@ const ALL: &[Known] = &[
     printed!("session-watch", 1, Watched, "session watch --json, a line"),
     printed!("show", 1, Shown<'_>, "show NAME --json"),
     printed!("status", 2, Status, "status --json; with --watch, a line"),
+    printed!("submit", 1, Submission, "submit --json"),
     printed!("wait", 1, Vec<Ended>, "wait NAME --json"),
 ];
 

@@ -5,6 +5,10 @@
 
 mod slurm;
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +34,74 @@ pub(crate) enum Verdict {
     Over(String),
     /// Why it is not known.
     Unknown(String),
+}
+
+/// Runs that an engine is to start, one on each of some nodes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order<'o> {
+    pub(crate) root: &'o Path,
+    /// The folder of their logs.
+    pub(crate) logs: &'o Path,
+    /// What each node executes.
+    pub(crate) script: &'o Path,
+    pub(crate) nodes: u32,
+    pub(crate) workers: usize,
+    /// How long their agents have to end.
+    pub(crate) grace: Duration,
+    pub(crate) time: Option<&'o str>,
+    pub(crate) memory: Option<&'o str>,
+    /// The user's own, for the engine's command.
+    pub(crate) options: &'o [OsString],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TaskState {
+    Waits,
+    Runs,
+    Over,
+    /// Not by what became of its items.
+    Failed,
+}
+
+/// What an engine says of one of such runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Task {
+    /// The id of all that were submitted with it.
+    pub(crate) id: String,
+    pub(crate) state: TaskState,
+    /// Why it waits or has failed.
+    pub(crate) why: String,
+}
+
+/// Why the engine could do nothing with this ROOT.
+pub(crate) fn why_unusable(root: &Path) -> Option<String> {
+    slurm::submit::why_unusable(root)
+}
+
+/// The command that hands this order to the engine.
+pub(crate) fn words(order: &Order<'_>) -> Vec<OsString> {
+    slurm::submit::words(order)
+}
+
+/// Hands it over. `Err`: why it was not, or perhaps not, accepted.
+pub(crate) fn submit(order: &Order<'_>) -> Result<Job, String> {
+    slurm::submit::submit(order)
+}
+
+/// Why a run of this time would be told to end as soon as it has begun.
+pub(crate) fn why_too_short(order: &Order<'_>) -> Option<String> {
+    slurm::submit::why_too_short(order)
+}
+
+/// How long the engine leaves a job that it ends, where it says.
+pub(crate) fn kill_wait() -> Option<Duration> {
+    slurm::submit::kill_wait()
+}
+
+/// What the engine lists of each of these submissions: all that has not ended, and what has a moment ago.
+/// `Err`: why that is not known.
+pub(crate) fn tasks(jobs: &[&Job]) -> Vec<Result<Vec<Task>, String>> {
+    slurm::submit::tasks(jobs)
 }
 
 /// What this process runs in.

@@ -5,6 +5,8 @@
 //! end (`COMPLETING`). `squeue --jobs=ID` with one unknown id fails; with several, or of an array, it leaves
 //! those out. Without `--all` it hides jobs of some partitions.
 
+pub(super) mod submit;
+
 use std::collections::HashMap;
 use std::process::Command;
 use std::time::Duration;
@@ -126,9 +128,24 @@ fn judge(job: &Job, lines: &HashMap<String, Line>, own: Option<&Job>, asked: &st
 
 /// What `squeue` says of these jobs, by id.
 fn squeue<'i>(ids: impl Iterator<Item = &'i str>) -> Result<HashMap<String, Line>, String> {
+    let Some(text) = list(ids, FIELDS)? else {
+        return Ok(HashMap::new());
+    };
+    let read = |line: &str| {
+        parse(line).ok_or_else(|| format!("squeue prints a line that has another form: {line:?}"))
+    };
+    let lines = text.lines().map(read).collect::<Result<Vec<Line>, _>>()?;
+    Ok(lines
+        .into_iter()
+        .map(|line| (line.id.clone(), line))
+        .collect())
+}
+
+/// A line of `squeue` for each of these jobs that it lists; `None`: there is none to ask for.
+fn list<'i>(ids: impl Iterator<Item = &'i str>, fields: &str) -> Result<Option<String>, String> {
     let mut list: Vec<&str> = ids.filter(|id| is_id(id)).collect();
     let Some(first) = list.first().copied() else {
-        return Ok(HashMap::new());
+        return Ok(None);
     };
     // Of a single id it would not say that it is unknown, but fail.
     list.push(first);
@@ -136,17 +153,10 @@ fn squeue<'i>(ids: impl Iterator<Item = &'i str>) -> Result<HashMap<String, Line
     command
         .args(["--noheader", "--all", "--array", "--states=all"])
         .arg(format!("--jobs={}", list.join(",")))
-        .arg(format!("--Format={FIELDS}"));
-    let why = |why: String| format!("Slurm cannot be asked (squeue): {why}");
-    let text = answer::of(&mut command, ANSWER, ANSWER_BYTES_MAX).map_err(why)?;
-    let read = |line: &str| {
-        parse(line).ok_or_else(|| why(format!("it prints a line that has another form: {line:?}")))
-    };
-    let lines = text.lines().map(read).collect::<Result<Vec<Line>, _>>()?;
-    Ok(lines
-        .into_iter()
-        .map(|line| (line.id.clone(), line))
-        .collect())
+        .arg(format!("--Format={fields}"));
+    answer::of(&mut command, ANSWER, ANSWER_BYTES_MAX)
+        .map(Some)
+        .map_err(|why| format!("Slurm cannot be asked (squeue): {why}"))
 }
 
 /// Like `123` or `123_4`. An id may come from a file that an agent could have written.
@@ -181,9 +191,14 @@ fn cluster() -> Result<String, String> {
 }
 
 fn cluster_in(text: &str) -> Option<String> {
+    setting_in(text, "ClusterName")
+}
+
+/// A line `NAME = VALUE` of `scontrol show config`.
+fn setting_in(text: &str, name: &str) -> Option<String> {
     let mut pairs = text.lines().filter_map(|line| line.split_once('='));
-    let (_, name) = pairs.find(|(key, _)| key.trim() == "ClusterName")?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    let (_, value) = pairs.find(|(key, _)| key.trim() == name)?;
+    Some(value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
 /// Without what people have set for their own eyes: other columns, only some users or partitions.

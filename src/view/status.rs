@@ -12,8 +12,10 @@ use crate::error::Result;
 use crate::hold::{self, Hold};
 use crate::layout::{Name, Place, Root, SlotId};
 use crate::quote;
-use crate::status::{Health, Metrics, SlotState, SlotStatus, Status, TroubleStatus};
-use crate::{record, spool};
+use crate::status::{
+    HarnessStatus, Health, Metrics, SlotState, SlotStatus, Status, SubmissionStatus, TroubleStatus,
+};
+use crate::{record, spool, submission};
 
 use super::needed::Needed;
 use super::state::{PENDING_LOOKS_MAX, counts, leave_out_unneeded};
@@ -117,17 +119,10 @@ pub(crate) fn render(
         line(Paint::Yellow, note.to_owned());
     }
     for h in &status.harnesses {
-        let up = clock::human(Duration::from_secs(h.uptime_seconds));
-        let workers = count_of(h.workers as u64, "worker");
-        let host = safe(&h.host);
-        let job = h.job.as_ref().map_or_else(String::new, |job| {
-            format!(" ({} job {})", safe(&job.engine), safe(&job.id))
-        });
-        let text = format!(
-            "harness process {} on {host}{job}: {workers}, up {up}",
-            h.pid
-        );
-        line(Paint::Plain, text);
+        line(Paint::Plain, harness_text(h));
+    }
+    for one in &status.submissions {
+        line(Paint::Yellow, submission_text(one, now));
     }
     for t in &status.troubles {
         let (place, reason) = (safe(&t.place), one_line(&t.reason));
@@ -183,6 +178,39 @@ pub(crate) fn render(
         paragraph(&mut out, Paint::Plain, &text, term);
     }
     out
+}
+
+fn harness_text(h: &HarnessStatus) -> String {
+    let up = clock::human(Duration::from_secs(h.uptime_seconds));
+    let workers = count_of(h.workers as u64, "worker");
+    let host = safe(&h.host);
+    let job = h.job.as_ref().map_or_else(String::new, |job| {
+        format!(" ({} job {})", safe(&job.engine), safe(&job.id))
+    });
+    format!(
+        "harness process {} on {host}{job}: {workers}, up {up}",
+        h.pid
+    )
+}
+
+/// What an engine was given, and has not started yet.
+fn submission_text(one: &SubmissionStatus, now: Timestamp) -> String {
+    let job = format!("{} job {}", safe(&one.engine), safe(&one.id));
+    let since = ago(&one.submitted_at, now);
+    let since = since.map_or_else(String::new, |a| format!(", submitted {a} ago"));
+    let why = one.reason.as_deref().map_or_else(String::new, one_line);
+    let nodes = count_of(one.nodes.into(), "run");
+    match (one.waiting, one.failed) {
+        (_, Some(failed)) if failed > 0 => format!(
+            "{job}: {failed} of {nodes} FAILED: {why}{since}; what they said is in state/jobs/{}-{}_*.log",
+            safe(&one.engine),
+            safe(&one.id)
+        ),
+        (Some(waiting), _) => {
+            format!("{job}: {waiting} of {nodes} wait in its queue: {why}{since}")
+        }
+        _ => format!("{job}: whether its {nodes} wait or run is not known: {why}{since}"),
+    }
 }
 
 /// Whose items wait, until when, and why.
@@ -350,7 +378,8 @@ fn today_line(m: &Metrics) -> String {
 
 /// `harness status [--json]`: prints the status once.
 pub(crate) fn print(root: &Root, json: bool) -> Result<u8> {
-    let (status, source) = current(root)?;
+    let (mut status, source) = current(root)?;
+    status.submissions = submission::look(root);
     if json {
         if let Some(note) = note(source) {
             crate::error::tell(&format!("harness: {note}"));
@@ -367,7 +396,7 @@ pub(crate) fn print(root: &Root, json: bool) -> Result<u8> {
 mod tests {
     use super::*;
     use crate::engine::Job;
-    use crate::status::{HarnessStatus, InterruptStatus, WorkQueue};
+    use crate::status::{InterruptStatus, WorkQueue};
 
     fn sample() -> Status {
         let agent = |id: &str, state, health| SlotStatus {

@@ -93,6 +93,7 @@ mod slots;
 mod soak;
 mod status;
 mod streams;
+mod submit;
 mod surroundings;
 mod terminal;
 mod tips;

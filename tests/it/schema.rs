@@ -54,6 +54,7 @@ fn of_file(inside: &Path) -> Option<&'static str> {
         ("holds", _) => "hold",
         ("sessions", name) if is_hooks(inside) && name.ends_with(".json") => "hook.json",
         ("budget", "budget.json") => "budget.json",
+        ("jobs", name) if name.ends_with(".json") => "job.json",
         ("gates", name) if name.ends_with(".json") => "gate.json",
         _ => return None,
     })
@@ -154,6 +155,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("sandbox explain --json", "sandbox-explain"),
     ("config --json", "config"),
     ("config set retry.max 3 --json", "config-set"),
+    ("submit --nodes 2 --dry-run --json", "submit"),
+    ("submit --json", "submit"),
     ("add --prompt text --name new --json", "add"),
     ("add --prompt text --name new --if-absent --json", "add"),
     ("approve finished nope --json", "approve"),

@@ -208,6 +208,12 @@ mod tests {
         "run max_items",
         "run workers",
         "session list limit",
+        "submit local",
+        "submit mem",
+        "submit nodes",
+        "submit options",
+        "submit time",
+        "submit workers",
         "wait timeout",
     ];
 

@@ -80,6 +80,9 @@ pub fn full_tree() -> Root {
     root.ok(&["release", "soon"]);
     root.script("waits", "#harness after: [later, nobody]\ntrue");
     fs::write(root.at("state/interrupts/agent1.interrupt"), "x").unwrap();
+    let mut root = root;
+    crate::submit::with_slurm(&mut root);
+    root.ok(&["submit"]);
     root
 }
 
