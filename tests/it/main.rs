@@ -54,6 +54,7 @@ mod input;
 mod items;
 mod journal;
 mod kit;
+mod kubernetes;
 mod launch;
 mod limits;
 mod liveness;
