@@ -2,6 +2,10 @@
 //! kernel releases it however the process dies; no pid, clock or timeout is involved. A git in the
 //! slot's worktree holds a copy (`lock`), since it may outlive a killed harness.
 //!
+//! Where several hosts share ROOT, a slot is the host's that its marker names: a lock that is free here
+//! may be held there. No other host takes it; once that host is known to be gone, its items are moved back
+//! and the slot is given up for good (`recovery::strangers`).
+//!
 //! Lease files are never unlinked. Beside the lease is the slot's marker. Hard links to it in
 //! `state/claims/` and `state/exclusive/` are the slot's claims, so its link count says whether any
 //! is left.
@@ -15,28 +19,41 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use fs2::FileExt;
 use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
-use crate::atomic;
+use crate::atomic::{self, Moved, Nameless};
 use crate::clock;
 use crate::error::{Context, Error, Result};
+use crate::host::Host;
 use crate::layout::{Root, SlotId, join};
 use crate::limits::{STATE_FILE_BYTES_MAX, WORKERS_MAX};
 use crate::mutant::planted;
+use crate::shared_fs;
 use crate::text;
 
 /// `state/agents/SLOT/marker`; a hard link to it in `state/claims/` is that slot's claim.
-#[derive(Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct Marker {
     /// The process that holds the slot.
     harness_pid: u32,
-    /// The name of its host.
-    host: String,
+    /// Its host.
+    #[serde(flatten)]
+    pub(crate) host: Host,
     /// Since when it holds the slot.
     since: String,
     /// `agent-N`.
     slot: String,
+    /// Why its items were moved back by another host. Nobody ever works in this slot again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) given_up: Option<String>,
+}
+
+impl Marker {
+    /// Whether no process of this host may act for the slot.
+    fn is_closed(&self, root: &Root) -> bool {
+        self.given_up.is_some() || self.host.is_other(root)
+    }
 }
 
 /// The right to act as `agent-N`. Dropping it gives the slot up.
@@ -58,7 +75,7 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// Takes the slot if nobody holds it. `None`: held by a living process.
+    /// Takes the slot if nobody holds it. `None`: held by a living process, or another host's.
     pub fn try_take(root: &Root, slot: SlotId) -> Result<Option<Lease>> {
         make_folders(root, slot)?;
         let path = root.agent(slot).join("lease");
@@ -71,23 +88,47 @@ impl Lease {
             lock: Arc::new(lock),
             marked: AtomicBool::new(false),
         };
-        if !atomic::exists(&lease.marker()) {
-            lease.renew_marker()?;
+        Ok(lease.is_marked()?.then_some(lease))
+    }
+
+    /// A dead host's slot, for moving its items back; nothing runs in it. `with_lock`: that it is free says
+    /// that it is dead. `None`: it is held after all.
+    pub(crate) fn of_stranger(root: &Root, slot: SlotId, with_lock: bool) -> Result<Option<Lease>> {
+        let path = root.agent(slot).join("lease");
+        let lock = match with_lock {
+            true => try_lock(&path)?,
+            false => Some(atomic::open_lock(&path)?),
+        };
+        Ok(lock.map(|lock| Lease {
+            slot,
+            root: root.clone(),
+            lock: Arc::new(lock),
+            marked: AtomicBool::new(false),
+        }))
+    }
+
+    /// Makes the marker where there is none. `false`: the slot is another host's, whose lock need not be
+    /// seen here, or was given up.
+    fn is_marked(&self) -> Result<bool> {
+        let path = self.marker();
+        if !atomic::exists(&path) {
+            let marker = Nameless::new(&path, &self.text_of_marker(), 0o600, false)?;
+            if marker.link(&path)? == Moved::Done {
+                self.marked.store(true, Ordering::Relaxed);
+                return Ok(true);
+            }
         }
-        Ok(Some(lease))
+        Ok(marker(&self.root, self.slot).is_none_or(|there| !there.is_closed(&self.root)))
     }
 
     /// Makes again what somebody removed of the slot's folders and marker. `false`: the lease itself was
-    /// removed, so another process may take the slot.
+    /// removed, so another process may take the slot; or the slot was given up.
     pub(crate) fn mend(&self) -> Result<bool> {
         make_folders(&self.root, self.slot)?;
         if !is_still_at(&self.lock, &self.root.agent(self.slot).join("lease")) {
             return Ok(false);
         }
-        if !atomic::exists(&self.marker()) {
-            self.renew_marker()?;
-        }
-        Ok(true)
+        self.is_marked()
     }
 
     /// A copy for processes that must end before the slot can be taken again: the lease is held
@@ -103,17 +144,41 @@ impl Lease {
     /// Writes a marker that names this process. The slot must hold no claim: links are recognised
     /// by the marker's inode.
     pub fn renew_marker(&self) -> Result<()> {
-        let marker = Marker {
-            harness_pid: std::process::id(),
-            host: hostname(),
-            since: clock::now_iso(),
-            slot: self.slot.to_string(),
-        };
-        let mut text = text::json(&marker).unwrap_or_default();
-        text.push(b'\n');
-        atomic::replace(&self.marker(), &text, false)?;
+        if !self.is_marked()? {
+            let why = "its items were moved back by another host";
+            return Err(Error::temporary("cannot go on with the slot", why).at_path(&self.marker()));
+        }
+        atomic::replace(&self.marker(), &self.text_of_marker(), false)?;
         self.marked.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn text_of_marker(&self) -> Vec<u8> {
+        line_of(&Marker {
+            harness_pid: std::process::id(),
+            host: Host::own().clone(),
+            since: clock::now_iso(),
+            slot: self.slot.to_string(),
+            given_up: None,
+        })
+    }
+
+    /// Closes a dead host's slot for good. If its process is only late, it finds this and stops.
+    pub(crate) fn give_up(&self, why: &str) -> Result<()> {
+        let marker = Marker {
+            slot: self.slot.to_string(),
+            given_up: Some(text::one_line(why)),
+            ..marker(&self.root, self.slot).unwrap_or_default()
+        };
+        atomic::replace(&self.marker(), &line_of(&marker), false)
+    }
+
+    /// Lets other hosts have the slot, in which nothing is left: the last thing that its holder does.
+    pub(crate) fn leave_to_others(&self) {
+        if Host::has_others(&self.root) && matches!(self.is_marked(), Ok(true)) {
+            // One that stays keeps the slot for this host.
+            let _stays = atomic::remove(&self.marker());
+        }
     }
 
     /// Renews the marker unless this process wrote it. The slot must hold no claim.
@@ -194,8 +259,8 @@ fn holder(claim: &Path, meta: &Metadata) -> Option<SlotId> {
     }
     // A failed read is not cached: it may succeed next time.
     let text = atomic::read_small(claim, STATE_FILE_BYTES_MAX).ok()?;
-    let marker = serde_json::from_slice::<Value>(&text).ok();
-    let holder = marker.and_then(|m| SlotId::parse(m["slot"].as_str()?.as_ref()));
+    let marker = serde_json::from_slice::<Marker>(&text).ok();
+    let holder = marker.and_then(|m| SlotId::parse(m.slot.as_ref()));
     let mut known = known();
     if known.len() >= WORKERS_MAX * 4 {
         known.clear();
@@ -221,9 +286,26 @@ pub fn holders(root: &Root) -> Vec<SlotId> {
     claims.flatten().filter_map(|e| holder(e.path())).collect()
 }
 
-/// Whether a living process holds the slot.
+/// A slot's marker, if it can be read.
+pub(crate) fn marker(root: &Root, slot: SlotId) -> Option<Marker> {
+    let text = atomic::read_small(&root.agent(slot).join("marker"), STATE_FILE_BYTES_MAX).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Whether no process of this host may act for the slot: it is another host's, or was given up.
+pub(crate) fn is_closed(root: &Root, slot: SlotId) -> bool {
+    marker(root, slot).is_some_and(|marker| marker.is_closed(root))
+}
+
+/// Whether a living process holds the slot. One of another host, whose locks are not seen here, counts as
+/// living until its slot was given up.
 pub fn is_held(root: &Root, slot: SlotId) -> bool {
-    is_locked(&root.agent(slot).join("lease"))
+    let is_unseen = |marker: &Marker| {
+        marker.given_up.is_none()
+            && marker.host.is_other(root)
+            && !shared_fs::shares_locks(&root.state())
+    };
+    is_locked(&root.agent(slot).join("lease")) || marker(root, slot).as_ref().is_some_and(is_unseen)
 }
 
 /// Whether a living process holds the lock of the file at `path`.
@@ -307,8 +389,10 @@ pub(crate) fn holders_of(path: &Path) -> Vec<i32> {
         .collect()
 }
 
-pub fn hostname() -> String {
-    nix::unistd::gethostname().map_or_else(|_| "?".into(), |h| h.to_string_lossy().into_owned())
+fn line_of(marker: &Marker) -> Vec<u8> {
+    let mut line = text::json(marker).unwrap_or_default();
+    line.push(b'\n');
+    line
 }
 
 #[cfg(test)]

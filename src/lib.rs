@@ -25,6 +25,7 @@ pub(crate) mod shared_fs;
 pub(crate) mod folder;
 pub(crate) mod answer;
 pub mod engine;
+pub mod host;
 pub mod hold;
 pub mod status;
 pub(crate) mod submission;

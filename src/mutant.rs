@@ -6,6 +6,14 @@
 /// Every planted fault: its name, and what it breaks.
 pub const ALL: &[(&str, &str)] = &[
     (
+        "slot-not-given-up",
+        "the items of a lost host are moved back, and its slot stays as it was",
+    ),
+    (
+        "late-goes-on",
+        "a process that was taken for gone goes on working",
+    ),
+    (
         "kept-on-host-only",
         "what is kept of an attempt goes with the disk of the host that made it",
     ),

@@ -119,6 +119,8 @@ pub enum HoldEnd {
     Mended,
 }
 
+/// Attempts in a row whose host was lost, after which a person is to look.
+const LOSSES_MAX: u32 = 3;
 const CANCELED: &str = "canceled by you";
 
 /// Why the end of an attempt pauses its slot (`interrupt_on`).
@@ -220,6 +222,16 @@ impl Decision {
             next,
             ..self
         }
+    }
+
+    /// Its host is gone, for this reason. It is no failure of the item, unless it is met again and again:
+    /// perhaps it is what brings hosts down. `before`: how often in a row that was so already.
+    pub fn lost(why: &str, before: u32) -> Decision {
+        let next = match before + 1 < LOSSES_MAX {
+            true => Next::Pending,
+            false => Next::Parked,
+        };
+        Decision::new(Outcome::Crashed, format!("its host was lost: {why}"), next)
     }
 
     /// A person took its file away in the instant in which it ended.

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::atomic;
 use crate::clock;
-use crate::engine;
 use crate::error::{Context, Result};
+use crate::host::Host;
 use crate::layout::Root;
-use crate::lease::{self, hostname};
+use crate::lease;
 use crate::status::HarnessStatus;
 
 /// This process's own file. Removed on a clean exit, else by the process that aggregates.
@@ -32,8 +32,8 @@ impl Presence {
             file,
             status: HarnessStatus {
                 pid,
-                host: engine::node().unwrap_or_else(hostname),
-                job: engine::own_job(),
+                host: Host::own().name.clone(),
+                job: Host::own().job.clone(),
                 started_at: clock::now_iso(),
                 uptime_seconds: 0,
                 workers,

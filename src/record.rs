@@ -279,6 +279,76 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_whose_host_was_lost_decides_nothing_when_it_comes_late() {
+        let mut h = History::default();
+        let lost = |sid: &str, attempt: u32, next: Next| {
+            let Event::Finished(mut end) = finished(sid, next, None) else {
+                unreachable!()
+            };
+            (end.attempt, end.end.lost) = (Some(attempt), true);
+            Event::Finished(end)
+        };
+        let late = |next: Next, published: Option<&str>| {
+            let Event::Finished(mut end) = finished("s1", next, published) else {
+                unreachable!()
+            };
+            end.attempt = Some(1);
+            Event::Finished(end)
+        };
+        let announced = |h: &History| {
+            h.publishing
+                .iter()
+                .map(|p| p.session.clone())
+                .collect::<Vec<_>>()
+        };
+        let next = |h: &History| {
+            h.last
+                .as_ref()
+                .unwrap()
+                .end
+                .clone()
+                .map(|end| end.next.unwrap())
+        };
+        h.fold(&claimed("s1", 1), "");
+        let publishing = Publishing {
+            session: "s1".into(),
+            ..Publishing::default()
+        };
+        h.fold(&Event::Publishing(publishing), "");
+        h.fold(&lost("s1", 1, Next::Pending), "");
+        // What it may have published is taken back by whoever publishes next.
+        assert_eq!((h.lost, announced(&h)), (1, vec!["s1".to_owned()]));
+        // It finds its item taken away.
+        h.fold(&late(Next::Left, None), "");
+        assert_eq!(next(&h), Some(Next::Pending.into()));
+        // It was faster after all; and whoever took it for lost comes late.
+        let mut done = h.clone();
+        done.fold(&late(Next::Done, Some("b")), "");
+        done.fold(&lost("s1", 1, Next::Pending), "");
+        assert_eq!((done.lost, next(&done)), (0, Some(Next::Done.into())));
+        // Another attempt has begun.
+        h.fold(&claimed("s2", 2), "");
+        h.fold(&late(Next::Done, Some("b")), "");
+        let canceled = Canceled {
+            session: "s1".into(),
+            reason: "its file was taken away".into(),
+            ..Canceled::default()
+        };
+        h.fold(&Event::Canceled(canceled), "");
+        assert_eq!((next(&h), h.branch.clone(), h.lost), (None, None, 1));
+        assert_ne!(h.reason.as_deref(), Some("its file was taken away"));
+        h.fold(&lost("s2", 2, Next::Pending), "");
+        assert_eq!(h.lost, 2);
+        h.fold(
+            &Event::Retried(By {
+                by: "a person".into(),
+            }),
+            "",
+        );
+        assert_eq!(h.lost, 0);
+    }
+
+    #[test]
     fn an_answer_holds_until_its_item_is_done() {
         let mut h = History::default();
         let mut attempt = |n: u32, next: Next, answer: Option<&str>| {

@@ -14,6 +14,7 @@
 //! | a claim without a file | give up the claim |
 
 mod held;
+mod strangers;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -39,6 +40,7 @@ use crate::session::gates::gate_prefix;
 use crate::session::{self, Attempt, Work, WorkerContext, end_claim, end_tree};
 use crate::spool::{self, Claim, Target};
 use crate::status::SlotState;
+pub(crate) use strangers::{has_items, move_back};
 
 /// Whether a slot that nobody holds has anything to recover.
 pub(crate) fn has_residue(root: &Root, slot: SlotId) -> bool {
@@ -64,6 +66,7 @@ pub(crate) fn orphans(root: &Root, ours: &[SlotId]) -> Vec<SlotId> {
         !ours.contains(&slot)
             && !lease::is_held(root, slot)
             && (holders.contains(&slot) || has_residue(root, slot))
+            && !lease::is_closed(root, slot)
     };
     slots.into_iter().filter(is_orphan).collect()
 }
@@ -353,7 +356,7 @@ fn as_recorded(
         file.branch = file.branch.filter(|named| *named == branch);
     }
     let repo = file.repo.as_deref().unwrap_or(DEFAULT_REPO);
-    let place = ctx.root.worktree(ctx.slot(), repo);
+    let place = ctx.root.worktree(claim.lease().slot, repo);
     file.worktree = Some(place.to_string_lossy().into_owned());
     file
 }

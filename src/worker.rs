@@ -108,6 +108,9 @@ fn live(mut ctx: WorkerContext, leave: &AtomicBool, over: &AtomicBool) {
     git::show_waits(move |why| shown.slots.show(slot, |s| s.reason = why));
     work(&mut ctx, leave);
     ctx.dismiss_keeper();
+    if !recovery::has_residue(&rt.root, slot) {
+        ctx.lease.leave_to_others();
+    }
     sandbox::remove_temp(&rt.root, slot);
     rt.lifecycle.remove_worker(&ctx.waker);
     rt.ready.forget_waker(&ctx.waker);
@@ -146,8 +149,9 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
         if std::mem::take(&mut was_held) {
             be_idle(ctx);
         }
-        // What is finished goes before what is new, so that work ends before more begins.
-        match merge::work(ctx) {
+        // What is finished goes before what is new, so that work ends before more begins; and first what
+        // a lost host had.
+        match move_back(ctx).and_then(|moved| Ok(moved || merge::work(ctx)?)) {
             Ok(false) => {}
             Ok(true) => {
                 rt.troubles.over(&slot);
@@ -182,6 +186,14 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
             Err(_) => return,
         }
     }
+}
+
+/// Moves the items of a lost host back. `false`: none is lost.
+fn move_back(ctx: &mut WorkerContext) -> Result<bool> {
+    let Some(lost) = ctx.rt.strangers.take() else {
+        return Ok(false);
+    };
+    recovery::move_back(ctx, &lost).map(|()| true)
 }
 
 /// After an error: the item may still be claimed by this slot, and is recovered as after a death.

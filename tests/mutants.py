@@ -55,6 +55,8 @@ def merges(*options):
 
 # (planted fault, proof that must notice it); "-": the proof plants its fault itself
 PROOFS = [
+    ("slot-not-given-up", it("hosts::")),
+    ("late-goes-on", it("hosts::")),
     ("-", powercut("--ways", "1", "--mutant", "no-fsync")),
     ("-", powercut("--ways", "2", "--mutant", "no-dir-fsync")),
     ("publish-unsaid", powercut("--ways", "1", "--instants", "publish")),

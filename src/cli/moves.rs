@@ -172,6 +172,7 @@ pub(super) fn cancel(root: &Root, name: &Name) -> Result<Option<String>> {
         _ => "canceled; it is in queue/parked/".into(),
     };
     Record::open(root, name)?.append(&Event::Canceled(Canceled {
+        session: String::new(),
         reason: "harness cancel".into(),
         to: Some("parked".into()),
         outcome: Some(Outcome::Canceled.into()),

@@ -24,6 +24,8 @@ pub struct History {
     pub waits: u32,
     /// Times that it conflicted with what it was to be merged into, since it was first claimed anew.
     pub conflicts: u32,
+    /// Attempts in a row whose host was lost, since a person stepped in.
+    pub lost: u32,
     /// The attempt before the last one, which ended.
     pub previous: Option<LastAttempt>,
     /// The last attempt, as far as it is recorded.
@@ -82,6 +84,8 @@ pub struct AttemptEnd {
     pub outcome: Option<Word<Outcome>>,
     /// It must not start again before (ns since 1970).
     pub not_before_ns: Option<i64>,
+    /// Its host was lost.
+    pub lost: bool,
 }
 
 /// A branch in the user's repository.
@@ -153,6 +157,9 @@ impl History {
                 self.requeues = 0;
                 self.released_ns = released.not_before_ns;
             }
+            // Of one that came late, after its host was taken for lost.
+            Event::Canceled(canceled)
+                if !canceled.session.is_empty() && !self.is_of_last(&canceled.session) => {}
             Event::Canceled(canceled) => {
                 self.reason = Some(canceled.reason.clone());
                 self.outcome = canceled.outcome.clone().or(self.outcome.take());
@@ -289,8 +296,16 @@ impl History {
     fn begin_anew(&mut self) {
         self.failures = 0;
         self.requeues = 0;
+        self.lost = 0;
         self.stays = None;
         (self.used_usd, self.used_tokens) = (0.0, 0);
+    }
+
+    /// Whether nothing was claimed since this session.
+    fn is_of_last(&self, session: &str) -> bool {
+        self.last
+            .as_ref()
+            .is_none_or(|last| last.session == session)
     }
 
     fn last_of(&mut self, session: &str) -> Option<&mut LastAttempt> {
@@ -353,10 +368,22 @@ impl History {
     }
 
     fn finish(&mut self, finished: &Finished) {
-        // Whoever publishes takes back first what others had announced.
         let published = finished.published.is_some();
+        self.count_used(finished);
+        if self.comes_late(finished) {
+            // What it says of its branch may be undone, or not: whoever publishes next takes it back.
+            self.publishing
+                .retain(|p| published || p.session != finished.session);
+            return;
+        }
+        // Whoever publishes takes back first what others had announced. What a lost one had announced
+        // may have been published since.
         self.publishing
-            .retain(|p| !published && p.session != finished.session);
+            .retain(|p| !published && (finished.end.lost || p.session != finished.session));
+        self.lost = match finished.end.lost {
+            true => self.lost.saturating_add(1),
+            false => 0,
+        };
         self.not_before_ns = finished.not_before_ns;
         self.waits = match (&finished.next, &finished.end.outcome) {
             (Some(Word::Known(Next::Pending)), Some(Word::Known(Outcome::Limited))) => {
@@ -364,7 +391,6 @@ impl History {
             }
             _ => 0,
         };
-        self.count_used(finished);
         match finished.next.as_ref().and_then(Word::known) {
             Some(Next::Retry) if planted("retry-not-counted") => {}
             Some(Next::Retry) => self.failures = self.failures.saturating_add(1),
@@ -383,6 +409,7 @@ impl History {
             next: finished.next.clone(),
             outcome: finished.end.outcome.clone(),
             not_before_ns: finished.not_before_ns,
+            lost: finished.end.lost,
         });
         last.published = match (&finished.published, &finished.end.head) {
             (Some(name), Some(head)) => Some(PublishedBranch {
@@ -395,6 +422,24 @@ impl History {
 }
 
 impl History {
+    /// Whether this is the end of an attempt whose host was taken for lost, and which only finds that its
+    /// item was taken from it. (Where it was faster it has moved its item, and its end is the right one.)
+    fn comes_late(&self, finished: &Finished) -> bool {
+        let Some(last) = &self.last else {
+            return false;
+        };
+        if last.session != finished.session {
+            // A later one, whose other lines are lost, is the last.
+            return finished
+                .attempt
+                .is_none_or(|attempt| attempt <= last.attempt);
+        }
+        let end = last.end.as_ref();
+        let is_left = finished.next.as_ref().and_then(Word::known) == Some(Next::Left);
+        // Whoever takes it for lost may come late as well.
+        end.is_some_and(|end| is_left && end.lost || finished.end.lost)
+    }
+
     /// Why its branch could not be merged when that was last tried.
     pub fn why_unmerged(&self) -> Option<String> {
         let returned = self.last.as_ref()?.returned.as_ref()?;

@@ -318,6 +318,9 @@ pub struct End {
     pub charged_tokens: Option<u64>,
     /// Whether the item ended with this attempt.
     pub last: bool,
+    /// Its host was lost: how it ended is not known.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -348,6 +351,9 @@ pub struct Released {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Canceled {
+    /// The attempt whose branch was taken back, if one was.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub session: String,
     pub reason: String,
     /// Where its file was moved, if a command did that.
     pub to: Option<String>,

@@ -101,7 +101,7 @@ impl Main {
             && recovery::orphans(root, &ours).is_empty()
     }
 
-    fn say_stays(&self, text: &str) {
+    pub(super) fn say_stays(&self, text: &str) {
         self.rt.console.warn(text);
         self.rt.results.left_with_trouble();
     }
@@ -237,7 +237,10 @@ impl Main {
             return (wait > WAIT_SAID).then(|| ("a time".to_owned(), text));
         }
         let (slot, name) = claimed(&self.rt.root, &self.own().into_iter().collect())?;
-        let text = format!("the drain waits for {slot}, which has {name}");
+        let other = lease::marker(&self.rt.root, slot).map(|marker| marker.host);
+        let other = other.filter(|host| host.is_other(&self.rt.root));
+        let of = other.map_or(String::new(), |host| format!(" of host {}", host.name));
+        let text = format!("the drain waits for {slot}{of}, which has {name}");
         Some((text.clone(), text))
     }
 }

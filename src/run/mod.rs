@@ -14,6 +14,7 @@ mod lacks;
 mod orders;
 mod service;
 mod staff;
+mod strangers;
 mod threads;
 mod tree;
 
@@ -38,6 +39,7 @@ use crate::service::Manager;
 use crate::sys;
 use crate::worker::Worker;
 use home::{Home, Where};
+use strangers::Strangers;
 use threads::Threads;
 
 /// What `harness run` was told.
@@ -119,22 +121,21 @@ pub(crate) fn run(
         hooks_said: false,
         idle_told: 0,
         next_idle: now,
+        strangers: Strangers::default(),
     };
     let left = main.work();
     main.tell_end(left);
-    if left == Left::Moved {
-        return Err(main.home.moved());
-    }
-    if left == Left::LetGo {
-        let slots = main.workers.len();
-        main.rt.console.warn(&format!(
-            "hung up: {slots} slots let go; agents run on, the next `harness run` adopts them"
-        ));
-        return Ok(End::LetGo);
-    }
-    if left == Left::Stuck {
-        main.say_what_is_let_go();
-        return Ok(End::Stuck);
+    match left {
+        Left::Moved => return Err(main.home.moved()),
+        Left::LetGo => {
+            main.say_hung_up();
+            return Ok(End::LetGo);
+        }
+        Left::Stuck => {
+            main.say_what_is_let_go();
+            return Ok(End::Stuck);
+        }
+        Left::Finished => {}
     }
     // Its file goes before the threads end: other processes then see that nobody is here.
     let Main {
@@ -203,6 +204,7 @@ struct Main {
     /// How much was done when nothing was left to do, as `hooks/idle` was last told.
     idle_told: u64,
     next_idle: Instant,
+    strangers: Strangers,
 }
 
 /// How long after a death, and after its own start, a process looks for orphaned slots often.
@@ -236,6 +238,7 @@ impl Main {
             }
             if self.level() < Level::Stopping {
                 self.recover_orphans();
+                self.look_at_strangers();
             }
             if self.level() == Level::Running {
                 self.tell_when_idle();

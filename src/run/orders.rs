@@ -54,6 +54,14 @@ impl Main {
         self.tell_stop();
     }
 
+    /// SIGHUP: the end of a session, not of the work.
+    pub(super) fn say_hung_up(&self) {
+        let slots = self.workers.len();
+        self.rt.console.warn(&format!(
+            "hung up: {slots} slots let go; agents run on, the next `harness run` adopts them"
+        ));
+    }
+
     /// A stop ends without these slots.
     pub(super) fn say_what_is_let_go(&self) {
         let slots = self.rt.slots.statuses();

@@ -10,6 +10,7 @@ mod results;
 mod room;
 mod slots;
 mod stagger;
+mod strangers;
 mod tickets;
 mod troubles;
 mod voice;
@@ -36,6 +37,7 @@ use room::Room;
 pub(crate) use room::pressure;
 pub(crate) use slots::Slots;
 use stagger::Stagger;
+pub(crate) use strangers::{Lost, Strangers};
 pub(crate) use tickets::{Ticket, Tickets};
 pub(crate) use troubles::Troubles;
 
@@ -54,6 +56,8 @@ pub(crate) struct Runtime {
     pub(crate) merges: Merges,
     /// What this machine has left.
     pub(crate) room: Room,
+    /// Slots of lost hosts.
+    pub(crate) strangers: Strangers,
     /// Hooks and notifications that run.
     pub(crate) errands: Errands,
     /// When a slot may claim its first item for a prompt agent.
@@ -95,6 +99,7 @@ impl Runtime {
             tickets: Tickets::new(max_items),
             merges: Merges::default(),
             room: Room::new(root, &config.limits),
+            strangers: Strangers::default(),
             errands: Errands::default(),
             turns: Stagger::new(config.harness.stagger),
             starts: Stagger::new(config.harness.stagger),

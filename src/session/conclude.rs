@@ -208,7 +208,7 @@ fn act(
 
 /// Records the end. Where a person took the file away in this last instant, the end is that it was
 /// canceled: what was announced is taken back before that is on record.
-fn record_end(
+pub(super) fn record_end(
     ctx: &WorkerContext,
     hub: Option<&Hub>,
     attempt: &mut Attempt,
@@ -264,7 +264,7 @@ pub(crate) fn publish_on(
 }
 
 /// Moves the file to where the decision puts it.
-fn place(
+pub(super) fn place(
     ctx: &WorkerContext,
     hub: Option<&Hub>,
     mut attempt: Attempt,

@@ -114,6 +114,9 @@ pub struct SessionFile {
     pub interrupts: Vec<String>,
     /// Whether the item ended with this attempt.
     pub last: bool,
+    /// Its host was lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// It made too many failures alike, and its agent was held.
     pub held: bool,
     /// Fields of a newer version: kept when the file is rewritten.
@@ -200,6 +203,7 @@ impl SessionFile {
             charged_usd: self.charged_usd,
             charged_tokens: self.charged_tokens,
             last: self.last,
+            lost: self.lost,
         }
     }
 
@@ -227,6 +231,7 @@ impl SessionFile {
             charged_usd: end.charged_usd,
             charged_tokens: end.charged_tokens,
             last: end.last,
+            lost: end.lost,
             ..std::mem::take(self)
         };
     }

@@ -191,6 +191,7 @@ pub(super) fn withdraw(
         }
     }
     record.append(&Event::Canceled(Canceled {
+        session: file.session.clone(),
         reason: reason.clone(),
         ..Canceled::default()
     }))?;

@@ -48,6 +48,7 @@ mod gc;
 mod holds;
 mod hooks;
 mod hostile;
+mod hosts;
 mod house;
 mod index;
 mod input;

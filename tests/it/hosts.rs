@@ -1,0 +1,208 @@
+//! Several hosts in one ROOT: a process's node and job are what an engine says in its environment, and the
+//! engine is a `squeue` of the test's. A host that is lost, one that is only late, and one of which nothing
+//! is known.
+
+use std::ffi::OsString;
+use std::fs;
+
+use crate::support::{Root, Running, git, kill};
+
+/// A ROOT that processes on several nodes of a cluster work in.
+struct Cluster {
+    root: Root,
+}
+
+impl Cluster {
+    fn new(mut root: Root) -> Cluster {
+        let bin = root.at("bin");
+        fs::create_dir(&bin).unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let path = format!("{}:{path}", bin.display());
+        root.env.push(("PATH", OsString::from(path)));
+        let cluster = Cluster { root };
+        let jobs = cluster.root.at("jobs");
+        cluster.program("squeue", &format!("cat '{}'", jobs.display()));
+        cluster.program("scontrol", "echo 'ClusterName = c'");
+        cluster.say(&[]);
+        cluster
+    }
+
+    fn program(&self, name: &str, body: &str) {
+        let file = self.root.at("bin").join(name);
+        fs::write(&file, format!("#!/bin/sh\n{body}\n")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&file, mode).unwrap();
+    }
+
+    /// What the engine says from now on of each job.
+    fn say(&self, jobs: &[(u32, &str)]) {
+        let line = |(id, state): &(u32, &str)| format!("c {id} N/A {id} {state} 0\n");
+        let text: String = jobs.iter().map(line).collect();
+        fs::write(self.root.at("jobs.new"), text).unwrap();
+        fs::rename(self.root.at("jobs.new"), self.root.at("jobs")).unwrap();
+    }
+
+    /// Starts `harness run` on node `nN`, in job N.
+    fn start(&mut self, node: u32, args: &[&str]) -> Running {
+        let before = self.root.env.len();
+        self.root.env.extend([
+            ("SLURM_JOB_ID", OsString::from(node.to_string())),
+            ("SLURM_CLUSTER_NAME", OsString::from("c")),
+            ("SLURMD_NODENAME", OsString::from(format!("n{node}"))),
+        ]);
+        let running = self.root.start(args);
+        self.root.env.truncate(before);
+        running
+    }
+
+    fn marker(&self, slot: &str) -> String {
+        let path = self.root.at("state/agents").join(slot).join("marker");
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// The processes of a slot: its keeper, and what runs for it.
+    fn of_slot(&self, slot: &str) -> Vec<u32> {
+        let all = self.root.processes().into_iter().map(|(pid, _)| pid);
+        let is_its = |pid: &u32| {
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let text = [read("environ"), read("cmdline")].concat();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let mut words = text.split('\0');
+            words.any(|w| w == format!("HARNESS_SLOT={slot}") || w.ends_with(&format!("/{slot}")))
+        };
+        all.filter(is_its).collect()
+    }
+}
+
+/// Commits what says which attempt it was, once `go` is there.
+fn waiting(root: &Root, name: &str) {
+    let go = root.at("go");
+    let body = format!(
+        "touch \"$HARNESS_ROOT/began-{name}-$HARNESS_ATTEMPT\"
+until [ -e '{}' ]; do sleep 0.05; done
+echo $HARNESS_ATTEMPT > made-{name}; git add .; git commit -q -m made",
+        go.display()
+    );
+    root.script(name, &body);
+}
+
+#[test]
+fn the_items_of_a_lost_host_are_done_by_another_one_and_its_late_process_stops() {
+    let mut cluster = Cluster::new(Root::with_repo());
+    for name in ["a", "b"] {
+        waiting(&cluster.root, name);
+    }
+    let mut late = cluster.start(1, &["--workers", "2"]);
+    let began = |c: &Cluster, attempt: u32| {
+        let of = |name| c.root.at(format!("began-{name}-{attempt}"));
+        of("a").exists() && of("b").exists()
+    };
+    cluster.root.wait_until("both began", || began(&cluster, 1));
+    // The whole node stands still: harness, keepers, agents.
+    late.signal("STOP");
+    let frozen: Vec<u32> = cluster.root.processes().into_iter().map(|p| p.0).collect();
+    frozen.iter().for_each(|pid| kill(*pid, "STOP"));
+    cluster.say(&[(1, "NODE_FAIL"), (2, "RUNNING")]);
+    let mut other = cluster.start(2, &["--drain", "--workers", "2"]);
+    cluster
+        .root
+        .wait_until("both began again", || began(&cluster, 2));
+    assert!(cluster.marker("agent-1").contains("given_up"));
+    // It wakes while others are at work on what it had.
+    frozen.iter().for_each(|pid| kill(*pid, "CONT"));
+    late.signal("CONT");
+    assert_eq!(late.wait(), Some(111), "{}", late.said());
+    assert!(late.said().contains("was given up by another host"));
+    fs::write(cluster.root.at("go"), "").unwrap();
+    assert_eq!(other.wait(), Some(0), "{}", other.said());
+    let root = &cluster.root;
+    let branches = git(&root.repo(), &["branch", "--list", "harness/*"]);
+    let branches: Vec<&str> = branches.split_whitespace().collect();
+    assert_eq!(branches, ["harness/a/2", "harness/b/2"]);
+    for name in ["a", "b"] {
+        assert!(root.is_done(name));
+        let events = root.events(name);
+        let claims = events.iter().filter(|event| *event == "claimed").count();
+        assert_eq!(claims, 2, "{events:?}");
+        let record = fs::read_to_string(root.at(format!("state/items/{name}.jsonl"))).unwrap();
+        let why = "its host was lost: Slurm says of job 1: NODE_FAIL";
+        assert_eq!(record.matches(why).count(), 1, "{record}");
+    }
+    root.assert_nothing_left();
+}
+
+#[test]
+fn what_the_engine_does_not_know_moves_nothing_until_a_person_says_that_the_host_is_gone() {
+    let mut cluster = Cluster::new(Root::plain());
+    waiting(&cluster.root, "a");
+    let held = cluster.start(1, &["--workers", "1"]);
+    let began = cluster.root.at("began-a-1");
+    cluster.root.wait_until("it began", || began.exists());
+    held.signal("STOP");
+    cluster.program(
+        "squeue",
+        "echo 'slurm_load_jobs error: no controller' >&2; exit 1",
+    );
+    let mut other = cluster.start(2, &["--drain", "--workers", "1"]);
+    let silent = "agent-1 of host n1 is silent";
+    cluster
+        .root
+        .wait_until("it says so", || other.said().contains(silent));
+    let said = other.said();
+    assert!(said.contains("no controller"), "{said}");
+    assert!(said.contains("touch state/agents/agent-1/lost"), "{said}");
+    assert!(said.contains("agent-1 of host n1, which has a"), "{said}");
+    assert!(cluster.root.at("queue/claimed/agent-1/a").exists());
+    fs::write(cluster.root.at("go"), "").unwrap();
+    let frozen = cluster.of_slot("agent-1");
+    frozen.iter().for_each(|pid| kill(*pid, "KILL"));
+    fs::write(cluster.root.at("state/agents/agent-1/lost"), "").unwrap();
+    // Without a repository what an agent commits fails: what counts is that it ran.
+    other.wait();
+    assert!(cluster.root.at("began-a-2").exists(), "{}", other.said());
+    assert!(other.said().contains("a person has said so"));
+    held.kill9();
+}
+
+#[test]
+fn a_slot_whose_host_has_left_it_is_taken_by_another_and_one_with_a_living_keeper_is_not() {
+    let mut cluster = Cluster::new(Root::plain());
+    cluster.say(&[(1, "RUNNING"), (2, "RUNNING")]);
+    cluster.root.script("first", "true");
+    let mut first = cluster.start(1, &["--drain", "--workers", "1"]);
+    assert_eq!(first.wait(), Some(0), "{}", first.said());
+    assert_eq!(cluster.marker("agent-1"), "");
+    let go = cluster.root.at("go").display().to_string();
+    let body = format!(
+        "touch $HARNESS_ROOT/began-$HARNESS_ATTEMPT; until [ -e {go} ]; do sleep 0.05; done"
+    );
+    cluster.root.script("a", &body);
+    let second = cluster.start(2, &["--workers", "1"]);
+    let (began, again) = (cluster.root.at("began-1"), cluster.root.at("began-2"));
+    cluster.root.wait_until("it began", || began.exists());
+    assert!(cluster.marker("agent-1").contains("\"n2\""));
+    // Its agent runs on, and its own host adopts it.
+    second.kill9();
+    let mut third = cluster.start(1, &["--drain", "--workers", "1"]);
+    let waits = "the drain waits for agent-1 of host n2, which has a";
+    cluster
+        .root
+        .wait_until("it waits", || third.said().contains(waits));
+    assert!(!again.exists());
+    cluster
+        .of_slot("agent-1")
+        .iter()
+        .for_each(|pid| kill(*pid, "KILL"));
+    cluster
+        .root
+        .wait_until("it begins again", || again.exists());
+    fs::write(go, "").unwrap();
+    assert_eq!(third.wait(), Some(0), "{}", third.said());
+    assert!(
+        third
+            .said()
+            .contains("agent-1 of host n2 is given up: its process has let go")
+    );
+    assert!(cluster.root.is_done("a"));
+    cluster.root.assert_nothing_left();
+}
