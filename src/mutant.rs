@@ -22,6 +22,10 @@ pub const ALL: &[(&str, &str)] = &[
         "a slot is recovered in another folder than the one in which its agent worked",
     ),
     (
+        "hub-left-broken",
+        "a copy of a repository of which a part was removed on a host's disk is used as it is",
+    ),
+    (
         "disks-not-told-apart",
         "a folder of the same path on another host's disk is taken for the one in which an agent worked",
     ),

@@ -112,6 +112,7 @@ PROOFS = [
     ("git-debris-stays", it("git_races::what_killed_gits_leave")),
     ("kept-on-host-only", it("local::")),
     ("recovered-elsewhere", it("local::what_an_agent")),
+    ("hub-left-broken", it("local::a_repository_of_which")),
     ("disks-not-told-apart", it("local::a_worktree_of_the_same_slot")),
     ("slot-kept", it("slots::what_an_agent_sets")),
     ("hub-by-name", it("slots::a_name_of")),

@@ -121,6 +121,19 @@ impl Hub {
                 .at_path(self.dir())
                 .hint("put the copy back, or remove what is there: a new one is made"));
         }
+        if self.is_broken() {
+            let _lock = self.lock()?;
+            if self.is_broken() {
+                let was = aside(self.dir(), self.dir())?;
+                let was = was.map(|dir| dir.display().to_string());
+                crate::error::tell(&format!(
+                    "harness: somebody removed a part of harness's copy of repository `{}` on this host's disk: a \
+                     new one is made, and what was left is in {}",
+                    self.0.repo.name,
+                    was.unwrap_or_default()
+                ));
+            }
+        }
         if !atomic::exists(self.dir()) {
             let lock = self.lock()?;
             if !atomic::exists(self.dir()) {
@@ -144,6 +157,16 @@ impl Hub {
             let _stays = self.clear_debris(DEBRIS_AGE, false);
         }
         Ok(true)
+    }
+
+    /// Whether a part of a hub on a host's own disk was removed (old files in `/tmp` are). All that an ended
+    /// attempt made is kept elsewhere.
+    fn is_broken(&self) -> bool {
+        let dir = self.dir();
+        self.kept().is_some()
+            && atomic::exists(dir)
+            && !(super::is_bare(dir) && self.read_ref(SEED).is_some())
+            && !planted("hub-left-broken")
     }
 
     /// Writes the hub's configuration where it is not ours: what an agent wrote there ends here.

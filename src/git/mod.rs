@@ -526,13 +526,13 @@ pub(crate) fn has_commit(dir: &Path) -> Result<bool> {
 
 /// Whether this directory or one above it has the files of a repository.
 fn looks_like_a_repository(dir: &Path) -> bool {
-    let is_bare = |d: &Path| {
-        ["HEAD", "objects", "refs"]
-            .iter()
-            .all(|f| d.join(f).exists())
-    };
     dir.ancestors()
         .any(|d| d.join(".git").exists() || is_bare(d))
+}
+
+fn is_bare(dir: &Path) -> bool {
+    let parts = ["HEAD", "objects", "refs"];
+    parts.iter().all(|part| dir.join(part).exists())
 }
 
 /// A random time up to `max`, so that competing processes do not retry together.

@@ -334,6 +334,30 @@ fn a_folder_that_is_removed_while_harness_runs_is_made_again() {
     root.assert_nothing_left();
 }
 
+/// As those do that clean up in `/tmp`.
+#[test]
+fn a_repository_of_which_a_part_was_removed_is_made_anew() {
+    let hosts = Hosts::new();
+    let root = &hosts.root;
+    root.script("first", "echo made > made");
+    hosts.drain("one");
+    for part in ["HEAD", "packed-refs", "refs", "objects"] {
+        let hub = hosts.folder("one").join("repos/default.git");
+        let gone = hub.join(part);
+        match gone.is_dir() {
+            true => fs::remove_dir_all(gone).unwrap(),
+            false => fs::remove_file(gone).unwrap(),
+        }
+        root.script(part, "echo made > made");
+        hosts.drain("one");
+        assert!(root.is_done(part), "{:#}", root.show(part));
+        let made = format!("harness/{part}/1:made");
+        assert_eq!(git(&root.repo(), &["show", &made]), "made\n");
+    }
+    hosts.assert_only_queue_and_state_in_root(&["one"]);
+    root.assert_nothing_left();
+}
+
 /// Its agent ended well after its harness had died, and nobody had collected its work.
 #[test]
 fn work_that_was_lost_with_its_disk_is_no_success() {
