@@ -92,6 +92,7 @@ mod service;
 mod shown;
 mod signals;
 mod slots;
+mod slurm;
 mod soak;
 mod status;
 mod streams;
