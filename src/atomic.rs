@@ -153,9 +153,17 @@ pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
     let is_new =
         !exists(path) && Nameless::new(path, content, 0o600, durable)?.link(path)? == Moved::Done;
     if !is_new {
-        put_over(path, content, 0o600, |temp, file| {
-            sync_data(file, temp, durable)
-        })?;
+        let put = || {
+            put_over(path, content, 0o600, |temp, file| {
+                sync_data(file, temp, durable)
+            })
+        };
+        // Whoever clears a folder of temporary files may take one of a process that stood still for dead.
+        let was_cleared = |e: &Error| e.errno() == Some(libc::ENOENT) && exists(path);
+        match put() {
+            Err(e) if was_cleared(&e) => put()?,
+            done => done?,
+        }
     }
     if durable { sync_parent(path) } else { Ok(()) }
 }

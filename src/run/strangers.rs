@@ -13,7 +13,6 @@ use super::Main;
 use crate::atomic;
 use crate::clock;
 use crate::engine::{self, Job, Verdict};
-use crate::host::Host;
 use crate::keeper;
 use crate::layout::SlotId;
 use crate::lease::{self, Marker};
@@ -51,7 +50,7 @@ impl Main {
     pub(super) fn look_at_strangers(&mut self) {
         let now = clock::instant();
         let is_early = self.strangers.next_look.is_some_and(|next| now < next);
-        if is_early || !Host::has_others(&self.rt.root) {
+        if is_early || !self.rt.has_others {
             return;
         }
         self.strangers.next_look = Some(now + LOOK);

@@ -25,6 +25,7 @@ use crate::config::{Config, Durability};
 use crate::error::Result;
 use crate::folder::Folder;
 use crate::git::Repos;
+use crate::host::Host;
 use crate::layout::Root;
 use crate::ready::Ready;
 use crate::status::LedgerLine;
@@ -46,6 +47,8 @@ pub(crate) struct Runtime {
     pub(crate) config: Config,
     /// Whether what is acknowledged must survive a power cut.
     pub(crate) durable: bool,
+    /// Whether other hosts may work in this ROOT.
+    pub(crate) has_others: bool,
     /// The index of `queue/pending/`.
     pub(crate) ready: Arc<Ready>,
     pub(crate) repos: Repos,
@@ -92,6 +95,7 @@ impl Runtime {
         Ok(Runtime {
             root: root.clone(),
             durable: config.harness.durability == Durability::Full,
+            has_others: Host::has_others(root),
             ready,
             repos: Repos::new(root, &config)?,
             lifecycle: Lifecycle::new()?,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::begin::stand;
-use super::end::{fill_file, set_decision, write_end};
+use super::end::{fill_file, set_decision, write_canceled, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{
@@ -207,7 +207,8 @@ fn act(
 }
 
 /// Records the end. Where a person took the file away in this last instant, the end is that it was
-/// canceled: what was announced is taken back before that is on record.
+/// canceled: what was announced is taken back before that is on record. Where another host took it, that
+/// host has recorded the end.
 pub(super) fn record_end(
     ctx: &WorkerContext,
     hub: Option<&Hub>,
@@ -215,6 +216,10 @@ pub(super) fn record_end(
     decision: Decision,
     not_before: Option<i64>,
 ) -> Result<Decision> {
+    if decision.next == Next::Left {
+        write_canceled(ctx, attempt)?;
+        return Ok(decision);
+    }
     if write_end(ctx, attempt, decision.next, not_before)? {
         return Ok(decision);
     }
@@ -226,7 +231,7 @@ pub(super) fn record_end(
     attempt.file.published = None;
     set_decision(&mut attempt.file, &canceled);
     digest::write(&ctx.rt, attempt);
-    write_end(ctx, attempt, canceled.next, None)?;
+    write_canceled(ctx, attempt)?;
     Ok(canceled)
 }
 

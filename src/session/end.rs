@@ -5,11 +5,11 @@ use super::{Attempt, Over, Work, WorkerContext, breaker};
 use crate::aggregator;
 use crate::atomic;
 use crate::clock;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::git::Collected;
 use crate::mutant::planted;
 use crate::outcome::{Decision, Next, Outcome, Word};
-use crate::record::{Event, Finished, LastAttempt};
+use crate::record::{self, Event, Finished, LastAttempt, Line};
 use crate::status::LedgerLine;
 
 /// Copies what is known of the end into the session's file.
@@ -113,6 +113,10 @@ pub(super) fn write_end(
         if next != Next::Left && !claim.fence()? {
             return Ok(false);
         }
+        if ctx.is_given_up() {
+            let why = "the slot was given up by another host, which records the end";
+            return Err(Error::permanent("cannot end the attempt", why));
+        }
         if let Err(e) = record.append(&finished) {
             // A full disk: meanwhile the file has its own name.
             claim.unfence()?;
@@ -126,6 +130,10 @@ pub(super) fn write_end(
     if durable && !planted("end-unsynced") {
         ctx.retry_temporary(|| record.sync())?;
     }
+    if ctx.is_given_up() {
+        // It has found this end, and counted it.
+        return Ok(true);
+    }
     let mut line = ledger_line(&attempt.file);
     line.held = breaker::look(ctx, &attempt.claim.name, &line);
     if line.held {
@@ -135,6 +143,19 @@ pub(super) fn write_end(
     }
     ctx.rt.count(&line);
     Ok(true)
+}
+
+/// Writes that it was canceled, unless another host, which took it for lost, has recorded its end.
+pub(super) fn write_canceled(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
+    let lines = record::lines(&ctx.rt.root, &attempt.claim.name)?;
+    let is_its = |line: &Line| match &line.event {
+        Event::Finished(finished) => finished.session == attempt.file.session,
+        _ => false,
+    };
+    if lines.iter().any(is_its) {
+        return Ok(());
+    }
+    write_end(ctx, attempt, Next::Left, None).map(drop)
 }
 
 /// Whoever put this end on record may have died before the ledger had it, and when it had held the agent.

@@ -59,7 +59,7 @@ use crate::event::Figures;
 use crate::git::{Base, Hub, Worktree};
 use crate::keeper::{ExitRecord, Keeper};
 use crate::layout::{DEFAULT_REPO, Place, Root, SlotId};
-use crate::lease::Lease;
+use crate::lease::{self, Lease};
 use crate::limits::STARTS_MAX;
 use crate::local;
 use crate::mutant::planted;
@@ -171,6 +171,11 @@ impl WorkerContext {
             });
         }
         done
+    }
+
+    /// Whether another host took this one for lost, and has the slot's items.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.rt.has_others && lease::is_closed(&self.rt.root, self.slot())
     }
 
     /// Shows why the slot waits.

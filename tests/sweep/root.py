@@ -35,6 +35,8 @@ def can_be_nobody():
 class Root:
     def __init__(self, opts, mode, toml="", as_nobody=False):
         self.opts, self.mode = opts, mode
+        # What harness finds in its environment besides ours.
+        self.env = {}
         self.program = [opts.bin]
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="harness-points-", dir=opts.dir))
         # What is outside of ROOT no failing call reaches: the log of what really ran, and gates.
@@ -69,7 +71,8 @@ class Root:
 
     def harness(self, *args, timeout=DEADLINE):
         return subprocess.run(self.command(*args), capture_output=True, text=True,
-                              errors="replace", timeout=timeout, stdin=subprocess.DEVNULL)
+                              errors="replace", timeout=timeout, stdin=subprocess.DEVNULL,
+                              env={**os.environ, **self.env})
 
     def drain(self):
         return self.harness("run", "--drain", "--workers", "1")
@@ -78,12 +81,13 @@ class Root:
         """One that nobody traces."""
         log = open(self.base / "first.log", "a")
         command = self.command("run", "--workers", "1", *args)
-        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                env={**os.environ, **self.env})
 
     def trace(self, point, args, also=()):
         """Starts it under the tracer; `traced_end` waits for it."""
         self.said_at = self.base / "traced.log"
-        env = {**os.environ, "RUST_BACKTRACE": "0"}
+        env = {**os.environ, "RUST_BACKTRACE": "0", **self.env}
         self.traced = start(self.path, point, self.command(*args), str(self.said_at), env, also)
 
     def is_over(self):

@@ -89,11 +89,13 @@ class Point:
     lasting: float = 0
     # Only calls whose text fits (`rename */queue/done/x`, or one of several with `|`) are counted.
     like: str = "*"
+    # The process is stopped right after the call instead, and LOG.hit is made.
+    pause: bool = False
 
 
 class Tracer:
-    def __init__(self, root, point):
-        self.root, self.point = str(root), point
+    def __init__(self, root, point, log):
+        self.root, self.point, self.log = str(root), point, log
         self.images, self.names, self.live, self.failing = {}, {}, set(), {}
         self.row, self.hit, self.failed, self.leaving, self.count = [], None, [], False, 0
         self.code, self.expired = None, False
@@ -295,6 +297,12 @@ class Tracer:
         if self.count != point.n:
             return None
         self.hit = shown
+        if point.pause:
+            # Pending until the call has been made.
+            os.kill(tgid, signal.SIGSTOP)
+            self.leave()
+            open(f"{self.log}.hit", "w").close()
+            return None
         if not point.error:
             self.leave()
             os.kill(tgid, signal.SIGKILL)
@@ -351,7 +359,7 @@ def start(root, point, command, log, env=None, also=()):
             os.execve("/bin/sh", ["/bin/sh", "-c", stopped, "sh", *command], env or os.environ)
         os.waitpid(pid, os.WUNTRACED)
 
-        traced = Tracer(root, point)
+        traced = Tracer(root, point, log)
 
         def expired(_signal, _frame):
             # Seen at the next stop: an exception here could lose one.
