@@ -6,12 +6,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::git;
 use crate::hold;
+use crate::host::Host;
 use crate::interrupt;
 use crate::item::Item;
 use crate::layout::{Place, SlotId};
@@ -35,6 +36,8 @@ const IDLE_TICK: Duration = Duration::from_secs(5);
 /// Failed attempts in a row in one slot that raise an interrupt: something is wrong with the slot,
 /// the agent or the provider, and going on would use up every item's retries.
 const FAILURES_IN_A_ROW: u32 = 5;
+/// An attempt that fails sooner than this may have failed because of its host.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// A worker as the main thread sees it.
 pub(crate) struct Worker {
@@ -170,12 +173,15 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
             wait_for_an_item(ctx);
             continue;
         };
+        let began = clock::instant();
         match attempt(ctx, &candidate, ticket) {
             Ok(Tried::NotClaimed) => rt.troubles.over(&slot),
             Ok(Tried::Ended { failed }) => {
                 rt.troubles.over(&slot);
+                look_at_host(&rt, failed, began);
                 failures_in_a_row = if failed { failures_in_a_row + 1 } else { 0 };
-                if failures_in_a_row == FAILURES_IN_A_ROW {
+                let is_left_out = rt.lifecycle.level() > Level::Running;
+                if failures_in_a_row == FAILURES_IN_A_ROW && !is_left_out {
                     failures_in_a_row = 0;
                     interrupt_for_failures(ctx);
                 }
@@ -313,6 +319,20 @@ fn wait_for_an_item(ctx: &mut WorkerContext) {
         show_idle(ctx, SlotState::Idle, Some(why.to_owned()));
     }
     ctx.waker.wait(left.unwrap_or(IDLE_TICK).min(IDLE_TICK));
+}
+
+/// In a job of an engine: a host on which everything fails at once would use up the retries of the whole
+/// queue, faster than any other works.
+fn look_at_host(rt: &Runtime, failed: bool, began: Instant) {
+    if Host::own().job.is_none() || failed && began.elapsed() >= AT_ONCE {
+        return;
+    }
+    if rt.failed_at_once(failed) >= FAILURES_IN_A_ROW {
+        let seconds = AT_ONCE.as_secs();
+        rt.leave_host(&format!(
+            "{FAILURES_IN_A_ROW} attempts in a row failed within {seconds} s each (`harness list parked` tells why)"
+        ));
+    }
 }
 
 fn interrupt_for_failures(ctx: &WorkerContext) {

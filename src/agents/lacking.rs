@@ -33,6 +33,11 @@ pub(crate) fn is_lack(hold: &Hold) -> bool {
     [NO_AGENT, NO_PROGRAM, NO_GATE, NO_SANDBOX].contains(&&*hold.class)
 }
 
+/// Whether it is this host's own lack: another host may have what is missing.
+pub(crate) fn is_lack_of_host(hold: &Hold) -> bool {
+    is_lack(hold) && hold.class != NO_AGENT
+}
+
 /// Who waits behind such a hold, and why.
 pub(crate) fn who_waits(hold: &Hold) -> String {
     if let Some(gate) = hold.agent.strip_prefix(GATE) {

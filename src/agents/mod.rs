@@ -16,7 +16,8 @@ use crate::config::nearest::advice;
 use crate::config::{AgentTable, Config, placeholder};
 use crate::item::{Item, Kind, Refusal};
 pub(crate) use lacking::{
-    NOBODY, for_item_lacks, is_gate_of, is_lack, lacks_over, who_waits, why_not_a_program,
+    NOBODY, for_item_lacks, is_gate_of, is_lack, is_lack_of_host, lacks_over, who_waits,
+    why_not_a_program,
 };
 pub(crate) use plan::{BOOTSTRAP, Before, LaunchInputs, Plan, budget_usd, plan};
 pub(crate) use program::{

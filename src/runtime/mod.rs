@@ -16,7 +16,7 @@ mod troubles;
 mod voice;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::aggregator::Ledger;
@@ -79,6 +79,8 @@ pub(crate) struct Runtime {
     pub(crate) nobodys_released: AtomicBool,
     /// Agents that this process could not start at all, and therefore holds.
     lacking: Mutex<BTreeSet<String>>,
+    is_left_out: AtomicBool,
+    failures_at_once: AtomicU32,
     budget: Mutex<Current>,
     ledger: Mutex<Ledger>,
 }
@@ -114,10 +116,37 @@ impl Runtime {
             interrupts: Mutex::default(),
             nobodys_released: AtomicBool::default(),
             lacking: Mutex::default(),
+            is_left_out: AtomicBool::default(),
+            failures_at_once: AtomicU32::default(),
             budget: Mutex::new(Current::new(config.budget.clone())),
             ledger: Mutex::new(Ledger::new(root)),
             config,
         })
+    }
+
+    /// Takes nothing more in this process: on its host nothing can be started. Other hosts take the items.
+    pub(crate) fn leave_host(&self, why: &str) {
+        if self.is_left_out.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let host = &Host::own().name;
+        self.console.warn(&format!(
+            "host {host} is left out: {why}; nothing more is taken here, other hosts go on"
+        ));
+        self.results.left_with_trouble();
+        self.lifecycle.raise(Level::Finishing);
+    }
+
+    /// Counts attempts that failed at once, one after the other, in all slots. Whoever ends well begins the
+    /// count anew.
+    pub(crate) fn failed_at_once(&self, failed: bool) -> u32 {
+        match failed {
+            true => self.failures_at_once.fetch_add(1, Ordering::SeqCst) + 1,
+            false => {
+                self.failures_at_once.store(0, Ordering::SeqCst);
+                0
+            }
+        }
     }
 
     /// An agent is held.

@@ -6,6 +6,7 @@ use super::{gates, random_fraction};
 use crate::agents::{self, Agent};
 use crate::config::nearest::advice;
 use crate::hold::{self, Admitted, Hold};
+use crate::host::Host;
 use crate::item::{self, Refusal};
 use crate::layout::SlotId;
 use crate::runtime::Runtime;
@@ -66,8 +67,13 @@ pub(crate) fn accepts(
 /// After so long it is asked again whether an agent is held, where that cannot be found out.
 const CANNOT_TELL: Duration = Duration::from_secs(5);
 
-/// Raises the hold of an agent that cannot be started at all, says it once, and returns its name.
+/// Raises the hold of an agent that cannot be started at all, says it once, and returns its name. In a
+/// job of an engine no other host is held up for what this one lacks.
 fn hold_back(rt: &Runtime, lack: Hold) -> String {
+    if Host::own().job.is_some() && agents::is_lack_of_host(&lack) {
+        rt.leave_host(&lack.reason);
+        return lack.agent;
+    }
     // Of several workers that meet it at once, one raises the hold, and says it.
     let mut lacking = rt.lacking();
     match hold::raise(&rt.root, &lack) {

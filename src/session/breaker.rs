@@ -14,6 +14,7 @@ use crate::config::SCRIPT;
 use crate::event::{Class, clip};
 use crate::hold::{self, FAILURES, Hold};
 use crate::hooks::{self, Event, Facts};
+use crate::host::Host;
 use crate::layout::{Name, Root};
 use crate::outcome::Outcome;
 use crate::quote;
@@ -143,6 +144,17 @@ pub(super) fn look(ctx: &WorkerContext, name: &Name, line: &LedgerLine) -> bool 
     let row = row(line, &before);
     let items: BTreeSet<&str> = row.iter().map(|line| line.item.as_str()).collect();
     if row.len() < ALIKE || items.len() < ITEMS {
+        return false;
+    }
+    let own = ctx.rt.slots.held();
+    let is_own = |line: &&LedgerLine| own.iter().any(|slot| line.slot == slot.to_string());
+    if Host::own().job.is_some() && row.iter().all(is_own) {
+        // Of other hosts that says nothing.
+        let why = format!(
+            "{ALIKE} attempts in a row failed alike here: {}",
+            line.reason
+        );
+        ctx.rt.leave_host(&one_line(&why));
         return false;
     }
     let sessions: Vec<&str> = row.iter().map(|line| line.session.as_str()).collect();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::begin::stand;
-use super::end::{fill_file, set_decision, write_canceled, write_end};
+use super::end::{fill_file, set_decision, target_of, was_moved_for_us, write_canceled, write_end};
 use super::publish::{publish, release, take_back, withdraw};
 use super::stream::stderr_tail;
 use super::{
@@ -291,7 +291,9 @@ pub(super) fn place(
     let published = hub.filter(|_| file.published.is_some());
     let record = &mut attempt.record;
     let mut before = |ended| {
-        if let (Ended::TakenAway, Some(hub)) = (ended, published) {
+        if let (Ended::TakenAway, Some(hub)) = (ended, published)
+            && !was_moved_for_us(ctx, &name, &file.session)?
+        {
             withdraw(ctx, hub, record, &name, &file)?;
         }
         hooks::ended(&ctx.rt, &file, &name, ended);
@@ -303,17 +305,6 @@ pub(super) fn place(
         report(ctx, &file, &name, decision, ended);
     }
     Ok(())
-}
-
-/// Where `next` puts the file.
-pub(crate) fn target_of(next: Next, not_before: Option<i64>) -> Target {
-    match next {
-        Next::Review => Target::Review,
-        Next::Merge => Target::Merge,
-        Next::Done => Target::Done,
-        Next::Parked | Next::Left => Target::Parked,
-        Next::Retry | Next::Pending => Target::Pending { not_before },
-    }
 }
 
 /// An agent that was stopped because it kept running after its result counts as exited with 0.

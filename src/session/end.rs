@@ -7,9 +7,11 @@ use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::git::Collected;
+use crate::layout::Name;
 use crate::mutant::planted;
 use crate::outcome::{Decision, Next, Outcome, Word};
 use crate::record::{self, Event, Finished, LastAttempt, Line};
+use crate::spool::Target;
 use crate::status::LedgerLine;
 
 /// Copies what is known of the end into the session's file.
@@ -147,15 +149,30 @@ pub(super) fn write_end(
 
 /// Writes that it was canceled, unless another host, which took it for lost, has recorded its end.
 pub(super) fn write_canceled(ctx: &WorkerContext, attempt: &mut Attempt) -> Result<()> {
-    let lines = record::lines(&ctx.rt.root, &attempt.claim.name)?;
-    let is_its = |line: &Line| match &line.event {
-        Event::Finished(finished) => finished.session == attempt.file.session,
-        _ => false,
-    };
-    if lines.iter().any(is_its) {
+    let ends = ends_on_record(ctx, &attempt.claim.name, &attempt.file.session)?;
+    if !ends.is_empty() {
         return Ok(());
     }
     write_end(ctx, attempt, Next::Left, None).map(drop)
+}
+
+/// Whether another host, which took this one for lost, has moved the item as the end says that is on
+/// record: it is over, and what it published stays.
+pub(super) fn was_moved_for_us(ctx: &WorkerContext, name: &Name, session: &str) -> Result<bool> {
+    let ends = ctx
+        .is_given_up()
+        .then(|| ends_on_record(ctx, name, session));
+    let ends = ends.transpose()?;
+    Ok(ends.is_some_and(|ends| !ends.iter().any(|end| end.end.lost)))
+}
+
+fn ends_on_record(ctx: &WorkerContext, name: &Name, session: &str) -> Result<Vec<Finished>> {
+    let lines = record::lines(&ctx.rt.root, name)?.into_iter();
+    let end = |line: Line| match line.event {
+        Event::Finished(end) if end.session == session => Some(end),
+        _ => None,
+    };
+    Ok(lines.filter_map(end).collect())
 }
 
 /// Whoever put this end on record may have died before the ledger had it, and when it had held the agent.
@@ -176,6 +193,17 @@ pub(crate) fn count_again(ctx: &WorkerContext, last: &LastAttempt) {
     }
     line.held |= breaker::has_held(root, &line);
     ctx.rt.count(&line);
+}
+
+/// Where `next` puts the file.
+pub(crate) fn target_of(next: Next, not_before: Option<i64>) -> Target {
+    match next {
+        Next::Review => Target::Review,
+        Next::Merge => Target::Merge,
+        Next::Done => Target::Done,
+        Next::Parked | Next::Left => Target::Parked,
+        Next::Retry | Next::Pending => Target::Pending { not_before },
+    }
 }
 
 /// Removes the branch if it is empty. A failure does no harm.

@@ -165,6 +165,45 @@ fn what_the_engine_does_not_know_moves_nothing_until_a_person_says_that_the_host
 }
 
 #[test]
+fn a_host_on_which_nothing_can_be_started_is_left_out_and_holds_up_no_other() {
+    let mut cluster = Cluster::new(Root::plain());
+    cluster.root.config(
+        "agent = \"tool\"\n[repo]\npath = \"none\"\n[agents.tool]\ncommand = [\"tool\", \"{prompt}\"]\n",
+    );
+    cluster.root.drop_file("a", b"do it\n", 0o644);
+    let mut without = cluster.start(1, &["--workers", "2"]);
+    assert_eq!(without.wait(), Some(111), "{}", without.said());
+    let said = without.said();
+    assert_eq!(said.matches("host n1 is left out").count(), 1, "{said}");
+    assert!(cluster.root.at("queue/pending/a").exists());
+    cluster.program("tool", "test ! -e \"$HARNESS_ROOT/broken\"");
+    let mut with = cluster.start(2, &["--drain", "--workers", "2"]);
+    assert_eq!(with.wait(), Some(0), "{}", with.said());
+    assert!(cluster.root.is_done("a"));
+    // Everything fails at once: most of the queue is left to others, with its retries.
+    fs::write(cluster.root.at("broken"), "").unwrap();
+    let names: Vec<String> = (0..20).map(|n| format!("b{n}")).collect();
+    for name in &names {
+        cluster.root.drop_file(name, b"do it\n", 0o644);
+    }
+    let mut broken = cluster.start(1, &["--workers", "2"]);
+    assert_eq!(broken.wait(), Some(111), "{}", broken.said());
+    assert!(
+        broken
+            .said()
+            .contains("host n1 is left out: 5 attempts in a row failed"),
+        "{}",
+        broken.said()
+    );
+    let untried = names
+        .iter()
+        .filter(|name| cluster.root.events(name).is_empty());
+    assert!(untried.count() >= 10);
+    let interrupts = fs::read_dir(cluster.root.at("state/interrupts")).unwrap();
+    assert_eq!(interrupts.flatten().count(), 0);
+}
+
+#[test]
 fn a_slot_whose_host_has_left_it_is_taken_by_another_and_one_with_a_living_keeper_is_not() {
     let mut cluster = Cluster::new(Root::plain());
     cluster.say(&[(1, "RUNNING"), (2, "RUNNING")]);
