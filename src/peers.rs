@@ -33,6 +33,7 @@ impl Presence {
             status: HarnessStatus {
                 pid,
                 host: Host::own().name.clone(),
+                boot_id: Host::own().boot_id.clone(),
                 job: Host::own().job.clone(),
                 started_at: clock::now_iso(),
                 uptime_seconds: 0,
@@ -41,6 +42,11 @@ impl Presence {
         };
         presence.write()?;
         Ok(presence)
+    }
+
+    /// Says to other hosts, which may not see the lock, that it lives.
+    pub(crate) fn beat(&mut self) -> Result<()> {
+        self.write()
     }
 
     pub(crate) fn set_workers(&mut self, workers: usize) -> Result<()> {
@@ -56,7 +62,7 @@ impl Presence {
     fn write(&mut self) -> Result<()> {
         let text = serde_json::to_string(&self.status).unwrap_or_default();
         self.file
-            .write_all_at(format!("{text:<510}\n").as_bytes(), 0)
+            .write_all_at(format!("{text:<1022}\n").as_bytes(), 0)
             .or_fail("cannot write this process's file", &self.path)
     }
 }

@@ -47,6 +47,8 @@ pub struct HarnessStatus {
     pub pid: u32,
     /// Its host: an engine's name for the node where an engine started it.
     pub host: String,
+    /// A new one at each start of that host.
+    pub boot_id: String,
     /// What an engine calls it.
     pub job: Option<Job>,
     #[serde(with = "crate::text::or_null")]

@@ -1,7 +1,7 @@
 //! Reads what processes report in `state/`: harness processes, slots, interrupts, orders.
 //!
 //! Knows nothing of figures. Invariants: only a lock says whether a process lives, never a pid or a
-//! clock (`lease`); an unreadable file never hides the others; only files of dead harness processes
+//! clock (`lease`), but that one of a host whose locks are not seen here is shown while it writes its file; an unreadable file never hides the others; only files of dead harness processes
 //! are removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,19 +11,25 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::atomic;
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Result};
 use crate::folder::{FileStamp, Folder};
+use crate::host::Host;
 use crate::interrupt;
 use crate::layout::{Name, Root, SlotId, claimed_item, shown};
 use crate::lease;
+use crate::shared_fs;
 use crate::status::{HarnessStatus, Health, InterruptStatus, SlotStatus, TroubleStatus};
 
 /// Statuses and reasons are short: a larger file is not ours.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 const REASON_CHARS_MAX: usize = 500;
+/// How long a process of another host is shown after it last wrote its file, and how long that file stays.
+const UNSEEN_MAX: Duration = Duration::from_secs(60);
+const UNSEEN_FILE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Names in a directory; empty if it is missing.
 fn names(dir: &Path) -> Vec<OsString> {
@@ -60,12 +66,20 @@ impl Harnesses {
             };
             let taken_for_alive = crate::mutant::planted("pid-proves-life")
                 && Path::new("/proc").join(pid_of(&name).to_string()).exists();
-            if !(taken_for_alive || lease::is_file_locked(&file, bury)) || half_made {
-                continue;
-            }
             let read = atomic::read_open(&file, FILE_BYTES_MAX)
                 .ok()
                 .and_then(|c| serde_json::from_slice(&c).ok());
+            let alive = taken_for_alive
+                || match read
+                    .as_ref()
+                    .and_then(|status| lives_unseen(root, status, &file))
+                {
+                    Some(lives) => lives,
+                    None => lease::is_file_locked(&file, bury),
+                };
+            if !alive || half_made {
+                continue;
+            }
             let status = read
                 .or_else(|| self.known.remove(&name))
                 .unwrap_or_else(|| HarnessStatus {
@@ -81,6 +95,23 @@ impl Harnesses {
     }
 }
 
+/// Whether a process of another host lives, where its lock is not seen here: it writes its file every five
+/// seconds. `None`: its lock says so. The file of one that does not live stays for a day.
+fn lives_unseen(root: &Root, status: &HarnessStatus, file: &fs::File) -> Option<bool> {
+    let host = Host {
+        name: status.host.clone(),
+        boot_id: status.boot_id.clone(),
+        job: status.job.clone(),
+    };
+    if !host.is_other(root) || shared_fs::shares_locks(&root.state()) {
+        return None;
+    }
+    // In the future: the clocks of hosts differ.
+    let age = clock::now_ns() - clock::mtime_ns(&file.metadata().ok()?);
+    let age = Duration::from_nanos(age.max(0).unsigned_abs());
+    (age < UNSEEN_FILE_MAX).then_some(age < UNSEEN_MAX)
+}
+
 /// Whether any harness process lives on this ROOT.
 pub fn any_harness_alive(root: &Root) -> Result<bool> {
     let dir = root.harnesses();
@@ -89,7 +120,16 @@ pub fn any_harness_alive(root: &Root) -> Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(Error::io("cannot list the harness processes", &dir, &e)),
     };
-    Ok(entries.any(|e| !Name::is_ignored(&e.file_name()) && lease::is_locked(&e.path())))
+    let lives = |path: &Path| {
+        let read = atomic::read_small(path, FILE_BYTES_MAX).ok();
+        let status = read.and_then(|c| serde_json::from_slice(&c).ok());
+        let file = atomic::open_to_look(path).ok();
+        let unseen = status
+            .zip(file)
+            .and_then(|(s, file)| lives_unseen(root, &s, &file));
+        unseen.unwrap_or_else(|| lease::is_locked(path))
+    };
+    Ok(entries.any(|e| !Name::is_ignored(&e.file_name()) && lives(&e.path())))
 }
 
 /// Seconds since a start in RFC 3339; 0 if it is unreadable or in the future.

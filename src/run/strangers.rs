@@ -54,6 +54,8 @@ impl Main {
             return;
         }
         self.strangers.next_look = Some(now + LOOK);
+        // Who looks meanwhile does not see this process; nothing else comes of it.
+        let _unseen = self.presence.beat();
         self.stop_if_late();
         if self.level() >= Level::Finishing {
             return;
