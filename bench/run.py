@@ -22,6 +22,7 @@ import tempfile
 
 import agents
 import builds
+import cluster
 import merging
 import rates
 import scale
@@ -30,7 +31,8 @@ from lab import HERE, Lab, sh
 SECTIONS = {
     f.__name__: f
     for f in (rates.dispatch, rates.latency, rates.contention, rates.confined, agents.recovery, agents.worktrees,
-              agents.at_once, agents.efficiency, agents.chatty, merging.merging, builds.builds, scale.idle,
+              agents.at_once, agents.efficiency, agents.chatty, merging.merging, builds.builds, cluster.cluster,
+              scale.idle,
               scale.sessions, scale.flat, scale.top)
 }
 FLOORS = "dispatch,confined,latency,worktrees,efficiency,chatty,flat,top,merging"
