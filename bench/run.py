@@ -32,8 +32,7 @@ SECTIONS = {
     f.__name__: f
     for f in (rates.dispatch, rates.latency, rates.contention, rates.confined, agents.recovery, agents.worktrees,
               agents.at_once, agents.efficiency, agents.chatty, merging.merging, builds.builds, cluster.cluster,
-              scale.idle,
-              scale.sessions, scale.flat, scale.top)
+              scale.idle, scale.sessions, scale.flat, scale.top)
 }
 FLOORS = "dispatch,confined,latency,worktrees,efficiency,chatty,flat,top,merging"
 

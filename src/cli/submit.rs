@@ -99,7 +99,11 @@ pub(super) fn submit(root: &Root, args: &SubmitArgs) -> Result<u8> {
     if args.dry_run {
         return match args.json.json {
             true => print_json(&told),
-            false => print_text(&told.script),
+            false => print_text(&format!(
+                "{}# handed over by: {}\n",
+                told.script,
+                typed(&engine::words(&order))
+            )),
         };
     }
     let job = hand_over(root, &order, &text)?;
@@ -120,6 +124,12 @@ pub(super) fn submit(root: &Root, args: &SubmitArgs) -> Result<u8> {
         false => print_text(&in_words(&told)),
     };
     Ok(after_work(printed, "the runs are submitted"))
+}
+
+/// A command line to paste into a shell.
+fn typed(words: &[OsString]) -> String {
+    let quoted = words.iter().map(|word| shell_quoted(Path::new(word)));
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 fn in_words(told: &Submission) -> String {

@@ -345,7 +345,12 @@ fn scancel_requeue_and_the_time_limits_signal_are_a_stop_that_keeps_work_and_cou
     };
     let mut root = Root::with_repo();
     cluster.root(&mut root);
-    let names = add(&root, 2, "echo half > half; exec tail -f /dev/null");
+    let began = |item: &str| root.at(format!("began-{item}"));
+    let body = format!(
+        "echo half > half; echo >> '{}'; exec tail -f /dev/null",
+        began("$HARNESS_ITEM").display()
+    );
+    let names = add(&root, 2, &body.replace("$HARNESS_ITEM'", "'$HARNESS_ITEM"));
     let mut stops = 0;
     let stopped = |stops: usize| {
         cluster.wait_until(&root, "the items are back in the queue", || {
@@ -363,12 +368,10 @@ fn scancel_requeue_and_the_time_limits_signal_are_a_stop_that_keeps_work_and_cou
             assert_eq!(git(&kept, &["show", &branch]), "half\n");
         }
     };
-    let at_work = || {
+    let at_work = |stops: u64| {
+        let times = |name: &String| began(name).metadata().map_or(0, |m| m.len());
         cluster.wait_until(&root, "both are half done", || {
-            ["agent-1", "agent-2"]
-                .iter()
-                .all(|slot| root.at(format!("worktrees/{slot}/half")).exists())
-                && at_work_on(&root, 2)
+            names.iter().all(|name| times(name) == stops + 1)
         });
     };
     let mut job = submit(&root, "1");
@@ -378,7 +381,7 @@ fn scancel_requeue_and_the_time_limits_signal_are_a_stop_that_keeps_work_and_cou
         &["scancel", "--signal=TERM", "--batch"],
         &["scancel", "--signal=TERM", "--full"],
     ] {
-        at_work();
+        at_work(stops as u64);
         let task = format!("{job}_1");
         cluster.ask(&[how, &[&task]].concat());
         stops += 1;
@@ -394,7 +397,7 @@ fn scancel_requeue_and_the_time_limits_signal_are_a_stop_that_keeps_work_and_cou
         }
     }
     // `harness cancel` from a host that runs nothing.
-    at_work();
+    at_work(stops as u64);
     root.ok(&["cancel", &names[0]]);
     cluster.wait_until(&root, "its agent is stopped", || {
         let show = root.show(&names[0]);

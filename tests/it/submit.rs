@@ -105,6 +105,10 @@ fn what_is_submitted_is_a_job_array_of_drains_and_stays_on_record() {
     assert_eq!(fs::read_dir(root.at("state/jobs")).unwrap().count(), 1);
     let dry = root.ok(&["submit", "--dry-run"]);
     assert!(dry.contains("run --drain --workers 3"), "{dry}");
+    assert!(
+        dry.contains("\n# handed over by: sbatch --parsable "),
+        "{dry}"
+    );
     let first = root.ok(&["submit"]);
     assert!(
         first.starts_with("slurm job 7: 1 run of 3 workers each"),
