@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Root, describe, git, pause, skipped};
+use crate::support::{Root, describe, git, kill, pause, skipped};
 
 /// Slurm itself needs half a minute to miss a node, and as long to start a job again.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -339,7 +339,8 @@ fn items_are_each_done_once_though_nodes_die_stand_still_and_jobs_are_requeued()
 }
 
 #[test]
-fn scancel_requeue_and_the_time_limits_signal_are_a_stop_that_keeps_work_and_counts_no_attempt() {
+fn preemption_requeue_scancel_and_the_time_limits_signal_are_a_stop_that_keeps_work_and_counts_no_attempt()
+ {
     let Some(cluster) = Cluster::start() else {
         return;
     };
@@ -376,14 +377,29 @@ fn scancel_requeue_and_the_time_limits_signal_are_a_stop_that_keeps_work_and_cou
     };
     let mut job = submit(&root, "1");
     for how in [
-        &["scontrol", "requeue"][..],
+        &["preempt"][..],
+        &["scontrol", "requeue"],
         &["scancel"],
         &["scancel", "--signal=TERM", "--batch"],
         &["scancel", "--signal=TERM", "--full"],
     ] {
         at_work(stops as u64);
         let task = format!("{job}_1");
-        cluster.ask(&[how, &[&task]].concat());
+        if how[0] == "preempt" {
+            let all = [
+                "--partition=urgent",
+                "--nodes=3",
+                "--exclusive",
+                "--output=/dev/null",
+            ];
+            cluster.ask(&[&["sbatch", "--wrap=true"], &all[..]].concat());
+        } else {
+            // Whoever ends all processes of a job may reach the agents first.
+            let agents = root.processes().into_iter();
+            let agents = agents.filter(|(_, command)| command.starts_with("tail "));
+            agents.for_each(|(pid, _)| kill(pid, "TERM"));
+            cluster.ask(&[how, &[&task]].concat());
+        }
         stops += 1;
         stopped(stops);
         if how[0] == "scancel" {
