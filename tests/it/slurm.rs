@@ -472,6 +472,8 @@ fn a_root_of_any_name_works() {
     };
     let mut outer = Root::plain();
     cluster.root(&mut outer);
+    let disk = outer.at("disk");
+    outer.env.push(("SCRATCH", disk.clone().into()));
     let dir = outer.at("-it's \"$HOME\" %j\n#SBATCH --hold\n");
     std::fs::create_dir(&dir).unwrap();
     let path = dir.to_str().unwrap();
@@ -479,8 +481,9 @@ fn a_root_of_any_name_works() {
     outer.ok(&["init", path]);
     std::fs::write(dir.join("harness.toml"), "[repo]\npath = \"none\"\n").unwrap();
     there(&["add", "--prompt", "#!/bin/sh\ntrue\n", "--name", "x"]);
-    there(&["submit", "--workers", "1", "--local", "$TMPDIR/a b'"]);
+    there(&["submit", "--workers", "1", "--local", "$SCRATCH/a b'"]);
     cluster.wait_until(&outer, "it is done", || dir.join("queue/done/x").exists());
     let log = std::fs::read_to_string(dir.join("state/jobs/slurm-1_1.log")).unwrap();
     assert!(log.contains("a b'"), "{log}");
+    assert!(disk.join("a b'").exists());
 }
