@@ -40,16 +40,23 @@ impl Host {
         &OWN
     }
 
-    /// Whether it is another host than this one. Containers of one host may have any name: on a file
-    /// system that nobody shares they are no hosts of their own.
+    /// Whether it is another host than this one.
     pub fn is_other(&self, root: &Root) -> bool {
-        let own = Host::own();
+        self.differs_from(Host::own(), || shared_fs::is_shared(&root.state()))
+    }
+
+    /// Containers of one host may have any name: they have its kernel, and with that its locks. On a file
+    /// system that nobody shares there are no other hosts.
+    fn differs_from(&self, own: &Host, is_shared: impl FnOnce() -> bool) -> bool {
         let same_name = self.name == own.name;
-        if same_name && (self.boot_id.is_empty() || self.boot_id == own.boot_id) {
-            return false;
+        if self.job.is_some() && own.job.is_some() && !same_name {
+            return true;
         }
-        let in_jobs = self.job.is_some() && own.job.is_some();
-        in_jobs && !same_name || shared_fs::is_shared(&root.state())
+        let same_kernel = match self.boot_id.is_empty() || own.boot_id.is_empty() {
+            true => same_name,
+            false => self.boot_id == own.boot_id,
+        };
+        !same_kernel && is_shared()
     }
 
     /// Whether other hosts may work in this ROOT.
@@ -60,4 +67,46 @@ impl Host {
 
 fn hostname() -> String {
     nix::unistd::gethostname().map_or_else(|_| "?".into(), |h| h.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str, boot_id: &str, job: Option<&str>) -> Host {
+        let job = job.map(|id| Job {
+            engine: "slurm".into(),
+            cluster: "c".into(),
+            id: id.into(),
+            restarts: 0,
+        });
+        Host {
+            name: name.into(),
+            boot_id: boot_id.into(),
+            job,
+        }
+    }
+
+    #[test]
+    fn a_host_is_its_kernel_or_the_node_of_an_engine() {
+        let own = host("n1", "b1", None);
+        let in_job = host("n1", "b1", Some("1"));
+        for (other, own, on_shared, on_local) in [
+            (host("n1", "b1", None), &own, false, false),
+            // A container of this host, and this one before it was started again.
+            (host("a1b2", "b1", None), &own, false, false),
+            (host("n1", "b0", None), &own, true, false),
+            (host("n2", "b2", None), &own, true, false),
+            // Written by an older harness.
+            (host("n1", "", None), &own, false, false),
+            (host("n2", "", None), &own, true, false),
+            // Nodes on one host; another job of the same node; one outside of the engine.
+            (host("n2", "b1", Some("2")), &in_job, true, true),
+            (host("n1", "b1", Some("2")), &in_job, false, false),
+            (host("n2", "b1", None), &in_job, false, false),
+        ] {
+            assert_eq!(other.differs_from(own, || true), on_shared, "{other:?}");
+            assert_eq!(other.differs_from(own, || false), on_local, "{other:?}");
+        }
+    }
 }
