@@ -12,6 +12,7 @@
 
 mod dirs;
 mod line;
+mod moving;
 mod read;
 mod temps;
 
@@ -30,6 +31,8 @@ pub(crate) use dirs::{
     sync_tree,
 };
 pub(crate) use line::put_line;
+pub use moving::{end_move, is_on_its_way};
+pub(crate) use moving::{end_moves, look_anew};
 pub use read::{SAFE_OPEN_FLAGS, open_dir};
 pub(crate) use read::{
     copy, holds, leave_atime, open_followed, open_regular, open_safely, open_to_look,
@@ -252,9 +255,21 @@ pub fn link_new(from: &Path, to: &Path) -> Result<Moved> {
     }
 }
 
-/// Renames `from` to `to` unless `to` exists: atomically where the file system supports it
-/// (`RENAME_NOREPLACE`), else by link and unlink, which never overwrite either.
+/// Renames `from` to `to` unless `to` exists: in one step where the file system has that
+/// (`RENAME_NOREPLACE`), else in the steps of `moving`.
 pub fn rename_new(from: &Path, to: &Path) -> Result<Moved> {
+    match rename_known(from, to)? {
+        Moved::Done => Ok(Moved::Done),
+        // What a file server was not asked about may have been otherwise for a minute.
+        _ => {
+            look_anew(from);
+            look_anew(to);
+            rename_known(from, to)
+        }
+    }
+}
+
+fn rename_known(from: &Path, to: &Path) -> Result<Moved> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => Ok(Moved::Done),
@@ -265,11 +280,12 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<Moved> {
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) if is_own_dir(from) => {
             rename_dir(from, to)
         }
-        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => match link_new(from, to)? {
-            Moved::Done => remove(from).map(|_| Moved::Done),
-            // A process died between the link and the unlink: finish the rename.
-            Moved::Taken if is_same(from, to) => remove(from).map(|_| Moved::Done),
-            other => Ok(other),
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => match planted("moved-by-link") {
+            true => match link_new(from, to)? {
+                Moved::Done => remove(from).map(|_| Moved::Done),
+                other => Ok(other),
+            },
+            false => moving::rename_in_steps(from, to),
         },
         Err(e) => Err(not_moved(from, to, &e.into())),
     }
@@ -465,6 +481,7 @@ pub fn exists(path: &Path) -> bool {
 
 /// Whether the name certainly does not exist. An I/O error or an unreadable folder proves nothing.
 pub fn is_gone(path: &Path) -> bool {
+    look_anew(path);
     path.symlink_metadata().is_err_and(|e| {
         matches!(
             e.kind(),

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::atomic;
 use crate::clock;
 use crate::layout::join;
 
@@ -115,7 +116,8 @@ impl<T: Clone> Readings<T> {
         mut read: impl FnMut(&OsStr, &Metadata) -> Option<T>,
     ) -> Vec<T> {
         let mut before = std::mem::take(&mut self.files);
-        let Ok(meta) = path.metadata() else {
+        // Opened, so that NFS asks its server.
+        let Ok(meta) = atomic::open_dir(path).and_then(|dir| dir.metadata()) else {
             return Vec::new();
         };
         let mut all = Vec::new();

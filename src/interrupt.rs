@@ -144,7 +144,8 @@ pub fn stands(root: &Root, slot: SlotId) -> bool {
 /// the folder is only listed again when it changed. `None`: it cannot be listed.
 fn look<T>(root: &Root, known: &Mutex<Folder>, what: impl FnOnce(&[OsString]) -> T) -> Option<T> {
     let dir = root.interrupts();
-    let meta = dir.metadata().ok()?;
+    // Opened, so that NFS asks its server.
+    let meta = atomic::open_dir(&dir).ok()?.metadata().ok()?;
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     known.look(&dir, &meta).ok().map(what)
 }

@@ -99,6 +99,8 @@ pub const METRICS_EVERY: Duration = Duration::from_secs(10);
 pub const ORPHAN_TICK: Duration = Duration::from_secs(5);
 /// How often the pending folder is listed again if it has changed.
 pub const RESCAN_TICK: Duration = Duration::from_secs(30);
+/// The same where other hosts share ROOT: no event comes from them.
+pub const SHARED_TICK: Duration = Duration::from_secs(2);
 /// A service manager hears this many times within its patience that harness lives: one datagram may be lost,
 /// and one turn be late.
 pub const WATCHDOG_SHARE: u32 = 4;

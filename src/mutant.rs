@@ -14,6 +14,14 @@ pub const ALL: &[(&str, &str)] = &[
         "a process that was taken for gone goes on working",
     ),
     (
+        "moved-by-link",
+        "where a rename cannot spare a name, a file is linked to the new one and the old one unlinked",
+    ),
+    (
+        "move-not-ended",
+        "a file stays on its way where its mover died",
+    ),
+    (
         "kept-on-host-only",
         "what is kept of an attempt goes with the disk of the host that made it",
     ),

@@ -110,6 +110,8 @@ PROOFS = [
     ("recorded-pid-killed", it("clocks::a_process_that_has_a_dead_ones_number")),
     ("git-stale-lock-stays", it("git_races::what_killed_gits_leave")),
     ("git-debris-stays", it("git_races::what_killed_gits_leave")),
+    ("moved-by-link", it("races::where_a_rename")),
+    ("move-not-ended", sweep("cancel-pending", "command", "--steps")),
     ("kept-on-host-only", it("local::")),
     ("recovered-elsewhere", it("local::what_an_agent")),
     ("hub-left-broken", it("local::a_repository_of_which")),

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
+use crate::atomic;
 use crate::error::{Context, Result};
 use crate::folder::FileStamp;
 use crate::layout::{Name, Place, Root};
@@ -76,11 +77,16 @@ fn count(dir: &Path) -> io::Result<i64> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(e) => return Err(e),
     };
-    let mut n = 0;
+    let (mut n, mut any_back) = (0, false);
     for entry in entries {
-        n += i64::from(!Name::is_ignored(&entry?.file_name()));
+        let file = entry?.file_name();
+        n += i64::from(!Name::is_ignored(&file));
+        any_back |= matches!(atomic::end_move(dir, &file), Ok(Some(_)));
     }
-    Ok(n)
+    match any_back {
+        true => count(dir),
+        false => Ok(n),
+    }
 }
 
 fn stamp_of(dir: &Path) -> Option<FileStamp> {
@@ -158,7 +164,11 @@ impl CheckedFolder {
         };
         for _ in 0..SLICE {
             match entries.next() {
-                Some(Ok(e)) => *n += i64::from(!Name::is_ignored(&e.file_name())),
+                Some(Ok(e)) => {
+                    *n += i64::from(!Name::is_ignored(&e.file_name()));
+                    // The folder is quiet: its mover is dead, or slow. Else it is met again.
+                    let _met_again = atomic::end_move(dir, &e.file_name());
+                }
                 Some(Err(_)) => {
                     self.scan = None;
                     return;

@@ -34,8 +34,27 @@ const LOOKS: usize = 3;
 
 /// Every place where the name exists now, `claimed/` first.
 pub(super) fn places(root: &Root, name: &Name) -> Vec<Found> {
-    let mut looks = (0..LOOKS).map(|_| look(root, name));
+    let mut looks = (0..LOOKS).map(|n| {
+        if n == 1 {
+            end_moves(root);
+        }
+        look(root, name)
+    });
     looks.find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// It may be on its way, where its mover died.
+fn end_moves(root: &Root) {
+    let folders = [
+        Place::Pending,
+        Place::Merge,
+        Place::Review,
+        Place::Parked,
+        Place::Done,
+    ];
+    folders
+        .iter()
+        .for_each(|place| crate::atomic::end_moves(&root.place(*place)));
 }
 
 fn look(root: &Root, name: &Name) -> Vec<Found> {
@@ -119,7 +138,7 @@ pub(super) fn ignored(root: &Root) -> Vec<(String, &'static str)> {
         let b = name.as_bytes();
         let known: [&[u8]; 3] = [b".git", b".nfs", b".DS_Store"];
         known.iter().any(|start| b.starts_with(start))
-            || b.starts_with(b".") && b.ends_with(b".tmp")
+            || b.starts_with(b".") && (b.ends_with(b".tmp") || b.ends_with(b".moving~"))
     };
     let mut found: Vec<_> = names
         .filter(|name| !is_known(name))

@@ -3,8 +3,9 @@
 //! item costs no more when many wait.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, ReadDir};
+use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use super::sets::IndexSet;
 use crate::atomic;
 use crate::clock;
 use crate::error::{Context, Result};
-use crate::layout::{Name, Place};
+use crate::layout::{Name, Place, join};
+use crate::spool;
 
 pub(super) struct Listing {
     number: u64,
@@ -127,12 +129,15 @@ impl Ready {
             Some(names) => names.contains(name.as_os_str()),
             None => atomic::exists(&self.root.claim(name)),
         };
+        let at_once = most == Duration::MAX || listing.number == 1;
         let mut ended = true;
         let path = self.root.place(Place::Pending);
         for entry in &mut listing.entries {
             let entry = entry.or_fail("cannot list", &path)?;
             let file = entry.file_name();
-            if !Name::is_ignored(&file) {
+            if atomic::is_on_its_way(&file) {
+                self.end_move(&path, &file, at_once);
+            } else if !Name::is_ignored(&file) {
                 let name = Name::new(&file);
                 let regular = entry.file_type().is_ok_and(|kind| kind.is_file());
                 if !self.is_with_a_worker(&name, listing.number) {
@@ -155,6 +160,17 @@ impl Ready {
             self.open();
         }
         Ok(!ended)
+    }
+
+    /// A file that was on its way when its mover died is an item again. One that is not left alone for long
+    /// has a mover that lives, who need not lose it.
+    fn end_move(&self, path: &Path, file: &OsStr, at_once: bool) {
+        let meta = join(path, file).symlink_metadata();
+        if meta.is_ok_and(|meta| at_once || spool::settled(&meta))
+            && let Ok(Some(back)) = atomic::end_move(path, file)
+        {
+            self.note(&back);
+        }
     }
 
     /// `note` with fewer system calls. `dir`: the folder, if the name is a regular file's.

@@ -11,10 +11,12 @@ use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::News;
+use crate::atomic;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::layout::Place;
-use crate::limits::{CONTROL_TICK, RESCAN_TICK};
+use crate::limits::{CONTROL_TICK, RESCAN_TICK, SHARED_TICK};
 use crate::pulse::StatusThread;
 use crate::runtime::{Level, Runtime};
 use crate::sys;
@@ -147,7 +149,12 @@ fn watch(rt: &Arc<Runtime>, pulse: &Arc<StatusThread>, news: &Arc<News>) -> Resu
 
 /// The index thread: the first listing, then timers, and listings where events may be missing.
 fn keep_index(rt: &Runtime, watched: bool) {
-    let tick = if watched { RESCAN_TICK } else { CONTROL_TICK };
+    let shared = Host::has_others(&rt.root);
+    let tick = match watched {
+        true if shared => SHARED_TICK,
+        true => RESCAN_TICK,
+        false => CONTROL_TICK,
+    };
     let mut listed = clock::instant();
     let mut folder = pending_changed_at(rt);
     rt.ready.ask_rescan();
@@ -157,7 +164,7 @@ fn keep_index(rt: &Runtime, watched: bool) {
             listed = clock::instant();
             // An unchanged folder needs no listing; a touched file sends an event of its own.
             let now = pending_changed_at(rt);
-            if now != folder || !watched {
+            if now != folder || !watched || shared {
                 folder = now;
                 rt.ready.ask_rescan();
             }
@@ -184,6 +191,7 @@ fn keep_index(rt: &Runtime, watched: bool) {
 
 /// When an entry last came into or left `queue/pending/`.
 pub(super) fn pending_changed_at(rt: &Runtime) -> Option<SystemTime> {
-    let meta = rt.root.place(Place::Pending).metadata().ok()?;
-    meta.modified().ok()
+    // Opened, so that NFS asks its server.
+    let folder = atomic::open_dir(&rt.root.place(Place::Pending)).ok()?;
+    folder.metadata().ok()?.modified().ok()
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -20,7 +21,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::Value;
 
 use crate::dice::Dice;
-use crate::support::{Root, Running, files_below, git};
+use crate::support::{Root, Running, files_below, git, skipped};
 use life::{How, Life, Next, Number, Op, Place};
 use linear::Call;
 
@@ -368,13 +369,30 @@ fn judge(world: &World, name: &str, mut calls: Vec<Call<Op>>) {
     }
 }
 
+/// A file system without a rename that replaces nothing (tests/kit/steps_shim.c). `None`, and said aloud:
+/// there is no C compiler.
+fn steps(dir: &Path) -> Option<PathBuf> {
+    let shim = dir.join("steps.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kit/steps_shim.c");
+    let mut cc = Command::new("cc");
+    let built = cc.args(["-shared", "-fPIC", "-o"]).arg(&shim).arg(source);
+    if !built.output().is_ok_and(|o| o.status.success()) {
+        skipped("no C compiler for tests/kit/steps_shim.c");
+        return None;
+    }
+    Some(shim)
+}
+
 fn race(repo: bool, rounds: usize) {
+    race_in(World::new(repo), repo, rounds);
+}
+
+fn race_in(world: World, repo: bool, rounds: usize) {
     let rounds = std::env::var("HARNESS_RACES_ROUNDS")
         .ok()
         .and_then(|r| r.parse().ok())
         .unwrap_or(rounds);
     let mut dice = Dice::new();
-    let world = World::new(repo);
     let mut runs: Vec<Running> = Vec::new();
     let (mut calls, mut kills) = (0, 0);
     for round in 0..rounds {
@@ -429,6 +447,16 @@ fn race(repo: bool, rounds: usize) {
 #[test]
 fn what_people_and_processes_do_at_once_has_an_order() {
     race(false, 9);
+}
+
+#[test]
+fn where_a_rename_takes_steps_the_same_order_holds() {
+    let mut world = World::new(false);
+    let Some(shim) = steps(world.log.path()) else {
+        return;
+    };
+    world.root.env.push(("LD_PRELOAD", shim.into()));
+    race_in(world, false, 9);
 }
 
 #[test]

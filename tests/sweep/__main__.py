@@ -7,7 +7,7 @@ nothing left over; started again only where its end could not be known, which it
 A failing call is to be got over by the process itself.
 
     python3 tests/sweep [--scene finish,…] [--mode plain,git] [--role slot,keeper,…]
-        [--error ENOSPC,EIO,EMFILE,EACCES [--lasting 1.2]] [--slice K[+OFFSET]] [--jobs 2] [-v]
+        [--error ENOSPC,EIO,EMFILE,EACCES [--lasting 1.2]] [--steps] [--slice K[+OFFSET]] [--jobs 2] [-v]
     python3 tests/sweep --list
 
 `--lasting`: from the N-th on, all such calls of all processes fail for so long. `--slice K`: every
@@ -22,6 +22,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 from root import Over, Root, can_be_nobody
@@ -170,6 +171,8 @@ def main():
     args.add_argument("--slice", default="1")
     args.add_argument("--jobs", type=int, default=2)
     args.add_argument("--dir", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    args.add_argument("--steps", action="store_true",
+                      help="on a file system without a rename that replaces nothing (as NFS)")
     args.add_argument("--stop", action="store_true", help="at the first finding of a row")
     args.add_argument("--width", type=int, default=1500, help="of what is said of a finding")
     args.add_argument("--keep", action="store_true")
@@ -188,6 +191,13 @@ def main():
     if not SUPPORTED:
         print("sweep: SKIPPED, the tracer knows Linux on x86_64 only", file=sys.stderr)
         return 2
+    if opts.steps:
+        shims = tempfile.TemporaryDirectory()
+        os.environ["LD_PRELOAD"] = f"{shims.name}/steps.so"
+        source = here / "tests/kit/steps_shim.c"
+        command = ["cc", "-shared", "-fPIC", "-o", os.environ["LD_PRELOAD"], str(source)]
+        subprocess.run(command, check=True, env={**os.environ, "LD_PRELOAD": ""})
+        os.chmod(shims.name, 0o755)
     jobs = []
     for name in opts.scene.split(","):
         scene = SCENES[name]

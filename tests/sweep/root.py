@@ -132,7 +132,9 @@ class Root:
             time.sleep(0.002)
 
     def at(self, path):
-        return (self.path / path).exists()
+        """Whether it is there, or on its way from there (`--steps`)."""
+        path = self.path / path
+        return path.exists() or any(path.parent.glob(f".{path.name}.*.moving~"))
 
     def events(self, name):
         path = self.path / f"state/items/{name}.jsonl"

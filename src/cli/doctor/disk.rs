@@ -46,7 +46,7 @@ const KINDS: &[(u32, &str, &str)] = &[
     (
         0x6969,
         "NFS",
-        "no events from other hosts, no read leases, no rename that refuses to replace a file; flock holds only while the server's lock service does",
+        "no events from other hosts, no read leases, no rename that refuses to replace a file; a lock of a host that is cut off ends with its lease",
     ),
     (
         0x0102_1997,

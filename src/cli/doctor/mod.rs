@@ -161,6 +161,9 @@ static CHECKS: &[(&str, Look)] = &[
     ("file clock", |s| probe::try_on(s, probe::file_clock)),
     ("read lease", |s| probe::try_on(s, probe::read_lease)),
     ("events", |s| probe::try_on(s, probe::events)),
+    ("events of hosts", |s| {
+        shared::events_between_hosts(s.tree()?)
+    }),
     ("socket", |s| probe::try_on(s, probe::socket)),
 ];
 

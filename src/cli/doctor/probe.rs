@@ -76,17 +76,15 @@ pub(super) fn rename(bench: &Bench) -> Result<Finding> {
     let e = match (rename(&b), rename(&free)) {
         (Err(Errno::EEXIST), Ok(())) => return Ok(ok("never replaces an existing file")),
         (Ok(()), _) => return Ok(fail("replaced an existing file", LOCAL_DISK)),
-        (Err(e), _) => e,
+        (_, Err(e)) | (Err(e), _) => e,
     };
-    // Then `atomic`'s fallback by link and unlink must work.
+    // Then `atomic`'s steps must do the same.
     Ok(
         match (atomic::rename_new(&a, &b)?, atomic::rename_new(&a, &free)?) {
-            (Moved::Taken, Moved::Done) => warn(
-                format!("not in one step without replacing ({e}): links and unlinks instead"),
-                format!(
-                    "{LOCAL_DISK}; until then a crash may leave an item under two names for a moment"
-                ),
-            ),
+            (Moved::Taken, Moved::Done) => ok(format!(
+                "never replaces an existing file, in steps that are fenced between hosts (in one step: {})",
+                e.desc()
+            )),
             other => fail(format!("{other:?} after {e}"), LOCAL_DISK),
         },
     )

@@ -3,6 +3,7 @@
 
 use super::{Finding, ok, warn};
 use crate::layout::Root;
+use crate::limits::SHARED_TICK;
 use crate::shared_fs::{self, Locks};
 
 /// Whether a host sees that another one's harness is dead.
@@ -28,4 +29,14 @@ pub(super) fn locks_between_hosts(root: &Root) -> Option<Finding> {
     };
     let until = "until then the items of a host that died wait for it, or for an engine that says that its job is over";
     Some(warn(why, format!("{how}; {until}")))
+}
+
+/// How a host learns what others do.
+pub(super) fn events_between_hosts(root: &Root) -> Option<Finding> {
+    shared_fs::is_shared(&root.queue()).then(|| {
+        ok(format!(
+            "none come from other hosts: folders are listed and orders read every {} s, and a server that remembers old names delays that, no more",
+            SHARED_TICK.as_secs()
+        ))
+    })
 }
