@@ -152,7 +152,7 @@ pub(super) fn kind(root: &Root, is_durable: bool) -> Finding {
         true => ok(found.join(", ")),
         false => warn(
             lacks.join("\n"),
-            "put the ROOT on a local disk (ext4, xfs, btrfs); else let one host alone work on it",
+            "put the ROOT on a local disk (ext4, xfs, btrfs); else look at the lines about other hosts below",
         ),
     }
 }
