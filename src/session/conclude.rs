@@ -223,7 +223,10 @@ pub(super) fn record_end(
     if write_end(ctx, attempt, decision.next, not_before)? {
         return Ok(decision);
     }
-    let canceled = decision.canceled();
+    let mut canceled = decision.canceled();
+    if ctx.is_given_up() {
+        canceled.reason = "another host took its item over".to_owned();
+    }
     if let Some(hub) = hub {
         take_back(ctx, hub, attempt)?;
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::support::{Root, describe, git, kill, pause, skipped};
 
 /// Slurm itself needs half a minute to miss a node, and as long to start a job again.
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 struct Cluster {
     dir: tempfile::TempDir,
