@@ -23,6 +23,9 @@ pub enum ReadLease {
 /// The process must survive SIGIO, whose default action kills it: `ignore_lease_breaks` first.
 #[expect(unsafe_code, reason = "nix has no F_SETLEASE")]
 pub fn read_lease(file: &File) -> io::Result<ReadLease> {
+    if is_remote(file) {
+        return Ok(ReadLease::Unsupported);
+    }
     // SAFETY: fcntl with F_SETLEASE takes an integer and touches no memory of ours; the descriptor
     // is open for the whole call because `file` is borrowed.
     let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
@@ -31,7 +34,6 @@ pub fn read_lease(file: &File) -> io::Result<ReadLease> {
     }
     let err = io::Error::last_os_error();
     match err.raw_os_error() {
-        Some(libc::EAGAIN) if is_remote(file) => Ok(ReadLease::Unsupported),
         Some(libc::EAGAIN) => Ok(ReadLease::BeingWritten),
         Some(libc::EACCES | libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS) => {
             Ok(ReadLease::Unsupported)
@@ -40,7 +42,8 @@ pub fn read_lease(file: &File) -> io::Result<ReadLease> {
     }
 }
 
-/// NFS answers EAGAIN to every request for a lease, so there it says nothing.
+/// A lease on NFS stops writers of this host alone, where it is granted at all; and the server, which wants
+/// its delegation back before the file is renamed, would wait for it.
 fn is_remote(file: &File) -> bool {
     nix::sys::statfs::fstatfs(file)
         .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::NFS_SUPER_MAGIC)

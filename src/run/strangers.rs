@@ -153,7 +153,10 @@ impl Main {
             .clone();
         for (slot, marker, has_items) in unclear {
             let Some(job) = marker.host.job.clone() else {
-                self.say_unknown(slot, &marker, has_items, "no engine started it");
+                // Where locks hold, the slot's lock, which is held, says that it lives.
+                if !shared_fs::shares_locks(&self.rt.root.state()) {
+                    self.say_unknown(slot, &marker, has_items, "no engine started it");
+                }
                 continue;
             };
             match answers.iter().find(|(asked, _)| *asked == job) {

@@ -88,7 +88,8 @@ pub fn try_claim(request: &ClaimRequest<'_>) -> Result<ClaimOutcome> {
         Ok((claim, record)) => return Ok(ClaimOutcome::Won(Box::new(claim), Box::new(record))),
         Err(stopped) => stopped,
     };
-    atomic::remove(&claim_path)?;
+    // If it is its own still: a late process may have lost it to another host.
+    request.lease.let_go(&claim_path)?;
     match stopped {
         Stopped::NotWon(outcome) => Ok(outcome),
         Stopped::Failed(e) => Err(e),

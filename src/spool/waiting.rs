@@ -31,9 +31,9 @@ pub(crate) fn take_waiting<T>(
     let taken = intended.and_then(|of| Ok(take(root, &folder, name)?.then_some(of)));
     match taken {
         Ok(Some(of)) => Ok(Some((Claim::adopt(root, lease, name)?, of))),
-        Ok(None) => atomic::remove(&link).map(|_| None),
+        Ok(None) => lease.let_go(&link).map(|()| None),
         Err(e) => {
-            atomic::remove(&link)?;
+            lease.let_go(&link)?;
             Err(e)
         }
     }
