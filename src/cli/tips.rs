@@ -66,8 +66,8 @@ const WORDS: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "enqueue", "push", "submit", "new", "create", "apply", "batch", "put", "drop",
-            "insert", "task", "nq", "tsp", "schedule",
+            "enqueue", "push", "new", "create", "apply", "batch", "put", "drop", "insert", "task",
+            "nq", "tsp", "schedule",
         ],
         "add FILE` adds a file, `harness add --prompt 'TEXT'` a text",
     ),
