@@ -6,9 +6,12 @@ one serves NFSv4.2 from an ext4 image, two mount it and run harness. They read t
 write to their own memory. No kernel module, network or privilege of this machine is used.
 
     python3 tests/nfs [--bin target/debug/harness] [--scene race] [--items 200] [--workers 2]
-        [--lease 15] [--options vers=4.2] [--keep]
+        [--lease 10] [--options vers=4.2] [--keep]
 
     race    both take from one queue: each item is claimed once, ends in `done/` once, none is lost
+    killed  one is killed at work: the other one takes its items over when its lease has run out
+    cut     its network is cut for longer than that, and comes back: its late process has to end
+    killed-midway, cut-midway: the same with short items, so that it is met at any step
 Exit code: 0 nothing found, 1 at least one finding, 77 where there are no guests.
 """
 
@@ -34,6 +37,7 @@ DEADLINE = 240
 class Guest:
     def __init__(self, lab, name):
         self.lab, self.name, self.dir, self.n = lab, name, lab.dir / name, 0
+        shutil.rmtree(self.dir, ignore_errors=True)
         self.dir.mkdir()
         number = ADDRESS[name].rpartition(".")[2]
         # The kernel keeps its memory in a file of TMPDIR: not of the disk.
@@ -70,11 +74,14 @@ class Guest:
     def has_ended(self, of):
         return of.with_suffix(".rc").exists()
 
+    def said(self, of):
+        file = of.with_suffix(".out")
+        return file.read_text(errors="replace") if file.exists() else ""
+
     def end(self, of, seconds=DEADLINE):
         """Their exit code and what they said."""
         wait(lambda: self.has_ended(of), f"{self.name} ends {of.name}", seconds)
-        said = of.with_suffix(".out").read_text(errors="replace")
-        return int(of.with_suffix(".rc").read_text() or "1"), said
+        return int(of.with_suffix(".rc").read_text() or "1"), self.said(of)
 
     def do(self, text, seconds=DEADLINE):
         code, said = self.end(self.begin(text), seconds)
@@ -96,7 +103,7 @@ class Lab:
         self.opts = opts
         self.modules = next(pathlib.Path("/usr/lib/uml/modules").iterdir()).parent
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="harness-nfs-"))
-        self.guests = {}
+        self.guests, self.trees = {}, 0
         image = self.dir / "disk.img"
         subprocess.run(["truncate", "-s", "1G", image], check=True)
         subprocess.run(["mkfs.ext4", "-q", image], check=True)
@@ -110,6 +117,10 @@ class Lab:
         for guest in self.guests.values():
             guest.until_up()
         self.took = time.monotonic() - begun
+
+    def restart(self, name):
+        self.guests[name] = Guest(self, name)
+        self.guests[name].until_up()
 
     def close(self):
         for guest in self.guests.values():
@@ -132,7 +143,8 @@ class Tree:
     """A ROOT on the server's disk, and what must be true of it in the end."""
 
     def __init__(self, lab, name, items, seconds):
-        self.lab, self.path, self.items = lab, f"/mnt/nfs/{name}", items
+        lab.trees += 1
+        self.lab, self.path, self.items = lab, f"/mnt/nfs/{lab.trees}-{name}", items
         self.harness = f"{lab.opts.bin} --root {self.path}"
         lab.guests["one"].do(f"""
             {lab.opts.bin} init {self.path} >/dev/null && mkdir {self.path}/ran && cd {self.path}
@@ -158,12 +170,11 @@ END
     def ran(self):
         """(item, session): the guest that began it, the guest that ended it."""
         said = self.lab.guests["server"].do(
-            f"cd /mnt/disk{self.path.removeprefix('/mnt/nfs')}/ran && for f in *; do "
-            "[ -e \"$f\" ] && echo \"$f $(cat \"$f\")\"; done; :")
+            f"cd /mnt/disk{self.path.removeprefix('/mnt/nfs')}/ran && grep -H . * || :")
         ran = collections.defaultdict(dict)
         for line in said.split("\n"):
             if line:
-                file, _, host = line.partition(" ")
+                file, _, host = line.partition(":")
                 item, sid, word = file.split(".")
                 ran[item, sid][word] = host
         return ran
@@ -173,8 +184,8 @@ END
             f"ls -A /mnt/disk{self.path.removeprefix('/mnt/nfs')}/queue/{place}")
         return [name for name in said.split("\n") if name and name != ".gitignore"]
 
-    def books(self):
-        """What is wrong."""
+    def books(self, lost=None):
+        """What is wrong. `lost`: a guest whose items another one may begin again."""
         wrong, ran = [], self.ran()
         done = self.place("done")
         if len(done) != self.items or len(set(done)) != self.items:
@@ -183,11 +194,10 @@ END
         for place in ("pending", "parked", "review", "merge"):
             if self.place(place):
                 wrong.append(f"left in {place}/: {self.place(place)}")
-        begun, ended = collections.Counter(), collections.Counter()
-        for (item, _), words in ran.items():
-            begun[item] += "begun" in words
-            ended[item] += "ended" in words
-        again = {item: n for item, n in begun.items() if n > 1}
+        begun = collections.Counter(
+            (item, words["begun"]) for (item, _), words in ran.items() if words.get("begun"))
+        others = collections.Counter(item for item, name in begun if name != lost)
+        again = {of: n for of, n in {**begun, **others}.items() if n > 1}
         if again:
             wrong.append(f"begun more than once: {again}")
         succeeded = collections.Counter()
@@ -202,10 +212,12 @@ END
         twice = {item: n for item, n in succeeded.items() if n != 1}
         if twice or len(succeeded) != self.items:
             wrong.append(f"{len(succeeded)} have ended on record, not once: {twice}")
-        claims = self.lab.guests["server"].do(
-            f"ls /mnt/disk{self.path.removeprefix('/mnt/nfs')}/state/claims")
-        if claims.strip():
-            wrong.append(f"claims are left: {claims.split()}")
+        left = self.lab.guests["server"].do(
+            f"cd /mnt/disk{self.path.removeprefix('/mnt/nfs')} && "
+            "find state/claims state/exclusive queue/claimed -type f ! -name .gitignore; "
+            "find queue -name '*~'; find queue -name '*.tmp'")
+        if left.strip():
+            wrong.append(f"left behind: {left.split()}")
         return wrong
 
     def by_host(self):
@@ -229,17 +241,70 @@ def race(lab):
     return wrong + tree.books(), f"{lab.opts.items} items, {by}, {seconds:.0f} s"
 
 
-SCENES = {"race": race}
+def at_work(guest, of, least):
+    """Waits until this guest works on items, and has ended so many."""
+    def is_so():
+        said = guest.said(of)
+        begun, ended = said.count("  started  "), said.count("  succeeded  ")
+        return begun > ended >= least
+    wait(is_so, f"{guest.name} is at work", DEADLINE)
+
+
+def gone(lab, word, items, seconds, is_killed):
+    """Guest `one` goes away at work, and comes back."""
+    tree = Tree(lab, word, items, seconds)
+    runs = {name: tree.run(name) for name in ("one", "two")}
+    one, two = lab.guests["one"], lab.guests["two"]
+    at_work(one, runs["one"], 0 if seconds > 1 else items // 6)
+    left = time.monotonic()
+    if is_killed:
+        one.kill()
+    else:
+        one.do("ip link set eth0 down")
+    wait(lambda: two.has_ended(runs["two"]) or "is given up" in two.said(runs["two"]),
+         "two takes over", DEADLINE)
+    taken = time.monotonic() - left
+    if is_killed:
+        lab.restart("one")
+        one = lab.guests["one"]
+    else:
+        one.do("ip link set eth0 up")
+    back = time.monotonic() - left
+    told, wrong = "", []
+    if not is_killed:
+        code, said = one.end(runs["one"])
+        told = f", its late process ended {time.monotonic() - left - back:.0f} s after"
+        if code != 111 or "was given up by another host" not in said:
+            wrong.append(f"the late one ended with {code}: {said[-1500:]}")
+    code, said = two.end(runs["two"])
+    ended = time.monotonic() - left
+    if code or "is given up" not in said:
+        wrong.append(f"two ended with {code}: {said[-1500:]}")
+    code, said = one.end(tree.run("one"))
+    if code:
+        wrong.append(f"the run after it ended with {code}: {said[-1500:]}")
+    return wrong + tree.books("one"), (
+        f"{items} items, {tree.by_host()}; taken over after {taken:.0f} s, back after {back:.0f} s{told}, "
+        f"all done after {ended:.0f} s")
+
+
+SCENES = {
+    "race": race,
+    "killed": lambda lab: gone(lab, "killed", 8, 5, True),
+    "cut": lambda lab: gone(lab, "cut", 8, 5, False),
+    "killed-midway": lambda lab: gone(lab, "killed-midway", 60, 0.05, True),
+    "cut-midway": lambda lab: gone(lab, "cut-midway", 60, 0.05, False),
+}
 
 
 def main():
     args = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--bin", default=str(TOP / "target/debug/harness"))
-    args.add_argument("--scene", default=",".join(SCENES), help=", ".join(SCENES))
+    args.add_argument("--scene", default=",".join(SCENES), help=f"{', '.join(SCENES)}; one may come often")
     args.add_argument("--items", type=int, default=200)
     args.add_argument("--workers", type=int, default=2, help="of each client")
-    args.add_argument("--lease", type=int, default=15, help="of the server, in seconds")
+    args.add_argument("--lease", type=int, default=10, help="of the server, in seconds")
     args.add_argument("--options", default="vers=4.2", help="of the mount")
     args.add_argument("--keep", action="store_true")
     opts = args.parse_args()
@@ -250,6 +315,8 @@ def main():
         print(f"nfs: SKIPPED, not installed: {', '.join(missing) or 'modules of user-mode Linux'}",
               file=sys.stderr)
         return 77
+    # The guests end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     lab, found = None, 0
     try:
         lab = Lab(opts)
@@ -257,7 +324,7 @@ def main():
         for name in opts.scene.split(","):
             wrong, told = SCENES[name](lab)
             found += len(wrong)
-            print(f"{name:8} {len(wrong)} findings; {told}", flush=True)
+            print(f"{name:13} {len(wrong)} findings; {told}", flush=True)
             for line in wrong:
                 print(f"  FOUND {line}")
     finally:
