@@ -203,12 +203,16 @@ END
         succeeded = collections.Counter()
         record = self.lab.guests["server"].do(
             f"cd /mnt/disk{self.path.removeprefix('/mnt/nfs')}/state/items && "
-            "grep -H '\"finished\"' *.jsonl || :")
+            "grep -aH '\"finished\"' *.jsonl || :")
         for line in record.split("\n"):
             if line:
                 file, _, event = line.partition(":")
-                succeeded[file.removesuffix(".jsonl")] += (
-                    json.loads(event).get("outcome") == "succeeded")
+                try:
+                    ended = json.loads(event).get("outcome") == "succeeded"
+                except ValueError:
+                    wrong.append(f"a damaged line in a record: {line[:200]}")
+                    continue
+                succeeded[file.removesuffix(".jsonl")] += ended
         twice = {item: n for item, n in succeeded.items() if n != 1}
         if twice or len(succeeded) != self.items:
             wrong.append(f"{len(succeeded)} have ended on record, not once: {twice}")
