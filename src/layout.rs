@@ -246,6 +246,10 @@ impl Root {
     pub fn exclusive(&self, key: &str) -> PathBuf {
         self.named("state/exclusive", escape_component(key.as_bytes()))
     }
+    /// The key under which a lost host's slot is moved back: no user's key has that name.
+    pub(crate) fn exclusive_of_lost(&self, slot: SlotId) -> PathBuf {
+        self.named("state/exclusive", format!("%lost-{slot}"))
+    }
     pub fn items(&self) -> PathBuf {
         self.at("state/items")
     }

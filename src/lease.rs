@@ -209,6 +209,17 @@ impl Lease {
         Ok(held)
     }
 
+    /// Whether a claim or key is this slot's, and the slot was not given up.
+    pub(crate) fn has(&self, link: &Path) -> bool {
+        let marker = self.marker().symlink_metadata().ok();
+        let linked = link.symlink_metadata().ok();
+        linked.is_some_and(|linked| match &marker {
+            Some(marker) => id(marker) == id(&linked),
+            // Somebody removed it.
+            None => holder(link, &linked) == Some(self.slot),
+        })
+    }
+
     /// Gives up a claim or key, if it is this slot's.
     pub fn let_go(&self, link: &Path) -> Result<()> {
         let marker = self.marker().symlink_metadata().ok();
@@ -281,9 +292,18 @@ pub fn is_foreign(claim: &Path) -> bool {
 
 /// The slots that claims name as their holders, whether a process holds those slots or not.
 pub fn holders(root: &Root) -> Vec<SlotId> {
-    let claims = std::fs::read_dir(root.claims()).into_iter().flatten();
+    holders_in(&root.claims())
+}
+
+/// The same of exclusive keys.
+pub(crate) fn holders_of_keys(root: &Root) -> Vec<SlotId> {
+    holders_in(&root.exclusive_root())
+}
+
+fn holders_in(dir: &Path) -> Vec<SlotId> {
+    let links = std::fs::read_dir(dir).into_iter().flatten();
     let holder = |path: PathBuf| holder(&path, &path.symlink_metadata().ok()?);
-    claims.flatten().filter_map(|e| holder(e.path())).collect()
+    links.flatten().filter_map(|e| holder(e.path())).collect()
 }
 
 /// A slot's marker, if it can be read.

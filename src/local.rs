@@ -33,6 +33,11 @@ const HINT: &str = "name another folder with --local";
 /// # Errors
 /// Permanent: what is there is another ROOT's or another user's, or a part of this ROOT. I/O.
 pub(crate) fn place(root: &Root, dir: &Path) -> Result<Root> {
+    if dir.as_os_str().as_bytes().starts_with(b"$") {
+        let why =
+            "a variable is looked up by your shell: write it without quotes, or in double ones";
+        return Err(Error::usage(MISPLACED, why).at_path(dir));
+    }
     let name = name_for(root);
     // Before anything is made there: a folder in `pending/` would be taken for an item.
     refuse_inside(root, &real(dir)?.join(&name), HINT)?;

@@ -54,6 +54,8 @@ pub(super) struct Gone {
     debris: u64,
     /// Commits of a base of which gates' verdicts were remembered.
     bases: u64,
+    /// Slots of hosts that were lost.
+    slots: u64,
     /// Records and logs of runs that were submitted to an engine.
     jobs: u64,
     /// What could not be checked or removed, and why.
@@ -71,6 +73,7 @@ pub(super) fn gc(root: &Root, args: &GcArgs) -> Result<u8> {
     sessions(root, keep, args.dry_run, &mut gone)?;
     bases(root, keep, args.dry_run, &mut gone);
     jobs(root, keep, args.dry_run, &mut gone);
+    lost_slots(root, keep, args.dry_run, &mut gone);
     let repos = Repos::new(root, &config)?;
     let mut slots = std::fs::read_dir(root.agents())
         .into_iter()
@@ -132,6 +135,10 @@ fn in_words(gone: &Gone, keep: Duration) -> String {
             "{word} what gates said of {} old commits of a base\n",
             gone.bases
         ));
+    }
+    if gone.slots > 0 {
+        let slots = count_of(gone.slots, "slot");
+        text.push_str(&format!("{word} {slots} of hosts that were lost\n"));
     }
     if gone.jobs > 0 {
         let files = count_of(gone.jobs, "file");
@@ -208,6 +215,30 @@ fn bases(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) {
         match removed {
             Ok(()) => gone.bases += 1,
             Err(e) => gone.trouble.push(e.to_string()),
+        }
+    }
+}
+
+/// Slots that were given up so long ago that no late process of theirs can live: others may have them.
+fn lost_slots(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) {
+    let mut holders = lease::holders(root);
+    holders.extend(lease::holders_of_keys(root));
+    let all = std::fs::read_dir(root.agents()).into_iter().flatten();
+    for slot in all.flatten().filter_map(|e| SlotId::parse(&e.file_name())) {
+        let given_up = lease::marker(root, slot).is_some_and(|marker| marker.given_up.is_some());
+        if !given_up || recovery::has_items(root, slot, &holders) {
+            continue;
+        }
+        let marker = root.agent(slot).join("marker");
+        let written = marker.metadata().and_then(|m| m.modified());
+        if !written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > keep)) {
+            continue;
+        }
+        match dry || atomic::remove(&marker).is_ok() {
+            true => gone.slots += 1,
+            false => gone
+                .trouble
+                .push(format!("{slot}: its marker cannot be removed")),
         }
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn submit(root: &Root, args: &SubmitArgs) -> Result<u8> {
         options: &args.options,
     };
     if let Some(why) = engine::why_too_short(&order) {
-        return Err(Error::usage(WHAT, why).hint("give it more, or lower `kill_grace`"));
+        return Err(Error::usage(WHAT, why).hint("give it more"));
     }
     let text = script_for(&order, &program, args.local.as_deref(), grace < configured);
     let lossy = |words: &[OsString]| words.iter().map(|w| w.to_string_lossy().into()).collect();
@@ -153,8 +153,10 @@ fn check(root: &Root, args: &SubmitArgs) -> Result<()> {
     }
     if let Some(first) = args
         .options
-        .first()
-        .filter(|o| !o.as_bytes().starts_with(b"-"))
+        .iter()
+        .take(1)
+        .find(|o| !o.as_bytes().starts_with(b"-"))
+        .or(args.options.iter().find(|o| *o == "--"))
     {
         let why = format!(
             "{} is no option of sbatch, which would take it for the script",

@@ -81,14 +81,20 @@ pub(super) fn ask(jobs: &[&Job]) -> Vec<Verdict> {
 }
 
 fn line_of<'l>(lines: &'l HashMap<String, Line>, job: &Job) -> Option<&'l Line> {
-    lines
-        .get(&job.id)
-        .filter(|line| line.cluster == job.cluster)
+    lines.get(&key_of(&job.cluster, &job.id))
+}
+
+/// A job of another cluster may have the same number.
+fn key_of(cluster: &str, id: &str) -> String {
+    format!("{cluster}/{id}")
 }
 
 /// `asked`: the cluster that was asked.
 fn judge(job: &Job, lines: &HashMap<String, Line>, own: Option<&Job>, asked: &str) -> Verdict {
     let id = one_line(&job.id);
+    if !is_id(&job.id) {
+        return Verdict::Unknown(format!("{id} is no number of a job of Slurm's"));
+    }
     let Some(line) = line_of(lines, job) else {
         if job.cluster != asked {
             let (its, asked) = (one_line(&job.cluster), one_line(asked));
@@ -126,7 +132,7 @@ fn judge(job: &Job, lines: &HashMap<String, Line>, own: Option<&Job>, asked: &st
     }
 }
 
-/// What `squeue` says of these jobs, by id.
+/// What `squeue` says of these jobs, by `key_of`.
 fn squeue<'i>(ids: impl Iterator<Item = &'i str>) -> Result<HashMap<String, Line>, String> {
     let Some(text) = list(ids, FIELDS)? else {
         return Ok(HashMap::new());
@@ -137,7 +143,7 @@ fn squeue<'i>(ids: impl Iterator<Item = &'i str>) -> Result<HashMap<String, Line
     let lines = text.lines().map(read).collect::<Result<Vec<Line>, _>>()?;
     Ok(lines
         .into_iter()
-        .map(|line| (line.id.clone(), line))
+        .map(|line| (key_of(&line.cluster, &line.id), line))
         .collect())
 }
 
@@ -236,7 +242,8 @@ harness   8   1   12  STRANGE      0
 
     fn lines(text: &str) -> HashMap<String, Line> {
         let lines = text.lines().map(|line| parse(line).expect(line));
-        lines.map(|line| (line.id.clone(), line)).collect()
+        let keyed = |line: Line| (key_of(&line.cluster, &line.id), line);
+        lines.map(keyed).collect()
     }
 
     fn job(id: &str, restarts: u32) -> Job {
@@ -271,6 +278,7 @@ harness   8   1   12  STRANGE      0
         assert!(is_over(&judged(&gone, None), "not list"));
         assert!(is_over(&judged(&gone, Some(&own)), "not list"));
         assert!(is_unknown(&judged(&gone, Some(&lost))));
+        assert!(is_unknown(&one("1x", 0)));
         // A job of the same number elsewhere.
         let elsewhere = Job {
             cluster: "other".into(),

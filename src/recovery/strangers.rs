@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::{as_recorded, from_record, has_started, merged_or_not, move_its_file, put_back};
 use crate::atomic::{self, Moved};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::layout::{Name, Root, SlotId};
 use crate::lease::{self, Lease};
 use crate::mutant::planted;
@@ -38,7 +38,7 @@ pub(crate) fn move_back(ctx: &mut WorkerContext, lost: &Lost) -> Result<()> {
     let Some(lease) = Lease::of_stranger(&root, lost.slot, lost.by_lock)? else {
         return Ok(());
     };
-    let key = root.exclusive(&format!("slot of a lost host: {}", lost.slot));
+    let key = root.exclusive_of_lost(lost.slot);
     if atomic::link_new(&ctx.lease.marker(), &key)? != Moved::Done {
         return Ok(());
     }
@@ -62,8 +62,21 @@ fn move_all(ctx: &mut WorkerContext, lease: &Arc<Lease>, lost: &Lost) -> Result<
         .filter_map(|c| Some(Name::new(c.file_name()?)))
         .collect();
     names.extend(spool::claimed_in(&root, lost.slot)?);
+    let mut stays = false;
     for name in &names {
-        move_item(ctx, lease, name, &lost.why)?;
+        match move_item(ctx, lease, name, &lost.why) {
+            Err(e) if e.kind() == Kind::Permanent => {
+                // It stays for a person, and holds up no other.
+                let slot = lost.slot;
+                let text = format!("{slot}: {name} cannot be moved back: {e}");
+                ctx.rt.console.warn(&text);
+                stays = true;
+            }
+            done => done?,
+        }
+    }
+    if stays {
+        return Ok(());
     }
     for link in lease.held()? {
         lease.let_go(&link)?;

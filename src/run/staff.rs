@@ -144,6 +144,11 @@ impl Main {
                 break;
             }
         }
+        if self.workers.is_empty() && failed.is_empty() && last == WORKERS_MAX {
+            let why = format!("all {WORKERS_MAX} are other processes', or of hosts that were lost");
+            let none = Error::temporary("no slot is free", why).at_path(&self.rt.root.agents());
+            failed.push(none.hint("`harness gc` frees those of hosts that were lost long ago"));
+        }
         // Other processes hold the rest: look again later, they may die.
         let wait = match failed.first() {
             Some(e) if self.workers.is_empty() => self.rt.troubles.met(SLOTS, e),

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Main;
-use crate::atomic;
 use crate::clock;
 use crate::engine::{self, Job, Verdict};
 use crate::keeper;
 use crate::layout::SlotId;
 use crate::lease::{self, Marker};
 use crate::mutant::planted;
+use crate::quote::shell_quoted;
 use crate::recovery;
 use crate::runtime::{Level, Lost, Runtime};
 use crate::shared_fs;
@@ -61,7 +61,8 @@ impl Main {
             return;
         }
         let rt = self.rt.clone();
-        let holders = lease::holders(&rt.root);
+        let mut holders = lease::holders(&rt.root);
+        holders.extend(lease::holders_of_keys(&rt.root));
         let entries = std::fs::read_dir(rt.root.agents());
         let slots = entries.into_iter().flatten().flatten();
         let slots = slots.filter_map(|e| SlotId::parse(&e.file_name()));
@@ -122,7 +123,12 @@ impl Main {
     /// What proves that the host is gone, without its engine; and whether that is the slot's lock.
     fn why_lost(&self, slot: SlotId, marker: &Marker) -> Option<(String, bool)> {
         let root = &self.rt.root;
-        if atomic::exists(&root.agent(slot).join(SAID_LOST)) {
+        let written = |name: &str| {
+            let meta = root.agent(slot).join(name).symlink_metadata();
+            meta.ok().map(|meta| clock::mtime_ns(&meta))
+        };
+        // What was said of a process before is not said of this one.
+        if written(SAID_LOST).is_some_and(|said| Some(said) > written("marker")) {
             return Some(("a person has said so".to_owned(), false));
         }
         let is_free = shared_fs::shares_locks(&root.state())
@@ -185,12 +191,10 @@ impl Main {
             return;
         }
         let host = &marker.host.name;
-        let file = self.rt.root.agent(slot).join(SAID_LOST);
-        let file = file.strip_prefix(self.rt.root.path()).unwrap_or(&file);
+        let file = shell_quoted(&self.rt.root.agent(slot).join(SAID_LOST));
         self.rt.console.warn(&format!(
-            "{slot} of host {host} is silent, and whether it lives is not known ({why}): its items stay; if \
-             that host is gone for good, say so: touch {}",
-            file.display()
+            "{slot} of host {host} is silent, and whether it lives is not known ({why}): its items wait; what to \
+             do: see that its harness process has ended, or the host is off; then: touch {file}"
         ));
     }
 }

@@ -143,8 +143,9 @@ fn claim_elected(request: &ClaimRequest<'_>) -> Result<(Claim, Record), Stopped>
         false => note_claim(request, &mut record, &sid),
     };
     let moved = noted.and_then(|()| take(request, &pending));
+    let moved = moved.and_then(|taken| still_ours(request, taken, key.as_deref()));
     if !matches!(moved, Ok(Taken::Whole)) {
-        undo(&mut record, &sid, key)?;
+        undo(request, &mut record, &sid, key)?;
         // `pending.file` is still open: its lease makes writers wait until the file is back.
         return Err(put_back(request, moved?));
     }
@@ -269,8 +270,22 @@ fn take(request: &ClaimRequest<'_>, pending: &Pending) -> Result<Taken> {
     }
 }
 
+/// Whether claim and key are this slot's still. Where the process stood still before the file was taken,
+/// another host may have taken it for lost and given them up; somebody else may have them by now.
+fn still_ours(request: &ClaimRequest<'_>, taken: Taken, key: Option<&Path>) -> Result<Taken> {
+    let claim = request.root.claim(request.name);
+    let mut links = [Some(claim.as_path()), key].into_iter().flatten();
+    let lost = matches!(taken, Taken::Whole) && !links.all(|link| request.lease.has(link));
+    Ok(if lost { Taken::Changed } else { taken })
+}
+
 /// Undoes what was recorded, and gives up the key.
-fn undo(record: &mut Record, sid: &str, key: Option<PathBuf>) -> Result<()> {
+fn undo(
+    request: &ClaimRequest<'_>,
+    record: &mut Record,
+    sid: &str,
+    key: Option<PathBuf>,
+) -> Result<()> {
     // If the claim was not recorded, the last attempt is an earlier, real one.
     let last = record.history().last.as_ref();
     if last.is_some_and(|last| last.session == sid) {
@@ -283,7 +298,7 @@ fn undo(record: &mut Record, sid: &str, key: Option<PathBuf>) -> Result<()> {
         let _full = record.append(&undone);
     }
     if let Some(key) = key {
-        atomic::remove(&key)?;
+        request.lease.let_go(&key)?;
     }
     Ok(())
 }

@@ -150,7 +150,9 @@ fn what_the_engine_does_not_know_moves_nothing_until_a_person_says_that_the_host
         .wait_until("it says so", || other.said().contains(silent));
     let said = other.said();
     assert!(said.contains("no controller"), "{said}");
-    assert!(said.contains("touch state/agents/agent-1/lost"), "{said}");
+    let lost = cluster.root.at("state/agents/agent-1/lost");
+    let lost = format!("then: touch {}", lost.display());
+    assert!(said.contains(&lost), "{said}");
     assert!(said.contains("agent-1 of host n1, which has a"), "{said}");
     assert!(cluster.root.at("queue/claimed/agent-1/a").exists());
     fs::write(cluster.root.at("go"), "").unwrap();
@@ -162,6 +164,37 @@ fn what_the_engine_does_not_know_moves_nothing_until_a_person_says_that_the_host
     assert!(cluster.root.at("began-a-2").exists(), "{}", other.said());
     assert!(other.said().contains("a person has said so"));
     held.kill9();
+}
+
+#[test]
+fn what_was_said_of_a_process_before_is_not_said_of_the_next_one() {
+    let mut cluster = Cluster::new(Root::with_repo());
+    cluster.say(&[(1, "RUNNING"), (2, "RUNNING"), (3, "RUNNING")]);
+    cluster.root.script("first", "true");
+    let mut first = cluster.start(1, &["--drain", "--workers", "1"]);
+    assert_eq!(first.wait(), Some(0), "{}", first.said());
+    fs::write(cluster.root.at("state/agents/agent-1/lost"), "").unwrap();
+    waiting(&cluster.root, "a");
+    let mut next = cluster.start(3, &["--drain", "--workers", "1"]);
+    let began = cluster.root.at("began-a-1");
+    cluster.root.wait_until("it began", || began.exists());
+    // A key that a user has chosen is never the one under which a slot is moved back.
+    for name in ["%lost-agent-1", "slot of a lost host: agent-1"] {
+        let text = format!("#!/bin/sh\n#harness exclusive: \"{name}\"\ntrue\n");
+        cluster
+            .root
+            .drop_file(format!("k{}", name.len()), text.as_bytes(), 0o755);
+    }
+    let mut other = cluster.start(2, &["--drain", "--workers", "1"]);
+    cluster.root.wait_until("keys are done", || {
+        cluster.root.is_done("k13") && cluster.root.is_done("k28")
+    });
+    fs::write(cluster.root.at("go"), "").unwrap();
+    next.wait();
+    other.wait();
+    let said = [next.said(), other.said()].concat();
+    assert!(!said.contains("given up"), "{said}");
+    assert!(!cluster.root.at("began-a-2").exists());
 }
 
 #[test]

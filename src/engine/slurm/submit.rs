@@ -30,8 +30,11 @@ fn told_before(grace: Duration) -> u64 {
 pub(in crate::engine) fn why_too_short(order: &Order<'_>) -> Option<String> {
     let time = order.time?;
     let told = told_before(order.grace);
-    let is_short = seconds_of(time)? < told + STOP_EARLY.as_secs();
-    is_short.then(|| format!("--time {time} is too short: a run is told to stop {told} s before its end, and up to a minute earlier"))
+    let least = (told + STOP_EARLY.as_secs()) / 60 + 1;
+    let is_short = seconds_of(time)? < least * 60;
+    is_short.then(|| {
+        format!("--time {time} is too short: a run is told to stop {told} s before its end, and up to a minute earlier; {least} minutes are the least")
+    })
 }
 
 /// `MINUTES`, `MINUTES:SECONDS`, `HOURS:MINUTES:SECONDS`, `DAYS-HOURS[:MINUTES[:SECONDS]]`. `None`: Slurm
@@ -135,7 +138,8 @@ pub(in crate::engine) fn submit(order: &Order<'_>) -> Result<Job, String> {
     let words = words(order);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
-    let said = answer::of(&mut command, ACCEPTS, ANSWER_BYTES_MAX)?;
+    // Ctrl-C ends it, too.
+    let said = answer::in_our_group(&mut command, ACCEPTS, ANSWER_BYTES_MAX)?;
     // `ID`, or `ID;CLUSTER`.
     let line = said.lines().rfind(|line| !line.trim().is_empty());
     let (id, of) = line
@@ -146,6 +150,7 @@ pub(in crate::engine) fn submit(order: &Order<'_>) -> Result<Job, String> {
         });
     let id = id.trim();
     if !is_id(id) {
+        let said = crate::text::one_line(&said.chars().take(200).collect::<String>());
         return Err(format!("it prints no job's number, but {said:?}"));
     }
     Ok(Job {
