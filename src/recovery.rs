@@ -77,7 +77,7 @@ pub(crate) fn recover(ctx: &mut WorkerContext) -> Result<()> {
     let root = ctx.rt.root.clone();
     atomic::remove_temps(&root.agent(ctx.slot()));
     atomic::remove_temps(&root.claimed(ctx.slot()));
-    atomic::end_moves(&root.claimed(ctx.slot()));
+    atomic::end_moves(&root.claimed(ctx.slot()), None);
     git::clear_temps(&ctx.root, ctx.slot());
     let mut names = spool::claimed_in(&root, ctx.slot())?;
     let held = ctx.lease.held()?;

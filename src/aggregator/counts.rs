@@ -46,7 +46,7 @@ impl EndedCounts {
     pub fn recount(&self, root: &Root) -> Result<()> {
         for place in COUNTED {
             let dir = root.place(place);
-            let n = count(&dir).or_fail("cannot count the files of", &dir)?;
+            let n = count(&dir, &root.claims()).or_fail("cannot count the files of", &dir)?;
             if let Some(counter) = self.of(place) {
                 counter.store(n, Ordering::Relaxed);
             }
@@ -71,7 +71,7 @@ impl EndedCounts {
     }
 }
 
-fn count(dir: &Path) -> io::Result<i64> {
+fn count(dir: &Path, claims: &Path) -> io::Result<i64> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -81,10 +81,10 @@ fn count(dir: &Path) -> io::Result<i64> {
     for entry in entries {
         let file = entry?.file_name();
         n += i64::from(!Name::is_ignored(&file));
-        any_back |= matches!(atomic::end_move(dir, &file), Ok(Some(_)));
+        any_back |= matches!(atomic::end_move(dir, &file, Some(claims)), Ok(Some(_)));
     }
     match any_back {
-        true => count(dir),
+        true => count(dir, claims),
         false => Ok(n),
     }
 }
@@ -130,13 +130,14 @@ impl Recount {
         }
         self.next = now.checked_add(PULSE / 2);
         for folder in &mut self.folders {
-            folder.step(&root.place(folder.place), counts, now);
+            folder.step(root, counts, now);
         }
     }
 }
 
 impl CheckedFolder {
-    fn step(&mut self, dir: &Path, counts: &EndedCounts, now: Instant) {
+    fn step(&mut self, root: &Root, counts: &EndedCounts, now: Instant) {
+        let dir = &root.place(self.place);
         let (Some(counter), Some(stamp)) = (counts.of(self.place), stamp_of(dir)) else {
             return;
         };
@@ -167,7 +168,7 @@ impl CheckedFolder {
                 Some(Ok(e)) => {
                     *n += i64::from(!Name::is_ignored(&e.file_name()));
                     // The folder is quiet: its mover is dead, or slow. Else it is met again.
-                    let _met_again = atomic::end_move(dir, &e.file_name());
+                    let _met_again = atomic::end_move(dir, &e.file_name(), Some(&root.claims()));
                 }
                 Some(Err(_)) => {
                     self.scan = None;

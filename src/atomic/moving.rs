@@ -144,11 +144,19 @@ fn links_of(path: &Path) -> io::Result<u32> {
 }
 
 /// Ends a move that was begun in this folder, if that is what the file's name says: it has arrived, or
-/// has its name back, which is returned. Safe while its mover lives, who then finds it gone.
-pub fn end_move(dir: &Path, file: &OsStr) -> Result<Option<OsString>> {
+/// has its name back, which is returned. `claims`: where the names are that somebody claims. A name that is
+/// claimed is left alone: its claimer may only be slow, and NFS lets him link a file that has another name
+/// by now. `None`: whoever worked in this folder is dead.
+pub fn end_move(dir: &Path, file: &OsStr, claims: Option<&Path>) -> Result<Option<OsString>> {
     let Some((name, links)) = of_way(file).filter(|_| !planted("move-not-ended")) else {
         return Ok(None);
     };
+    if let Some(claim) = claims.map(|claims| claims.join(name)) {
+        look_anew(&claim);
+        if exists(&claim) {
+            return Ok(None);
+        }
+    }
     let (found, home) = (dir.join(file), dir.join(name));
     // Its user's own links, or that of a move before it which is not clear of it yet: nobody can tell.
     if links > 1 && links_of(&found).is_ok_and(|now| now == links) {
@@ -169,9 +177,9 @@ pub fn end_move(dir: &Path, file: &OsStr) -> Result<Option<OsString>> {
 }
 
 /// `end_move` of all that is in a folder. What fails is met again.
-pub(crate) fn end_moves(dir: &Path) {
+pub(crate) fn end_moves(dir: &Path, claims: Option<&Path>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let _met_again = end_move(dir, &entry.file_name());
+        let _met_again = end_move(dir, &entry.file_name(), claims);
     }
 }
 
@@ -262,7 +270,7 @@ mod tests {
             if linked {
                 fs::hard_link(&way, &to).unwrap();
             }
-            end_moves(&f.at("from"));
+            end_moves(&f.at("from"), None);
             if own_links > 0 && !linked {
                 let all = f.all();
                 assert!(
@@ -290,7 +298,7 @@ mod tests {
         let way = on_its_way(&from, 1);
         fs::rename(&from, &way).unwrap();
         fs::write(&from, "new").unwrap();
-        end_moves(&f.at("from"));
+        end_moves(&f.at("from"), None);
         assert_eq!(f.all(), ["from/x.~1~: from/x", "from/x: new"]);
     }
 

@@ -52,9 +52,10 @@ fn end_moves(root: &Root) {
         Place::Parked,
         Place::Done,
     ];
-    folders
-        .iter()
-        .for_each(|place| crate::atomic::end_moves(&root.place(*place)));
+    let claims = root.claims();
+    for place in folders {
+        crate::atomic::end_moves(&root.place(place), Some(&claims));
+    }
 }
 
 fn look(root: &Root, name: &Name) -> Vec<Found> {

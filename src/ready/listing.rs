@@ -167,7 +167,7 @@ impl Ready {
     fn end_move(&self, path: &Path, file: &OsStr, at_once: bool) {
         let meta = join(path, file).symlink_metadata();
         if meta.is_ok_and(|meta| at_once || spool::settled(&meta))
-            && let Ok(Some(back)) = atomic::end_move(path, file)
+            && let Ok(Some(back)) = atomic::end_move(path, file, Some(&self.root.claims()))
         {
             self.note(&back);
         }

@@ -55,7 +55,7 @@ fn move_all(ctx: &mut WorkerContext, lease: &Arc<Lease>, lost: &Lost) -> Result<
         let text = format!("{slot} of host {host} is given up: {}", lost.why);
         ctx.rt.console.warn(&text);
     }
-    atomic::end_moves(&root.claimed(lost.slot));
+    atomic::end_moves(&root.claimed(lost.slot), None);
     let claims = lease.held()?;
     let claims = claims.iter().filter(|c| c.starts_with(root.claims()));
     let mut names: BTreeSet<Name> = claims

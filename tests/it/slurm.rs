@@ -276,7 +276,15 @@ fn items_are_each_done_once_though_nodes_die_stand_still_and_jobs_are_requeued()
     let mut root = Root::with_repo();
     cluster.root(&mut root);
     let all = std::env::var("HARNESS_SLURM_ITEMS").map_or(300, |n| n.parse().unwrap());
-    let names = add(&root, all, "sleep 0.4");
+    // Items on the third node wait where they are told to, so that it is frozen in the middle of them.
+    let (hold, held) = (root.at("hold"), root.at("held"));
+    std::fs::create_dir(&held).unwrap();
+    let wait = format!(
+        "while [ -e '{}' ] && [ \"$SLURMD_NODENAME\" = n3 ]; do touch '{}'/$HARNESS_ITEM; sleep 0.05; done; sleep 0.4",
+        hold.display(),
+        held.display()
+    );
+    let names = add(&root, all, &wait);
     let job = submit(&root, "3");
     let task_on = |node: &str| {
         let tasks = cluster.tasks(&job).into_iter();
@@ -305,16 +313,15 @@ fn items_are_each_done_once_though_nodes_die_stand_still_and_jobs_are_requeued()
     cluster.ask(&["scontrol", "requeue", &task]);
 
     some_done(25);
-    // Frozen in the middle of items, and not between two.
-    let mut taken = Vec::new();
-    while taken.len() < 2 {
-        cluster.does(&["thaw", "n3"]);
-        cluster.wait_until(&root, "the third node works", || {
-            at_work(&root, "n3").len() == 2
-        });
-        cluster.does(&["freeze", "n3"]);
-        taken = claimed_by(&root, "n3");
-    }
+    std::fs::write(&hold, "").unwrap();
+    cluster.wait_until(
+        &root,
+        "the third node is in the middle of two items",
+        || std::fs::read_dir(&held).unwrap().count() == 2,
+    );
+    cluster.does(&["freeze", "n3"]);
+    let taken = claimed_by(&root, "n3");
+    assert_eq!(taken.len(), 2, "{taken:?}");
     // Until Slurm says that the job is over, nobody takes what the silent node has.
     cluster.wait_until(&root, "Slurm misses the third node", || {
         task_on("n3").is_none()
@@ -323,6 +330,7 @@ fn items_are_each_done_once_though_nodes_die_stand_still_and_jobs_are_requeued()
         taken.iter().all(|name| root.is_done(name))
     });
 
+    std::fs::remove_file(&hold).unwrap();
     cluster.does(&["thaw", "n3"]);
     cluster.wait_until(&root, "all is done, and no run is left", || {
         let tasks = cluster.tasks(&job);

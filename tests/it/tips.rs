@@ -20,7 +20,6 @@ fn words_of_other_tools_lead_to_the_right_command() {
         ("failed", "list parked`"),
         ("version", "--version`"),
         ("RESTART", "retry NAME`"),
-        ("submit", "add FILE`"),
         ("prune", "gc --dry-run`"),
         ("diff", "review NAME`"),
         ("merge", "approve NAME`"),
