@@ -220,22 +220,8 @@ fn recover_item(ctx: &mut WorkerContext, name: &Name) -> Result<()> {
     if step == Step::PutBack {
         return put_back(ctx, claim, record, &last.session);
     }
-    // The agent may have removed its session's file, or written it.
-    let file = session::file::read(&dir, &last.session);
-    let file = file.map(|file| as_recorded(ctx, &claim, &last, file));
-    let file = file.unwrap_or_else(|| from_record(ctx, &claim, &last));
-    show(ctx, &file);
-    let attempt = Attempt {
-        claim,
-        record,
-        dir,
-        file,
-        work: None,
-        stream: None,
-        usd_max: None,
-        reserved: true,
-        recovered: true,
-    };
+    let attempt = as_left(ctx, claim, record, &last);
+    show(ctx, &attempt.file);
     if let (Step::Gate, Some(gating)) = (&step, last.gating) {
         let attempt = rebuild(ctx, attempt)?;
         return session::gate_on(ctx, attempt, gating).map(drop);
@@ -331,6 +317,26 @@ fn merged_or_not(
     }
     claim.unfence()?;
     move_its_file(ctx, claim, last)
+}
+
+/// An attempt that another harness began, as its files and its record tell it.
+fn as_left(ctx: &WorkerContext, claim: Box<Claim>, record: Record, last: &LastAttempt) -> Attempt {
+    let dir = ctx.rt.root.session(&last.session);
+    // The agent may have removed its session's file, or written it.
+    let file = session::file::read(&dir, &last.session);
+    let file = file.map(|file| as_recorded(ctx, &claim, last, file));
+    let file = file.unwrap_or_else(|| from_record(ctx, &claim, last));
+    Attempt {
+        claim,
+        record,
+        dir,
+        file,
+        work: None,
+        stream: None,
+        usd_max: None,
+        reserved: true,
+        recovered: true,
+    }
 }
 
 /// Whether a start was tried: the keeper makes `stdout.log` right before it starts the agent.

@@ -137,14 +137,17 @@ fn squeue<'i>(ids: impl Iterator<Item = &'i str>) -> Result<HashMap<String, Line
     let Some(text) = list(ids, FIELDS)? else {
         return Ok(HashMap::new());
     };
-    let read = |line: &str| {
-        parse(line).ok_or_else(|| format!("squeue prints a line that has another form: {line:?}"))
-    };
-    let lines = text.lines().map(read).collect::<Result<Vec<Line>, _>>()?;
-    Ok(lines
+    Ok(read_lines(&text, parse)?
         .into_iter()
         .map(|line| (key_of(&line.cluster, &line.id), line))
         .collect())
+}
+
+fn read_lines<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
+    let read = |line: &str| {
+        parse(line).ok_or_else(|| format!("squeue prints a line that has another form: {line:?}"))
+    };
+    text.lines().map(read).collect()
 }
 
 /// A line of `squeue` for each of these jobs that it lists; `None`: there is none to ask for.
@@ -190,10 +193,14 @@ fn parse(line: &str) -> Option<Line> {
 /// The cluster whose controller this host asks.
 fn cluster() -> Result<String, String> {
     let why = |why: String| format!("Slurm's cluster is not known (scontrol show config): {why}");
+    let text = settings().map_err(why)?;
+    cluster_in(&text).ok_or_else(|| why("it does not say".into()))
+}
+
+fn settings() -> Result<String, String> {
     let mut command = command("scontrol");
     command.args(["show", "config"]);
-    let text = answer::of(&mut command, ANSWER, ANSWER_BYTES_MAX).map_err(why)?;
-    cluster_in(&text).ok_or_else(|| why("it does not say".into()))
+    answer::of(&mut command, ANSWER, ANSWER_BYTES_MAX)
 }
 
 fn cluster_in(text: &str) -> Option<String> {

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{as_recorded, from_record, has_started, merged_or_not, move_its_file, put_back};
+use super::{as_left, has_started, merged_or_not, move_its_file, put_back};
 use crate::atomic::{self, Moved};
 use crate::error::{Kind, Result};
 use crate::layout::{Name, Root, SlotId};
@@ -19,7 +19,7 @@ use crate::lease::{self, Lease};
 use crate::mutant::planted;
 use crate::record::Record;
 use crate::runtime::Lost;
-use crate::session::{self, Attempt, WorkerContext};
+use crate::session::{self, WorkerContext};
 use crate::spool::{self, Claim};
 
 /// Whether a slot that nobody takes over has an item, or holds one back from others. `holders`: the slots
@@ -111,19 +111,6 @@ fn move_item(ctx: &mut WorkerContext, lease: &Arc<Lease>, name: &Name, why: &str
     if last.started.is_none() && !has_started(&dir) && !is_announced {
         return put_back(ctx, claim, record, &last.session);
     }
-    let file = session::file::read(&dir, &last.session);
-    let file = file.map(|file| as_recorded(ctx, &claim, &last, file));
-    let file = file.unwrap_or_else(|| from_record(ctx, &claim, &last));
-    let attempt = Attempt {
-        claim,
-        record,
-        dir,
-        file,
-        work: None,
-        stream: None,
-        usd_max: None,
-        reserved: true,
-        recovered: true,
-    };
+    let attempt = as_left(ctx, claim, record, &last);
     session::lose(ctx, attempt, why)
 }

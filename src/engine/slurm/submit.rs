@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{ANSWER, ANSWER_BYTES_MAX, Job, NAME, cluster, command, is_id};
+use super::{ANSWER_BYTES_MAX, Job, NAME, cluster, is_id};
 use crate::answer;
 use crate::engine::{Order, Task, TaskState};
 
@@ -62,9 +62,7 @@ fn seconds_of(time: &str) -> Option<u64> {
 
 /// How long Slurm waits between SIGTERM and SIGKILL, where it says.
 pub(in crate::engine) fn kill_wait() -> Option<Duration> {
-    let mut command = command("scontrol");
-    command.args(["show", "config"]);
-    let text = answer::of(&mut command, ANSWER, ANSWER_BYTES_MAX).ok()?;
+    let text = super::settings().ok()?;
     let value = super::setting_in(&text, "KillWait")?;
     let seconds = value.split_whitespace().next()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -195,10 +193,7 @@ fn lines(jobs: &[&Job]) -> Result<Vec<(String, Task)>, String> {
     let Some(text) = super::list(jobs.iter().map(|job| &*job.id), FIELDS)? else {
         return Ok(Vec::new());
     };
-    let read = |line: &str| {
-        parse(line).ok_or_else(|| format!("squeue prints a line that has another form: {line:?}"))
-    };
-    text.lines().map(read).collect()
+    super::read_lines(&text, parse)
 }
 
 /// The cluster, and the task.
