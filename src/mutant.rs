@@ -14,6 +14,26 @@ pub const ALL: &[(&str, &str)] = &[
         "a process that was taken for gone goes on working",
     ),
     (
+        "working-is-silent",
+        "an engine is asked about slots that work, and what it does not know of them counts",
+    ),
+    (
+        "lost-outlives",
+        "what a person said of a process counts for the slot's next one",
+    ),
+    (
+        "lack-of-host-holds",
+        "an agent that one host of an engine's lacks is held on all",
+    ),
+    (
+        "bad-host-goes-on",
+        "a host of an engine's on which all fails at once takes the whole queue",
+    ),
+    (
+        "job-by-prefix",
+        "records of runs that have ended stay for those of a longer number",
+    ),
+    (
         "moved-by-link",
         "where a rename cannot spare a name, a file is linked to the new one and the old one unlinked",
     ),

@@ -18,6 +18,7 @@ use crate::item::Item;
 use crate::layout::{Place, SlotId};
 use crate::lease::Lease;
 use crate::merge;
+use crate::mutant::planted;
 use crate::outcome::Outcome;
 use crate::ready::{Candidate, ClaimReport};
 use crate::recovery;
@@ -327,7 +328,7 @@ fn look_at_host(rt: &Runtime, failed: bool, began: Instant) {
     if Host::own().job.is_none() || failed && began.elapsed() >= AT_ONCE {
         return;
     }
-    if rt.failed_at_once(failed) >= FAILURES_IN_A_ROW {
+    if rt.failed_at_once(failed) >= FAILURES_IN_A_ROW && !planted("bad-host-goes-on") {
         let seconds = AT_ONCE.as_secs();
         rt.leave_host(&format!(
             "{FAILURES_IN_A_ROW} attempts in a row failed within {seconds} s each (`harness list parked` tells why)"

@@ -57,6 +57,11 @@ def merges(*options):
 PROOFS = [
     ("slot-not-given-up", it("hosts::")),
     ("late-goes-on", it("hosts::")),
+    ("lost-outlives", it("hosts::what_was_said")),
+    ("lack-of-host-holds", it("hosts::a_host_on_which")),
+    ("bad-host-goes-on", it("hosts::a_host_on_which")),
+    ("job-by-prefix", it("submit::gc")),
+    ("working-is-silent", it("slurm::slurms_own")),
     ("-", powercut("--ways", "1", "--mutant", "no-fsync")),
     ("-", powercut("--ways", "2", "--mutant", "no-dir-fsync")),
     ("publish-unsaid", powercut("--ways", "1", "--instants", "publish")),

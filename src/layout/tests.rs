@@ -18,6 +18,14 @@ fn names_become_refs_that_git_takes_and_that_differ() {
 }
 
 #[test]
+fn no_key_of_a_users_is_one_under_which_a_slot_is_moved_back() {
+    let root = Root::new("/r");
+    let own = root.exclusive_of_lost(SlotId(1));
+    let name = own.file_name().and_then(OsStr::to_str).unwrap();
+    assert_ne!(root.exclusive(name), own);
+}
+
+#[test]
 fn no_name_leads_out_of_its_folder() {
     let root = Root::new("/r");
     let below = |path: PathBuf, dir: &str| path.parent() == Some(Path::new(dir));

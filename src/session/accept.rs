@@ -9,6 +9,7 @@ use crate::hold::{self, Admitted, Hold};
 use crate::host::Host;
 use crate::item::{self, Refusal};
 use crate::layout::SlotId;
+use crate::mutant::planted;
 use crate::runtime::Runtime;
 use crate::spool::Acceptance;
 
@@ -70,7 +71,8 @@ const CANNOT_TELL: Duration = Duration::from_secs(5);
 /// Raises the hold of an agent that cannot be started at all, says it once, and returns its name. In a
 /// job of an engine no other host is held up for what this one lacks.
 fn hold_back(rt: &Runtime, lack: Hold) -> String {
-    if Host::own().job.is_some() && agents::is_lack_of_host(&lack) {
+    let of_host = Host::own().job.is_some() && agents::is_lack_of_host(&lack);
+    if of_host && !planted("lack-of-host-holds") {
         rt.leave_host(&lack.reason);
         return lack.agent;
     }

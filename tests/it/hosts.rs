@@ -178,17 +178,11 @@ fn what_was_said_of_a_process_before_is_not_said_of_the_next_one() {
     let mut next = cluster.start(3, &["--drain", "--workers", "1"]);
     let began = cluster.root.at("began-a-1");
     cluster.root.wait_until("it began", || began.exists());
-    // A key that a user has chosen is never the one under which a slot is moved back.
-    for name in ["%lost-agent-1", "slot of a lost host: agent-1"] {
-        let text = format!("#!/bin/sh\n#harness exclusive: \"{name}\"\ntrue\n");
-        cluster
-            .root
-            .drop_file(format!("k{}", name.len()), text.as_bytes(), 0o755);
-    }
     let mut other = cluster.start(2, &["--drain", "--workers", "1"]);
-    cluster.root.wait_until("keys are done", || {
-        cluster.root.is_done("k13") && cluster.root.is_done("k28")
-    });
+    let waits = "the drain waits for agent-1 of host n3";
+    cluster
+        .root
+        .wait_until("it waits", || other.said().contains(waits));
     fs::write(cluster.root.at("go"), "").unwrap();
     next.wait();
     other.wait();
@@ -215,23 +209,26 @@ fn a_host_on_which_nothing_can_be_started_is_left_out_and_holds_up_no_other() {
     assert!(cluster.root.is_done("a"));
     // Everything fails at once: most of the queue is left to others, with its retries.
     fs::write(cluster.root.at("broken"), "").unwrap();
-    let names: Vec<String> = (0..20).map(|n| format!("b{n}")).collect();
-    for name in &names {
-        cluster.root.drop_file(name, b"do it\n", 0o644);
+    for (kind, why) in [("prompt", "alike here"), ("script", "within 10 s each")] {
+        let names: Vec<String> = (0..20).map(|n| format!("{kind}{n}")).collect();
+        for name in &names {
+            match kind {
+                "prompt" => cluster.root.drop_file(name, b"do it\n", 0o644),
+                _ => cluster.root.script(name, "exit 1"),
+            };
+        }
+        let mut broken = cluster.start(1, &["--workers", "2"]);
+        assert_eq!(broken.wait(), Some(111), "{}", broken.said());
+        let said = broken.said();
+        let (left_out, why) = ("host n1 is left out: 5 attempts in a row failed", why);
+        assert!(said.contains(left_out) && said.contains(why), "{said}");
+        let mut untried = names.clone();
+        untried.retain(|name| cluster.root.events(name).is_empty());
+        assert!(untried.len() >= 10, "{said}");
+        names.iter().for_each(|name| {
+            let _ended = fs::remove_file(cluster.root.at("queue/pending").join(name));
+        });
     }
-    let mut broken = cluster.start(1, &["--workers", "2"]);
-    assert_eq!(broken.wait(), Some(111), "{}", broken.said());
-    assert!(
-        broken
-            .said()
-            .contains("host n1 is left out: 5 attempts in a row failed"),
-        "{}",
-        broken.said()
-    );
-    let untried = names
-        .iter()
-        .filter(|name| cluster.root.events(name).is_empty());
-    assert!(untried.count() >= 10);
     let interrupts = fs::read_dir(cluster.root.at("state/interrupts")).unwrap();
     assert_eq!(interrupts.flatten().count(), 0);
 }

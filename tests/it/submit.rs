@@ -103,7 +103,9 @@ fn what_is_submitted_is_a_job_array_of_drains_and_stays_on_record() {
     assert_eq!(serde_json::from_str::<Value>(&record).unwrap(), told);
     // Slurm has a copy of the script.
     assert_eq!(fs::read_dir(root.at("state/jobs")).unwrap().count(), 1);
+    fs::remove_file(bin.join("args")).unwrap();
     let dry = root.ok(&["submit", "--dry-run"]);
+    assert!(!bin.join("args").exists(), "nothing is handed over");
     assert!(dry.contains("run --drain --workers 3"), "{dry}");
     assert!(
         dry.contains("\n# handed over by: sbatch --parsable "),
@@ -224,8 +226,8 @@ fn gc_takes_old_records_and_logs_and_nothing_of_what_slurm_still_knows() {
     fs::remove_file(bin.join("queue")).unwrap();
     root.ok(&["gc"]);
     assert_eq!(left(&root), 4, "Slurm does not answer");
-    fs::write(bin.join("queue"), "c 70 1 70 PENDING 0 Resources\n").unwrap();
+    fs::write(bin.join("queue"), "c 7 1 7 PENDING 0 Resources\n").unwrap();
     let said = root.ok(&["gc"]);
     assert!(said.contains("removed 2 files of submitted runs"), "{said}");
-    assert!(root.at("state/jobs/slurm-70_1.log").exists());
+    assert!(root.at("state/jobs/slurm-7_1.log").exists());
 }
