@@ -30,6 +30,14 @@ pub const ALL: &[(&str, &str)] = &[
         "a host of an engine's on which all fails at once takes the whole queue",
     ),
     (
+        "unknown-is-over",
+        "a state of Slurm's that nobody knows says that a job is over",
+    ),
+    (
+        "parked-is-failure",
+        "a run of Slurm's after which items are parked counts as failed",
+    ),
+    (
         "job-by-prefix",
         "records of runs that have ended stay for those of a longer number",
     ),

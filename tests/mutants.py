@@ -61,6 +61,8 @@ PROOFS = [
     ("lack-of-host-holds", it("hosts::a_host_on_which")),
     ("bad-host-goes-on", it("hosts::a_host_on_which")),
     ("job-by-prefix", it("submit::gc")),
+    ("parked-is-failure", it("submit::status_says")),
+    ("unknown-is-over", unit("engine::slurm::")),
     ("working-is-silent", it("slurm::slurms_own")),
     ("-", powercut("--ways", "1", "--mutant", "no-fsync")),
     ("-", powercut("--ways", "2", "--mutant", "no-dir-fsync")),

@@ -5,15 +5,19 @@
 //! end (`COMPLETING`). `squeue --jobs=ID` with one unknown id fails; with several, or of an array, it leaves
 //! those out. Without `--all` it hides jobs of some partitions.
 
+mod states;
 pub(super) mod submit;
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::process::Command;
 use std::time::Duration;
 
 use super::{Job, Verdict};
 use crate::answer;
+use crate::mutant::planted;
 use crate::text::one_line;
+use states::{Phase, phase_of};
 
 pub(super) const NAME: &str = "slurm";
 /// A controller answers in milliseconds, a busy one in a second or two; a dead one is waited for by
@@ -113,22 +117,24 @@ fn judge(job: &Job, lines: &HashMap<String, Line>, own: Option<&Job>, asked: &st
         };
     };
     let state = one_line(&line.state);
-    match &*line.state {
-        // Its processes may still end, of this start or of an earlier one.
-        "COMPLETING" | "STAGE_OUT" => Verdict::Runs,
-        "COMPLETED" | "CANCELLED" | "FAILED" | "TIMEOUT" | "NODE_FAIL" | "PREEMPTED"
-        | "BOOT_FAIL" | "DEADLINE" | "OUT_OF_MEMORY" | "REVOKED" => {
-            Verdict::Over(format!("Slurm says of job {id}: {state}"))
+    let said = format!("Slurm says of job {id}: {state}");
+    match (phase_of(&line.state), line.restarts.cmp(&job.restarts)) {
+        (None, _) if planted("unknown-is-over") => Verdict::Over(said),
+        (None, _) => Verdict::Unknown(said),
+        // A controller that has lost its newest state knows nothing of this start, which may live.
+        (Some(_), Ordering::Less) | (Some(Phase::Queued), Ordering::Equal) => {
+            Verdict::Unknown(format!("{said}, and nothing of this start of it"))
         }
-        "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "RESV_DEL_HOLD"
-        | "SPECIAL_EXIT" => Verdict::Over(format!("Slurm has requeued job {id}")),
-        "RUNNING" | "SUSPENDED" | "STOPPED" | "CONFIGURING" | "RESIZING" | "SIGNALING" => {
-            match line.restarts == job.restarts {
-                true => Verdict::Runs,
-                false => Verdict::Over(format!("Slurm has started job {id} again")),
-            }
+        (Some(Phase::Queued), Ordering::Greater) => {
+            Verdict::Over(format!("Slurm has requeued job {id}"))
         }
-        _ => Verdict::Unknown(format!("Slurm says of job {id}: {state}")),
+        (Some(Phase::Begins | Phase::Runs), Ordering::Greater) => {
+            Verdict::Over(format!("Slurm has started job {id} again"))
+        }
+        (Some(Phase::Begins | Phase::Runs), Ordering::Equal) | (Some(Phase::Ends), _) => {
+            Verdict::Runs
+        }
+        (Some(Phase::Over | Phase::Failed(_)), _) => Verdict::Over(said),
     }
 }
 
@@ -241,10 +247,11 @@ mod tests {
 harness   1   2   3   RUNNING      0
 harness   1   3   1   COMPLETING   1
 harness   4   N/A 4   RUNNING      2
-harness   5   19  5   PENDING      0
+harness   5   19  5   PENDING      1
 harness   6   1   9   NODE_FAIL    0
 harness   7   1   10  SUSPENDED    0
 harness   8   1   12  STRANGE      0
+harness   9   1   13  REQUEUE_FED  1
 ";
 
     fn lines(text: &str) -> HashMap<String, Line> {
@@ -272,13 +279,24 @@ harness   8   1   12  STRANGE      0
             _ => false,
         };
         let is_unknown = |verdict: &Verdict| matches!(verdict, Verdict::Unknown(_));
-        for (id, restarts) in [("1_2", 0), ("1_3", 0), ("1_3", 1), ("4", 2), ("7_1", 0)] {
+        for (id, restarts) in [
+            ("1_2", 0),
+            ("1_3", 0),
+            ("1_3", 1),
+            ("4", 2),
+            ("7_1", 0),
+            ("9_1", 0),
+        ] {
             assert_eq!(one(id, restarts), Verdict::Runs, "{id}");
         }
         assert!(is_over(&one("4", 1), "started job 4 again"));
         assert!(is_over(&one("5_19", 0), "requeued"));
         assert!(is_over(&one("6_1", 0), "NODE_FAIL"));
         assert!(is_unknown(&one("8_1", 0)));
+        // The controller has lost its newest state, and this start with it.
+        for lost in [("5_19", 1), ("4", 3), ("6_1", 1)] {
+            assert!(is_unknown(&one(lost.0, lost.1)), "{lost:?}");
+        }
         // Forgotten: believed where one's own job is known.
         let gone = job("99_1", 0);
         let (own, lost) = (job("1_2", 0), job("98", 0));

@@ -157,7 +157,11 @@ fn logs(root: &Root) -> String {
 }
 
 fn submit(root: &Root, nodes: &str) -> String {
-    let told = root.ok(&["submit", "--nodes", nodes, "--workers", "2", "--json"]);
+    submit_with(root, &["--nodes", nodes])
+}
+
+fn submit_with(root: &Root, options: &[&str]) -> String {
+    let told = root.ok(&[&["submit", "--workers", "2", "--json"], options].concat());
     let told: Value = serde_json::from_str(&told).unwrap();
     told["id"].as_str().unwrap().to_owned()
 }
@@ -494,6 +498,53 @@ fn slurms_own_double_starts_harm_nothing() {
     });
     assert_each_done_once(&root, &names);
     root.assert_nothing_left();
+}
+
+#[test]
+fn status_says_what_became_of_tasks_and_no_parked_item_is_their_failure() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    let mut root = Root::plain();
+    cluster.root(&mut root);
+    let ends_as = |job: &str, state: &str| {
+        cluster.wait_until(&root, "Slurm says how it ended", || {
+            let tasks = cluster.tasks(job);
+            tasks.values().map(|(state, _)| state).eq([state])
+        });
+    };
+    let told = |job: &str| {
+        let status: Value = serde_json::from_str(&root.ok(&["status", "--json"])).unwrap();
+        let all = status["submissions"].as_array().unwrap();
+        let of = all.iter().find(|one| one["id"] == job);
+        of.map(|one| {
+            let reason = one["reason"].as_str().unwrap().to_owned();
+            let count = |name: &str| one[name].as_u64().unwrap();
+            (count("waiting"), count("failed"), reason)
+        })
+    };
+    root.script("x", "exit 1");
+    let parks = submit(&root, "1");
+    ends_as(&parks, "FAILED");
+    assert!(root.is_parked("x"), "{}", logs(&root));
+    assert_eq!(told(&parks), None);
+    let waits = submit_with(&root, &["--", "--hold"]);
+    assert_eq!(told(&waits), Some((1, 0, "JobHeldUser".into())));
+    cluster.ask(&["scancel", &waits]);
+    let fails = submit_with(&root, &["--local", "$NOWHERE/x"]);
+    ends_as(&fails, "FAILED");
+    assert_eq!(told(&fails), Some((0, 1, "exit code 2".into())));
+    root.script("long", "exec tail -f /dev/null");
+    let lost = submit_with(&root, &["--", "--no-requeue"]);
+    let node = || cluster.tasks(&lost)["1"].1.clone();
+    cluster.wait_until(&root, "it works", || at_work_on(&root, 1));
+    cluster.does(&["kill", &node()]);
+    let node = format!("NodeName={}", node());
+    cluster.ask(&["scontrol", "update", &node, "State=DOWN", "Reason=power"]);
+    ends_as(&lost, "NODE_FAIL");
+    let (waiting, failed, why) = told(&lost).unwrap();
+    assert_eq!((waiting, failed), (0, 1));
+    assert!(why.starts_with("its node was lost; submit again"), "{why}");
 }
 
 #[test]

@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{ANSWER_BYTES_MAX, Job, NAME, cluster, is_id};
+use super::{ANSWER_BYTES_MAX, Job, NAME, Phase, cluster, is_id, phase_of};
 use crate::answer;
 use crate::engine::{Order, Task, TaskState};
+use crate::mutant::planted;
 
 /// A busy controller has `sbatch` try again for a while.
 const ACCEPTS: Duration = Duration::from_secs(60);
@@ -203,23 +204,38 @@ fn parse(line: &str) -> Option<(String, Task)> {
     let (state, exit) = (words.next()?, words.next()?.parse::<u32>().ok()?);
     let reason = words.collect::<Vec<_>>().join(" ");
     let array = if array == "N/A" { job } else { array };
-    let why = match (state, &*reason) {
-        ("FAILED", "NonZeroExitCode") => format!("exit code {}", exit >> 8),
-        (_, "None" | "") => state.to_owned(),
-        _ => reason,
-    };
-    let state = match state {
-        "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "RESV_DEL_HOLD"
-        | "SPECIAL_EXIT" | "CONFIGURING" => TaskState::Waits,
-        "COMPLETED" | "CANCELLED" | "PREEMPTED" | "TIMEOUT" | "DEADLINE" | "REVOKED" => {
-            TaskState::Over
+    let (state, why) = match phase_of(state) {
+        Some(Phase::Queued | Phase::Begins) => (TaskState::Waits, reason_of(state, reason)),
+        // Of an unknown word no more is said than that it is no end.
+        Some(Phase::Runs | Phase::Ends) | None => (TaskState::Runs, reason_of(state, reason)),
+        Some(Phase::Failed(None)) if exit == SOME_PARKED && !planted("parked-is-failure") => {
+            (TaskState::Over, state.to_owned())
         }
-        "FAILED" if exit == SOME_PARKED => TaskState::Over,
-        "FAILED" | "NODE_FAIL" | "BOOT_FAIL" | "OUT_OF_MEMORY" => TaskState::Failed,
-        _ => TaskState::Runs,
+        Some(Phase::Over) => (TaskState::Over, state.to_owned()),
+        Some(Phase::Failed(None)) => (TaskState::Failed, why_failed(exit, reason)),
+        Some(Phase::Failed(Some(why))) => (TaskState::Failed, format!("{why} ({state})")),
     };
     let id = array.to_owned();
     Some((cluster.to_owned(), Task { id, state, why }))
+}
+
+/// Why Slurm leaves it as it is, else its state.
+fn reason_of(state: &str, reason: String) -> String {
+    match &*reason {
+        "None" | "" => state.to_owned(),
+        _ => reason,
+    }
+}
+
+/// Of a run whose script has failed.
+fn why_failed(exit: u32, reason: String) -> String {
+    match (&*reason, exit >> 8) {
+        ("NonZeroExitCode", code @ (126 | 127)) => {
+            format!("exit code {code}: its node has no harness at this path")
+        }
+        ("NonZeroExitCode", code) => format!("exit code {code}"),
+        _ => reason,
+    }
 }
 
 #[cfg(test)]
@@ -291,11 +307,27 @@ mod tests {
             ),
             (
                 "10 1 11 FAILED 256 NonZeroExitCode",
-                is("10", TaskState::Over, "exit code 1"),
+                is("10", TaskState::Over, "FAILED"),
             ),
             (
                 "10 2 10 FAILED 25600 NonZeroExitCode",
                 is("10", TaskState::Failed, "exit code 100"),
+            ),
+            (
+                "10 3 12 TIMEOUT 0 TimeLimit",
+                is(
+                    "10",
+                    TaskState::Failed,
+                    "its time was over before it had ended; submit again with more --time (TIMEOUT)",
+                ),
+            ),
+            (
+                "10 4 13 CONFIGURING 0 None",
+                is("10", TaskState::Waits, "CONFIGURING"),
+            ),
+            (
+                "10 5 14 STRANGE 0 None",
+                is("10", TaskState::Runs, "STRANGE"),
             ),
             (
                 "N/A N/A 4 FAILED 4021 JobLaunchFailure",
