@@ -195,6 +195,8 @@ struct Seen {
     stamp: Option<FileStamp>,
     status: SlotStatus,
     held: bool,
+    /// Why it is nobody's any more, though a late process of its may hold it still.
+    lost: Option<String>,
 }
 
 impl Slots {
@@ -227,10 +229,12 @@ impl Slots {
                 stamp: None,
                 status: SlotStatus::default(),
                 held: false,
+                lost: None,
             });
             // Free and new slots are always checked: none may be shown dead from an old result.
             if probe || !seen.held {
-                seen.held = lease::is_held(root, slot);
+                seen.lost = why_lost(root, slot);
+                seen.held = seen.lost.is_none() && lease::is_held(root, slot);
             }
             seen.refresh(&dir.join("status.json"));
             let left = claimed.by_slot.get(&slot);
@@ -250,6 +254,7 @@ impl Slots {
             status.id = slot.to_string();
             if !seen.held {
                 status.health = Health::Dead;
+                status.reason = seen.lost.clone().or(status.reason);
             }
             all.push(status);
         }
@@ -275,6 +280,16 @@ impl Seen {
             self.status = status;
         }
     }
+}
+
+/// What is said of a slot that was given up with its host, and what happens next.
+fn why_lost(root: &Root, slot: SlotId) -> Option<String> {
+    let marker = lease::marker(root, slot)?;
+    let why = marker.given_up?;
+    let host = marker.host.name;
+    Some(format!(
+        "its host {host} is lost: {why}; the next free worker moves its item back"
+    ))
 }
 
 /// The interrupts in force, by slot or `all`.

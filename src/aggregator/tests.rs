@@ -347,6 +347,33 @@ fn a_slot_that_is_taken_again_is_never_shown_dead_from_memory() {
 }
 
 #[test]
+fn a_slot_whose_host_is_lost_is_dead_though_its_late_process_holds_it() {
+    let (_dir, root) = tree();
+    let slot = SlotId(1);
+    let held = put(&root.agent(slot).join("lease"), b"");
+    lock(&held);
+    put(&root.claimed(slot).join("x"), b"x");
+    let mut aggregator = Aggregator::try_become(&root).unwrap().unwrap();
+    let mut look = || -> Vec<SlotStatus> {
+        aggregator
+            .refresh(PendingCounts::default(), BTreeMap::new(), Vec::new(), true)
+            .unwrap();
+        read(&root).unwrap().unwrap().agents
+    };
+    assert_eq!(look()[0].health, Health::Healthy);
+    let marker = br#"{"host":"n3","slot":"agent-1","given_up":"Slurm says of job 1: NODE_FAIL"}"#;
+    put(&root.agent(slot).join("marker"), marker);
+    let [lost] = &look()[..] else {
+        panic!("it has an item");
+    };
+    assert_eq!(lost.health, Health::Dead);
+    let reason = lost.reason.as_deref().unwrap();
+    assert!(reason.starts_with("its host n3 is lost: Slurm says of job 1: NODE_FAIL; the next"));
+    atomic::remove(&root.claimed(slot).join("x")).unwrap();
+    assert!(look().is_empty());
+}
+
+#[test]
 fn of_its_own_slots_the_process_tells_what_it_knows_and_of_others_what_their_files_say() {
     let (_dir, root) = tree();
     let status = |turns| SlotStatus {

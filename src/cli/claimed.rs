@@ -2,6 +2,7 @@
 
 use crate::keeper;
 use crate::layout::{Root, SlotId};
+use crate::lease;
 use crate::status::{Health, SlotState, SlotStatus, Status, TroubleStatus};
 use crate::view::status::{self, Source};
 
@@ -36,8 +37,12 @@ impl Slots {
         let is_dead = !held && !keeper::is_alive(&self.root, slot);
         let is_in_trouble = said.is_some_and(|a| a.state == SlotState::Trouble);
         let reason = said.and_then(|a| a.reason.as_ref());
+        // Its keeper may live.
+        let marker = lease::marker(&self.root, slot);
+        let is_lost = !held && marker.is_some_and(|marker| marker.given_up.is_some());
         match trouble.or(reason.filter(|_| is_in_trouble)) {
             Some(why) => Err(format!("{id} cannot go on: {why}")),
+            None if is_lost => Err(format!("{id}: {}", reason.cloned().unwrap_or_default())),
             None if is_dead => Err(format!(
                 "no harness holds {id}: the next `harness run` goes on with it"
             )),
