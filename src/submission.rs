@@ -40,7 +40,7 @@ pub(crate) struct Submission {
     pub(crate) submitted_at: Option<String>,
     /// What each run executes: the text of a script.
     pub(crate) script: String,
-    /// The command that handed it over.
+    /// The command that hands it over, with the script as its standard input.
     pub(crate) command: Vec<String>,
     /// The pattern of the runs' logs.
     pub(crate) logs: String,

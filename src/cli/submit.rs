@@ -4,6 +4,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -21,6 +23,8 @@ use crate::submission::Submission;
 use crate::view::{after_work, count_of, print_json, print_text};
 
 const WHAT: &str = "cannot submit";
+/// A controller that answers at all does so sooner.
+const SLOW: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Engine {
@@ -48,7 +52,7 @@ pub(super) struct SubmitArgs {
     /// looked up there ('$TMPDIR')
     #[arg(long, value_name = "DIR")]
     local: Option<OsString>,
-    /// Only print what would be submitted
+    /// Only print what would be submitted, as a command for a shell
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -66,6 +70,7 @@ pub(super) fn submit(root: &Root, args: &SubmitArgs) -> Result<u8> {
     let config = Config::load(root, &overrides)?;
     check(root, args)?;
     let program = std::env::current_exe().map_err(|e| Error::io(WHAT, Path::new("harness"), &e))?;
+    let slow = say_if_slow();
     let configured = config.harness.kill_grace;
     // The engine ends all at once, whatever still saves its work.
     let grace = engine::kill_wait().map_or(configured, |wait| configured.min(wait / 2));
@@ -99,14 +104,11 @@ pub(super) fn submit(root: &Root, args: &SubmitArgs) -> Result<u8> {
     if args.dry_run {
         return match args.json.json {
             true => print_json(&told),
-            false => print_text(&format!(
-                "{}# handed over by: {}\n",
-                told.script,
-                typed(&engine::words(&order))
-            )),
+            false => print_text(&typed(&engine::words(&order), &told.script)),
         };
     }
     let job = hand_over(root, &order, &text)?;
+    drop(slow);
     told.logs = root
         .jobs()
         .join(format!("slurm-{}_*.log", job.id))
@@ -126,10 +128,31 @@ pub(super) fn submit(root: &Root, args: &SubmitArgs) -> Result<u8> {
     Ok(after_work(printed, "the runs are submitted"))
 }
 
-/// A command line to paste into a shell.
-fn typed(words: &[OsString]) -> String {
+/// A command line, with what it reads, to paste into a shell.
+fn typed(words: &[OsString], script: &str) -> String {
     let quoted = words.iter().map(|word| shell_quoted(Path::new(word)));
-    quoted.collect::<Vec<_>>().join(" ")
+    let command = quoted.collect::<Vec<_>>().join(" ");
+    // A path may have lines, too.
+    let mut end = "END".to_owned();
+    while script.lines().any(|line| line == end) {
+        end.push('_');
+    }
+    format!("{command} <<'{end}'\n{script}{end}\n")
+}
+
+/// Says what is waited for, where an engine takes long to answer. Ends when the other end of the channel does.
+fn say_if_slow() -> Option<mpsc::Sender<()>> {
+    let (waits, over) = mpsc::channel();
+    let says = move || {
+        if over.recv_timeout(SLOW) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tell(
+                "harness: Slurm does not answer yet; waiting for it for a minute at most, Ctrl-C ends that",
+            );
+        }
+    };
+    let thread = std::thread::Builder::new().name("slow".into());
+    // Without it, it is only not said.
+    thread.spawn(says).ok().map(|_ended_with_us| waits)
 }
 
 fn in_words(told: &Submission) -> String {

@@ -78,7 +78,7 @@ pub(crate) fn why_unusable(root: &Path) -> Option<String> {
     slurm::submit::why_unusable(root)
 }
 
-/// The command that hands this order to the engine.
+/// The command that hands this order to the engine, with the script as its standard input.
 pub(crate) fn words(order: &Order<'_>) -> Vec<OsString> {
     slurm::submit::words(order)
 }

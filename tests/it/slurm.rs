@@ -568,4 +568,9 @@ fn a_root_of_any_name_works() {
     let log = std::fs::read_to_string(dir.join("state/jobs/slurm-1_1.log")).unwrap();
     assert!(log.contains("a b'"), "{log}");
     assert!(disk.join("a b'").exists());
+    // What `--dry-run` prints does the same in a shell.
+    there(&["add", "--prompt", "#!/bin/sh\ntrue\n", "--name", "y"]);
+    let dry = there(&["submit", "--workers", "1", "--dry-run"]);
+    assert_eq!(cluster.ask(&["bash", "-c", &dry]), "2\n");
+    cluster.wait_until(&outer, "that is done", || dir.join("queue/done/y").exists());
 }

@@ -106,11 +106,10 @@ fn what_is_submitted_is_a_job_array_of_drains_and_stays_on_record() {
     fs::remove_file(bin.join("args")).unwrap();
     let dry = root.ok(&["submit", "--dry-run"]);
     assert!(!bin.join("args").exists(), "nothing is handed over");
-    assert!(dry.contains("run --drain --workers 3"), "{dry}");
-    assert!(
-        dry.contains("\n# handed over by: sbatch --parsable "),
-        "{dry}"
-    );
+    assert!(dry.starts_with("sbatch --parsable "), "{dry}");
+    let script = "<<'END'\n#!/bin/sh\nexport HARNESS_KILL_GRACE=15\nexec ";
+    assert!(dry.contains(script), "{dry}");
+    assert!(dry.ends_with("run --drain --workers 3\nEND\n"), "{dry}");
     let first = root.ok(&["submit"]);
     assert!(
         first.starts_with("slurm job 7: 1 run of 3 workers each"),
@@ -201,6 +200,29 @@ fn what_cannot_be_submitted_is_said_with_what_to_do() {
         &["--root", odd.to_str().unwrap()],
         &["it has a backslash"],
     );
+}
+
+#[test]
+fn a_slow_answer_is_said_to_be_waited_for() {
+    let mut root = Root::plain();
+    let bin = with_slurm(&mut root);
+    root.ok(&["init", root.path().to_str().unwrap()]);
+    let go = root.at("go").display().to_string();
+    let waits = format!("until [ -e '{go}' ]; do sleep 0.05; done; echo 7");
+    fs::write(bin.join("answer"), waits).unwrap();
+    let log = root.at("said");
+    let said = || fs::read_to_string(&log).unwrap();
+    let mut command = root.command();
+    command
+        .arg("submit")
+        .stderr(fs::File::create(&log).unwrap());
+    let mut submit = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    root.wait_until("it says what it waits for", || {
+        said().contains("Slurm does not answer yet; waiting for it")
+    });
+    fs::write(&go, "").unwrap();
+    assert!(submit.wait().unwrap().success(), "{}", said());
+    assert_eq!(said().lines().count(), 1, "{}", said());
 }
 
 #[test]

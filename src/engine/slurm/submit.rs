@@ -121,11 +121,10 @@ pub(in crate::engine) fn why_unusable(root: &Path) -> Option<String> {
     }
 }
 
-/// The command line, for people.
+/// The command line. Without a file it reads the script from its standard input.
 pub(in crate::engine) fn words(order: &Order<'_>) -> Vec<OsString> {
     let mut words = vec![OsString::from("sbatch")];
     words.extend(options(order));
-    words.push(order.script.as_os_str().to_owned());
     words
 }
 
@@ -136,7 +135,7 @@ pub(in crate::engine) fn words(order: &Order<'_>) -> Vec<OsString> {
 pub(in crate::engine) fn submit(order: &Order<'_>) -> Result<Job, String> {
     let words = words(order);
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
+    command.args(&words[1..]).arg(order.script);
     // Ctrl-C ends it, too.
     let said = answer::in_our_group(&mut command, ACCEPTS, ANSWER_BYTES_MAX)?;
     // `ID`, or `ID;CLUSTER`.
@@ -263,7 +262,7 @@ mod tests {
         let words: Vec<_> = words.iter().filter_map(|w| w.to_str()).collect();
         assert!(words.contains(&"--output=/a %%j/slurm-%A_%a.log"));
         assert!(words.contains(&"--signal=B:TERM@90") && words.contains(&"--time=1:00:00"));
-        assert!(words.ends_with(&["--array=1-9%2", "/r/s.sh"]), "{words:?}");
+        assert!(words.ends_with(&["--array=1-9%2"]), "{words:?}");
         assert!(why_unusable(Path::new("/a\n'b")).is_none());
         assert!(why_unusable(Path::new("/a\\b")).is_some());
     }
