@@ -16,7 +16,7 @@ use crate::clock;
 use crate::text::one_line;
 use crate::waker;
 
-/// The words of a program that fails are looked for in so much of what it says.
+/// So much of its standard error is kept, for the last words of a program that fails.
 const WORDS_BYTES_MAX: u64 = 4 << 10;
 
 /// Between two looks at whether it has ended. A pipe holds four such pieces.
@@ -56,7 +56,7 @@ fn ask(
         .stderr(Stdio::from(err))
         .spawn()
         .map_err(trouble)?;
-    // Ours of the writing ends are closed with it.
+    // This closes our copies of the pipes' writing ends: else their end would never be seen.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let pid = i32::try_from(child.id()).unwrap_or_default();
     let pidfd = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok());

@@ -4,7 +4,7 @@
 //!
 //! Where several hosts share ROOT, a slot is the host's that its marker names: a lock that is free here
 //! may be held there. No other host takes it; once that host is known to be gone, its items are moved back
-//! and the slot is given up for good (`recovery::strangers`).
+//! and the slot is given up for good (`recovery::lost`).
 //!
 //! Lease files are never unlinked. Beside the lease is the slot's marker. Hard links to it in
 //! `state/claims/` and `state/exclusive/` are the slot's claims, so its link count says whether any
@@ -93,7 +93,7 @@ impl Lease {
 
     /// A dead host's slot, for moving its items back; nothing runs in it. `with_lock`: that it is free says
     /// that it is dead. `None`: it is held after all.
-    pub(crate) fn of_stranger(root: &Root, slot: SlotId, with_lock: bool) -> Result<Option<Lease>> {
+    pub(crate) fn of_lost(root: &Root, slot: SlotId, with_lock: bool) -> Result<Option<Lease>> {
         let path = root.agent(slot).join("lease");
         let lock = match with_lock {
             true => try_lock(&path)?,

@@ -14,7 +14,7 @@
 //! | a claim without a file | give up the claim |
 
 mod held;
-mod strangers;
+mod lost;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -40,7 +40,7 @@ use crate::session::gates::gate_prefix;
 use crate::session::{self, Attempt, Work, WorkerContext, end_claim, end_tree};
 use crate::spool::{self, Claim, Target};
 use crate::status::SlotState;
-pub(crate) use strangers::{has_items, move_back};
+pub(crate) use lost::{has_items, move_back};
 
 /// Whether a slot that nobody holds has anything to recover.
 pub(crate) fn has_residue(root: &Root, slot: SlotId) -> bool {

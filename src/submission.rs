@@ -105,9 +105,9 @@ pub(crate) fn look(root: &Root) -> Vec<SubmissionStatus> {
                 Ok(tasks) => {
                     let count = |state| tasks.iter().filter(|t| t.state == state).count() as u64;
                     let (waiting, failed) = (count(TaskState::Waits), count(TaskState::Failed));
-                    let why = |state| tasks.iter().find(|t| t.state == state);
-                    let why = why(TaskState::Failed).or_else(|| why(TaskState::Waits))?;
-                    told.reason = Some(why.why.clone());
+                    let first = |state| tasks.iter().find(|t| t.state == state);
+                    let worst = first(TaskState::Failed).or_else(|| first(TaskState::Waits))?;
+                    told.reason = Some(worst.why.clone());
                     (told.waiting, told.failed) = (Some(waiting), Some(failed));
                 }
             }
@@ -117,7 +117,7 @@ pub(crate) fn look(root: &Root) -> Vec<SubmissionStatus> {
 }
 
 /// Records and logs that are older than that, of submissions of which nothing can start any more.
-pub(crate) fn left(root: &Root, keep: Duration) -> Vec<PathBuf> {
+pub(crate) fn outdated(root: &Root, keep: Duration) -> Vec<PathBuf> {
     let files = fs::read_dir(root.jobs()).into_iter().flatten().flatten();
     let is_old = |path: &PathBuf| {
         let written = path.metadata().and_then(|m| m.modified());
@@ -129,12 +129,9 @@ pub(crate) fn left(root: &Root, keep: Duration) -> Vec<PathBuf> {
     }
     let jobs: Vec<Job> = all(root).iter().filter_map(Submission::job).collect();
     let said = engine::tasks(&jobs.iter().collect::<Vec<_>>());
-    let goes_on = |tasks: &[Task]| {
-        let is_over = |task: &Task| matches!(task.state, TaskState::Over | TaskState::Failed);
-        !tasks.iter().all(is_over)
-    };
+    let is_over = |task: &Task| matches!(task.state, TaskState::Over | TaskState::Failed);
     for (job, said) in jobs.iter().zip(said) {
-        if said.is_ok_and(|tasks| !goes_on(&tasks)) {
+        if said.is_ok_and(|tasks| tasks.iter().all(is_over)) {
             continue;
         }
         let name = format!("{}-{}", job.engine, job.id);

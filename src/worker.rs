@@ -197,7 +197,7 @@ fn work(ctx: &mut WorkerContext, leave: &AtomicBool) {
 
 /// Moves the items of a lost host back. `false`: none is lost.
 fn move_back(ctx: &mut WorkerContext) -> Result<bool> {
-    let Some(lost) = ctx.rt.strangers.take() else {
+    let Some(lost) = ctx.rt.lost.take() else {
         return Ok(false);
     };
     recovery::move_back(ctx, &lost).map(|()| true)

@@ -245,7 +245,7 @@ fn lost_slots(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) {
 
 /// `state/jobs/`: all that matters of a run is in the tree.
 fn jobs(root: &Root, keep: Duration, dry: bool, gone: &mut Gone) {
-    for file in submission::left(root, keep) {
+    for file in submission::outdated(root, keep) {
         let removed = match dry {
             true => Ok(true),
             false => atomic::remove(&file),

@@ -14,7 +14,7 @@ mod lacks;
 mod orders;
 mod service;
 mod staff;
-mod strangers;
+mod other_hosts;
 mod threads;
 mod tree;
 
@@ -39,7 +39,7 @@ use crate::service::Manager;
 use crate::sys;
 use crate::worker::Worker;
 use home::{Home, Where};
-use strangers::Strangers;
+use other_hosts::OtherHosts;
 use threads::Threads;
 
 /// What `harness run` was told.
@@ -121,7 +121,7 @@ pub(crate) fn run(
         hooks_said: false,
         idle_told: 0,
         next_idle: now,
-        strangers: Strangers::default(),
+        other_hosts: OtherHosts::default(),
     };
     let left = main.work();
     main.tell_end(left);
@@ -204,7 +204,7 @@ struct Main {
     /// How much was done when nothing was left to do, as `hooks/idle` was last told.
     idle_told: u64,
     next_idle: Instant,
-    strangers: Strangers,
+    other_hosts: OtherHosts,
 }
 
 /// How long after a death, and after its own start, a process looks for orphaned slots often.
@@ -238,7 +238,7 @@ impl Main {
             }
             if self.level() < Level::Stopping {
                 self.recover_orphans();
-                self.look_at_strangers();
+                self.look_at_other_hosts();
             }
             if self.level() == Level::Running {
                 self.tell_when_idle();

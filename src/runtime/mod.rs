@@ -10,7 +10,7 @@ mod results;
 mod room;
 mod slots;
 mod stagger;
-mod strangers;
+mod lost;
 mod tickets;
 mod troubles;
 mod voice;
@@ -32,13 +32,13 @@ use crate::status::LedgerLine;
 pub(crate) use console::Console;
 use errands::Errands;
 pub(crate) use lifecycle::{Level, Lifecycle};
+pub(crate) use lost::{Lost, LostSlots};
 pub(crate) use merges::{Merges, Waiting};
 pub(crate) use results::{ItemResult, Results};
 use room::Room;
 pub(crate) use room::pressure;
 pub(crate) use slots::Slots;
 use stagger::Stagger;
-pub(crate) use strangers::{Lost, Strangers};
 pub(crate) use tickets::{Ticket, Tickets};
 pub(crate) use troubles::Troubles;
 
@@ -60,7 +60,7 @@ pub(crate) struct Runtime {
     /// What this machine has left.
     pub(crate) room: Room,
     /// Slots of lost hosts.
-    pub(crate) strangers: Strangers,
+    pub(crate) lost: LostSlots,
     /// Hooks and notifications that run.
     pub(crate) errands: Errands,
     /// When a slot may claim its first item for a prompt agent.
@@ -105,7 +105,7 @@ impl Runtime {
             tickets: Tickets::new(max_items),
             merges: Merges::default(),
             room: Room::new(root, &config.limits),
-            strangers: Strangers::default(),
+            lost: LostSlots::default(),
             errands: Errands::default(),
             turns: Stagger::new(config.harness.stagger),
             starts: Stagger::new(config.harness.stagger),

@@ -16,7 +16,8 @@ use crate::record::{self, AttemptEnd};
 pub(crate) fn lose(ctx: &WorkerContext, mut attempt: Attempt, why: &str) -> Result<()> {
     let history = attempt.record.history();
     let decision = Decision::lost(why, history.lost);
-    // Of what was announced, part may be published: only who cancels takes it back at once.
+    // What was announced may be published in part. Where a person has taken the item away, it is withdrawn
+    // at once; else by whoever publishes next.
     let hub = match history.publishing.is_empty() || attempt.claim.is_ours() {
         true => None,
         false => attempt.hub(ctx)?,

@@ -20,11 +20,11 @@ pub(crate) struct Lost {
 }
 
 #[derive(Default)]
-pub(crate) struct Strangers {
+pub(crate) struct LostSlots {
     lost: Mutex<BTreeMap<SlotId, Lost>>,
 }
 
-impl Strangers {
+impl LostSlots {
     /// `false`: it waits already.
     pub(crate) fn add(&self, lost: Lost) -> bool {
         lock(&self.lost).insert(lost.slot, lost).is_none()

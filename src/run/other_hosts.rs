@@ -31,12 +31,12 @@ const ASK: Duration = Duration::from_secs(20);
 const SAID_LOST: &str = "lost";
 
 #[derive(Default)]
-pub(super) struct Strangers {
+pub(super) struct OtherHosts {
     next_look: Option<Instant>,
     /// The heartbeats, and since when each has been as it is.
     beats: BTreeMap<SlotId, (Option<i64>, Instant)>,
     asked_at: Option<Instant>,
-    /// What the engine said when it was last asked. Empty while it is being asked.
+    /// What the engine said when it last answered.
     answers: Arc<Mutex<Vec<(Job, Verdict)>>>,
     /// Of which slots it was said that nothing is known.
     said: BTreeSet<SlotId>,
@@ -46,13 +46,13 @@ pub(super) struct Strangers {
 
 impl Main {
     /// Looks for slots whose host is gone, and whether this process's own were given up.
-    pub(super) fn look_at_strangers(&mut self) {
+    pub(super) fn look_at_other_hosts(&mut self) {
         let now = clock::instant();
-        let is_early = self.strangers.next_look.is_some_and(|next| now < next);
+        let is_early = self.other_hosts.next_look.is_some_and(|next| now < next);
         if is_early || !self.rt.has_others {
             return;
         }
-        self.strangers.next_look = Some(now + LOOK);
+        self.other_hosts.next_look = Some(now + LOOK);
         // Who looks meanwhile does not see this process; nothing else comes of it.
         let _unseen = self.presence.beat();
         self.stop_if_late();
@@ -95,21 +95,21 @@ impl Main {
             why,
             by_lock,
         };
-        if self.rt.strangers.add(lost) {
+        if self.rt.lost.add(lost) {
             self.rt.lifecycle.wake_all();
         }
     }
 
     /// Another host has given up a slot of this process: it was taken for gone, and is late.
     fn stop_if_late(&mut self) {
-        if self.strangers.is_late || planted("late-goes-on") {
+        if self.other_hosts.is_late || planted("late-goes-on") {
             return;
         }
         let mut own = self.own().into_iter();
         let Some(slot) = own.find(|slot| lease::is_closed(&self.rt.root, *slot)) else {
             return;
         };
-        self.strangers.is_late = true;
+        self.other_hosts.is_late = true;
         let given_up = lease::marker(&self.rt.root, slot).and_then(|marker| marker.given_up);
         let why = given_up.unwrap_or_else(|| "it is another host's now".to_owned());
         self.say_stays(&format!(
@@ -143,7 +143,7 @@ impl Main {
     fn is_silent(&mut self, slot: SlotId, now: Instant) -> bool {
         let path = self.rt.root.agent(slot).join("heartbeat");
         let beat = path.symlink_metadata().ok().map(|m| clock::mtime_ns(&m));
-        let seen = self.strangers.beats.entry(slot).or_insert((beat, now));
+        let seen = self.other_hosts.beats.entry(slot).or_insert((beat, now));
         if seen.0 != beat {
             *seen = (beat, now);
         }
@@ -153,7 +153,7 @@ impl Main {
     /// Takes the engine's word on slots of which nothing else is known, and asks it again.
     fn hear_engine(&mut self, unclear: Vec<(SlotId, Marker, bool)>, now: Instant) {
         let mut jobs: Vec<Job> = Vec::new();
-        let answers = self.strangers.answers.clone();
+        let answers = self.other_hosts.answers.clone();
         let answers = answers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -180,15 +180,15 @@ impl Main {
                 jobs.push(job);
             }
         }
-        let is_due = self.strangers.asked_at.is_none_or(|at| now - at >= ASK);
+        let is_due = self.other_hosts.asked_at.is_none_or(|at| now - at >= ASK);
         if !jobs.is_empty() && is_due {
-            self.strangers.asked_at = Some(now);
-            ask(&self.rt, jobs, self.strangers.answers.clone());
+            self.other_hosts.asked_at = Some(now);
+            ask(&self.rt, jobs, self.other_hosts.answers.clone());
         }
     }
 
     fn say_unknown(&mut self, slot: SlotId, marker: &Marker, has_items: bool, why: &str) {
-        if !has_items || !self.strangers.said.insert(slot) {
+        if !has_items || !self.other_hosts.said.insert(slot) {
             return;
         }
         let host = &marker.host.name;

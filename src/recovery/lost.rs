@@ -35,7 +35,7 @@ pub(crate) fn move_back(ctx: &mut WorkerContext, lost: &Lost) -> Result<()> {
     if there.as_ref() != Some(&lost.marker) {
         return Ok(());
     }
-    let Some(lease) = Lease::of_stranger(&root, lost.slot, lost.by_lock)? else {
+    let Some(lease) = Lease::of_lost(&root, lost.slot, lost.by_lock)? else {
         return Ok(());
     };
     let key = root.exclusive_of_lost(lost.slot);
