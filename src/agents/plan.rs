@@ -36,12 +36,14 @@ pub(crate) struct LaunchInputs<'a> {
     pub(crate) inherited: &'a [OsString],
 }
 
-/// An attempt that ended before its item was done; its work is in the worktree.
+/// An attempt that left its item undone, or was sent back; its work is in the worktree.
 pub(crate) struct Before<'a> {
     /// The CLI's conversation to resume; `None`: start a new one.
     pub(crate) conversation: Option<&'a str>,
     /// Why it ended.
     pub(crate) reason: &'a str,
+    /// It had ended well, and something else is wanted of it.
+    pub(crate) ended_well: bool,
     /// Its question, and a person's answer if there is one.
     pub(crate) answered: Option<&'a Answered>,
 }
@@ -258,11 +260,15 @@ fn continuation(before: &Before<'_>) -> String {
             quoted(question)
         );
     }
-    let words = match before.conversation {
-        Some(_) => "Your last attempt at this item ended before the item was done",
-        None => "An earlier attempt at this item ended before the item was done",
+    let attempt = match before.conversation {
+        Some(_) => "Your last attempt at this item",
+        None => "An earlier attempt at this item",
     };
-    format!("{words}: {reason}\n{CONTINUE}")
+    let end = match before.ended_well {
+        true => "ended well, but was sent back",
+        false => "ended before the item was done",
+    };
+    format!("{attempt} {end}: {reason}\n{CONTINUE}")
 }
 
 fn prompt(bootstrap: Option<Vec<u8>>, prefix: &str, item: &Item) -> Vec<u8> {

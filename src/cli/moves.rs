@@ -195,7 +195,7 @@ pub(super) fn release(root: &Root, name: &Name) -> Result<Option<String>> {
                 .and_then(|meta| ready::peek(name, path, &meta).not_before);
             Record::open(root, name)?.append(&released(not_before))?;
             // The `touch` also wakes every process.
-            let done = "schedule cleared";
+            let done = "no longer waits for a time";
             Ok(touch(path)?.then(|| done.to_owned()))
         }
         Some(Found {

@@ -129,7 +129,11 @@ fn approve_one(
         comment: None,
     }))?;
     record.sync()?;
-    let done = format!("approved at {}: waits to be merged", short(tip));
+    let done = format!(
+        "approved at {}: the next free worker of `{} run` merges it",
+        short(tip),
+        harness()
+    );
     let to = root.item(Place::Merge, name);
     moves::moved(
         atomic::rename_new(&found.path, &to)?,

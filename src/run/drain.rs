@@ -22,7 +22,7 @@ use crate::record;
 use crate::recovery;
 use crate::runtime::Level;
 use crate::spool;
-use crate::status::SlotState;
+use crate::status::{SlotState, SlotStatus};
 use crate::text::class_of;
 
 /// A shorter wait is not worth a message.
@@ -211,14 +211,21 @@ impl Main {
                 SlotState::Interrupted | SlotState::Paused | SlotState::Trouble
             )
         };
-        if !slots.is_empty() && slots.values().all(|s| held(s.state)) {
-            let of = |s: &SlotId| {
-                let status = &slots[s];
+        if let Some(first) = slots.values().next()
+            && slots.values().all(|s| held(s.state))
+        {
+            let of = |(slot, status): (&SlotId, &SlotStatus)| {
                 let item = status.item.as_ref().map(|i| format!(" with {i}"));
                 let why = status.reason.as_deref().unwrap_or("interrupted");
-                format!("{s}{}: {why}", item.unwrap_or_default())
+                format!("{slot}{}: {why}", item.unwrap_or_default())
             };
-            let text: Vec<String> = slots.keys().take(3).map(of).collect();
+            let shared = slots
+                .values()
+                .all(|s| s.item.is_none() && s.reason == first.reason);
+            let text: Vec<String> = match &first.reason {
+                Some(why) if shared => vec![why.clone()],
+                _ => slots.iter().take(3).map(of).collect(),
+            };
             let text = format!("the drain waits: no slot may go on: {}", text.join("; "));
             return Some((class_of(&text), text));
         }

@@ -21,6 +21,7 @@ use crate::keeper::caps::Caps;
 use crate::keeper::wire::Spec;
 use crate::layout::{DEFAULT_REPO, join};
 use crate::limits::STATE_FILE_BYTES_MAX;
+use crate::outcome::{Outcome, Word};
 use crate::runtime::Runtime;
 use crate::sandbox::{Env, Said};
 use crate::tokens::VARIABLE;
@@ -118,6 +119,7 @@ fn plan_of_agent(
     let before = before.map(|b| Before {
         conversation: attempt.file.resumed.as_deref(),
         reason: b.reason.as_deref().unwrap_or("it is not known why"),
+        ended_well: b.outcome.as_ref().and_then(Word::known) == Some(Outcome::Succeeded),
         answered: previous.and_then(|p| p.answered.as_ref()),
     });
     let inputs = LaunchInputs {

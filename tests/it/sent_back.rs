@@ -54,6 +54,7 @@ fn the_attempt_after_a_rejection_goes_on_from_the_branch_and_is_told_the_comment
     assert_eq!(second["resumed"], first["cli_session"], "{second:#}");
     let told = prompt(&root, &second);
     for part in [
+        "Your last attempt at this item ended well, but was sent back: ",
         "A person looked at its changes and wants this",
         "> mock.txt:1: say it in French\n> and briefly\n",
         "Please do it.",

@@ -333,7 +333,7 @@ fn a_drain_names_the_interrupt_that_it_waits_for() {
     let mut run = root.start(&["--drain", "--workers", "2"]);
     root.wait_until("it says what it waits for", || {
         run.said()
-            .contains("the drain waits: no slot may go on: agent-1: ")
+            .contains("the drain waits: no slot may go on: look at this")
     });
     root.ok(&["resume"]);
     assert_eq!(run.wait(), Some(0), "{}", run.said());

@@ -182,7 +182,9 @@ pub(super) fn one_device(root: &Root) -> Finding {
             );
         }
     }
-    ok("queue/ in itself, state/agents with state/claims")
+    ok(
+        "all of queue/ is on one mount, and so is what claims are made of (state/agents, state/claims)",
+    )
 }
 
 fn mount_of(path: &Path) -> std::io::Result<(u64, String)> {
