@@ -166,6 +166,10 @@ pub const ALL: &[(&str, &str)] = &[
         "what git calls changed in a fresh checkout is committed as work",
     ),
     (
+        "brought-unheld-again",
+        "commits that are in the user's repository on no ref get their ref before they are brought again",
+    ),
+    (
         "copied-unkept",
         "a pack of merged commits is not kept from a `git gc` before a ref holds it",
     ),

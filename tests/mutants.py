@@ -167,6 +167,7 @@ PROOFS = [
     ("git-closed-is-tried", it("git_carried::what_nobody_can_read")),
     ("git-unclean-is-work", it("git_carried::a_file_that_git")),
     ("brought-unheld", it("git_held::a_collection")),
+    ("brought-unheld-again", it("git_held::objects_that_are_there")),
     ("copied-unkept", it("git_held::a_collection_that_began")),
     ("landed-unlooked", it("git_held::of_a_merge")),
     ("gate-leftovers-kept", it("merging::what_a_gate_leaves")),

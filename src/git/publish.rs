@@ -114,7 +114,11 @@ impl Users<'_> {
         };
         // As a pack, which git keeps from a `gc` until the ref stands.
         let git = || fetch(self.git(), self.hub.dir(), &[&refspec]).set("fetch.unpackLimit", "1");
-        let first = git();
+        // Git would make the ref at once, to objects that a `gc` of the user's may just be taking.
+        let first = match self.is_there_unheld(oid)? && !planted("brought-unheld-again") {
+            true => git().arg("--refetch"),
+            false => git(),
+        };
         let out = first.patient()?;
         if out.ok() && self.is_whole(oid)? {
             return Ok(Brought::Held);
@@ -200,6 +204,13 @@ impl Users<'_> {
         // Not `--all`: that would count the HEAD of who has the branch checked out.
         let git = git.args(["--exclude=refs/heads/harness/*", "--glob=refs/*", "--"]);
         Ok(git.output()?.ok())
+    }
+
+    /// Whether the commit is there and no ref holds it: a process died that had brought it.
+    fn is_there_unheld(&self, oid: &str) -> Result<bool> {
+        let git = self.git().args(["rev-list", "--max-count=1", oid]);
+        let out = git.args(["--not", "--glob=refs/*", "--"]).output()?;
+        Ok(out.ok() && !out.stdout.is_empty())
     }
 
     /// The name under which `publish` made the branch, if it did and all of it is there.

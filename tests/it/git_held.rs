@@ -30,7 +30,7 @@ fn set_git(root: &mut Root, each: &[(&str, &str)]) {
         });
         let once = once.display();
         text.push_str(&format!(
-            "*/repo/.git\\ {at})\nif mkdir '{once}' 2>/dev/null; then\n{does}\nfi;;\n"
+            "*/repo/.git\\ {at})\nonce='{once}'\nif mkdir \"$once\" 2>/dev/null; then\n{does}\nfi;;\n"
         ));
     }
     text.push_str("esac\nexec git \"$@\"\n");
@@ -88,6 +88,27 @@ fn a_half_of_the_objects_is_not_taken_for_all() {
     let root = with_git_that(rest);
     root.script("x", "echo made > made");
     assert_drain_publishes(&root);
+}
+
+/// A process died that had brought them, and a collection that began before the next brings them ends
+/// after: at no time does a ref lead to what is not there.
+#[test]
+fn objects_that_are_there_on_no_ref_are_brought_again_before_a_ref_names_them() {
+    let fetches = "git \"$@\"; code=$?; cd \"$user/objects/pack\"\n\
+                   if [ ! -e ../old ]; then\n\
+                     ls > ../old; held=$(git for-each-ref --format='%(refname)' refs/harness)\n\
+                     git update-ref -d $held; rmdir \"$once\"; kill -9 $PPID\n\
+                   else\n\
+                     rm -f $(cat ../old); (unset GIT_DIR; git gc -q) > ../said 2>&1\n\
+                   fi; exit $code";
+    let mut root = Root::with_repo();
+    set_git(&mut root, &[("*\\ fetch\\ *:refs/harness/held/*", fetches)]);
+    root.script("x", "echo made > made");
+    let mut run = root.start(&["--drain", "--workers", "1"]);
+    assert_eq!(run.wait(), None, "{}", run.said());
+    assert_drain_publishes(&root);
+    let said = fs::read_to_string(root.repo().join(".git/objects/said")).unwrap();
+    assert_eq!(said, "");
 }
 
 #[test]
