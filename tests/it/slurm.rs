@@ -99,6 +99,18 @@ impl Cluster {
         lines.lines().filter_map(of_job).collect()
     }
 
+    fn controller_log(&self) -> String {
+        std::fs::read_to_string(self.home().join("controller.log")).unwrap_or_default()
+    }
+
+    /// Slurm itself fails a requeued task that it starts on a node that has just come back: in the same second
+    /// that node was told to end what it had of the task, and it refuses the new start, too.
+    fn has_refused_a_start(&self) -> bool {
+        let log = self.controller_log();
+        let mut lines = log.lines();
+        lines.any(|l| l.contains("Killing non-startable") && l.ends_with("credential revoked"))
+    }
+
     fn root(&self, root: &mut Root) {
         root.env.push(("SLURM_CONF", self.conf().into()));
     }
@@ -111,8 +123,9 @@ impl Cluster {
                 let status = root.harness(&["status"]);
                 let status = describe(&status);
                 panic!(
-                    "waited in vain until {what}\n{queue}\n{status}\n{}",
-                    logs(root)
+                    "waited in vain until {what}\n{queue}\n{status}\n{}\n{}",
+                    logs(root),
+                    self.controller_log()
                 );
             }
             pause();
@@ -348,7 +361,10 @@ fn items_are_each_done_once_though_nodes_die_stand_still_and_jobs_are_requeued()
     cluster.does(&["thaw", "n3"]);
     cluster.wait_until(&root, "all is done, and no run is left", || {
         let tasks = cluster.tasks(&job);
-        let is_over = tasks.values().all(|(state, _)| state == "COMPLETED");
+        let ended = |state: &str| {
+            state == "COMPLETED" || state == "FAILED" && cluster.has_refused_a_start()
+        };
+        let is_over = tasks.values().all(|(state, _)| ended(state));
         count(&root, "done") == all && is_over
     });
     cluster.wait_until(&root, "the zombie has ended", || {
