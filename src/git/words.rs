@@ -48,7 +48,15 @@ pub(super) fn passes(words: &str) -> bool {
         "returned error: 5",
     ];
     let lower = words.to_ascii_lowercase();
-    HostTrouble::of_words(words).is_some() || PASSING.iter().any(|w| lower.contains(w))
+    helper_was_killed(words)
+        || HostTrouble::of_words(words).is_some()
+        || PASSING.iter().any(|w| lower.contains(w))
+}
+
+/// A git that this one had started was killed, as the kernel does when memory runs out. What else it says
+/// then of missing objects is not so.
+pub(super) fn helper_was_killed(words: &str) -> bool {
+    words.contains(" died of signal ")
 }
 
 /// What stays as it is until a person mends it.
@@ -163,5 +171,12 @@ mod tests {
                     directory\nfatal: unable to rename temporary '*.pack' file to \
                     '/r/.git/objects/pack/pack-1.pack'\nfatal: fetch-pack: invalid index-pack output";
         assert!(is_lock_trouble(said));
+    }
+
+    #[test]
+    fn objects_are_not_missing_because_the_git_that_looked_for_them_was_killed() {
+        let said =
+            "error: rev-list died of signal 9\nerror: /r/.git did not send all necessary objects";
+        assert!(lasts(said) && passes(said));
     }
 }
