@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
-use crate::support::{Root, describe, files_below};
+use crate::support::{Root, describe, files_below, pause};
 
 /// The settings by which a run of ours inside a repository of a user's is told from his own: hooks
 /// that are not his say so in a file and fail.
@@ -92,6 +93,19 @@ pub struct User<'a> {
     pub now: u64,
 }
 
+/// The lock in the way of this command, if a git of harness's may have left it.
+fn lock_of_ours(out: &Output) -> Option<PathBuf> {
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let lock = said.split('\'').find(|w| w.ends_with(".lock"))?;
+    let ours = [
+        "/refs/harness/held/",
+        "/refs/heads/harness/",
+        "/packed-refs.lock",
+    ];
+    let is_ours = ours.iter().any(|part| lock.contains(part));
+    (said.contains("File exists") && is_ours).then(|| lock.into())
+}
+
 impl User<'_> {
     pub fn try_git_at(&self, dir: &Path, args: &[&str]) -> Output {
         let mut c = Command::new(&self.git.program);
@@ -112,9 +126,22 @@ impl User<'_> {
         c.arg("-C").arg(dir).args(id).args(args).output().unwrap()
     }
 
-    /// A command of his, in which he sees no error.
+    /// A command of his, in which he sees no error. A lock that a killed git of harness's left he removes, as
+    /// git tells him to (docs/reliability.md, Limits).
     pub fn git_at(&self, dir: &Path, args: &[&str]) -> String {
-        let out = self.try_git_at(dir, args);
+        let mut out = self.try_git_at(dir, args);
+        for _ in 0..9 {
+            let Some(lock) = lock_of_ours(&out) else {
+                break;
+            };
+            // One that a living git holds goes by itself.
+            let end = Instant::now() + Duration::from_secs(3);
+            while lock.exists() && Instant::now() < end {
+                pause();
+            }
+            let _gone = fs::remove_file(lock);
+            out = self.try_git_at(dir, args);
+        }
         let said = String::from_utf8_lossy(&out.stderr);
         let bad = ["error:", "fatal:", "warning:"];
         // Git's own word for a ref that goes away while it is being packed: one of ours does when

@@ -5,6 +5,7 @@
 //! name; else a few, by chance.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -172,6 +173,15 @@ fn places(root: &Root, name: &str) -> Vec<String> {
         .collect()
 }
 
+/// The trick in shell. Where it ends the agent, maybe at once, the gate is open before.
+fn harm(trick: &Trick, gate: &Path) -> String {
+    let opens = format!("touch '{}'; ", gate.display());
+    match trick.shell.contains("; sleep 9") {
+        true => opens + trick.shell,
+        false => trick.shell.replace("kill -9", &format!("{opens}kill -9")),
+    }
+}
+
 fn attempt(trick: &Trick) {
     let root = Root::with_repo();
     // Its output is read where it is a prompt's; as a script it would only be kept.
@@ -198,13 +208,7 @@ fn attempt(trick: &Trick) {
     );
     let body = format!(
         "Q=$HARNESS_ROOT/queue S=$HARNESS_ROOT/state A=$HARNESS_SLOT\n{3} || (\n{}\n) || exit 1\ntouch '{1}'\n{2}\n",
-        trick
-            .shell
-            .replace(
-                "; sleep 9",
-                &format!("; touch '{}'; sleep 9", gate.display())
-            )
-            .replace("kill -9", &format!("touch '{}'; kill -9", gate.display())),
+        harm(trick, &gate),
         gate.display(),
         keep("rogue"),
         // Stopped before it was through, it is started again, and would end the next harness too.
