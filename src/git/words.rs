@@ -56,7 +56,13 @@ pub(super) fn passes(words: &str) -> bool {
 /// A git that this one had started was killed, as the kernel does when memory runs out. What else it says
 /// then of missing objects is not so.
 pub(super) fn helper_was_killed(words: &str) -> bool {
-    words.contains(" died of signal ")
+    // What a fetch says where the other end, or its `index-pack`, is gone without a word.
+    const SILENT: [&str; 2] = [
+        "fatal: fetch-pack: invalid index-pack output",
+        "fatal: the remote end hung up unexpectedly",
+    ];
+    let mut lines = words.lines();
+    words.contains(" died of signal ") || !words.is_empty() && lines.all(|l| SILENT.contains(&l))
 }
 
 /// What stays as it is until a person mends it.
@@ -178,5 +184,7 @@ mod tests {
         let said =
             "error: rev-list died of signal 9\nerror: /r/.git did not send all necessary objects";
         assert!(lasts(said) && passes(said));
+        let silent = "fatal: fetch-pack: invalid index-pack output";
+        assert!(passes(silent) && !passes(&format!("fatal: fsck error in pack\n{silent}")));
     }
 }
