@@ -129,6 +129,14 @@ fn the_items_of_a_lost_host_are_done_by_another_one_and_its_late_process_stops()
         assert_eq!(record.matches(why).count(), 1, "{record}");
     }
     root.assert_nothing_left();
+    // Nobody has their slots again before a late process can no longer come.
+    let said = root.ok(&["gc"]);
+    assert!(!said.contains("lost"), "{said}");
+    root.config("[repo]\npath = \"repo\"\n[limits]\nkeep = 0\n");
+    let said = root.ok(&["gc"]);
+    let gone = "removed 2 slots of hosts that were lost";
+    assert!(said.contains(gone), "{said}");
+    assert_eq!(cluster.marker("agent-1"), "");
 }
 
 #[test]
