@@ -200,6 +200,11 @@ pub(super) fn wrong_usage(text: &str) -> Error {
         });
     let tips: Vec<String> = tips.collect();
     let why = why.strip_prefix("error: ").unwrap_or(why);
+    // As of `--local "$TMPDIR"`.
+    let why = why.replace(
+        "but none was supplied",
+        "but there is none, or an empty one",
+    );
     Error::usage("wrong usage", why).hint(tips.join("; "))
 }
 

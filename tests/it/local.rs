@@ -432,7 +432,7 @@ fn a_folder_that_cannot_be_a_hosts_is_refused_with_the_reason() {
         assert!(describe(&out).contains(why), "{}", describe(&out));
     };
     // An environment without TMPDIR.
-    refused("", 2, "--local");
+    refused("", 2, "--local <DIR>' but there is none, or an empty one");
     let state = root.at("state");
     refused(state.to_str().unwrap(), 100, "ROOT itself lies there");
     // Nothing is made there, which would be taken for an item; by no symlink either.
