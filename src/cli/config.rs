@@ -44,6 +44,7 @@ pub(super) fn config(root: &Root, command: Option<ConfigCommand>, as_json: bool)
         }
         None => {
             let config = Config::load(root, &Overrides::default())?;
+            hidden::say_if_config_is_gone(root);
             match as_json {
                 true => print_json(&in_force(&config)),
                 false => print_text(&text(&config)),

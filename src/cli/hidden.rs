@@ -118,6 +118,17 @@ pub(super) fn keep_config(root: &Root, text: &str) -> Result<Option<String>> {
     Ok(atomic::exists(&copy).then(told))
 }
 
+/// Says of a command that only looks at the configuration that the file is gone, and where its copy is.
+pub(super) fn say_if_config_is_gone(root: &Root) {
+    let copy = copy_of(root);
+    if !atomic::exists(&root.config()) && atomic::exists(&copy) {
+        let copy = shown(copy.as_os_str());
+        crate::error::tell(&format!(
+            "harness: harness.toml is gone, so every key has its default; as it was last used it is in {copy}"
+        ));
+    }
+}
+
 /// Puts back the harness.toml that `git clean -fdx` took, and says so. At the top of a checkout it is
 /// the user's: there it may be gone because another branch has none.
 ///

@@ -78,7 +78,7 @@ impl Main {
                     self.found_lost(slot, marker, why, false);
                 }
             } else if marker.host.is_other(&rt.root) {
-                match self.why_lost(slot, &marker) {
+                match self.proof_of_loss(slot, &marker) {
                     Some((why, by_lock)) => self.found_lost(slot, marker, why, by_lock),
                     None if self.is_silent(slot, now) => unclear.push((slot, marker, has_items)),
                     None => {}
@@ -120,7 +120,7 @@ impl Main {
     }
 
     /// What proves that the host is gone, without its engine; and whether that is the slot's lock.
-    fn why_lost(&self, slot: SlotId, marker: &Marker) -> Option<(String, bool)> {
+    fn proof_of_loss(&self, slot: SlotId, marker: &Marker) -> Option<(String, bool)> {
         let root = &self.rt.root;
         let written = |name: &str| {
             let meta = root.agent(slot).join(name).symlink_metadata();

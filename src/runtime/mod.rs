@@ -131,7 +131,8 @@ impl Runtime {
         }
         let host = &Host::own().name;
         self.console.warn(&format!(
-            "host {host} is left out: {why}; nothing more is taken here, other hosts go on"
+            "host {host} is left out: {why}; nothing more is taken here, other hosts go on; what to do: mend that, then \
+             start a run on it again"
         ));
         self.results.left_with_trouble();
         self.lifecycle.raise(Level::Finishing);

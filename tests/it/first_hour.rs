@@ -205,6 +205,11 @@ fn git_clean_takes_neither_the_queue_nor_records_nor_an_agents_work() {
     assert!(root.join("queue/done/one").exists() && root.join("state/items/one.jsonl").exists());
     assert!(!root.join("harness.toml").exists() && !root.join(".gitignore").exists());
     assert_eq!(p.status(), "", "what was spared is not shown");
+    let looked = describe(&p.in_folder(&p.top(), &["config"]));
+    assert!(
+        looked.contains("harness.toml is gone, so every key has its default"),
+        "{looked}"
+    );
     git(&p.top(), &["add", "-A"]);
     assert_eq!(p.status(), "");
     fs::write(root.join("go"), "").unwrap();
