@@ -305,7 +305,7 @@ impl Hub {
             let git = self.git().env("GIT_LITERAL_PATHSPECS", "1");
             let git = git.set("i18n.logOutputEncoding", "UTF-8");
             let git = git.args(["rev-list", "--no-commit-header", NAMED_MAX]);
-            let git = git.args(["--format=%h %s", of, "--not", not, "--"]);
+            let git = git.args(["--format=%h (%s)", of, "--not", not, "--"]);
             let git = git.args(files.iter().take(PATHS_MAX));
             let out = git.must("cannot look who changed the files with conflicts")?;
             let lines = out.stdout.split(|&b| b == b'\n');

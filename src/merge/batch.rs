@@ -160,7 +160,7 @@ fn conflict(
         false => String::new(),
     };
     let reason = format!(
-        "it conflicts with {into} in {}; {into} has {}, it has {}{what_to_do}",
+        "it conflicts with {into} in {}: {into} has {}, its branch has {}{what_to_do}",
         named(&files),
         named(ours),
         named(theirs)
