@@ -241,13 +241,14 @@ struct Killed {
 }
 
 /// What is said where something was killed.
-const EXPLAINED: [&str; 8] = [
+const EXPLAINED: [&str; 9] = [
     "a signal ended git",
     "died of signal",
     "its keeper died",
     "cannot start the keeper",
     "the keeper of",
     "hung up unexpectedly",
+    "invalid index-pack output",
     "early EOF",
     "Could not read from remote repository",
 ];
