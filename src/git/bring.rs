@@ -16,7 +16,6 @@ use super::hub::{fetch, is_oid, read_text};
 use super::salvage::KEEPER;
 use super::slot::Found;
 use super::state::TreeState;
-use super::words::helper_was_killed;
 use super::{Git, Output, Worktree, config};
 use crate::atomic;
 use crate::error::{Error, Result};
@@ -381,6 +380,5 @@ fn is_damage(out: &Output) -> bool {
         "cannot lock ref",
         "File name too long",
     ];
-    let is_hosts = out.stderr.contains("No space left") || helper_was_killed(&out.stderr);
-    !is_hosts && signs.iter().any(|s| out.stderr.contains(s))
+    !out.stderr.contains("No space left") && signs.iter().any(|s| out.stderr.contains(s))
 }

@@ -84,7 +84,7 @@ pub(crate) use repos::Repos;
 pub(crate) use salvage::salvaged_of;
 pub(crate) use shown::{Edit, edits, hunk};
 pub(crate) use wait::{hurry, show_waits};
-use words::{hint_for, is_lock_trouble, lasts, passes};
+use words::{helper_was_killed, hint_for, is_lock_trouble, lasts, passes};
 pub(crate) use worktree::Worktree;
 
 /// Oldest supported git: 2.29 has `fetch --no-write-fetch-head`, 2.31 `rev-parse --path-format`,
@@ -453,6 +453,11 @@ impl Git {
             let why = format!("{}: {status} {}", shown(), stderr.trim());
             return Err(Error::temporary("a signal ended git", why).at_path(self.dir()));
         };
+        if code != 0 && helper_was_killed(&stderr) {
+            let why = format!("{}: {}", shown(), stderr.trim());
+            let killed = Error::temporary("a git that git had started was killed", why);
+            return Err(killed.at_path(self.dir()));
+        }
         Ok(Output {
             code,
             stdout: ended.stdout.kept,

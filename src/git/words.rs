@@ -48,21 +48,20 @@ pub(super) fn passes(words: &str) -> bool {
         "returned error: 5",
     ];
     let lower = words.to_ascii_lowercase();
-    helper_was_killed(words)
-        || HostTrouble::of_words(words).is_some()
-        || PASSING.iter().any(|w| lower.contains(w))
+    HostTrouble::of_words(words).is_some() || PASSING.iter().any(|w| lower.contains(w))
 }
 
-/// A git that this one had started was killed, as the kernel does when memory runs out. What else it says
-/// then of missing objects is not so.
+/// One of the gits that a failed git had started was killed, as the kernel does when memory runs out. What
+/// else is said then, of missing objects, is not so.
 pub(super) fn helper_was_killed(words: &str) -> bool {
-    // What a fetch says where the other end, or its `index-pack`, is gone without a word.
+    // Of a fetch whose `index-pack`, or whose other end, is gone without a word.
     const SILENT: [&str; 2] = [
         "fatal: fetch-pack: invalid index-pack output",
         "fatal: the remote end hung up unexpectedly",
     ];
     let mut lines = words.lines();
-    words.contains(" died of signal ") || !words.is_empty() && lines.all(|l| SILENT.contains(&l))
+    words.contains(" died of signal 9\n")
+        || !words.is_empty() && lines.all(|line| SILENT.contains(&line))
 }
 
 /// What stays as it is until a person mends it.
@@ -180,11 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_not_missing_because_the_git_that_looked_for_them_was_killed() {
-        let said =
-            "error: rev-list died of signal 9\nerror: /r/.git did not send all necessary objects";
-        assert!(lasts(said) && passes(said));
-        let silent = "fatal: fetch-pack: invalid index-pack output";
-        assert!(passes(silent) && !passes(&format!("fatal: fsck error in pack\n{silent}")));
+    fn what_a_killed_helper_leaves_is_told_from_damage() {
+        let killed =
+            "error: rev-list died of signal 9\nerror: /r did not send all necessary objects\n";
+        assert!(helper_was_killed(killed));
+        let silent = "fatal: fetch-pack: invalid index-pack output\n";
+        assert!(helper_was_killed(silent));
+        // One that always fails at the same object.
+        assert!(!helper_was_killed(&killed.replace("signal 9", "signal 11")));
+        assert!(!helper_was_killed(&format!(
+            "fatal: fsck error in packed object\n{silent}"
+        )));
+        assert!(!helper_was_killed(""));
     }
 }

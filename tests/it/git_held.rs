@@ -242,3 +242,46 @@ fn of_a_merge_all_is_there_before_the_base_moves() {
         assert_lands(&[("*update-ref\\ refs/harness/held/*/merge-*", &loses)]);
     }
 }
+
+/// As the kernel does when memory runs out. What git then says of missing objects is not so.
+#[test]
+fn a_killed_helper_of_gits_parks_nothing() {
+    for (of, helper) in [("base", "rev-list"), ("held", "index-pack")] {
+        let mut root = Root::with_repo();
+        root.script("first", ":");
+        root.drain();
+        let empty = ["commit", "-q", "--allow-empty", "-m", "on"];
+        git(&root.repo(), &empty);
+        let (bin, core) = (root.at("bin"), root.at("core"));
+        let put = |dir: &Path, text: &str| {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("git"), text).unwrap();
+            fs::set_permissions(dir.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let kills = "unset GIT_EXEC_PATH; PATH=${PATH#*:}";
+        put(
+            &core,
+            &format!("#!/bin/sh\n{kills}\n[ $1 != {helper} ] || kill -9 $$\nexec git \"$@\"\n"),
+        );
+        let (core, once) = (core.display(), root.at("once"));
+        let fetch = format!(
+            "#!/bin/sh\nPATH=${{PATH#*:}}\ncase \"$*\" in *\\ fetch\\ *:refs/harness/{of}/*)\n\
+             mkdir '{}' 2>/dev/null && export GIT_EXEC_PATH='{core}';;\nesac\nexec git \"$@\"\n",
+            once.display()
+        );
+        put(&bin, &fetch);
+        let mut path = bin.into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap());
+        root.env.push(("PATH", path));
+        root.script("x", "echo made > made");
+        let out = root.drain();
+        let said = describe(&out);
+        assert!(once.exists() && root.is_done("x"), "{of}: {said}");
+        assert!(
+            said.contains("a git that git had started was killed"),
+            "{said}"
+        );
+        assert_eq!(git(&root.repo(), &["show", "harness/x/1:made"]), "made\n");
+    }
+}
