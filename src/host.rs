@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::atomic;
 use crate::engine::{self, Job};
 use crate::layout::Root;
+use crate::mutant::planted;
 use crate::shared_fs;
 
 /// A host, and what an engine started there.
@@ -46,22 +47,38 @@ impl Host {
     }
 
     /// Containers of one host may have any name: they have its kernel, and with that its locks. On a file
-    /// system that nobody shares there are no other hosts.
+    /// system that nobody shares there are no other hosts, but for nodes of an engine's: the host that
+    /// serves them its own disk sees it as a local one.
     fn differs_from(&self, own: &Host, is_shared: impl FnOnce() -> bool) -> bool {
         let same_name = self.name == own.name;
-        if self.job.is_some() && own.job.is_some() && !same_name {
+        let is_node = self.job.is_some() && !same_name;
+        if is_node && own.job.is_some() {
             return true;
         }
         let same_kernel = match self.boot_id.is_empty() || own.boot_id.is_empty() {
             true => same_name,
             false => self.boot_id == own.boot_id,
         };
-        !same_kernel && is_shared()
+        let is_elsewhere = is_node && !planted("node-is-here");
+        !same_kernel && (is_elsewhere || is_shared())
     }
 
-    /// Whether other hosts may work in this ROOT.
+    /// Whether it has this process's kernel, which shows all its locks.
+    pub(crate) fn has_own_kernel(&self) -> bool {
+        !self.boot_id.is_empty() && self.boot_id == Host::own().boot_id
+    }
+
+    /// Whether a lock of its that is free here is free. A host that serves its own disk does not see those
+    /// of its clients there.
+    pub(crate) fn shows_locks(&self, root: &Root) -> bool {
+        let state = root.state();
+        self.has_own_kernel() || shared_fs::is_shared(&state) && shared_fs::shares_locks(&state)
+    }
+
+    /// Whether other hosts may work in this ROOT: where runs were submitted, too.
     pub fn has_others(root: &Root) -> bool {
-        Host::own().job.is_some() || shared_fs::is_shared(&root.state())
+        let own = Host::own();
+        own.job.is_some() || shared_fs::is_shared(&root.state()) || root.jobs().is_dir()
     }
 }
 
@@ -104,6 +121,10 @@ mod tests {
             (host("n2", "b1", Some("2")), &in_job, true, true),
             (host("n1", "b1", Some("2")), &in_job, false, false),
             (host("n2", "b1", None), &in_job, false, false),
+            // A node of another kernel; one of this kernel; this host as a node, before it was started again.
+            (host("n2", "b2", Some("2")), &own, true, true),
+            (host("n2", "b1", Some("2")), &own, false, false),
+            (host("n1", "b0", Some("2")), &own, true, false),
         ] {
             assert_eq!(other.differs_from(own, || true), on_shared, "{other:?}");
             assert_eq!(other.differs_from(own, || false), on_local, "{other:?}");

@@ -28,7 +28,6 @@ use crate::host::Host;
 use crate::layout::{Root, SlotId, join};
 use crate::limits::{STATE_FILE_BYTES_MAX, WORKERS_MAX};
 use crate::mutant::planted;
-use crate::shared_fs;
 use crate::text;
 
 /// `state/agents/SLOT/marker`; a hard link to it in `state/claims/` is that slot's claim.
@@ -321,9 +320,7 @@ pub(crate) fn is_closed(root: &Root, slot: SlotId) -> bool {
 /// living until its slot was given up.
 pub fn is_held(root: &Root, slot: SlotId) -> bool {
     let is_unseen = |marker: &Marker| {
-        marker.given_up.is_none()
-            && marker.host.is_other(root)
-            && !shared_fs::shares_locks(&root.state())
+        marker.given_up.is_none() && marker.host.is_other(root) && !marker.host.shows_locks(root)
     };
     is_locked(&root.agent(slot).join("lease")) || marker(root, slot).as_ref().is_some_and(is_unseen)
 }

@@ -22,6 +22,10 @@ pub const ALL: &[(&str, &str)] = &[
         "what a person said of a process counts for the slot's next one",
     ),
     (
+        "node-is-here",
+        "a node of an engine's counts as this host where the disk is this host's own",
+    ),
+    (
         "lack-of-host-holds",
         "an agent that one host of an engine's lacks is held on all",
     ),

@@ -58,6 +58,7 @@ PROOFS = [
     ("slot-not-given-up", it("hosts::")),
     ("late-goes-on", it("hosts::")),
     ("lost-outlives", it("hosts::what_was_said")),
+    ("node-is-here", it("hosts::the_host_that_serves")),
     ("lack-of-host-holds", it("hosts::a_host_on_which")),
     ("bad-host-goes-on", it("hosts::a_host_on_which")),
     ("job-by-prefix", it("submit::gc")),

@@ -21,7 +21,6 @@ use crate::host::Host;
 use crate::interrupt;
 use crate::layout::{Name, Root, SlotId, claimed_item, shown};
 use crate::lease;
-use crate::shared_fs;
 use crate::status::{HarnessStatus, Health, InterruptStatus, SlotStatus, TroubleStatus};
 
 /// Statuses and reasons are short: a larger file is not ours.
@@ -103,7 +102,7 @@ fn lives_unseen(root: &Root, status: &HarnessStatus, file: &fs::File) -> Option<
         boot_id: status.boot_id.clone(),
         job: status.job.clone(),
     };
-    if !host.is_other(root) || shared_fs::shares_locks(&root.state()) {
+    if !host.is_other(root) || host.shows_locks(root) {
         return None;
     }
     // In the future: the clocks of hosts differ.

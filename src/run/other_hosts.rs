@@ -19,7 +19,6 @@ use crate::mutant::planted;
 use crate::quote::shell_quoted;
 use crate::recovery;
 use crate::runtime::{Level, Lost, Runtime};
-use crate::shared_fs;
 
 /// How often the slots of other hosts are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -78,9 +77,10 @@ impl Main {
                     self.found_lost(slot, marker, why, false);
                 }
             } else if marker.host.is_other(&rt.root) {
-                match self.proof_of_loss(slot, &marker) {
+                let is_silent = self.is_silent(slot, now);
+                match self.proof_of_loss(slot, &marker, is_silent) {
                     Some((why, by_lock)) => self.found_lost(slot, marker, why, by_lock),
-                    None if self.is_silent(slot, now) => unclear.push((slot, marker, has_items)),
+                    None if is_silent => unclear.push((slot, marker, has_items)),
                     None => {}
                 }
             }
@@ -120,7 +120,12 @@ impl Main {
     }
 
     /// What proves that the host is gone, without its engine; and whether that is the slot's lock.
-    fn proof_of_loss(&self, slot: SlotId, marker: &Marker) -> Option<(String, bool)> {
+    fn proof_of_loss(
+        &self,
+        slot: SlotId,
+        marker: &Marker,
+        is_silent: bool,
+    ) -> Option<(String, bool)> {
         let root = &self.rt.root;
         let written = |name: &str| {
             let meta = root.agent(slot).join(name).symlink_metadata();
@@ -132,7 +137,10 @@ impl Main {
         if said.is_some() && is_of_it {
             return Some(("a person has said so".to_owned(), false));
         }
-        let is_free = shared_fs::shares_locks(&root.state())
+        // Clients do not see the locks of the host that serves them the disk.
+        let may_prove = is_silent || marker.host.has_own_kernel();
+        let is_free = may_prove
+            && marker.host.shows_locks(root)
             && !lease::is_locked(&root.agent(slot).join("lease"))
             && !keeper::is_alive(root, slot);
         // One that has just ended leaves its slot to others.
@@ -161,7 +169,7 @@ impl Main {
         for (slot, marker, has_items) in unclear {
             let Some(job) = marker.host.job.clone() else {
                 // Where locks hold, the slot's lock, which is held, says that it lives.
-                if !shared_fs::shares_locks(&self.rt.root.state()) {
+                if !marker.host.shows_locks(&self.rt.root) {
                     self.say_unknown(slot, &marker, has_items, "no engine started it");
                 }
                 continue;

@@ -4,8 +4,9 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::process::{Command, Stdio};
 
-use crate::support::{Root, Running, git, kill};
+use crate::support::{Root, Running, git, kill, skipped};
 
 /// A ROOT that processes on several nodes of a cluster work in.
 struct Cluster {
@@ -282,4 +283,69 @@ fn a_slot_whose_host_has_left_it_is_taken_by_another_and_one_with_a_living_keepe
     );
     assert!(cluster.root.is_done("a"));
     cluster.root.assert_nothing_left();
+}
+
+/// The command of a process that takes its kernel for another one than this; `None`, and said: it cannot be
+/// made here.
+fn on_another_kernel(root: &Root, args: &[&str]) -> Option<Command> {
+    let boot_id = root.at("boot_id");
+    fs::write(&boot_id, "00000000-0000-4000-8000-000000000000\n").unwrap();
+    let with = |program: &str, args: &[&str]| {
+        let mut command = Command::new("unshare");
+        let shown = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", shown]);
+        command.arg(&boot_id).arg(program).args(args);
+        command.stdin(Stdio::null());
+        command
+    };
+    let tried = with("true", &[]).output();
+    if !tried.is_ok_and(|out| out.status.success()) {
+        skipped("unshare is missing, or may not make user and mount namespaces here");
+        return None;
+    }
+    let mut command = with(env!("CARGO_BIN_EXE_harness"), &["--root"]);
+    command.arg(root.path()).args(args);
+    command.envs(root.env.iter().cloned());
+    Some(command)
+}
+
+#[test]
+fn the_host_that_serves_its_own_disk_takes_no_slot_of_a_node_though_its_lock_looks_free() {
+    let mut cluster = Cluster::new(Root::plain());
+    cluster.say(&[(1, "RUNNING")]);
+    let go = cluster.root.at("go").display().to_string();
+    let body = format!(
+        "touch $HARNESS_ROOT/began-$HARNESS_ATTEMPT; until [ -e {go} ]; do sleep 0.05; done"
+    );
+    cluster.root.script("a", &body);
+    let node = cluster.start(1, &["--workers", "1"]);
+    let (began, again) = (cluster.root.at("began-1"), cluster.root.at("began-2"));
+    cluster.root.wait_until("it began", || began.exists());
+    // No lock of the node's is seen from now on, as none of a client is where the disk is served.
+    node.kill9();
+    let left = cluster.of_slot("agent-1");
+    left.iter().for_each(|pid| kill(*pid, "KILL"));
+    fs::create_dir(cluster.root.at("state/jobs")).unwrap();
+    let head = on_another_kernel(&cluster.root, &["run", "--drain", "--workers", "1"]);
+    let Some(mut head) = head else {
+        return;
+    };
+    let log = cluster.root.at("head.log");
+    let file = fs::File::create(&log).unwrap();
+    head.stdout(file.try_clone().unwrap()).stderr(file);
+    let mut head = head.spawn().unwrap();
+    let said = || fs::read_to_string(&log).unwrap();
+    let waits = "the drain waits for agent-1 of host n1, which has a";
+    cluster
+        .root
+        .wait_until("it waits", || said().contains(waits));
+    assert!(!again.exists());
+    cluster.say(&[(1, "NODE_FAIL")]);
+    fs::write(go, "").unwrap();
+    cluster
+        .root
+        .wait_until("it is done", || cluster.root.is_done("a"));
+    assert!(head.wait().unwrap().success(), "{}", said());
+    let why = "agent-1 of host n1 is given up: Slurm says of job 1: NODE_FAIL";
+    assert!(said().contains(why), "{}", said());
 }
