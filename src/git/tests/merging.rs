@@ -188,7 +188,7 @@ fn a_conflict_names_the_files_and_who_changed_them() {
         assert_eq!(files, ["a", "odd \"näme\"\\u{1b}"]);
         let ends = |all: &[String], end: &str| all.len() == 1 && all[0].ends_with(end);
         assert!(
-            ends(&ours, " ours") && ends(&theirs, " theirs"),
+            ends(&ours, " (ours)") && ends(&theirs, " (theirs)"),
             "{ours:?} {theirs:?}"
         );
     }
