@@ -37,9 +37,9 @@ fn an_interrupt_freezes_a_gate_and_its_time_whoever_watches_it() {
         let root = root_with(&[("g", &format!("{table}\n[integrate]\nmode = \"merge\""))]);
         works(&root, "x");
         let mut first = run(&root);
-        root.wait_until("the gate runs", || root.at("pid").exists());
-        root.ok(&["interrupt", "agent-1", "let me look at this"]);
         let pid = || fs::read_to_string(root.at("pid")).unwrap_or_default();
+        root.wait_until("the gate runs", || pid().ends_with('\n'));
+        root.ok(&["interrupt", "agent-1", "let me look at this"]);
         root.wait_until("it is frozen", || state_of(&pid()) == "T");
         root.wait_until("that is shown", || shows(&root, "let me look at this"));
         let since = Instant::now();

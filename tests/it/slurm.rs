@@ -268,10 +268,8 @@ fn assert_each_done_once(root: &Root, names: &[String]) {
             // A process that comes late finds its item taken away, and decides nothing.
             let is_late = end["outcome"] == "canceled" && end["next"] == "left";
             // A node that was cut off begins again with the same kernel here, and may find what it had itself.
-            let is_own = end["reason"]
-                .as_str()
-                .unwrap()
-                .starts_with("its keeper died");
+            let reason = end["reason"].as_str().unwrap();
+            let is_own = reason.starts_with("its keeper died");
             if end["lost"] == true || is_late || is_own {
                 continue;
             }
@@ -336,13 +334,8 @@ fn items_are_each_done_once_though_nodes_die_stand_still_and_jobs_are_requeued()
 
     some_done(5);
     cluster.does(&["kill", "n2"]);
-    cluster.ask(&[
-        "scontrol",
-        "update",
-        "NodeName=n2",
-        "State=DOWN",
-        "Reason=power",
-    ]);
+    let down = "scontrol update NodeName=n2 State=DOWN Reason=power";
+    cluster.ask(&down.split(' ').collect::<Vec<_>>());
     cluster.does(&["boot", "n2"]);
 
     some_done(15);
@@ -352,11 +345,9 @@ fn items_are_each_done_once_though_nodes_die_stand_still_and_jobs_are_requeued()
     some_done(25);
     std::fs::write(&hold, "").unwrap();
     std::fs::remove_file(&early).unwrap();
-    cluster.wait_until(
-        &root,
-        "the third node is in the middle of two items",
-        || std::fs::read_dir(&held).unwrap().count() == 2,
-    );
+    cluster.wait_until(&root, "the third node is amid two items", || {
+        std::fs::read_dir(&held).unwrap().count() == 2
+    });
     cluster.does(&["freeze", "n3"]);
     let taken = claimed_by(&root, "n3");
     assert_eq!(taken.len(), 2, "{taken:?}");
