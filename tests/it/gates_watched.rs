@@ -7,18 +7,7 @@ use std::time::{Duration, Instant};
 use crate::gates::{
     ended_well, notes, root_with, run, said, script, times, verdicts, waits_for, works,
 };
-use crate::support::{Root, git};
-
-/// The state of a process, as one letter.
-fn state_of(pid: &str) -> String {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    let after = stat.rsplit(')').next().unwrap_or_default();
-    after
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
-}
+use crate::support::{Root, git, is_stopped};
 
 fn shows(root: &Root, words: &str) -> bool {
     root.ok(&["status"]).contains(words)
@@ -40,7 +29,7 @@ fn an_interrupt_freezes_a_gate_and_its_time_whoever_watches_it() {
         let pid = || fs::read_to_string(root.at("pid")).unwrap_or_default();
         root.wait_until("the gate runs", || pid().ends_with('\n'));
         root.ok(&["interrupt", "agent-1", "let me look at this"]);
-        root.wait_until("it is frozen", || state_of(&pid()) == "T");
+        root.wait_until("it is frozen", || is_stopped(&pid()));
         root.wait_until("that is shown", || shows(&root, "let me look at this"));
         let since = Instant::now();
         if dies {
@@ -50,10 +39,10 @@ fn an_interrupt_freezes_a_gate_and_its_time_whoever_watches_it() {
         root.wait_until("its time would be over", || {
             since.elapsed() > Duration::from_secs(4)
         });
-        assert_eq!(state_of(&pid()), "T", "{moment}\n{}", root.picture());
+        assert!(is_stopped(&pid()), "{moment}\n{}", root.picture());
         assert!(first.said().contains("let me look at this") || dies);
         root.ok(&["resume", "agent-1"]);
-        root.wait_until("it goes on", || state_of(&pid()) != "T");
+        root.wait_until("it goes on", || !is_stopped(&pid()));
         fs::write(root.at("go"), "").unwrap();
         ended_well(&root, first);
         assert_eq!(times(&root, "gate"), 1, "{moment}, {dies}");
@@ -72,7 +61,7 @@ fn an_interrupt_that_ended_while_no_harness_lived_leaves_no_gate_frozen() {
     root.wait_until("the gate runs", || pid().ends_with('\n'));
     root.ok(&["interrupt", "agent-1", "wait"]);
     let pid = pid();
-    root.wait_until("it is frozen", || state_of(&pid) == "T");
+    root.wait_until("it is frozen", || is_stopped(&pid));
     first.kill9();
     fs::remove_file(root.at("state/interrupts/agent-1.interrupt")).unwrap();
     fs::write(root.at("go"), "").unwrap();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::agents::{play, root_with};
-use crate::support::Root;
+use crate::support::{Root, is_stopped};
 
 fn agent(root: &Root, slot: &str) -> Value {
     let bytes = fs::read(root.at("state/agents").join(slot).join("status.json"));
@@ -28,13 +28,6 @@ fn folder(root: &Root, name: &str) -> PathBuf {
         .find(|e| e["event"] == "claimed");
     root.at("state/sessions")
         .join(claimed.unwrap()["session"].as_str().unwrap())
-}
-
-/// One letter: R, S, T, …; empty: gone.
-fn process_state(pid: u64) -> String {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let rest = stat.rsplit(')').next().unwrap_or_default();
-    rest.trim_start().chars().take(1).collect()
 }
 
 fn hidden(root: &Root) -> Vec<String> {
@@ -61,7 +54,7 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
     let raised = root.at(format!("state/interrupts/{slot}.interrupt"));
     assert_eq!(fs::read_to_string(&raised).unwrap(), "Which colour?\n");
     let pid = agent(&root, slot)["pid"].as_u64().unwrap();
-    root.wait_until("its process is stopped", || process_state(pid) == "T");
+    root.wait_until("its process is stopped", || is_stopped(&pid.to_string()));
     // The others go on.
     play(&root, "other.md", "success file=o.txt");
     root.wait_until("the other one is done", || root.is_done("other.md"));
@@ -92,7 +85,7 @@ fn an_agent_that_asks_is_frozen_and_goes_on_when_its_file_is_removed() {
         let status = agent(&root, slot);
         status["harness_pid"] == second.pid() && status["state"] == "interrupted"
     });
-    assert_eq!(process_state(pid), "T");
+    assert!(is_stopped(&pid.to_string()));
     assert!(raised.exists());
     // Removing the file resumes it: the same process, the same attempt.
     fs::remove_file(&raised).unwrap();
@@ -184,7 +177,7 @@ fn a_person_freezes_all_that_runs_and_frozen_time_counts_for_no_limit() {
     let stopped = || {
         let pids = root.processes().into_iter();
         pids.filter(|(_, c)| c.contains("sh ") && !c.contains("harness"))
-            .all(|(pid, _)| process_state(u64::from(pid)) == "T")
+            .all(|(pid, _)| is_stopped(&pid.to_string()))
     };
     root.wait_until("all of its processes are stopped", stopped);
     let size = fs::metadata(&seconds).unwrap().len();
@@ -271,7 +264,7 @@ fn an_interrupt_that_comes_or_goes_while_no_harness_is_there_is_seen_by_the_next
         has_state(&root, "agent-1", "interrupted")
     });
     let pid = agent(&root, "agent-1")["pid"].as_u64().unwrap();
-    root.wait_until("its process is stopped", || process_state(pid) == "T");
+    root.wait_until("its process is stopped", || is_stopped(&pid.to_string()));
     first.kill9();
     fs::remove_file(root.at("state/interrupts/agent-1.interrupt")).unwrap();
     let second = root.start(&["--workers", "1"]);

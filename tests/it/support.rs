@@ -493,3 +493,26 @@ pub fn files_below(dir: &Path) -> Vec<PathBuf> {
         .map(|e| e.into_path())
         .collect()
 }
+
+/// One letter: R, S, T, …; empty: gone.
+fn state_of(pid: &str) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let rest = stat.rsplit(')').next().unwrap_or_default();
+    rest.trim_start().chars().take(1).collect()
+}
+
+/// Whether a process is stopped, or what it has just forked and waits for: between a shell's `vfork` and the
+/// other's `exec` the shell itself cannot be.
+pub fn is_stopped(pid: &str) -> bool {
+    let pid = pid.trim();
+    match &*state_of(pid) {
+        "T" => true,
+        "D" => {
+            let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            let list = list.unwrap_or_default();
+            let mut children = list.split_whitespace().peekable();
+            children.peek().is_some() && children.all(|child| state_of(child) == "T")
+        }
+        _ => false,
+    }
+}
